@@ -1,0 +1,107 @@
+//! The macro that turns one interface into a server trait, a dispatch function
+//! and a client.
+
+/// Declares an interface.
+///
+/// Makes, in the module where it stands: the trait for the server, whose
+/// operations learn the [`Caller`](crate::Caller); `dispatch`, which decodes a
+/// request, runs the operation and encodes the reply; and `Client`, the stub
+/// over a [`Transport`](crate::Transport). Operation numbers are the wire
+/// format: never reuse one.
+macro_rules! interface {
+    (
+        $(#[$trait_meta:meta])*
+        pub trait $name:ident {
+            $(
+                $(#[$op_meta:meta])*
+                $number:literal => fn $op:ident($($arg:ident: $type:ty),* $(,)?) -> $reply:ty;
+            )*
+        }
+    ) => {
+        $(#[$trait_meta])*
+        pub trait $name {
+            $(
+                $(#[$op_meta])*
+                ///
+                /// `caller` is the badge that the kernel reports.
+                fn $op(
+                    &mut self,
+                    caller: $crate::Caller,
+                    $($arg: $type),*
+                ) -> Result<$reply, $crate::Error>;
+            )*
+        }
+
+        $(
+            const _: () = {
+                let arguments: &[&str] = &[$(stringify!($arg)),*];
+                assert!(
+                    arguments.len() <= $crate::MESSAGE_WORDS
+                        && <$reply as $crate::Words>::LENGTH <= $crate::MESSAGE_WORDS,
+                    "a message must fit the four registers of the fastpath"
+                );
+            };
+        )*
+
+        /// Runs the operation that `request` asks for on `server` and gives
+        /// the reply. Never panics on a bad request.
+        pub fn dispatch<S: $name + ?Sized>(
+            server: &mut S,
+            caller: $crate::Caller,
+            request: $crate::Message,
+        ) -> $crate::Message {
+            let result = match request.label {
+                $(
+                    $number => (|| {
+                        let mut words = request.words.iter().copied().take(request.length);
+                        $(
+                            let $arg = words
+                                .next()
+                                .and_then(<$type as $crate::Word>::from_word)
+                                .ok_or($crate::Error::Malformed)?;
+                        )*
+                        if words.next().is_some() {
+                            return Err($crate::Error::Malformed);
+                        }
+                        let value = server.$op(caller, $($arg),*)?;
+                        let mut reply = $crate::Message {
+                            label: 0,
+                            length: <$reply as $crate::Words>::LENGTH,
+                            words: [0; $crate::MESSAGE_WORDS],
+                        };
+                        $crate::Words::put(value, &mut reply.words);
+                        Ok(reply)
+                    })(),
+                )*
+                _ => Err($crate::Error::Malformed),
+            };
+            result.unwrap_or_else($crate::Message::error)
+        }
+
+        /// The client's side of the channel.
+        pub struct Client<T>(pub T);
+
+        impl<T: $crate::Transport> Client<T> {
+            $(
+                $(#[$op_meta])*
+                pub fn $op(&mut self, $($arg: $type),*) -> Result<$reply, $crate::Error> {
+                    let values: &[u64] = &[$($crate::Word::to_word($arg)),*];
+                    let mut request = $crate::Message {
+                        label: $number,
+                        length: values.len(),
+                        words: [0; $crate::MESSAGE_WORDS],
+                    };
+                    request.words[..values.len()].copy_from_slice(values);
+                    let reply = self.0.call(request);
+                    if reply.label != 0 {
+                        return Err($crate::Error::from_label(reply.label));
+                    }
+                    if reply.length != <$reply as $crate::Words>::LENGTH {
+                        return Err($crate::Error::Malformed);
+                    }
+                    <$reply as $crate::Words>::get(&reply.words).ok_or($crate::Error::Malformed)
+                }
+            )*
+        }
+    };
+}

@@ -1,0 +1,23 @@
+//! Typed IPC between components.
+//!
+//! Responsible for: the interfaces (one module each), and for making from each
+//! of them a client stub, the server's dispatch and a host-side transport.
+//! Must never: know about seL4; a [`Transport`] is what carries a message.
+//! May call: nothing but the transport it is given.
+//! Invariants: a message fits the four message registers of the kernel's
+//! fastpath (checked at compile time); a malformed one is answered with
+//! [`Error::Malformed`], never with a panic.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[macro_use]
+mod interface;
+pub mod irq_router;
+mod message;
+pub mod msix;
+pub mod pci_config;
+pub mod routes;
+pub mod timer;
+
+pub use message::{Caller, Error, Local, MESSAGE_WORDS, Message, Transport, Word, Words};

@@ -1,0 +1,185 @@
+//! What travels: a label and up to four words.
+
+use pci::{Bdf, Width};
+
+/// Message registers of the fastpath on x86_64 (R10, R8, R9, R15).
+pub const MESSAGE_WORDS: usize = 4;
+
+/// A request or a reply. A request's label is the operation's number; a
+/// reply's label is 0 or the discriminant of an [`Error`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Operation or result.
+    pub label: u64,
+    /// How many of `words` count, 0 to 4.
+    pub length: usize,
+    /// The payload; words past `length` are ignored.
+    pub words: [u64; MESSAGE_WORDS],
+}
+
+impl Message {
+    /// The reply that carries an error and nothing else.
+    #[must_use]
+    pub const fn error(error: Error) -> Self {
+        Self {
+            label: error as u64,
+            length: 0,
+            words: [0; MESSAGE_WORDS],
+        }
+    }
+}
+
+/// Who called: the badge of the endpoint capability that was used. The kernel
+/// vouches for it; a client cannot choose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Caller(pub u64);
+
+/// Why a call failed. The discriminants are part of the wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Error {
+    /// Unknown operation, wrong length, or a word that is no value of its type.
+    Malformed = 1,
+    /// The function, source or BAR named does not exist or is not the caller's.
+    NotFound = 2,
+    /// Vectors, slots or table entries are used up.
+    Exhausted = 3,
+    /// The value is well formed but not allowed here.
+    Refused = 4,
+    /// The kernel or a component further on failed.
+    Failed = 5,
+    /// The server is not there (any more); it may come back.
+    Gone = 6,
+}
+
+impl Error {
+    /// The error with this discriminant; what is unknown counts as
+    /// [`Error::Failed`], so that a newer server is still an error to us.
+    #[must_use]
+    pub const fn from_label(label: u64) -> Self {
+        match label {
+            1 => Self::Malformed,
+            2 => Self::NotFound,
+            3 => Self::Exhausted,
+            4 => Self::Refused,
+            6 => Self::Gone,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Carries a request to a server and its reply back.
+pub trait Transport {
+    /// Sends `request` and waits for the reply. A transport that cannot reach
+    /// the server answers with [`Error::Gone`].
+    fn call(&mut self, request: Message) -> Message;
+}
+
+/// The transport of host tests and of replay: calls the server's dispatch in
+/// place.
+pub struct Local<F>(pub F);
+
+impl<F: FnMut(Message) -> Message> Transport for Local<F> {
+    fn call(&mut self, request: Message) -> Message {
+        (self.0)(request)
+    }
+}
+
+impl<T: Transport + ?Sized> Transport for &mut T {
+    fn call(&mut self, request: Message) -> Message {
+        (**self).call(request)
+    }
+}
+
+/// A value that travels in one message word.
+pub trait Word: Sized {
+    /// The word that stands for the value.
+    fn to_word(self) -> u64;
+    /// The value that a word stands for; `None` if it stands for none.
+    fn from_word(word: u64) -> Option<Self>;
+}
+
+macro_rules! unsigned_words {
+    ($($type:ty),*) => {$(
+        impl Word for $type {
+            fn to_word(self) -> u64 {
+                u64::from(self)
+            }
+            fn from_word(word: u64) -> Option<Self> {
+                Self::try_from(word).ok()
+            }
+        }
+    )*};
+}
+
+unsigned_words!(u8, u16, u32, u64);
+
+impl Word for bool {
+    fn to_word(self) -> u64 {
+        u64::from(self)
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        match word {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl Word for Bdf {
+    fn to_word(self) -> u64 {
+        u64::from(self.requester_id())
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        u16::try_from(word).ok().map(Self::from_requester_id)
+    }
+}
+
+impl Word for Width {
+    fn to_word(self) -> u64 {
+        self.bytes()
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        Self::from_bytes(word)
+    }
+}
+
+/// A reply's value: up to four words.
+pub trait Words: Sized {
+    /// Words that it takes, at most [`MESSAGE_WORDS`].
+    const LENGTH: usize;
+    /// Writes the value into the first [`Words::LENGTH`] words.
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]);
+    /// Reads it back; `None` if a word is no value of its type.
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self>;
+}
+
+impl Words for () {
+    const LENGTH: usize = 0;
+    fn put(self, _words: &mut [u64; MESSAGE_WORDS]) {}
+    fn get(_words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        Some(())
+    }
+}
+
+impl<A: Word> Words for A {
+    const LENGTH: usize = 1;
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]) {
+        words[0] = self.to_word();
+    }
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        A::from_word(words[0])
+    }
+}
+
+impl<A: Word, B: Word> Words for (A, B) {
+    const LENGTH: usize = 2;
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]) {
+        words[0] = self.0.to_word();
+        words[1] = self.1.to_word();
+    }
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        Some((A::from_word(words[0])?, B::from_word(words[1])?))
+    }
+}

@@ -1,0 +1,86 @@
+//! The two interfaces of the msix component: [`control`] for pci-config and
+//! [`table`] for the vmm. One endpoint, told apart by badge.
+
+use crate::Word;
+
+/// A place in the BAR of an assigned function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionBar {
+    /// The function's position among all assigned functions.
+    pub function: u8,
+    /// BAR index, 0 to 5.
+    pub bar: u8,
+}
+
+impl Word for FunctionBar {
+    fn to_word(self) -> u64 {
+        u64::from(self.function) << 8 | u64::from(self.bar)
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        let word = u16::try_from(word).ok()?;
+        Some(Self {
+            function: (word >> 8) as u8,
+            bar: word as u8,
+        })
+    }
+}
+
+/// What pci-config has to do after a message control write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControlEffect {
+    /// The value for the real register, if it has to be written (M6).
+    pub write: Option<u16>,
+    /// Disable INTx before that write (M6).
+    pub disable_intx: bool,
+    /// Some route changed.
+    pub routes: bool,
+}
+
+impl Word for ControlEffect {
+    fn to_word(self) -> u64 {
+        self.write.map_or(0, |value| 1 << 16 | u64::from(value))
+            | u64::from(self.disable_intx) << 17
+            | u64::from(self.routes) << 18
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        (word < 1 << 19).then_some(Self {
+            write: (word >> 16 & 1 == 1).then_some(word as u16),
+            disable_intx: word >> 17 & 1 == 1,
+            routes: word >> 18 & 1 == 1,
+        })
+    }
+}
+
+/// `MsixControl`: pci-config to msix.
+pub mod control {
+    use super::ControlEffect;
+
+    interface! {
+        /// Message control of each function.
+        pub trait MsixControl {
+            /// The register as the guest sees it (M1).
+            1 => fn read_control(function: u8) -> u16;
+            /// A guest's write of the whole register, merged by pci-config (M2).
+            2 => fn write_control(function: u8, value: u16) -> ControlEffect;
+            /// Everything masked and unbound, state as at start (M24).
+            3 => fn reset(function: u8) -> ();
+        }
+    }
+}
+
+/// `MsixTable`: vmm to msix.
+pub mod table {
+    use super::FunctionBar;
+    use pci::Width;
+
+    interface! {
+        /// Table, PBA and the registers that share their pages.
+        pub trait MsixTable {
+            /// Reads `width` bytes at byte `offset` of the BAR, which must lie
+            /// on a page that holds table or PBA.
+            1 => fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
+            /// Writes; the reply tells whether some route changed.
+            2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
+        }
+    }
+}

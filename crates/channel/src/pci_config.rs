@@ -1,0 +1,58 @@
+//! `PciConfig`: vmm to pci-config.
+
+use pci::{Bdf, Width};
+
+use crate::Word;
+
+/// What a configuration write changed beyond the register itself. The caller
+/// acts on it before the guest goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect(u8);
+
+impl Effect {
+    /// Nothing that the caller has to act on.
+    pub const NONE: Self = Self(0);
+    /// A BAR appeared, moved or went: ask [`Client::bar`] for each.
+    pub const DECODE: Self = Self(1);
+    /// Routes changed: look at the routing page again.
+    pub const ROUTES: Self = Self(2);
+    /// The function was reset: what the vmm holds for it is void.
+    pub const RESET: Self = Self(4);
+
+    /// Both effects.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether every effect of `other` is in this one.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl Word for Effect {
+    fn to_word(self) -> u64 {
+        u64::from(self.0)
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        (word < 8).then_some(Self(word as u8))
+    }
+}
+
+interface! {
+    /// Configuration space of the functions assigned to the calling guest.
+    pub trait PciConfig {
+        /// Reads `width` bytes at `offset` (0 to 4095) of the function that the
+        /// guest sees at `bdf`. A function that is not there reads all ones.
+        1 => fn read(bdf: Bdf, offset: u16, width: Width) -> u32;
+        /// Writes; what is not allowed is dropped and counted.
+        2 => fn write(bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
+        /// Where BAR `index` of the guest's function `function` (its position in
+        /// system.toml) is decoded now: guest address, or `u64::MAX` if it is not.
+        3 => fn bar(function: u8, index: u8) -> u64;
+        /// Takes the function back to its state at start (M24).
+        4 => fn reset(function: u8) -> ();
+    }
+}

@@ -1,0 +1,147 @@
+//! The routing page: written by irq-router, read by the vmm for each interrupt.
+//!
+//! A route is one word, so that a reader on another core sees it whole.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::irq_router::Source;
+
+/// Slots of one guest: bits of the vmm's notification word that can stand for a
+/// source. Badges have 28 bits in seL4 5.0.0; bit 27 tells faults from slots
+/// and bit 26 is the timer's.
+pub const SLOTS: usize = 26;
+
+/// Where a slot's events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The guest's vector, 16 to 255.
+    pub vector: u8,
+    /// Destination field of the guest's message (address bits 19:12).
+    pub destination: u8,
+    /// Delivery mode of the guest's message (data bits 10:8).
+    pub delivery_mode: u8,
+    /// Level-triggered: an EOI acknowledges the IRQ handler capability.
+    pub level: bool,
+    /// Logical destination mode (address bit 2).
+    pub logical: bool,
+    /// Events are held, not injected (M20).
+    pub masked: bool,
+    /// The source bound to the slot.
+    pub source: Source,
+}
+
+const VALID: u64 = 1 << 63;
+
+impl Route {
+    /// The word on the page.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        VALID
+            | self.vector as u64
+            | (self.destination as u64) << 8
+            | (self.delivery_mode as u64 & 7) << 16
+            | (self.level as u64) << 19
+            | (self.logical as u64) << 20
+            | (self.masked as u64) << 21
+            | (self.source.entry as u64) << 32
+            | (self.source.function as u64) << 48
+    }
+
+    /// The route of a word; `None` for an empty slot.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        if word & VALID == 0 {
+            return None;
+        }
+        Some(Self {
+            vector: word as u8,
+            destination: (word >> 8) as u8,
+            delivery_mode: (word >> 16 & 7) as u8,
+            level: word >> 19 & 1 == 1,
+            logical: word >> 20 & 1 == 1,
+            masked: word >> 21 & 1 == 1,
+            source: Source {
+                function: (word >> 48) as u8,
+                entry: (word >> 32) as u16,
+            },
+        })
+    }
+}
+
+/// One guest's routes, as they lie in shared memory.
+#[repr(C)]
+pub struct RoutePage {
+    routes: [AtomicU64; SLOTS],
+}
+
+impl RoutePage {
+    /// A page without routes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            routes: [const { AtomicU64::new(0) }; SLOTS],
+        }
+    }
+
+    /// The route of a slot; `None` if it is empty or there is no such slot.
+    #[must_use]
+    pub fn get(&self, slot: usize) -> Option<Route> {
+        Route::from_word(self.routes.get(slot)?.load(Ordering::Acquire))
+    }
+
+    /// Sets or clears a slot; one that does not exist is ignored.
+    pub fn set(&self, slot: usize, route: Option<Route>) {
+        if let Some(word) = self.routes.get(slot) {
+            word.store(route.map_or(0, Route::to_word), Ordering::Release);
+        }
+    }
+}
+
+impl Default for RoutePage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn route_survives_its_word() {
+        let route = Route {
+            vector: 0xfe,
+            destination: 0xff,
+            delivery_mode: 7,
+            level: true,
+            logical: true,
+            masked: true,
+            source: Source {
+                function: 0xff,
+                entry: 2047,
+            },
+        };
+        assert_eq!(Route::from_word(route.to_word()), Some(route));
+        let plain = Route {
+            vector: 0x10,
+            destination: 0,
+            delivery_mode: 0,
+            level: false,
+            logical: false,
+            masked: false,
+            source: Source {
+                function: 0,
+                entry: 0,
+            },
+        };
+        assert_eq!(Route::from_word(plain.to_word()), Some(plain));
+        assert_eq!(Route::from_word(0), None);
+    }
+
+    #[test]
+    fn slots_past_the_page_are_empty() {
+        let page = RoutePage::new();
+        page.set(SLOTS, None);
+        assert_eq!(page.get(SLOTS), None);
+    }
+}

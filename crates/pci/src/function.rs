@@ -1,0 +1,167 @@
+//! What init finds out about an assigned function, in a form that fits a page
+//! shared read-only with the components which work on that function.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Bdf;
+
+/// BARs of a type 0 header.
+pub const FUNCTION_BARS: usize = 6;
+/// Bytes of a page: the grain in which BARs are mapped or claimed.
+pub const PAGE_SIZE: u64 = 4096;
+/// Pages that table and PBA can need: 2048 entries are 8 pages and 256 bytes
+/// of PBA, each of the two may start in the middle of a page.
+pub const MAX_MSIX_PAGES: usize = 11;
+
+/// What a BAR decodes (PCI Local Bus 3.0 section 6.2.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum BarKind {
+    /// Not there, or the upper half of a 64-bit BAR.
+    None = 0,
+    /// I/O ports.
+    Io = 1,
+    /// 32-bit memory.
+    Memory32 = 2,
+    /// 64-bit memory; the next BAR is its upper half.
+    Memory64 = 3,
+}
+
+/// One base address register as the firmware left it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct BarInfo {
+    /// [`BarKind`] as a number; see [`BarInfo::kind`].
+    pub kind: u32,
+    /// 1 if the memory is prefetchable.
+    pub prefetchable: u32,
+    /// Host-physical address, or port; 0 if the firmware gave none.
+    pub address: u64,
+    /// Size in bytes, a power of two; 0 if there is no BAR.
+    pub size: u64,
+    /// First slot of the vmm's CSpace that holds this BAR's page capabilities,
+    /// page 0 first. MSI-X pages leave their slot empty. 0: none given.
+    pub first_slot: u64,
+}
+
+impl BarInfo {
+    /// The kind; what is unknown counts as [`BarKind::None`].
+    #[must_use]
+    pub const fn kind(&self) -> BarKind {
+        match self.kind {
+            1 => BarKind::Io,
+            2 => BarKind::Memory32,
+            3 => BarKind::Memory64,
+            _ => BarKind::None,
+        }
+    }
+
+    /// Whether this is a memory BAR, 32 or 64-bit.
+    #[must_use]
+    pub const fn is_memory(&self) -> bool {
+        matches!(self.kind(), BarKind::Memory32 | BarKind::Memory64)
+    }
+}
+
+/// One page that holds a byte of the MSI-X table or PBA.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct MsixPage {
+    /// BAR index, 0 to 5.
+    pub bar: u32,
+    /// Page number within the BAR.
+    pub page: u32,
+}
+
+/// Where a function has its MSI-X capability, table and PBA, checked against
+/// its BARs (M16): a function that fails the check has `entries` 0.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct MsixInfo {
+    /// Entries, 1 to 2048; 0 if there is no usable MSI-X.
+    pub entries: u32,
+    /// Offset of the capability in configuration space; 0 if there is none.
+    pub capability: u32,
+    /// BAR of the table.
+    pub table_bar: u32,
+    /// Byte offset of the table in that BAR, a multiple of 8.
+    pub table_offset: u32,
+    /// BAR of the PBA.
+    pub pba_bar: u32,
+    /// Byte offset of the PBA in that BAR, a multiple of 8.
+    pub pba_offset: u32,
+    /// How many of `pages` count.
+    pub page_count: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+    /// The pages that hold table or PBA, in the order in which they are mapped
+    /// into the msix component, one after the other.
+    pub pages: [MsixPage; MAX_MSIX_PAGES],
+}
+
+impl MsixInfo {
+    /// Bytes of the table: 16 an entry.
+    #[must_use]
+    pub const fn table_size(&self) -> u64 {
+        self.entries as u64 * 16
+    }
+
+    /// Bytes of the PBA (M15): 8 for each 64 entries begun.
+    #[must_use]
+    pub const fn pba_size(&self) -> u64 {
+        (self.entries as u64).div_ceil(64) * 8
+    }
+
+    /// The pages in use.
+    #[must_use]
+    pub fn pages(&self) -> &[MsixPage] {
+        let count = (self.page_count as usize).min(MAX_MSIX_PAGES);
+        &self.pages[..count]
+    }
+
+    /// Position in [`MsixInfo::pages`] of a page, if it is one of them.
+    #[must_use]
+    pub fn page_index(&self, bar: u32, page: u64) -> Option<usize> {
+        self.pages()
+            .iter()
+            .position(|p| p.bar == bar && u64::from(p.page) == page)
+    }
+}
+
+/// An assigned function.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FunctionInfo {
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+    /// Class code, 24 bits: base class, subclass, programming interface.
+    pub class: u32,
+    /// Requester id on the host; see [`FunctionInfo::host`].
+    pub host_bdf: u16,
+    /// Requester id that the guest sees; see [`FunctionInfo::guest`].
+    pub guest_bdf: u16,
+    /// 1: gaps of configuration space pass (policy `permissive` of C2).
+    pub permissive: u32,
+    /// The BARs as the firmware left them.
+    pub bars: [BarInfo; FUNCTION_BARS],
+    /// MSI-X, if usable.
+    pub msix: MsixInfo,
+}
+
+impl FunctionInfo {
+    /// Address on the host.
+    #[must_use]
+    pub const fn host(&self) -> Bdf {
+        Bdf::from_requester_id(self.host_bdf)
+    }
+
+    /// Address that the guest sees.
+    #[must_use]
+    pub const fn guest(&self) -> Bdf {
+        Bdf::from_requester_id(self.guest_bdf)
+    }
+}

@@ -1,0 +1,56 @@
+//! Offsets and bits of configuration space (PCI Local Bus 3.0 chapter 6,
+//! PCIe 6.0 section 7.5), in bytes from the start of the function's space.
+
+/// Vendor id, 16 bits; 0xffff means that no function is there.
+pub const VENDOR: u16 = 0x00;
+/// Device id, 16 bits.
+pub const DEVICE: u16 = 0x02;
+/// Command register, 16 bits.
+pub const COMMAND: u16 = 0x04;
+/// Status register, 16 bits.
+pub const STATUS: u16 = 0x06;
+/// Revision id, 8 bits; the class code is the 24 bits above it.
+pub const REVISION: u16 = 0x08;
+/// Header type, 8 bits: layout in 6:0, multi-function in 7.
+pub const HEADER_TYPE: u16 = 0x0e;
+/// First base address register, 32 bits; six of them in a type 0 header.
+pub const BAR0: u16 = 0x10;
+/// Expansion ROM base address, 32 bits.
+pub const ROM: u16 = 0x30;
+/// Pointer to the first capability, 8 bits, low two reserved.
+pub const CAPABILITIES: u16 = 0x34;
+/// Interrupt line, 8 bits: software's own scratch.
+pub const INTERRUPT_LINE: u16 = 0x3c;
+/// Interrupt pin, 8 bits: 0 none, 1 to 4 INTA to INTD.
+pub const INTERRUPT_PIN: u16 = 0x3d;
+
+/// Command: I/O space decode.
+pub const COMMAND_IO: u16 = 1 << 0;
+/// Command: memory space decode.
+pub const COMMAND_MEMORY: u16 = 1 << 1;
+/// Command: bus mastering, without which a function sends no DMA and no MSI.
+pub const COMMAND_BUS_MASTER: u16 = 1 << 2;
+/// Command: INTx disable.
+pub const COMMAND_INTX_DISABLE: u16 = 1 << 10;
+/// Status: a capability list is present.
+pub const STATUS_CAPABILITIES: u16 = 1 << 4;
+
+/// Capability id: power management.
+pub const CAP_PM: u8 = 0x01;
+/// Capability id: MSI.
+pub const CAP_MSI: u8 = 0x05;
+/// Capability id: PCI Express.
+pub const CAP_PCIE: u8 = 0x10;
+/// Capability id: MSI-X.
+pub const CAP_MSIX: u8 = 0x11;
+
+/// MSI-X message control, 16 bits, from the start of the capability.
+pub const MSIX_CONTROL: u16 = 2;
+/// MSI-X table offset and BIR, 32 bits, from the start of the capability.
+pub const MSIX_TABLE: u16 = 4;
+/// MSI-X PBA offset and BIR, 32 bits, from the start of the capability.
+pub const MSIX_PBA: u16 = 8;
+/// MSI-X message control: enable.
+pub const MSIX_CONTROL_ENABLE: u16 = 1 << 15;
+/// MSI-X message control: function mask.
+pub const MSIX_CONTROL_FUNCTION_MASK: u16 = 1 << 14;
