@@ -1,0 +1,47 @@
+//! The composed system: what the build tool writes and init reads.
+//!
+//! Responsible for: the flat, pointer-free format of the system image: which
+//! kernel objects exist, which capability lies in which slot, what is mapped
+//! where, which thread starts with what; and the resource table that each
+//! component finds in its own address space. Must never: decide anything; the
+//! tool decides, init carries out. May call: nothing.
+//! Invariants: reading never panics and never reads outside the image; every
+//! index in a record is checked by [`System::parse`] before it is used.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod image;
+mod machine;
+mod records;
+mod resources;
+
+pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
+pub use machine::MachineInfo;
+pub use records::{
+    Cache, Capability, Fill, Function, Mapping, NONE, Name, Object, ObjectKind, Rights, Selector,
+    Thread,
+};
+pub use resources::{Resource, ResourceKind, Resources};
+
+/// Where every component finds its resource table ([`Resources`]).
+pub const RESOURCES_ADDRESS: u64 = 0x10_0000;
+/// Where every component has its IPC buffer. The page before and the page
+/// after stay unmapped. The kernel caches the IPC buffer's address as GS base
+/// from thread to thread, so a guest never has this address.
+pub const IPC_BUFFER_ADDRESS: u64 = 0x20_0000;
+/// End of every component's stack; it grows down to a guard page.
+pub const STACK_TOP: u64 = 0x30_0000;
+/// Where a component's program is linked.
+pub const PROGRAM_ADDRESS: u64 = 0x40_0000;
+/// Where the tool starts to place a component's memory regions.
+pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
+/// Slot of a component's own CNode that holds its fault endpoint.
+pub const FAULT_SLOT: u64 = 1;
+/// Slot with the endpoint on which a component receives.
+pub const ENDPOINT_SLOT: u64 = 2;
+/// Badge bit of a guest's fault endpoint: tells a fault or call from a slot of
+/// the notification word (badges have 28 bits in seL4 5.0.0).
+pub const BADGE_FAULT: u64 = 1 << 27;
+/// Badge bit of the timer in a client's notification word.
+pub const BADGE_TIMER: u64 = 1 << 26;

@@ -1,0 +1,284 @@
+//! The records of the image. Every index names an object by its position.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The index that names no object.
+pub const NONE: u32 = u32::MAX;
+
+/// A short name, NUL-padded UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Name(pub [u8; 40]);
+
+impl Name {
+    /// The name as text, cut at 40 bytes (at a character's boundary).
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut end = text.len().min(40);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut bytes = [0; 40];
+        bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
+        Self(bytes)
+    }
+
+    /// The text; `?` if it is not UTF-8.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|&b| b == 0).unwrap_or(40);
+        core::str::from_utf8(&self.0[..end]).unwrap_or("?")
+    }
+}
+
+impl core::fmt::Debug for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Kind of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ObjectKind {
+    /// Thread control block.
+    Tcb = 1,
+    /// Endpoint.
+    Endpoint = 2,
+    /// Notification.
+    Notification = 3,
+    /// CNode of 2^`size_bits` slots.
+    CNode = 4,
+    /// Top page table of an address space.
+    VSpace = 5,
+    /// `count` pages of 2^`size_bits` bytes of RAM (12 or 21), zeroed; at
+    /// physical address `address`, or anywhere if that is `u64::MAX`.
+    Memory = 6,
+    /// `count` pages of 2^`size_bits` bytes of a device at `address`.
+    Device = 7,
+    /// I/O ports `address` to `last`.
+    IoPorts = 8,
+    /// IRQ handler of I/O APIC pin `address`, user vector `last`; `count` is 1
+    /// for level-triggered, 0 for edge.
+    IoApicIrq = 9,
+    /// The IRQControl capability: exactly one holder, since it is moved.
+    IrqControl = 10,
+    /// Untyped memory of 2^`size_bits` bytes.
+    Untyped = 11,
+}
+
+/// A kernel object to be made.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Object {
+    /// For messages.
+    pub name: Name,
+    /// [`ObjectKind`] as a number; see [`Object::kind`].
+    pub kind: u32,
+    /// Size, where the kind has one.
+    pub size_bits: u32,
+    /// Pages, or trigger mode.
+    pub count: u64,
+    /// Physical address, first port, or pin.
+    pub address: u64,
+    /// Last port, or user vector.
+    pub last: u64,
+}
+
+impl Object {
+    /// The kind; `None` if the number is none.
+    #[must_use]
+    pub const fn kind(&self) -> Option<ObjectKind> {
+        Some(match self.kind {
+            1 => ObjectKind::Tcb,
+            2 => ObjectKind::Endpoint,
+            3 => ObjectKind::Notification,
+            4 => ObjectKind::CNode,
+            5 => ObjectKind::VSpace,
+            6 => ObjectKind::Memory,
+            7 => ObjectKind::Device,
+            8 => ObjectKind::IoPorts,
+            9 => ObjectKind::IoApicIrq,
+            10 => ObjectKind::IrqControl,
+            11 => ObjectKind::Untyped,
+            _ => return None,
+        })
+    }
+}
+
+/// Rights of a capability: read or receive, write or send, grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+pub struct Rights(pub u32);
+
+impl Rights {
+    /// Read, or receive.
+    pub const READ: Self = Self(1);
+    /// Write, or send.
+    pub const WRITE: Self = Self(2);
+    /// Read and write.
+    pub const READ_WRITE: Self = Self(3);
+    /// Write and grant: what a fault endpoint needs (the kernel sends the fault
+    /// with a reply capability).
+    pub const FAULT: Self = Self(6);
+    /// Everything.
+    pub const ALL: Self = Self(7);
+
+    /// Whether every right of `other` is in this set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A capability to be put into a component's CNode; for memory and devices one
+/// for each page, in consecutive slots.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Capability {
+    /// The CNode.
+    pub cnode: u32,
+    /// Slot in it.
+    pub slot: u32,
+    /// The object.
+    pub object: u32,
+    /// Rights.
+    pub rights: Rights,
+    /// Badge, 0 for none; for a CNode object: its guard size (guard 0).
+    pub badge: u64,
+}
+
+/// How a mapping is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Cache {
+    /// Write-back: RAM.
+    WriteBack = 0,
+    /// Uncached: device registers.
+    Uncached = 3,
+}
+
+/// Memory or a device to be mapped, every page of it, from `address` on.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Mapping {
+    /// The address space.
+    pub vspace: u32,
+    /// The object.
+    pub object: u32,
+    /// First virtual address, page-aligned.
+    pub address: u64,
+    /// Read or read-write.
+    pub rights: Rights,
+    /// [`Cache`] as a number.
+    pub cache: u32,
+    /// CNode that holds the mapped page capabilities, or [`NONE`]: init.
+    pub holder: u32,
+    /// First slot there.
+    pub holder_slot: u32,
+}
+
+/// Bytes of the image to be copied into memory before anything starts.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Fill {
+    /// The memory object.
+    pub object: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+    /// Byte offset in the object.
+    pub offset: u64,
+    /// Byte offset in the image.
+    pub source: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// A thread to be configured and, if `start` is 1, started.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Thread {
+    /// Component or guest.
+    pub name: Name,
+    /// Its TCB.
+    pub tcb: u32,
+    /// Root of its CSpace.
+    pub cnode: u32,
+    /// Its address space.
+    pub vspace: u32,
+    /// Memory object of one page with its IPC buffer, or [`NONE`].
+    pub ipc_buffer: u32,
+    /// Notification bound to it, or [`NONE`].
+    pub notification: u32,
+    /// Priority, 0 to 255 (255 is most urgent).
+    pub priority: u32,
+    /// Memory object of its stack, or [`NONE`]: for backtraces.
+    pub stack: u32,
+    /// 1: started by init; 0: somebody else starts it.
+    pub start: u32,
+    /// Virtual address of the IPC buffer, 0 without one.
+    pub ipc_address: u64,
+    /// First instruction.
+    pub entry: u64,
+    /// Initial stack pointer.
+    pub stack_top: u64,
+    /// Slot in its own CSpace of the endpoint that hears its faults.
+    pub fault_slot: u64,
+    /// FS base. Never 0 for a guest, and different for each: the kernel caches
+    /// the last base that it wrote from thread to thread.
+    pub tls_base: u64,
+}
+
+/// How a function is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Selector {
+    /// `value` is the requester id.
+    Address = 0,
+    /// `value` is vendor << 16 | device; the first match in bus order that no
+    /// earlier record took.
+    VendorDevice = 1,
+    /// `value` is the class code, 24 bits; the first match in bus order.
+    Class = 2,
+}
+
+/// A PCI function to be found at boot and given out.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Function {
+    /// Name in system.toml.
+    pub name: Name,
+    /// [`Selector`] as a number.
+    pub selector: u32,
+    /// What it selects by.
+    pub value: u32,
+    /// Requester id that the guest sees.
+    pub guest_bdf: u32,
+    /// 1: policy `permissive`.
+    pub permissive: u32,
+    /// Memory object (one page) into which init writes the `FunctionInfo`.
+    pub info: u32,
+    /// pci-config's address space, in which the function's configuration page
+    /// is mapped.
+    pub config_vspace: u32,
+    /// pci-config's CNode, which holds that page.
+    pub config_cnode: u32,
+    /// Slot there.
+    pub config_slot: u32,
+    /// Address there.
+    pub config_address: u64,
+    /// msix's address space, in which the pages with table and PBA are mapped.
+    pub msix_vspace: u32,
+    /// msix's CNode, which holds them.
+    pub msix_cnode: u32,
+    /// First slot there.
+    pub msix_slot: u32,
+    /// The vmm's CNode, which gets the other BAR pages.
+    pub bar_cnode: u32,
+    /// First address there.
+    pub msix_address: u64,
+    /// First slot there.
+    pub bar_slot: u32,
+    /// Slots reserved there: how many BAR pages can be given out.
+    pub bar_slots: u32,
+}
