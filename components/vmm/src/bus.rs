@@ -1,0 +1,285 @@
+//! What answers the guest's port and memory accesses: configuration mechanism
+//! #1, a serial port, an exit port, the local APIC's page, and the BAR pages
+//! that cannot be mapped.
+
+use core::ops::Range;
+
+use channel::msix::FunctionBar;
+use channel::pci_config::Effect;
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+
+use crate::host::{Host, StopReason};
+use crate::lapic::{LAPIC_BASE, Lapic};
+use crate::mmio::Bus;
+use crate::uart::{UART_BASE, Uart};
+use crate::vmm::{Counters, MAX_FUNCTIONS};
+
+/// Guest addresses at which BARs are mapped: the hole below 4 GiB, up to the
+/// I/O APIC's usual place. A BAR elsewhere decodes nothing. The bounds keep the
+/// page tables that BAR moves can need to 503.
+pub const MMIO_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
+
+/// Configuration address register (PCI Local Bus 3.0 section 3.2.2.3.2).
+const CONFIG_ADDRESS: u16 = 0xcf8;
+/// First of the four configuration data ports.
+const CONFIG_DATA: u16 = 0xcfc;
+const CONFIG_DATA_LAST: u16 = 0xcff;
+const CONFIG_ENABLE: u32 = 1 << 31;
+const UART_LAST: u16 = UART_BASE + 7;
+/// QEMU's isa-debug-exit, as guests use it on bare QEMU: ends the guest.
+const EXIT_PORT: u16 = 0xf4;
+
+/// The devices' state.
+#[derive(Debug)]
+pub struct Devices<'a> {
+    functions: &'a [FunctionInfo],
+    bars: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
+    config_address: u32,
+    uart: Uart,
+}
+
+/// What a port write did beyond the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortEffect {
+    /// Nothing.
+    None,
+    /// Routes changed.
+    Routes,
+    /// The guest ended itself.
+    Stop(StopReason),
+}
+
+impl<'a> Devices<'a> {
+    /// Devices as at reset; functions past [`MAX_FUNCTIONS`] are not there.
+    #[must_use]
+    pub fn new(functions: &'a [FunctionInfo]) -> Self {
+        Self {
+            functions: &functions[..functions.len().min(MAX_FUNCTIONS)],
+            bars: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            config_address: 0,
+            uart: Uart::default(),
+        }
+    }
+
+    /// Asks where every BAR is and maps or unmaps what changed. Unmapping comes
+    /// first, since a BAR may move to where another one was.
+    pub fn refresh_bars(&mut self, host: &mut impl Host) {
+        let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
+        for (function, info) in self.functions.iter().enumerate() {
+            for (bar, bar_info) in info.bars.iter().enumerate() {
+                if !bar_info.is_memory() {
+                    continue;
+                }
+                let address = host.bar(function, bar).filter(|&address| {
+                    address >= MMIO_WINDOW.start
+                        && address
+                            .checked_add(bar_info.size)
+                            .is_some_and(|end| end <= MMIO_WINDOW.end)
+                });
+                moved[function][bar] = address;
+                if self.bars[function][bar] != address && self.bars[function][bar].is_some() {
+                    host.map_bar(function, bar, None);
+                }
+            }
+        }
+        for (function, bars) in moved.iter().enumerate() {
+            for (bar, &address) in bars.iter().enumerate() {
+                if address.is_some() && self.bars[function][bar] != address {
+                    host.map_bar(function, bar, address);
+                }
+            }
+        }
+        self.bars = moved;
+    }
+
+    fn config_target(&self, port: u16, width: Width) -> Option<(Bdf, u16)> {
+        let end = u64::from(port - CONFIG_DATA) + width.bytes();
+        if self.config_address & CONFIG_ENABLE == 0 || end > 4 {
+            return None;
+        }
+        let bdf = Bdf::from_requester_id((self.config_address >> 8) as u16);
+        let offset = (self.config_address & 0xfc) as u16 | (port & 3);
+        Some((bdf, offset))
+    }
+
+    /// Reads a port.
+    pub fn port_read(
+        &mut self,
+        port: u16,
+        width: Width,
+        host: &mut impl Host,
+        counters: &mut Counters,
+    ) -> u32 {
+        let nothing = width.all_ones() as u32;
+        match port {
+            CONFIG_ADDRESS if width == Width::Dword => self.config_address,
+            CONFIG_DATA..=CONFIG_DATA_LAST => self
+                .config_target(port, width)
+                .map_or(nothing, |(bdf, offset)| {
+                    host.config_read(bdf, offset, width)
+                }),
+            UART_BASE..=UART_LAST if width == Width::Byte => {
+                u32::from(self.uart.read(port - UART_BASE))
+            }
+            _ => {
+                counters.unclaimed_ports += 1;
+                nothing
+            }
+        }
+    }
+
+    /// Writes a port.
+    pub fn port_write(
+        &mut self,
+        port: u16,
+        width: Width,
+        value: u32,
+        host: &mut impl Host,
+        counters: &mut Counters,
+    ) -> PortEffect {
+        match port {
+            CONFIG_ADDRESS if width == Width::Dword => self.config_address = value,
+            CONFIG_DATA..=CONFIG_DATA_LAST => {
+                let Some((bdf, offset)) = self.config_target(port, width) else {
+                    return PortEffect::None;
+                };
+                let effect = host.config_write(bdf, offset, width, value);
+                if effect.contains(Effect::DECODE) || effect.contains(Effect::RESET) {
+                    self.refresh_bars(host);
+                }
+                if effect.contains(Effect::ROUTES) || effect.contains(Effect::RESET) {
+                    return PortEffect::Routes;
+                }
+            }
+            UART_BASE..=UART_LAST if width == Width::Byte => {
+                if let Some(byte) = self.uart.write(port - UART_BASE, value as u8) {
+                    host.console_write(byte);
+                }
+            }
+            EXIT_PORT => return PortEffect::Stop(StopReason::Exit(value)),
+            _ => counters.unclaimed_ports += 1,
+        }
+        PortEffect::None
+    }
+
+    /// The BAR that decodes `width` bytes at `address`, and the offset in it.
+    fn decoded(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
+        for (function, info) in self.functions.iter().enumerate() {
+            for (bar, bar_info) in info.bars.iter().enumerate() {
+                let Some(base) = self.bars[function][bar] else {
+                    continue;
+                };
+                let Some(offset) = address.checked_sub(base) else {
+                    continue;
+                };
+                if offset < bar_info.size && bar_info.size - offset >= width.bytes() {
+                    let place = FunctionBar {
+                        function: function as u8,
+                        bar: bar as u8,
+                    };
+                    return Some((place, offset));
+                }
+            }
+        }
+        None
+    }
+
+    /// The place of an access on a page that holds MSI-X table or PBA (M13). An
+    /// access that runs from one page into the next is nobody's.
+    fn claimed(&self, address: u64, width: Width) -> Option<(FunctionBar, u32)> {
+        let (place, offset) = self.decoded(address, width)?;
+        let info = self.functions.get(usize::from(place.function))?;
+        info.msix
+            .page_index(u32::from(place.bar), offset / PAGE_SIZE)?;
+        (offset % PAGE_SIZE + width.bytes() <= PAGE_SIZE)
+            .then(|| u32::try_from(offset).ok())
+            .flatten()
+            .map(|offset| (place, offset))
+    }
+}
+
+/// One memory access of the guest, with all that can answer it.
+pub struct MemoryAccess<'a, 'f, H> {
+    /// Devices.
+    pub devices: &'a mut Devices<'f>,
+    /// Local APIC.
+    pub lapic: &'a mut Lapic,
+    /// The local APIC's page is there: not in x2APIC mode.
+    pub xapic: bool,
+    /// Slots with an event that is held back (M20).
+    pub held: u32,
+    /// Surroundings.
+    pub host: &'a mut H,
+    /// Counters.
+    pub counters: &'a mut Counters,
+    /// Set if routes changed.
+    pub routes_changed: bool,
+}
+
+impl<H: Host> MemoryAccess<'_, '_, H> {
+    /// Register of the local APIC at an address: 32-bit aligned accesses only
+    /// (SDM vol. 3 section 11.4.1).
+    fn lapic_register(&self, address: u64, width: Width) -> Option<u32> {
+        let offset = address.checked_sub(LAPIC_BASE)?;
+        (self.xapic && offset < PAGE_SIZE && offset % 16 == 0 && width == Width::Dword)
+            .then_some(offset as u32)
+    }
+
+    /// Bits of a PBA read that stand for events held here.
+    fn held_bits(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        if self.held == 0 {
+            return 0;
+        }
+        let Some(info) = self.devices.functions.get(usize::from(place.function)) else {
+            return 0;
+        };
+        let msix = info.msix;
+        if msix.pba_bar != u32::from(place.bar) {
+            return 0;
+        }
+        let mut bits = 0;
+        for slot in 0..channel::routes::SLOTS {
+            if self.held >> slot & 1 == 0 {
+                continue;
+            }
+            let Some(route) = self.host.route(slot) else {
+                continue;
+            };
+            if route.source.function != place.function {
+                continue;
+            }
+            let bit = u64::from(msix.pba_offset) * 8 + u64::from(route.source.entry);
+            let first = u64::from(offset) * 8;
+            if bit >= first && bit < first + width.bytes() * 8 {
+                bits |= 1 << (bit - first);
+            }
+        }
+        bits
+    }
+}
+
+impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
+    fn read(&mut self, address: u64, width: Width) -> u64 {
+        if let Some(register) = self.lapic_register(address, width) {
+            let now = self.host.now();
+            return u64::from(self.lapic.read(register, now));
+        }
+        if let Some((place, offset)) = self.devices.claimed(address, width) {
+            let value = self.host.table_read(place, offset, width);
+            return value | self.held_bits(place, offset, width);
+        }
+        self.counters.unclaimed_memory += 1;
+        width.all_ones()
+    }
+
+    fn write(&mut self, address: u64, width: Width, value: u64) {
+        if let Some(register) = self.lapic_register(address, width) {
+            let now = self.host.now();
+            self.lapic.write(register, value as u32, now);
+        } else if let Some((place, offset)) = self.devices.claimed(address, width) {
+            self.routes_changed |= self.host.table_write(place, offset, width, value);
+        } else {
+            self.counters.unclaimed_memory += 1;
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What the VMM needs from outside, so that its logic runs on any host.
+
+use channel::msix::FunctionBar;
+use channel::pci_config::Effect;
+use channel::routes::Route;
+use pci::{Bdf, Width};
+
+/// The VMM's surroundings: seL4 in the component, plain memory in tests.
+pub trait Host {
+    /// Copies guest RAM at `address` out; `false`, with nothing promised about
+    /// `bytes`, unless all of it is RAM.
+    fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool;
+    /// Copies into guest RAM; `false`, with nothing written, unless all of it
+    /// is RAM.
+    fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool;
+    /// Time stamp counter.
+    fn now(&mut self) -> u64;
+    /// Replaces the deadline (time stamp counter) of the timer, or drops it.
+    fn set_deadline(&mut self, deadline: Option<u64>);
+    /// Reads configuration space; all ones where there is nothing.
+    fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32;
+    /// Writes configuration space.
+    fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
+    /// Where a BAR is decoded now, as the guest sees it.
+    fn bar(&mut self, function: usize, bar: usize) -> Option<u64>;
+    /// Maps the BAR's directly accessible pages at `address`, or unmaps them.
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>);
+    /// Reads a page that holds MSI-X table or PBA.
+    fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
+    /// Writes such a page; `true` if routes changed.
+    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
+    /// The route of a slot.
+    fn route(&mut self, slot: usize) -> Option<Route>;
+    /// A byte that the guest wrote to its serial port.
+    fn console_write(&mut self, byte: u8);
+}
+
+/// Why the guest cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// It wrote this to the exit port.
+    Exit(u32),
+    /// HLT with interrupts off: nothing can wake it.
+    HaltForever,
+    /// An exception with this vector could not be delivered.
+    TripleFault(u8),
+}

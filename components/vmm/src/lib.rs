@@ -1,0 +1,35 @@
+//! Runs one guest as a deprivileged thread in ring 3.
+//!
+//! Responsible for: guest memory and its image, privileged instructions, I/O
+//! ports, the local APIC, MMIO that cannot be mapped, interrupt injection, and
+//! the translation of a slot of the notification word into a guest vector.
+//! Must never: hold IRQControl, configuration space or an I/O port; trust
+//! anything that the guest can write, the fault message included.
+//! May call: pci-config, msix, timer.
+//! Invariants: guest-physical = guest-virtual; every trap ends in a resumed, a
+//! halted or a stopped guest; the guest's interrupt flag lives here, since the
+//! real one is always set in ring 3.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod alu;
+mod bus;
+mod cpu;
+mod decode;
+mod host;
+mod inject;
+mod lapic;
+mod loader;
+mod mmio;
+mod privileged;
+mod registers;
+mod uart;
+mod vmm;
+
+pub use bus::MMIO_WINDOW;
+pub use host::{Host, StopReason};
+pub use lapic::{LAPIC_BASE, Lapic};
+pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
+pub use registers::Registers;
+pub use vmm::{Counters, Fault, MAX_FUNCTIONS, Outcome, Vmm};

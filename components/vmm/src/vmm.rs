@@ -1,0 +1,455 @@
+//! The guest's machine: traps in, resumed or stopped guest out.
+
+use pci::{FunctionInfo, Width};
+
+use crate::bus::{Devices, MemoryAccess, PortEffect};
+use crate::cpu::Cpu;
+use crate::decode::{self, Op, Port, Register};
+use crate::host::{Host, StopReason};
+use crate::inject;
+use crate::lapic::Lapic;
+use crate::mmio;
+use crate::privileged;
+use crate::registers::{RAX, RCX, RDX, Registers};
+
+/// Functions that one guest can have.
+pub const MAX_FUNCTIONS: usize = 8;
+
+/// Bit of the notification word that the timer signals.
+const TIMER_BIT: u32 = 1 << channel::routes::SLOTS;
+
+/// #UD.
+const INVALID_OPCODE: u8 = 6;
+/// #GP.
+const GENERAL_PROTECTION: u8 = 13;
+/// #PF.
+const PAGE_FAULT: u8 = 14;
+/// The one-byte encoding of HLT.
+const HLT: u8 = 0xf4;
+
+/// Why the guest trapped. It is what the kernel reported, or what the guest
+/// forged on its own endpoint: nothing here is trusted further than to choose
+/// what to try; the rest is taken from the guest's registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An exception.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// Its error code.
+        code: u64,
+    },
+    /// An access where nothing is mapped.
+    Page {
+        /// The address.
+        address: u64,
+        /// It was an instruction fetch.
+        fetch: bool,
+        /// The CPU's error code.
+        code: u64,
+    },
+    /// A system call, which a guest has no use for.
+    Syscall,
+}
+
+/// What becomes of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on with the registers as they are now.
+    Resume,
+    /// It waits for an interrupt.
+    Wait,
+    /// It is over.
+    Stop(StopReason),
+}
+
+/// What happened, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Traps of every kind.
+    pub traps: u64,
+    /// Accesses to memory that is emulated.
+    pub memory_accesses: u64,
+    /// Interrupts and exceptions injected.
+    pub injected: u64,
+    /// Events that came in over slots.
+    pub events: u64,
+    /// Events held back, since their route was masked (M20).
+    pub held: u64,
+    /// Events whose slot had no route, or which the local APIC did not take.
+    pub dropped: u64,
+    /// Timer signals.
+    pub timer_signals: u64,
+    /// Times that the guest went to sleep in HLT.
+    pub halts: u64,
+    /// Time stamp ticks spent there.
+    pub halted_ticks: u64,
+    /// Port accesses that nothing answered.
+    pub unclaimed_ports: u64,
+    /// Memory accesses that nothing answered.
+    pub unclaimed_memory: u64,
+    /// Exceptions reflected to the guest.
+    pub exceptions: u64,
+    /// System calls that the guest tried.
+    pub system_calls: u64,
+}
+
+/// One guest with one virtual CPU.
+#[derive(Debug)]
+pub struct Vmm<'a> {
+    cpu: Cpu,
+    lapic: Lapic,
+    devices: Devices<'a>,
+    /// Slots with an event that waits for its route to be unmasked.
+    held: u32,
+    halted_at: u64,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl<'a> Vmm<'a> {
+    /// A guest as at reset, with these functions.
+    #[must_use]
+    pub fn new(functions: &'a [FunctionInfo]) -> Self {
+        Self {
+            cpu: Cpu::default(),
+            lapic: Lapic::default(),
+            devices: Devices::new(functions),
+            held: 0,
+            halted_at: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Maps what is decoded at reset. To be called once before the guest runs.
+    pub fn start(&mut self, host: &mut impl Host) {
+        self.devices.refresh_bars(host);
+    }
+
+    /// Whether the guest waits in HLT.
+    #[must_use]
+    pub const fn halted(&self) -> bool {
+        self.cpu.halted
+    }
+
+    /// Whether an interrupt can be injected now.
+    #[must_use]
+    pub fn wants_injection(&self) -> bool {
+        self.cpu.interrupts && self.lapic.pending().is_some()
+    }
+
+    /// The notification word came in: each bit is a slot or the timer.
+    pub fn events(&mut self, word: u32, host: &mut impl Host) {
+        if word & TIMER_BIT != 0 {
+            self.counters.timer_signals += 1;
+            let now = host.now();
+            self.lapic.timer(now);
+        }
+        for slot in 0..channel::routes::SLOTS {
+            if word >> slot & 1 == 1 {
+                self.counters.events += 1;
+                self.event(slot, host);
+            }
+        }
+        self.update_deadline(host);
+    }
+
+    /// Slot to vector: the translation that this component is for.
+    fn event(&mut self, slot: usize, host: &mut impl Host) {
+        self.held &= !(1 << slot);
+        match host.route(slot) {
+            Some(route) if route.masked => {
+                self.held |= 1 << slot;
+                self.counters.held += 1;
+            }
+            Some(route) if self.lapic.accept(&route) => {}
+            _ => self.counters.dropped += 1,
+        }
+    }
+
+    /// Routes changed: events that were held may go on (M20).
+    fn release_held(&mut self, host: &mut impl Host) {
+        let held = self.held;
+        for slot in 0..channel::routes::SLOTS {
+            if held >> slot & 1 == 1 {
+                self.event(slot, host);
+            }
+        }
+    }
+
+    fn update_deadline(&mut self, host: &mut impl Host) {
+        if let Some(deadline) = self.lapic.take_deadline_change() {
+            host.set_deadline(deadline);
+        }
+    }
+
+    /// Injects the pending interrupt, if there is one and the guest takes it.
+    /// Wakes a halted guest.
+    pub fn inject(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+        if self.cpu.interrupts
+            && let Some(vector) = self.lapic.pending()
+        {
+            self.lapic.acknowledge(vector);
+            if self.cpu.halted {
+                self.cpu.halted = false;
+                let now = host.now();
+                self.counters.halted_ticks += now.saturating_sub(self.halted_at);
+            }
+            return self.deliver(vector, None, regs, host);
+        }
+        if self.cpu.halted {
+            Outcome::Wait
+        } else {
+            Outcome::Resume
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        vector: u8,
+        error: Option<u32>,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Outcome {
+        match inject::deliver(&mut self.cpu, regs, host, vector, error) {
+            Ok(()) => {
+                self.counters.injected += 1;
+                Outcome::Resume
+            }
+            // A real CPU tries #DF first; a guest without a working gate for
+            // what it gets has none for that either.
+            Err(inject::Undeliverable) => Outcome::Stop(StopReason::TripleFault(vector)),
+        }
+    }
+
+    fn exception(
+        &mut self,
+        vector: u8,
+        code: u64,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Outcome {
+        self.counters.exceptions += 1;
+        // SDM vol. 3 table 7-1: which exceptions push an error code.
+        let error = matches!(vector, 8 | 10..=14 | 17 | 21).then_some(code as u32);
+        self.deliver(vector, error, regs, host)
+    }
+
+    /// The guest trapped. `regs` are its registers, changed to what it goes on
+    /// with.
+    pub fn fault(&mut self, fault: Fault, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+        self.counters.traps += 1;
+        let outcome = match fault {
+            Fault::Exception {
+                vector: GENERAL_PROTECTION,
+                code,
+            } => self.privileged(code, regs, host),
+            Fault::Exception { vector, code } => self.exception(vector, code, regs, host),
+            Fault::Page {
+                address,
+                fetch,
+                code,
+            } => self.memory(address, fetch, code, regs, host),
+            Fault::Syscall => {
+                self.counters.system_calls += 1;
+                self.exception(INVALID_OPCODE, 0, regs, host)
+            }
+        };
+        self.update_deadline(host);
+        match outcome {
+            Outcome::Stop(_) => outcome,
+            Outcome::Resume | Outcome::Wait => self.inject(regs, host),
+        }
+    }
+
+    fn instruction(regs: &Registers, host: &mut impl Host) -> Option<decode::Decoded> {
+        let mut bytes = [0; decode::MAX_INSTRUCTION];
+        // Fewer bytes only where RAM ends.
+        let length = (1..=bytes.len())
+            .rev()
+            .find(|&length| host.read_ram(regs.rip, &mut bytes[..length]))?;
+        decode::decode(&bytes[..length], regs)
+    }
+
+    fn privileged(&mut self, code: u64, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+        let Some(decoded) = Self::instruction(regs, host) else {
+            return self.exception(GENERAL_PROTECTION, code, regs, host);
+        };
+        let next = regs.rip.wrapping_add(decoded.length);
+        let done = match decoded.op {
+            Op::In(port, width) => {
+                let port = port_number(port, regs);
+                let value = self
+                    .devices
+                    .port_read(port, width, host, &mut self.counters);
+                accumulator(width).write(regs, u64::from(value));
+                Some(())
+            }
+            Op::Out(port, width) => {
+                let value = accumulator(width).read(regs) as u32;
+                let port = port_number(port, regs);
+                let effect = self
+                    .devices
+                    .port_write(port, width, value, host, &mut self.counters);
+                match effect {
+                    PortEffect::None => {}
+                    PortEffect::Routes => self.release_held(host),
+                    PortEffect::Stop(reason) => return Outcome::Stop(reason),
+                }
+                Some(())
+            }
+            Op::Cli => {
+                self.cpu.interrupts = false;
+                Some(())
+            }
+            Op::Sti => return self.enable_interrupts(next, regs, host),
+            Op::Hlt => {
+                regs.rip = next;
+                return self.halt(host);
+            }
+            Op::Iretq => {
+                return match inject::interrupt_return(&mut self.cpu, regs, host) {
+                    Ok(()) => Outcome::Resume,
+                    Err(inject::Undeliverable) => {
+                        self.exception(GENERAL_PROTECTION, code, regs, host)
+                    }
+                };
+            }
+            Op::Lidt(address) => self.load_idt(address, host),
+            Op::Lgdt(_) | Op::SegmentLoad | Op::Maintenance => Some(()),
+            Op::Rdmsr => {
+                let now = host.now();
+                let msr = regs.gpr[RCX] as u32;
+                privileged::read_msr(msr, &self.cpu, &self.lapic, now)
+                    .map(|value| regs.set_edx_eax(value))
+            }
+            Op::Wrmsr => {
+                let now = host.now();
+                let msr = regs.gpr[RCX] as u32;
+                let value = regs.edx_eax();
+                privileged::write_msr(msr, value, &mut self.cpu, &mut self.lapic, now)
+            }
+            Op::FromControl(register, number) => {
+                privileged::read_control(number, &self.cpu, &self.lapic)
+                    .map(|value| register.write(regs, value))
+            }
+            Op::ToControl(number, register) => {
+                let value = register.read(regs);
+                privileged::write_control(number, value, &mut self.cpu, &mut self.lapic)
+            }
+            Op::Interrupt(vector) => {
+                regs.rip = next;
+                return self.deliver(vector, None, regs, host);
+            }
+            Op::StringIo | Op::Memory { .. } | Op::Other => None,
+        };
+        match done {
+            Some(()) => {
+                regs.rip = next;
+                Outcome::Resume
+            }
+            None => self.exception(GENERAL_PROTECTION, code, regs, host),
+        }
+    }
+
+    /// sti holds interrupts off for one more instruction. That matters for `sti;
+    /// hlt`, the way to sleep without losing a wake-up, so the two are done as
+    /// one; elsewhere the guest cannot tell.
+    fn enable_interrupts(
+        &mut self,
+        next: u64,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Outcome {
+        self.cpu.interrupts = true;
+        regs.rip = next;
+        let mut byte = [0];
+        if host.read_ram(next, &mut byte) && byte[0] == HLT {
+            regs.rip = next.wrapping_add(1);
+            return self.halt(host);
+        }
+        Outcome::Resume
+    }
+
+    fn halt(&mut self, host: &mut impl Host) -> Outcome {
+        if !self.cpu.interrupts {
+            return Outcome::Stop(StopReason::HaltForever);
+        }
+        self.cpu.halted = true;
+        self.halted_at = host.now();
+        self.counters.halts += 1;
+        Outcome::Wait
+    }
+
+    fn load_idt(&mut self, address: u64, host: &mut impl Host) -> Option<()> {
+        let mut bytes = [0; 10];
+        if !host.read_ram(address, &mut bytes) {
+            return None;
+        }
+        let [a, b, base @ ..] = bytes;
+        self.cpu.idt_limit = u16::from_le_bytes([a, b]);
+        self.cpu.idt_base = u64::from_le_bytes(base);
+        Some(())
+    }
+
+    fn memory(
+        &mut self,
+        address: u64,
+        fetch: bool,
+        code: u64,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Outcome {
+        let page_fault = |vmm: &mut Self, regs: &mut Registers, host: &mut _| {
+            vmm.cpu.cr2 = address;
+            vmm.exception(PAGE_FAULT, code, regs, host)
+        };
+        // Below 4 GiB the boot protocol's identity map covers everything, so
+        // that an access where nothing is reads all ones; above it there is no
+        // page.
+        if fetch || address >> 32 != 0 {
+            return page_fault(self, regs, host);
+        }
+        let Some(decoded) = Self::instruction(regs, host) else {
+            return page_fault(self, regs, host);
+        };
+        let Op::Memory { address, width, op } = decoded.op else {
+            return page_fault(self, regs, host);
+        };
+        self.counters.memory_accesses += 1;
+        let mut bus = MemoryAccess {
+            devices: &mut self.devices,
+            lapic: &mut self.lapic,
+            xapic: !self.cpu.x2apic,
+            held: self.held,
+            host,
+            counters: &mut self.counters,
+            routes_changed: false,
+        };
+        mmio::access(regs, address, width, op, &mut bus);
+        let routes_changed = bus.routes_changed;
+        if routes_changed {
+            self.release_held(host);
+        }
+        regs.rip = regs.rip.wrapping_add(decoded.length);
+        Outcome::Resume
+    }
+}
+
+fn port_number(port: Port, regs: &Registers) -> u16 {
+    match port {
+        Port::Immediate(port) => u16::from(port),
+        Port::Dx => regs.gpr[RDX] as u16,
+    }
+}
+
+const fn accumulator(width: Width) -> Register {
+    Register {
+        index: RAX,
+        width,
+        high: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

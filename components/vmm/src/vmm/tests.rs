@@ -1,0 +1,538 @@
+//! A guest on a fake machine: every trap, its answer and its side effects.
+
+extern crate std;
+
+use std::vec;
+use std::vec::Vec;
+
+use channel::irq_router::Source;
+use channel::msix::FunctionBar;
+use channel::pci_config::Effect;
+use channel::routes::Route;
+use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
+
+use super::*;
+use crate::registers::{RFLAGS_IF, RSP};
+
+const RAM: u64 = 0x1000_0000;
+const RAM_SIZE: u64 = 0x2_0000;
+const CODE: u64 = RAM + 0x1_0000;
+const IDT: u64 = RAM + 0x4000;
+const STACK: u64 = RAM + 0x8000;
+const HANDLER: u64 = RAM + 0x9000;
+const BAR3: u64 = 0xfebf_0000;
+
+#[derive(Default)]
+struct Fake {
+    ram: Vec<u8>,
+    now: u64,
+    deadline: Option<u64>,
+    routes: [Option<Route>; 4],
+    bar: Option<u64>,
+    decode_changes: bool,
+    config_writes: Vec<(Bdf, u16, Width, u32)>,
+    table_writes: Vec<(u32, Width, u64)>,
+    maps: Vec<(usize, usize, Option<u64>)>,
+    console: Vec<u8>,
+}
+
+impl Fake {
+    fn range(address: u64, length: usize) -> Option<core::ops::Range<usize>> {
+        let start = address.checked_sub(RAM)?;
+        let end = start.checked_add(length as u64)?;
+        (end <= RAM_SIZE).then_some(start as usize..end as usize)
+    }
+
+    fn word(&self, address: u64) -> u64 {
+        let range = Self::range(address, 8).unwrap();
+        u64::from_le_bytes(self.ram[range].try_into().unwrap())
+    }
+}
+
+impl Host for Fake {
+    fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        Self::range(address, bytes.len())
+            .map(|range| bytes.copy_from_slice(&self.ram[range]))
+            .is_some()
+    }
+    fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
+        Self::range(address, bytes.len())
+            .map(|range| self.ram[range].copy_from_slice(bytes))
+            .is_some()
+    }
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+    fn set_deadline(&mut self, deadline: Option<u64>) {
+        self.deadline = deadline;
+    }
+    fn config_read(&mut self, bdf: Bdf, offset: u16, _: Width) -> u32 {
+        u32::from(bdf.requester_id()) << 16 | u32::from(offset)
+    }
+    fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
+        self.config_writes.push((bdf, offset, width, value));
+        if self.decode_changes {
+            Effect::DECODE
+        } else {
+            Effect::NONE
+        }
+    }
+    fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
+        self.bar.filter(|_| bar == 3)
+    }
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
+        self.maps.push((function, bar, address));
+    }
+    fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
+        if offset >= 0x2000 {
+            0
+        } else {
+            u64::from(offset)
+        }
+    }
+    fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
+        self.table_writes.push((offset, width, value));
+        true
+    }
+    fn route(&mut self, slot: usize) -> Option<Route> {
+        *self.routes.get(slot)?
+    }
+    fn console_write(&mut self, byte: u8) {
+        self.console.push(byte);
+    }
+}
+
+fn functions() -> [FunctionInfo; 1] {
+    let mut info = FunctionInfo::default();
+    info.bars[3] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        size: 0x4000,
+        address: BAR3,
+        ..BarInfo::default()
+    };
+    info.msix = MsixInfo {
+        entries: 5,
+        table_bar: 3,
+        pba_bar: 3,
+        pba_offset: 0x2000,
+        page_count: 2,
+        ..MsixInfo::default()
+    };
+    info.msix.pages[0] = MsixPage { bar: 3, page: 0 };
+    info.msix.pages[1] = MsixPage { bar: 3, page: 2 };
+    [info]
+}
+
+fn route(vector: u8, masked: bool) -> Route {
+    Route {
+        vector,
+        destination: 0,
+        delivery_mode: 0,
+        level: false,
+        logical: false,
+        masked,
+        source: Source {
+            function: 0,
+            entry: 2,
+        },
+    }
+}
+
+struct Machine<'a> {
+    vmm: Vmm<'a>,
+    host: Fake,
+    regs: Registers,
+}
+
+impl<'a> Machine<'a> {
+    fn new(functions: &'a [FunctionInfo]) -> Self {
+        let mut host = Fake {
+            ram: vec![0; RAM_SIZE as usize],
+            bar: Some(BAR3),
+            ..Fake::default()
+        };
+        let mut vmm = Vmm::new(functions);
+        vmm.start(&mut host);
+        let mut regs = Registers {
+            rip: CODE,
+            rflags: 0x202,
+            ..Registers::default()
+        };
+        regs.gpr[RSP] = STACK;
+        let mut machine = Self { vmm, host, regs };
+        machine.load_idt();
+        machine
+    }
+
+    /// Every vector has an interrupt gate to HANDLER + vector.
+    fn load_idt(&mut self) {
+        for vector in 0..256u64 {
+            let handler = HANDLER + vector;
+            let gate = u128::from(handler & 0xffff)
+                | 0x10 << 16
+                | 0x8e << 40
+                | u128::from(handler >> 16) << 48;
+            self.host.write_ram(IDT + vector * 16, &gate.to_le_bytes());
+        }
+        let mut pointer = vec![0xff, 0x0f];
+        pointer.extend_from_slice(&IDT.to_le_bytes());
+        self.host.write_ram(STACK, &pointer);
+        self.regs.gpr[RAX] = STACK;
+        // lidt [rax]
+        assert_eq!(self.privileged(&[0x0f, 0x01, 0x18]), Outcome::Resume);
+        // The local APIC on: spurious vector register.
+        self.regs.gpr[RAX] = 0x1ff;
+        self.regs.gpr[RCX] = 0xfee0_00f0;
+        // mov [rcx], eax
+        assert_eq!(self.memory(0xfee0_00f0, &[0x89, 0x01]), Outcome::Resume);
+    }
+
+    fn code(&mut self, bytes: &[u8]) {
+        self.regs.rip = CODE;
+        assert!(self.host.write_ram(CODE, bytes));
+    }
+
+    fn fault(&mut self, fault: Fault) -> Outcome {
+        self.vmm.fault(fault, &mut self.regs, &mut self.host)
+    }
+
+    fn privileged(&mut self, bytes: &[u8]) -> Outcome {
+        self.code(bytes);
+        self.fault(Fault::Exception {
+            vector: 13,
+            code: 0,
+        })
+    }
+
+    fn memory(&mut self, address: u64, bytes: &[u8]) -> Outcome {
+        self.code(bytes);
+        self.fault(Fault::Page {
+            address,
+            fetch: false,
+            code: 4,
+        })
+    }
+
+    fn interrupted_with(&self, vector: u64) -> bool {
+        self.regs.rip == HANDLER + vector
+    }
+}
+
+#[test]
+fn halt_waits_until_a_slot_fires() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    // sti; hlt; cli
+    assert_eq!(m.privileged(&[0xfb, 0xf4, 0xfa]), Outcome::Wait);
+    assert!(m.vmm.halted() && !m.vmm.wants_injection());
+    m.host.now = 700;
+    m.vmm.events(1 << 1, &mut m.host);
+    assert!(m.vmm.wants_injection());
+    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert!(m.interrupted_with(0x41) && !m.vmm.halted());
+    assert_eq!(m.vmm.counters.halted_ticks, 700);
+    // The frame returns behind hlt, with interrupts on.
+    let frame = m.regs.gpr[RSP];
+    assert_eq!(m.host.word(frame), CODE + 2);
+    assert_eq!(m.host.word(frame + 8), 0x10);
+    assert_eq!(m.host.word(frame + 16) & RFLAGS_IF, RFLAGS_IF);
+    assert_eq!(m.host.word(frame + 24), STACK);
+    assert!(frame <= STACK - 128 - 40 && frame.is_multiple_of(8));
+    // The handler runs with interrupts off until its iretq.
+    m.host.routes[2] = Some(route(0x52, false));
+    m.vmm.events(1 << 2, &mut m.host);
+    assert!(!m.vmm.wants_injection());
+    assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
+    assert!(m.interrupted_with(0x52));
+}
+
+#[test]
+fn an_event_before_sti_hlt_is_not_slept_over() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[0] = Some(route(0x40, false));
+    m.vmm.events(1, &mut m.host);
+    assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Resume);
+    assert!(m.interrupted_with(0x40));
+    assert_eq!(m.host.word(m.regs.gpr[RSP]), CODE + 2);
+}
+
+#[test]
+fn halt_with_interrupts_off_is_the_end() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    assert_eq!(
+        m.privileged(&[0xf4]),
+        Outcome::Stop(StopReason::HaltForever)
+    );
+}
+
+#[test]
+fn m20_masked_route_holds_the_event_and_shows_it_pending() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[3] = Some(route(0x43, true));
+    m.vmm.events(1 << 3, &mut m.host);
+    assert_eq!(m.vmm.counters.held, 1);
+    m.regs.gpr[RCX] = BAR3 + 0x2000;
+    // mov eax, [rcx]
+    m.memory(BAR3 + 0x2000, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 1 << 2);
+    // A table write that unmasks the route lets it go.
+    m.host.routes[3] = Some(route(0x43, false));
+    m.privileged(&[0xfb]);
+    m.regs.gpr[RCX] = BAR3 + 0x2c;
+    // mov dword ptr [rcx], 0
+    let outcome = m.memory(BAR3 + 0x2c, &[0xc7, 0x01, 0, 0, 0, 0]);
+    assert_eq!(outcome, Outcome::Resume);
+    assert!(m.interrupted_with(0x43));
+    assert_eq!(m.host.table_writes, [(0x2c, Width::Dword, 0)]);
+}
+
+#[test]
+fn events_without_a_route_are_dropped() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.vmm.events(u32::MAX, &mut m.host);
+    assert_eq!(m.vmm.counters.dropped, channel::routes::SLOTS as u64);
+    assert!(!m.vmm.wants_injection());
+}
+
+#[test]
+fn configuration_mechanism_one() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    let outl = |m: &mut Machine<'_>, port: u64, value: u64| {
+        m.regs.gpr[RDX] = port;
+        m.regs.gpr[RAX] = value;
+        m.privileged(&[0xef])
+    };
+    outl(&mut m, 0xcf8, 0x8000_1844);
+    // in ax, dx at 0xcfe
+    m.regs.gpr[RDX] = 0xcfe;
+    m.regs.gpr[RAX] = 0xffff_ffff_ffff_ffff;
+    m.privileged(&[0x66, 0xed]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff_ffff_0046);
+    outl(&mut m, 0xcfc, 7);
+    let device = Bdf::new(0, 3, 0).unwrap();
+    assert_eq!(m.host.config_writes, [(device, 0x44, Width::Dword, 7)]);
+    // Past the last data port, and with the enable bit off: nobody.
+    m.regs.gpr[RDX] = 0xcfe;
+    m.privileged(&[0xed]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+    outl(&mut m, 0xcf8, 0x1844);
+    outl(&mut m, 0xcfc, 7);
+    assert_eq!(m.host.config_writes.len(), 1);
+}
+
+#[test]
+fn bars_follow_decode() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    assert_eq!(m.host.maps, [(0, 3, Some(BAR3))]);
+    m.host.decode_changes = true;
+    m.host.bar = Some(0xe000_0000);
+    let write = |m: &mut Machine<'_>| {
+        m.regs.gpr[RDX] = 0xcf8;
+        m.regs.gpr[RAX] = 0x8000_0000;
+        m.privileged(&[0xef]);
+        m.regs.gpr[RDX] = 0xcfc;
+        m.privileged(&[0xef]);
+    };
+    write(&mut m);
+    assert_eq!(m.host.maps[1..], [(0, 3, None), (0, 3, Some(0xe000_0000))]);
+    // Outside the window a BAR decodes nothing, not even over RAM.
+    m.host.bar = Some(RAM);
+    write(&mut m);
+    assert_eq!(m.host.maps[3..], [(0, 3, None)]);
+    m.host.bar = Some(u64::MAX - 1);
+    write(&mut m);
+    assert_eq!(m.host.maps.len(), 4);
+}
+
+#[test]
+fn the_table_is_claimed_only_while_decoded() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = BAR3 + 0x10;
+    m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0x10);
+    // A page of the BAR that holds neither table nor PBA is mapped, so that a
+    // fault there is nobody's.
+    m.regs.gpr[RCX] = BAR3 + 0x1000;
+    m.memory(BAR3 + 0x1000, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+    // An access over the end of a claimed page.
+    m.regs.gpr[RCX] = BAR3 + 0xffc;
+    m.memory(BAR3 + 0xffc, &[0x48, 0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], u64::MAX);
+    m.host.bar = None;
+    m.vmm.start(&mut m.host);
+    m.regs.gpr[RCX] = BAR3 + 0x10;
+    m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+}
+
+#[test]
+fn timer_wakes_the_guest() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.now = 100;
+    let lapic = |m: &mut Machine<'_>, offset: u64, value: u64| {
+        m.regs.gpr[RCX] = 0xfee0_0000 + offset;
+        m.regs.gpr[RAX] = value;
+        m.memory(0xfee0_0000 + offset, &[0x89, 0x01])
+    };
+    lapic(&mut m, 0x320, 0x50);
+    lapic(&mut m, 0x3e0, 0xb);
+    lapic(&mut m, 0x380, 1000);
+    assert_eq!(m.host.deadline, Some(1100));
+    assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
+    m.host.now = 1100;
+    m.vmm.events(1 << 26, &mut m.host);
+    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert!(m.interrupted_with(0x50));
+    assert_eq!(m.host.deadline, None);
+}
+
+#[test]
+fn x2apic_replaces_the_page() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = 0x1b;
+    m.privileged(&[0x0f, 0x32]);
+    assert_eq!(m.regs.gpr[RAX], 0xfee0_0900);
+    m.regs.gpr[RAX] |= 1 << 10;
+    m.privileged(&[0x0f, 0x30]);
+    m.regs.gpr[RCX] = 0x80f;
+    m.privileged(&[0x0f, 0x32]);
+    assert_eq!(m.regs.gpr[RAX], 0x1ff);
+    m.regs.gpr[RCX] = 0xfee0_00f0;
+    m.memory(0xfee0_00f0, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+    // Back to xAPIC, or moving the page: #GP.
+    m.regs.gpr[RCX] = 0x1b;
+    m.regs.gpr[RAX] = 0xfee0_0900;
+    m.privileged(&[0x0f, 0x30]);
+    assert!(m.interrupted_with(13));
+}
+
+#[test]
+fn unknown_registers_fault() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = 0x1234_5678;
+    m.privileged(&[0x0f, 0x32]);
+    assert!(m.interrupted_with(13));
+    // The error code lies below the frame.
+    assert_eq!(m.host.word(m.regs.gpr[RSP]), 0);
+    assert_eq!(m.host.word(m.regs.gpr[RSP] + 8), CODE);
+}
+
+#[test]
+fn software_interrupts_and_system_calls() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.privileged(&[0xcd, 0x80]);
+    assert!(m.interrupted_with(0x80));
+    assert_eq!(m.host.word(m.regs.gpr[RSP]), CODE + 2);
+    m.fault(Fault::Syscall);
+    assert!(m.interrupted_with(6));
+    assert_eq!(m.vmm.counters.system_calls, 1);
+}
+
+#[test]
+fn without_a_gate_or_a_stack_it_is_over() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RSP] = 0x1000;
+    let outcome = m.fault(Fault::Exception { vector: 0, code: 0 });
+    assert_eq!(outcome, Outcome::Stop(StopReason::TripleFault(0)));
+    m.regs.gpr[RSP] = STACK;
+    m.host.write_ram(IDT, &[0; 4096]);
+    let outcome = m.fault(Fault::Exception { vector: 0, code: 0 });
+    assert_eq!(outcome, Outcome::Stop(StopReason::TripleFault(0)));
+}
+
+#[test]
+fn nothing_below_4g_reads_all_ones_above_is_a_page_fault() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = 0x5000_0000;
+    m.memory(0x5000_0000, &[0x8a, 0x01]);
+    assert_eq!(m.regs.gpr[RAX] & 0xff, 0xff);
+    assert_eq!(m.vmm.counters.unclaimed_memory, 1);
+    m.regs.gpr[RCX] = 1 << 40;
+    m.memory(1 << 40, &[0x8a, 0x01]);
+    assert!(m.interrupted_with(14));
+    m.fault(Fault::Page {
+        address: 0x10,
+        fetch: true,
+        code: 0x14,
+    });
+    assert!(m.interrupted_with(14));
+}
+
+#[test]
+fn serial_port_and_exit() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RDX] = 0x3f8;
+    m.regs.gpr[RAX] = u64::from(b'v');
+    m.privileged(&[0xee]);
+    assert_eq!(m.host.console, b"v");
+    m.regs.gpr[RAX] = 0x10;
+    assert_eq!(
+        m.privileged(&[0xe6, 0xf4]),
+        Outcome::Stop(StopReason::Exit(0x10))
+    );
+}
+
+#[test]
+fn random_traps_never_panic() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    // xorshift64*, fixed seed: the same run every time.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    };
+    let interesting = [
+        CODE,
+        STACK,
+        IDT,
+        BAR3,
+        BAR3 + 0x2000,
+        0xfee0_0000,
+        0xcf8,
+        0xcfc,
+    ];
+    for _ in 0..200_000 {
+        let bytes = [next().to_le_bytes(), next().to_le_bytes()].concat();
+        m.code(&bytes);
+        for gpr in &mut m.regs.gpr {
+            let pick = next();
+            *gpr = interesting[(pick % 8) as usize].wrapping_add(pick >> 8 & 0x1ff);
+        }
+        let fault = match next() % 4 {
+            0 => Fault::Page {
+                address: next() >> (next() % 64),
+                fetch: next() % 8 == 0,
+                code: next(),
+            },
+            1 => Fault::Syscall,
+            _ => Fault::Exception {
+                vector: if next() % 4 == 0 { next() as u8 } else { 13 },
+                code: next(),
+            },
+        };
+        m.fault(fault);
+        m.vmm.events(next() as u32, &mut m.host);
+        m.vmm.inject(&mut m.regs, &mut m.host);
+    }
+    assert!(m.vmm.counters.memory_accesses > 100);
+}
