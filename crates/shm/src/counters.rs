@@ -1,0 +1,107 @@
+//! A page of named counters: one writer, any number of readers.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// Counters on a page.
+pub const COUNTERS: usize = 64;
+const NAME_BYTES: usize = 40;
+
+#[repr(C)]
+struct Counter {
+    name: [AtomicU8; NAME_BYTES],
+    value: AtomicU64,
+}
+
+/// The page as it lies in shared memory; all zeroes is one without counters.
+#[repr(C)]
+pub struct CounterPage {
+    counters: [Counter; COUNTERS],
+}
+
+impl CounterPage {
+    /// A page without counters.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            counters: [const {
+                Counter {
+                    name: [const { AtomicU8::new(0) }; NAME_BYTES],
+                    value: AtomicU64::new(0),
+                }
+            }; COUNTERS],
+        }
+    }
+
+    /// The writer's side: publishes the current values, always the same names
+    /// in the same order. What does not fit is left out.
+    pub fn publish(&self, values: &[(&str, u64)]) {
+        for (counter, (name, value)) in self.counters.iter().zip(values) {
+            if counter.name[0].load(Ordering::Relaxed) == 0 {
+                for (place, byte) in counter.name.iter().zip(name.bytes()) {
+                    place.store(byte, Ordering::Relaxed);
+                }
+            }
+            counter.value.store(*value, Ordering::Relaxed);
+        }
+    }
+
+    /// The reader's side: counter `index` as its name, written into `name`, and
+    /// its value; `None` past the last one. Bytes that are not printable ASCII
+    /// become `?`.
+    pub fn read<'a>(&self, index: usize, name: &'a mut [u8; 40]) -> Option<(&'a str, u64)> {
+        let counter = self.counters.get(index)?;
+        let mut length = 0;
+        for (place, byte) in name.iter_mut().zip(&counter.name) {
+            let byte = byte.load(Ordering::Relaxed);
+            if byte == 0 {
+                break;
+            }
+            *place = if byte.is_ascii_graphic() { byte } else { b'?' };
+            length += 1;
+        }
+        if length == 0 {
+            return None;
+        }
+        let name = core::str::from_utf8(&name[..length]).unwrap_or("?");
+        Some((name, counter.value.load(Ordering::Relaxed)))
+    }
+}
+
+impl Default for CounterPage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::boxed::Box;
+
+    #[test]
+    fn reads_what_was_published() {
+        let page = Box::new(CounterPage::new());
+        let mut name = [0; 40];
+        assert_eq!(page.read(0, &mut name), None);
+        page.publish(&[("calls", 3), ("errors", 0)]);
+        page.publish(&[("calls", 4), ("errors", 1)]);
+        assert_eq!(page.read(0, &mut name), Some(("calls", 4)));
+        assert_eq!(page.read(1, &mut name), Some(("errors", 1)));
+        assert_eq!(page.read(2, &mut name), None);
+        assert_eq!(page.read(COUNTERS, &mut name), None);
+    }
+
+    #[test]
+    fn names_from_a_crashed_writer_stay_printable() {
+        let page = Box::new(CounterPage::new());
+        page.publish(&[("a\x1b[2J\u{e9}", 1)]);
+        let mut name = [0; 40];
+        assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 1)));
+    }
+
+    #[test]
+    fn fits_a_page() {
+        assert!(size_of::<CounterPage>() <= 4096);
+    }
+}

@@ -1,0 +1,17 @@
+//! What components share in memory besides messages.
+//!
+//! Responsible for: the byte ring that carries logs and guest output to the
+//! console, and the page of named counters by which every component tells how
+//! often it did what. Must never: block, or believe the other side.
+//! May call: nothing. Invariants: all shared words are atomics, so that no
+//! access is undefined whatever the other side writes; a ring whose indices
+//! make no sense counts as empty.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod counters;
+mod ring;
+
+pub use counters::{COUNTERS, CounterPage};
+pub use ring::{RING_CAPACITY, RING_RECORD_MAX, Ring};
