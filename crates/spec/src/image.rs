@@ -32,6 +32,12 @@ pub struct Header {
     pub exit_port: u64,
     /// Memory object of one page that gets the `MachineInfo`.
     pub machine: u64,
+    /// Memory object with init's own log ring.
+    pub log: u64,
+    /// Endpoint on which init, as monitor, hears faults.
+    pub monitor: u64,
+    /// Notification that tells the console of new log records (badge bit 0).
+    pub doorbell: u64,
     objects: Table,
     capabilities: Table,
     mappings: Table,
@@ -139,7 +145,7 @@ impl<'a> System<'a> {
     }
 
     fn check(&self) -> Result<(), ParseError> {
-        use ObjectKind::{CNode, Device, Memory, Notification, Tcb, VSpace};
+        use ObjectKind::{CNode, Device, Endpoint, Memory, Notification, Tcb, VSpace};
         let optional = |index: u32, kind| index == NONE || self.is(index, &[kind]);
         all("objects", self.objects.iter().map(|o| o.kind().is_some()))?;
         all(
@@ -192,11 +198,18 @@ impl<'a> System<'a> {
                     && self.is(f.bar_cnode, &[CNode])
             }),
         )?;
-        let machine = u32::try_from(self.header.machine).unwrap_or(NONE);
-        if !self.is(machine, &[Memory]) {
-            return Err(ParseError::Record("machine", 0));
-        }
-        Ok(())
+        let header = [
+            (self.header.machine, Memory),
+            (self.header.log, Memory),
+            (self.header.monitor, Endpoint),
+            (self.header.doorbell, Notification),
+        ];
+        all(
+            "header",
+            header
+                .iter()
+                .map(|&(index, kind)| self.is(u32::try_from(index).unwrap_or(NONE), &[kind])),
+        )
     }
 }
 
@@ -298,6 +311,9 @@ mod tests {
             buses: 0,
             exit_port: 0,
             machine: 0,
+            log: 0,
+            monitor: 2,
+            doorbell: 3,
             objects: Table {
                 offset: 0,
                 count: 0,
@@ -332,9 +348,17 @@ mod tests {
         data: &[],
     };
 
+    /// Object 0 is memory, 1 a CNode; what the header names is there.
+    const OBJECTS: [ObjectKind; 4] = [
+        ObjectKind::Memory,
+        ObjectKind::CNode,
+        ObjectKind::Endpoint,
+        ObjectKind::Notification,
+    ];
+
     #[test]
     fn reads_what_it_writes() {
-        let objects = [object(ObjectKind::Memory), object(ObjectKind::CNode)];
+        let objects = OBJECTS.map(object);
         let fill = Fill {
             object: 0,
             reserved: 0,
@@ -357,14 +381,14 @@ mod tests {
             ..EMPTY
         });
         let system = System::parse(image.as_bytes()).unwrap();
-        assert_eq!(system.objects.len(), 2);
+        assert_eq!(system.objects.len(), 4);
         assert_eq!(system.capabilities[0].badge, 9);
         assert_eq!(system.source(&system.fills[0]), b"bc");
     }
 
     #[test]
     fn refuses_records_that_name_nothing() {
-        let objects = [object(ObjectKind::Memory)];
+        let objects = OBJECTS.map(object);
         let capability = Capability {
             cnode: 0,
             slot: 0,
@@ -402,7 +426,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_cut_short() {
-        let objects = [object(ObjectKind::Memory)];
+        let objects = OBJECTS.map(object);
         let image = write(&ImageWriter {
             objects: &objects,
             ..EMPTY

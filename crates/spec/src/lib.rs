@@ -45,3 +45,8 @@ pub const ENDPOINT_SLOT: u64 = 2;
 pub const BADGE_FAULT: u64 = 1 << 27;
 /// Badge bit of the timer in a client's notification word.
 pub const BADGE_TIMER: u64 = 1 << 26;
+/// Badge bit of the console's notification that says: there are log records.
+pub const BADGE_DOORBELL: u64 = 1 << 0;
+/// Badge bit of a component's first interrupt in its notification word; the
+/// others follow.
+pub const BADGE_FIRST_IRQ: u64 = 1 << 1;

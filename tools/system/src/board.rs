@@ -1,0 +1,234 @@
+//! The board file: what a machine has, and how QEMU makes one.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::diagnostic::{Report, Source};
+use crate::reader::{Context, Section};
+
+/// How an I/O APIC pin is triggered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Rising edge.
+    Edge,
+    /// Level, active high.
+    Level,
+}
+
+/// A device of the board that a component can be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoardDevice {
+    /// Its name.
+    pub name: String,
+    /// I/O ports, first and last.
+    pub ports: Option<(u16, u16)>,
+    /// Register pages: machine address and size in bytes.
+    pub memory: Option<(u64, u64)>,
+    /// I/O APIC pin.
+    pub irq: Option<(u8, Trigger)>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Board {
+    /// Its name, that of its folder.
+    pub name: String,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Where guest RAM may lie: first address and size in bytes.
+    pub guest_memory: (u64, u64),
+    /// ECAM window: address and number of buses.
+    pub ecam: (u64, u64),
+    /// Port that ends the machine with a status, or 0.
+    pub exit_port: u16,
+    /// Devices.
+    pub devices: Vec<BoardDevice>,
+    /// QEMU's `-machine`.
+    pub qemu_machine: String,
+    /// QEMU's `-cpu`.
+    pub qemu_cpu: String,
+    /// More of QEMU's arguments.
+    pub qemu_args: Vec<String>,
+}
+
+fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
+    let ports = section.section("ports").and_then(|ports| {
+        let first = ports.required_number("first", 0..0x1_0000, "0x3f8");
+        let count = ports.required_number("count", 1..0x1_0000, "8");
+        ports.finish();
+        let (first, count) = (first?.value, count?);
+        let last = first + count.value - 1;
+        if last > 0xffff {
+            section.context.error(
+                &count.span,
+                format!("ports {first:#x} to {last:#x} reach past 0xffff"),
+                "give fewer ports",
+            );
+        }
+        Some((first as u16, u16::try_from(last).ok()?))
+    });
+    let memory = section.section("memory").and_then(|memory| {
+        let base = memory.required_number("base", 0..1 << 48, "0xfed0_0000");
+        let size = memory.required_size("size", "\"4K\"");
+        memory.finish();
+        let base = base?;
+        if !base.value.is_multiple_of(4096) {
+            section.context.error(
+                &base.span,
+                format!("{:#x} is not the start of a page", base.value),
+                "give a multiple of 0x1000",
+            );
+        }
+        Some((base.value, size?.value))
+    });
+    let irq = section.section("irq").and_then(|irq| {
+        let pin = irq.required_number("pin", 0..24, "4");
+        let trigger = irq.required_string("trigger", "\"edge\"");
+        irq.finish();
+        let trigger = trigger?;
+        let kind = match trigger.value.as_str() {
+            "edge" => Some(Trigger::Edge),
+            "level" => Some(Trigger::Level),
+            other => {
+                section.context.error(
+                    &trigger.span,
+                    format!("`{other}` is no trigger mode"),
+                    Context::suggest(other, ["edge", "level"]),
+                );
+                None
+            }
+        };
+        Some((pin?.value as u8, kind?))
+    });
+    section.finish();
+    BoardDevice {
+        name: name.to_owned(),
+        ports,
+        memory,
+        irq,
+    }
+}
+
+/// Two devices must not share a port, a page or a pin.
+fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevice)]) {
+    for (index, (span, device)) in devices.iter().enumerate() {
+        for (_, other) in &devices[..index] {
+            let ports = device.ports.zip(other.ports).and_then(|(a, b)| {
+                let shared = a.0.max(b.0);
+                (shared <= a.1.min(b.1)).then(|| format!("port {shared:#x}"))
+            });
+            let memory = device.memory.zip(other.memory).and_then(|(a, b)| {
+                let shared = a.0.max(b.0);
+                (shared < (a.0 + a.1).min(b.0 + b.1)).then(|| format!("the page at {shared:#x}"))
+            });
+            let irq = device
+                .irq
+                .zip(other.irq)
+                .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
+            for shared in [ports, memory, irq].into_iter().flatten() {
+                context.error(
+                    span,
+                    format!(
+                        "devices `{}` and `{}` both have {shared}",
+                        other.name, device.name
+                    ),
+                    "each port, page and pin belongs to one device",
+                );
+            }
+        }
+    }
+}
+
+/// Reads `root`/board/`name`/board.toml; `None` if it cannot be read at all.
+pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
+    let path = root.join("board").join(name).join("board.toml");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            report.file_error(&path, &error, "every board has a folder in board/");
+            return None;
+        }
+    };
+    let shown = format!("board/{name}/board.toml");
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    let report = RefCell::new(report);
+    let context = Context {
+        source: Source {
+            file: &shown,
+            text: &text,
+        },
+        report: &report,
+    };
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        context.error(&span, error.message(), "see https://toml.io for the format");
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let top = Section::new(&context, document.get_ref(), "the board file", 0..0);
+    let mut board = Board::default();
+    if let Some(section) = top.required_section("board", "{ ... }") {
+        if let Some(stated) = section.required_string("name", &format!("\"{name}\""))
+            && stated.value != name
+        {
+            context.error(
+                &stated.span,
+                format!(
+                    "this board is called `{}`, its folder `{name}`",
+                    stated.value
+                ),
+                "give both the same name",
+            );
+        }
+        name.clone_into(&mut board.name);
+        board.memory = section
+            .required_size("memory", "\"512M\"")
+            .map_or(0, |size| size.value);
+        if let Some(range) = section.required_section("guest-memory", "{ base, size }") {
+            let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
+            let size = range.required_size("size", "\"64M\"");
+            range.finish();
+            board.guest_memory = (base.map_or(0, |b| b.value), size.map_or(0, |s| s.value));
+        }
+        if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
+            let base = ecam.required_number("base", 0..1 << 48, "0xb000_0000");
+            let buses = ecam.required_number("buses", 1..257, "256");
+            ecam.finish();
+            board.ecam = (base.map_or(0, |b| b.value), buses.map_or(0, |b| b.value));
+        }
+        board.exit_port = section
+            .number("exit-port", 0..0x1_0000)
+            .map_or(0, |port| port.value as u16);
+        if let Some(iommu) = section.required_string("iommu", "\"none\"")
+            && iommu.value != "none"
+        {
+            context.error(
+                &iommu.span,
+                format!("`{}` is no IOMMU that is supported", iommu.value),
+                "write \"none\": there is no iommu component yet",
+            );
+        }
+        section.finish();
+    }
+    let devices: Vec<_> = top
+        .named("device")
+        .iter()
+        .map(|(name, section)| (name.span.clone(), device(&name.value, section)))
+        .collect();
+    overlaps(&context, &devices);
+    board.devices = devices.into_iter().map(|(_, device)| device).collect();
+    if let Some(qemu) = top.required_section("qemu", "{ ... }") {
+        let text = |value: Option<crate::reader::Located<String>>| {
+            value.map_or_else(String::new, |value| value.value)
+        };
+        board.qemu_machine = text(qemu.required_string("machine", "\"q35\""));
+        board.qemu_cpu = text(qemu.required_string("cpu", "\"max\""));
+        board.qemu_args = qemu.strings("args").into_iter().map(|a| a.value).collect();
+        qemu.finish();
+    }
+    top.finish();
+    Some(board)
+}

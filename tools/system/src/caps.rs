@@ -1,0 +1,140 @@
+//! The capability table: who holds what, from the composed records.
+
+use std::fmt::Write as _;
+
+use spec::{Mapping, NONE, Object, ObjectKind, Rights};
+
+use crate::compose::Image;
+use crate::model::Model;
+
+/// Text of the table: a block for each component and guest, a line for each
+/// capability in its CSpace, then what is mapped for it.
+#[must_use]
+pub fn capability_table(model: &Model, image: &Image) -> String {
+    let mut text = String::new();
+    for thread in &image.threads {
+        let _ = writeln!(text, "{}", thread.name.as_str());
+        for capability in image
+            .capabilities
+            .iter()
+            .filter(|c| c.cnode == thread.cnode)
+        {
+            let object = &image.objects[capability.object as usize];
+            let badge = match capability.badge {
+                0 => String::new(),
+                badge => format!(" badge {badge:#x}"),
+            };
+            let _ = writeln!(
+                text,
+                "  slot {:>5}  {:<30} {}{badge}",
+                capability.slot,
+                describe(object),
+                rights(capability.rights, object)
+            );
+        }
+        for function in &image.functions {
+            let name = function.name.as_str();
+            if function.config_cnode == thread.cnode {
+                let _ = writeln!(
+                    text,
+                    "  slot {:>5}  configuration page of {name}       rw",
+                    function.config_slot
+                );
+            }
+            if function.msix_cnode == thread.cnode {
+                let _ = writeln!(
+                    text,
+                    "  slot {:>5}  MSI-X table and PBA pages of {name} rw",
+                    function.msix_slot
+                );
+            }
+            if function.bar_cnode == thread.cnode {
+                let _ = writeln!(
+                    text,
+                    "  slot {:>5}  BAR pages of {name} without MSI-X   rw",
+                    function.bar_slot
+                );
+            }
+        }
+        for mapping in image.mappings.iter().filter(|m| m.vspace == thread.vspace) {
+            let _ = writeln!(text, "  {}", mapped(mapping, image));
+        }
+        text.push('\n');
+    }
+    let devices: Vec<_> = model.devices.iter().map(|d| d.name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "after boot init holds component TCBs, their fault endpoint, component memory for \
+         backtraces, COM1 and the exit port; no device ({}), no guest memory",
+        devices.join(", ")
+    );
+    text
+}
+
+fn describe(object: &Object) -> String {
+    let name = object.name.as_str();
+    match object.kind() {
+        Some(ObjectKind::Tcb) => format!("TCB of {name}"),
+        Some(ObjectKind::Endpoint) => format!("endpoint of {name}"),
+        Some(ObjectKind::Notification) => format!("notification of {name}"),
+        Some(ObjectKind::CNode) => format!("CNode of {name}"),
+        Some(ObjectKind::VSpace) => format!("address space of {name}"),
+        Some(ObjectKind::Memory) => format!("memory {name}"),
+        Some(ObjectKind::Device) => format!("registers of {name}"),
+        Some(ObjectKind::IoPorts) => {
+            format!(
+                "I/O ports {:#x}-{:#x} ({name})",
+                object.address, object.last
+            )
+        }
+        Some(ObjectKind::IoApicIrq) => {
+            format!("IRQ handler, pin {} ({name})", object.address)
+        }
+        Some(ObjectKind::IrqControl) => "IRQControl".to_owned(),
+        Some(ObjectKind::Untyped) => format!("untyped 2^{} for {name}", object.size_bits),
+        None => "?".to_owned(),
+    }
+}
+
+fn rights(rights: Rights, object: &Object) -> &'static str {
+    let message = matches!(
+        object.kind(),
+        Some(ObjectKind::Endpoint | ObjectKind::Notification)
+    );
+    if !message {
+        return "";
+    }
+    if rights.contains(Rights::ALL) {
+        "all"
+    } else if rights.contains(Rights::FAULT) {
+        "call"
+    } else if rights.contains(Rights::WRITE) {
+        "signal"
+    } else {
+        "receive"
+    }
+}
+
+fn mapped(mapping: &Mapping, image: &Image) -> String {
+    let object = &image.objects[mapping.object as usize];
+    let size = object.count << object.size_bits;
+    let access = if mapping.rights.contains(Rights::WRITE) {
+        "rw"
+    } else {
+        "r "
+    };
+    let held = if mapping.holder == NONE {
+        String::new()
+    } else {
+        format!(
+            ", {} page capabilities from slot {}",
+            object.count, mapping.holder_slot
+        )
+    };
+    format!(
+        "map {access} {:#012x} {:>6}K {}{held}",
+        mapping.address,
+        size >> 10,
+        describe(object)
+    )
+}

@@ -1,0 +1,437 @@
+//! The checks that need more than one value.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::board::Board;
+use crate::model::{Authority, Channel, Component, Device, GuestImage, Model, Policy, find};
+use crate::reader::{Context, Located, Section};
+
+/// Largest stack: the room between the IPC buffer and the stack's top, less
+/// guard pages.
+pub const STACK_MAX: u64 = 512 << 10;
+
+/// Large pages hold guest RAM.
+const GUEST_PAGE: u64 = 2 << 20;
+
+/// The interfaces of crates/channel, and the programs at their two ends.
+const INTERFACES: [(&str, &str, &str); 5] = [
+    ("PciConfig", "vmm", "pci-config"),
+    ("MsixTable", "vmm", "msix"),
+    ("MsixControl", "pci-config", "msix"),
+    ("IrqRouter", "msix", "irq-router"),
+    ("Timer", "vmm", "timer"),
+];
+
+/// Names of the folders in a folder, sorted; none if it cannot be read.
+pub fn folders(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// `8086:10d3` as vendor << 16 | device.
+pub fn hex_pair(text: &str) -> Option<u32> {
+    let (vendor, device) = text.split_once(':')?;
+    Some(hex(vendor, 4)? << 16 | hex(device, 4)?)
+}
+
+/// `020000` as a class code.
+pub fn hex_class(text: &str) -> Option<u32> {
+    hex(text, 6)
+}
+
+fn hex(text: &str, digits: usize) -> Option<u32> {
+    let good = text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
+    good.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// A board device, an authority or a name belongs to one component.
+pub fn component(
+    context: &Context<'_>,
+    name: &Located<String>,
+    component: &Component,
+    model: &Model,
+) {
+    for other in &model.components {
+        for &device in component
+            .devices
+            .iter()
+            .filter(|d| other.devices.contains(d))
+        {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` and `{}` both own device `{}`",
+                    other.name, component.name, model.board.devices[device].name
+                ),
+                "a port, a page and an interrupt have one owner: take the device from one of them",
+            );
+        }
+        for authority in component
+            .authority
+            .iter()
+            .filter(|a| other.authority.contains(a))
+        {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` and `{}` both have authority `{}`",
+                    other.name,
+                    component.name,
+                    authority.name()
+                ),
+                "an authority has one holder: take it from one of them",
+            );
+        }
+    }
+}
+
+/// Reads one `[[channel]]`: ends that exist, an interface that fits them, and a
+/// server that is at least as urgent as its client.
+pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
+    let context = section.context;
+    let interface = section.required_string("interface", "\"PciConfig\"");
+    let client = section.required_string("client", "\"vmm\"");
+    let server = section.required_string("server", "\"pci-config\"");
+    let names = || model.components.iter().map(|c| c.name.as_str());
+    let known = INTERFACES.iter().map(|(name, ..)| *name);
+    let index = interface
+        .as_ref()
+        .and_then(|name| find(context, "interface", name, known));
+    let client = client.and_then(|name| Some((find(context, "component", &name, names())?, name)));
+    let server = server.and_then(|name| Some((find(context, "component", &name, names())?, name)));
+    let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
+    let (_, client_program, server_program) = INTERFACES[index?];
+    for (end, name, program) in [
+        (client, &client_name, client_program),
+        (server, &server_name, server_program),
+    ] {
+        let runs = &model.components[end].program;
+        if runs != program {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` is between {client_program} and {server_program}, but `{}` runs {runs}",
+                    interface.value, name.value
+                ),
+                format!("name a component whose program is `{program}`"),
+            );
+        }
+    }
+    let (low, high) = (&model.components[client], &model.components[server]);
+    if high.priority < low.priority {
+        context.error(
+            &server_name.span,
+            format!(
+                "`{}` (priority {}) calls `{}` of lower priority ({})",
+                low.name, low.priority, high.name, high.priority
+            ),
+            "a component calls only components of the same or a higher priority: raise the server's",
+        );
+    }
+    if model
+        .channels
+        .iter()
+        .any(|other| other.interface == interface.value && other.client == client)
+    {
+        context.error(
+            &interface.span,
+            format!("`{}` has a second channel `{}`", low.name, interface.value),
+            "a component has one server for each interface: remove one",
+        );
+    }
+    Some(Channel {
+        interface: interface.value,
+        client,
+        server,
+    })
+}
+
+/// Calls must not go in a circle: two components could wait for each other.
+pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
+    for (channel, span) in model.channels.iter().zip(spans) {
+        if let Some(path) = path(model, channel.server, channel.client) {
+            let first_of_cycle = path
+                .windows(2)
+                .filter_map(|ends| {
+                    model
+                        .channels
+                        .iter()
+                        .position(|c| c.client == ends[0] && c.server == ends[1])
+                })
+                .all(|index| spans[index].start >= span.start);
+            if !first_of_cycle {
+                continue;
+            }
+            let names: Vec<&str> = std::iter::once(channel.client)
+                .chain(path)
+                .map(|index| model.components[index].name.as_str())
+                .collect();
+            context.error(
+                span,
+                format!("calls go in a circle: {}", names.join(" -> ")),
+                "remove one of these channels; a reply can carry what the server has to say",
+            );
+        }
+    }
+}
+
+/// A way along channels, both ends included.
+fn path(model: &Model, from: usize, to: usize) -> Option<Vec<usize>> {
+    let mut reached = vec![from];
+    let mut came_from = vec![None; model.components.len()];
+    let mut next = 0;
+    while let Some(&at) = reached.get(next) {
+        if at == to {
+            let mut way = vec![to];
+            let mut back = to;
+            while let Some(previous) = came_from[back] {
+                way.push(previous);
+                back = previous;
+            }
+            way.reverse();
+            return Some(way);
+        }
+        for channel in model.channels.iter().filter(|c| c.client == at) {
+            if !reached.contains(&channel.server) {
+                came_from[channel.server] = Some(at);
+                reached.push(channel.server);
+            }
+        }
+        next += 1;
+    }
+    None
+}
+
+/// Two entries must not be the same function, nor the same address to a guest.
+pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, model: &Model) {
+    for other in &model.devices {
+        if other.selector == device.selector
+            && other.value == device.value
+            && device.selector == spec::Selector::Address
+        {
+            context.error(
+                &name.span,
+                format!(
+                    "devices `{}` and `{}` are one function",
+                    other.name, device.name
+                ),
+                "a function is assigned once: remove one entry",
+            );
+        }
+        if other.guest_address == device.guest_address {
+            context.error(
+                &name.span,
+                format!(
+                    "devices `{}` and `{}` both have guest-address {}",
+                    other.name, device.name, device.guest_address
+                ),
+                "give each its own `guest-address`",
+            );
+        }
+    }
+}
+
+/// Without an IOMMU, a bus-mastering function needs its owner's word.
+pub fn dma(section: &Section<'_, '_>) {
+    let context = section.context;
+    match section.string("dma") {
+        Some(text) if text.value == "trusted" => {}
+        Some(text) => context.error(
+            &text.span,
+            format!("`{}` is no way to treat DMA here", text.value),
+            "write \"trusted\" if the guest may reach all memory by DMA: this board has no IOMMU",
+        ),
+        None => context.error(
+            &section.span,
+            format!(
+                "{} can reach all memory by DMA: nothing on this board confines it",
+                section.name
+            ),
+            "add `dma = \"trusted\"` if you trust the guest with that, else do not assign it",
+        ),
+    }
+}
+
+/// The image is a crate's folder or a file; both must be there.
+pub fn guest_image(
+    context: &Context<'_>,
+    image: &Located<String>,
+    root: &Path,
+) -> Option<GuestImage> {
+    let path = root.join(&image.value);
+    if path.is_file() {
+        return Some(GuestImage::File(path));
+    }
+    let manifest = path.join("Cargo.toml");
+    let package = std::fs::read_to_string(&manifest).ok().and_then(|text| {
+        let table: toml::Table = text.parse().ok()?;
+        Some(table.get("package")?.get("name")?.as_str()?.to_owned())
+    });
+    if let Some(package) = package {
+        return Some(GuestImage::Crate(path, package));
+    }
+    let message = if path.is_dir() {
+        format!("`{}` is a folder without a crate", image.value)
+    } else {
+        format!("there is no guest image `{}`", image.value)
+    };
+    context.error(
+        &image.span,
+        message,
+        "name an ELF file, or the folder of a guest's crate, from the project's root",
+    );
+    None
+}
+
+/// A guest's vmm runs the program vmm, and this guest only.
+pub fn vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
+    let component = &model.components[index];
+    if component.program != "vmm" {
+        context.error(
+            &name.span,
+            format!(
+                "`{}` runs {}, which runs no guests",
+                component.name, component.program
+            ),
+            "name a component whose program is `vmm`",
+        );
+    }
+    if let Some(other) = model.guest_of(index) {
+        context.error(
+            &name.span,
+            format!("`{}` already runs guest `{}`", component.name, other.name),
+            "give each guest its own vmm: a second component with `program = \"vmm\"`",
+        );
+    }
+}
+
+/// Guest RAM lies in the board's range, in large pages.
+pub fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, start: u64) {
+    if !memory.value.is_multiple_of(GUEST_PAGE) {
+        context.error(
+            &memory.span,
+            format!("{} bytes are not whole large pages", memory.value),
+            "give a multiple of 2M",
+        );
+    }
+    let (base, size) = board.guest_memory;
+    let left = (base + size).saturating_sub(start);
+    if memory.value > left {
+        context.error(
+            &memory.span,
+            format!(
+                "{}M do not fit: board {} has {}M left for guests",
+                memory.value >> 20,
+                board.name,
+                left >> 20
+            ),
+            "give this or another guest less memory",
+        );
+    }
+}
+
+/// A guest never keeps its own vmm from running.
+pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, vmm: &Component) {
+    if priority.value >= u64::from(vmm.priority) {
+        context.error(
+            &priority.span,
+            format!(
+                "the guest's priority {} is not below its vmm's ({})",
+                priority.value, vmm.priority
+            ),
+            "lower it: the vmm must run as soon as it has something to do",
+        );
+    }
+}
+
+/// A function has one guest.
+pub fn device_owner(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
+    if let Some(owner) = model.owner(index) {
+        context.error(
+            &name.span,
+            format!(
+                "device `{}` already belongs to guest `{}`",
+                name.value, model.guests[owner].name
+            ),
+            "a function has one guest: take it from one of them",
+        );
+    }
+}
+
+/// What only the whole file shows.
+pub fn whole(
+    context: &Context<'_>,
+    top: &Section<'_, '_>,
+    model: &Model,
+    devices: &[(Range<usize>, usize)],
+) {
+    if model.components.is_empty() && top.table.contains_key("system") {
+        context.error(
+            &(0..0),
+            "the system has no components",
+            "add [component.NAME] tables; system.toml of the project is an example",
+        );
+        return;
+    }
+    for (span, index) in devices {
+        if model.owner(*index).is_none() {
+            context.error(
+                span,
+                format!(
+                    "device `{}` belongs to no guest",
+                    model.devices[*index].name
+                ),
+                "name it in a guest's `devices`, or remove it",
+            );
+        }
+    }
+    if !model.devices.is_empty() {
+        for authority in Authority::ALL {
+            if model.holder(authority).is_none() {
+                context.error(
+                    &devices.first().map_or(0..0, |(span, _)| span.clone()),
+                    format!("no component has authority `{}`", authority.name()),
+                    format!(
+                        "a device needs one: add `authority = [\"{}\"]`",
+                        authority.name()
+                    ),
+                );
+            }
+        }
+    }
+    for (index, component) in model.components.iter().enumerate() {
+        for (interface, client, server) in INTERFACES {
+            let needed = component.program == client
+                && !model
+                    .channels
+                    .iter()
+                    .any(|c| c.client == index && c.interface == interface);
+            if needed {
+                let span = top
+                    .table
+                    .get("component")
+                    .and_then(|t| t.get_ref().as_table())
+                    .and_then(|t| t.keys().find(|k| k.get_ref().as_ref() == component.name))
+                    .map_or(0..0, toml::Spanned::span);
+                context.error(
+                    &span,
+                    format!("`{}` has no channel `{interface}`", component.name),
+                    format!("{client} calls {server}: add a [[channel]] with that interface"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a policy lets gaps pass.
+pub const fn permissive(policy: Policy) -> bool {
+    matches!(policy, Policy::Permissive)
+}

@@ -1,0 +1,473 @@
+//! The checked system, and how it is read.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use pci::Bdf;
+use spec::Selector;
+use toml::de::DeTable;
+
+use crate::board::{self, Board};
+use crate::check;
+use crate::diagnostic::{Report, Source};
+use crate::reader::{Context, Located, Section};
+
+/// A kernel-level power beyond a component's own memory and channels. Each
+/// belongs to one component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Authority {
+    /// IRQControl and the guests' slots.
+    IrqControl,
+    /// The pages that hold MSI-X tables and PBAs.
+    MsixTables,
+    /// The configuration pages of the assigned functions.
+    ConfigurationSpace,
+}
+
+impl Authority {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::IrqControl, Self::MsixTables, Self::ConfigurationSpace];
+
+    /// Its name in system.toml.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IrqControl => "irq-control",
+            Self::MsixTables => "msix-tables",
+            Self::ConfigurationSpace => "configuration-space",
+        }
+    }
+}
+
+/// An isolated component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// The crate in components/ that it runs.
+    pub program: String,
+    /// 0 to 255, 255 most urgent.
+    pub priority: u8,
+    /// Bytes.
+    pub stack: u64,
+    /// Board devices, as indices into [`Board::devices`].
+    pub devices: Vec<usize>,
+    /// Powers.
+    pub authority: Vec<Authority>,
+}
+
+/// A typed endpoint between two components.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// The interface's name in crates/channel.
+    pub interface: String,
+    /// Index of the calling component.
+    pub client: usize,
+    /// Index of the serving component.
+    pub server: usize,
+}
+
+/// What happens to accesses that no handler of configuration space takes (C2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Reads give what is known safe, writes are dropped.
+    Strict,
+    /// Both pass.
+    Permissive,
+}
+
+/// A PCI function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// How it is found at boot.
+    pub selector: Selector,
+    /// What by: requester id, vendor << 16 | device, or class code.
+    pub value: u32,
+    /// Address that the guest sees.
+    pub guest_address: Bdf,
+    /// Policy.
+    pub policy: Policy,
+}
+
+/// Where a guest's image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestImage {
+    /// A crate: its folder and the name of its package.
+    Crate(PathBuf, String),
+    /// An ELF file.
+    File(PathBuf),
+}
+
+/// A guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: GuestImage,
+    /// Index of the component that runs it.
+    pub vmm: usize,
+    /// RAM in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// First address of its RAM, its own and the machine's.
+    pub address: u64,
+    /// 0 to 255.
+    pub priority: u8,
+    /// Indices into [`Model::devices`].
+    pub devices: Vec<usize>,
+    /// What it finds as its command line.
+    pub command_line: String,
+}
+
+/// A system that passed every check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// Its machine.
+    pub board: Board,
+    /// Components in the file's order.
+    pub components: Vec<Component>,
+    /// Channels in the file's order.
+    pub channels: Vec<Channel>,
+    /// PCI functions in the file's order: the order in which components number
+    /// them.
+    pub devices: Vec<Device>,
+    /// Guests in the file's order.
+    pub guests: Vec<Guest>,
+}
+
+impl Model {
+    /// The component that holds a power.
+    #[must_use]
+    pub fn holder(&self, authority: Authority) -> Option<usize> {
+        self.components
+            .iter()
+            .position(|component| component.authority.contains(&authority))
+    }
+
+    /// The guest that a component runs.
+    #[must_use]
+    pub fn guest_of(&self, component: usize) -> Option<&Guest> {
+        self.guests.iter().find(|guest| guest.vmm == component)
+    }
+
+    /// The guest to which a function is assigned.
+    #[must_use]
+    pub fn owner(&self, device: usize) -> Option<usize> {
+        self.guests
+            .iter()
+            .position(|guest| guest.devices.contains(&device))
+    }
+}
+
+/// Looks a name up, or says that it is unknown.
+pub(crate) fn find<'n>(
+    context: &Context<'_>,
+    what: &str,
+    name: &Located<String>,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> Option<usize> {
+    let found = known.clone().position(|candidate| candidate == name.value);
+    if found.is_none() {
+        context.error(
+            &name.span,
+            format!("there is no {what} `{}`", name.value),
+            Context::suggest(&name.value, known),
+        );
+    }
+    found
+}
+
+fn component(
+    name: &Located<String>,
+    section: &Section<'_, '_>,
+    board: &Board,
+    root: &Path,
+) -> Component {
+    let context = section.context;
+    let program = section.string("program").unwrap_or_else(|| name.clone());
+    if !root
+        .join("components")
+        .join(&program.value)
+        .join("Cargo.toml")
+        .is_file()
+    {
+        let folders = check::folders(&root.join("components"));
+        context.error(
+            &program.span,
+            format!("there is no component program `{}`", program.value),
+            Context::suggest(&program.value, folders.iter().map(String::as_str)),
+        );
+    }
+    let priority = section.required_number("priority", 1..254, "200");
+    let stack = section.required_size("stack", "\"16K\"");
+    if let Some(stack) = &stack
+        && stack.value > check::STACK_MAX
+    {
+        context.error(
+            &stack.span,
+            format!("a stack of {} bytes does not fit", stack.value),
+            "a stack has at most 512K, so that its guard page stays free",
+        );
+    }
+    let devices = section
+        .strings("devices")
+        .iter()
+        .filter_map(|device| {
+            let known = board.devices.iter().map(|device| device.name.as_str());
+            find(
+                context,
+                &format!("device on board {}:", board.name),
+                device,
+                known,
+            )
+        })
+        .collect();
+    let authority = section
+        .strings("authority")
+        .iter()
+        .filter_map(|text| {
+            let known = Authority::ALL.iter().map(|authority| authority.name());
+            let index = find(context, "authority", text, known)?;
+            Some(Authority::ALL[index])
+        })
+        .collect();
+    section.finish();
+    Component {
+        name: name.value.clone(),
+        program: program.value,
+        priority: priority.map_or(0, |p| p.value as u8),
+        stack: stack.map_or(4096, |s| s.value),
+        devices,
+        authority,
+    }
+}
+
+fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Option<Device> {
+    let context = section.context;
+    let ways = [
+        ("address", section.string("address")),
+        ("match", section.string("match")),
+        ("class", section.string("class")),
+    ];
+    let given: Vec<_> = ways
+        .iter()
+        .filter_map(|(way, text)| Some((*way, text.as_ref()?)))
+        .collect();
+    let selector = match given[..] {
+        [("address", text)] => Bdf::parse(&text.value)
+            .map(|bdf| (Selector::Address, u32::from(bdf.requester_id())))
+            .or_else(|| {
+                context.error(
+                    &text.span,
+                    format!("`{}` is no PCI address", text.value),
+                    "write bus:device.function as lspci does, such as \"00:02.0\"",
+                );
+                None
+            }),
+        [("match", text)] => check::hex_pair(&text.value)
+            .map(|value| (Selector::VendorDevice, value))
+            .or_else(|| {
+                context.error(
+                    &text.span,
+                    format!("`{}` is no pair of vendor and device id", text.value),
+                    "write four and four hexadecimal digits, such as \"8086:10d3\"",
+                );
+                None
+            }),
+        [("class", text)] => check::hex_class(&text.value)
+            .map(|value| (Selector::Class, value))
+            .or_else(|| {
+                context.error(
+                    &text.span,
+                    format!("`{}` is no class code", text.value),
+                    "write six hexadecimal digits, such as \"020000\" for Ethernet",
+                );
+                None
+            }),
+        _ => {
+            context.error(
+                &section.span,
+                format!("{} must say which function it is, in one way", section.name),
+                "give one of `address = \"00:02.0\"`, `match = \"8086:10d3\"`, `class = \"020000\"`",
+            );
+            None
+        }
+    };
+    let policy = section
+        .string("policy")
+        .map_or(Some(Policy::Strict), |policy| match policy.value.as_str() {
+            "strict" => Some(Policy::Strict),
+            "permissive" => Some(Policy::Permissive),
+            other => {
+                context.error(
+                    &policy.span,
+                    format!("`{other}` is no policy"),
+                    Context::suggest(other, ["strict", "permissive"]),
+                );
+                None
+            }
+        });
+    let guest_address = match section.string("guest-address") {
+        None => Bdf::new(0, index as u8 + 1, 0),
+        Some(text) => {
+            let bdf = Bdf::parse(&text.value).filter(|bdf| bdf.bus() == 0);
+            if bdf.is_none() {
+                context.error(
+                    &text.span,
+                    format!("`{}` is no address on bus 00", text.value),
+                    "a guest has bus 00 only: write \"00:01.0\" to \"00:1f.7\"",
+                );
+            }
+            bdf
+        }
+    };
+    check::dma(section);
+    section.finish();
+    let (selector, value) = selector?;
+    Some(Device {
+        name: name.value.clone(),
+        selector,
+        value,
+        guest_address: guest_address?,
+        policy: policy?,
+    })
+}
+
+fn guest(
+    name: &Located<String>,
+    section: &Section<'_, '_>,
+    model: &Model,
+    root: &Path,
+    next_address: &mut u64,
+) -> Option<Guest> {
+    let context = section.context;
+    let image = section
+        .required_string("image", "\"guests/web\"")
+        .and_then(|image| check::guest_image(context, &image, root));
+    let vmm = section.required_string("vmm", "\"vmm\"").and_then(|vmm| {
+        let known = model.components.iter().map(|c| c.name.as_str());
+        let index = find(context, "component", &vmm, known)?;
+        check::vmm(context, &vmm, model, index);
+        Some(index)
+    });
+    let memory = section.required_size("memory", "\"32M\"");
+    if let Some(memory) = &memory {
+        check::guest_memory(context, memory, &model.board, *next_address);
+    }
+    let address = *next_address;
+    *next_address += memory.as_ref().map_or(0, |m| m.value);
+    let priority = section.required_number("priority", 1..254, "100");
+    if let (Some(priority), Some(vmm)) = (&priority, vmm) {
+        check::guest_priority(context, priority, &model.components[vmm]);
+    }
+    let devices = section
+        .strings("devices")
+        .iter()
+        .filter_map(|device| {
+            let known = model.devices.iter().map(|d| d.name.as_str());
+            let index = find(context, "device", device, known)?;
+            check::device_owner(context, device, model, index);
+            Some(index)
+        })
+        .collect();
+    let command_line = section.string("command-line");
+    if let Some(text) = &command_line
+        && text.value.len() > 1024
+    {
+        context.error(
+            &text.span,
+            format!("the command line has {} bytes", text.value.len()),
+            "write at most 1024",
+        );
+    }
+    section.finish();
+    Some(Guest {
+        name: name.value.clone(),
+        image: image?,
+        vmm: vmm?,
+        memory: memory?.value,
+        address,
+        priority: priority?.value as u8,
+        devices,
+        command_line: command_line.map_or_else(String::new, |text| text.value),
+    })
+}
+
+/// Reads and checks a system file's text; everything wrong goes into `report`.
+pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option<Model> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let board_name = document
+        .get_ref()
+        .get("system")
+        .and_then(|system| system.get_ref().as_table()?.get("board"))
+        .and_then(|board| board.get_ref().as_str());
+    let board = board_name.and_then(|name| {
+        let exists = root.join("board").join(name).join("board.toml").is_file();
+        exists.then(|| board::parse(root, name, report)).flatten()
+    });
+    let report = RefCell::new(report);
+    let context = Context {
+        source: Source { file, text },
+        report: &report,
+    };
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        context.error(&span, error.message(), "see https://toml.io for the format");
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let top = Section::new(&context, document.get_ref(), "the system file", 0..0);
+    let mut model = Model {
+        name: String::new(),
+        board: board.unwrap_or_default(),
+        components: Vec::new(),
+        channels: Vec::new(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+    };
+    if let Some(system) = top.required_section("system", "{ name, board }") {
+        let name = system.required_string("name", "\"web\"");
+        model.name = name.map_or_else(String::new, |name| name.value);
+        if let Some(board) = system.required_string("board", "\"qemu-q35\"") {
+            let boards = check::folders(&root.join("board"));
+            find(&context, "board", &board, boards.iter().map(String::as_str));
+        }
+        system.finish();
+    }
+    for (name, section) in top.named("component") {
+        let component = component(&name, &section, &model.board, root);
+        check::component(&context, &name, &component, &model);
+        model.components.push(component);
+    }
+    let mut channel_spans = Vec::new();
+    for section in top.array("channel") {
+        if let Some(channel) = check::channel(&section, &model) {
+            channel_spans.push(section.span.clone());
+            model.channels.push(channel);
+        }
+        section.finish();
+    }
+    check::cycles(&context, &model, &channel_spans);
+    let mut device_spans = Vec::new();
+    for (index, (name, section)) in top.named("device").iter().enumerate() {
+        if let Some(device) = device(name, section, index) {
+            check::device(&context, name, &device, &model);
+            device_spans.push((name.span.clone(), model.devices.len()));
+            model.devices.push(device);
+        }
+    }
+    let mut next_address = model.board.guest_memory.0;
+    for (name, section) in top.named("guest") {
+        if let Some(guest) = guest(&name, &section, &model, root, &mut next_address) {
+            model.guests.push(guest);
+        }
+    }
+    check::whole(&context, &top, &model, &device_spans);
+    top.finish();
+    Some(model)
+}

@@ -1,0 +1,336 @@
+//! Strict reading of TOML tables: every key must be known, every value of its
+//! type, and each mistake becomes a diagnostic instead of an end.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Report, Source};
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Bytes of the file.
+    pub span: Range<usize>,
+}
+
+/// A file being read.
+pub struct Context<'a> {
+    pub source: Source<'a>,
+    pub report: &'a RefCell<&'a mut Report>,
+}
+
+impl Context<'_> {
+    pub fn error(&self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        let diagnostic = self.source.diagnostic(span, message.into(), help.into());
+        self.report.borrow_mut().diagnostics.push(diagnostic);
+    }
+
+    /// "did you mean", or the list of what there is.
+    pub fn suggest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+        let known: Vec<&str> = known.into_iter().collect();
+        let best = known
+            .iter()
+            .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        match (best, known.is_empty()) {
+            (Some((_, candidate)), _) => format!("did you mean `{candidate}`?"),
+            (None, true) => "there is none".to_owned(),
+            (None, false) => format!("there is {}", list(&known)),
+        }
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// One table, whose keys are taken one by one; what nobody took is unknown.
+pub struct Section<'c, 't> {
+    pub context: &'c Context<'c>,
+    pub table: &'t DeTable<'t>,
+    /// How messages name the table.
+    pub name: String,
+    pub span: Range<usize>,
+    known: RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'c, 't> Section<'c, 't> {
+    pub fn new(
+        context: &'c Context<'c>,
+        table: &'t DeTable<'t>,
+        name: impl Into<String>,
+        span: Range<usize>,
+    ) -> Self {
+        Self {
+            context,
+            table,
+            name: name.into(),
+            span,
+            known: RefCell::default(),
+        }
+    }
+
+    pub fn get(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.known.borrow_mut().insert(key);
+        self.table.get(key)
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        self.context.error(
+            &value.span(),
+            format!(
+                "`{key}` in {} must be {wanted}, not a {}",
+                self.name,
+                value.get_ref().type_str()
+            ),
+            format!("write {wanted}"),
+        );
+    }
+
+    fn missing(&self, key: &str, wanted: &str) {
+        self.context.error(
+            &self.span,
+            format!("{} has no `{key}`", self.name),
+            format!("add `{key} = {wanted}`"),
+        );
+    }
+
+    pub fn string(&self, key: &'static str) -> Option<Located<String>> {
+        let value = self.get(key)?;
+        match value.get_ref().as_str() {
+            Some(text) => Some(Located {
+                value: text.to_owned(),
+                span: value.span(),
+            }),
+            None => {
+                self.wrong_type(key, value, "a string");
+                None
+            }
+        }
+    }
+
+    pub fn required_string(&self, key: &'static str, example: &str) -> Option<Located<String>> {
+        if self.get(key).is_none() {
+            self.missing(key, example);
+        }
+        self.string(key)
+    }
+
+    pub fn number(&self, key: &'static str, range: Range<u64>) -> Option<Located<u64>> {
+        let value = self.get(key)?;
+        let parsed = value
+            .get_ref()
+            .as_integer()
+            .and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
+        match parsed {
+            Some(number) if range.contains(&number) => Some(Located {
+                value: number,
+                span: value.span(),
+            }),
+            Some(number) => {
+                self.context.error(
+                    &value.span(),
+                    format!("`{key}` in {} is {number}", self.name),
+                    format!("it must be {} to {}", range.start, range.end - 1),
+                );
+                None
+            }
+            None => {
+                self.wrong_type(key, value, "a whole number");
+                None
+            }
+        }
+    }
+
+    pub fn required_number(
+        &self,
+        key: &'static str,
+        range: Range<u64>,
+        example: &str,
+    ) -> Option<Located<u64>> {
+        if self.get(key).is_none() {
+            self.missing(key, example);
+        }
+        self.number(key, range)
+    }
+
+    /// A size in bytes: `"16K"`, `"32M"`, a multiple of 4 KiB.
+    pub fn size(&self, key: &'static str) -> Option<Located<u64>> {
+        let text = self.string(key)?;
+        let bytes = parse_size(&text.value).filter(|bytes| *bytes > 0 && bytes % 4096 == 0);
+        if bytes.is_none() {
+            self.context.error(
+                &text.span,
+                format!("`{}` is no size that `{key}` can have", text.value),
+                "write a multiple of 4K such as \"16K\" or \"32M\"",
+            );
+        }
+        Some(Located {
+            value: bytes?,
+            span: text.span,
+        })
+    }
+
+    pub fn required_size(&self, key: &'static str, example: &str) -> Option<Located<u64>> {
+        if self.get(key).is_none() {
+            self.missing(key, example);
+        }
+        self.size(key)
+    }
+
+    pub fn strings(&self, key: &'static str) -> Vec<Located<String>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of strings");
+            return Vec::new();
+        };
+        let mut strings = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => strings.push(Located {
+                    value: text.to_owned(),
+                    span: item.span(),
+                }),
+                None => self.wrong_type(key, item, "a list of strings"),
+            }
+        }
+        strings
+    }
+
+    pub fn section(&self, key: &'static str) -> Option<Section<'c, 't>> {
+        let value = self.get(key)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong_type(key, value, "a table");
+        }
+        Some(Section::new(
+            self.context,
+            table?,
+            format!("`{key}`"),
+            value.span(),
+        ))
+    }
+
+    pub fn required_section(&self, key: &'static str, example: &str) -> Option<Section<'c, 't>> {
+        if self.get(key).is_none() {
+            self.missing(key, example);
+        }
+        self.section(key)
+    }
+
+    /// The tables `[key.NAME]`, in the file's order.
+    pub fn named(&self, key: &'static str) -> Vec<(Located<String>, Section<'c, 't>)> {
+        let Some(tables) = self.section(key) else {
+            return Vec::new();
+        };
+        let mut named = Vec::new();
+        for (name, value) in tables.table {
+            let located = Located {
+                value: name.get_ref().to_string(),
+                span: name.span(),
+            };
+            if !good_name(&located.value) {
+                self.context.error(
+                    &located.span,
+                    format!("`{}` is no name for a {key}", located.value),
+                    "use lower-case letters, digits and hyphens, at most 24, a letter first",
+                );
+            }
+            match value.get_ref().as_table() {
+                Some(table) => {
+                    let title = format!("[{key}.{}]", located.value);
+                    let section = Section::new(self.context, table, title, name.span());
+                    named.push((located, section));
+                }
+                None => self.wrong_type(&located.value, value, "a table"),
+            }
+        }
+        named
+    }
+
+    /// The tables `[[key]]`, in the file's order.
+    pub fn array(&self, key: &'static str) -> Vec<Section<'c, 't>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "tables `[[...]]`");
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    let title = format!("[[{key}]]");
+                    sections.push(Section::new(self.context, table, title, item.span()));
+                }
+                None => self.wrong_type(key, item, "tables `[[...]]`"),
+            }
+        }
+        sections
+    }
+
+    /// To be called after every key was asked for: the others are unknown.
+    pub fn finish(&self) {
+        let known = self.known.borrow();
+        for key in self.table.keys() {
+            if !known.contains(key.get_ref().as_ref()) {
+                self.context.error(
+                    &key.span(),
+                    format!("{} has no key `{}`", self.name, key.get_ref()),
+                    Context::suggest(key.get_ref(), known.iter().copied()),
+                );
+            }
+        }
+    }
+}
+
+fn good_name(name: &str) -> bool {
+    name.len() <= 24
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 10),
+        b'M' => (&text[..text.len() - 1], 20),
+        b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    number.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("16K"), Some(16 << 10));
+        assert_eq!(parse_size("1G"), Some(1 << 30));
+        assert_eq!(parse_size("4096"), Some(4096));
+        for bad in ["", "K", "-1K", "1.5M", "16k", "99999999999G", "0x10"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}
