@@ -49,7 +49,13 @@ const FLAGS: &[&str] = &[
     "-D__KERNEL_64__",
 ];
 
-const LINK_FLAGS: &[&str] = &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-n"];
+const LINK_FLAGS: &[&str] = &[
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-Wl,--build-id=none",
+    "-Wl,-n",
+];
 
 /// Builds the kernel below `out`, which only one build may use at a time.
 /// Does nothing if what is there was built from the same inputs. `progress`
@@ -57,11 +63,7 @@ const LINK_FLAGS: &[&str] = &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id
 ///
 /// # Errors
 /// If the sources cannot be found or a tool fails; says what, why and what to do.
-pub fn build(
-    config: &Config,
-    out: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Built, Error> {
+pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, Error> {
     let source = locate()?;
     let headers = kernel_headers(&source, config, &out.join("scratch"))?;
     let unit = compilation_unit(&source, config)?;
@@ -81,12 +83,19 @@ pub fn build(
         std::fs::remove_file(&stamp_file).map_err(|e| io("remove", &stamp_file, e))?;
     }
 
-    progress(&format!("kernel: seL4 {} ({})", crate::VERSION, config.profile));
+    progress(&format!(
+        "kernel: seL4 {} ({})",
+        crate::VERSION,
+        config.profile
+    ));
     for (name, text) in &headers {
         write(&out.join("headers"), name, text)?;
     }
     write(out, "kernel.c", &unit)?;
-    let compiler = Compiler { source: &source, out };
+    let compiler = Compiler {
+        source: &source,
+        out,
+    };
     progress("kernel: compiling");
     compiler.compile("kernel.c", "kernel.o")?;
     let mut objects = vec!["kernel.o".to_string()];
@@ -99,7 +108,11 @@ pub fn build(
     compiler.link(&objects, "kernel64.elf")?;
     let elf64 = std::fs::read(&built.elf64).map_err(|e| io("read", &built.elf64, e))?;
     let elf32 = elf32::convert(&elf64).map_err(|e| {
-        Error::new("cannot make the kernel's 32-bit image", e, "the linker made an odd file")
+        Error::new(
+            "cannot make the kernel's 32-bit image",
+            e,
+            "the linker made an odd file",
+        )
     })?;
     std::fs::write(&built.elf32, elf32).map_err(|e| io("write", &built.elf32, e))?;
     write(out, "stamp", &stamp)?;
@@ -122,7 +135,11 @@ fn stem(file: &str) -> &str {
 /// All C files in one, as the kernel's own build does; with line directives
 /// that name each file from the kernel's root.
 fn compilation_unit(source: &Source, config: &Config) -> Result<String, Error> {
-    let debug: &[&str] = if config.options.contains_key("DEBUG") { C_DEBUG } else { &[] };
+    let debug: &[&str] = if config.options.contains_key("DEBUG") {
+        C_DEBUG
+    } else {
+        &[]
+    };
     let mut unit = String::new();
     for file in C.iter().chain(debug) {
         unit.push_str(&format!("#line 1 \"{file}\"\n"));
@@ -135,7 +152,10 @@ fn compilation_unit(source: &Source, config: &Config) -> Result<String, Error> {
 /// What a result depends on. The headers and assembly that are used as they
 /// are do not appear: Cargo.lock pins them together with the version.
 fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<String, Error> {
-    let compiler = run(Command::new("gcc").arg("--version"), "ask gcc for its version")?;
+    let compiler = run(
+        Command::new("gcc").arg("--version"),
+        "ask gcc for its version",
+    )?;
     let mut lines = vec![
         format!("seL4 {}", crate::VERSION),
         compiler.lines().next().unwrap_or("").to_string(),
@@ -143,7 +163,11 @@ fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<St
         LINK_FLAGS.join(" "),
         format!("unit {:016x}", fnv1a(unit)),
     ];
-    lines.extend(headers.iter().map(|(name, text)| format!("{name} {:016x}", fnv1a(text))));
+    lines.extend(
+        headers
+            .iter()
+            .map(|(name, text)| format!("{name} {:016x}", fnv1a(text))),
+    );
     lines.extend(config.describe());
     Ok(lines.join("\n") + "\n")
 }
@@ -184,11 +208,16 @@ impl Compiler<'_> {
     /// gcc, run in the output folder so that it sees relative names.
     fn gcc(&self) -> Command {
         let mut gcc = Command::new("gcc");
-        gcc.current_dir(self.out).args(FLAGS).args(["-I", "headers"]);
+        gcc.current_dir(self.out)
+            .args(FLAGS)
+            .args(["-I", "headers"]);
         for include in INCLUDES {
             gcc.arg("-I").arg(self.source.root.join(include));
         }
-        gcc.arg(format!("-ffile-prefix-map={}=seL4", self.source.root.display()));
+        gcc.arg(format!(
+            "-ffile-prefix-map={}=seL4",
+            self.source.root.display()
+        ));
         gcc
     }
 

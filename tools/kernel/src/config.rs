@@ -105,6 +105,9 @@ impl Config {
 
     /// The options as `NAME=VALUE` lines in order of name, for display.
     pub fn describe(&self) -> Vec<String> {
-        self.options.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.options
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 }

@@ -43,7 +43,10 @@ impl Edit {
             1 => Ok(text.replacen(self.expect, self.becomes, 1)),
             found => Err(Error::new(
                 format!("cannot edit the kernel's {}", self.file),
-                format!("expected this text once, found it {found} times:\n{}", self.expect),
+                format!(
+                    "expected this text once, found it {found} times:\n{}",
+                    self.expect
+                ),
                 "the kernel's sources are not those this edit was written for; check the pinned \
                  version and whether the edit is still needed",
             )),
@@ -53,14 +56,22 @@ impl Edit {
 
 /// The content of `file` (from the kernel's root) with its edits applied.
 pub(crate) fn edited(file: &str, text: String) -> Result<String, Error> {
-    EDITS.iter().filter(|e| e.file == file).try_fold(text, |text, edit| edit.apply(&text))
+    EDITS
+        .iter()
+        .filter(|e| e.file == file)
+        .try_fold(text, |text, edit| edit.apply(&text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EDIT: Edit = Edit { file: "f", expect: "one\n", becomes: "two\n", why: "test" };
+    const EDIT: Edit = Edit {
+        file: "f",
+        expect: "one\n",
+        becomes: "two\n",
+        why: "test",
+    };
 
     #[test]
     fn replaces_the_one_place() {
@@ -69,7 +80,17 @@ mod tests {
 
     #[test]
     fn refuses_missing_and_repeated_text() {
-        assert!(EDIT.apply("a\nb\n").unwrap_err().cause.contains("found it 0 times"));
-        assert!(EDIT.apply("one\none\n").unwrap_err().cause.contains("found it 2 times"));
+        assert!(
+            EDIT.apply("a\nb\n")
+                .unwrap_err()
+                .cause
+                .contains("found it 0 times")
+        );
+        assert!(
+            EDIT.apply("one\none\n")
+                .unwrap_err()
+                .cause
+                .contains("found it 2 times")
+        );
     }
 }

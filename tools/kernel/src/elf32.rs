@@ -117,9 +117,16 @@ pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
         // The upper half of a kernel virtual address is lost; loaders use the
         // physical one.
         let virt = segment.virt as u32;
-        for value in
-            [PT_LOAD, start, virt, segment.phys, length, segment.memory, segment.flags, ALIGN]
-        {
+        for value in [
+            PT_LOAD,
+            start,
+            virt,
+            segment.phys,
+            length,
+            segment.memory,
+            segment.flags,
+            ALIGN,
+        ] {
             out.extend(value.to_le_bytes());
         }
     }
@@ -166,7 +173,11 @@ mod tests {
     #[test]
     fn refuses_what_it_cannot_convert() {
         assert!(convert(b"\x7fELF").is_err());
-        assert!(convert(&sample(1 << 32)).unwrap_err().contains("above 4 GiB"));
+        assert!(
+            convert(&sample(1 << 32))
+                .unwrap_err()
+                .contains("above 4 GiB")
+        );
         let mut short = sample(0x10_0000);
         short.pop();
         assert!(convert(&short).unwrap_err().contains("beyond the file"));

@@ -19,7 +19,11 @@ impl Error {
         cause: impl fmt::Display,
         help: impl Into<String>,
     ) -> Self {
-        Error { what: what.into(), cause: cause.to_string(), help: help.into() }
+        Error {
+            what: what.into(),
+            cause: cause.to_string(),
+            help: help.into(),
+        }
     }
 }
 

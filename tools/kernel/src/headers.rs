@@ -35,15 +35,27 @@ const USER_BITFIELDS: [&str; 3] = [
     "libsel4/include/sel4/types_64.bf",
     "libsel4/sel4_arch_include/x86_64/sel4/sel4_arch/types.bf",
 ];
-const USER_INCLUDES: [&str; 3] =
-    ["libsel4/include", "libsel4/arch_include/x86", "libsel4/sel4_arch_include/x86_64"];
+const USER_INCLUDES: [&str; 3] = [
+    "libsel4/include",
+    "libsel4/arch_include/x86",
+    "libsel4/sel4_arch_include/x86_64",
+];
 
 /// The kernel's own bit fields: description, and the header made from it as
 /// the sources include it.
 pub(crate) const KERNEL_BITFIELDS: &[(&str, &str)] = &[
-    ("include/64/mode/api/shared_types.bf", "mode/api/shared_types_gen.h"),
-    ("include/arch/x86/arch/object/structures.bf", "arch/object/structures_gen.h"),
-    ("include/plat/pc99/plat/64/plat_mode/machine/hardware.bf", "plat_mode/machine/hardware_gen.h"),
+    (
+        "include/64/mode/api/shared_types.bf",
+        "mode/api/shared_types_gen.h",
+    ),
+    (
+        "include/arch/x86/arch/object/structures.bf",
+        "arch/object/structures_gen.h",
+    ),
+    (
+        "include/plat/pc99/plat/64/plat_mode/machine/hardware.bf",
+        "plat_mode/machine/hardware_gen.h",
+    ),
 ];
 
 fn wrong(e: impl std::fmt::Display) -> Error {
@@ -73,7 +85,8 @@ fn bitfields(
 ) -> Result<Description, Error> {
     let includes: Vec<&Path> = includes.iter().map(PathBuf::as_path).collect();
     // The options come from the command line: autoconf.h may not exist yet.
-    let text = cpp::preprocess(&source.root.join(file), &includes, &config.options).map_err(wrong)?;
+    let text =
+        cpp::preprocess(&source.root.join(file), &includes, &config.options).map_err(wrong)?;
     parser::parse(file, &text).map_err(wrong)
 }
 
@@ -143,16 +156,28 @@ pub(crate) fn kernel_headers(
         let parsed = bitfields(source, description, &includes, config)?;
         let guard: String = header
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
             .collect();
         headers.push((header.to_string(), bitfield_c::emit(&parsed, &guard)));
     }
     let [generic, sel4_arch, arch] = read_invocations(source)?;
     let text = [
         ("api/invocation.h", invocation_c::emit_generic(&generic)),
-        ("arch/api/sel4_invocation.h", invocation_c::emit_sel4_arch(&sel4_arch)),
+        (
+            "arch/api/sel4_invocation.h",
+            invocation_c::emit_sel4_arch(&sel4_arch),
+        ),
         ("arch/api/invocation.h", invocation_c::emit_arch(&arch)),
-        ("arch/api/syscall.h", syscall::emit_c(&read_syscalls(source)?)),
+        (
+            "arch/api/syscall.h",
+            syscall::emit_c(&read_syscalls(source)?),
+        ),
     ];
     headers.extend(text.map(|(name, text)| (name.to_string(), text)));
     for edit in EDITS {
@@ -162,7 +187,10 @@ pub(crate) fn kernel_headers(
             .filter_map(|dir| edit.file.strip_prefix(dir)?.strip_prefix('/'))
             .min_by_key(|name| name.len());
         if let Some(name) = name {
-            headers.push((name.to_string(), edited(edit.file, source.read(edit.file)?)?));
+            headers.push((
+                name.to_string(),
+                edited(edit.file, source.read(edit.file)?)?,
+            ));
         }
     }
     Ok(headers)

@@ -44,12 +44,21 @@ pub fn locate() -> Result<Source, Error> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--locked", "--manifest-path"])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--manifest-path",
+        ])
         .arg(&manifest)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| {
-            Error::new("cannot run `cargo metadata`", e, "cargo must be in the PATH")
+            Error::new(
+                "cannot run `cargo metadata`",
+                e,
+                "cargo must be in the PATH",
+            )
         })?;
     if !output.status.success() {
         return Err(Error::new(
@@ -120,7 +129,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(check_version(folder.path()).is_err());
         std::fs::write(folder.path().join("VERSION"), "6.0.0\n").unwrap();
-        assert!(check_version(folder.path()).unwrap_err().cause.contains("6.0.0"));
+        assert!(
+            check_version(folder.path())
+                .unwrap_err()
+                .cause
+                .contains("6.0.0")
+        );
         std::fs::write(folder.path().join("VERSION"), "5.0.0\n").unwrap();
         assert_eq!(check_version(folder.path()), Ok(()));
     }

@@ -11,7 +11,10 @@ fn built(profile: Profile, folder: &std::path::Path) -> (kernel::Built, usize) {
 
 /// Whether `needle` occurs in the file.
 fn contains(file: &std::path::Path, needle: &[u8]) -> bool {
-    std::fs::read(file).unwrap().windows(needle.len()).any(|w| w == needle)
+    std::fs::read(file)
+        .unwrap()
+        .windows(needle.len())
+        .any(|w| w == needle)
 }
 
 #[test]
@@ -26,11 +29,18 @@ fn release_build_is_reproducible_incremental_and_silent() {
         assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
     }
     // No printing, so nothing that a guest does can make the kernel print.
-    for text in [b"Debug halt".as_slice(), b"Caught ", b"Invocation of invalid cap"] {
+    for text in [
+        b"Debug halt".as_slice(),
+        b"Caught ",
+        b"Invocation of invalid cap",
+    ] {
         assert!(!contains(&first.elf64, text));
     }
     let folder = one.path().to_str().unwrap();
-    assert!(!contains(&first.elf64, folder.as_bytes()), "the image holds a path");
+    assert!(
+        !contains(&first.elf64, folder.as_bytes()),
+        "the image holds a path"
+    );
     assert!(!contains(&first.elf64, b".cargo"), "the image holds a path");
 }
 
@@ -48,7 +58,9 @@ fn a_failing_compiler_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::x86_64_pc99(Profile::Release);
     // The bootinfo page holds 327 descriptions; the kernel asserts it.
-    config.options.insert("CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS".into(), "400".into());
+    config
+        .options
+        .insert("CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS".into(), "400".into());
     let error = kernel::build(&config, folder.path(), &mut |_| ()).unwrap_err();
     assert!(error.what.contains("compile the kernel"), "{error}");
     assert!(error.cause.contains("bi_size"), "{error}");

@@ -37,7 +37,11 @@ impl Field {
 
     /// How far a value's stored bits lie above bit 0 of the value.
     pub fn value_shift(&self, base: Base) -> u32 {
-        if self.high { base.value_bits - self.width } else { 0 }
+        if self.high {
+            base.value_bits - self.width
+        } else {
+            0
+        }
     }
 
     /// The sign bit of the value, if values of this field are sign-extended.

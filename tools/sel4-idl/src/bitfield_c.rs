@@ -13,11 +13,18 @@ use crate::bitfield::{Base, Block, Description, Field, Union};
 pub fn emit(description: &Description, guard: &str) -> String {
     let mut out = String::new();
     line(&mut out, &format!("#ifndef {guard}\n#define {guard}\n"));
-    line(&mut out, "#include <assert.h>\n#include <config.h>\n#include <stdint.h>");
+    line(
+        &mut out,
+        "#include <assert.h>\n#include <config.h>\n#include <stdint.h>",
+    );
     line(&mut out, "#include <util.h>\n");
     for block in &description.blocks {
         typedef(&mut out, &block.name, block.base, block.words);
-        let target = Target { ty: &block.name, prefix: &block.name, guard: None };
+        let target = Target {
+            ty: &block.name,
+            prefix: &block.name,
+            guard: None,
+        };
         accessors(&mut out, &target, block, None);
     }
     for union in &description.unions {
@@ -54,13 +61,20 @@ fn typedef(out: &mut String, name: &str, base: Base, words: usize) {
     let ty = word_type(base);
     line(
         out,
-        &format!("struct {name} {{\n    {ty} words[{words}];\n}};\ntypedef struct {name} {name}_t;\n"),
+        &format!(
+            "struct {name} {{\n    {ty} words[{words}];\n}};\ntypedef struct {name} {name}_t;\n"
+        ),
     );
 }
 
 /// The expression that reads `field` from `words` (an lvalue of array type).
 fn read(words: &str, field: &Field, base: Base) -> String {
-    let raw = format!("(({words}[{}] >> {}) & {})", field.word, field.shift, hex(field.mask()));
+    let raw = format!(
+        "(({words}[{}] >> {}) & {})",
+        field.word,
+        field.shift,
+        hex(field.mask())
+    );
     let value = match field.value_shift(base) {
         0 => raw,
         shift => format!("({raw} << {shift})"),
@@ -102,7 +116,11 @@ fn accessors(out: &mut String, target: &Target<'_>, block: &Block, tag: Option<(
         .filter(|f| !is_tag(f))
         .map(|f| format!("{word} {}", f.name))
         .collect();
-    let by_value = if arguments.is_empty() { "void".to_string() } else { arguments.join(", ") };
+    let by_value = if arguments.is_empty() {
+        "void".to_string()
+    } else {
+        arguments.join(", ")
+    };
     let mut pointer = vec![format!("{ty}_t *self")];
     pointer.extend(arguments);
 
@@ -119,13 +137,23 @@ fn accessors(out: &mut String, target: &Target<'_>, block: &Block, tag: Option<(
         if let Some((field, constant)) = tag.filter(|(f, _)| f.word == index) {
             terms.push(stored(&format!("({word}){constant}"), field, block.base));
         }
-        let value = if terms.is_empty() { "0".to_string() } else { terms.join(" | ") };
+        let value = if terms.is_empty() {
+            "0".to_string()
+        } else {
+            terms.join(" | ")
+        };
         line(&mut body, &format!("    self->words[{index}] = {value};"));
     }
     let pointer = pointer.join(", ");
-    line(out, &format!("static inline void\n{prefix}_ptr_new({pointer})\n{{\n{body}}}\n"));
-    let names: Vec<&str> =
-        block.visible_fields().filter(|f| !is_tag(f)).map(|f| f.name.as_str()).collect();
+    line(
+        out,
+        &format!("static inline void\n{prefix}_ptr_new({pointer})\n{{\n{body}}}\n"),
+    );
+    let names: Vec<&str> = block
+        .visible_fields()
+        .filter(|f| !is_tag(f))
+        .map(|f| f.name.as_str())
+        .collect();
     let mut passed = vec!["&self"];
     passed.extend(names);
     line(
@@ -141,7 +169,10 @@ fn accessors(out: &mut String, target: &Target<'_>, block: &Block, tag: Option<(
         let name = &field.name;
         let tag_check = |words: &str| match guard {
             Some((tag, constant)) => {
-                format!("    assert({} == {constant});\n", read(words, tag, block.base))
+                format!(
+                    "    assert({} == {constant});\n",
+                    read(words, tag, block.base)
+                )
             }
             None => String::new(),
         };
@@ -196,10 +227,21 @@ fn emit_union(out: &mut String, union: &Union) {
     typedef(out, name, union.base, union.words);
     line(out, &format!("enum {name}_tag {{"));
     for (i, variant) in union.variants.iter().enumerate() {
-        let comma = if i + 1 < union.variants.len() { "," } else { "" };
-        let _ = writeln!(out, "    {name}_{} = {}{comma}", variant.block.name, variant.tag);
+        let comma = if i + 1 < union.variants.len() {
+            ","
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            out,
+            "    {name}_{} = {}{comma}",
+            variant.block.name, variant.tag
+        );
     }
-    line(out, &format!("}};\ntypedef enum {name}_tag {name}_tag_t;\n"));
+    line(
+        out,
+        &format!("}};\ntypedef enum {name}_tag {name}_tag_t;\n"),
+    );
     let by_value = read("self.words", &union.tag, union.base);
     let by_pointer = read("self->words", &union.tag, union.base);
     line(
@@ -212,7 +254,11 @@ fn emit_union(out: &mut String, union: &Union) {
     );
     for variant in &union.variants {
         let prefix = format!("{name}_{}", variant.block.name);
-        let target = Target { ty: name, prefix: &prefix, guard: Some((&union.tag, &prefix)) };
+        let target = Target {
+            ty: name,
+            prefix: &prefix,
+            guard: Some((&union.tag, &prefix)),
+        };
         accessors(out, &target, &variant.block, Some((&union.tag, &prefix)));
     }
 }

@@ -41,7 +41,11 @@ fn open(out: &mut String, name: &str, base: Base, words: usize) {
 }
 
 fn shifted(expression: String, operator: &str, by: u32) -> String {
-    if by == 0 { expression } else { format!("({expression} {operator} {by})") }
+    if by == 0 {
+        expression
+    } else {
+        format!("({expression} {operator} {by})")
+    }
 }
 
 fn masked(expression: String, field: &Field, base: Base) -> String {
@@ -114,7 +118,10 @@ fn members(out: &mut String, block: &Block, prefix: &str, tag: Option<(&Field, u
             "    #[expect(clippy::too_many_arguments, reason = \"one per field of the description\")]\n",
         );
     }
-    let list: Vec<String> = arguments.iter().map(|f| format!("{}: {word}", snake(&f.name))).collect();
+    let list: Vec<String> = arguments
+        .iter()
+        .map(|f| format!("{}: {word}", snake(&f.name)))
+        .collect();
     let _ = writeln!(
         out,
         "    /// A `{}` with these fields; all other bits are zero.\n    pub const fn {prefix}new({}) -> Self {{",
@@ -141,7 +148,11 @@ fn members(out: &mut String, block: &Block, prefix: &str, tag: Option<(&Field, u
             }
         })
         .collect();
-    let _ = writeln!(out, "        Self {{ words: [{}] }}\n    }}\n", words.join(", "));
+    let _ = writeln!(
+        out,
+        "        Self {{ words: [{}] }}\n    }}\n",
+        words.join(", ")
+    );
     for field in block.fields.iter().filter(|f| !is_tag(f)) {
         let name = snake(&field.name);
         let _ = writeln!(
@@ -191,7 +202,12 @@ fn emit_union(out: &mut String, union: &Union) {
     );
     for variant in &union.variants {
         let prefix = format!("{}_", snake(&variant.block.name));
-        members(out, &variant.block, &prefix, Some((&union.tag, variant.tag)));
+        members(
+            out,
+            &variant.block,
+            &prefix,
+            Some((&union.tag, variant.tag)),
+        );
     }
     out.push_str("}\n\n");
 }

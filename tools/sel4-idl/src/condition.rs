@@ -14,9 +14,14 @@ pub fn holds(condition: &str, options: &Options) -> Result<bool, String> {
     if text.is_empty() {
         return Ok(true);
     }
-    let is_name = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_name =
+        |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if let Some(rest) = text.strip_prefix("defined") {
-        let name = rest.trim().trim_start_matches('(').trim_end_matches(')').trim();
+        let name = rest
+            .trim()
+            .trim_start_matches('(')
+            .trim_end_matches(')')
+            .trim();
         if is_name(name) {
             return Ok(options.contains_key(name));
         }
@@ -25,7 +30,10 @@ pub fn holds(condition: &str, options: &Options) -> Result<bool, String> {
         let name = name.trim();
         if let (true, Ok(number)) = (is_name(name), number.trim().parse::<u64>()) {
             // As in C, an undefined name counts as 0.
-            let value = options.get(name).and_then(|v| v.parse().ok()).unwrap_or(0u64);
+            let value = options
+                .get(name)
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(0u64);
             return Ok(value > number);
         }
     }

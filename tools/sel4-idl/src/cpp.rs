@@ -21,7 +21,11 @@ pub fn preprocess(file: &Path, includes: &[&Path], options: &Options) -> Result<
         gcc.arg(format!("-D{name}={value}"));
     }
     let output = gcc.arg(file).stdin(Stdio::null()).output().map_err(|e| {
-        Error::new(&shown, 0, format!("cannot run the C preprocessor `gcc`: {e}; install gcc"))
+        Error::new(
+            &shown,
+            0,
+            format!("cannot run the C preprocessor `gcc`: {e}; install gcc"),
+        )
     })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);

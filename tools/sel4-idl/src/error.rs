@@ -16,7 +16,11 @@ pub struct Error {
 impl Error {
     /// An error at `line` of `file`.
     pub fn new(file: impl Into<String>, line: u32, message: impl Into<String>) -> Self {
-        Error { file: file.into(), line, message: message.into() }
+        Error {
+            file: file.into(),
+            line,
+            message: message.into(),
+        }
     }
 }
 

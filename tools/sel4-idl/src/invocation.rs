@@ -102,7 +102,10 @@ fn type_of(name: &str) -> Option<Type> {
 pub fn parse(file: &str, text: &str) -> Result<Api, Error> {
     let document =
         Document::parse(text).map_err(|e| Error::new(file, e.pos().row, e.to_string()))?;
-    let reader = Reader { file, document: &document };
+    let reader = Reader {
+        file,
+        document: &document,
+    };
     let mut api = Api::default();
     for node in document.root_element().children().filter(Node::is_element) {
         match node.tag_name().name() {
@@ -126,7 +129,11 @@ struct Reader<'a, 'input> {
 
 impl Reader<'_, '_> {
     fn error(&self, node: Node<'_, '_>, message: String) -> Error {
-        Error::new(self.file, self.document.text_pos_at(node.range().start).row, message)
+        Error::new(
+            self.file,
+            self.document.text_pos_at(node.range().start).row,
+            message,
+        )
     }
 
     fn attribute(&self, node: Node<'_, '_>, name: &str) -> Result<String, Error> {
@@ -155,7 +162,10 @@ impl Reader<'_, '_> {
             let ty_name = self.attribute(param, "type")?;
             let ty = type_of(&ty_name)
                 .ok_or_else(|| self.error(param, format!("unknown type `{ty_name}`")))?;
-            let parameter = Parameter { name: self.attribute(param, "name")?, ty };
+            let parameter = Parameter {
+                name: self.attribute(param, "name")?,
+                ty,
+            };
             match self.attribute(param, "dir")?.as_str() {
                 "in" => inputs.push(parameter),
                 "out" => outputs.push(parameter),

@@ -9,7 +9,15 @@ use crate::invocation::Api;
 
 /// `api/invocation.h`: the labels of every architecture.
 pub fn emit_generic(api: &Api) -> String {
-    header("API_INVOCATION_H", "", "invocation_label", Some("InvalidInvocation"), None, api, "nInvocationLabels")
+    header(
+        "API_INVOCATION_H",
+        "",
+        "invocation_label",
+        Some("InvalidInvocation"),
+        None,
+        api,
+        "nInvocationLabels",
+    )
 }
 
 /// `arch/api/sel4_invocation.h`: the labels of x86_64 alone.

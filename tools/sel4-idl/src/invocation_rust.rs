@@ -57,8 +57,11 @@ fn emit_struct(out: &mut String, structure: &Struct) {
     }
     let members: Vec<String> = structure.members.iter().map(|m| snake(m)).collect();
     let read: Vec<String> = members.iter().map(|m| format!("self.{m}")).collect();
-    let write: Vec<String> =
-        members.iter().enumerate().map(|(i, m)| format!("{m}: words[{i}]")).collect();
+    let write: Vec<String> = members
+        .iter()
+        .enumerate()
+        .map(|(i, m)| format!("{m}: words[{i}]"))
+        .collect();
     let _ = writeln!(
         out,
         "}}\n\nimpl {name} {{\n    /// Words in the structure.\n    pub const WORDS: usize = {count};\n\n\
@@ -136,7 +139,11 @@ fn pack(parameters: &[&Parameter], structs: &[&Struct]) -> Result<Vec<String>, S
 }
 
 fn source(word: usize) -> String {
-    if word < REGISTERS { format!("mrs[{word}]") } else { format!("ipc.msg[{word}]") }
+    if word < REGISTERS {
+        format!("mrs[{word}]")
+    } else {
+        format!("ipc.msg[{word}]")
+    }
 }
 
 /// One expression per output.
@@ -185,9 +192,15 @@ fn emit_stub(out: &mut String, method: &Method, structs: &[&Struct]) -> Result<(
             "#[expect(clippy::too_many_arguments, reason = \"one per parameter of the description\")]\n",
         );
     }
-    let mut arguments = vec!["ipc: &mut IpcBuffer".to_string(), "service: CPtr".to_string()];
+    let mut arguments = vec![
+        "ipc: &mut IpcBuffer".to_string(),
+        "service: CPtr".to_string(),
+    ];
     arguments.extend(
-        method.inputs.iter().map(|p| format!("{}: {}", snake(&p.name), rust_type(&p.ty, false))),
+        method
+            .inputs
+            .iter()
+            .map(|p| format!("{}: {}", snake(&p.name), rust_type(&p.ty, false))),
     );
     let _ = writeln!(
         out,
@@ -206,9 +219,14 @@ fn emit_stub(out: &mut String, method: &Method, structs: &[&Struct]) -> Result<(
     for (i, word) in words.iter().enumerate().skip(REGISTERS) {
         let _ = writeln!(out, "    ipc.msg[{i}] = {word};");
     }
-    let registers: Vec<&str> =
-        (0..REGISTERS).map(|i| words.get(i).map_or("0", String::as_str)).collect();
-    let binding = if values.iter().any(|v| v.contains("mrs[")) { "mrs" } else { "_" };
+    let registers: Vec<&str> = (0..REGISTERS)
+        .map(|i| words.get(i).map_or("0", String::as_str))
+        .collect();
+    let binding = if values.iter().any(|v| v.contains("mrs[")) {
+        "mrs"
+    } else {
+        "_"
+    };
     let _ = writeln!(
         out,
         "    let info = MessageInfo::new(LABEL_{}, 0, {}, {});",

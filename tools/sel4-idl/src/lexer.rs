@@ -62,18 +62,27 @@ fn lex_line(file: &str, line: u32, code: &str, tokens: &mut Vec<Token>) -> Resul
                 .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
                 .unwrap_or(rest.len());
             let word = &rest[..length];
-            let kind = if first.is_ascii_digit() {
-                TokenKind::Number(number(word).ok_or_else(|| {
-                    Error::new(file, line, format!("`{word}` is not a number"))
-                })?)
-            } else {
-                TokenKind::Word(word.to_string())
-            };
+            let kind =
+                if first.is_ascii_digit() {
+                    TokenKind::Number(number(word).ok_or_else(|| {
+                        Error::new(file, line, format!("`{word}` is not a number"))
+                    })?)
+                } else {
+                    TokenKind::Word(word.to_string())
+                };
             (kind, length)
         } else {
-            return Err(Error::new(file, line, format!("unexpected character `{first}`")));
+            return Err(Error::new(
+                file,
+                line,
+                format!("unexpected character `{first}`"),
+            ));
         };
-        tokens.push(Token { kind, file: file.to_string(), line });
+        tokens.push(Token {
+            kind,
+            file: file.to_string(),
+            line,
+        });
         rest = rest[length..].trim_start();
     }
     Ok(())

@@ -17,7 +17,11 @@ use crate::lexer::{Token, TokenKind, lex};
 pub fn parse(file: &str, text: &str) -> Result<Description, Error> {
     let tokens = lex(file, text)?;
     let end = (file.to_string(), text.lines().count() as u32);
-    let mut parser = Parser { tokens, next: 0, end };
+    let mut parser = Parser {
+        tokens,
+        next: 0,
+        end,
+    };
     let items = parser.items()?;
     resolve(items)
 }
@@ -56,8 +60,14 @@ struct Parser {
 impl Parser {
     fn here(&self) -> Position {
         match self.tokens.get(self.next) {
-            Some(t) => Position { file: t.file.clone(), line: t.line },
-            None => Position { file: self.end.0.clone(), line: self.end.1 },
+            Some(t) => Position {
+                file: t.file.clone(),
+                line: t.line,
+            },
+            None => Position {
+                file: self.end.0.clone(),
+                line: self.end.1,
+            },
         }
     }
 
@@ -71,7 +81,8 @@ impl Parser {
     }
 
     fn unexpected(&self, wanted: &str) -> Error {
-        self.here().error(format!("expected {wanted}, found {}", self.describe_next()))
+        self.here()
+            .error(format!("expected {wanted}, found {}", self.describe_next()))
     }
 
     fn word(&mut self, wanted: &str) -> Result<String, Error> {
@@ -96,14 +107,20 @@ impl Parser {
     }
 
     fn accept(&mut self, mark: char) -> bool {
-        let found =
-            self.tokens.get(self.next).is_some_and(|t| t.kind == TokenKind::Mark(mark));
+        let found = self
+            .tokens
+            .get(self.next)
+            .is_some_and(|t| t.kind == TokenKind::Mark(mark));
         self.next += usize::from(found);
         found
     }
 
     fn expect(&mut self, mark: char) -> Result<(), Error> {
-        if self.accept(mark) { Ok(()) } else { Err(self.unexpected(&format!("`{mark}`"))) }
+        if self.accept(mark) {
+            Ok(())
+        } else {
+            Err(self.unexpected(&format!("`{mark}`")))
+        }
     }
 
     fn items(&mut self) -> Result<Items, Error> {
@@ -148,7 +165,9 @@ impl Parser {
             self.expect(')')?;
         }
         if ![8, 16, 32, 64].contains(&word_bits) {
-            return Err(at.error(format!("a base of {word_bits} bits; it must be 8, 16, 32 or 64")));
+            return Err(at.error(format!(
+                "a base of {word_bits} bits; it must be 8, 16, 32 or 64"
+            )));
         }
         if value_bits == 0 || value_bits > word_bits || sign > 1 {
             return Err(at.error("the base's value bits or sign flag are out of range"));
@@ -227,7 +246,13 @@ impl Parser {
         if tags.is_empty() {
             return Err(at.error(format!("tagged union `{name}` has no tags")));
         }
-        Ok(RawUnion { at, name, tag_field, base, tags })
+        Ok(RawUnion {
+            at,
+            name,
+            tag_field,
+            base,
+            tags,
+        })
     }
 }
 
@@ -271,7 +296,13 @@ fn layout(
         None => (0..fields.len()).collect(),
         Some(names) => visible_order(&at, &name, &fields, &names)?,
     };
-    Ok(Block { name, base, words: (total / word_bits) as usize, fields, visible })
+    Ok(Block {
+        name,
+        base,
+        words: (total / word_bits) as usize,
+        fields,
+        visible,
+    })
 }
 
 fn visible_order(
@@ -322,7 +353,10 @@ fn resolve(items: Items) -> Result<Description, Error> {
             block.base = raw.base;
             in_union[index] = true;
             let tag = block.field(&raw.tag_field).cloned().ok_or_else(|| {
-                at.error(format!("block `{block_name}` has no tag field `{}`", raw.tag_field))
+                at.error(format!(
+                    "block `{block_name}` has no tag field `{}`",
+                    raw.tag_field
+                ))
             })?;
             if tag.high || value > tag.mask() {
                 return Err(at.error(format!("value {value} does not fit the tag field")));
@@ -341,9 +375,19 @@ fn resolve(items: Items) -> Result<Description, Error> {
         }
         let (tag, words) =
             shared.ok_or_else(|| raw.at.error(format!("union `{}` is empty", raw.name)))?;
-        unions.push(Union { name: raw.name, tag, base: raw.base, words, variants });
+        unions.push(Union {
+            name: raw.name,
+            tag,
+            base: raw.base,
+            words,
+            variants,
+        });
     }
     let mut free = in_union.iter().map(|used| !used);
-    let blocks = items.blocks.into_iter().filter(|_| free.next().unwrap_or(false)).collect();
+    let blocks = items
+        .blocks
+        .into_iter()
+        .filter(|_| free.next().unwrap_or(false))
+        .collect();
     Ok(Description { blocks, unions })
 }

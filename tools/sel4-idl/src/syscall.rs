@@ -38,7 +38,11 @@ pub fn parse(file: &str, text: &str) -> Result<Syscalls, Error> {
         Error::new(file, document.text_pos_at(node.range().start).row, message)
     };
     let mut result = Syscalls::default();
-    for section in document.root_element().children().filter(|n| n.is_element()) {
+    for section in document
+        .root_element()
+        .children()
+        .filter(|n| n.is_element())
+    {
         let optional = match section.tag_name().name() {
             "api" => false,
             "debug" => true,
@@ -72,7 +76,11 @@ pub fn parse(file: &str, text: &str) -> Result<Syscalls, Error> {
 /// Writes the kernel's `arch/api/syscall.h`.
 pub fn emit_c(syscalls: &Syscalls) -> String {
     let mut out = String::from("#ifndef ARCH_API_SYSCALL_H\n#define ARCH_API_SYSCALL_H\n\n");
-    let _ = writeln!(out, "#define SYSCALL_MAX (-1)\n#define SYSCALL_MIN (-{})\n", syscalls.api.len());
+    let _ = writeln!(
+        out,
+        "#define SYSCALL_MAX (-1)\n#define SYSCALL_MIN (-{})\n",
+        syscalls.api.len()
+    );
     out.push_str("enum syscall {\n");
     for (i, call) in syscalls.api.iter().enumerate() {
         let _ = writeln!(out, "    Sys{call} = -{},", i + 1);
