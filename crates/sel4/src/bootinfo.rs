@@ -1,0 +1,311 @@
+//! What the kernel tells the root task about the machine.
+
+use core::fmt;
+
+use sel4_sys::{
+    BOOTINFO_FRAME_SIZE, MAX_BOOTINFO_UNTYPEDS, bootinfo_offset as at, untyped_desc_offset,
+};
+
+use crate::cap::CapType;
+use crate::cap_type;
+use crate::init_thread::SlotRegion;
+
+/// The kernel's BootInfo, checked once when made.
+#[derive(Clone, Copy, Debug)]
+pub struct BootInfo<'a> {
+    /// The frame, and the additional chunks after it.
+    bytes: &'a [u8],
+}
+
+/// The BootInfo that a root task is given.
+pub type BootInfoPtr = BootInfo<'static>;
+
+/// Why something is no BootInfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootInfoError {
+    /// Shorter than the frame and its additional chunks.
+    TooShort,
+    /// A region ends before it starts, or lists more untypeds than fit.
+    BadRegion,
+}
+
+impl fmt::Display for BootInfoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BootInfoError::TooShort => "BootInfo is cut short",
+            BootInfoError::BadRegion => "BootInfo has a bad slot region",
+        })
+    }
+}
+
+impl core::error::Error for BootInfoError {}
+
+/// An untyped that the root task was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UntypedDesc {
+    paddr: u64,
+    size_bits: u8,
+    is_device: bool,
+}
+
+impl UntypedDesc {
+    /// Its physical address.
+    pub const fn paddr(&self) -> usize {
+        self.paddr as usize
+    }
+
+    /// Its size as a power of two, in bytes.
+    pub const fn size_bits(&self) -> usize {
+        self.size_bits as usize
+    }
+
+    /// Whether it is memory that the kernel never touches: device registers,
+    /// or what the firmware keeps. Only pages and smaller untypeds can be made
+    /// from it.
+    pub const fn is_device(&self) -> bool {
+        self.is_device
+    }
+}
+
+/// An additional chunk of BootInfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootInfoExtra<'a> {
+    /// What it is (`SEL4_BOOTINFO_HEADER_*`).
+    pub id: u64,
+    /// Its content, without the header.
+    pub content: &'a [u8],
+}
+
+fn word(bytes: &[u8], offset: usize) -> u64 {
+    match bytes.get(offset..).and_then(|rest| rest.first_chunk()) {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => 0,
+    }
+}
+
+impl<'a> BootInfo<'a> {
+    /// The BootInfo in `bytes`.
+    ///
+    /// # Errors
+    /// If it is too short or inconsistent.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, BootInfoError> {
+        if bytes.len() < BOOTINFO_FRAME_SIZE {
+            return Err(BootInfoError::TooShort);
+        }
+        let extra = usize::try_from(word(bytes, at::EXTRA_LEN)).unwrap_or(usize::MAX);
+        let length = BOOTINFO_FRAME_SIZE
+            .checked_add(extra)
+            .ok_or(BootInfoError::TooShort)?;
+        let info = BootInfo {
+            bytes: bytes.get(..length).ok_or(BootInfoError::TooShort)?,
+        };
+        let regions = [
+            at::EMPTY,
+            at::SHARED_FRAMES,
+            at::USER_IMAGE_FRAMES,
+            at::USER_IMAGE_PAGING,
+            at::EXTRA_BI_PAGES,
+            at::UNTYPED,
+        ];
+        let ordered = |&offset: &usize| word(bytes, offset) <= word(bytes, offset + 8);
+        if !regions.iter().all(ordered) || info.untyped().len() > MAX_BOOTINFO_UNTYPEDS {
+            return Err(BootInfoError::BadRegion);
+        }
+        Ok(info)
+    }
+
+    fn region<T: CapType>(&self, offset: usize) -> SlotRegion<T> {
+        SlotRegion::new(
+            word(self.bytes, offset) as usize,
+            word(self.bytes, offset + 8) as usize,
+        )
+    }
+
+    /// The address of the root task's IPC buffer.
+    pub fn ipc_buffer(&self) -> usize {
+        word(self.bytes, at::IPC_BUFFER) as usize
+    }
+
+    /// Slots that are empty.
+    pub fn empty(&self) -> SlotRegion {
+        self.region(at::EMPTY)
+    }
+
+    /// Frames of the root task's image, by ascending address.
+    pub fn user_image_frames(&self) -> SlotRegion<cap_type::Granule> {
+        self.region(at::USER_IMAGE_FRAMES)
+    }
+
+    /// Paging structures of the root task's image.
+    pub fn user_image_paging(&self) -> SlotRegion {
+        self.region(at::USER_IMAGE_PAGING)
+    }
+
+    /// The radix of the root task's CNode.
+    pub fn init_cnode_size_bits(&self) -> usize {
+        usize::from(self.bytes[at::CNODE_SIZE_BITS])
+    }
+
+    /// The TSC's frequency in MHz.
+    pub fn tsc_mhz(&self) -> u64 {
+        word(self.bytes, at::ARCH_INFO)
+    }
+
+    /// Cores that the kernel runs on.
+    pub fn num_nodes(&self) -> u64 {
+        word(self.bytes, at::NUM_NODES)
+    }
+
+    /// Levels of the kernel's own IOMMU tables; 0 as its driver is not built.
+    pub fn num_iopt_levels(&self) -> u64 {
+        word(self.bytes, at::NUM_IOPT_LEVELS)
+    }
+
+    /// Untypeds; [`untyped_list`](Self::untyped_list) describes them.
+    pub fn untyped(&self) -> SlotRegion<cap_type::Untyped> {
+        self.region(at::UNTYPED)
+    }
+
+    /// Descriptions of the untypeds, in the order of their slots.
+    pub fn untyped_list(&self) -> impl ExactSizeIterator<Item = UntypedDesc> + use<'a> {
+        let bytes = self.bytes;
+        (0..self.untyped().len()).map(move |index| {
+            let entry = at::UNTYPED_LIST + index * untyped_desc_offset::LENGTH;
+            UntypedDesc {
+                paddr: word(bytes, entry + untyped_desc_offset::PADDR),
+                size_bits: bytes[entry + untyped_desc_offset::SIZE_BITS],
+                is_device: bytes[entry + untyped_desc_offset::IS_DEVICE] != 0,
+            }
+        })
+    }
+
+    /// The additional chunks; ends at one that is malformed.
+    pub fn extra(&self) -> impl Iterator<Item = BootInfoExtra<'a>> + use<'a> {
+        /// A chunk's header: u64 id, u64 length with the header.
+        const HEADER: usize = 16;
+        let mut rest = &self.bytes[BOOTINFO_FRAME_SIZE..];
+        core::iter::from_fn(move || {
+            let (id, length) = (word(rest, 0), usize::try_from(word(rest, 8)).ok()?);
+            let content = rest.get(HEADER..length)?;
+            rest = &rest[length..];
+            Some(BootInfoExtra { id, content })
+        })
+    }
+}
+
+impl BootInfoPtr {
+    /// The BootInfo at `address`, which the root task is started with.
+    ///
+    /// # Safety
+    /// `address` must be what the kernel passed to the root task, and the
+    /// frames there must stay mapped and unchanged.
+    ///
+    /// # Errors
+    /// If what lies there is inconsistent.
+    pub unsafe fn from_address(address: usize) -> Result<Self, BootInfoError> {
+        let start = core::ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: the kernel maps at least this frame for the root task.
+        let frame = unsafe { core::slice::from_raw_parts(start, BOOTINFO_FRAME_SIZE) };
+        let extra = usize::try_from(word(frame, at::EXTRA_LEN)).unwrap_or(usize::MAX);
+        let length = BOOTINFO_FRAME_SIZE
+            .checked_add(extra)
+            .ok_or(BootInfoError::TooShort)?;
+        // SAFETY: the kernel maps `extra` bytes of chunks behind the frame.
+        Self::from_bytes(unsafe { core::slice::from_raw_parts(start, length) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A BootInfo of two untypeds and one chunk, laid out by hand from the
+    /// kernel's packed structure.
+    fn sample() -> [u8; 4096 + 24] {
+        let mut bytes = [0; 4096 + 24];
+        let mut put =
+            |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        put(0, 24);
+        put(16, 1);
+        put(32, 0x40_0000);
+        put(40, 300);
+        put(48, 65536);
+        put(72, 20);
+        put(80, 120);
+        put(145, 2900);
+        put(153, 200);
+        put(161, 202);
+        put(169, 0x10_0000);
+        put(181, 0xfed0_0000);
+        put(4096, 7);
+        put(4104, 24);
+        put(4112, 0x1122);
+        bytes[136] = 16;
+        bytes[179] = 20;
+        bytes[191] = 12;
+        bytes[192] = 1;
+        bytes
+    }
+
+    #[test]
+    fn reads_every_part() {
+        let bytes = sample();
+        let info = BootInfo::from_bytes(&bytes).unwrap();
+        assert_eq!(info.ipc_buffer(), 0x40_0000);
+        assert_eq!(info.empty().range(), 300..65536);
+        assert_eq!(info.user_image_frames().len(), 100);
+        assert_eq!(info.user_image_frames().index(99).index(), 119);
+        assert_eq!(info.init_cnode_size_bits(), 16);
+        assert_eq!(info.tsc_mhz(), 2900);
+        let mut list = info.untyped_list();
+        assert_eq!(list.len(), 2);
+        let first = list.next().unwrap();
+        assert_eq!(
+            (first.paddr(), first.size_bits(), first.is_device()),
+            (0x10_0000, 20, false)
+        );
+        let second = list.next().unwrap();
+        assert_eq!(
+            (second.paddr(), second.size_bits(), second.is_device()),
+            (0xfed0_0000, 12, true)
+        );
+        let mut extra = info.extra();
+        let chunk = extra.next().unwrap();
+        assert_eq!((chunk.id, chunk.content), (7, &0x1122u64.to_le_bytes()[..]));
+        assert!(extra.next().is_none());
+    }
+
+    #[test]
+    fn refuses_what_is_cut_short_or_inconsistent() {
+        let bytes = sample();
+        assert_eq!(
+            BootInfo::from_bytes(&bytes[..4095]).unwrap_err(),
+            BootInfoError::TooShort
+        );
+        assert_eq!(
+            BootInfo::from_bytes(&bytes[..4100]).unwrap_err(),
+            BootInfoError::TooShort
+        );
+        let mut backwards = sample();
+        backwards[40..48].copy_from_slice(&70000u64.to_le_bytes());
+        assert_eq!(
+            BootInfo::from_bytes(&backwards).unwrap_err(),
+            BootInfoError::BadRegion
+        );
+        let mut many = sample();
+        many[161..169].copy_from_slice(&60000u64.to_le_bytes());
+        assert_eq!(
+            BootInfo::from_bytes(&many).unwrap_err(),
+            BootInfoError::BadRegion
+        );
+    }
+
+    #[test]
+    fn a_malformed_chunk_ends_the_list() {
+        for length in [0u64, 15, 25, u64::MAX] {
+            let mut bytes = sample();
+            bytes[4104..4112].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(BootInfo::from_bytes(&bytes).unwrap().extra().count(), 0);
+        }
+    }
+}

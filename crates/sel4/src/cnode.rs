@@ -1,0 +1,263 @@
+//! Slots of CNodes, and moving capabilities between them.
+
+use sel4_sys::CapData;
+
+use crate::cap::CNode;
+use crate::ipc_buffer::invoke;
+use crate::{CPtrBits, CPtrWithDepth, CapRights, Result, Word};
+
+/// A slot: an address and the CNode from which it is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbsoluteCPtr {
+    root: CNode,
+    path: CPtrWithDepth,
+}
+
+impl CNode {
+    /// The slot at `path` from this CNode.
+    pub fn absolute_cptr(self, path: impl Into<CPtrWithDepth>) -> AbsoluteCPtr {
+        AbsoluteCPtr::new(self, path.into())
+    }
+
+    /// The slot at the low `depth` bits of `bits` from this CNode.
+    pub const fn absolute_cptr_from_bits_with_depth(
+        self,
+        bits: CPtrBits,
+        depth: usize,
+    ) -> AbsoluteCPtr {
+        AbsoluteCPtr::new(self, CPtrWithDepth::from_bits_with_depth(bits, depth))
+    }
+
+    /// This CNode itself, as the destination of a retype.
+    pub const fn absolute_cptr_for_self(self) -> AbsoluteCPtr {
+        self.absolute_cptr_from_bits_with_depth(0, 0)
+    }
+}
+
+const fn data(word: Word) -> CapData {
+    CapData { words: [word] }
+}
+
+impl AbsoluteCPtr {
+    pub(crate) const fn new(root: CNode, path: CPtrWithDepth) -> Self {
+        AbsoluteCPtr { root, path }
+    }
+
+    /// The CNode from which the address is resolved.
+    pub const fn root(&self) -> CNode {
+        self.root
+    }
+
+    /// The address.
+    pub const fn path(&self) -> CPtrWithDepth {
+        self.path
+    }
+
+    /// Deletes everything derived from the capability here.
+    ///
+    /// # Errors
+    /// As the kernel has it; mostly [`FailedLookup`](crate::Error::FailedLookup).
+    pub fn revoke(&self) -> Result<()> {
+        let (bits, depth) = (self.path.bits(), self.path.depth_u8());
+        invoke(|ipc| sel4_sys::cnode_revoke(ipc, self.root.bits(), bits, depth))
+    }
+
+    /// Deletes the capability here; no error if the slot is empty.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    pub fn delete(&self) -> Result<()> {
+        let (bits, depth) = (self.path.bits(), self.path.depth_u8());
+        invoke(|ipc| sel4_sys::cnode_delete(ipc, self.root.bits(), bits, depth))
+    }
+
+    /// Copies the capability at `src` here, with at most these rights.
+    ///
+    /// # Errors
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if this slot is taken, or as
+    /// [`revoke`](Self::revoke).
+    pub fn copy(&self, src: &AbsoluteCPtr, rights: CapRights) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::cnode_copy(
+                ipc,
+                self.root.bits(),
+                self.path.bits(),
+                self.path.depth_u8(),
+                src.root.bits(),
+                src.path.bits(),
+                src.path.depth_u8(),
+                rights.inner(),
+            )
+        })
+    }
+
+    /// Copies as [`copy`](Self::copy) and sets the badge: 28 bits for an
+    /// endpoint or notification without one, [`CNodeCapData`] for a CNode,
+    /// [`IoPortRange`] for I/O ports.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy), and
+    /// [`IllegalOperation`](crate::Error::IllegalOperation) if the capability
+    /// cannot have this badge.
+    pub fn mint(&self, src: &AbsoluteCPtr, rights: CapRights, badge: Word) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::cnode_mint(
+                ipc,
+                self.root.bits(),
+                self.path.bits(),
+                self.path.depth_u8(),
+                src.root.bits(),
+                src.path.bits(),
+                src.path.depth_u8(),
+                rights.inner(),
+                data(badge),
+            )
+        })
+    }
+
+    /// Moves the capability at `src` here.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy).
+    pub fn move_(&self, src: &AbsoluteCPtr) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::cnode_move_(
+                ipc,
+                self.root.bits(),
+                self.path.bits(),
+                self.path.depth_u8(),
+                src.root.bits(),
+                src.path.bits(),
+                src.path.depth_u8(),
+            )
+        })
+    }
+
+    /// Moves the capability at `src` here and sets its badge, as
+    /// [`mint`](Self::mint) does.
+    ///
+    /// # Errors
+    /// As [`mint`](Self::mint).
+    pub fn mutate(&self, src: &AbsoluteCPtr, badge: Word) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::cnode_mutate(
+                ipc,
+                self.root.bits(),
+                self.path.bits(),
+                self.path.depth_u8(),
+                src.root.bits(),
+                src.path.bits(),
+                src.path.depth_u8(),
+                data(badge),
+            )
+        })
+    }
+
+    /// Moves the capability at `pivot` here and the one at `src` to `pivot`,
+    /// with these badges (0 leaves a badge as it is).
+    ///
+    /// # Errors
+    /// As [`mint`](Self::mint).
+    pub fn rotate(
+        &self,
+        dest_badge: Word,
+        pivot: &AbsoluteCPtr,
+        pivot_badge: Word,
+        src: &AbsoluteCPtr,
+    ) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::cnode_rotate(
+                ipc,
+                self.root.bits(),
+                self.path.bits(),
+                self.path.depth_u8(),
+                data(dest_badge),
+                pivot.root.bits(),
+                pivot.path.bits(),
+                pivot.path.depth_u8(),
+                data(pivot_badge),
+                src.root.bits(),
+                src.path.bits(),
+                src.path.depth_u8(),
+            )
+        })
+    }
+
+    /// Puts the capability to reply to the last caller here.
+    ///
+    /// # Errors
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if this slot is taken, or as
+    /// [`revoke`](Self::revoke).
+    pub fn save_caller(&self) -> Result<()> {
+        let (bits, depth) = (self.path.bits(), self.path.depth_u8());
+        invoke(|ipc| sel4_sys::cnode_save_caller(ipc, self.root.bits(), bits, depth))
+    }
+}
+
+/// The guard of a CNode capability: bits of an address that must match before
+/// the CNode's own bits are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CNodeCapData(CapData);
+
+impl CNodeCapData {
+    /// A guard of `guard_size` bits (0 to 63) with the value `guard` (18 bits).
+    pub const fn new(guard: u64, guard_size: usize) -> Self {
+        CNodeCapData(CapData::guard_new(guard, guard_size as u64))
+    }
+
+    /// A guard of zeros that leaves `size_bits` for the CNode, so that its
+    /// slots are addressed by their plain numbers at full depth.
+    pub const fn skip_high_bits(size_bits: usize) -> Self {
+        Self::new(0, sel4_sys::WORD_BITS - size_bits)
+    }
+
+    /// The word to give as a badge.
+    pub const fn into_word(self) -> Word {
+        self.0.words[0]
+    }
+
+    pub(crate) const fn inner(self) -> CapData {
+        self.0
+    }
+}
+
+/// A range of I/O ports, to make a capability for a part of a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoPortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last port, included.
+    pub last: u16,
+}
+
+impl IoPortRange {
+    /// The ports from `first` to `last`, both included.
+    pub const fn new(first: u16, last: u16) -> Self {
+        IoPortRange { first, last }
+    }
+
+    /// The word to give as a badge (`io_port_capdata`, x86_64 structures.bf).
+    pub const fn into_word(self) -> Word {
+        (self.first as u64) << 16 | self.last as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guard_word() {
+        // Type in bit 31, guard in 25:8, size in 7:2 (types_64.bf).
+        assert_eq!(
+            CNodeCapData::new(5, 52).into_word(),
+            1 << 31 | 5 << 8 | 52 << 2
+        );
+        assert_eq!(CNodeCapData::skip_high_bits(12), CNodeCapData::new(0, 52));
+    }
+
+    #[test]
+    fn port_range_word() {
+        assert_eq!(IoPortRange::new(0x3f8, 0x3ff).into_word(), 0x03f8_03ff);
+    }
+}

@@ -1,0 +1,402 @@
+//! Faults of threads, as their handler receives and answers them.
+//!
+//! A thread that holds its fault endpoint can send anything to it: a decoded
+//! fault is what the message says, not what happened. Where it matters, read
+//! the registers.
+
+use sel4_sys::Fault as Tags;
+use sel4_sys::fault_message as length;
+
+use crate::{MessageInfo, Word, with_ipc_buffer};
+
+/// A fault message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A message without a fault.
+    NullFault,
+    /// A capability that does not resolve.
+    CapFault(CapFault),
+    /// A system call number that the kernel does not have.
+    UnknownSyscall(UnknownSyscall),
+    /// A processor exception.
+    UserException(UserException),
+    /// A page fault.
+    VmFault(VmFault),
+}
+
+/// A system call on a capability that does not resolve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapFault {
+    /// Address of the instruction.
+    pub ip: Word,
+    /// The capability's address.
+    pub addr: Word,
+    /// Whether it was about to receive.
+    pub in_recv_phase: bool,
+    /// How far the lookup came.
+    pub lookup_failure: LookupFailure,
+}
+
+/// Why a capability does not resolve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupFailure {
+    /// There is no CSpace.
+    InvalidRoot,
+    /// The slot is empty.
+    MissingCapability {
+        /// Bits that were not resolved.
+        bits_left: Word,
+    },
+    /// The bits do not end where a CNode's do.
+    DepthMismatch {
+        /// Bits that were not resolved.
+        bits_left: Word,
+        /// Bits that the CNode would have resolved.
+        bits_found: Word,
+    },
+    /// A guard does not match.
+    GuardMismatch {
+        /// Bits that were not resolved.
+        bits_left: Word,
+        /// The guard that is there.
+        guard_found: Word,
+        /// Its length in bits.
+        bits_found: Word,
+    },
+    /// None that the kernel reports.
+    Unknown(Word),
+}
+
+/// A system call number that the kernel does not have: the registers at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the fields are the registers that they are named after"
+)]
+pub struct UnknownSyscall {
+    pub rax: Word,
+    pub rbx: Word,
+    pub rcx: Word,
+    pub rdx: Word,
+    pub rsi: Word,
+    pub rdi: Word,
+    pub rbp: Word,
+    pub r8: Word,
+    pub r9: Word,
+    pub r10: Word,
+    pub r11: Word,
+    pub r12: Word,
+    pub r13: Word,
+    pub r14: Word,
+    pub r15: Word,
+    /// Address of the instruction; a reply continues where it says.
+    pub fault_ip: Word,
+    pub sp: Word,
+    pub flags: Word,
+    /// The number, from RDX; a reply does not write it.
+    pub syscall: Word,
+}
+
+/// A processor exception.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserException {
+    /// Address of the instruction (after it for a breakpoint); a reply
+    /// continues where it says.
+    pub fault_ip: Word,
+    /// RSP.
+    pub sp: Word,
+    /// RFLAGS.
+    pub flags: Word,
+    /// The vector; a reply does not write it.
+    pub number: Word,
+    /// The error code, 0 if the exception has none; a reply does not write it.
+    pub code: Word,
+}
+
+/// A page fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VmFault {
+    /// Address of the instruction.
+    pub ip: Word,
+    /// The address accessed.
+    pub addr: Word,
+    /// Not zero if it was an instruction fetch.
+    pub prefetch: Word,
+    /// The page fault's error code (SDM vol. 3, 4.7), its low 5 bits.
+    pub fsr: Word,
+}
+
+impl Fault {
+    /// Decodes a fault message from its header and words. `None` if the label
+    /// is no fault's or the message too short for it.
+    pub fn from_message(info: MessageInfo, words: &[Word]) -> Option<Self> {
+        let words = words.get(..info.length())?;
+        match info.label() {
+            Tags::TAG_NULL_FAULT => Some(Fault::NullFault),
+            Tags::TAG_CAP_FAULT => CapFault::decode(words).map(Fault::CapFault),
+            Tags::TAG_UNKNOWN_SYSCALL => words
+                .first_chunk()
+                .map(|words| Fault::UnknownSyscall(UnknownSyscall::from_words(words))),
+            Tags::TAG_USER_EXCEPTION => {
+                let &[fault_ip, sp, flags, number, code] =
+                    words.first_chunk::<{ length::USER_EXCEPTION_LENGTH }>()?;
+                Some(Fault::UserException(UserException {
+                    fault_ip,
+                    sp,
+                    flags,
+                    number,
+                    code,
+                }))
+            }
+            Tags::TAG_VM_FAULT => {
+                let &[ip, addr, prefetch, fsr] =
+                    words.first_chunk::<{ length::VM_FAULT_LENGTH }>()?;
+                Some(Fault::VmFault(VmFault {
+                    ip,
+                    addr,
+                    prefetch,
+                    fsr,
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Decodes the fault message in the IPC buffer.
+    pub fn from_ipc_buffer(info: MessageInfo) -> Option<Self> {
+        with_ipc_buffer(|buffer| Self::from_message(info, buffer.msg_regs()))
+    }
+}
+
+impl CapFault {
+    fn decode(words: &[Word]) -> Option<Self> {
+        let &[ip, addr, receiving, kind] =
+            words.first_chunk::<{ length::CAP_FAULT_MIN_LENGTH }>()?;
+        let detail = |index: usize| words.get(length::CAP_FAULT_MIN_LENGTH + index).copied();
+        let lookup_failure = match kind {
+            1 => LookupFailure::InvalidRoot,
+            2 => LookupFailure::MissingCapability {
+                bits_left: detail(0)?,
+            },
+            3 => LookupFailure::DepthMismatch {
+                bits_left: detail(0)?,
+                bits_found: detail(1)?,
+            },
+            4 => LookupFailure::GuardMismatch {
+                bits_left: detail(0)?,
+                guard_found: detail(1)?,
+                bits_found: detail(2)?,
+            },
+            other => LookupFailure::Unknown(other),
+        };
+        Some(CapFault {
+            ip,
+            addr,
+            in_recv_phase: receiving != 0,
+            lookup_failure,
+        })
+    }
+}
+
+impl UnknownSyscall {
+    fn from_words(words: &[Word; length::UNKNOWN_SYSCALL_LENGTH]) -> Self {
+        let &[
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            fault_ip,
+            sp,
+            flags,
+            syscall,
+        ] = words;
+        UnknownSyscall {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            fault_ip,
+            sp,
+            flags,
+            syscall,
+        }
+    }
+
+    /// The words of the reply that continues the thread with these registers.
+    pub fn reply_words(&self) -> [Word; length::UNKNOWN_SYSCALL_REPLY_LENGTH] {
+        [
+            self.rax,
+            self.rbx,
+            self.rcx,
+            self.rdx,
+            self.rsi,
+            self.rdi,
+            self.rbp,
+            self.r8,
+            self.r9,
+            self.r10,
+            self.r11,
+            self.r12,
+            self.r13,
+            self.r14,
+            self.r15,
+            self.fault_ip,
+            self.sp,
+            self.flags,
+        ]
+    }
+
+    /// Writes the reply that continues the thread with these registers to
+    /// `msg`, the message words of the IPC buffer; gives its header.
+    pub fn write_reply(&self, msg: &mut [Word; sel4_sys::MSG_MAX_LENGTH]) -> MessageInfo {
+        let words = self.reply_words();
+        msg[..words.len()].copy_from_slice(&words);
+        MessageInfo::new(0, 0, 0, words.len())
+    }
+}
+
+impl UserException {
+    /// The reply that continues the thread with this IP, SP and FLAGS: header
+    /// and words, all of which travel in registers.
+    pub fn reply(&self) -> (MessageInfo, [Word; 4]) {
+        let info = MessageInfo::new(0, 0, 0, length::USER_EXCEPTION_REPLY_LENGTH);
+        (info, [self.fault_ip, self.sp, self.flags, 0])
+    }
+}
+
+impl VmFault {
+    /// Whether it was an instruction fetch.
+    pub const fn is_prefetch(&self) -> bool {
+        self.prefetch != 0
+    }
+
+    /// Whether it was a write (error code bit 1).
+    pub const fn is_write(&self) -> bool {
+        self.fsr & 2 != 0
+    }
+
+    /// Whether something was mapped there that did not permit the access
+    /// (error code bit 0).
+    pub const fn is_protection(&self) -> bool {
+        self.fsr & 1 != 0
+    }
+
+    /// The reply that runs the instruction at the thread's IP again.
+    pub const fn reply(&self) -> (MessageInfo, [Word; 4]) {
+        (MessageInfo::new(0, 0, 0, 0), [0; 4])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(label: u64, words: &[Word]) -> Option<Fault> {
+        Fault::from_message(MessageInfo::new(label, 0, 0, words.len()), words)
+    }
+
+    fn numbers<const N: usize>() -> [Word; N] {
+        core::array::from_fn(|i| 100 + i as Word)
+    }
+
+    #[test]
+    fn page_fault() {
+        let Some(Fault::VmFault(fault)) = decode(5, &[0x1000, 0xfee0_0000, 0, 7]) else {
+            panic!("not decoded");
+        };
+        assert_eq!((fault.ip, fault.addr), (0x1000, 0xfee0_0000));
+        assert!(fault.is_write() && fault.is_protection() && !fault.is_prefetch());
+        assert_eq!(fault.reply().0.to_word(), 0);
+    }
+
+    #[test]
+    fn exception_and_its_reply() {
+        let Some(Fault::UserException(mut fault)) = decode(3, &[0x1000, 0x2000, 0x202, 13, 8])
+        else {
+            panic!("not decoded");
+        };
+        assert_eq!((fault.number, fault.code), (13, 8));
+        fault.fault_ip += 2;
+        let (info, words) = fault.reply();
+        assert_eq!((info.label(), info.length()), (0, 3));
+        assert_eq!(words[..3], [0x1002, 0x2000, 0x202]);
+    }
+
+    #[test]
+    fn unknown_system_call_and_its_reply() {
+        let words: [Word; 19] = numbers();
+        let Some(Fault::UnknownSyscall(call)) = decode(2, &words) else {
+            panic!("not decoded");
+        };
+        assert_eq!((call.rax, call.rbp, call.r15), (100, 106, 114));
+        assert_eq!(
+            (call.fault_ip, call.sp, call.flags, call.syscall),
+            (115, 116, 117, 118)
+        );
+        let mut msg = [0; sel4_sys::MSG_MAX_LENGTH];
+        let info = call.write_reply(&mut msg);
+        assert_eq!((info.label(), info.length()), (0, 18));
+        assert_eq!(msg[..18], words[..18]);
+        assert_eq!(msg[18], 0);
+    }
+
+    #[test]
+    fn capability_fault() {
+        let fault = decode(1, &[0x1000, 9, 1, 4, 52, 3, 12]);
+        let expected = LookupFailure::GuardMismatch {
+            bits_left: 52,
+            guard_found: 3,
+            bits_found: 12,
+        };
+        assert_eq!(
+            fault,
+            Some(Fault::CapFault(CapFault {
+                ip: 0x1000,
+                addr: 9,
+                in_recv_phase: true,
+                lookup_failure: expected
+            }))
+        );
+    }
+
+    #[test]
+    fn forged_messages_are_no_faults() {
+        for (label, needed) in [(1, 4), (2, 19), (3, 5), (5, 4)] {
+            let words: [Word; 19] = numbers();
+            assert!(decode(label, &words[..needed]).is_some(), "label {label}");
+            assert!(
+                decode(label, &words[..needed - 1]).is_none(),
+                "label {label}"
+            );
+        }
+        assert_eq!(decode(4, &[0; 10]), None);
+        assert_eq!(decode(6, &[0; 10]), None);
+        // A length beyond the words that are there.
+        assert_eq!(
+            Fault::from_message(MessageInfo::from_word(5 << 12 | 127), &[0; 120]),
+            None
+        );
+    }
+}

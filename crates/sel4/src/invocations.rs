@@ -1,0 +1,189 @@
+//! Interrupts, I/O ports, ASIDs and domains.
+
+use crate::cap::{
+    AsidControl, AsidPool, DomainSet, IoPort, IrqControl, IrqHandler, Notification, Tcb, Untyped,
+    VSpace,
+};
+use crate::ipc_buffer::invoke;
+use crate::{AbsoluteCPtr, Result, Word};
+
+impl IrqControl {
+    /// Makes the capability for a pin of an I/O APIC at `dst`. `level` is 1
+    /// for level-triggered, `polarity` 1 for active low; `vector` is 0 to 107.
+    /// Each interrupt must be acknowledged before the next is delivered.
+    ///
+    /// # Errors
+    /// [`RangeError`](crate::Error::RangeError) for a bad pin or vector,
+    /// [`RevokeFirst`](crate::Error::RevokeFirst) if the vector is taken.
+    pub fn irq_control_get_ioapic(
+        self,
+        ioapic: Word,
+        pin: Word,
+        level: Word,
+        polarity: Word,
+        vector: Word,
+        dst: &AbsoluteCPtr,
+    ) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::irq_control_get_ioapic(
+                ipc,
+                self.bits(),
+                dst.root().bits(),
+                dst.path().bits(),
+                dst.path().depth() as u64,
+                ioapic,
+                pin,
+                level,
+                polarity,
+                vector,
+            )
+        })
+    }
+
+    /// Makes the capability for a message-signalled interrupt at `dst`.
+    /// `vector` is 0 to 107; the CPU's vector, and so the message's data, is
+    /// 0x30 more. The kernel records the other numbers without checking them.
+    /// Needs no acknowledgement.
+    ///
+    /// # Errors
+    /// As [`irq_control_get_ioapic`](Self::irq_control_get_ioapic).
+    pub fn irq_control_get_msi(
+        self,
+        pci_bus: Word,
+        pci_dev: Word,
+        pci_func: Word,
+        handle: Word,
+        vector: Word,
+        dst: &AbsoluteCPtr,
+    ) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::irq_control_get_msi(
+                ipc,
+                self.bits(),
+                dst.root().bits(),
+                dst.path().bits(),
+                dst.path().depth() as u64,
+                pci_bus,
+                pci_dev,
+                pci_func,
+                handle,
+                vector,
+            )
+        })
+    }
+}
+
+impl IrqHandler {
+    /// Acknowledges the interrupt, so that it can come again.
+    ///
+    /// # Errors
+    /// If this is no interrupt.
+    pub fn irq_handler_ack(self) -> Result<()> {
+        invoke(|ipc| sel4_sys::irq_handler_ack(ipc, self.bits()))
+    }
+
+    /// Sets the notification that the interrupt signals.
+    ///
+    /// # Errors
+    /// [`InvalidCapability`](crate::Error::InvalidCapability) if it may not be
+    /// signalled.
+    pub fn irq_handler_set_notification(self, notification: Notification) -> Result<()> {
+        invoke(|ipc| sel4_sys::irq_handler_set_notification(ipc, self.bits(), notification.bits()))
+    }
+
+    /// Lets the interrupt signal nothing.
+    ///
+    /// # Errors
+    /// If this is no interrupt.
+    pub fn irq_handler_clear(self) -> Result<()> {
+        invoke(|ipc| sel4_sys::irq_handler_clear(ipc, self.bits()))
+    }
+}
+
+/// Each access fails with [`IllegalOperation`](crate::Error::IllegalOperation)
+/// if one of its ports is not in the capability's range.
+impl IoPort {
+    /// Reads a byte from `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_in8(self, port: u16) -> Result<u8> {
+        invoke(|ipc| sel4_sys::x86_io_port_in8(ipc, self.bits(), port))
+    }
+
+    /// Reads 16 bits from `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_in16(self, port: u16) -> Result<u16> {
+        invoke(|ipc| sel4_sys::x86_io_port_in16(ipc, self.bits(), port))
+    }
+
+    /// Reads 32 bits from `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_in32(self, port: u16) -> Result<u32> {
+        invoke(|ipc| sel4_sys::x86_io_port_in32(ipc, self.bits(), port))
+    }
+
+    /// Writes a byte to `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_out8(self, port: u16, value: u8) -> Result<()> {
+        invoke(|ipc| sel4_sys::x86_io_port_out8(ipc, self.bits(), port.into(), value.into()))
+    }
+
+    /// Writes 16 bits to `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_out16(self, port: u16, value: u16) -> Result<()> {
+        invoke(|ipc| sel4_sys::x86_io_port_out16(ipc, self.bits(), port.into(), value.into()))
+    }
+
+    /// Writes 32 bits to `port`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_out32(self, port: u16, value: u32) -> Result<()> {
+        invoke(|ipc| sel4_sys::x86_io_port_out32(ipc, self.bits(), port.into(), value.into()))
+    }
+}
+
+impl AsidControl {
+    /// Makes an ASID pool from a 4 KiB untyped at `dst`.
+    ///
+    /// # Errors
+    /// If the untyped is not of that size or in use, or no pool is left.
+    pub fn asid_control_make_pool(self, untyped: Untyped, dst: &AbsoluteCPtr) -> Result<()> {
+        let (bits, depth) = (dst.path().bits(), dst.path().depth_u8());
+        let root = dst.root().bits();
+        invoke(|ipc| {
+            let untyped = untyped.bits();
+            sel4_sys::x86_asid_control_make_pool(ipc, self.bits(), untyped, root, bits, depth)
+        })
+    }
+}
+
+impl AsidPool {
+    /// Gives an identifier to a new address space, which it needs before
+    /// anything can be mapped in it.
+    ///
+    /// # Errors
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if the pool is full.
+    pub fn asid_pool_assign(self, vspace: VSpace) -> Result<()> {
+        invoke(|ipc| sel4_sys::x86_asid_pool_assign(ipc, self.bits(), vspace.bits()))
+    }
+}
+
+impl DomainSet {
+    /// Puts a thread into a domain.
+    ///
+    /// # Errors
+    /// If there is no such domain.
+    pub fn domain_set_set(self, domain: u8, tcb: Tcb) -> Result<()> {
+        invoke(|ipc| sel4_sys::domain_set_set(ipc, self.bits(), domain, tcb.bits()))
+    }
+}

@@ -1,0 +1,187 @@
+//! Threads.
+
+use sel4_sys::{CapData, LABEL_TCB_READ_REGISTERS, LABEL_TCB_WRITE_REGISTERS};
+
+use crate::cap::{CNode, Granule, Notification, Tcb, VSpace};
+use crate::ipc_buffer::invoke;
+use crate::{CNodeCapData, CPtr, Result};
+
+/// A thread's registers in the kernel's order: RIP, RSP, RFLAGS, RAX, RBX,
+/// RCX, RDX, RSI, RDI, RBP, R8 to R15, TLS_BASE (the FS base).
+pub use sel4_sys::UserContext;
+
+const NO_DATA: CapData = CapData { words: [0] };
+
+impl Tcb {
+    /// Sets fault endpoint, spaces and IPC buffer; leaves the priority as it
+    /// is (0 for a new thread). `fault_ep` is resolved in the thread's own
+    /// CSpace when it faults. An IPC buffer address of 0 means none.
+    ///
+    /// These are two invocations: if the second fails the first has been done.
+    ///
+    /// # Errors
+    /// If a capability or the buffer's address (a multiple of 1024) is not
+    /// valid.
+    pub fn tcb_configure(
+        self,
+        fault_ep: CPtr,
+        cspace_root: CNode,
+        cspace_root_data: CNodeCapData,
+        vspace_root: VSpace,
+        ipc_buffer: usize,
+        ipc_buffer_frame: Granule,
+    ) -> Result<()> {
+        self.tcb_set_space(fault_ep, cspace_root, cspace_root_data, vspace_root)?;
+        self.tcb_set_ipc_buffer(ipc_buffer, ipc_buffer_frame)
+    }
+
+    /// Sets fault endpoint, CSpace and VSpace.
+    ///
+    /// # Errors
+    /// If a capability is not valid.
+    pub fn tcb_set_space(
+        self,
+        fault_ep: CPtr,
+        cspace_root: CNode,
+        cspace_root_data: CNodeCapData,
+        vspace_root: VSpace,
+    ) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::tcb_set_space(
+                ipc,
+                self.bits(),
+                fault_ep.bits(),
+                cspace_root.bits(),
+                cspace_root_data.inner(),
+                vspace_root.bits(),
+                NO_DATA,
+            )
+        })
+    }
+
+    /// Sets the IPC buffer: its address in the thread's VSpace, a multiple of
+    /// 1024 (0 for none), and the page it lies in. It is also the GS base.
+    ///
+    /// # Errors
+    /// If address or page are not valid.
+    pub fn tcb_set_ipc_buffer(self, address: usize, frame: Granule) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_set_ipc_buffer(ipc, self.bits(), address as u64, frame.bits()))
+    }
+
+    /// Sets the priority, 255 being most urgent.
+    ///
+    /// # Errors
+    /// [`RangeError`](crate::Error::RangeError) if it is above the caller's
+    /// maximum controlled priority.
+    pub fn tcb_set_priority(self, priority: u8) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_set_priority(ipc, self.bits(), priority))
+    }
+
+    /// Sets the maximum controlled priority: the highest that the thread may
+    /// give to others.
+    ///
+    /// # Errors
+    /// [`RangeError`](crate::Error::RangeError) if it is above the caller's own.
+    pub fn tcb_set_mc_priority(self, mcp: u8) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_set_mc_priority(ipc, self.bits(), mcp))
+    }
+
+    /// Reads the first `count` registers (at most all) in the order of
+    /// [`UserContext`]; the others are zero. Suspends the thread first if
+    /// `suspend`.
+    ///
+    /// # Errors
+    /// [`IllegalOperation`](crate::Error::IllegalOperation) on the caller's own
+    /// thread, [`RangeError`](crate::Error::RangeError) if `count` is 0.
+    pub fn tcb_read_registers(self, suspend: bool, count: usize) -> Result<UserContext> {
+        let count = count.min(UserContext::WORDS);
+        invoke(|ipc| {
+            // Not the generated stub, which copies all registers always: this
+            // is on the path of every guest fault.
+            let info = sel4_sys::MessageInfo::new(LABEL_TCB_READ_REGISTERS, 0, 0, 2);
+            let arguments = [u64::from(suspend), count as u64, 0, 0];
+            let mrs = sel4_sys::invoke(ipc, self.bits(), info, arguments)?;
+            let mut words = [0; UserContext::WORDS];
+            let in_registers = count.min(mrs.len());
+            words[..in_registers].copy_from_slice(&mrs[..in_registers]);
+            words[in_registers..count].copy_from_slice(&ipc.msg[in_registers..count]);
+            Ok(UserContext::from_words(&words))
+        })
+    }
+
+    /// Reads all registers.
+    ///
+    /// # Errors
+    /// As [`tcb_read_registers`](Self::tcb_read_registers).
+    pub fn tcb_read_all_registers(self, suspend: bool) -> Result<UserContext> {
+        self.tcb_read_registers(suspend, UserContext::WORDS)
+    }
+
+    /// Writes the first `count` registers (at most all) in the order of
+    /// [`UserContext`]. Resumes the thread then if `resume`; on a thread that
+    /// waits for the reply to a fault, this replaces the reply.
+    ///
+    /// # Errors
+    /// [`IllegalOperation`](crate::Error::IllegalOperation) on the caller's own
+    /// thread.
+    pub fn tcb_write_registers(
+        self,
+        resume: bool,
+        count: usize,
+        registers: &UserContext,
+    ) -> Result<()> {
+        let count = count.min(UserContext::WORDS);
+        invoke(|ipc| {
+            // Not the generated stub, for the same reason as in reading.
+            let words = registers.to_words();
+            let info =
+                sel4_sys::MessageInfo::new(LABEL_TCB_WRITE_REGISTERS, 0, 0, 2 + count as u64);
+            if let Some(rest) = words.get(2..count) {
+                ipc.msg[4..2 + count].copy_from_slice(rest);
+            }
+            let arguments = [u64::from(resume), count as u64, words[0], words[1]];
+            sel4_sys::invoke(ipc, self.bits(), info, arguments).map(drop)
+        })
+    }
+
+    /// Writes all registers.
+    ///
+    /// # Errors
+    /// As [`tcb_write_registers`](Self::tcb_write_registers).
+    pub fn tcb_write_all_registers(self, resume: bool, registers: &UserContext) -> Result<()> {
+        self.tcb_write_registers(resume, UserContext::WORDS, registers)
+    }
+
+    /// Lets the thread run.
+    ///
+    /// # Errors
+    /// If this is no thread.
+    pub fn tcb_resume(self) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_resume(ipc, self.bits()))
+    }
+
+    /// Stops the thread.
+    ///
+    /// # Errors
+    /// If this is no thread.
+    pub fn tcb_suspend(self) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_suspend(ipc, self.bits()))
+    }
+
+    /// Binds a notification: its signals are received on any endpoint that the
+    /// thread waits on.
+    ///
+    /// # Errors
+    /// [`IllegalOperation`](crate::Error::IllegalOperation) if either is bound.
+    pub fn tcb_bind_notification(self, notification: Notification) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_bind_notification(ipc, self.bits(), notification.bits()))
+    }
+
+    /// Unbinds the notification.
+    ///
+    /// # Errors
+    /// [`IllegalOperation`](crate::Error::IllegalOperation) if none is bound.
+    pub fn tcb_unbind_notification(self) -> Result<()> {
+        invoke(|ipc| sel4_sys::tcb_unbind_notification(ipc, self.bits()))
+    }
+}

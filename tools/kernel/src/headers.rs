@@ -1,0 +1,197 @@
+//! The files that are generated for the kernel, and the descriptions they come from.
+
+use std::path::{Path, PathBuf};
+
+use sel4_idl::bitfield::Description;
+use sel4_idl::invocation::Api;
+use sel4_idl::syscall::Syscalls;
+use sel4_idl::{bitfield_c, cpp, invocation, invocation_c, parser, syscall};
+
+use crate::edits::{EDITS, edited};
+use crate::sources::INCLUDES;
+use crate::{Config, Error, Source};
+
+/// The kernel's interface to user level, parsed.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Bit fields shared with user level: message info, rights, badges, guards.
+    pub bitfields: Vec<Description>,
+    /// Invocations in the order of their numbering: generic, x86_64, x86.
+    pub invocations: [Api; 3],
+    /// System calls.
+    pub syscalls: Syscalls,
+    /// The files that all this was read from.
+    pub files: Vec<PathBuf>,
+}
+
+const SYSCALLS: &str = "include/api/syscall.xml";
+const INVOCATIONS: [&str; 3] = [
+    "libsel4/include/interfaces/sel4.xml",
+    "libsel4/sel4_arch_include/x86_64/interfaces/sel4arch.xml",
+    "libsel4/arch_include/x86/interfaces/sel4arch.xml",
+];
+const USER_BITFIELDS: [&str; 3] = [
+    "libsel4/include/sel4/shared_types_64.bf",
+    "libsel4/include/sel4/types_64.bf",
+    "libsel4/sel4_arch_include/x86_64/sel4/sel4_arch/types.bf",
+];
+const USER_INCLUDES: [&str; 3] = [
+    "libsel4/include",
+    "libsel4/arch_include/x86",
+    "libsel4/sel4_arch_include/x86_64",
+];
+
+/// The kernel's own bit fields: description, and the header made from it as
+/// the sources include it.
+pub(crate) const KERNEL_BITFIELDS: &[(&str, &str)] = &[
+    (
+        "include/64/mode/api/shared_types.bf",
+        "mode/api/shared_types_gen.h",
+    ),
+    (
+        "include/arch/x86/arch/object/structures.bf",
+        "arch/object/structures_gen.h",
+    ),
+    (
+        "include/plat/pc99/plat/64/plat_mode/machine/hardware.bf",
+        "plat_mode/machine/hardware_gen.h",
+    ),
+];
+
+fn wrong(e: impl std::fmt::Display) -> Error {
+    Error::new(
+        "cannot use the kernel's interface description",
+        e,
+        "the kernel's sources are not the pinned ones, or gcc is missing",
+    )
+}
+
+/// `autoconf.h`: the options as macros. It is also an empty file's worth of
+/// configuration for the preprocessor.
+fn autoconf(config: &Config) -> String {
+    let mut out = String::from("#ifndef AUTOCONF_H\n#define AUTOCONF_H\n\n");
+    for (name, value) in &config.options {
+        out.push_str(&format!("#define {name} {value}\n"));
+    }
+    out.push_str("\n#endif\n");
+    out
+}
+
+fn bitfields(
+    source: &Source,
+    file: &str,
+    includes: &[PathBuf],
+    config: &Config,
+) -> Result<Description, Error> {
+    let includes: Vec<&Path> = includes.iter().map(PathBuf::as_path).collect();
+    // The options come from the command line: autoconf.h may not exist yet.
+    let text =
+        cpp::preprocess(&source.root.join(file), &includes, &config.options).map_err(wrong)?;
+    parser::parse(file, &text).map_err(wrong)
+}
+
+/// Reads the kernel's interface to user level as `config` has it. `scratch` is
+/// a folder for a temporary header.
+///
+/// # Errors
+/// If a description cannot be read or is not understood.
+pub fn interface(source: &Source, config: &Config, scratch: &Path) -> Result<Interface, Error> {
+    write(scratch, "autoconf.h", "")?;
+    let mut includes = vec![scratch.to_path_buf()];
+    includes.extend(USER_INCLUDES.iter().map(|i| source.root.join(i)));
+    let mut parsed = Vec::new();
+    for file in USER_BITFIELDS {
+        parsed.push(bitfields(source, file, &includes, config)?);
+    }
+    let mut files: Vec<PathBuf> = INVOCATIONS.iter().map(|f| source.root.join(f)).collect();
+    files.extend(USER_BITFIELDS.iter().map(|f| source.root.join(f)));
+    files.push(source.root.join(SYSCALLS));
+    Ok(Interface {
+        bitfields: parsed,
+        invocations: read_invocations(source)?,
+        syscalls: read_syscalls(source)?,
+        files,
+    })
+}
+
+fn read_invocations(source: &Source) -> Result<[Api; 3], Error> {
+    let read = |file: &str| invocation::parse(file, &source.read(file)?).map_err(wrong);
+    let [generic, sel4_arch, arch] = INVOCATIONS;
+    Ok([read(generic)?, read(sel4_arch)?, read(arch)?])
+}
+
+fn read_syscalls(source: &Source) -> Result<Syscalls, Error> {
+    syscall::parse(SYSCALLS, &source.read(SYSCALLS)?).map_err(wrong)
+}
+
+/// Writes `text` to `name` below `folder`.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> {
+    let path = folder.join(name);
+    let failed = |e| {
+        Error::new(
+            format!("cannot write {}", path.display()),
+            e,
+            "check that the folder is writable and the disk not full",
+        )
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(&path, text).map_err(failed)
+}
+
+/// Every header that is searched before the sources' own, by its name in an
+/// `#include`, in a fixed order: generated ones and edited ones.
+pub(crate) fn kernel_headers(
+    source: &Source,
+    config: &Config,
+    scratch: &Path,
+) -> Result<Vec<(String, String)>, Error> {
+    write(scratch, "autoconf.h", "")?;
+    let mut includes = vec![scratch.to_path_buf()];
+    includes.extend(INCLUDES.iter().map(|i| source.root.join(i)));
+    let mut headers = vec![("autoconf.h".to_string(), autoconf(config))];
+    for (description, header) in KERNEL_BITFIELDS {
+        // config.h, which the descriptions include, wants this for autoconf.h.
+        let parsed = bitfields(source, description, &includes, config)?;
+        let guard: String = header
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        headers.push((header.to_string(), bitfield_c::emit(&parsed, &guard)));
+    }
+    let [generic, sel4_arch, arch] = read_invocations(source)?;
+    let text = [
+        ("api/invocation.h", invocation_c::emit_generic(&generic)),
+        (
+            "arch/api/sel4_invocation.h",
+            invocation_c::emit_sel4_arch(&sel4_arch),
+        ),
+        ("arch/api/invocation.h", invocation_c::emit_arch(&arch)),
+        (
+            "arch/api/syscall.h",
+            syscall::emit_c(&read_syscalls(source)?),
+        ),
+    ];
+    headers.extend(text.map(|(name, text)| (name.to_string(), text)));
+    for edit in EDITS {
+        // The longest matching folder is the one the sources' include names.
+        let name = INCLUDES
+            .iter()
+            .filter_map(|dir| edit.file.strip_prefix(dir)?.strip_prefix('/'))
+            .min_by_key(|name| name.len());
+        if let Some(name) = name {
+            headers.push((
+                name.to_string(),
+                edited(edit.file, source.read(edit.file)?)?,
+            ));
+        }
+    }
+    Ok(headers)
+}
