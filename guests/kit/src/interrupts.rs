@@ -24,8 +24,11 @@ pub(crate) fn set_eoi_address(address: u64) {
 }
 
 unsafe extern "C" {
-    static interrupt_stubs: [[u8; 16]; 256];
+    static interrupt_stubs: [[u8; STUB_SIZE]; 256];
 }
+
+/// Distance of the stubs in bytes.
+const STUB_SIZE: usize = 16;
 
 /// Code selector of the Linux boot protocol (`__BOOT_CS`), which both entries promise.
 const CODE_SELECTOR: u64 = 0x10;
@@ -51,18 +54,20 @@ impl Interrupts {
         // a guest takes comes from the local APIC.
         cpu::out8(0x21, 0xff);
         cpu::out8(0xa1, 0xff);
+        // SAFETY: only the address is taken, of a symbol in `interrupts.s`.
+        let stubs = unsafe { &raw const interrupt_stubs } as u64;
         let table = &raw mut TABLE;
-        for vector in 0..256 {
-            // SAFETY: only the address is taken, of a symbol in `interrupts.s`.
-            let stub = unsafe { &raw const interrupt_stubs[vector] } as u64;
+        // SAFETY: the CPU reads the table from the `lidt` below on; until then
+        // this is the only reference to it.
+        for (gate, stub) in unsafe { &mut *table }
+            .iter_mut()
+            .zip((stubs..).step_by(STUB_SIZE))
+        {
             // Interrupt gate (type 0xE, interrupts stay off), present, IST 0.
-            let gate = [
+            *gate = [
                 stub & 0xffff | CODE_SELECTOR << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48,
                 stub >> 32,
             ];
-            // SAFETY: the table is written here only, with interrupts off, and
-            // `vector` is below its length.
-            unsafe { (*table)[vector] = gate };
         }
         let pointer = TablePointer {
             limit: 256 * 16 - 1,
@@ -84,19 +89,18 @@ impl Interrupts {
     }
 
     /// Halts until an interrupt was taken. One that is already pending, or
-    /// comes between the caller's last look for work and the halt, ends it too:
-    /// `sti` takes effect after the instruction that follows it.
+    /// comes between the caller's last look for work and the halt, ends it too.
     pub fn wait(&mut self) {
         self.halts += 1;
-        // SAFETY: the stubs preserve every register; no `nostack`, so the
-        // compiler keeps nothing in the red zone here.
-        unsafe { asm!("sti", "hlt", "cli") };
+        // SAFETY: uses the stack and the flags only, the stubs preserve every
+        // register; no `nostack`, so the red zone is empty here.
+        unsafe { asm!("call interrupt_wait") };
     }
 
-    /// Takes the interrupts that are pending, without waiting.
+    /// Takes an interrupt that is pending, without waiting.
     pub fn window(&mut self) {
         // SAFETY: as for `wait`.
-        unsafe { asm!("sti", "nop", "cli") };
+        unsafe { asm!("call interrupt_window") };
     }
 }
 

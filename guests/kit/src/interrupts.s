@@ -3,6 +3,9 @@
 // An interrupt only counts itself and sends the end of interrupt: everything
 // else happens in the guest's loop, which is why no Rust code ever runs
 // concurrently with other Rust code here.
+//
+// It returns with interrupts off, by clearing IF in the frame: the loop wants
+// them off next, and a `cli` there would be one more trap on Vectis.
 
 .section .text.interrupts, "ax"
 
@@ -33,6 +36,8 @@ interrupt_common:
     mov rax, [rsp + 16]
     lea rcx, [rip + interrupt_counts]
     inc qword ptr [rcx + rax * 8]
+    mov byte ptr [rip + interrupt_taken], 1
+    and dword ptr [rsp + 48], 0xfffffdff    // RFLAGS.IF (bit 9)
     cmp eax, 0xff               // spurious: no end of interrupt (SDM vol. 3, 10.9)
     je 1f
     mov rcx, [rip + lapic_eoi_address]
@@ -52,8 +57,34 @@ interrupt_common:
     pop rdx
     jmp 1b
 
+// Opens interrupts and halts; returns with interrupts off. STI takes effect
+// after the instruction that follows it, so an interrupt that is pending ends
+// the halt and is not lost before it. Should the halt end without one, IF is
+// still set.
+.global interrupt_wait
+interrupt_wait:
+    mov byte ptr [rip + interrupt_taken], 0
+    sti
+    hlt
+    jmp interrupts_off
+
+// Opens interrupts for one instruction; returns with interrupts off.
+.global interrupt_window
+interrupt_window:
+    mov byte ptr [rip + interrupt_taken], 0
+    sti
+    nop
+interrupts_off:
+    cmp byte ptr [rip + interrupt_taken], 0
+    jne 1f
+    cli
+1:  ret
+
 exception_entry:
     mov rdi, rsp
     and rsp, -16
     call guest_exception
     ud2
+
+.section .bss.interrupts, "aw", @nobits
+interrupt_taken: .skip 1

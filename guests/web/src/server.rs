@@ -139,17 +139,13 @@ impl<'a> Server<'a> {
             let socket = sockets.get_mut::<Socket>(connection.socket);
             match socket.state() {
                 State::Listen => connection.open = false,
-                State::Closed => {
-                    connection.open = false;
-                    // Port and state are right, so it cannot be refused.
-                    if socket.listen(self.port).is_ok() {
-                        listeners += 1;
-                    }
-                }
                 State::TimeWait if listeners < SPARE_LISTENERS => {
+                    // Listening again at once also keeps the reset that an
+                    // abort would send from going out.
                     socket.abort();
-                    moved = true;
+                    listeners += connection.listen(socket, self.port);
                 }
+                State::Closed => listeners += connection.listen(socket, self.port),
                 State::TimeWait => {}
                 _ => {
                     if !connection.open {
@@ -175,6 +171,12 @@ impl<'a> Server<'a> {
 }
 
 impl Connection<'_> {
+    /// Returns how many sockets began to listen: 1, as port and state are right.
+    fn listen(&mut self, socket: &mut Socket, port: u16) -> usize {
+        self.open = false;
+        usize::from(socket.listen(port).is_ok())
+    }
+
     fn accept(&mut self, now: Instant) {
         self.open = true;
         self.closing = false;

@@ -13,8 +13,6 @@ pub const RING: usize = 64;
 /// Bytes of one frame buffer (RCTL.BSIZE).
 pub const BUFFER: usize = 2048;
 
-const ZERO: AtomicU64 = AtomicU64::new(0);
-
 /// A descriptor: buffer address, then length, command and status.
 #[repr(C, align(16))]
 pub struct Descriptor {
@@ -22,6 +20,15 @@ pub struct Descriptor {
     pub address: AtomicU64,
     /// The other fields; see [`receive`] and [`transmit`].
     pub fields: AtomicU64,
+}
+
+impl Descriptor {
+    const fn new() -> Self {
+        Self {
+            address: AtomicU64::new(0),
+            fields: AtomicU64::new(0),
+        }
+    }
 }
 
 /// Fields of a receive descriptor after the device has filled it.
@@ -57,6 +64,10 @@ pub mod transmit {
 pub struct Buffer([AtomicU64; BUFFER / 8]);
 
 impl Buffer {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; BUFFER / 8])
+    }
+
     /// Bus address, which equals the virtual address in a guest.
     pub fn address(&self) -> u64 {
         self.0.as_ptr().addr() as u64
@@ -87,14 +98,7 @@ pub struct Ring([Descriptor; RING]);
 
 impl Ring {
     const fn new() -> Self {
-        Self(
-            [const {
-                Descriptor {
-                    address: ZERO,
-                    fields: ZERO,
-                }
-            }; RING],
-        )
+        Self([const { Descriptor::new() }; RING])
     }
 
     /// Bus address of the ring.
@@ -124,12 +128,11 @@ pub struct DmaMemory {
 impl DmaMemory {
     /// Zeroed memory, for a `static`.
     pub const fn new() -> Self {
-        const BUFFER_ZERO: Buffer = Buffer([ZERO; BUFFER / 8]);
         Self {
             receive: Ring::new(),
             transmit: Ring::new(),
-            receive_buffers: [BUFFER_ZERO; RING],
-            transmit_buffers: [BUFFER_ZERO; RING],
+            receive_buffers: [const { Buffer::new() }; RING],
+            transmit_buffers: [const { Buffer::new() }; RING],
         }
     }
 }

@@ -339,6 +339,8 @@ fn start_receive(r: &mut impl Registers, memory: &DmaMemory) {
         r,
         DescriptorControl::GRAN::SET + DescriptorControl::WTHRESH.val(1),
     );
+    // Otherwise every TCP acknowledgement raises the "other" interrupt too.
+    RFCTL.write(r, ReceiveFilter::ACKDIS::SET + ReceiveFilter::ACKD_DIS::SET);
     RCTL.write(
         r,
         ReceiveControl::EN::SET

@@ -97,6 +97,13 @@ register_bitfields![u32,
         /// Strip the frame check sequence.
         SECRC OFFSET(26) NUMBITS(1) [],
     ],
+    /// Receive filter control.
+    pub ReceiveFilter [
+        /// No interrupt cause of its own for TCP acknowledgements.
+        ACKDIS OFFSET(12) NUMBITS(1) [],
+        /// The same for acknowledgements that carry data.
+        ACKD_DIS OFFSET(13) NUMBITS(1) [],
+    ],
     /// Transmit control.
     pub TransmitControl [
         EN OFFSET(1) NUMBITS(1) [],
@@ -176,6 +183,8 @@ pub const RDTR: Register = Register::at(0x2820);
 pub const RXDCTL: Register<DescriptorControl::Register> = Register::at(0x2828);
 /// Absolute delay of receive interrupts.
 pub const RADV: Register = Register::at(0x282c);
+/// Receive filter control.
+pub const RFCTL: Register<ReceiveFilter::Register> = Register::at(0x5008);
 /// First of [`MTA_LEN`] words of the multicast hash table.
 pub const MTA: u32 = 0x5200;
 /// Number of words in the multicast hash table.
