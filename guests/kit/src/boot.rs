@@ -1,0 +1,82 @@
+//! From the loader to the guest's `main`.
+
+use core::arch::global_asm;
+
+use crate::boot_params::{self, BootParams, PVH_ENTRY_SIZE, PVH_INFO_SIZE, PvhInfo};
+use crate::command_line::{self, CommandLine};
+use crate::cpu;
+
+global_asm!(include_str!("boot.s"));
+
+/// What the loader told the guest.
+#[derive(Clone, Copy)]
+pub struct Boot {
+    /// Memory map and addresses.
+    pub params: BootParams<'static>,
+    /// The command line; empty if none was given.
+    pub command_line: CommandLine<'static>,
+    /// Time stamp counter at the first Rust instruction.
+    pub entry_tsc: u64,
+}
+
+/// Names the guest's main function, `fn(kit::boot::Boot) -> !`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn guest_main(boot: $crate::boot::Boot) -> ! {
+            let main: fn($crate::boot::Boot) -> ! = $main;
+            main(boot)
+        }
+    };
+}
+
+unsafe extern "Rust" {
+    safe fn guest_main(boot: Boot) -> !;
+}
+
+/// First Rust code of a guest, called by `boot.s` on the guest's own stack.
+#[unsafe(no_mangle)]
+extern "C" fn guest_start(params: &'static [u8; boot_params::SIZE]) -> ! {
+    let entry_tsc = cpu::tsc();
+    let params = BootParams::new(params);
+    let address = params.command_line_address();
+    let command_line = if address == 0 {
+        &[][..]
+    } else {
+        // SAFETY: the boot protocol promises a zero-terminated string there,
+        // and it stays: nothing here writes memory outside the image. Reading
+        // on to the maximum length stays inside the RAM around it.
+        unsafe { core::slice::from_raw_parts(address as *const u8, command_line::MAX_LENGTH) }
+    };
+    guest_main(Boot {
+        params,
+        command_line: CommandLine::new(command_line),
+        entry_tsc,
+    })
+}
+
+static mut PVH_BOOT_PARAMS: [u8; boot_params::SIZE] = [0; boot_params::SIZE];
+
+/// Makes the boot_params page of a PVH boot; called once by `boot.s`.
+#[unsafe(no_mangle)]
+extern "C" fn boot_params_from_pvh(info: &[u8; PVH_INFO_SIZE]) -> *const [u8; boot_params::SIZE] {
+    let page = &raw mut PVH_BOOT_PARAMS;
+    if let Some(info) = PvhInfo::parse(info) {
+        let map = if info.memory_entries == 0 {
+            &[][..]
+        } else {
+            // SAFETY: PVH promises that many entries at that address.
+            unsafe {
+                core::slice::from_raw_parts(
+                    info.memory_map as *const u8,
+                    info.memory_entries * PVH_ENTRY_SIZE,
+                )
+            }
+        };
+        // SAFETY: the only reference to the page; `guest_start` takes its own
+        // after this function has returned.
+        info.fill(map, unsafe { &mut *page });
+    }
+    page
+}

@@ -1,0 +1,107 @@
+//! Time since boot, from the time stamp counter.
+
+use crate::command_line::CommandLine;
+use crate::cpu;
+
+/// Input clock of the 8254 timer in Hz (ACPI 3.3.1 lists it as 1.193182 MHz).
+const PIT_HZ: u64 = 1_193_182;
+/// How long the counter is compared with the 8254, in microseconds.
+const CALIBRATION_MICROS: u64 = 10_000;
+/// Port 0x61: gate (bit 0), speaker (bit 1) and output (bit 5) of channel 2.
+const PIT_CONTROL: u16 = 0x61;
+/// Used where there is neither a `tsc_khz=` word nor a working 8254: a wrong
+/// clock serves pages, no clock does not.
+const DEFAULT_KHZ: u64 = 1_000_000;
+
+/// Converts the time stamp counter to time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: u64,
+    khz: u64,
+    /// Microseconds per tick, as a 32.32 fixed-point number.
+    scale: u64,
+}
+
+impl Clock {
+    /// A clock that reads 0 when the counter is `start` and runs at `khz`
+    /// (1 to 2^40).
+    pub fn new(start: u64, khz: u64) -> Self {
+        let khz = khz.clamp(1, 1 << 40);
+        Self {
+            start,
+            khz,
+            scale: (1000u64 << 32).div_ceil(khz),
+        }
+    }
+
+    /// Takes the frequency from `tsc_khz=N`, else measures it.
+    pub fn calibrated(start: u64, command_line: &CommandLine) -> Self {
+        Self::new(
+            start,
+            command_line.number("tsc_khz").unwrap_or_else(measure_khz),
+        )
+    }
+
+    /// Counter frequency in kHz.
+    pub fn khz(&self) -> u64 {
+        self.khz
+    }
+
+    /// Microseconds from the start to the counter value `tsc`.
+    pub fn micros_at(&self, tsc: u64) -> u64 {
+        let ticks = tsc.saturating_sub(self.start);
+        ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64
+    }
+
+    /// Microseconds since the start.
+    pub fn micros(&self) -> u64 {
+        self.micros_at(cpu::tsc())
+    }
+}
+
+/// Measures the counter against one shot of the 8254's channel 2 (mode 0: the
+/// output rises when the count ends).
+fn measure_khz() -> u64 {
+    let count = PIT_HZ * CALIBRATION_MICROS / 1_000_000;
+    let control = cpu::in8(PIT_CONTROL) & !0x03;
+    cpu::out8(PIT_CONTROL, control);
+    cpu::out8(0x43, 0xb0); // channel 2, low byte then high byte, mode 0
+    cpu::out8(0x42, count as u8);
+    cpu::out8(0x42, (count >> 8) as u8);
+    cpu::out8(PIT_CONTROL, control | 0x01); // gate up: counting starts
+    let start = cpu::tsc();
+    let mut now = start;
+    // 2^34 ticks are seconds on any CPU: with no 8254 the wait still ends.
+    while cpu::in8(PIT_CONTROL) & 0x20 == 0 && now.wrapping_sub(start) < 1 << 34 {
+        now = cpu::tsc();
+    }
+    let khz = cpu::tsc().wrapping_sub(start) * 1000 / CALIBRATION_MICROS;
+    // Below 100 MHz or above 100 GHz it was not the 8254 that answered.
+    if (100_000..100_000_000).contains(&khz) {
+        khz
+    } else {
+        DEFAULT_KHZ
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Clock;
+
+    #[test]
+    fn micros_follow_the_frequency_without_overflow() {
+        let clock = Clock::new(1_000, 2_000_000);
+        assert_eq!(clock.micros_at(1_000), 0);
+        assert_eq!(clock.micros_at(0), 0);
+        assert_eq!(clock.micros_at(1_000 + 2_000_000_000), 1_000_000);
+        let year = 2_000_000_000 * 365 * 86_400;
+        let expected = 365 * 86_400 * 1_000_000;
+        assert!(clock.micros_at(1_000 + year).abs_diff(expected) < expected / 1_000_000);
+    }
+
+    #[test]
+    fn absurd_frequencies_are_bounded() {
+        assert_eq!(Clock::new(0, 0).khz(), 1);
+        assert_eq!(Clock::new(0, u64::MAX).khz(), 1 << 40);
+    }
+}

@@ -1,0 +1,144 @@
+//! The memory that driver and device share: descriptor rings and frame buffers.
+//!
+//! Legacy descriptors, 82574 datasheet sections 7.1.4 (receive) and 7.2.10
+//! (transmit). Every word is an atomic, because the device writes it at any
+//! time: that makes sharing it defined without any unsafe code, and a frame is
+//! copied out before anything looks at it.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Descriptors in each ring. Rings are a multiple of 128 bytes, so 8 descriptors.
+pub const RING: usize = 64;
+/// Bytes of one frame buffer (RCTL.BSIZE).
+pub const BUFFER: usize = 2048;
+
+/// A descriptor: buffer address, then length, command and status.
+#[repr(C, align(16))]
+pub struct Descriptor {
+    /// Bus address of the buffer.
+    pub address: AtomicU64,
+    /// The other fields; see [`receive`] and [`transmit`].
+    pub fields: AtomicU64,
+}
+
+impl Descriptor {
+    const fn new() -> Self {
+        Self {
+            address: AtomicU64::new(0),
+            fields: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Fields of a receive descriptor after the device has filled it.
+pub mod receive {
+    /// Descriptor done.
+    pub const DONE: u64 = 1 << 32;
+    /// The frame ends in this descriptor.
+    pub const END: u64 = 1 << 33;
+    /// Error bits: CRC, symbol, sequence, carrier extension, receive data. The
+    /// checksum error bits (TCPE, IPE) are left to the network stack.
+    pub const ERRORS: u64 = 0b1001_0111 << 40;
+
+    /// Frame length in bytes.
+    pub fn length(fields: u64) -> usize {
+        usize::from(fields as u16)
+    }
+}
+
+/// Fields of a transmit descriptor.
+pub mod transmit {
+    /// Command: the frame ends in this descriptor.
+    pub const END: u64 = 1 << 24;
+    /// Command: insert the frame check sequence.
+    pub const INSERT_FCS: u64 = 1 << 25;
+    /// Command: report status.
+    pub const REPORT: u64 = 1 << 27;
+    /// Status: descriptor done.
+    pub const DONE: u64 = 1 << 32;
+}
+
+/// One frame buffer.
+#[repr(C, align(64))]
+pub struct Buffer([AtomicU64; BUFFER / 8]);
+
+impl Buffer {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; BUFFER / 8])
+    }
+
+    /// Bus address, which equals the virtual address in a guest.
+    pub fn address(&self) -> u64 {
+        self.0.as_ptr().addr() as u64
+    }
+
+    /// Copies the first `to.len()` bytes out (at most [`BUFFER`]).
+    pub fn copy_to(&self, to: &mut [u8]) {
+        for (bytes, word) in to.chunks_mut(8).zip(&self.0) {
+            let word = word.load(Ordering::Relaxed).to_le_bytes();
+            bytes.copy_from_slice(&word[..bytes.len()]);
+        }
+    }
+
+    /// Copies `from` in (at most [`BUFFER`] bytes); the rest of the last word
+    /// becomes 0.
+    pub fn copy_from(&self, from: &[u8]) {
+        for (bytes, word) in from.chunks(8).zip(&self.0) {
+            let mut value = [0; 8];
+            value[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(value), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A descriptor ring.
+#[repr(C, align(128))]
+pub struct Ring([Descriptor; RING]);
+
+impl Ring {
+    const fn new() -> Self {
+        Self([const { Descriptor::new() }; RING])
+    }
+
+    /// Bus address of the ring.
+    pub fn address(&self) -> u64 {
+        self.0.as_ptr().addr() as u64
+    }
+
+    /// Descriptor `index`, below [`RING`].
+    pub fn descriptor(&self, index: usize) -> &Descriptor {
+        &self.0[index]
+    }
+}
+
+/// All memory that the device may reach.
+#[repr(C)]
+pub struct DmaMemory {
+    /// Receive ring.
+    pub receive: Ring,
+    /// Transmit ring.
+    pub transmit: Ring,
+    /// Receive buffers, one for each descriptor.
+    pub receive_buffers: [Buffer; RING],
+    /// Transmit buffers, one for each descriptor.
+    pub transmit_buffers: [Buffer; RING],
+}
+
+impl DmaMemory {
+    /// Zeroed memory, for a `static`.
+    pub const fn new() -> Self {
+        Self {
+            receive: Ring::new(),
+            transmit: Ring::new(),
+            receive_buffers: [const { Buffer::new() }; RING],
+            transmit_buffers: [const { Buffer::new() }; RING],
+        }
+    }
+}
+
+impl Default for DmaMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}

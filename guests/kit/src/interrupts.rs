@@ -1,0 +1,137 @@
+//! Interrupt descriptor table, interrupt counts, and the two places where interrupts are open.
+//!
+//! Compiled code keeps live data below the stack pointer (the System V red
+//! zone), where an interrupt frame would overwrite it. So interrupts are open
+//! only within two assembly sequences that the compiler knows to use the stack.
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{EXIT_FAILURE, cpu, exit, println};
+
+global_asm!(include_str!("interrupts.s"));
+
+/// Interrupts taken, by vector; counted by the stubs.
+#[unsafe(no_mangle)]
+static interrupt_counts: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+/// Where the stubs write the end of interrupt; 0 selects the x2APIC register.
+#[unsafe(no_mangle)]
+static lapic_eoi_address: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn set_eoi_address(address: u64) {
+    lapic_eoi_address.store(address, Ordering::Relaxed);
+}
+
+unsafe extern "C" {
+    static interrupt_stubs: [[u8; STUB_SIZE]; 256];
+}
+
+/// Distance of the stubs in bytes.
+const STUB_SIZE: usize = 16;
+
+/// Code selector of the Linux boot protocol (`__BOOT_CS`), which both entries promise.
+const CODE_SELECTOR: u64 = 0x10;
+
+/// Gates of 16 bytes (Intel SDM vol. 3, 6.14.1).
+static mut TABLE: [[u64; 2]; 256] = [[0; 2]; 256];
+
+#[repr(C, packed)]
+struct TablePointer {
+    limit: u16,
+    base: u64,
+}
+
+/// Proof that the interrupt table is loaded.
+pub struct Interrupts {
+    halts: u64,
+}
+
+impl Interrupts {
+    /// Loads the interrupt table. Interrupts stay off.
+    pub fn install() -> Self {
+        // The 8259s may have been left open by firmware; every interrupt that
+        // a guest takes comes from the local APIC.
+        cpu::out8(0x21, 0xff);
+        cpu::out8(0xa1, 0xff);
+        // SAFETY: only the address is taken, of a symbol in `interrupts.s`.
+        let stubs = unsafe { &raw const interrupt_stubs } as u64;
+        let table = &raw mut TABLE;
+        // SAFETY: the CPU reads the table from the `lidt` below on; until then
+        // this is the only reference to it.
+        for (gate, stub) in unsafe { &mut *table }
+            .iter_mut()
+            .zip((stubs..).step_by(STUB_SIZE))
+        {
+            // Interrupt gate (type 0xE, interrupts stay off), present, IST 0.
+            *gate = [
+                stub & 0xffff | CODE_SELECTOR << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48,
+                stub >> 32,
+            ];
+        }
+        let pointer = TablePointer {
+            limit: 256 * 16 - 1,
+            base: table as u64,
+        };
+        // SAFETY: the table lives forever and every gate leads to a stub.
+        unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack)) };
+        Self { halts: 0 }
+    }
+
+    /// Interrupts taken on `vector` so far.
+    pub fn count(&self, vector: u8) -> u64 {
+        interrupt_counts[usize::from(vector)].load(Ordering::Relaxed)
+    }
+
+    /// How often the CPU was halted by [`wait`](Self::wait).
+    pub fn halts(&self) -> u64 {
+        self.halts
+    }
+
+    /// Halts until an interrupt was taken. One that is already pending, or
+    /// comes between the caller's last look for work and the halt, ends it too.
+    pub fn wait(&mut self) {
+        self.halts += 1;
+        // SAFETY: uses the stack and the flags only, the stubs preserve every
+        // register; no `nostack`, so the red zone is empty here.
+        unsafe { asm!("call interrupt_wait") };
+    }
+
+    /// Takes an interrupt that is pending, without waiting.
+    pub fn window(&mut self) {
+        // SAFETY: as for `wait`.
+        unsafe { asm!("call interrupt_window") };
+    }
+}
+
+/// What the stubs leave on the stack.
+#[repr(C)]
+struct Frame {
+    vector: u64,
+    error_code: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+/// Reports an exception and ends the guest: nothing here expects one.
+#[unsafe(no_mangle)]
+extern "C" fn guest_exception(frame: &Frame) -> ! {
+    let address: u64;
+    // SAFETY: reading CR2 has no side effect.
+    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
+    println!(
+        "exception {} code {:#x} rip {:#x} rsp {:#x} rflags {:#x} cs {:#x} ss {:#x} cr2 {:#x}",
+        frame.vector,
+        frame.error_code,
+        frame.rip,
+        frame.rsp,
+        frame.rflags,
+        frame.cs,
+        frame.ss,
+        address
+    );
+    exit(EXIT_FAILURE)
+}

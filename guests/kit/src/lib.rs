@@ -1,0 +1,49 @@
+//! What a unikernel stands on: boot, console, interrupts, clock, PCI, MSI-X and an e1000e driver.
+//!
+//! Responsible for: getting one ELF64 image from either entry (PVH on bare
+//! hardware, the Linux 64-bit boot protocol on Vectis) to a Rust `main`, and
+//! for driving the hardware a guest is given.
+//! Must never: allocate, use `fs:`/`gs:` (a guest thread's bases belong to the
+//! kernel there), rely on `pushf`/`popf` showing the interrupt flag, or load
+//! CR3, GDT or CS after the 64-bit entry.
+//! May call: smoltcp's device trait; no operating system.
+//! Invariants: interrupts are open only inside [`interrupts::Interrupts`]'s
+//! two waiting functions, and an interrupt only counts itself, so no code here
+//! is ever run concurrently. Guest-physical = guest-virtual = bus address.
+#![no_std]
+
+pub mod boot_params;
+pub mod clock;
+pub mod command_line;
+pub mod console;
+pub mod cpu;
+pub mod e1000e;
+pub mod mmio;
+pub mod msix;
+pub mod pci;
+
+#[cfg(feature = "entry")]
+pub mod boot;
+#[cfg(feature = "entry")]
+pub mod interrupts;
+#[cfg(feature = "entry")]
+pub mod lapic;
+#[cfg(feature = "entry")]
+mod runtime;
+
+/// Port of QEMU's `isa-debug-exit` device, which Vectis offers to guests too.
+const EXIT_PORT: u16 = 0xf4;
+
+/// Exit code of a guest that did what it was started for. QEMU's own exit
+/// status is then `code << 1 | 1`.
+pub const EXIT_SUCCESS: u8 = 0x10;
+
+/// Exit code of a guest that panicked or took an exception.
+pub const EXIT_FAILURE: u8 = 0x11;
+
+/// Ends the machine with `code`, and stops the CPU for good where there is no
+/// exit device.
+pub fn exit(code: u8) -> ! {
+    cpu::out8(EXIT_PORT, code);
+    cpu::stop()
+}
