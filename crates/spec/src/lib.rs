@@ -40,9 +40,10 @@ pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
 pub const FAULT_SLOT: u64 = 1;
 /// Slot with the endpoint on which a component receives.
 pub const ENDPOINT_SLOT: u64 = 2;
-/// Badge bit of a guest's fault endpoint: tells a fault or call from a slot of
-/// the notification word (badges have 28 bits in seL4 5.0.0).
-pub const BADGE_FAULT: u64 = 1 << 27;
+/// Badge bit of every endpoint capability and of no notification's: tells a
+/// call or fault from a slot of the notification word (badges have 28 bits in
+/// seL4 5.0.0).
+pub const BADGE_CALL: u64 = 1 << 27;
 /// Badge bit of the timer in a client's notification word.
 pub const BADGE_TIMER: u64 = 1 << 26;
 /// Badge bit of the console's notification that says: there are log records.

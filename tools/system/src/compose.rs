@@ -10,7 +10,7 @@ use std::fmt;
 use channel::routes::SLOTS;
 use pci::MAX_MSIX_PAGES;
 use spec::{
-    BADGE_DOORBELL, BADGE_FAULT, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, Capability, ENDPOINT_SLOT,
+    BADGE_CALL, BADGE_DOORBELL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, Capability, ENDPOINT_SLOT,
     FAULT_SLOT, Fill, Function, Header, IPC_BUFFER_ADDRESS, ImageWriter, Mapping, NONE, Name,
     Object, ObjectKind, REGIONS_ADDRESS, RESOURCES_ADDRESS, Resource, ResourceKind, Rights,
     STACK_TOP, Thread,
@@ -476,7 +476,7 @@ fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place]) -> 
 
 fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
     for (index, channel) in model.channels.iter().enumerate() {
-        let badge = index as u64 + 1;
+        let badge = BADGE_CALL | (index as u64 + 1);
         let endpoint = places[channel.server].endpoint;
         let name = format!("channel:{}", channel.interface);
         let client = &mut places[channel.client];
@@ -507,7 +507,7 @@ fn badge_of(model: &Model, interface: &str, client: usize) -> u64 {
         .channels
         .iter()
         .position(|c| c.interface == interface && c.client == client)
-        .map_or(0, |index| index as u64 + 1)
+        .map_or(0, |index| BADGE_CALL | (index as u64 + 1))
 }
 
 fn add_guest(
@@ -532,7 +532,7 @@ fn add_guest(
         FAULT_SLOT as u32,
         endpoint,
         Rights::FAULT,
-        BADGE_FAULT,
+        BADGE_CALL,
     );
     builder.image.threads.push(Thread {
         name: Name::new(&name),

@@ -1,0 +1,105 @@
+//! Binds the console to seL4: two UARTs by I/O port capabilities, log and
+//! guest rings, one notification.
+
+#![no_std]
+#![no_main]
+
+use console::{Keys, Lines, Ports, Uart, send_frames};
+use heapless::Vec;
+use runtime::Context;
+use sel4::cap::{IoPort, IrqHandler, Notification};
+use shm::Ring;
+use spec::ResourceKind;
+
+runtime::component!(main);
+
+/// Writers of logs, and guests: more than a board has memory for.
+const MAX_WRITERS: usize = 32;
+
+struct CapabilityPorts {
+    ports: IoPort,
+    first: u16,
+}
+
+impl CapabilityPorts {
+    fn new(context: &Context, name: &str) -> Self {
+        Self {
+            ports: context.capability(name),
+            first: context.extra(name) as u16,
+        }
+    }
+}
+
+impl Ports for CapabilityPorts {
+    fn read(&mut self, offset: u16) -> u8 {
+        // All ones is what a port without a device reads.
+        self.ports.ioport_in8(self.first + offset).unwrap_or(0xff)
+    }
+    fn write(&mut self, offset: u16, value: u8) {
+        // The capability covers all eight ports, so that this cannot fail.
+        let _ = self.ports.ioport_out8(self.first + offset, value);
+    }
+}
+
+fn rings(
+    context: &Context,
+    prefix: &'static str,
+) -> Vec<(&'static str, &'static Ring), MAX_WRITERS> {
+    let mut rings = Vec::new();
+    for (name, resource) in context.resources.each(ResourceKind::Memory, prefix) {
+        if rings.push((name, context.shared_at(resource))).is_err() {
+            defmt::warn!(
+                "more than {} rings {}: the rest is not shown",
+                MAX_WRITERS,
+                prefix
+            );
+            break;
+        }
+    }
+    rings
+}
+
+fn main(context: Context) -> ! {
+    let mut people = Uart::new(CapabilityPorts::new(&context, "ports:com1"), true);
+    let mut log_port = Uart::new(CapabilityPorts::new(&context, "ports:com2"), false);
+    let irq: IrqHandler = context.capability("irq:com1");
+    let irq_badge = context.extra("irq:com1");
+    let notification: Notification = context.capability("irq-notification:com1");
+    if irq.irq_handler_set_notification(notification).is_err() {
+        defmt::error!("no interrupt for COM1: keys do not work");
+    }
+    let logs = rings(&context, "log:");
+    let guests = rings(&context, "guest-console:");
+    let mut lines: Vec<Lines<'_>, MAX_WRITERS> =
+        guests.iter().map(|(name, _)| Lines::new(name)).collect();
+    let counters = context
+        .resources
+        .each(ResourceKind::Memory, "counters:")
+        .map(|(name, resource)| (name, context.shared_at(resource)));
+    let keys = Keys::new(counters, logs.iter().copied());
+    // An interrupt may have come before the handler was set.
+    let _ = irq.irq_handler_ack();
+    let mut more = true;
+    loop {
+        // The component's bound notification is waited for on its endpoint,
+        // which nobody can send to.
+        let event = if more {
+            irq_badge
+        } else {
+            context.endpoint().recv_with_mrs(()).badge
+        };
+        more = false;
+        for (id, (_, ring)) in logs.iter().enumerate() {
+            more |= send_frames(id as u8, ring, &mut log_port);
+        }
+        for (lines, (_, ring)) in lines.iter_mut().zip(&guests) {
+            lines.drain(ring, &mut people);
+        }
+        if event & irq_badge != 0 {
+            while let Some(key) = people.get() {
+                keys.press(key, &mut people);
+            }
+            let _ = irq.irq_handler_ack();
+        }
+    }
+}

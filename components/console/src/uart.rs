@@ -1,0 +1,155 @@
+//! Drives a 16550 by polling for output and by interrupt for input.
+
+use tock_registers::LocalRegisterCopy;
+
+use crate::Output;
+use crate::registers::{
+    DATA, FCR, FIFO_CONTROL, IER, INTERRUPT_ENABLE, LCR, LINE_CONTROL, LINE_STATUS, LSR, MCR,
+    MODEM_CONTROL,
+};
+
+/// The eight ports, by offset.
+pub trait Ports {
+    /// Reads a port.
+    fn read(&mut self, offset: u16) -> u8;
+    /// Writes a port.
+    fn write(&mut self, offset: u16, value: u8);
+}
+
+/// Bytes of the transmit FIFO.
+const FIFO: u8 = 16;
+/// Times to look for room before a byte is given up: a port without a UART
+/// behind it must not hold the console up for good. At 115200 baud a FIFO
+/// empties in 1.4 ms, a port access takes more than 100 ns.
+const PATIENCE: u32 = 100_000;
+
+/// A UART.
+#[derive(Debug)]
+pub struct Uart<P> {
+    ports: P,
+    /// Bytes that surely fit into the FIFO.
+    room: u8,
+}
+
+impl<P: Ports> Uart<P> {
+    /// Sets 115200 baud, 8 data bits, no parity, FIFOs on; interrupts for
+    /// received bytes if `receive`.
+    pub fn new(mut ports: P, receive: bool) -> Self {
+        ports.write(INTERRUPT_ENABLE, 0);
+        ports.write(LINE_CONTROL, LCR::DIVISOR::SET.value);
+        ports.write(DATA, 1);
+        ports.write(INTERRUPT_ENABLE, 0);
+        ports.write(LINE_CONTROL, LCR::WORD::Eight.value);
+        ports.write(FIFO_CONTROL, (FCR::ENABLE::SET + FCR::CLEAR.val(3)).value);
+        ports.write(
+            MODEM_CONTROL,
+            (MCR::READY.val(3) + MCR::INTERRUPT::SET).value,
+        );
+        if receive {
+            ports.write(INTERRUPT_ENABLE, IER::RECEIVED::SET.value);
+        }
+        Self { ports, room: 0 }
+    }
+
+    fn status(&mut self) -> LocalRegisterCopy<u8, LSR::Register> {
+        LocalRegisterCopy::new(self.ports.read(LINE_STATUS))
+    }
+
+    /// The next received byte.
+    pub fn get(&mut self) -> Option<u8> {
+        let status = self.status();
+        // All ones: no UART answers.
+        (status.is_set(LSR::RECEIVED) && status.get() != 0xff).then(|| self.ports.read(DATA))
+    }
+}
+
+impl<P: Ports> Output for Uart<P> {
+    fn put(&mut self, byte: u8) {
+        if self.room == 0 {
+            for _ in 0..PATIENCE {
+                if self.status().is_set(LSR::EMPTY) {
+                    self.room = FIFO;
+                    break;
+                }
+            }
+            if self.room == 0 {
+                return;
+            }
+        }
+        self.room -= 1;
+        self.ports.write(DATA, byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    /// Takes 16 bytes between two looks at its status.
+    struct Fake {
+        sent: Vec<u8>,
+        in_fifo: usize,
+        ready: bool,
+        received: Vec<u8>,
+    }
+
+    impl Ports for Fake {
+        fn read(&mut self, offset: u16) -> u8 {
+            match offset {
+                LINE_STATUS => {
+                    self.in_fifo = 0;
+                    u8::from(!self.received.is_empty()) | u8::from(self.ready) << 5
+                }
+                DATA => self.received.remove(0),
+                _ => 0,
+            }
+        }
+        fn write(&mut self, offset: u16, value: u8) {
+            if offset == DATA {
+                self.in_fifo += 1;
+                assert!(self.in_fifo <= 16, "overrun");
+                self.sent.push(value);
+            }
+        }
+    }
+
+    fn fake(ready: bool) -> Uart<Fake> {
+        let mut uart = Uart::new(
+            Fake {
+                sent: Vec::new(),
+                in_fifo: 0,
+                ready,
+                received: b"hS".to_vec(),
+            },
+            true,
+        );
+        uart.ports.sent.clear();
+        uart.ports.in_fifo = 0;
+        uart
+    }
+
+    #[test]
+    fn never_overruns_the_fifo() {
+        let mut uart = fake(true);
+        let text = "0123456789".repeat(10);
+        uart.text(&text);
+        assert_eq!(uart.ports.sent, text.as_bytes());
+    }
+
+    #[test]
+    fn gives_up_on_a_port_that_is_never_ready() {
+        let mut uart = fake(false);
+        uart.put(b'x');
+        assert!(uart.ports.sent.is_empty());
+    }
+
+    #[test]
+    fn receives_until_empty() {
+        let mut uart = fake(true);
+        assert_eq!(uart.get(), Some(b'h'));
+        assert_eq!(uart.get(), Some(b'S'));
+        assert_eq!(uart.get(), None);
+    }
+}

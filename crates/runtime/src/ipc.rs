@@ -1,0 +1,79 @@
+//! Channels over endpoints, and the receive loop.
+
+use channel::{Caller, Error, MESSAGE_WORDS, Message, Transport};
+use sel4::MessageInfo;
+use sel4::cap::Endpoint;
+use spec::BADGE_CALL;
+
+/// A client's end of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Channel(pub Endpoint);
+
+fn info(message: &Message) -> MessageInfo {
+    MessageInfo::new(message.label, 0, 0, message.length.min(MESSAGE_WORDS))
+}
+
+fn message(info: MessageInfo, words: [u64; MESSAGE_WORDS]) -> Message {
+    Message {
+        label: info.label(),
+        length: info.length(),
+        words,
+    }
+}
+
+impl Transport for Channel {
+    fn call(&mut self, request: Message) -> Message {
+        let reply = self.0.call_with_mrs(info(&request), request.words);
+        message(reply.info, reply.msg)
+    }
+}
+
+/// What a component woke up for.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// Bits of its notification word.
+    Notification(u64),
+    /// A request, to be answered with [`Server::reply`].
+    Request(Caller, Message),
+}
+
+/// A server's receive loop: at most one request waits for its reply.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Endpoint,
+    reply: Option<Message>,
+}
+
+impl Server {
+    /// A server on this endpoint.
+    #[must_use]
+    pub const fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            reply: None,
+        }
+    }
+
+    /// Sends the reply that was left, if any, and waits for what comes next.
+    pub fn wait(&mut self) -> Event {
+        let received = match self.reply.take() {
+            Some(reply) => self.endpoint.reply_recv_with_mrs(info(&reply), reply.words),
+            None => self.endpoint.recv_with_mrs(()),
+        };
+        if received.badge & BADGE_CALL == 0 {
+            return Event::Notification(received.badge);
+        }
+        let request = message(received.info, received.msg);
+        if request.length > MESSAGE_WORDS {
+            // Longer than any request; what does not fit is in the IPC buffer.
+            self.reply(Message::error(Error::Malformed));
+            return Event::Notification(0);
+        }
+        Event::Request(Caller(received.badge), request)
+    }
+
+    /// Leaves the reply to the last request for [`Server::wait`].
+    pub const fn reply(&mut self, reply: Message) {
+        self.reply = Some(reply);
+    }
+}

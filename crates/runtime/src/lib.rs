@@ -1,0 +1,28 @@
+//! What every component's main stands on.
+//!
+//! Responsible for: the way from the first instruction to the component's
+//! main, its resources by name, logs into its ring, channels over endpoints,
+//! and the receive loop. Must never: be called by a component's logic, which
+//! knows nothing of seL4. May call: the kernel.
+//! Invariants: one thread; a resource that is missing ends the component with
+//! its name in the log, since that is a mistake of the build tool.
+
+#![no_std]
+
+use freestanding as _;
+
+#[cfg(feature = "program")]
+mod entry;
+mod ipc;
+pub mod log;
+mod resources;
+
+pub use ipc::{Channel, Event, Server};
+pub use resources::{Context, Shared};
+
+/// The time stamp counter.
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: rdtsc reads a counter and is allowed in ring 3.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
