@@ -57,12 +57,3 @@ bcmp:
     movzx ecx, byte ptr [rsi - 1]
     sub eax, ecx
 1:  ret
-
-.global strlen
-strlen:
-    xor eax, eax
-1:  cmp byte ptr [rdi + rax], 0
-    je 2f
-    inc rax
-    jmp 1b
-2:  ret

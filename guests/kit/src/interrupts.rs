@@ -54,8 +54,7 @@ impl Interrupts {
         // a guest takes comes from the local APIC.
         cpu::out8(0x21, 0xff);
         cpu::out8(0xa1, 0xff);
-        // SAFETY: only the address is taken, of a symbol in `interrupts.s`.
-        let stubs = unsafe { &raw const interrupt_stubs } as u64;
+        let stubs = &raw const interrupt_stubs as u64;
         let table = &raw mut TABLE;
         // SAFETY: the CPU reads the table from the `lidt` below on; until then
         // this is the only reference to it.

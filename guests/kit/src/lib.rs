@@ -7,7 +7,7 @@
 //! kernel there), rely on `pushf`/`popf` showing the interrupt flag, or load
 //! CR3, GDT or CS after the 64-bit entry.
 //! May call: smoltcp's device trait; no operating system.
-//! Invariants: interrupts are open only inside [`interrupts::Interrupts`]'s
+//! Invariants: interrupts are open only inside `interrupts::Interrupts`'s
 //! two waiting functions, and an interrupt only counts itself, so no code here
 //! is ever run concurrently. Guest-physical = guest-virtual = bus address.
 #![no_std]

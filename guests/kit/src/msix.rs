@@ -1,7 +1,7 @@
 //! MSI-X of one function: capability, table, masks.
 //!
-//! PCI Express Base Specification 6.0, section 7.7.2 (capability) and 6.1.4.6
-//! to 6.1.4.8 (masking); message format from Intel SDM vol. 3, 10.11.
+//! PCI Express Base Specification 6.0, sections 7.7.2 (capability) and 6.1.4
+//! (operation); message format from Intel SDM vol. 3, 10.11.
 #![forbid(unsafe_code)]
 
 use crate::mmio::Registers;

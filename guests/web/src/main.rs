@@ -56,9 +56,8 @@ static DMA: DmaMemory = DmaMemory::new();
 static SERVER: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 static SOCKETS: ConstStaticCell<[SocketStorage; CONNECTIONS + 1]> =
     ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS + 1]);
-/// Holds the DHCP packet that a lease came with; 576 bytes is the largest that
-/// a client must accept (RFC 2131, 2).
-static DHCP_PACKET: ConstStaticCell<[u8; 576]> = ConstStaticCell::new([0; 576]);
+/// Holds the DHCP packet that a lease came with: any that fits into a frame.
+static DHCP_PACKET: ConstStaticCell<[u8; 1500]> = ConstStaticCell::new([0; 1500]);
 
 /// The machine, as the figures need it.
 struct Machine {

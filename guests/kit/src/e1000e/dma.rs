@@ -1,6 +1,6 @@
 //! The memory that driver and device share: descriptor rings and frame buffers.
 //!
-//! Legacy descriptors, 82574 datasheet sections 7.1.4 (receive) and 7.2.10
+//! Legacy descriptors, 82574 datasheet sections 7.1 (receive) and 7.2
 //! (transmit). Every word is an atomic, because the device writes it at any
 //! time: that makes sharing it defined without any unsafe code, and a frame is
 //! copied out before anything looks at it.

@@ -41,10 +41,10 @@ const MAX_FRAME: usize = 1518;
 pub const REPORT_EVERY: usize = 16;
 
 /// Bound on the reads that wait for the end of a reset, which takes about a
-/// microsecond (82574 datasheet 10.2.2.1) and so a few reads.
+/// microsecond (82574 datasheet 10.2.2) and so a few reads.
 const RESET_READS: u32 = 100_000;
 
-/// Inter-packet gap that the datasheet recommends (10.2.6.2): 8, 8, 6.
+/// Inter-packet gap that the datasheet recommends (10.2.6): 8, 8, 6.
 const TIPG_VALUE: u32 = 8 | 8 << 10 | 6 << 20;
 
 /// Why the device cannot be used.
@@ -373,7 +373,7 @@ fn start_transmit(r: &mut impl Registers, memory: &DmaMemory) {
             + DescriptorControl::COUNT_DESC::SET
             + DescriptorControl::WTHRESH.val(1),
     );
-    // Collision values of the datasheet (10.2.6.1), for half duplex links.
+    // Collision threshold and distance as the datasheet recommends (10.2.6).
     TCTL.write(
         r,
         TransmitControl::EN::SET
