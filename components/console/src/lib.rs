@@ -12,7 +12,7 @@
 mod keys;
 mod lines;
 mod logs;
-pub mod registers;
+mod registers;
 pub mod uart;
 
 pub use keys::Keys;
