@@ -77,7 +77,7 @@ impl<'a> Resources<'a> {
         &self,
         kind: ResourceKind,
         prefix: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a Resource)> + use<'a> {
+    ) -> impl Iterator<Item = (&'a str, &'a Resource)> + Clone + use<'a> {
         self.0
             .iter()
             .filter(move |r| r.kind == kind as u64)
