@@ -181,6 +181,28 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .map(|(index, _)| index)
     }
 
+    /// Gives slot and vector back.
+    fn free(&mut self, guest: usize, index: usize) -> Result<(), Error> {
+        let slot = Slot {
+            guest: guest as u8,
+            index: index as u8,
+        };
+        let state = &mut self.slots[guest][index];
+        if let Some((_, vector)) = state.owner {
+            if self.control.release(slot, vector).is_err() {
+                self.counters.failed += 1;
+                return Err(Error::Failed);
+            }
+            self.vectors.give_back(vector);
+        }
+        self.releases += 1;
+        state.freed = self.releases;
+        state.binding = None;
+        self.publish(guest, index);
+        self.counters.unbound += 1;
+        Ok(())
+    }
+
     fn publish(&self, guest: usize, index: usize) {
         let slot = &self.slots[guest][index];
         let route = slot
@@ -249,24 +271,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
         let (guest, index) = self.find(source)?;
-        let slot = Slot {
-            guest: guest as u8,
-            index: index as u8,
-        };
-        let state = &mut self.slots[guest][index];
-        if let Some((_, vector)) = state.owner {
-            if self.control.release(slot, vector).is_err() {
-                self.counters.failed += 1;
-                return Err(Error::Failed);
-            }
-            self.vectors.give_back(vector);
-        }
-        self.releases += 1;
-        state.freed = self.releases;
-        state.binding = None;
-        self.publish(guest, index);
-        self.counters.unbound += 1;
-        Ok(())
+        self.free(guest, index)
     }
 
     fn set_masked(&mut self, _caller: Caller, source: Source, masked: bool) -> Result<(), Error> {
@@ -290,6 +295,22 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
             self.publish(guest, index);
         }
         Ok(())
+    }
+
+    fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+        let guest = self.guest_of(Source { function, entry: 0 })?;
+        self.function_masked[usize::from(function)] = false;
+        let mut result = Ok(());
+        for index in 0..SLOTS {
+            let slot = &self.slots[guest][index];
+            let owned = slot
+                .owner
+                .is_some_and(|(owner, _)| owner.function == function);
+            if owned && slot.binding.is_some() {
+                result = result.and(self.free(guest, index));
+            }
+        }
+        result
     }
 }
 

@@ -266,3 +266,27 @@ fn a_new_router_clears_the_pages() {
     let _second = router(&pages);
     assert_eq!(pages[0].get(0), None);
 }
+
+#[test]
+fn m24_a_function_gives_back_all_that_it_has() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for (function, entry) in [(1, 0), (2, 0), (1, 7)] {
+        let result = router.bind(MSIX, source(function, entry), ADDRESS, 0x30, false);
+        assert!(result.is_ok());
+    }
+    assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
+    router.control.refuse_release = true;
+    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
+    router.control.refuse_release = false;
+    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
+    let left: Vec<Source> = router.bound().map(|bound| bound.route.source).collect();
+    assert_eq!(left, [source(2, 0)]);
+    assert!(
+        router
+            .bind(MSIX, source(1, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
+    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
+}
