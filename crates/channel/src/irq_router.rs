@@ -39,5 +39,11 @@ interface! {
         2 => fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
         3 => fn set_masked(source: Source, masked: bool) -> ();
+        /// Sets whether events of every source of a function are held back in
+        /// the vmm (M20), those bound later too, whatever their own mask.
+        4 => fn set_function_masked(function: u8, masked: bool) -> ();
+        /// Unbinds every source of a function and ends its function mask. Goes
+        /// on past an error, and then gives it.
+        5 => fn unbind_function(function: u8) -> ();
     }
 }

@@ -71,6 +71,7 @@ pub mod control {
 /// `MsixTable`: vmm to msix.
 pub mod table {
     use super::FunctionBar;
+    use crate::irq_router::Source;
     use pci::Width;
 
     interface! {
@@ -81,6 +82,9 @@ pub mod table {
             1 => fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
             /// Writes; the reply tells whether some route changed.
             2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
+            /// Masks the device's entry whatever the guest's mask says, or
+            /// stops doing so: a source over its budget (M23).
+            3 => fn set_throttled(source: Source, throttled: bool) -> ();
         }
     }
 }

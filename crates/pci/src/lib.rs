@@ -3,16 +3,21 @@
 //! Responsible for: addresses, access widths, register offsets, and the
 //! description of an assigned function ([`FunctionInfo`]) that init finds at
 //! boot and hands, read-only, to every component that works on it.
-//! Must never: touch a device. May call: nothing.
+//! Must never: touch a device but through the [`ConfigSpace`] it is given.
+//! May call: nothing.
 //! Invariants: every type here is plain data; decoding one from a word that
 //! another component sent either gives a valid value or `None`.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod capability;
+mod discover;
 mod function;
 pub mod regs;
 
+pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
+pub use discover::{ConfigSpace, discover};
 pub use function::{
     BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MsixInfo, MsixPage, PAGE_SIZE,
 };

@@ -1,0 +1,19 @@
+//! Root task: builds the system that the image describes, then only watches.
+//!
+//! Responsible for: making every object, handing out every capability, finding
+//! the PCI functions, starting the components, and reporting their faults.
+//! Must never: after boot, hold a device or a guest's memory; decide what the
+//! image does not say. May call: nobody. Invariants: every failure at boot
+//! stops the machine with a message and a status; nothing runs before
+//! everything is in place.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod chunks;
+mod report;
+mod untyped;
+
+pub use chunks::{Chunk, chunks};
+pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
+pub use untyped::{Exhausted, Split, Untypeds};

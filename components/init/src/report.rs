@@ -1,0 +1,143 @@
+//! What a component's fault means, for people.
+
+use core::fmt;
+
+use heapless::Vec;
+use spec::STACK_TOP;
+
+/// Deepest backtrace.
+pub const BACKTRACE_MAX: usize = 16;
+const PAGE: u64 = 4096;
+
+/// Why a component stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It ran out of stack: an access in the guard page below it.
+    StackOverflow(u64),
+    /// An access at this address.
+    Memory {
+        /// The address.
+        address: u64,
+        /// It was a write.
+        write: bool,
+        /// It was an instruction fetch.
+        fetch: bool,
+    },
+    /// A processor exception with this vector. An invalid instruction (6) is
+    /// how a component ends itself after a panic.
+    Exception(u64),
+    /// A capability that is not there.
+    Capability(u64),
+    /// A system call that does not exist.
+    SystemCall(u64),
+    /// Something else.
+    Unknown(u64),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::StackOverflow(address) => {
+                write!(f, "stack-overflow address={address:#x}")
+            }
+            Self::Memory {
+                address,
+                write,
+                fetch,
+            } => {
+                let access = match (fetch, write) {
+                    (true, _) => "fetch",
+                    (false, true) => "write",
+                    (false, false) => "read",
+                };
+                write!(f, "page-fault access={access} address={address:#x}")
+            }
+            Self::Exception(6) => f.write_str("invalid-instruction (a panic ends so)"),
+            Self::Exception(vector) => write!(f, "exception vector={vector}"),
+            Self::Capability(cptr) => write!(f, "missing-capability cptr={cptr:#x}"),
+            Self::SystemCall(number) => write!(f, "unknown-system-call number={number}"),
+            Self::Unknown(label) => write!(f, "unknown label={label}"),
+        }
+    }
+}
+
+/// Whether an address lies in the guard page below a stack of this many bytes.
+#[must_use]
+pub const fn in_guard_page(address: u64, stack_size: u64) -> bool {
+    let bottom = STACK_TOP - stack_size;
+    address < bottom && address >= bottom - PAGE
+}
+
+/// Return addresses, innermost first, by following frame pointers from `rbp`
+/// through a stack of `stack_size` bytes; `read` gives the word at an address
+/// of the stack. Ends at the first frame that makes no sense.
+pub fn backtrace(
+    rbp: u64,
+    stack_size: u64,
+    mut read: impl FnMut(u64) -> Option<u64>,
+) -> Vec<u64, BACKTRACE_MAX> {
+    let mut trace = Vec::new();
+    let mut frame = rbp;
+    let bottom = STACK_TOP - stack_size;
+    while frame >= bottom && frame <= STACK_TOP - 16 && frame.is_multiple_of(8) {
+        let (Some(next), Some(address)) = (read(frame), read(frame + 8)) else {
+            break;
+        };
+        if trace.push(address).is_err() || next <= frame {
+            break;
+        }
+        frame = next;
+    }
+    trace
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::string::ToString;
+
+    #[test]
+    fn follows_frames_to_the_end() {
+        let frames = [(STACK_TOP - 0x100, STACK_TOP - 0x40, 1), (STACK_TOP - 0x40, 0, 2)];
+        let read = |at: u64| {
+            frames.iter().find_map(|&(frame, next, address)| {
+                (at == frame)
+                    .then_some(next)
+                    .or((at == frame + 8).then_some(address))
+            })
+        };
+        assert_eq!(&backtrace(STACK_TOP - 0x100, 4096, read)[..], [1, 2]);
+    }
+
+    #[test]
+    fn a_broken_stack_ends_the_trace() {
+        assert!(backtrace(0, 4096, |_| Some(1)).is_empty());
+        assert!(backtrace(STACK_TOP - 8, 4096, |_| Some(1)).is_empty());
+        // A frame that points at itself.
+        let own = STACK_TOP - 0x100;
+        assert_eq!(backtrace(own, 4096, |_| Some(own)).len(), 1);
+        // A long chain is cut.
+        assert_eq!(
+            backtrace(STACK_TOP - 4096, 4096, |at| Some(at + 16)).len(),
+            BACKTRACE_MAX
+        );
+    }
+
+    #[test]
+    fn guard_page() {
+        assert!(in_guard_page(STACK_TOP - 4096 - 1, 4096));
+        assert!(!in_guard_page(STACK_TOP - 4096, 4096));
+        assert!(!in_guard_page(STACK_TOP - 8192 - 1, 4096));
+    }
+
+    #[test]
+    fn words_for_people() {
+        let cause = Cause::Memory {
+            address: 16,
+            write: true,
+            fetch: false,
+        };
+        assert_eq!(cause.to_string(), "page-fault access=write address=0x10");
+    }
+}

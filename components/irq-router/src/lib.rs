@@ -1,0 +1,21 @@
+//! Gives each interrupt source a vector and a slot, and tells the vmm where its
+//! events go.
+//!
+//! Responsible for: vectors, IRQ handler capabilities (through
+//! [`IrqControl`]), the slots of each guest, and the routing pages.
+//! Must never: hold a device or a guest's frame, or believe a message's
+//! function: which guest owns a function is fixed at start.
+//! May call: nothing.
+//! Invariants: a source has at most one slot, a slot at most one source, a
+//! vector at most one slot; a slot is on the routing page exactly while its
+//! handler capability is there.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod message;
+mod router;
+mod vectors;
+
+pub use message::{GuestMessage, VECTORS, host_message};
+pub use router::{Bound, Counters, IrqControl, KernelError, Router, Slot};

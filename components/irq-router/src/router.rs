@@ -1,0 +1,318 @@
+//! Slots and routes.
+
+use channel::irq_router::{IrqRouter, Source};
+use channel::routes::{Route, RoutePage, SLOTS};
+use channel::{Caller, Error};
+
+use crate::message::{GuestMessage, host_message};
+use crate::vectors::Vectors;
+
+/// One bit of one guest's notification word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The guest's position in system.toml.
+    pub guest: u8,
+    /// The bit, 0 to [`SLOTS`] - 1.
+    pub index: u8,
+}
+
+/// The kernel refused; the router is as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelError;
+
+/// What the router needs from the kernel.
+pub trait IrqControl {
+    /// Makes the IRQ handler capability for user vector `vector`, puts it into
+    /// the guest's vmm, and lets it signal bit `slot.index`.
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
+    /// Takes that capability away again.
+    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sources bound.
+    pub bound: u64,
+    /// Sources unbound.
+    pub unbound: u64,
+    /// Binds refused for their message (M17).
+    pub refused: u64,
+    /// Binds for which no slot or vector was left (M22).
+    pub exhausted: u64,
+    /// Requests that name a source or function that is not there.
+    pub not_found: u64,
+    /// Requests that the kernel refused.
+    pub failed: u64,
+}
+
+/// A slot in use, for dumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The slot.
+    pub slot: Slot,
+    /// Its user vector.
+    pub vector: u8,
+    /// What the routing page says about it.
+    pub route: Route,
+}
+
+#[derive(Clone, Copy)]
+struct Binding {
+    message: GuestMessage,
+    masked: bool,
+}
+
+#[derive(Clone, Copy)]
+struct SlotState {
+    binding: Option<Binding>,
+    /// The source that has the slot, or had it last, with its vector.
+    owner: Option<(Source, u8)>,
+    /// When it was given back; 0 if never.
+    freed: u64,
+}
+
+impl SlotState {
+    const FREE: Self = Self {
+        binding: None,
+        owner: None,
+        freed: 0,
+    };
+
+    fn belongs_to(&self, source: Source) -> bool {
+        self.owner.is_some_and(|(owner, _)| owner == source)
+    }
+}
+
+/// The router: `GUESTS` guests that own `FUNCTIONS` functions.
+pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
+    control: C,
+    pages: [&'a RoutePage; GUESTS],
+    owners: [u8; FUNCTIONS],
+    function_masked: [bool; FUNCTIONS],
+    slots: [[SlotState; SLOTS]; GUESTS],
+    vectors: Vectors,
+    releases: u64,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
+    Router<'a, C, GUESTS, FUNCTIONS>
+{
+    /// A router without routes; the pages are cleared. `owners` gives for each
+    /// function the guest that owns it; bit `v` of `reserved` keeps user vector
+    /// `v` for others.
+    pub fn new(
+        control: C,
+        pages: [&'a RoutePage; GUESTS],
+        owners: [u8; FUNCTIONS],
+        reserved: u128,
+    ) -> Self {
+        for page in pages {
+            for slot in 0..SLOTS {
+                page.set(slot, None);
+            }
+        }
+        Self {
+            control,
+            pages,
+            owners,
+            function_masked: [false; FUNCTIONS],
+            slots: [[SlotState::FREE; SLOTS]; GUESTS],
+            vectors: Vectors::new(reserved),
+            releases: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The slots in use, by guest and slot.
+    pub fn bound(&self) -> impl Iterator<Item = Bound> {
+        (0..GUESTS)
+            .flat_map(|guest| (0..SLOTS).map(move |index| (guest, index)))
+            .filter_map(|(guest, index)| {
+                let (_, vector) = self.slots[guest][index].owner?;
+                Some(Bound {
+                    slot: Slot {
+                        guest: guest as u8,
+                        index: index as u8,
+                    },
+                    vector,
+                    route: self.pages[guest].get(index)?,
+                })
+            })
+    }
+
+    fn guest_of(&mut self, source: Source) -> Result<usize, Error> {
+        let guest = self.owners.get(usize::from(source.function));
+        match guest {
+            Some(&guest) if usize::from(guest) < GUESTS => Ok(guest.into()),
+            _ => {
+                self.counters.not_found += 1;
+                Err(Error::NotFound)
+            }
+        }
+    }
+
+    /// Where `source` is bound.
+    fn find(&mut self, source: Source) -> Result<(usize, usize), Error> {
+        let guest = self.guest_of(source)?;
+        let index = self.slots[guest]
+            .iter()
+            .position(|slot| slot.binding.is_some() && slot.belongs_to(source));
+        if index.is_none() {
+            self.counters.not_found += 1;
+        }
+        Ok((guest, index.ok_or(Error::NotFound)?))
+    }
+
+    /// A free slot: the one that the source had before, else the one that has
+    /// been free longest.
+    ///
+    /// An event that was signalled on the old binding is then found by the vmm
+    /// in the same slot, where the new route stands (M21), and the bit of one
+    /// that nobody waits for meets a new owner as late as possible.
+    fn choose_slot(&self, guest: usize, source: Source) -> Option<usize> {
+        self.slots[guest]
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.binding.is_none())
+            .min_by_key(|(_, slot)| (!slot.belongs_to(source), slot.freed))
+            .map(|(index, _)| index)
+    }
+
+    /// Gives slot and vector back.
+    fn free(&mut self, guest: usize, index: usize) -> Result<(), Error> {
+        let slot = Slot {
+            guest: guest as u8,
+            index: index as u8,
+        };
+        let state = &mut self.slots[guest][index];
+        if let Some((_, vector)) = state.owner {
+            if self.control.release(slot, vector).is_err() {
+                self.counters.failed += 1;
+                return Err(Error::Failed);
+            }
+            self.vectors.give_back(vector);
+        }
+        self.releases += 1;
+        state.freed = self.releases;
+        state.binding = None;
+        self.publish(guest, index);
+        self.counters.unbound += 1;
+        Ok(())
+    }
+
+    fn publish(&self, guest: usize, index: usize) {
+        let slot = &self.slots[guest][index];
+        let route = slot
+            .binding
+            .zip(slot.owner)
+            .map(|(binding, (source, _))| Route {
+                vector: binding.message.vector,
+                destination: binding.message.destination,
+                delivery_mode: binding.message.delivery_mode,
+                level: binding.message.level,
+                logical: binding.message.logical,
+                masked: binding.masked || self.function_masked[usize::from(source.function)],
+                source,
+            });
+        self.pages[guest].set(index, route);
+    }
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
+    for Router<'_, C, GUESTS, FUNCTIONS>
+{
+    fn bind(
+        &mut self,
+        _caller: Caller,
+        source: Source,
+        address: u64,
+        data: u32,
+        masked: bool,
+    ) -> Result<(u64, u32), Error> {
+        let guest = self.guest_of(source)?;
+        let already = self.slots[guest]
+            .iter()
+            .any(|slot| slot.binding.is_some() && slot.belongs_to(source));
+        let Some(message) = GuestMessage::parse(address, data).filter(|_| !already) else {
+            self.counters.refused += 1;
+            return Err(Error::Refused);
+        };
+        let Some(index) = self.choose_slot(guest, source) else {
+            self.counters.exhausted += 1;
+            return Err(Error::Exhausted);
+        };
+        let wanted = self.slots[guest][index]
+            .owner
+            .filter(|&(owner, _)| owner == source)
+            .map(|(_, vector)| vector);
+        let Some(vector) = self.vectors.take(wanted) else {
+            self.counters.exhausted += 1;
+            return Err(Error::Exhausted);
+        };
+        let slot = Slot {
+            guest: guest as u8,
+            index: index as u8,
+        };
+        if self.control.acquire(slot, vector).is_err() {
+            self.vectors.give_back(vector);
+            self.counters.failed += 1;
+            return Err(Error::Failed);
+        }
+        let state = &mut self.slots[guest][index];
+        state.owner = Some((source, vector));
+        state.binding = Some(Binding { message, masked });
+        self.publish(guest, index);
+        self.counters.bound += 1;
+        Ok(host_message(vector))
+    }
+
+    fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
+        let (guest, index) = self.find(source)?;
+        self.free(guest, index)
+    }
+
+    fn set_masked(&mut self, _caller: Caller, source: Source, masked: bool) -> Result<(), Error> {
+        let (guest, index) = self.find(source)?;
+        if let Some(binding) = &mut self.slots[guest][index].binding {
+            binding.masked = masked;
+        }
+        self.publish(guest, index);
+        Ok(())
+    }
+
+    fn set_function_masked(
+        &mut self,
+        _caller: Caller,
+        function: u8,
+        masked: bool,
+    ) -> Result<(), Error> {
+        let guest = self.guest_of(Source { function, entry: 0 })?;
+        self.function_masked[usize::from(function)] = masked;
+        for index in 0..SLOTS {
+            self.publish(guest, index);
+        }
+        Ok(())
+    }
+
+    fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+        let guest = self.guest_of(Source { function, entry: 0 })?;
+        self.function_masked[usize::from(function)] = false;
+        let mut result = Ok(());
+        for index in 0..SLOTS {
+            let slot = &self.slots[guest][index];
+            let owned = slot
+                .owner
+                .is_some_and(|(owner, _)| owner.function == function);
+            if owned && slot.binding.is_some() {
+                result = result.and(self.free(guest, index));
+            }
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The router against a kernel that keeps a list.
+
+extern crate std;
+use std::vec::Vec;
+
+use super::*;
+use crate::VECTORS;
+
+const MSIX: Caller = Caller(1);
+const ADDRESS: u64 = 0xfee0_0000;
+
+#[derive(Default)]
+struct Kernel {
+    held: Vec<(Slot, u8)>,
+    refuse_acquire: bool,
+    refuse_release: bool,
+}
+
+impl IrqControl for Kernel {
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        if self.refuse_acquire {
+            return Err(KernelError);
+        }
+        assert!(vector < VECTORS, "no user vector");
+        assert!(
+            !self.held.iter().any(|&(s, v)| s == slot || v == vector),
+            "slot or vector given twice"
+        );
+        self.held.push((slot, vector));
+        Ok(())
+    }
+
+    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        if self.refuse_release {
+            return Err(KernelError);
+        }
+        let position = self.held.iter().position(|&held| held == (slot, vector));
+        self.held.remove(position.expect("released what was held"));
+        Ok(())
+    }
+}
+
+type Two<'a> = Router<'a, Kernel, 2, 5>;
+
+fn router<'a>(pages: &'a [RoutePage; 2]) -> Two<'a> {
+    Router::new(Kernel::default(), pages.each_ref(), [0, 1, 1, 1, 9], 0)
+}
+
+fn source(function: u8, entry: u16) -> Source {
+    Source { function, entry }
+}
+
+#[test]
+fn m19_the_route_is_the_guests_and_the_message_ours() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    let message = router.bind(MSIX, source(1, 3), 0xfee3_f004, 0x8141, true);
+    assert_eq!(message, Ok((ADDRESS, 0x30)));
+    assert_eq!(
+        pages[1].get(0),
+        Some(Route {
+            vector: 0x41,
+            destination: 0x3f,
+            delivery_mode: 1,
+            level: true,
+            logical: true,
+            masked: true,
+            source: source(1, 3),
+        })
+    );
+    assert_eq!(pages[0].get(0), None);
+    let bound: Vec<Bound> = router.bound().collect();
+    assert_eq!(bound.len(), 1);
+    assert_eq!(bound[0].slot, Slot { guest: 1, index: 0 });
+    assert_eq!(router.control.held, [(Slot { guest: 1, index: 0 }, 0)]);
+}
+
+#[test]
+fn m17_a_bad_message_takes_nothing() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f, false);
+    assert_eq!(result, Err(Error::Refused));
+    assert_eq!(router.counters.refused, 1);
+    assert!(router.control.held.is_empty());
+}
+
+#[test]
+fn m22_slots_run_out_for_one_guest_only() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for entry in 0..SLOTS as u16 {
+        let result = router.bind(MSIX, source(0, entry), ADDRESS, 0x30, false);
+        assert!(result.is_ok());
+    }
+    let result = router.bind(MSIX, source(0, 100), ADDRESS, 0x30, false);
+    assert_eq!(result, Err(Error::Exhausted));
+    assert_eq!(router.counters.exhausted, 1);
+    assert!(
+        router
+            .bind(MSIX, source(1, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert_eq!(router.unbind(MSIX, source(0, 7)), Ok(()));
+    assert!(
+        router
+            .bind(MSIX, source(0, 100), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+}
+
+#[test]
+fn m22_vectors_run_out() {
+    let pages = Default::default();
+    let all_but_one = u128::MAX ^ 1 << 77;
+    let mut router: Two = Router::new(
+        Kernel::default(),
+        <[RoutePage; 2]>::each_ref(&pages),
+        [0, 1, 1, 1, 9],
+        all_but_one,
+    );
+    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
+    assert_eq!(result, Ok((ADDRESS, 0x30 + 77)));
+    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x30, false);
+    assert_eq!(result, Err(Error::Exhausted));
+}
+
+#[test]
+fn m21_a_rebound_source_keeps_its_slot() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for entry in 0..3 {
+        assert!(
+            router
+                .bind(MSIX, source(0, entry), ADDRESS, 0x30, false)
+                .is_ok()
+        );
+    }
+    assert_eq!(router.unbind(MSIX, source(0, 0)), Ok(()));
+    assert_eq!(router.unbind(MSIX, source(0, 1)), Ok(()));
+    assert_eq!(pages[0].get(1), None);
+    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55, false);
+    assert_eq!(result, Ok((ADDRESS, 0x31)));
+    assert_eq!(pages[0].get(1).map(|route| route.vector), Some(0x55));
+}
+
+#[test]
+fn m21_a_freed_slot_goes_to_another_source_last() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for round in 0..SLOTS as u16 {
+        assert!(
+            router
+                .bind(MSIX, source(0, round), ADDRESS, 0x30, false)
+                .is_ok()
+        );
+        assert!(pages[0].get(usize::from(round)).is_some());
+        assert_eq!(router.unbind(MSIX, source(0, round)), Ok(()));
+    }
+    assert!(
+        router
+            .bind(MSIX, source(0, 999), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert!(pages[0].get(0).is_some());
+}
+
+#[test]
+fn m5_a_refused_acquire_takes_nothing() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    router.control.refuse_acquire = true;
+    for _ in 0..200 {
+        let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
+        assert_eq!(result, Err(Error::Failed));
+    }
+    assert_eq!(pages[0].get(0), None);
+    router.control.refuse_acquire = false;
+    assert!(
+        router
+            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert_eq!(router.counters.failed, 200);
+}
+
+#[test]
+fn m5_a_refused_release_keeps_the_binding() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    assert!(
+        router
+            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    router.control.refuse_release = true;
+    assert_eq!(router.unbind(MSIX, source(0, 0)), Err(Error::Failed));
+    assert!(pages[0].get(0).is_some());
+    router.control.refuse_release = false;
+    assert_eq!(router.unbind(MSIX, source(0, 0)), Ok(()));
+    assert_eq!(router.unbind(MSIX, source(0, 0)), Err(Error::NotFound));
+}
+
+#[test]
+fn binding_twice_is_refused() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    assert!(
+        router
+            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40, false);
+    assert_eq!(again, Err(Error::Refused));
+    assert_eq!(pages[0].get(0).map(|route| route.vector), Some(0x30));
+}
+
+#[test]
+fn m20_masks_of_entry_and_function_add_up() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for function in [1, 2] {
+        assert!(
+            router
+                .bind(MSIX, source(function, 0), ADDRESS, 0x30, false)
+                .is_ok()
+        );
+    }
+    let masked = || [0, 1].map(|slot| pages[1].get(slot).map(|route| route.masked));
+    assert_eq!(masked(), [Some(false), Some(false)]);
+    assert_eq!(router.set_function_masked(MSIX, 2, true), Ok(()));
+    assert_eq!(masked(), [Some(false), Some(true)]);
+    assert_eq!(router.set_masked(MSIX, source(2, 0), true), Ok(()));
+    assert_eq!(router.set_function_masked(MSIX, 2, false), Ok(()));
+    assert_eq!(masked(), [Some(false), Some(true)]);
+    assert_eq!(router.set_masked(MSIX, source(2, 0), false), Ok(()));
+    assert_eq!(masked(), [Some(false), Some(false)]);
+    assert_eq!(router.set_function_masked(MSIX, 3, true), Ok(()));
+    assert!(
+        router
+            .bind(MSIX, source(3, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert_eq!(pages[1].get(2).map(|route| route.masked), Some(true));
+}
+
+#[test]
+fn unknown_functions_and_sources_are_not_found() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for function in [4, 5, 255] {
+        let result = router.bind(MSIX, source(function, 0), ADDRESS, 0x30, false);
+        assert_eq!(result, Err(Error::NotFound));
+        let result = router.set_function_masked(MSIX, function, true);
+        assert_eq!(result, Err(Error::NotFound));
+    }
+    let result = router.set_masked(MSIX, source(0, 0), true);
+    assert_eq!(result, Err(Error::NotFound));
+}
+
+#[test]
+fn a_new_router_clears_the_pages() {
+    let pages = Default::default();
+    let mut first = router(&pages);
+    assert!(first.bind(MSIX, source(0, 0), ADDRESS, 0x30, false).is_ok());
+    let _second = router(&pages);
+    assert_eq!(pages[0].get(0), None);
+}
+
+#[test]
+fn m24_a_function_gives_back_all_that_it_has() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    for (function, entry) in [(1, 0), (2, 0), (1, 7)] {
+        let result = router.bind(MSIX, source(function, entry), ADDRESS, 0x30, false);
+        assert!(result.is_ok());
+    }
+    assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
+    router.control.refuse_release = true;
+    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
+    router.control.refuse_release = false;
+    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
+    let left: Vec<Source> = router.bound().map(|bound| bound.route.source).collect();
+    assert_eq!(left, [source(2, 0)]);
+    assert!(
+        router
+            .bind(MSIX, source(1, 0), ADDRESS, 0x30, false)
+            .is_ok()
+    );
+    assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
+    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
+}

@@ -1,0 +1,71 @@
+//! What an access to the claimed pages means.
+
+use pci::{MsixInfo, PAGE_SIZE, Width};
+
+/// Bytes of a table entry (PCIe 6.0 section 7.7.2).
+pub const ENTRY_SIZE: u32 = 16;
+
+/// Where an access goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// The table, at a width and alignment that M7 allows.
+    Table {
+        /// Entry, 0 to 2047.
+        entry: u16,
+        /// Byte in the entry: 0, 4, 8 or 12.
+        field: u32,
+    },
+    /// The PBA, at a width and alignment that M15 allows.
+    Pba,
+    /// Registers beside the two (M14).
+    Adjacent,
+    /// Nothing: reads all ones, writes are dropped (M12, M14).
+    Dropped,
+    /// Not on a claimed page: none of our business.
+    Unclaimed,
+}
+
+impl Area {
+    /// Finds out where an access of `width` bytes at `offset` of `bar` goes.
+    pub fn of(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Self {
+        let bar = u32::from(bar);
+        let start = u64::from(offset);
+        let end = start + width.bytes();
+        let claimed = |byte: u64| info.page_index(bar, byte / PAGE_SIZE).is_some();
+        if !claimed(start) {
+            return Self::Unclaimed;
+        }
+        let range = |its_bar: u32, at: u32, size: u64| {
+            let at = u64::from(at);
+            (its_bar == bar).then_some(at..at + size)
+        };
+        let table = range(info.table_bar, info.table_offset, info.table_size());
+        let pba = range(info.pba_bar, info.pba_offset, info.pba_size());
+        let starts_in = |range: &Option<core::ops::Range<u64>>| {
+            range.as_ref().is_some_and(|range| range.contains(&start))
+        };
+        let regular = matches!(width, Width::Dword | Width::Qword) && width.is_aligned(start);
+        if starts_in(&table) {
+            if !regular {
+                return Self::Dropped;
+            }
+            // From the table's start, not the address: a table may start at 8
+            // mod 16 (M18).
+            let place = offset - info.table_offset;
+            return Self::Table {
+                entry: (place / ENTRY_SIZE) as u16,
+                field: place % ENTRY_SIZE,
+            };
+        }
+        if starts_in(&pba) {
+            return if regular { Self::Pba } else { Self::Dropped };
+        }
+        let runs_into = |range: Option<core::ops::Range<u64>>| {
+            range.is_some_and(|range| (start..end).contains(&range.start))
+        };
+        if runs_into(table) || runs_into(pba) || !claimed(end - 1) {
+            return Self::Dropped;
+        }
+        Self::Adjacent
+    }
+}

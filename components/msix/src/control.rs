@@ -1,0 +1,105 @@
+//! Message control: rules M1 to M4 and M6.
+
+use channel::msix::ControlEffect;
+use channel::msix::control::MsixControl;
+use channel::{Caller, Error, Transport};
+use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
+
+use crate::{Hardware, Msix};
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
+    fn lookup_control(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
+        self.counters.control += 1;
+        if caller != self.control {
+            self.counters.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        self.lookup(function)
+    }
+
+    /// Unbinds every bound entry in order (M4). Gives whether a route changed,
+    /// and whether all are unbound: the first error ends it.
+    fn unbind_all(&mut self, function: usize) -> (bool, bool) {
+        let mut routes = false;
+        let mut at = 0;
+        while let Some(entry) = self.functions[function].bound.next(at) {
+            if self.unbind(function, entry).is_err() {
+                return (routes, false);
+            }
+            self.change(function, entry, |entry| entry.updated = true);
+            routes = true;
+            at = entry + 1;
+        }
+        (routes, true)
+    }
+
+    /// Updates every entry for which that is due, in order (M3). Gives whether
+    /// a route changed.
+    fn update_all(&mut self, function: usize) -> bool {
+        let mut routes = false;
+        let mut at = 0;
+        while let Some(entry) = self.functions[function].due.next(at) {
+            routes |= self.update(function, entry);
+            at = entry + 1;
+        }
+        routes
+    }
+}
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_, H, T, FUNCTIONS> {
+    fn read_control(&mut self, caller: Caller, function: u8) -> Result<u16, Error> {
+        let function = self.lookup_control(caller, function)?;
+        Ok(self.functions[function].message_control())
+    }
+
+    fn write_control(
+        &mut self,
+        caller: Caller,
+        function: u8,
+        value: u16,
+    ) -> Result<ControlEffect, Error> {
+        let index = self.lookup_control(caller, function)?;
+        let enabled = value & MSIX_CONTROL_ENABLE != 0;
+        let function_mask = value & MSIX_CONTROL_FUNCTION_MASK != 0;
+        let was_enabled = self.functions[index].enabled;
+        let was_masked = self.functions[index].function_mask;
+        if (enabled, function_mask) == (was_enabled, was_masked) {
+            return Ok(ControlEffect::default());
+        }
+        let mut routes = false;
+        if was_enabled && !enabled {
+            let (changed, done) = self.unbind_all(index);
+            routes = changed;
+            if !done {
+                return Ok(ControlEffect {
+                    routes,
+                    ..ControlEffect::default()
+                });
+            }
+        }
+        if function_mask != was_masked {
+            // The device stops when pci-config writes the register; what is on
+            // its way by then is held on the routing page (M20).
+            match self.router.set_function_masked(function, function_mask) {
+                Ok(()) => routes = true,
+                Err(_) => self.counters.mask_failures += 1,
+            }
+        }
+        self.functions[index].enabled = enabled;
+        self.functions[index].function_mask = function_mask;
+        if enabled && !function_mask {
+            routes |= self.update_all(index);
+        }
+        Ok(ControlEffect {
+            write: Some(self.functions[index].message_control()),
+            disable_intx: enabled && !was_enabled,
+            routes,
+        })
+    }
+
+    fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+        let function = self.lookup_control(caller, function)?;
+        self.reset_function(function)
+            .inspect_err(|_| self.counters.unbind_failures += 1)
+    }
+}

@@ -1,0 +1,310 @@
+//! The functions, and the steps that touch the device or the router.
+
+use channel::irq_router::{Client, Source};
+use channel::msix::FunctionBar;
+use channel::{Caller, Error, Transport};
+use pci::{FunctionInfo, MsixInfo, Width, regs};
+
+use crate::area::ENTRY_SIZE;
+use crate::bitmap::{Bitmap, MAX_ENTRIES};
+use crate::{Entry, Hardware};
+
+/// Offset of vector control in an entry.
+const VECTOR_CONTROL: u32 = 12;
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Operations of pci-config.
+    pub control: u64,
+    /// Operations of a vmm.
+    pub table: u64,
+    /// Accesses that read all ones or were dropped (M12, M14, M15).
+    pub dropped: u64,
+    /// Requests that name what is not there or not the caller's.
+    pub not_found: u64,
+    /// Binds that failed (M5).
+    pub bind_failures: u64,
+    /// Unbinds that failed (M4, M5).
+    pub unbind_failures: u64,
+    /// Masks that the router did not take: an event may come once more.
+    pub mask_failures: u64,
+    /// Sources that were throttled (M23).
+    pub throttled: u64,
+}
+
+/// One function's state.
+pub(crate) struct Function {
+    pub(crate) info: MsixInfo,
+    /// The vmm that may use the table.
+    pub(crate) owner: Caller,
+    /// Writes to the PBA reach the device.
+    pub(crate) permissive: bool,
+    /// Its first entry in the shared storage.
+    first: usize,
+    pub(crate) enabled: bool,
+    pub(crate) function_mask: bool,
+    /// Entries that are bound.
+    pub(crate) bound: Bitmap,
+    /// Entries that are unmasked and updated.
+    pub(crate) due: Bitmap,
+}
+
+/// The MSI-X side of `FUNCTIONS` functions.
+pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
+    pub(crate) hardware: H,
+    pub(crate) router: Client<T>,
+    /// The badge of pci-config.
+    pub(crate) control: Caller,
+    pub(crate) functions: [Function; FUNCTIONS],
+    entries: &'a mut [Entry],
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCTIONS> {
+    /// Takes the functions over and resets each (M24). `control` is
+    /// pci-config's badge; each function comes with its vmm's. A function that
+    /// does not fit into what is left of `entries` has no MSI-X (M16).
+    pub fn new(
+        hardware: H,
+        router: Client<T>,
+        entries: &'a mut [Entry],
+        control: Caller,
+        functions: [(&FunctionInfo, Caller); FUNCTIONS],
+    ) -> Self {
+        let mut used = 0;
+        let functions = functions.map(|(function, owner)| {
+            let mut info = function.msix;
+            let wanted = info.entries as usize;
+            if wanted > MAX_ENTRIES || wanted > entries.len() - used {
+                info = MsixInfo::default();
+            }
+            let first = used;
+            used += info.entries as usize;
+            Function {
+                info,
+                owner,
+                permissive: function.permissive != 0,
+                first,
+                enabled: false,
+                function_mask: false,
+                bound: Bitmap::EMPTY,
+                due: Bitmap::EMPTY,
+            }
+        });
+        let mut msix = Self {
+            hardware,
+            router,
+            control,
+            functions,
+            entries,
+            counters: Counters::default(),
+        };
+        for function in 0..FUNCTIONS {
+            if msix.functions[function].info.entries != 0 && msix.reset_function(function).is_err()
+            {
+                msix.counters.unbind_failures += 1;
+            }
+        }
+        msix
+    }
+
+    /// Message control as the guest sees it; `None` if the function has no
+    /// MSI-X. For dumps.
+    #[must_use]
+    pub fn message_control(&self, function: u8) -> Option<u16> {
+        let function = self.functions.get(usize::from(function))?;
+        (function.info.entries != 0).then(|| function.message_control())
+    }
+
+    /// A function's entries that are no longer as after reset, in order. For
+    /// dumps.
+    pub fn entries_in_use(&self, function: u8) -> impl Iterator<Item = (u16, &Entry)> {
+        self.functions
+            .get(usize::from(function))
+            .map_or(&[][..], |f| &self.entries[f.range()])
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| **entry != Entry::RESET)
+            .map(|(index, entry)| (index as u16, entry))
+    }
+
+    /// The function's index, if it is there and has MSI-X.
+    pub(crate) fn lookup(&mut self, function: u8) -> Result<usize, Error> {
+        let index = usize::from(function);
+        match self.functions.get(index) {
+            Some(found) if found.info.entries != 0 => Ok(index),
+            _ => {
+                self.counters.not_found += 1;
+                Err(Error::NotFound)
+            }
+        }
+    }
+
+    /// An entry below the function's number of entries.
+    pub(crate) fn entry(&self, function: usize, entry: u16) -> &Entry {
+        &self.entries[self.functions[function].first + usize::from(entry)]
+    }
+
+    /// Changes an entry and brings the bitmaps in line with it.
+    pub(crate) fn change(&mut self, function: usize, entry: u16, change: impl FnOnce(&mut Entry)) {
+        let state = &mut self.functions[function];
+        let stored = &mut self.entries[state.first + usize::from(entry)];
+        change(stored);
+        state.bound.set(entry, stored.bound.is_some());
+        state.due.set(entry, stored.wants_update());
+    }
+
+    /// *update* (M5): binds an unmasked entry with its current address and
+    /// data, after unbinding it if it is bound. Gives whether a route changed.
+    pub(crate) fn update(&mut self, function: usize, entry: u16) -> bool {
+        let was_bound = self.entry(function, entry).bound.is_some();
+        if was_bound && self.unbind(function, entry).is_err() {
+            return false;
+        }
+        let Entry {
+            address,
+            data,
+            throttled,
+            ..
+        } = *self.entry(function, entry);
+        let source = source(function, entry);
+        match self.router.bind(source, address, data, false) {
+            Ok(message) => {
+                // The device's entry is masked, as each unbound one is: it
+                // never sends a message that is half old and half new.
+                self.write_message(function, entry, message);
+                self.change(function, entry, |entry| {
+                    entry.bound = Some(message);
+                    entry.updated = false;
+                    entry.error = None;
+                });
+                if !throttled {
+                    self.mask_in_device(function, entry, false);
+                }
+                true
+            }
+            Err(error) => {
+                self.counters.bind_failures += 1;
+                self.change(function, entry, |entry| entry.error = Some(error));
+                was_bound
+            }
+        }
+    }
+
+    /// Unbinds a bound entry; on an error it is as it was before.
+    pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
+        let before = self.entry(function, entry).device_masked;
+        self.mask_in_device(function, entry, true);
+        match self.router.unbind(source(function, entry)) {
+            Ok(()) => {
+                self.change(function, entry, |entry| {
+                    entry.bound = None;
+                    entry.error = None;
+                });
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.unbind_failures += 1;
+                self.change(function, entry, |entry| entry.error = Some(error));
+                if !before {
+                    self.mask_in_device(function, entry, false);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Masks every entry in the device, unbinds, and forgets what the guest
+    /// wrote (M24).
+    pub(crate) fn reset_function(&mut self, function: usize) -> Result<(), Error> {
+        for entry in 0..self.functions[function].info.entries as u16 {
+            self.write_control(function, entry, true);
+        }
+        self.flush(function, 0);
+        let result = self.router.unbind_function(function as u8);
+        let state = &mut self.functions[function];
+        state.enabled = false;
+        state.function_mask = false;
+        state.bound = Bitmap::EMPTY;
+        state.due = Bitmap::EMPTY;
+        let range = state.range();
+        self.entries[range].fill(Entry::RESET);
+        result
+    }
+
+    /// Masks or unmasks the device's entry.
+    ///
+    /// A mask is read back: the read's completion pushes ahead of it whatever
+    /// message the device has sent (PCIe 6.0 section 2.4.1), so that after this
+    /// no event is on its way to a vector that is about to be given back (M21).
+    pub(crate) fn mask_in_device(&mut self, function: usize, entry: u16, masked: bool) {
+        self.write_control(function, entry, masked);
+        self.change(function, entry, |entry| entry.device_masked = masked);
+        if masked {
+            self.flush(function, entry);
+        }
+    }
+
+    fn write_control(&mut self, function: usize, entry: u16, masked: bool) {
+        let (place, offset) = self.functions[function].place(function, entry);
+        let value = u64::from(masked);
+        self.hardware
+            .write(place, offset + VECTOR_CONTROL, Width::Dword, value);
+    }
+
+    fn flush(&mut self, function: usize, entry: u16) {
+        let (place, offset) = self.functions[function].place(function, entry);
+        self.hardware
+            .read(place, offset + VECTOR_CONTROL, Width::Dword);
+    }
+
+    /// Writes address and data, in dwords: every device takes these (PCIe 6.0
+    /// section 7.7.2, an 8-byte access is the device's choice).
+    fn write_message(&mut self, function: usize, entry: u16, (address, data): (u64, u32)) {
+        let (place, offset) = self.functions[function].place(function, entry);
+        for (field, value) in [
+            (0, address & 0xffff_ffff),
+            (4, address >> 32),
+            (8, data.into()),
+        ] {
+            self.hardware
+                .write(place, offset + field, Width::Dword, value);
+        }
+    }
+}
+
+impl Function {
+    /// The register (M1).
+    pub(crate) fn message_control(&self) -> u16 {
+        let bit = |set: bool, mask: u16| if set { mask } else { 0 };
+        (self.info.entries - 1) as u16
+            | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
+            | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
+    }
+
+    fn range(&self) -> core::ops::Range<usize> {
+        self.first..self.first + self.info.entries as usize
+    }
+
+    /// The device's entry: BAR and byte offset.
+    fn place(&self, function: usize, entry: u16) -> (FunctionBar, u32) {
+        let place = FunctionBar {
+            function: function as u8,
+            bar: self.info.table_bar as u8,
+        };
+        (
+            place,
+            self.info.table_offset + ENTRY_SIZE * u32::from(entry),
+        )
+    }
+}
+
+/// The router's name for an entry.
+pub(crate) fn source(function: usize, entry: u16) -> Source {
+    Source {
+        function: function as u8,
+        entry,
+    }
+}

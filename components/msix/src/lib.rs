@@ -1,0 +1,39 @@
+//! Plays the MSI-X table, the PBA and message control of each function to its
+//! guest, and keeps the device's own table out of the guest's hands.
+//!
+//! Responsible for: the guest's view of table and control (rules M1 to M19),
+//! the device's table entries, and forwarding to the registers that share
+//! their pages (M14).
+//! Must never: write a guest's message into a device, leave an entry that is
+//! not bound unmasked, or touch configuration space.
+//! May call: irq-router.
+//! Invariants: the device's entry is unmasked only while it is bound, unmasked
+//! by the guest and not throttled; no operation on one entry walks the table.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod area;
+mod bitmap;
+mod control;
+mod entry;
+mod function;
+mod table;
+
+pub use entry::Entry;
+pub use function::{Counters, Msix};
+
+use channel::msix::FunctionBar;
+use pci::Width;
+
+/// The pages that hold table or PBA (`FunctionInfo::msix.pages`), and only
+/// these: no other offset is ever asked for.
+pub trait Hardware {
+    /// Reads `width` bytes, aligned, at byte `offset` of the BAR.
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
+    /// Writes `width` bytes, aligned, at byte `offset` of the BAR.
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64);
+}
+
+#[cfg(test)]
+mod tests;

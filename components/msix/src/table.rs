@@ -1,0 +1,191 @@
+//! Table, PBA and the registers beside them: rules M7 to M15.
+
+use channel::irq_router::Source;
+use channel::msix::FunctionBar;
+use channel::msix::table::MsixTable;
+use channel::{Caller, Error, Transport};
+use pci::Width;
+
+use crate::area::Area;
+use crate::function::source;
+use crate::{Entry, Hardware, Msix};
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
+    fn lookup_table(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
+        self.counters.table += 1;
+        let index = self.lookup(function)?;
+        if self.functions[index].owner != caller {
+            self.counters.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        Ok(index)
+    }
+
+    /// Vector control (M9). Gives whether a route changed.
+    fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) -> bool {
+        let masked = value & 1 == 1;
+        let before = *self.entry(function, entry);
+        if masked == before.masked {
+            return false;
+        }
+        self.change(function, entry, |entry| entry.masked = masked);
+        let state = &self.functions[function];
+        let live = state.enabled && !state.function_mask;
+        if live && self.entry(function, entry).wants_update() {
+            return self.update(function, entry);
+        }
+        if before.bound.is_none() {
+            return false;
+        }
+        // Unmasked in the device last: what it then sends finds its route open.
+        if masked {
+            self.mask_in_device(function, entry, true);
+        }
+        let routed = self.router.set_masked(source(function, entry), masked);
+        if routed.is_err() {
+            self.counters.mask_failures += 1;
+        }
+        if !self.entry(function, entry).keep_masked() {
+            self.mask_in_device(function, entry, false);
+        }
+        routed.is_ok()
+    }
+
+    /// A table write of 4 or 8 bytes (M7, M8). Gives whether a route changed.
+    fn write_table(
+        &mut self,
+        function: usize,
+        entry: u16,
+        field: u32,
+        width: Width,
+        value: u64,
+    ) -> bool {
+        let low = value as u32;
+        let high = (value >> 32) as u32;
+        let message = |write: fn(&mut Entry, u64)| {
+            move |entry: &mut Entry| {
+                write(entry, value);
+                entry.updated = true;
+            }
+        };
+        match (field, width) {
+            (0, Width::Qword) => self.change(function, entry, message(|e, v| e.address = v)),
+            (0, _) => self.change(
+                function,
+                entry,
+                message(|e, v| e.address = e.address & !0xffff_ffff | v & 0xffff_ffff),
+            ),
+            (4, _) => self.change(
+                function,
+                entry,
+                message(|e, v| e.address = e.address & 0xffff_ffff | v << 32),
+            ),
+            (8, _) => self.change(function, entry, message(|e, v| e.data = v as u32)),
+            _ => return self.write_vector_control(function, entry, low),
+        }
+        field == 8 && width == Width::Qword && self.write_vector_control(function, entry, high)
+    }
+
+    fn read_adjacent(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        if width.is_aligned(offset.into()) {
+            return self.hardware.read(place, offset, width);
+        }
+        (0..width.bytes() as u32).fold(0, |value, byte| {
+            value | (self.hardware.read(place, offset + byte, Width::Byte) & 0xff) << (8 * byte)
+        })
+    }
+
+    fn write_adjacent(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        if width.is_aligned(offset.into()) {
+            self.hardware.write(place, offset, width, value);
+            return;
+        }
+        for byte in 0..width.bytes() as u32 {
+            let value = value >> (8 * byte) & 0xff;
+            self.hardware
+                .write(place, offset + byte, Width::Byte, value);
+        }
+    }
+}
+
+/// A table read of 4 or 8 bytes (M11).
+fn read_table(entry: &Entry, field: u32, width: Width) -> u64 {
+    let address = entry.address;
+    let tail = u64::from(entry.data) | u64::from(entry.control()) << 32;
+    let value = match field {
+        0 => address,
+        4 => address >> 32,
+        8 => tail,
+        _ => tail >> 32,
+    };
+    value & width.all_ones()
+}
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H, T, FUNCTIONS> {
+    fn read(
+        &mut self,
+        caller: Caller,
+        place: FunctionBar,
+        offset: u32,
+        width: Width,
+    ) -> Result<u64, Error> {
+        let function = self.lookup_table(caller, place.function)?;
+        match Area::of(&self.functions[function].info, place.bar, offset, width) {
+            Area::Table { entry, field } => {
+                Ok(read_table(self.entry(function, entry), field, width))
+            }
+            Area::Pba => Ok(self.hardware.read(place, offset, width)),
+            Area::Adjacent => Ok(self.read_adjacent(place, offset, width)),
+            Area::Dropped => {
+                self.counters.dropped += 1;
+                Ok(width.all_ones())
+            }
+            Area::Unclaimed => Err(Error::Refused),
+        }
+    }
+
+    fn write(
+        &mut self,
+        caller: Caller,
+        place: FunctionBar,
+        offset: u32,
+        width: Width,
+        value: u64,
+    ) -> Result<bool, Error> {
+        let function = self.lookup_table(caller, place.function)?;
+        let value = value & width.all_ones();
+        match Area::of(&self.functions[function].info, place.bar, offset, width) {
+            Area::Table { entry, field } => {
+                return Ok(self.write_table(function, entry, field, width, value));
+            }
+            Area::Pba if self.functions[function].permissive => {
+                self.hardware.write(place, offset, width, value);
+            }
+            Area::Adjacent => self.write_adjacent(place, offset, width, value),
+            Area::Pba | Area::Dropped => self.counters.dropped += 1,
+            Area::Unclaimed => return Err(Error::Refused),
+        }
+        Ok(false)
+    }
+
+    fn set_throttled(
+        &mut self,
+        caller: Caller,
+        source: Source,
+        throttled: bool,
+    ) -> Result<(), Error> {
+        let function = self.lookup_table(caller, source.function)?;
+        if u32::from(source.entry) >= self.functions[function].info.entries {
+            self.counters.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        let before = *self.entry(function, source.entry);
+        self.change(function, source.entry, |entry| entry.throttled = throttled);
+        self.counters.throttled += u64::from(throttled && !before.throttled);
+        let masked = self.entry(function, source.entry).keep_masked();
+        if before.bound.is_some() && masked != before.device_masked {
+            self.mask_in_device(function, source.entry, masked);
+        }
+        Ok(())
+    }
+}

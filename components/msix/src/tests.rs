@@ -1,0 +1,782 @@
+//! The rules, one by one, against a device that is plain memory and a router
+//! that keeps a log. Names start with the rule that they would break.
+
+extern crate std;
+use std::boxed::Box;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::vec;
+use std::vec::Vec;
+
+use channel::irq_router::{Client, IrqRouter, Source};
+use channel::msix::control::MsixControl;
+use channel::msix::table::MsixTable;
+use channel::msix::{ControlEffect, FunctionBar};
+use channel::{Caller, Error, Local, Message};
+use pci::{FunctionInfo, MsixInfo, MsixPage, Width};
+
+use super::*;
+
+const CONTROL: Caller = Caller(1);
+const VMM: Caller = Caller(2);
+const ENABLE: u16 = 0x8000;
+const FUNCTION_MASK: u16 = 0x4000;
+/// Starts at 8 mod 16 (M18), on page 1 with the PBA and other registers.
+const TABLE: u32 = 0x1008;
+const PBA: u32 = 0x1ff0;
+const ENTRIES: u32 = 70;
+/// Where the router's messages point.
+const HOST: u64 = 0x1_fee0_0000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Bind(u16, u64, u32),
+    Unbind(u16),
+    Mask(u16, bool),
+    FunctionMask(bool),
+    UnbindFunction,
+    /// Offset and value of a write to the device.
+    Write(u32, Width, u64),
+    Read(u32, Width),
+}
+use Event::{Bind, FunctionMask, Mask, Read, Unbind, UnbindFunction, Write};
+
+#[derive(Default)]
+struct World {
+    log: Vec<Event>,
+    memory: BTreeMap<(FunctionBarKey, u32), u8>,
+    fail_bind: BTreeSet<u16>,
+    fail_unbind: BTreeSet<u16>,
+    bound: BTreeSet<(u8, u16)>,
+}
+
+type FunctionBarKey = (u8, u8);
+
+impl World {
+    fn value(&self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        (0..width.bytes() as u32).fold(0, |value, byte| {
+            let key = ((place.function, place.bar), offset + byte);
+            value | u64::from(*self.memory.get(&key).unwrap_or(&0)) << (8 * byte)
+        })
+    }
+}
+
+#[derive(Clone, Default)]
+struct Fake(Rc<RefCell<World>>);
+
+impl Hardware for Fake {
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        assert!(width.is_aligned(offset.into()));
+        let mut world = self.0.borrow_mut();
+        world.log.push(Read(offset, width));
+        world.value(place, offset, width)
+    }
+
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        assert!(width.is_aligned(offset.into()));
+        let mut world = self.0.borrow_mut();
+        world.log.push(Write(offset, width, value));
+        for byte in 0..width.bytes() as u32 {
+            let key = ((place.function, place.bar), offset + byte);
+            world.memory.insert(key, (value >> (8 * byte)) as u8);
+        }
+    }
+}
+
+impl IrqRouter for Fake {
+    fn bind(
+        &mut self,
+        _: Caller,
+        source: Source,
+        address: u64,
+        data: u32,
+        masked: bool,
+    ) -> Result<(u64, u32), Error> {
+        assert!(!masked, "only unmasked entries are bound");
+        let mut world = self.0.borrow_mut();
+        if world.fail_bind.contains(&source.entry) {
+            return Err(Error::Exhausted);
+        }
+        assert!(
+            world.bound.insert((source.function, source.entry)),
+            "bound twice"
+        );
+        world.log.push(Bind(source.entry, address, data));
+        Ok((HOST, 0x1000 + u32::from(source.entry)))
+    }
+
+    fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        if world.fail_unbind.contains(&source.entry) {
+            return Err(Error::Failed);
+        }
+        assert!(
+            world.bound.remove(&(source.function, source.entry)),
+            "not bound"
+        );
+        world.log.push(Unbind(source.entry));
+        Ok(())
+    }
+
+    fn set_masked(&mut self, _: Caller, source: Source, masked: bool) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        assert!(
+            world.bound.contains(&(source.function, source.entry)),
+            "not bound"
+        );
+        world.log.push(Mask(source.entry, masked));
+        Ok(())
+    }
+
+    fn set_function_masked(&mut self, _: Caller, _: u8, masked: bool) -> Result<(), Error> {
+        self.0.borrow_mut().log.push(FunctionMask(masked));
+        Ok(())
+    }
+
+    fn unbind_function(&mut self, _: Caller, function: u8) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        world.bound.retain(|&(f, _)| f != function);
+        world.log.push(UnbindFunction);
+        Ok(())
+    }
+}
+
+type Link = Local<Box<dyn FnMut(Message) -> Message>>;
+
+struct Rig {
+    msix: Msix<'static, Fake, Link, 3>,
+    fake: Fake,
+}
+
+/// Function 0 as the constants above say, 1 permissive with five entries at
+/// the start of its BAR, 2 without MSI-X.
+fn rig_with(storage: usize) -> Rig {
+    let function = |entries, table_offset, pba_offset, permissive| {
+        let mut info = FunctionInfo {
+            permissive,
+            ..FunctionInfo::default()
+        };
+        info.msix = MsixInfo {
+            entries,
+            table_offset,
+            pba_offset,
+            page_count: 1,
+            ..MsixInfo::default()
+        };
+        info.msix.pages[0] = MsixPage {
+            bar: 0,
+            page: table_offset / 4096,
+        };
+        info
+    };
+    let first = function(ENTRIES, TABLE, PBA, 0);
+    let second = function(5, 0, 0x800, 1);
+    let third = FunctionInfo::default();
+    let fake = Fake::default();
+    let mut router = fake.clone();
+    let link: Link = Local(Box::new(move |request| {
+        channel::irq_router::dispatch(&mut router, Caller(7), request)
+    }));
+    let entries = Box::leak(vec![Entry::RESET; storage].into_boxed_slice());
+    let functions = [(&first, VMM), (&second, VMM), (&third, VMM)];
+    let msix = Msix::new(fake.clone(), Client(link), entries, CONTROL, functions);
+    let rig = Rig { msix, fake };
+    rig.log();
+    rig
+}
+
+fn rig() -> Rig {
+    rig_with(75)
+}
+
+fn at(entry: u16, field: u32) -> u32 {
+    TABLE + 16 * u32::from(entry) + field
+}
+
+impl Rig {
+    /// What happened since the last call.
+    fn log(&self) -> Vec<Event> {
+        std::mem::take(&mut self.fake.0.borrow_mut().log)
+    }
+
+    /// Only what the router was asked for.
+    fn routed(&self) -> Vec<Event> {
+        let mut log = self.log();
+        log.retain(|event| !matches!(event, Read(..) | Write(..)));
+        log
+    }
+
+    fn read_of(&mut self, function: u8, offset: u32, width: Width) -> u64 {
+        let place = FunctionBar { function, bar: 0 };
+        self.msix.read(VMM, place, offset, width).expect("claimed")
+    }
+
+    fn write_of(&mut self, function: u8, offset: u32, width: Width, value: u64) -> bool {
+        let place = FunctionBar { function, bar: 0 };
+        self.msix
+            .write(VMM, place, offset, width, value)
+            .expect("claimed")
+    }
+
+    fn read(&mut self, offset: u32, width: Width) -> u64 {
+        self.read_of(0, offset, width)
+    }
+
+    fn write(&mut self, offset: u32, width: Width, value: u64) -> bool {
+        self.write_of(0, offset, width, value)
+    }
+
+    fn program(&mut self, entry: u16, address: u64, data: u32) {
+        self.write(at(entry, 0), Width::Qword, address);
+        self.write(at(entry, 8), Width::Dword, data.into());
+    }
+
+    fn mask(&mut self, entry: u16, masked: bool) -> bool {
+        self.write(at(entry, 12), Width::Dword, masked.into())
+    }
+
+    fn control(&mut self, value: u16) -> ControlEffect {
+        self.msix.write_control(CONTROL, 0, value).expect("there")
+    }
+
+    /// Enabled, with these entries bound to their number plus 0x30.
+    fn live(entries: &[u16]) -> Self {
+        let mut rig = rig();
+        rig.control(ENABLE);
+        for &entry in entries {
+            rig.program(entry, 0xfee0_0000, 0x30 + u32::from(entry));
+            rig.mask(entry, false);
+        }
+        rig.log();
+        rig
+    }
+
+    fn fail(&self, bind: &[u16], unbind: &[u16]) {
+        let mut world = self.fake.0.borrow_mut();
+        world.fail_bind = bind.iter().copied().collect();
+        world.fail_unbind = unbind.iter().copied().collect();
+    }
+
+    fn device(&self, entry: u16, field: u32) -> u64 {
+        let place = FunctionBar {
+            function: 0,
+            bar: 0,
+        };
+        let world = self.fake.0.borrow();
+        world.value(place, at(entry, field), Width::Dword)
+    }
+
+    fn entry(&self, entry: u16) -> Entry {
+        let mut entries = self.msix.entries_in_use(0);
+        entries
+            .find(|(index, _)| *index == entry)
+            .map_or(Entry::RESET, |(_, entry)| *entry)
+    }
+}
+
+fn bound(entry: u16) -> Event {
+    Bind(entry, 0xfee0_0000, 0x30 + u32::from(entry))
+}
+
+#[test]
+fn m1_control_is_never_the_hardwares() {
+    let mut rig = rig();
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
+    rig.control(ENABLE | FUNCTION_MASK);
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0xc000 | 69));
+    assert_eq!(rig.msix.message_control(0), Some(0xc000 | 69));
+    rig.control(FUNCTION_MASK);
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0x4000 | 69));
+}
+
+#[test]
+fn m2_other_bits_do_not_count_and_no_change_is_nothing() {
+    let mut rig = Rig::live(&[3]);
+    rig.write(at(3, 8), Width::Dword, 0x99);
+    assert_eq!(rig.control(ENABLE | 0x3fff), ControlEffect::default());
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m3_enable_updates_what_is_due_in_order() {
+    let mut rig = rig();
+    for entry in [65, 2, 9, 4] {
+        rig.program(entry, 0xfee0_0000, 0x30 + u32::from(entry));
+    }
+    for entry in [65, 2, 9, 0] {
+        rig.mask(entry, false);
+    }
+    assert_eq!(rig.log(), []);
+    let effect = rig.control(ENABLE);
+    assert!(effect.routes);
+    assert_eq!(rig.routed(), [bound(2), bound(9), bound(65)]);
+}
+
+#[test]
+fn m3_clearing_the_function_mask_updates_what_is_due() {
+    let mut rig = Rig::live(&[1, 2]);
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.write(at(2, 8), Width::Dword, 0x77);
+    rig.log();
+    assert!(rig.control(ENABLE).routes);
+    let expected = [FunctionMask(false), Unbind(2), Bind(2, 0xfee0_0000, 0x77)];
+    assert_eq!(rig.routed(), expected);
+}
+
+#[test]
+fn m4_disable_unbinds_in_order_and_enable_binds_again() {
+    let mut rig = Rig::live(&[8, 1, 69]);
+    let effect = rig.control(0);
+    assert_eq!(effect.write, Some(69));
+    assert!(effect.routes && !effect.disable_intx);
+    assert_eq!(rig.routed(), [Unbind(1), Unbind(8), Unbind(69)]);
+    rig.control(ENABLE);
+    assert_eq!(rig.routed(), [bound(1), bound(8), bound(69)]);
+}
+
+#[test]
+fn m4_an_unbind_error_stops_and_keeps_control() {
+    let mut rig = Rig::live(&[1, 4, 8]);
+    rig.fail(&[], &[4]);
+    let effect = rig.control(FUNCTION_MASK);
+    assert_eq!(effect.write, None);
+    assert!(effect.routes);
+    assert_eq!(rig.routed(), [Unbind(1)]);
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(ENABLE | 69));
+    assert!(rig.entry(1).updated && rig.entry(1).bound.is_none());
+    assert!(!rig.entry(4).updated && rig.entry(4).bound.is_some());
+    assert_eq!(rig.entry(4).error, Some(Error::Failed));
+    assert_eq!(rig.device(4, 12), 0);
+    assert_eq!(rig.device(1, 12), 1);
+    assert_eq!(rig.msix.counters.unbind_failures, 1);
+    rig.fail(&[], &[]);
+    assert_eq!(rig.control(0).write, Some(69));
+    assert_eq!(rig.routed(), [Unbind(4), Unbind(8)]);
+}
+
+#[test]
+fn m4_the_function_mask_binds_and_unbinds_nothing() {
+    let mut rig = Rig::live(&[1]);
+    let effect = rig.control(ENABLE | FUNCTION_MASK);
+    assert_eq!(effect.write, Some(0xc000 | 69));
+    assert_eq!(rig.routed(), [FunctionMask(true)]);
+    let mut rig = self::rig();
+    rig.program(1, 0xfee0_0000, 0x31);
+    rig.mask(1, false);
+    rig.control(ENABLE | FUNCTION_MASK);
+    assert_eq!(rig.routed(), [FunctionMask(true)]);
+}
+
+#[test]
+fn m5_bind_error_keeps_updated() {
+    let mut rig = rig();
+    for entry in [1, 2] {
+        rig.program(entry, 0xfee0_0000, 0x30 + u32::from(entry));
+        rig.mask(entry, false);
+    }
+    rig.fail(&[1], &[]);
+    assert_eq!(rig.control(ENABLE).write, Some(ENABLE | 69));
+    assert_eq!(rig.routed(), [bound(2)]);
+    let entry = rig.entry(1);
+    assert!(entry.updated && !entry.masked && entry.bound.is_none());
+    assert_eq!(entry.error, Some(Error::Exhausted));
+    assert_eq!(rig.device(1, 12), 1);
+    assert_eq!(rig.msix.counters.bind_failures, 1);
+    rig.fail(&[], &[]);
+    rig.mask(1, true);
+    assert!(rig.mask(1, false));
+    assert_eq!(rig.routed(), [bound(1)]);
+    assert_eq!(rig.entry(1).error, None);
+    assert!(!rig.entry(1).updated);
+}
+
+#[test]
+fn m5_a_failed_bind_is_retried_at_mask_clear_and_enable() {
+    let mut rig = rig();
+    rig.program(1, 0xfee0_0000, 0x31);
+    rig.mask(1, false);
+    rig.fail(&[1], &[]);
+    rig.control(ENABLE);
+    rig.fail(&[], &[]);
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.log();
+    rig.control(ENABLE);
+    assert_eq!(rig.routed(), [FunctionMask(false), bound(1)]);
+}
+
+#[test]
+fn m5_unbind_error_keeps_the_old_binding() {
+    let mut rig = Rig::live(&[1]);
+    rig.mask(1, true);
+    rig.write(at(1, 8), Width::Dword, 0x77);
+    rig.fail(&[], &[1]);
+    rig.log();
+    assert!(!rig.mask(1, false));
+    assert_eq!(rig.routed(), []);
+    let entry = rig.entry(1);
+    assert!(entry.updated && entry.bound.is_some() && !entry.masked);
+    assert_eq!(rig.device(1, 12), 1, "as masked in the device as before");
+    rig.fail(&[], &[]);
+    rig.mask(1, true);
+    rig.mask(1, false);
+    let expected = [Mask(1, true), Unbind(1), Bind(1, 0xfee0_0000, 0x77)];
+    assert_eq!(rig.routed(), expected);
+}
+
+#[test]
+fn m5_the_entry_is_written_while_masked() {
+    let mut rig = Rig::live(&[]);
+    rig.program(1, 0xfee0_1000, 0x55);
+    assert_eq!(rig.log(), []);
+    rig.mask(1, false);
+    let dword = |field, value| Write(at(1, field), Width::Dword, value);
+    let written = [
+        dword(0, HOST & 0xffff_ffff),
+        dword(4, HOST >> 32),
+        dword(8, 0x1001),
+        dword(12, 0),
+    ];
+    let log = rig.log();
+    assert_eq!(log[0], Bind(1, 0xfee0_1000, 0x55));
+    assert_eq!(log[1..], written);
+}
+
+#[test]
+fn m6_enable_tells_to_disable_intx_and_to_write_last() {
+    let mut rig = rig();
+    let effect = rig.control(ENABLE);
+    assert_eq!(effect.write, Some(ENABLE | 69));
+    assert!(effect.disable_intx && !effect.routes);
+    let effect = rig.control(ENABLE | FUNCTION_MASK);
+    assert!(!effect.disable_intx);
+}
+
+#[test]
+fn m7_halves_are_independent() {
+    let mut rig = rig();
+    rig.write(at(0, 4), Width::Dword, 0x1234_5678);
+    rig.write(at(0, 0), Width::Dword, 0xfee0_a000);
+    assert_eq!(rig.read(at(0, 0), Width::Qword), 0x1234_5678_fee0_a000);
+    rig.write(at(0, 4), Width::Dword, 0x9abc_def0);
+    assert_eq!(rig.read(at(0, 0), Width::Dword), 0xfee0_a000);
+    assert_eq!(rig.read(at(0, 4), Width::Dword), 0x9abc_def0);
+    rig.write(at(0, 0), Width::Qword, 0x1_0000_0002);
+    assert_eq!(rig.read(at(0, 0), Width::Qword), 0x1_0000_0002);
+    assert_eq!(rig.entry(1), Entry::RESET);
+}
+
+#[test]
+fn m8_the_same_value_makes_updated_and_binds_nothing() {
+    for field in [0, 4, 8] {
+        let mut rig = Rig::live(&[2]);
+        let value = rig.read(at(2, field), Width::Dword);
+        rig.write(at(2, field), Width::Dword, value);
+        assert_eq!(rig.log(), []);
+        assert!(rig.entry(2).updated);
+        rig.mask(2, true);
+        rig.mask(2, false);
+        assert_eq!(rig.routed(), [Mask(2, true), Unbind(2), bound(2)]);
+    }
+}
+
+#[test]
+fn m9_only_bit_0_counts() {
+    let mut rig = Rig::live(&[2]);
+    rig.write(at(2, 12), Width::Dword, 0xffff_fffe);
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.read(at(2, 12), Width::Dword), 0);
+    rig.write(at(2, 12), Width::Dword, 0xffff_ffff);
+    assert_eq!(rig.read(at(2, 12), Width::Dword), 1);
+}
+
+#[test]
+fn m9_mask_and_unmask_of_an_unbound_entry_do_nothing() {
+    let mut rig = Rig::live(&[]);
+    assert!(!rig.mask(2, false));
+    assert!(!rig.mask(2, true));
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m9_a_bound_entry_is_masked_and_unmasked_in_place() {
+    let mut rig = Rig::live(&[2]);
+    assert!(rig.mask(2, true));
+    let control = at(2, 12);
+    let masked = [
+        Write(control, Width::Dword, 1),
+        Read(control, Width::Dword),
+        Mask(2, true),
+    ];
+    assert_eq!(rig.log(), masked);
+    assert!(rig.mask(2, false));
+    assert_eq!(rig.log(), [Mask(2, false), Write(control, Width::Dword, 0)]);
+}
+
+#[test]
+fn m10_an_entry_written_after_its_unmask_waits_for_a_cycle() {
+    let mut rig = Rig::live(&[]);
+    rig.mask(5, false);
+    rig.program(5, 0xfee0_0000, 0x35);
+    assert_eq!(rig.log(), []);
+    rig.mask(5, true);
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [bound(5)]);
+}
+
+#[test]
+fn m10_unmasked_under_function_mask_on_the_old_binding() {
+    let mut rig = Rig::live(&[5]);
+    rig.mask(5, true);
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.write(at(5, 8), Width::Dword, 0x99);
+    rig.log();
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [Mask(5, false)]);
+    rig.control(ENABLE);
+    let expected = [FunctionMask(false), Unbind(5), Bind(5, 0xfee0_0000, 0x99)];
+    assert_eq!(rig.routed(), expected);
+}
+
+#[test]
+fn m10_mask_disable_enable_unmask_binds() {
+    let mut rig = Rig::live(&[5]);
+    rig.mask(5, true);
+    rig.control(0);
+    rig.control(ENABLE);
+    assert_eq!(rig.routed(), [Mask(5, true), Unbind(5)]);
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [bound(5)]);
+}
+
+#[test]
+fn m11_eight_bytes_at_data_hold_the_mask_too() {
+    let mut rig = rig();
+    rig.write(at(3, 8), Width::Dword, 0xabcd);
+    assert_eq!(rig.read(at(3, 8), Width::Qword), 0x1_0000_abcd);
+    rig.write(at(3, 8), Width::Qword, 0x5a);
+    assert_eq!(rig.read(at(3, 8), Width::Qword), 0x5a);
+    assert_eq!(rig.read(at(3, 12), Width::Dword), 0);
+}
+
+#[test]
+fn m12_small_and_unaligned_are_dropped() {
+    let mut rig = rig();
+    let wrong = [
+        (at(0, 0), Width::Byte),
+        (at(0, 0), Width::Word),
+        (at(0, 2), Width::Dword),
+        (at(0, 4), Width::Qword),
+        (at(69, 12), Width::Qword),
+        (PBA, Width::Word),
+        (PBA + 4, Width::Qword),
+    ];
+    for (count, (offset, width)) in wrong.into_iter().enumerate() {
+        assert_eq!(rig.read(offset, width), width.all_ones());
+        assert!(!rig.write(offset, width, 0));
+        assert_eq!(rig.msix.counters.dropped, 2 * count as u64 + 2);
+    }
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.msix.entries_in_use(0).count(), 0);
+}
+
+#[test]
+fn m14_adjacent_goes_to_the_device() {
+    let mut rig = rig();
+    assert_eq!(at(70, 0), 0x1468);
+    rig.write(0x1468, Width::Qword, 0x8877_6655_4433_2211);
+    assert_eq!(
+        rig.log(),
+        [Write(0x1468, Width::Qword, 0x8877_6655_4433_2211)]
+    );
+    assert_eq!(rig.read(0x146a, Width::Word), 0x4433);
+    assert_eq!(rig.log(), [Read(0x146a, Width::Word)]);
+    assert_eq!(rig.read(0x1469, Width::Dword), 0x5544_3322);
+    let bytes = [0x1469, 0x146a, 0x146b, 0x146c].map(|at| Read(at, Width::Byte));
+    assert_eq!(rig.log(), bytes);
+    rig.write(0x146b, Width::Word, 0xbeef);
+    let bytes = [(0x146b, 0xef), (0x146c, 0xbe)].map(|(at, v)| Write(at, Width::Byte, v));
+    assert_eq!(rig.log(), bytes);
+    rig.read(0x1000, Width::Qword);
+    assert_eq!(rig.log(), [Read(0x1000, Width::Qword)]);
+    assert_eq!(rig.msix.counters.dropped, 0);
+}
+
+#[test]
+fn m14_what_runs_into_table_pba_or_off_the_page_is_dropped_whole() {
+    let mut rig = rig();
+    for (function, offset, width) in [
+        (0, TABLE - 2, Width::Dword),
+        (0, PBA - 4, Width::Qword),
+        (1, 0x7ff, Width::Word),
+        (1, 0xffe, Width::Dword),
+    ] {
+        assert_eq!(rig.read_of(function, offset, width), width.all_ones());
+        rig.write_of(function, offset, width, 0);
+    }
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.msix.counters.dropped, 8);
+}
+
+#[test]
+fn m13_other_pages_and_bars_are_refused() {
+    let mut rig = rig();
+    for (bar, offset) in [(0, 0), (0, 0x2000), (1, TABLE), (0, u32::MAX)] {
+        let place = FunctionBar { function: 0, bar };
+        let result = rig.msix.read(VMM, place, offset, Width::Dword);
+        assert_eq!(result, Err(Error::Refused));
+        let result = rig.msix.write(VMM, place, offset, Width::Dword, 0);
+        assert_eq!(result, Err(Error::Refused));
+    }
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m15_pba_is_two_qwords_read_from_the_device() {
+    let mut rig = rig();
+    for (offset, width) in [(PBA, Width::Qword), (PBA + 12, Width::Dword)] {
+        rig.read(offset, width);
+        assert_eq!(rig.log(), [Read(offset, width)]);
+        rig.write(offset, width, 1);
+        assert_eq!(rig.log(), []);
+    }
+    assert_eq!(rig.msix.counters.dropped, 2);
+    rig.write_of(1, 0x800, Width::Dword, 1);
+    assert_eq!(rig.log(), [Write(0x800, Width::Dword, 1)]);
+}
+
+#[test]
+fn m16_no_room_for_its_entries_means_no_msix() {
+    let mut rig = rig_with(74);
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
+    assert_eq!(rig.msix.read_control(CONTROL, 1), Err(Error::NotFound));
+    let place = FunctionBar {
+        function: 1,
+        bar: 0,
+    };
+    let result = rig.msix.read(VMM, place, 0, Width::Dword);
+    assert_eq!(result, Err(Error::NotFound));
+}
+
+#[test]
+fn m19_the_device_gets_the_routers_message() {
+    let mut rig = Rig::live(&[2]);
+    assert_eq!(rig.device(2, 0), HOST & 0xffff_ffff);
+    assert_eq!(rig.device(2, 8), 0x1002);
+    assert_eq!(rig.read(at(2, 0), Width::Qword), 0xfee0_0000);
+    assert_eq!(rig.read(at(2, 8), Width::Dword), 0x32);
+}
+
+#[test]
+fn m20_the_function_mask_is_routed_before_it_is_written() {
+    let mut rig = Rig::live(&[2]);
+    let effect = rig.control(ENABLE | FUNCTION_MASK);
+    assert_eq!(rig.log(), [FunctionMask(true)]);
+    assert!(effect.routes);
+    let effect = rig.control(0);
+    assert_eq!(effect.write, Some(69));
+    assert_eq!(rig.routed(), [Unbind(2), FunctionMask(false)]);
+}
+
+#[test]
+fn m21_a_live_entry_is_masked_and_flushed_before_it_is_unbound() {
+    let mut rig = Rig::live(&[2]);
+    rig.control(0);
+    let control = at(2, 12);
+    let log = [
+        Write(control, Width::Dword, 1),
+        Read(control, Width::Dword),
+        Unbind(2),
+    ];
+    assert_eq!(rig.log(), log);
+}
+
+#[test]
+fn m22_nothing_is_bound_for_the_size_of_the_table() {
+    let mut rig = Rig::live(&[2, 3]);
+    assert_eq!(rig.fake.0.borrow().bound.len(), 2);
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.control(ENABLE);
+    assert_eq!(rig.fake.0.borrow().bound.len(), 2);
+}
+
+#[test]
+fn m23_a_throttled_source_is_masked_in_the_device_only() {
+    let mut rig = Rig::live(&[2]);
+    let source = Source {
+        function: 0,
+        entry: 2,
+    };
+    let control = at(2, 12);
+    assert_eq!(rig.msix.set_throttled(VMM, source, true), Ok(()));
+    let masked = [Write(control, Width::Dword, 1), Read(control, Width::Dword)];
+    assert_eq!(rig.log(), masked);
+    assert_eq!(rig.read(control, Width::Dword), 0);
+    rig.mask(2, true);
+    rig.mask(2, false);
+    rig.write(at(2, 8), Width::Dword, 0x99);
+    rig.mask(2, true);
+    rig.mask(2, false);
+    assert_eq!(rig.device(2, 12), 1);
+    rig.log();
+    assert_eq!(rig.msix.set_throttled(VMM, source, false), Ok(()));
+    assert_eq!(rig.log(), [Write(control, Width::Dword, 0)]);
+    assert_eq!(rig.msix.counters.throttled, 1);
+    let past = Source {
+        function: 0,
+        entry: 70,
+    };
+    assert_eq!(
+        rig.msix.set_throttled(VMM, past, true),
+        Err(Error::NotFound)
+    );
+}
+
+#[test]
+fn m24_reset_masks_unbinds_and_forgets() {
+    let mut rig = Rig::live(&[2, 69]);
+    assert_eq!(rig.msix.reset(CONTROL, 0), Ok(()));
+    let log = rig.log();
+    assert_eq!(log.len(), 72);
+    for (entry, event) in log[..70].iter().enumerate() {
+        assert_eq!(*event, Write(at(entry as u16, 12), Width::Dword, 1));
+    }
+    assert_eq!(log[71], UnbindFunction);
+    assert!(rig.fake.0.borrow().bound.is_empty());
+    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
+    assert_eq!(rig.msix.entries_in_use(0).count(), 0);
+    rig.control(ENABLE);
+    assert_eq!(rig.routed(), []);
+}
+
+#[test]
+fn functions_are_kept_apart() {
+    let mut rig = Rig::live(&[2]);
+    rig.write_of(1, 0x28, Width::Dword, 0x77);
+    assert_eq!(rig.read(at(2, 8), Width::Dword), 0x32);
+    assert_eq!(rig.msix.read_control(CONTROL, 1), Ok(4));
+    assert_eq!(rig.msix.entries_in_use(1).count(), 1);
+}
+
+#[test]
+fn strangers_get_nothing() {
+    let mut rig = rig();
+    let place = FunctionBar {
+        function: 0,
+        bar: 0,
+    };
+    let read = rig.msix.read(CONTROL, place, TABLE, Width::Dword);
+    assert_eq!(read, Err(Error::NotFound));
+    let source = Source {
+        function: 0,
+        entry: 0,
+    };
+    let throttle = rig.msix.set_throttled(CONTROL, source, true);
+    assert_eq!(throttle, Err(Error::NotFound));
+    assert_eq!(rig.msix.read_control(VMM, 0), Err(Error::NotFound));
+    for function in [2, 3, 255] {
+        assert_eq!(rig.msix.reset(CONTROL, function), Err(Error::NotFound));
+    }
+    assert_eq!(rig.msix.counters.not_found, 6);
+    assert_eq!(rig.log(), []);
+}

@@ -1,0 +1,361 @@
+//! Finds out what a function is: identity, BARs and MSI-X.
+
+use crate::capability::CapabilityList;
+use crate::{
+    BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MsixInfo, MsixPage,
+    PAGE_SIZE, regs,
+};
+
+/// The configuration space of one function, whatever reaches it.
+pub trait ConfigSpace {
+    /// Reads the dword at `offset`, a multiple of 4.
+    fn read32(&mut self, offset: u16) -> u32;
+    /// Writes the dword at `offset`, a multiple of 4.
+    fn write32(&mut self, offset: u16, value: u32);
+}
+
+/// Entries that a message control register can announce.
+const MSIX_SIZE_MASK: u32 = 0x7ff;
+
+/// Describes the function behind `space`; `None` if there is none, or if its
+/// header is not that of a device (type 0).
+///
+/// BARs are sized with decoding off, and both are restored. The function must
+/// not be in use.
+pub fn discover(
+    space: &mut impl ConfigSpace,
+    host: Bdf,
+    guest: Bdf,
+    permissive: bool,
+) -> Option<FunctionInfo> {
+    let id = space.read32(regs::VENDOR);
+    if id as u16 == 0xffff {
+        return None;
+    }
+    let header_type = space.read32(regs::HEADER_TYPE & !3) >> 16 & 0x7f;
+    if header_type != 0 {
+        return None;
+    }
+    let bars = size_bars(space);
+    let capabilities = CapabilityList::read(space);
+    let msix = capabilities
+        .find(regs::CAP_MSIX)
+        .map_or_else(MsixInfo::default, |offset| read_msix(space, offset, &bars));
+    Some(FunctionInfo {
+        vendor: id as u16,
+        device: (id >> 16) as u16,
+        class: space.read32(regs::REVISION) >> 8,
+        host_bdf: host.requester_id(),
+        guest_bdf: guest.requester_id(),
+        permissive: u32::from(permissive),
+        bars,
+        msix,
+    })
+}
+
+fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
+    // The upper half of this dword is the status register: zeros there change
+    // nothing, its bits are cleared by writing ones.
+    let command = space.read32(regs::COMMAND) & 0xffff;
+    let decode = u32::from(regs::COMMAND_IO | regs::COMMAND_MEMORY);
+    space.write32(regs::COMMAND, command & !decode);
+    let mut bars = [BarInfo::default(); FUNCTION_BARS];
+    let mut index = 0;
+    while index < FUNCTION_BARS {
+        bars[index] = size_bar(space, index);
+        index += if bars[index].kind() == BarKind::Memory64 {
+            2
+        } else {
+            1
+        };
+    }
+    space.write32(regs::COMMAND, command);
+    bars
+}
+
+/// Sizes one BAR (PCI Local Bus 3.0 section 6.2.5.1).
+fn size_bar(space: &mut impl ConfigSpace, index: usize) -> BarInfo {
+    let offset = regs::BAR0 + 4 * index as u16;
+    let (low, low_mask) = probe(space, offset);
+    if low & 1 == 1 {
+        return bar(BarKind::Io, false, low & !3, low_mask & !3);
+    }
+    let prefetchable = low & 8 != 0;
+    // Type 1, below 1 MiB, is an old form of the 32-bit BAR.
+    match low >> 1 & 3 {
+        0 | 1 => bar(BarKind::Memory32, prefetchable, low & !15, low_mask & !15),
+        2 if index + 1 < FUNCTION_BARS => {
+            let (high, high_mask) = probe(space, offset + 4);
+            let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low & !15);
+            wide_bar(
+                BarKind::Memory64,
+                prefetchable,
+                join(high, low),
+                join(high_mask, low_mask),
+            )
+        }
+        _ => BarInfo::default(),
+    }
+}
+
+/// Gives a BAR's value and which of its bits can be set.
+fn probe(space: &mut impl ConfigSpace, offset: u16) -> (u32, u32) {
+    let value = space.read32(offset);
+    space.write32(offset, u32::MAX);
+    let mask = space.read32(offset);
+    space.write32(offset, value);
+    (value, mask)
+}
+
+fn bar(kind: BarKind, prefetchable: bool, address: u32, mask: u32) -> BarInfo {
+    wide_bar(kind, prefetchable, address.into(), mask.into())
+}
+
+fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarInfo {
+    if mask == 0 {
+        return BarInfo::default();
+    }
+    BarInfo {
+        kind: kind as u32,
+        prefetchable: u32::from(prefetchable),
+        address,
+        // The lowest bit that can be set: a power of two whatever the device says.
+        size: mask & mask.wrapping_neg(),
+        first_slot: 0,
+    }
+}
+
+/// Reads the MSI-X capability (PCIe 6.0 section 7.7.2). Leaves `entries` 0 if
+/// table or PBA does not lie in a memory BAR that has an address (M16).
+fn read_msix(
+    space: &mut impl ConfigSpace,
+    capability: u16,
+    bars: &[BarInfo; FUNCTION_BARS],
+) -> MsixInfo {
+    let unusable = MsixInfo {
+        capability: capability.into(),
+        ..MsixInfo::default()
+    };
+    // The capability is 12 bytes; one that runs out of the space is none.
+    if capability > 256 - 12 {
+        return unusable;
+    }
+    let table = space.read32(capability + regs::MSIX_TABLE);
+    let pba = space.read32(capability + regs::MSIX_PBA);
+    let mut info = MsixInfo {
+        entries: (space.read32(capability) >> 16 & MSIX_SIZE_MASK) + 1,
+        table_bar: table & 7,
+        table_offset: table & !7,
+        pba_bar: pba & 7,
+        pba_offset: pba & !7,
+        ..unusable
+    };
+    let table_size = info.table_size();
+    let pba_size = info.pba_size();
+    let placed = inside(bars, info.table_bar, info.table_offset, table_size)
+        && inside(bars, info.pba_bar, info.pba_offset, pba_size)
+        && add_pages(&mut info, table & 7, table & !7, table_size)
+        && add_pages(&mut info, pba & 7, pba & !7, pba_size);
+    if placed { info } else { unusable }
+}
+
+/// Whether `size` bytes at `offset` lie in a memory BAR that the firmware
+/// gave an address.
+fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
+    bars.get(bar as usize).is_some_and(|bar| {
+        bar.is_memory() && bar.address != 0 && u64::from(offset) + size <= bar.size
+    })
+}
+
+/// Adds the pages of a range that are not there yet; false if they do not fit.
+fn add_pages(info: &mut MsixInfo, bar: u32, offset: u32, size: u64) -> bool {
+    let first = u64::from(offset) / PAGE_SIZE;
+    let last = (u64::from(offset) + size - 1) / PAGE_SIZE;
+    for page in first..=last {
+        if info.page_index(bar, page).is_some() {
+            continue;
+        }
+        let count = info.page_count as usize;
+        if count == MAX_MSIX_PAGES {
+            return false;
+        }
+        info.pages[count] = MsixPage {
+            bar,
+            page: page as u32,
+        };
+        info.page_count += 1;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 256 bytes of configuration space with real BARs and a command register
+    /// that must have decode off while a BAR is sized.
+    struct Fake {
+        dwords: [u32; 64],
+        masks: [u32; 6],
+        sized_while_decoding: bool,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let mut dwords = [0; 64];
+            dwords[0] = 0x10d3_8086;
+            dwords[1] = 0x0010_0003;
+            dwords[2] = 0x0200_0001;
+            let mut fake = Self {
+                dwords,
+                masks: [0; 6],
+                sized_while_decoding: false,
+            };
+            fake.set_bar(0, 0xfe00_0000, 0xfffe_0000);
+            fake.set_bar(1, 0xc001, 0xffff_ffe1);
+            fake.set_bar(2, 0xc000_000c, 0xffff_0000);
+            fake.set_bar(3, 0x8, 0xffff_ffff);
+            fake
+        }
+
+        fn set_bar(&mut self, index: usize, value: u32, mask: u32) {
+            self.dwords[4 + index] = value;
+            self.masks[index] = mask;
+        }
+
+        fn set_msix(&mut self, at: u16, next: u32, entries: u32, table: u32, pba: u32) {
+            let at = usize::from(at / 4);
+            self.dwords[0x34 / 4] = at as u32 * 4;
+            self.dwords[at] = (entries - 1) << 16 | next << 8 | 0x11;
+            self.dwords[at + 1] = table;
+            self.dwords[at + 2] = pba;
+        }
+
+        fn discover(&mut self) -> Option<FunctionInfo> {
+            let bdf = Bdf::from_requester_id(0x18);
+            discover(self, bdf, bdf, false)
+        }
+
+        fn entries(&mut self) -> u32 {
+            self.discover().expect("the function is there").msix.entries
+        }
+    }
+
+    impl ConfigSpace for Fake {
+        fn read32(&mut self, offset: u16) -> u32 {
+            self.dwords[usize::from(offset / 4)]
+        }
+
+        fn write32(&mut self, offset: u16, value: u32) {
+            let index = usize::from(offset / 4);
+            match index {
+                1 => self.dwords[1] = self.dwords[1] & 0xffff_0000 | value & 0xffff,
+                4..10 => {
+                    self.sized_while_decoding |= self.dwords[1] & 3 != 0;
+                    let mask = self.masks[index - 4];
+                    let flags = self.dwords[index] & 15 & !mask;
+                    self.dwords[index] = value & mask | flags;
+                }
+                _ => panic!("write at {offset:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_there_or_a_bridge_is_none() {
+        let mut fake = Fake::new();
+        fake.dwords[0] = u32::MAX;
+        assert!(fake.discover().is_none());
+        let mut fake = Fake::new();
+        fake.dwords[3] = 0x0001_0000;
+        assert!(fake.discover().is_none());
+    }
+
+    #[test]
+    fn c4_bars_are_sized_and_restored_with_decode_off() {
+        let mut fake = Fake::new();
+        let before = fake.dwords;
+        let info = fake.discover().expect("the function is there");
+        assert_eq!(fake.dwords, before);
+        assert!(!fake.sized_while_decoding);
+        let found = info.bars.map(|b| (b.kind(), b.address, b.size));
+        assert_eq!(found[0], (BarKind::Memory32, 0xfe00_0000, 0x2_0000));
+        assert_eq!(found[1], (BarKind::Io, 0xc000, 0x20));
+        assert_eq!(found[2], (BarKind::Memory64, 0x8_c000_0000, 0x1_0000));
+        assert_eq!(found[3], (BarKind::None, 0, 0));
+        assert_eq!(info.bars[2].prefetchable, 1);
+        assert_eq!(
+            (info.vendor, info.device, info.class),
+            (0x8086, 0x10d3, 0x02_0000)
+        );
+    }
+
+    #[test]
+    fn c6_a_looped_list_ends_and_low_bits_are_ignored() {
+        let mut fake = Fake::new();
+        fake.set_msix(0x50, 0x40, 5, 0x1000, 0x2000);
+        fake.dwords[0x34 / 4] = 0x43;
+        fake.dwords[0x10] = 0x5101;
+        let list = CapabilityList::read(&mut fake);
+        let offsets = list.as_slice().iter().map(|c| c.offset);
+        assert!(offsets.eq([0x40, 0x50]));
+        assert_eq!(fake.entries(), 5);
+    }
+
+    #[test]
+    fn c6_no_list_without_the_status_bit() {
+        let mut fake = Fake::new();
+        fake.set_msix(0x50, 0, 5, 0x1000, 0x2000);
+        fake.dwords[1] = 3;
+        assert!(CapabilityList::read(&mut fake).as_slice().is_empty());
+    }
+
+    #[test]
+    fn m16_bad_places_leave_no_entries() {
+        let cases = [
+            (0x1000, 0x2000, 5),
+            (0x1002, 0x2002, 5),
+            // BIR 7, an I/O BAR, the upper half of a 64-bit BAR, no BAR.
+            (0x1007, 0x2000, 0),
+            (0x0001, 0x2000, 0),
+            (0x1000, 0x2003, 0),
+            (0x1004, 0x2000, 0),
+            // The last byte is the last of the BAR, or one too many.
+            (0x1_ffb0, 0x2000, 5),
+            (0x1_ffb8, 0x2000, 0),
+            (0x1000, 0x1_fff8, 5),
+            (0x1000, 0x2_0000, 0),
+        ];
+        for (table, pba, entries) in cases {
+            let mut fake = Fake::new();
+            fake.set_msix(0x50, 0, 5, table, pba);
+            assert_eq!(fake.entries(), entries, "{table:#x} {pba:#x}");
+        }
+        // The capability itself runs out of the space.
+        let mut fake = Fake::new();
+        fake.dwords[0x34 / 4] = 0xf8;
+        fake.dwords[0xf8 / 4] = 0x0004_0011;
+        fake.dwords[0xfc / 4] = 0x1000;
+        assert_eq!(fake.entries(), 0);
+    }
+
+    #[test]
+    fn m16_a_bar_without_address_leaves_no_entries() {
+        let mut fake = Fake::new();
+        fake.set_msix(0x50, 0, 5, 0x1000, 0x2000);
+        fake.dwords[4] = 0;
+        assert_eq!(fake.entries(), 0);
+    }
+
+    #[test]
+    fn m13_every_page_of_table_and_pba_is_listed_once() {
+        let mut fake = Fake::new();
+        // The table starts at 8 mod 16 and covers pages 1 to 9; the PBA
+        // covers the end of page 10 and page 11.
+        fake.set_msix(0x50, 0, 2048, 0x1ff8, 0xaff8);
+        let info = fake.discover().expect("the function is there").msix;
+        assert_eq!(info.entries, 2048);
+        let pages = info.pages().iter().map(|p| p.page);
+        assert!(pages.eq(1..=0xb));
+    }
+}
