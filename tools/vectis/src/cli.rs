@@ -1,50 +1,137 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use kernel::Profile;
 
-use crate::error::Result;
-use crate::image;
-use crate::steps::Steps;
-use crate::workspace::Workspace;
+use crate::commands;
+use crate::logs::Level;
 
-/// Builds and runs Vectis systems.
+/// Builds and runs Vectis systems: isolated components and guests on seL4.
+///
+/// Without a command: `run`.
 #[derive(Debug, Parser)]
-#[command(name = "vectis", version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// The system file [default: the project's system.toml]
-    #[arg(long, value_name = "FILE", global = true)]
-    system: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build the system and run it in QEMU; this is the default
+    ///
+    /// What is typed, line by line, goes to the system's console: h lists its
+    /// keys. The log of the run stays for `vectis logs`.
+    Run(Run),
     /// Build everything that boots into one folder
     Build(Build),
+    /// Run `cargo test --workspace` with these arguments
+    Test {
+        /// Arguments for cargo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Draw the system as SVG
+    Graph {
+        #[command(flatten)]
+        system: System,
+        /// The file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print which component holds which capability and memory
+    Caps {
+        #[command(flatten)]
+        system: System,
+    },
+    /// Decode the log of a run
+    Logs(Logs),
 }
 
+/// Which system a command is about.
+#[derive(Clone, Debug, Args)]
+pub struct System {
+    /// The system file [default: the project's system.toml]
+    #[arg(long = "system", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Arguments of `vectis run`.
 #[derive(Debug, Args)]
-struct Build {
-    /// Kernel without debug system calls and messages (the default)
+pub struct Run {
+    /// Which system.
+    #[command(flatten)]
+    pub system: System,
+    /// TCP port of this host that leads to the guest's port 80; 0: any free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub port: u16,
+    /// Show all logs and the kernel's options, not only warnings and errors
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Run the guest on bare QEMU, without seL4: what performance is measured
+    /// against
+    #[arg(long)]
+    pub bare: bool,
+    /// Kernel with assertions and messages, components with all their logs
+    #[arg(long, conflicts_with = "bare")]
+    pub debug: bool,
+    /// Count the instructions of the boot up to an address lease, print a
+    /// table, and end
+    #[arg(long)]
+    pub bench_boot: bool,
+    /// End with status 124 after this time, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// End with status 0 as soon as the guest serves
+    #[arg(long)]
+    pub exit_after_ready: bool,
+}
+
+/// Arguments of `vectis build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Which system.
+    #[command(flatten)]
+    pub system: System,
+    /// Kernel without debug system calls and messages; this is the default
     #[arg(long, conflicts_with = "debug")]
     release: bool,
     /// Kernel with assertions and messages, components with all their logs
     #[arg(long)]
-    debug: bool,
+    pub debug: bool,
     /// The folder [default: target/vectis/PROFILE/image]
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Print the kernel's options
     #[arg(short, long)]
-    verbose: bool,
+    pub verbose: bool,
 }
 
-const fn profile(debug: bool) -> Profile {
+/// Arguments of `vectis logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// A recorded log, beside its manifest [default: the last run's]
+    pub file: Option<PathBuf>,
+    /// Wait for more, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    /// Least urgent level to show
+    #[arg(long, value_enum, default_value = "trace")]
+    pub level: Level,
+    /// Show one component only
+    #[arg(long, value_name = "NAME")]
+    pub component: Option<String>,
+}
+
+/// The profile that `--debug` chooses.
+#[must_use]
+pub const fn profile(debug: bool) -> Profile {
     if debug {
         Profile::Debug
     } else {
@@ -55,34 +142,63 @@ const fn profile(debug: bool) -> Profile {
 /// Runs the command that the process was given.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        None => commands::run(&cli.run),
+        Some(Command::Run(run)) => commands::run(run),
+        Some(Command::Build(build)) => commands::build(build),
+        Some(Command::Test { arguments }) => commands::test(arguments),
+        Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
+        Some(Command::Caps { system }) => commands::caps(system),
+        Some(Command::Logs(logs)) => commands::logs(logs),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::output::progress(&format!("error: {error}"));
             ExitCode::from(error.status)
         }
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    let workspace = Workspace::find()?;
-    let file = workspace.system_file(cli.system.as_deref());
-    match cli.command {
-        None => Ok(()),
-        Some(Command::Build(options)) => {
-            let model = system::read(&workspace.root, &file)?;
-            let profile = profile(options.debug);
-            let folder = options
-                .out
-                .unwrap_or_else(|| workspace.output(profile).join("image"));
-            let mut steps = Steps::new(image::STEPS);
-            let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
-            if options.verbose {
-                for (name, value) in &built.kernel_options {
-                    println!("{name}={value}");
-                }
-            }
-            Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        let cli = Cli::try_parse_from(["vectis", "--port", "9000"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.port, 9000);
+        let cli = Cli::try_parse_from(["vectis", "run", "--bare"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Run(run)) if run.bare));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for arguments in [
+            &["vectis", "nonsense"][..],
+            &["vectis", "--port", "70000"],
+            &["vectis", "build", "--release", "--debug"],
+            &["vectis", "run", "--bare", "--debug"],
+            &["vectis", "--port", "1", "caps"],
+        ] {
+            assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn test_passes_its_arguments_on() {
+        let cli = Cli::try_parse_from(["vectis", "test", "-p", "spec", "--", "--list"]).unwrap();
+        let Some(Command::Test { arguments }) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(arguments, ["-p", "spec", "--", "--list"]);
     }
 }

@@ -17,7 +17,7 @@ pub const STEPS: usize = 5;
 
 /// What the kernel gets as its command line: nothing. Without its own IOMMU
 /// driver it needs no word about it.
-const KERNEL_COMMAND_LINE: &str = "";
+pub const KERNEL_COMMAND_LINE: &str = "";
 
 /// A built image.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub fn build(
         &workspace.output(profile).join("kernel"),
         &mut |text| {
             cached = false;
-            eprintln!("      {text}");
+            steps.note(text);
         },
     )?;
     if cached {

@@ -9,13 +9,24 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
+mod commands;
 mod error;
+mod frames;
 mod guest;
 mod image;
+mod logs;
 mod manifest;
+mod output;
+mod packages;
 mod programs;
+mod qemu;
+mod record;
+mod run;
 mod steps;
+mod symbols;
+mod text;
 mod workspace;
 
 pub use cli::main;

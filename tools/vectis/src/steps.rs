@@ -1,5 +1,7 @@
 //! Progress on standard error: one numbered line a step.
 
+use crate::output::progress;
+
 /// Counts steps.
 #[derive(Clone, Debug)]
 pub struct Steps {
@@ -17,11 +19,14 @@ impl Steps {
     /// Says that the next step begins.
     pub fn begin(&mut self, what: &str, detail: &str) {
         self.done += 1;
-        eprintln!("[{}/{}] {what:<10} {detail}", self.done, self.total);
+        progress(&format!(
+            "[{}/{}] {what:<10} {detail}",
+            self.done, self.total
+        ));
     }
 
     /// Says something about the step that runs.
     pub fn note(&self, text: &str) {
-        eprintln!("      {text}");
+        progress(&format!("      {text}"));
     }
 }

@@ -1,0 +1,209 @@
+//! What each command does, from the parts.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use system::{Model, Programs};
+
+use crate::cli::{self, profile};
+use crate::error::{Error, Result};
+use crate::logs::Level;
+use crate::qemu::Machine;
+use crate::record::{self, Filter, LOG};
+use crate::steps::Steps;
+use crate::workspace::{Workspace, write};
+use crate::{image, output, packages, run};
+
+/// The guest's word for measuring: it ends once it has a lease.
+const EXIT_ON_LEASE: &str = "exit=on-lease";
+
+fn read(workspace: &Workspace, system: &cli::System) -> Result<Model> {
+    let file = workspace.system_file(system.file.as_deref());
+    Ok(system::read(&workspace.root, &file)?)
+}
+
+fn print_options(built: &image::Built) -> Result<()> {
+    for (name, value) in &built.kernel_options {
+        output::line(&format!("{name}={value}"))?;
+    }
+    Ok(())
+}
+
+/// `vectis run`.
+///
+/// # Errors
+/// If the system cannot be built, does not start, or ends badly.
+pub fn run(arguments: &cli::Run) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let mut model = read(&workspace, &arguments.system)?;
+    // Asked before the build, so that nobody waits for an error.
+    run::free_port(arguments.port)?;
+    if arguments.bench_boot {
+        for guest in &mut model.guests {
+            guest.command_line = format!("{} {EXIT_ON_LEASE}", guest.command_line)
+                .trim()
+                .to_owned();
+        }
+    }
+    let options = run::Options {
+        level: if arguments.verbose {
+            Level::Trace
+        } else {
+            Level::Warn
+        },
+        bare: arguments.bare,
+        exit_after_ready: arguments.exit_after_ready,
+        timeout: arguments.timeout.map(Duration::from_secs),
+        bench: arguments.bench_boot,
+    };
+    if arguments.bare {
+        return bare(&workspace, &model, arguments.port, &options);
+    }
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
+    let profile = profile(arguments.debug);
+    let mut steps = Steps::new(image::STEPS + 1);
+    // A measured image is another one: the command line is part of it.
+    let folder = workspace
+        .output(profile)
+        .join(if options.bench { "bench" } else { "image" });
+    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    if arguments.verbose {
+        print_options(&built)?;
+    }
+    let log = record::prepare(&built.folder, &workspace.run_folder())?;
+    steps.begin(
+        "QEMU",
+        &format!("{}M, {}", model.board.memory >> 20, model.board.name),
+    );
+    let machine = Machine {
+        board: &model.board,
+        kernel: built.kernel(),
+        initrd: Some(built.init()),
+        command_line: image::KERNEL_COMMAND_LINE.to_owned(),
+        port: run::free_port(arguments.port)?,
+        counted: options.bench,
+    };
+    run::run(&machine, &built.writers, &log, &options)
+}
+
+/// The guest without seL4.
+fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options) -> Result<()> {
+    let [guest] = &model.guests[..] else {
+        return Err(Error::new(
+            "cannot run the guest on bare QEMU",
+            format!("the system has {} guests", model.guests.len()),
+            "name a system file with one guest: --system FILE",
+        ));
+    };
+    packages::ensure(&[packages::QEMU])?;
+    let mut steps = Steps::new(2);
+    steps.begin("guest", &guest.name);
+    let files = image::guests(workspace, model)?;
+    steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
+    let machine = Machine {
+        board: &model.board,
+        kernel: files[&guest.name].clone(),
+        initrd: None,
+        command_line: guest.command_line.clone(),
+        port: run::free_port(port)?,
+        counted: options.bench,
+    };
+    let log = workspace.run_folder().join(LOG);
+    write(&log, "")?;
+    run::run(&machine, &[], &log, options)
+}
+
+/// `vectis build`.
+///
+/// # Errors
+/// If a part cannot be built.
+pub fn build(arguments: &cli::Build) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let model = read(&workspace, &arguments.system)?;
+    packages::ensure(&[packages::GCC])?;
+    let profile = profile(arguments.debug);
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => workspace.output(profile).join("image"),
+    };
+    let mut steps = Steps::new(image::STEPS);
+    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    if arguments.verbose {
+        print_options(&built)?;
+    }
+    Ok(())
+}
+
+/// `vectis test`.
+///
+/// # Errors
+/// If a test fails.
+pub fn test(arguments: &[OsString]) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(&workspace.root)
+        .args(["test", "--workspace"])
+        .args(arguments)
+        .status()
+        .map_err(|e| Error::new("cannot run cargo", e, "cargo must be in the PATH"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Err(Error::new(
+        "tests failed",
+        "see above",
+        "`vectis test -p CRATE NAME` runs one test again",
+    )
+    .with_status(code.unwrap_or(1)))
+}
+
+/// `vectis graph`.
+///
+/// # Errors
+/// If the system is wrong or the file cannot be written.
+pub fn graph(system: &cli::System, out: Option<&Path>) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let svg = system::draw(&read(&workspace, system)?);
+    match out {
+        Some(file) => write(file, svg),
+        None => output::line(svg.trim_end()),
+    }
+}
+
+/// `vectis caps`.
+///
+/// # Errors
+/// If the system is wrong.
+pub fn caps(system: &cli::System) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let model = read(&workspace, system)?;
+    let image = system::compose(&model, &Programs::default()).map_err(|e| {
+        Error::new(
+            "the system cannot be put together",
+            e,
+            "change system.toml as it says",
+        )
+    })?;
+    output::line(system::capability_table(&model, &image).trim_end())
+}
+
+/// `vectis logs`.
+///
+/// # Errors
+/// If there is no log.
+pub fn logs(arguments: &cli::Logs) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let file = match &arguments.file {
+        Some(file) => file.clone(),
+        None => workspace.run_folder().join(LOG),
+    };
+    let filter = Filter {
+        level: arguments.level,
+        component: arguments.component.clone(),
+    };
+    record::print(&file, &filter, arguments.follow)
+}

@@ -1,0 +1,23 @@
+//! Printing that survives a reader who went away: a panic in the middle of a
+//! run would leave QEMU behind.
+
+use std::io::{self, Write};
+
+use crate::error::{Error, Result};
+
+/// Prints a line to standard output.
+///
+/// # Errors
+/// If nobody reads it any more.
+pub fn line(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::new("cannot print", e, "keep standard output open"))
+}
+
+/// Prints a line of progress or trouble to standard error. If nobody reads it,
+/// it was not needed.
+pub fn progress(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

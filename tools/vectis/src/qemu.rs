@@ -1,0 +1,239 @@
+//! QEMU: its arguments, its serial ports as sockets, its end.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use system::Board;
+use tempfile::TempDir;
+
+use crate::error::{Error, Result};
+
+/// A serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// COM1: text and keys.
+    People,
+    /// COM2: log frames.
+    Logs,
+}
+
+const PORTS: [(Port, &str); 2] = [(Port::People, "com1"), (Port::Logs, "com2")];
+
+/// What happens while QEMU runs.
+#[derive(Debug)]
+pub enum Event {
+    /// QEMU has opened a serial port; keys can be written to it.
+    Open(Port, UnixStream),
+    /// The machine wrote to a serial port.
+    Bytes(Port, Vec<u8>),
+    /// A serial port that was open is closed.
+    Closed,
+    /// QEMU itself said something.
+    Said(String),
+    /// QEMU has ended, or is about to.
+    Ended,
+    /// This process got a signal.
+    Signal(i32),
+    /// The guest's port on this host was tried.
+    Reachable(std::io::Result<()>),
+}
+
+/// What QEMU runs.
+#[derive(Clone, Debug)]
+pub struct Machine<'a> {
+    /// The board.
+    pub board: &'a Board,
+    /// `-kernel`.
+    pub kernel: PathBuf,
+    /// `-initrd`.
+    pub initrd: Option<PathBuf>,
+    /// `-append`.
+    pub command_line: String,
+    /// TCP port of this host that leads to port 80 of the guest.
+    pub port: u16,
+    /// Whether the clock counts instructions.
+    pub counted: bool,
+}
+
+impl Machine<'_> {
+    /// QEMU's arguments; the serial ports are sockets in `folder`.
+    #[must_use]
+    pub fn arguments(&self, folder: &Path) -> Vec<OsString> {
+        let mut all: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: OsString| all.extend([name.into(), value]);
+        add("-machine", self.board.qemu_machine.clone().into());
+        add("-cpu", self.board.qemu_cpu.clone().into());
+        add("-m", format!("{}", self.board.memory >> 20).into());
+        add("-display", "none".into());
+        for (_, name) in PORTS {
+            let mut socket = OsString::from(format!("socket,id={name},path="));
+            // A comma is doubled inside one of QEMU's options.
+            let path = folder.join(name).into_os_string();
+            socket.push(path.to_string_lossy().replace(',', ",,"));
+            add("-chardev", socket);
+            add("-serial", format!("chardev:{name}").into());
+        }
+        add(
+            "-netdev",
+            format!("user,id=net0,hostfwd=tcp:127.0.0.1:{}-:80", self.port).into(),
+        );
+        add("-kernel", self.kernel.clone().into());
+        if let Some(initrd) = &self.initrd {
+            // Here a comma separates modules.
+            add(
+                "-initrd",
+                initrd.to_string_lossy().replace(',', ",,").into(),
+            );
+        }
+        if !self.command_line.is_empty() {
+            add("-append", self.command_line.clone().into());
+        }
+        if self.counted {
+            add("-icount", "shift=0,sleep=off".into());
+        }
+        all.extend(["-nodefaults".into(), "-no-reboot".into()]);
+        all.extend(self.board.qemu_args.iter().map(OsString::from));
+        all
+    }
+}
+
+/// A running QEMU. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Qemu {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Qemu {
+    /// Starts QEMU; threads send what happens to `events`.
+    ///
+    /// # Errors
+    /// If the sockets cannot be made or QEMU not be started.
+    pub fn start(machine: &Machine<'_>, events: &Sender<Event>) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("vectis-")
+            .tempdir()
+            .map_err(|e| Error::file("make", &std::env::temp_dir(), &e))?;
+        for (port, name) in PORTS {
+            let path = folder.path().join(name);
+            let listener =
+                UnixListener::bind(&path).map_err(|e| Error::file("listen on", &path, &e))?;
+            let events = events.clone();
+            thread::spawn(move || serve(port, &listener, &events));
+        }
+        let mut child = Command::new("qemu-system-x86_64")
+            .args(machine.arguments(folder.path()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Out of reach of the terminal's Ctrl-C, which is for this process.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| {
+                Error::new(
+                    "cannot start qemu-system-x86_64",
+                    e,
+                    "install QEMU (Debian: apt-get install qemu-system-x86)",
+                )
+            })?;
+        if let Some(stderr) = child.stderr.take() {
+            let events = events.clone();
+            // QEMU keeps its standard error open until it ends.
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(|line| line.ok()) {
+                    let _ = events.send(Event::Said(line));
+                }
+                let _ = events.send(Event::Ended);
+            });
+        }
+        Ok(Self {
+            child,
+            _folder: folder,
+        })
+    }
+
+    /// Waits for QEMU's end, once [`Event::Ended`] has come.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.child
+            .wait()
+            .map_err(|e| Error::new("cannot wait for QEMU", e, "try again"))
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // It may have ended already; then both do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads one serial port to its end.
+fn serve(port: Port, listener: &UnixListener, events: &Sender<Event>) {
+    let Ok((mut stream, _)) = listener.accept() else {
+        return;
+    };
+    if let Ok(keys) = stream.try_clone() {
+        let _ = events.send(Event::Open(port, keys));
+    }
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if events
+            .send(Event::Bytes(port, buffer[..length].to_vec()))
+            .is_err()
+        {
+            return;
+        }
+    }
+    let _ = events.send(Event::Closed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_name_every_part() {
+        let board = Board {
+            memory: 512 << 20,
+            qemu_machine: "q35".to_owned(),
+            qemu_cpu: "max".to_owned(),
+            qemu_args: vec!["-device".to_owned(), "e1000e".to_owned()],
+            ..Board::default()
+        };
+        let machine = Machine {
+            board: &board,
+            kernel: "k".into(),
+            initrd: Some("a,b".into()),
+            command_line: String::new(),
+            port: 8080,
+            counted: true,
+        };
+        let arguments: Vec<String> = machine
+            .arguments(Path::new("/s"))
+            .into_iter()
+            .map(|argument| argument.into_string().unwrap())
+            .collect();
+        let text = arguments.join(" ");
+        for part in [
+            "-m 512 ",
+            "-chardev socket,id=com2,path=/s/com2 -serial chardev:com2",
+            "hostfwd=tcp:127.0.0.1:8080-:80",
+            "-initrd a,,b",
+            "-icount shift=0,sleep=off",
+            "-no-reboot -device e1000e",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("-append"));
+    }
+}

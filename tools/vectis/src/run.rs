@@ -1,0 +1,429 @@
+//! `vectis run`: a machine from its start to its end.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::bench::Boot;
+use crate::error::{Error, Result};
+use crate::logs::{Decoder, Level, Line};
+use crate::output;
+use crate::qemu::{Event, Machine, Port, Qemu};
+use crate::symbols::Symbols;
+use crate::text::Lines;
+
+/// The exit status for a `--timeout` that passed, as of timeout(1).
+const TIMED_OUT: u8 = 124;
+
+/// Bound on the time to a first sign of life. Ten times what a slow machine
+/// takes: only a boot that will never come is cut off.
+const FIRST_SIGN: Duration = Duration::from_secs(60);
+
+/// Bound on how long the last bytes of the serial ports are waited for once
+/// QEMU has ended.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+
+/// What a guest writes to the exit port when all is well (guests/README.md).
+const GUEST_SUCCESS: i32 = 0x10;
+
+/// What the user asked of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Least urgent level of logs that is shown.
+    pub level: Level,
+    /// No seL4: the guest itself is the kernel.
+    pub bare: bool,
+    /// End once the guest serves.
+    pub exit_after_ready: bool,
+    /// End after this time.
+    pub timeout: Option<Duration>,
+    /// End once boot is measured.
+    pub bench: bool,
+}
+
+/// Finds a port for the guest: the one asked for, or any free one for 0.
+///
+/// # Errors
+/// If it is taken.
+pub fn free_port(port: u16) -> Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|e| {
+            Error::new(
+                format!("cannot use TCP port {port} of this host"),
+                e,
+                "end the program that has it, or choose another with --port N (0: any free one)",
+            )
+        })
+}
+
+/// Runs a machine. `writers` are the components' names and ELF files in the
+/// order of their log ids; their frames are recorded in `log`.
+///
+/// # Errors
+/// If it does not start, or ends other than asked.
+pub fn run(
+    machine: &Machine<'_>,
+    writers: &[(String, PathBuf)],
+    log: &Path,
+    options: &Options,
+) -> Result<()> {
+    let decoder = Decoder::new(writers)?;
+    let recording = File::create(log).map_err(|e| Error::file("make", log, &e))?;
+    let (sender, events) = channel();
+    watch_signals(&sender)?;
+    let qemu = Qemu::start(machine, &sender)?;
+    let started = Instant::now();
+    let mut session = Session {
+        options,
+        port: machine.port,
+        qemu,
+        sender,
+        decoder,
+        recording,
+        log,
+        symbols: Symbols::new(writers),
+        lines: Lines::default(),
+        boot: Boot::default(),
+        open: 0,
+        alive: false,
+        serving: false,
+        ready: false,
+    };
+    session.follow(&events, started)
+}
+
+/// Turns SIGINT and SIGTERM into events.
+fn watch_signals(events: &Sender<Event>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
+    let events = events.clone();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Whether the run goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+struct Session<'a> {
+    options: &'a Options,
+    port: u16,
+    qemu: Qemu,
+    sender: Sender<Event>,
+    decoder: Decoder,
+    recording: File,
+    log: &'a Path,
+    symbols: Symbols,
+    lines: Lines,
+    boot: Boot,
+    /// Serial ports that are open.
+    open: usize,
+    /// Whether the machine has said anything.
+    alive: bool,
+    /// Whether the guest says that it serves.
+    serving: bool,
+    /// Whether it was found to.
+    ready: bool,
+}
+
+impl Session<'_> {
+    fn follow(&mut self, events: &Receiver<Event>, started: Instant) -> Result<()> {
+        let end = self.options.timeout.map(|timeout| started + timeout);
+        let first_sign = started + FIRST_SIGN;
+        loop {
+            let bound = match (self.alive, end) {
+                (true, end) => end,
+                (false, end) => Some(end.map_or(first_sign, |end| end.min(first_sign))),
+            };
+            let event = match bound {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Ended) => return self.ended(events),
+                Ok(event) => {
+                    if self.handle(event)? == Next::Stop {
+                        return Ok(());
+                    }
+                }
+                Err(_) if end.is_some_and(|end| Instant::now() >= end) => {
+                    let what = if self.ready {
+                        "still serving"
+                    } else {
+                        "not ready"
+                    };
+                    return Err(Error::new(
+                        "the run was cut off",
+                        format!("{what} when --timeout passed"),
+                        "give it more time, or look at the logs with -v",
+                    )
+                    .with_status(TIMED_OUT));
+                }
+                Err(_) => {
+                    return Err(Error::new(
+                        "the system does not boot",
+                        format!(
+                            "nothing on either serial port in {} s",
+                            FIRST_SIGN.as_secs()
+                        ),
+                        "run with --debug -v: then the kernel says how far it comes",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<Next> {
+        match event {
+            Event::Open(port, stream) => {
+                self.open += 1;
+                if port == Port::People {
+                    pass_keys(stream);
+                }
+            }
+            Event::Bytes(port, bytes) => {
+                self.alive = true;
+                return match port {
+                    Port::People => self.people(&bytes),
+                    Port::Logs => self.logs(&bytes),
+                };
+            }
+            Event::Closed => self.open -= 1,
+            Event::Said(text) => output::progress(&format!("qemu: {text}")),
+            Event::Ended => {}
+            Event::Signal(signal) => {
+                if self.ready {
+                    output::progress("ended");
+                    return Ok(Next::Stop);
+                }
+                return Err(Error::new(
+                    "ended by a signal",
+                    "the guest was not serving yet",
+                    "nothing is left running",
+                )
+                .with_status(128 + signal as u8));
+            }
+            Event::Reachable(Ok(())) => {
+                self.ready = true;
+                output::line(&format!(
+                    "ready: http://127.0.0.1:{}/ (Ctrl-C ends it)",
+                    self.port
+                ))?;
+                if self.options.exit_after_ready {
+                    return Ok(Next::Stop);
+                }
+            }
+            Event::Reachable(Err(error)) => {
+                return Err(Error::new(
+                    format!(
+                        "the guest serves, but port {} does not lead to it",
+                        self.port
+                    ),
+                    error,
+                    "another program may have taken the port: choose another with --port",
+                ));
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    fn people(&mut self, bytes: &[u8]) -> Result<Next> {
+        for line in self.lines.push(bytes) {
+            output::line(&line)?;
+            if self.mark(&line)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+            if !self.serving && line.contains(": serving on port ") {
+                self.serving = true;
+                let (events, port) = (self.sender.clone(), self.port);
+                thread::spawn(move || {
+                    let tried = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop);
+                    let _ = events.send(Event::Reachable(tried));
+                });
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    fn logs(&mut self, bytes: &[u8]) -> Result<Next> {
+        self.recording
+            .write_all(bytes)
+            .map_err(|e| Error::file("write", self.log, &e))?;
+        for line in self.decoder.push(bytes) {
+            show(&self.decoder, &mut self.symbols, &line, self.options.level)?;
+            if self.mark(&line.text)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    fn mark(&mut self, line: &str) -> Result<Next> {
+        self.boot.see(line);
+        if self.options.bench && self.boot.complete() {
+            output::line(&self.boot.table())?;
+            return Ok(Next::Stop);
+        }
+        Ok(Next::Continue)
+    }
+
+    /// Shows the last bytes and says why QEMU ended.
+    fn ended(&mut self, events: &Receiver<Event>) -> Result<()> {
+        let status = self.qemu.wait()?;
+        let bound = Instant::now() + LAST_BYTES;
+        while self.open > 0 {
+            let left = bound.saturating_duration_since(Instant::now());
+            let Ok(event) = events.recv_timeout(left) else {
+                break;
+            };
+            if self.handle(event)? == Next::Stop {
+                return Ok(());
+            }
+        }
+        if let Some(line) = self.lines.finish() {
+            output::line(&line)?;
+        }
+        let skipped = self.decoder.skipped();
+        if skipped > 0 {
+            output::progress(&format!(
+                "{skipped} bytes on the log port were no log lines"
+            ));
+        }
+        verdict(status, self.options.bare, self.alive)
+    }
+}
+
+/// Whether the machine's end was a good one.
+fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<()> {
+    let Some(code) = status.code() else {
+        return Err(Error::new(
+            "QEMU was killed",
+            format!("signal {}", status.signal().unwrap_or(0)),
+            "look for what killed it, such as the system's memory limit",
+        ));
+    };
+    // isa-debug-exit makes the status of what was written: (value << 1) | 1.
+    let value = code >> 1;
+    match (code & 1, bare) {
+        (1, _) if !alive => Err(Error::new(
+            "QEMU ended before the machine said anything",
+            format!("status {code}"),
+            "its own message is above",
+        )),
+        (1, false) if value == 0 => {
+            output::progress("the system stopped");
+            Ok(())
+        }
+        (1, true) if value == GUEST_SUCCESS => {
+            output::progress("the guest stopped");
+            Ok(())
+        }
+        (1, false) => Err(Error::new(
+            "the system stopped",
+            format!("it reported failure {value:#x}"),
+            "its last log lines say why; -v shows all of them",
+        )),
+        (1, true) => Err(Error::new(
+            "the guest stopped",
+            format!("it reported {value:#x}"),
+            "its last lines say why",
+        )),
+        _ if code == 0 => Err(Error::new(
+            "the machine was reset",
+            "a triple fault, or a request for it",
+            "run with --debug -v to see how far it came",
+        )),
+        _ => Err(Error::new(
+            "QEMU ended",
+            format!("status {code}"),
+            "its own message is above",
+        )),
+    }
+}
+
+/// Prints a log line if it is urgent enough, and what its addresses mean.
+///
+/// # Errors
+/// If nobody reads standard output any more.
+pub fn show(decoder: &Decoder, symbols: &mut Symbols, line: &Line, level: Level) -> Result<()> {
+    if line.level < level {
+        return Ok(());
+    }
+    output::line(&decoder.show(line))?;
+    for explanation in symbols.explain(line) {
+        output::line(&explanation)?;
+    }
+    Ok(())
+}
+
+/// Passes what is typed to COM1.
+fn pass_keys(mut to: UnixStream) {
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok(length @ 1..) = std::io::stdin().read(&mut buffer) {
+            if to.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status of a process that ended with `code`.
+    fn ended(code: i32) -> ExitStatus {
+        ExitStatus::from_raw(code << 8)
+    }
+
+    #[test]
+    fn only_an_orderly_stop_is_good() {
+        assert_eq!(verdict(ended(1), false, true), Ok(()));
+        assert_eq!(verdict(ended(0x21), true, true), Ok(()));
+        for (code, bare, alive) in [
+            (1, false, false),
+            (0, false, true),
+            (3, false, true),
+            (1, true, true),
+            (0x21, false, true),
+            (0x23, true, true),
+            (2, false, true),
+        ] {
+            assert!(verdict(ended(code), bare, alive).is_err(), "{code} {bare}");
+        }
+        assert!(verdict(ExitStatus::from_raw(9), false, true).is_err());
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_with_a_way_out() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let text = free_port(port).unwrap_err().to_string();
+        assert!(text.contains("--port"), "{text}");
+        drop(taken);
+        assert_eq!(free_port(port), Ok(port));
+        assert_ne!(free_port(0), Ok(0));
+    }
+}
