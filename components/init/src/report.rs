@@ -99,7 +99,10 @@ mod tests {
 
     #[test]
     fn follows_frames_to_the_end() {
-        let frames = [(STACK_TOP - 0x100, STACK_TOP - 0x40, 1), (STACK_TOP - 0x40, 0, 2)];
+        let frames = [
+            (STACK_TOP - 0x100, STACK_TOP - 0x40, 1),
+            (STACK_TOP - 0x40, 0, 2),
+        ];
         let read = |at: u64| {
             frames.iter().find_map(|&(frame, next, address)| {
                 (at == frame)

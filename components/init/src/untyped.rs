@@ -136,9 +136,7 @@ impl Untypeds {
             } else {
                 (low, high)
             };
-            self.free
-                .push(left)
-                .map_err(|_| Exhausted::TooManyPieces)?;
+            self.free.push(left).map_err(|_| Exhausted::TooManyPieces)?;
             piece = kept;
         }
         if piece.address != address {
@@ -174,7 +172,8 @@ mod tests {
             let low = self.next;
             self.next += 2;
             self.pieces.insert(low, (address, size_bits));
-            self.pieces.insert(low + 1, (address + (1 << size_bits), size_bits));
+            self.pieces
+                .insert(low + 1, (address + (1 << size_bits), size_bits));
             Ok((low, low + 1))
         }
     }

@@ -16,9 +16,11 @@ mod entry;
 mod ipc;
 pub mod log;
 mod resources;
+mod stop;
 
 pub use ipc::{Channel, Event, Server};
 pub use resources::{Context, Shared};
+pub use stop::{STOP_LABEL, Stop};
 
 /// The time stamp counter.
 #[must_use]
