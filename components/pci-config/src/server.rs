@@ -2,6 +2,7 @@
 
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Error, Transport, msix};
+use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 
 use crate::Hardware;
@@ -31,9 +32,9 @@ pub struct Counters {
     pub resets: u64,
 }
 
-/// All assigned functions.
+/// All assigned functions, at most `FUNCTIONS`.
 pub struct Functions<H, T, const FUNCTIONS: usize> {
-    functions: [Function<H>; FUNCTIONS],
+    functions: Vec<Function<H>, FUNCTIONS>,
     msix: msix::control::Client<T>,
     /// What happened so far.
     pub counters: Counters,
@@ -43,22 +44,30 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
     /// Takes the functions over: each is quiesced (M24). Each comes with the
     /// badge of the vmm whose guest owns it.
     pub fn new(
-        functions: [(FunctionInfo, Caller, H); FUNCTIONS],
+        functions: impl IntoIterator<Item = (FunctionInfo, Caller, H)>,
         mut msix: msix::control::Client<T>,
     ) -> Self {
+        let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
-        let devices = core::array::from_fn::<_, FUNCTIONS, _>(|index| {
-            let (info, owner, _) = &functions[index];
-            (info.guest_bdf >> 3, *owner)
-        });
-        let mut index = 0;
-        let functions = functions.map(|(info, owner, hardware)| {
-            let device = devices[index];
-            let multi_function = devices.iter().filter(|d| **d == device).count() > 1;
-            index += 1;
-            let position = (index - 1) as u8;
-            Function::new(hardware, position, owner, info, multi_function, &mut msix)
-        });
+        let devices: Vec<_, FUNCTIONS> = functions
+            .iter()
+            .map(|(info, owner, _)| (info.guest_bdf >> 3, *owner))
+            .collect();
+        let functions = functions
+            .into_iter()
+            .enumerate()
+            .map(|(index, (info, owner, hardware))| {
+                let multi_function = devices.iter().filter(|d| **d == devices[index]).count() > 1;
+                Function::new(
+                    hardware,
+                    index as u8,
+                    owner,
+                    info,
+                    multi_function,
+                    &mut msix,
+                )
+            })
+            .collect();
         Self {
             functions,
             msix,

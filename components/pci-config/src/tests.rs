@@ -666,7 +666,7 @@ fn functions_of_one_device_say_so() {
     infos[2].guest_bdf += 8;
     let [a, b, c] = fakes;
     let list = [(infos[0], VMM, a), (infos[1], VMM, b), (infos[2], VMM, c)];
-    let mut functions = Functions::new(list, Client(link));
+    let mut functions: Functions<_, _, 4> = Functions::new(list, Client(link));
     for (info, expected) in infos.iter().zip([0x80, 0x80, 0]) {
         let read = functions.read(VMM, info.guest(), 0x0e, Byte);
         assert_eq!(read, Ok(expected));

@@ -15,10 +15,12 @@ use freestanding as _;
 mod entry;
 mod ipc;
 pub mod log;
+mod mmio;
 mod resources;
 mod stop;
 
 pub use ipc::{Channel, Event, Server};
+pub use mmio::Mmio;
 pub use resources::{Context, Shared};
 pub use stop::{STOP_LABEL, Stop};
 
