@@ -202,6 +202,8 @@ fn a_deadline_fires_once_and_not_early() {
     assert_eq!(client, A);
     assert!(at >= deadline && at < deadline + 200, "{at} {deadline}");
     assert_eq!(rig.board.0.borrow().timer, IDLE, "not armed any more");
+    assert!(!rig.board.0.borrow().level, "the level is off");
+    assert_eq!(rig.timers.counters.interrupts, 1);
 }
 
 #[test]
