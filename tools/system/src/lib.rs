@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod board;
 mod caps;
 mod check;
@@ -18,6 +19,7 @@ mod model;
 mod program;
 mod reader;
 
+pub use attach::attach;
 pub use board::{Board, BoardDevice, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Programs, compose};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use object::elf::{PF_W, PT_LOAD};
+use object::elf::{PF_R, PF_W, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, elf};
 
@@ -17,6 +17,22 @@ pub struct Segment {
     pub bytes: Vec<u8>,
     /// Whether it may be written.
     pub writable: bool,
+    /// Whether it holds instructions.
+    pub executable: bool,
+}
+
+impl Segment {
+    /// `p_flags` of its program header.
+    pub(crate) fn flags(&self) -> u32 {
+        let mut flags = PF_R.0;
+        if self.writable {
+            flags |= PF_W.0;
+        }
+        if self.executable {
+            flags |= PF_X.0;
+        }
+        flags
+    }
 }
 
 /// A program.
@@ -31,6 +47,12 @@ pub struct Program {
 /// Why a file is no program for a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramError(String);
+
+impl ProgramError {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
 
 impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,6 +90,7 @@ impl Program {
                 size,
                 bytes: bytes.to_vec(),
                 writable: segment.p_flags(endian).0 & PF_W.0 != 0,
+                executable: segment.p_flags(endian).0 & PF_X.0 != 0,
             });
         }
         segments.sort_by_key(|segment| segment.address);

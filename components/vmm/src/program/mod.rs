@@ -139,7 +139,10 @@ pub fn main(context: Context) -> ! {
                 }
             }
         }
-        host.flush_console();
+        if vmm.halted() {
+            // A line without an end is shown when the guest goes to sleep.
+            host.flush_console();
+        }
     }
 }
 

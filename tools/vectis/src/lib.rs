@@ -1,0 +1,22 @@
+//! The one command: builds the system's image, runs it, and shows what it says.
+//!
+//! Responsible for: the command line, calling cargo and the kernel builder,
+//! putting the image together, QEMU's life, and turning serial streams into
+//! text. Must never: leave a process or a temporary file behind. May call:
+//! cargo, gcc, QEMU, apt-get (as root only).
+//! Invariants: equal inputs give an equal image; what fails says what, where,
+//! and what to do next.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod error;
+mod guest;
+mod image;
+mod manifest;
+mod programs;
+mod steps;
+mod workspace;
+
+pub use cli::main;
+pub use error::{Error, Result};

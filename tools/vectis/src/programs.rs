@@ -1,0 +1,234 @@
+//! Builds the programs of the image: components, init and guests.
+//!
+//! They are ordinary crates for the host's target, linked by scripts of ours
+//! and without the C library. The explicit `--target` keeps the flags away
+//! from build scripts and procedural macros; a target folder of their own
+//! keeps them from being rebuilt whenever the tools are.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kernel::Profile;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::workspace::{Workspace, read};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Compiler and linker flags of every program. The addresses are fixed; frame
+/// pointers are what backtraces follow; a build id would differ by folder.
+const FLAGS: &[&str] = &[
+    "-Crelocation-model=static",
+    "-Ccode-model=small",
+    "-Cforce-frame-pointers=yes",
+    "-Clink-arg=-nostartfiles",
+    "-Clink-arg=-nostdlib",
+    "-Clink-arg=-static",
+    "-Clink-arg=-no-pie",
+    "-Clink-arg=-Wl,--build-id=none",
+    "-Clink-arg=-Wl,-z,max-page-size=4096",
+];
+
+/// A call of cargo for programs of one kind.
+struct Call<'a> {
+    workspace: &'a Workspace,
+    /// Below the target folder.
+    folder: &'a str,
+    /// From the project's folder.
+    script: &'a str,
+    more_flags: &'a [&'a str],
+    packages: Vec<&'a str>,
+    features: Vec<String>,
+    log: Option<&'a str>,
+}
+
+/// Builds component programs and init; gives each one's file by its name.
+///
+/// # Errors
+/// If cargo fails; it has said why.
+pub fn components(
+    workspace: &Workspace,
+    profile: Profile,
+    names: &[&str],
+) -> Result<BTreeMap<String, PathBuf>> {
+    let (folder, log) = match profile {
+        Profile::Release => ("sel4", "info"),
+        Profile::Debug => ("sel4-debug", "trace"),
+    };
+    let built = Call {
+        workspace,
+        folder,
+        script: "crates/runtime/component.ld",
+        // The sections of defmt's strings; after the script that it adds to.
+        more_flags: &["-Clink-arg=-Tdefmt.x"],
+        packages: names.to_vec(),
+        features: names.iter().map(|name| format!("{name}/sel4")).collect(),
+        log: Some(log),
+    }
+    .run()?;
+    for name in names {
+        if !built.contains_key(*name) {
+            return Err(Error::new(
+                format!("cannot build component {name}"),
+                format!("its crate has no binary `{name}`"),
+                "add a [[bin]] of that name with required-features = [\"sel4\"]",
+            ));
+        }
+    }
+    Ok(built)
+}
+
+/// Builds a guest's crate and gives its file.
+///
+/// # Errors
+/// If cargo fails, or the crate has not exactly one binary.
+pub fn guest(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    let built = Call {
+        workspace,
+        folder: "guest",
+        script: "guests/kit/guest.ld",
+        more_flags: &[],
+        packages: vec![package],
+        features: vec![format!("{package}/guest")],
+        log: None,
+    }
+    .run()?;
+    let mut files = built.into_values();
+    match (files.next(), files.next()) {
+        (Some(file), None) => Ok(file),
+        (first, _) => Err(Error::new(
+            format!("cannot use guest crate {package}"),
+            match first {
+                None => "it has no binary",
+                Some(_) => "it has several binaries",
+            },
+            "give it one [[bin]] with required-features = [\"guest\"]",
+        )),
+    }
+}
+
+impl Call<'_> {
+    /// Runs cargo, whose progress goes to standard error.
+    fn run(&self) -> Result<BTreeMap<String, PathBuf>> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .current_dir(&self.workspace.root)
+            .args(["build", "--release", "--bins", "--target", TARGET])
+            .arg("--message-format=json-render-diagnostics")
+            .arg("--target-dir")
+            .arg(self.workspace.target.join(self.folder))
+            .args(self.packages.iter().flat_map(|package| ["-p", package]))
+            .args(["--features", &self.features.join(",")])
+            .env_remove("RUSTFLAGS")
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit());
+        if let Some(level) = self.log {
+            command.env("DEFMT_LOG", level);
+        }
+        let what = format!("cannot build {}", self.packages.join(", "));
+        let output = command
+            .output()
+            .map_err(|e| Error::new(&what, format!("cargo: {e}"), "cargo must be in the PATH"))?;
+        if !output.status.success() {
+            return Err(Error::new(
+                what,
+                "cargo failed",
+                "cargo's own message above says why",
+            ));
+        }
+        Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    fn flags(&self) -> Result<Vec<String>> {
+        let mut flags: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
+        // Named from the project's folder, where cargo starts the compiler, so
+        // that the same sources give the same file wherever they lie.
+        flags.push(format!("-Clink-arg=-T{}", self.script));
+        flags.extend(self.more_flags.iter().map(ToString::to_string));
+        // Cargo does not watch the script; a flag that changes with it makes
+        // cargo link again.
+        let script = read(&self.workspace.root.join(self.script))?;
+        let hash = crate::manifest::hex(&Sha256::digest(&script));
+        flags.push(format!("--cfg=linker_script=\"{}\"", &hash[..16]));
+        let home = cargo_home();
+        let target = self.workspace.target.join(self.folder);
+        // The last that fits wins.
+        for (from, to) in [
+            (home.as_deref(), "cargo"),
+            (Some(self.workspace.root.as_path()), "vectis"),
+            (Some(target.as_path()), "target"),
+        ] {
+            if let Some(from) = from {
+                flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+            }
+        }
+        Ok(flags)
+    }
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")))
+}
+
+/// The executables in cargo's messages, by name.
+fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| {
+            let file = message["executable"].as_str()?;
+            Some((
+                message["target"]["name"].as_str()?.to_owned(),
+                PathBuf::from(file),
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_found_among_cargo_s_messages() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"spec"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"init"},"executable":"/t/init"}
+not json
+{"reason":"build-finished","success":true}"#;
+        let found = executables(messages);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["init"], Path::new("/t/init"));
+    }
+
+    #[test]
+    fn flags_change_with_the_linker_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace {
+            root: folder.path().to_path_buf(),
+            target: folder.path().join("target"),
+        };
+        let call = Call {
+            workspace: &workspace,
+            folder: "x",
+            script: "a.ld",
+            more_flags: &[],
+            packages: Vec::new(),
+            features: Vec::new(),
+            log: None,
+        };
+        assert!(call.flags().is_err());
+        std::fs::write(folder.path().join("a.ld"), "one").unwrap();
+        let one = call.flags().unwrap();
+        assert_eq!(call.flags().unwrap(), one);
+        std::fs::write(folder.path().join("a.ld"), "two").unwrap();
+        assert_ne!(call.flags().unwrap(), one);
+    }
+}

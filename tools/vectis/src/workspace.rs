@@ -1,0 +1,80 @@
+//! Where the project and its results are.
+
+use std::path::{Path, PathBuf};
+
+use kernel::Profile;
+
+use crate::error::{Error, Result};
+
+/// The project's folder and the folder for everything that is built.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    /// The folder with system.toml.
+    pub root: PathBuf,
+    /// Cargo's target folder.
+    pub target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds both. `CARGO_TARGET_DIR` is respected as cargo does.
+    ///
+    /// # Errors
+    /// If the project that this program was built from is gone.
+    pub fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .unwrap_or(Path::new("/"))
+            .to_path_buf();
+        if !root.join("system.toml").is_file() {
+            return Err(Error::new(
+                "cannot find the project",
+                format!("no system.toml in {}", root.display()),
+                "run `cargo run` in the project's folder, so that vectis is built for it",
+            ));
+        }
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(&folder)
+                .map_err(|e| Error::file("find", Path::new(&folder), &e))?,
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// The system file that the user named, or the project's.
+    #[must_use]
+    pub fn system_file(&self, named: Option<&Path>) -> PathBuf {
+        named.map_or_else(|| self.root.join("system.toml"), Path::to_path_buf)
+    }
+
+    /// Where the results of a profile go.
+    #[must_use]
+    pub fn output(&self, profile: Profile) -> PathBuf {
+        self.target.join("vectis").join(profile.to_string())
+    }
+
+    /// Where the last run left its log.
+    #[must_use]
+    pub fn run_folder(&self) -> PathBuf {
+        self.target.join("vectis").join("run")
+    }
+}
+
+/// Reads a file, or says which one cannot be read.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::file("read", path, &e))
+}
+
+/// Writes a file, and its folders.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| Error::file("make", folder, &e))?;
+    }
+    std::fs::write(path, bytes).map_err(|e| Error::file("write", path, &e))
+}
