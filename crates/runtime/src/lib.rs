@@ -11,7 +11,6 @@
 
 use freestanding as _;
 
-#[cfg(feature = "program")]
 mod entry;
 mod ipc;
 pub mod log;
@@ -19,6 +18,7 @@ mod mmio;
 mod resources;
 mod stop;
 
+pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
 pub use mmio::Mmio;
 pub use resources::{Context, Shared};

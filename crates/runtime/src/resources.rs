@@ -29,7 +29,6 @@ pub struct Context {
 }
 
 impl Context {
-    #[cfg(feature = "program")]
     pub(crate) fn new() -> Self {
         let start = core::ptr::with_exposed_provenance::<u8>(RESOURCES_ADDRESS as usize);
         // SAFETY: init mapped at least one page there, read-only and never

@@ -13,3 +13,8 @@ pub(crate) use fatal;
 
 /// What the exit port is told when the system cannot start or go on.
 pub const STATUS: u8 = 1;
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    fatal!("{info}")
+}

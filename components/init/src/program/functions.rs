@@ -44,6 +44,12 @@ impl ConfigSpace for Mechanism1 {
         self.select(offset);
         let _ = slot::IO_PORT_CONTROL.cap().ioport_out32(CONFIG_DATA, value);
     }
+    fn write16(&mut self, offset: u16, value: u16) {
+        self.select(offset);
+        let _ = slot::IO_PORT_CONTROL
+            .cap()
+            .ioport_out16(CONFIG_DATA + (offset & 2), value);
+    }
 }
 
 fn read8(bdf: Bdf, offset: u16) -> u8 {
