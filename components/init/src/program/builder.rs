@@ -612,10 +612,11 @@ impl<'a> Builder<'a> {
         for slot in self.untypeds.slots() {
             delete(slot);
         }
+        // The ASID pool stays: with its last capability the kernel would take
+        // every address space in it out of use.
         for slot in [
             slot::IO_PORT_CONTROL.index(),
             slot::ASID_CONTROL.index(),
-            slot::ASID_POOL.index(),
             slot::IRQ_CONTROL.index(),
             slot::DOMAIN.index(),
         ] {
