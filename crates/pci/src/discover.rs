@@ -12,6 +12,8 @@ pub trait ConfigSpace {
     fn read32(&mut self, offset: u16) -> u32;
     /// Writes the dword at `offset`, a multiple of 4.
     fn write32(&mut self, offset: u16, value: u32);
+    /// Writes the word at `offset`, a multiple of 2, and no other byte.
+    fn write16(&mut self, offset: u16, value: u16);
 }
 
 /// Entries that a message control register can announce.
@@ -54,11 +56,11 @@ pub fn discover(
 }
 
 fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
-    // The upper half of this dword is the status register: zeros there change
-    // nothing, its bits are cleared by writing ones.
-    let command = space.read32(regs::COMMAND) & 0xffff;
-    let decode = u32::from(regs::COMMAND_IO | regs::COMMAND_MEMORY);
-    space.write32(regs::COMMAND, command & !decode);
+    // As a word: the other half of the dword is the status register, whose
+    // bits a write clears.
+    let command = space.read32(regs::COMMAND) as u16;
+    let decode = regs::COMMAND_IO | regs::COMMAND_MEMORY;
+    space.write16(regs::COMMAND, command & !decode);
     let mut bars = [BarInfo::default(); FUNCTION_BARS];
     let mut index = 0;
     while index < FUNCTION_BARS {
@@ -69,7 +71,7 @@ fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
             1
         };
     }
-    space.write32(regs::COMMAND, command);
+    space.write16(regs::COMMAND, command);
     bars
 }
 
@@ -249,7 +251,6 @@ mod tests {
         fn write32(&mut self, offset: u16, value: u32) {
             let index = usize::from(offset / 4);
             match index {
-                1 => self.dwords[1] = self.dwords[1] & 0xffff_0000 | value & 0xffff,
                 4..10 => {
                     self.sized_while_decoding |= self.dwords[1] & 3 != 0;
                     let mask = self.masks[index - 4];
@@ -258,6 +259,11 @@ mod tests {
                 }
                 _ => panic!("write at {offset:#x}"),
             }
+        }
+
+        fn write16(&mut self, offset: u16, value: u16) {
+            assert_eq!(offset, regs::COMMAND);
+            self.dwords[1] = self.dwords[1] & 0xffff_0000 | u32::from(value);
         }
     }
 

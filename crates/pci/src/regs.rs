@@ -54,3 +54,19 @@ pub const MSIX_PBA: u16 = 8;
 pub const MSIX_CONTROL_ENABLE: u16 = 1 << 15;
 /// MSI-X message control: function mask.
 pub const MSIX_CONTROL_FUNCTION_MASK: u16 = 1 << 14;
+/// PCI Express device capabilities, 32 bits, from the start of the capability.
+pub const PCIE_DEVICE_CAPABILITIES: u16 = 4;
+/// PCI Express device control, 16 bits, from the start of the capability.
+pub const PCIE_DEVICE_CONTROL: u16 = 8;
+/// PCI Express device status, 16 bits, from the start of the capability.
+pub const PCIE_DEVICE_STATUS: u16 = 10;
+/// PCI Express device capabilities: function-level reset is there.
+pub const PCIE_DEVICE_CAPABILITIES_FLR: u32 = 1 << 28;
+/// PCI Express device control: initiate a function-level reset.
+pub const PCIE_DEVICE_CONTROL_FLR: u16 = 1 << 15;
+/// PCI Express device status: transactions are pending.
+pub const PCIE_DEVICE_STATUS_PENDING: u16 = 1 << 5;
+/// MSI message control, 16 bits, from the start of the capability.
+pub const MSI_CONTROL: u16 = 2;
+/// MSI message control: enable.
+pub const MSI_CONTROL_ENABLE: u16 = 1 << 0;

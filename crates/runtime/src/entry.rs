@@ -1,50 +1,55 @@
-//! From the first instruction to the component's main.
+//! From the first instruction to the component's main, and its end by panic.
 
-use core::arch::global_asm;
 use core::panic::PanicInfo;
 
 use crate::resources::Context;
 
-// init starts a component with its stack pointer at the stack's end, which is
-// aligned to 16 as the ABI wants it before a call; rbp 0 ends backtraces.
-global_asm!(
-    ".weak _start",
-    "_start:",
-    "xor ebp, ebp",
-    "call {start}",
-    "ud2",
-    start = sym start,
-);
-
-unsafe extern "Rust" {
-    /// Defined by [`component!`](crate::component).
-    safe fn vectis_component_main(context: Context) -> !;
-}
-
 /// Declares a component's main: a function that takes a
 /// [`Context`](crate::Context) and never returns.
+///
+/// Makes the program's entry point and panic handler in the crate that calls
+/// it, so that this crate can be linked into other programs too.
 #[macro_export]
 macro_rules! component {
     ($main:path) => {
-        #[unsafe(no_mangle)]
-        extern "Rust" fn vectis_component_main(context: $crate::Context) -> ! {
-            $main(context)
+        // init starts a component with its stack pointer at the stack's end,
+        // which is aligned to 16 as the ABI wants it before a call; rbp 0 ends
+        // backtraces.
+        core::arch::global_asm!(
+            ".global _start",
+            "_start:",
+            "xor ebp, ebp",
+            "call {start}",
+            "ud2",
+            start = sym vectis_start,
+        );
+
+        extern "C" fn vectis_start() -> ! {
+            $main($crate::start())
+        }
+
+        #[panic_handler]
+        fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+            $crate::panicked(info)
         }
     };
 }
 
-extern "C" fn start() -> ! {
+/// Sets up IPC buffer, resources and log; called once, by
+/// [`component!`](crate::component).
+#[must_use]
+pub fn start() -> Context {
     // SAFETY: init mapped the IPC buffer there for this thread, the only one.
     unsafe { sel4::set_ipc_buffer(spec::IPC_BUFFER_ADDRESS as usize) };
     let context = Context::new();
     crate::log::start(context.shared("log"), context.capability("doorbell"));
-    vectis_component_main(context)
+    context
 }
 
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
+/// Logs the panic and ends the thread with a fault that the monitor reports.
+pub fn panicked(info: &PanicInfo<'_>) -> ! {
     defmt::error!("{}", defmt::Display2Format(info));
-    // SAFETY: an invalid instruction stops the thread with a fault, which the
-    // monitor reports; nothing follows.
+    // SAFETY: an invalid instruction stops the thread with a fault; nothing
+    // follows.
     unsafe { core::arch::asm!("ud2", options(noreturn)) }
 }

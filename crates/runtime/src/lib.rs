@@ -11,14 +11,18 @@
 
 use freestanding as _;
 
-#[cfg(feature = "program")]
 mod entry;
 mod ipc;
 pub mod log;
+mod mmio;
 mod resources;
+mod stop;
 
+pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
+pub use mmio::Mmio;
 pub use resources::{Context, Shared};
+pub use stop::{STOP_LABEL, Stop};
 
 /// The time stamp counter.
 #[must_use]

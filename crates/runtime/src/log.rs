@@ -67,11 +67,11 @@ fn push(record: &[u8]) {
     Notification::from_bits(DOORBELL.load(Ordering::Relaxed)).signal();
 }
 
-#[cfg(feature = "program")]
+#[cfg(feature = "logger")]
 #[defmt::global_logger]
 struct Logger;
 
-#[cfg(feature = "program")]
+#[cfg(feature = "logger")]
 // SAFETY: acquire and release cannot be interleaved, since a component has one
 // thread; every frame is written between the two.
 unsafe impl defmt::Logger for Logger {
@@ -94,5 +94,5 @@ unsafe impl defmt::Logger for Logger {
     }
 }
 
-#[cfg(feature = "program")]
+#[cfg(feature = "logger")]
 defmt::timestamp!("{=u64}", crate::tsc());

@@ -29,7 +29,6 @@ pub struct Context {
 }
 
 impl Context {
-    #[cfg(feature = "program")]
     pub(crate) fn new() -> Self {
         let start = core::ptr::with_exposed_provenance::<u8>(RESOURCES_ADDRESS as usize);
         // SAFETY: init mapped at least one page there, read-only and never
@@ -104,6 +103,25 @@ impl Context {
         // SAFETY: init mapped and filled the region before it started anything,
         // and gave it to everybody read-only.
         unsafe { core::slice::from_raw_parts(start, length) }
+    }
+
+    /// Device registers of this name.
+    #[must_use]
+    pub fn registers(&self, name: &str) -> crate::Mmio {
+        let (address, size) = self.memory(name);
+        // SAFETY: init mapped the device there for this component alone, and
+        // nothing in the component makes references to it.
+        unsafe { crate::Mmio::new(address, size) }
+    }
+
+    /// The badge with which the vmm of the function's guest calls here, or the
+    /// guest's index: whatever names the owner in this component.
+    #[must_use]
+    pub fn owner(&self, device: &str) -> u64 {
+        self.resources
+            .each(ResourceKind::Number, "owner:")
+            .find(|(name, _)| *name == device)
+            .map_or(0, |(_, resource)| resource.value)
     }
 
     /// What init found out about the machine.

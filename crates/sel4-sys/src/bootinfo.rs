@@ -14,7 +14,8 @@ pub mod bootinfo_offset {
     pub const NODE_ID: usize = 8;
     /// u64: cores.
     pub const NUM_NODES: usize = 16;
-    /// u64: levels of the kernel's IOMMU tables; 0 without its driver.
+    /// u64: levels of the kernel's IOMMU tables; all ones if its driver is not
+    /// built, 0 if it found no unit.
     pub const NUM_IOPT_LEVELS: usize = 24;
     /// u64: virtual address of the root task's IPC buffer.
     pub const IPC_BUFFER: usize = 32;

@@ -156,11 +156,6 @@ impl<'a> BootInfo<'a> {
         word(self.bytes, at::NUM_NODES)
     }
 
-    /// Levels of the kernel's own IOMMU tables; 0 as its driver is not built.
-    pub fn num_iopt_levels(&self) -> u64 {
-        word(self.bytes, at::NUM_IOPT_LEVELS)
-    }
-
     /// Untypeds; [`untyped_list`](Self::untyped_list) describes them.
     pub fn untyped(&self) -> SlotRegion<cap_type::Untyped> {
         self.region(at::UNTYPED)

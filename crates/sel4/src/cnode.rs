@@ -201,7 +201,12 @@ pub struct CNodeCapData(CapData);
 
 impl CNodeCapData {
     /// A guard of `guard_size` bits (0 to 63) with the value `guard` (18 bits).
+    /// With a size of 0 the capability keeps the guard that it has.
     pub const fn new(guard: u64, guard_size: usize) -> Self {
+        if guard_size == 0 {
+            // The kernel takes the word 0 for "no change".
+            return CNodeCapData(CapData { words: [0] });
+        }
         CNodeCapData(CapData::guard_new(guard, guard_size as u64))
     }
 
@@ -254,6 +259,7 @@ mod tests {
             1 << 31 | 5 << 8 | 52 << 2
         );
         assert_eq!(CNodeCapData::skip_high_bits(12), CNodeCapData::new(0, 52));
+        assert_eq!(CNodeCapData::new(0, 0).into_word(), 0);
     }
 
     #[test]

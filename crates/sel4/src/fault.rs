@@ -89,7 +89,8 @@ pub struct UnknownSyscall {
     pub r13: Word,
     pub r14: Word,
     pub r15: Word,
-    /// Address of the instruction; a reply continues where it says.
+    /// Address of the instruction; a reply continues where it says, which must
+    /// be [canonical](crate::is_canonical).
     pub fault_ip: Word,
     pub sp: Word,
     pub flags: Word,
@@ -101,7 +102,8 @@ pub struct UnknownSyscall {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserException {
     /// Address of the instruction (after it for a breakpoint); a reply
-    /// continues where it says.
+    /// continues where it says, which must be
+    /// [canonical](crate::is_canonical).
     pub fault_ip: Word,
     /// RSP.
     pub sp: Word,

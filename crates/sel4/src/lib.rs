@@ -53,3 +53,36 @@ pub const GRANULE_SIZE: usize = 1 << GRANULE_BITS;
 pub const BADGE_BITS: u32 = sel4_sys::BADGE_BITS;
 /// Most objects that one retype makes.
 pub const MAX_RETYPE_OBJECTS: usize = sel4_sys::MAX_RETYPE_OBJECTS;
+
+/// Whether bits 63 to 47 of `address` are equal, as the CPU demands of every
+/// address (SDM vol. 1, 3.3.7.1).
+///
+/// seL4 5.0.0 does not check this. It takes the low 48 bits of an address to
+/// map at, which may lead into its own part of the address space; and
+/// returning to a thread whose RIP or TLS base is not canonical is a fault in
+/// the kernel on real CPUs, which halts the machine. The calls of this crate
+/// refuse such addresses; whoever puts an IP into the reply to a fault must
+/// check it first.
+pub const fn is_canonical(address: u64) -> bool {
+    (address << 16).cast_signed() >> 16 == address.cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_canonical;
+
+    #[test]
+    fn canonical_addresses() {
+        for address in [0, 0x7fff_ffff_ffff, 0xffff_8000_0000_0000, u64::MAX] {
+            assert!(is_canonical(address));
+        }
+        for address in [
+            0x8000_0000_0000,
+            0xffff_c000_0000,
+            0xffff_7fff_ffff_ffff,
+            1 << 63,
+        ] {
+            assert!(!is_canonical(address));
+        }
+    }
+}

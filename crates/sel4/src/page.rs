@@ -4,7 +4,7 @@ use sel4_sys::vm_attributes;
 
 use crate::cap::{Cap, CapTypeForFrameObject, PDPT, PageDirectory, PageTable, VSpace};
 use crate::ipc_buffer::invoke;
-use crate::{CapRights, Result, with_ipc_buffer};
+use crate::{CapRights, Error, Result, is_canonical, with_ipc_buffer};
 
 /// How a mapping is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,16 @@ pub fn last_lookup_bits_missing() -> usize {
     with_ipc_buffer(|buffer| buffer.msg_regs()[sel4_sys::MAPPING_LOOKUP_LEVEL] as usize)
 }
 
+/// `vaddr` for the kernel, if it may be mapped at.
+fn checked(vaddr: usize) -> Result<u64> {
+    let vaddr = vaddr as u64;
+    if is_canonical(vaddr) {
+        Ok(vaddr)
+    } else {
+        Err(Error::InvalidArgument)
+    }
+}
+
 impl<T: CapTypeForFrameObject> Cap<T> {
     /// Maps the page at `vaddr`, which must be aligned to its size. One
     /// capability holds one mapping: copy it to map the page twice. Mapping
@@ -56,12 +66,13 @@ impl<T: CapTypeForFrameObject> Cap<T> {
         rights: CapRights,
         attributes: VmAttributes,
     ) -> Result<()> {
+        let vaddr = checked(vaddr)?;
         invoke(|ipc| {
             sel4_sys::x86_page_map(
                 ipc,
                 self.bits(),
                 vspace.bits(),
-                vaddr as u64,
+                vaddr,
                 rights.inner(),
                 attributes.0,
             )
@@ -96,9 +107,10 @@ impl PageTable {
         vaddr: usize,
         attributes: VmAttributes,
     ) -> Result<()> {
+        let vaddr = checked(vaddr)?;
         invoke(|ipc| {
             let vspace = vspace.bits();
-            sel4_sys::x86_page_table_map(ipc, self.bits(), vspace, vaddr as u64, attributes.0)
+            sel4_sys::x86_page_table_map(ipc, self.bits(), vspace, vaddr, attributes.0)
         })
     }
 
@@ -122,9 +134,10 @@ impl PageDirectory {
         vaddr: usize,
         attributes: VmAttributes,
     ) -> Result<()> {
+        let vaddr = checked(vaddr)?;
         invoke(|ipc| {
             let vspace = vspace.bits();
-            sel4_sys::x86_page_directory_map(ipc, self.bits(), vspace, vaddr as u64, attributes.0)
+            sel4_sys::x86_page_directory_map(ipc, self.bits(), vspace, vaddr, attributes.0)
         })
     }
 
@@ -143,9 +156,10 @@ impl PDPT {
     /// # Errors
     /// As [`frame_map`](Cap::frame_map).
     pub fn pdpt_map(self, vspace: VSpace, vaddr: usize, attributes: VmAttributes) -> Result<()> {
+        let vaddr = checked(vaddr)?;
         invoke(|ipc| {
             let vspace = vspace.bits();
-            sel4_sys::x86_pdpt_map(ipc, self.bits(), vspace, vaddr as u64, attributes.0)
+            sel4_sys::x86_pdpt_map(ipc, self.bits(), vspace, vaddr, attributes.0)
         })
     }
 

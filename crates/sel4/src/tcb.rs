@@ -4,7 +4,7 @@ use sel4_sys::{CapData, LABEL_TCB_READ_REGISTERS, LABEL_TCB_WRITE_REGISTERS};
 
 use crate::cap::{CNode, Granule, Notification, Tcb, VSpace};
 use crate::ipc_buffer::invoke;
-use crate::{CNodeCapData, CPtr, Result};
+use crate::{CNodeCapData, CPtr, Error, Result, is_canonical};
 
 /// A thread's registers in the kernel's order: RIP, RSP, RFLAGS, RAX, RBX,
 /// RCX, RDX, RSI, RDI, RBP, R8 to R15, TLS_BASE (the FS base).
@@ -122,6 +122,8 @@ impl Tcb {
     /// waits for the reply to a fault, this replaces the reply.
     ///
     /// # Errors
+    /// [`InvalidArgument`](Error::InvalidArgument) if RIP or the TLS base is not
+    /// [canonical](is_canonical),
     /// [`IllegalOperation`](crate::Error::IllegalOperation) on the caller's own
     /// thread.
     pub fn tcb_write_registers(
@@ -130,6 +132,9 @@ impl Tcb {
         count: usize,
         registers: &UserContext,
     ) -> Result<()> {
+        if !is_canonical(registers.rip) || !is_canonical(registers.tls_base) {
+            return Err(Error::InvalidArgument);
+        }
         let count = count.min(UserContext::WORDS);
         invoke(|ipc| {
             // Not the generated stub, for the same reason as in reading.

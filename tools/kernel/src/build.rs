@@ -65,7 +65,7 @@ const LINK_FLAGS: &[&str] = &[
 /// If the sources cannot be found or a tool fails; says what, why and what to do.
 pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, Error> {
     let source = locate()?;
-    let headers = kernel_headers(&source, config, &out.join("scratch"))?;
+    let headers = kernel_headers(&source, config)?;
     let unit = compilation_unit(&source, config)?;
     let stamp = stamp(config, &headers, &unit)?;
     let built = Built {

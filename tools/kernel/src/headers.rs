@@ -43,7 +43,7 @@ const USER_INCLUDES: [&str; 3] = [
 
 /// The kernel's own bit fields: description, and the header made from it as
 /// the sources include it.
-pub(crate) const KERNEL_BITFIELDS: &[(&str, &str)] = &[
+const KERNEL_BITFIELDS: &[(&str, &str)] = &[
     (
         "include/64/mode/api/shared_types.bf",
         "mode/api/shared_types_gen.h",
@@ -66,8 +66,7 @@ fn wrong(e: impl std::fmt::Display) -> Error {
     )
 }
 
-/// `autoconf.h`: the options as macros. It is also an empty file's worth of
-/// configuration for the preprocessor.
+/// `autoconf.h`: the options as macros.
 fn autoconf(config: &Config) -> String {
     let mut out = String::from("#ifndef AUTOCONF_H\n#define AUTOCONF_H\n\n");
     for (name, value) in &config.options {
@@ -84,14 +83,14 @@ fn bitfields(
     config: &Config,
 ) -> Result<Description, Error> {
     let includes: Vec<&Path> = includes.iter().map(PathBuf::as_path).collect();
-    // The options come from the command line: autoconf.h may not exist yet.
     let text =
         cpp::preprocess(&source.root.join(file), &includes, &config.options).map_err(wrong)?;
     parser::parse(file, &text).map_err(wrong)
 }
 
 /// Reads the kernel's interface to user level as `config` has it. `scratch` is
-/// a folder for a temporary header.
+/// a folder for an empty `autoconf.h`, which the descriptions include: they
+/// get the options on the preprocessor's command line.
 ///
 /// # Errors
 /// If a description cannot be read or is not understood.
@@ -145,14 +144,10 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> 
 pub(crate) fn kernel_headers(
     source: &Source,
     config: &Config,
-    scratch: &Path,
 ) -> Result<Vec<(String, String)>, Error> {
-    write(scratch, "autoconf.h", "")?;
-    let mut includes = vec![scratch.to_path_buf()];
-    includes.extend(INCLUDES.iter().map(|i| source.root.join(i)));
+    let includes: Vec<PathBuf> = INCLUDES.iter().map(|i| source.root.join(i)).collect();
     let mut headers = vec![("autoconf.h".to_string(), autoconf(config))];
     for (description, header) in KERNEL_BITFIELDS {
-        // config.h, which the descriptions include, wants this for autoconf.h.
         let parsed = bitfields(source, description, &includes, config)?;
         let guard: String = header
             .chars()
@@ -181,7 +176,7 @@ pub(crate) fn kernel_headers(
     ];
     headers.extend(text.map(|(name, text)| (name.to_string(), text)));
     for edit in EDITS {
-        // The longest matching folder is the one the sources' include names.
+        // A header is named from the innermost search folder that holds it.
         let name = INCLUDES
             .iter()
             .filter_map(|dir| edit.file.strip_prefix(dir)?.strip_prefix('/'))

@@ -64,7 +64,8 @@ pub fn locate() -> Result<Source, Error> {
         return Err(Error::new(
             "`cargo metadata` failed",
             String::from_utf8_lossy(&output.stderr),
-            "the first build needs the network, to download the kernel's sources",
+            "the first build needs the network, to download the kernel's sources; Cargo.lock must \
+             be up to date, which any cargo build in the workspace sees to",
         ));
     }
     let root = find_in(&output.stdout)?;

@@ -5,6 +5,7 @@
 //! words in registers) and calls `invoke(ipc, service, info, mrs)` which the
 //! including crate defines.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::invocation::{Api, Method, Parameter, Struct, Type};
@@ -22,10 +23,8 @@ const REGISTERS: usize = 4;
 pub fn emit(apis: &[&Api], options: &Options) -> Result<String, String> {
     let mut out = String::new();
     let structs: Vec<&Struct> = apis.iter().flat_map(|a| &a.structs).collect();
-    for structure in &structs {
-        emit_struct(&mut out, structure);
-    }
     let mut number = 0;
+    let mut used = BTreeSet::new();
     for method in apis.iter().flat_map(|a| &a.methods) {
         if !condition::holds(&method.condition, options)? {
             continue;
@@ -39,6 +38,19 @@ pub fn emit(apis: &[&Api], options: &Options) -> Result<String, String> {
             l = constant(&method.label)
         );
         emit_stub(&mut out, method, &structs)?;
+        used.extend(
+            method
+                .inputs
+                .iter()
+                .chain(&method.outputs)
+                .filter_map(|p| match &p.ty {
+                    Type::Struct(name) => Some(name),
+                    _ => None,
+                }),
+        );
+    }
+    for name in used {
+        emit_struct(&mut out, find(&structs, name)?);
     }
     Ok(out)
 }

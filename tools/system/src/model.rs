@@ -89,6 +89,9 @@ pub struct Device {
     pub guest_address: Bdf,
     /// Policy.
     pub policy: Policy,
+    /// QEMU's `-device` arguments that make the function, and what it needs,
+    /// on a QEMU board.
+    pub qemu: Vec<String>,
 }
 
 /// Where a guest's image comes from.
@@ -326,6 +329,11 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
         }
     };
     check::dma(section);
+    let qemu = section
+        .strings("qemu")
+        .into_iter()
+        .map(|text| text.value)
+        .collect();
     section.finish();
     let (selector, value) = selector?;
     Some(Device {
@@ -334,6 +342,7 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
         value,
         guest_address: guest_address?,
         policy: policy?,
+        qemu,
     })
 }
 

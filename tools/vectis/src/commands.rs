@@ -78,7 +78,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         &format!("{}M, {}", model.board.memory >> 20, model.board.name),
     );
     let machine = Machine {
-        board: &model.board,
+        model: &model,
         kernel: built.kernel(),
         initrd: Some(built.init()),
         command_line: image::KERNEL_COMMAND_LINE.to_owned(),
@@ -103,7 +103,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     let files = image::guests(workspace, model)?;
     steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
     let machine = Machine {
-        board: &model.board,
+        model,
         kernel: files[&guest.name].clone(),
         initrd: None,
         command_line: guest.command_line.clone(),

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use system::Board;
+use system::Model;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
@@ -22,6 +22,9 @@ pub enum Port {
     /// COM2: log frames.
     Logs,
 }
+
+/// The network that a system's devices can be on.
+const NETWORK: &str = "net0";
 
 const PORTS: [(Port, &str); 2] = [(Port::People, "com1"), (Port::Logs, "com2")];
 
@@ -47,8 +50,8 @@ pub enum Event {
 /// What QEMU runs.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
-    /// The board.
-    pub board: &'a Board,
+    /// The system: its board and devices.
+    pub model: &'a Model,
     /// `-kernel`.
     pub kernel: PathBuf,
     /// `-initrd`.
@@ -65,11 +68,12 @@ impl Machine<'_> {
     /// QEMU's arguments; the serial ports are sockets in `folder`.
     #[must_use]
     pub fn arguments(&self, folder: &Path) -> Vec<OsString> {
+        let board = &self.model.board;
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| all.extend([name.into(), value]);
-        add("-machine", self.board.qemu_machine.clone().into());
-        add("-cpu", self.board.qemu_cpu.clone().into());
-        add("-m", format!("{}", self.board.memory >> 20).into());
+        add("-machine", board.qemu_machine.clone().into());
+        add("-cpu", board.qemu_cpu.clone().into());
+        add("-m", format!("{}", board.memory >> 20).into());
         add("-display", "none".into());
         for (_, name) in PORTS {
             let mut socket = OsString::from(format!("socket,id={name},path="));
@@ -79,10 +83,14 @@ impl Machine<'_> {
             add("-chardev", socket);
             add("-serial", format!("chardev:{name}").into());
         }
-        add(
-            "-netdev",
-            format!("user,id=net0,hostfwd=tcp:127.0.0.1:{}-:80", self.port).into(),
-        );
+        let devices: Vec<&String> = self.model.devices.iter().flat_map(|d| &d.qemu).collect();
+        if devices.iter().any(|device| device.contains(NETWORK)) {
+            let forward = format!("user,id={NETWORK},hostfwd=tcp:127.0.0.1:{}-:80", self.port);
+            add("-netdev", forward.into());
+        }
+        for device in devices {
+            add("-device", device.into());
+        }
         add("-kernel", self.kernel.clone().into());
         if let Some(initrd) = &self.initrd {
             // Here a comma separates modules.
@@ -98,7 +106,7 @@ impl Machine<'_> {
             add("-icount", "shift=0,sleep=off".into());
         }
         all.extend(["-nodefaults".into(), "-no-reboot".into()]);
-        all.extend(self.board.qemu_args.iter().map(OsString::from));
+        all.extend(board.qemu_args.iter().map(OsString::from));
         all
     }
 }
@@ -203,15 +211,10 @@ mod tests {
 
     #[test]
     fn arguments_name_every_part() {
-        let board = Board {
-            memory: 512 << 20,
-            qemu_machine: "q35".to_owned(),
-            qemu_cpu: "max".to_owned(),
-            qemu_args: vec!["-device".to_owned(), "e1000e".to_owned()],
-            ..Board::default()
-        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let model = system::read(&root, &root.join("system.toml")).unwrap();
         let machine = Machine {
-            board: &board,
+            model: &model,
             kernel: "k".into(),
             initrd: Some("a,b".into()),
             command_line: String::new(),
@@ -230,7 +233,8 @@ mod tests {
             "hostfwd=tcp:127.0.0.1:8080-:80",
             "-initrd a,,b",
             "-icount shift=0,sleep=off",
-            "-no-reboot -device e1000e",
+            "-device e1000e,netdev=net0",
+            "-no-reboot -device isa-debug-exit",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

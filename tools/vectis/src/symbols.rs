@@ -146,7 +146,10 @@ mod tests {
         );
         let shown = symbols.explain(&fault);
         assert!(shown[0].contains("_start"), "{shown:?}");
-        let backtrace = line("init", &format!("backtrace {:#x} 0xffffffffffff0000", entry + 1));
+        let backtrace = line(
+            "init",
+            &format!("backtrace {:#x} 0xffffffffffff0000", entry + 1),
+        );
         let shown = symbols.explain(&backtrace);
         assert!(shown[0].contains("_start"), "{shown:?}");
         assert!(shown[1].contains("no symbol"), "{shown:?}");

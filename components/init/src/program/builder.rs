@@ -1,0 +1,636 @@
+//! Makes objects, fills memory, maps it, hands out capabilities, configures
+//! threads, and gives everything else away.
+
+use heapless::Vec;
+use init::{Chunk, Exhausted, Split, Untypeds, chunks};
+use sel4::cap::{
+    CNode, IoPort, LargePage, Notification, PDPT, PageDirectory, PageTable, Tcb, VSpace,
+};
+use sel4::init_thread::slot;
+use sel4::{
+    AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, IoPortRange, ObjectBlueprint,
+    VmAttributes, cap_type,
+};
+use spec::{Cache, Capability, Mapping, NONE, Object, ObjectKind, System, Thread};
+
+use super::fatal::fatal;
+use super::{own_slot, ports, rights};
+
+/// Objects in an image; the web system has about 150.
+const MAX_OBJECTS: usize = 2048;
+/// Where init maps a page for a moment. Its own program and the kernel's
+/// BootInfo lie far below.
+const SCRATCH: usize = 0x2_0000_0000;
+/// Where init maps its own log ring.
+const LOG: usize = 0x3_0000_0000;
+
+/// Makes the kernel's slots from consecutive numbers.
+struct Slots {
+    next: usize,
+    end: usize,
+}
+
+impl Slots {
+    fn take(&mut self, count: usize) -> usize {
+        let first = self.next;
+        self.next += count;
+        if self.next > self.end {
+            fatal!("out of capability slots: init's CNode has {}", self.end);
+        }
+        first
+    }
+}
+
+struct Kernel<'a>(&'a mut Slots);
+
+impl Split for Kernel<'_> {
+    type Error = Error;
+    fn split(&mut self, slot: usize, size_bits: u8) -> Result<(usize, usize), Error> {
+        let first = self.0.take(2);
+        let blueprint = ObjectBlueprint::Untyped {
+            size_bits: size_bits.into(),
+        };
+        untyped(slot).untyped_retype(&blueprint, &own_cnode(), first, 2)?;
+        Ok((first, first + 1))
+    }
+}
+
+fn untyped(slot: usize) -> sel4::cap::Untyped {
+    Cap::from_bits(slot as u64)
+}
+
+fn own_cnode() -> AbsoluteCPtr {
+    slot::CNODE.cap().absolute_cptr_for_self()
+}
+
+/// What init keeps after boot.
+pub struct Watched<'a> {
+    /// Endpoint for faults.
+    pub monitor: sel4::cap::Endpoint,
+    /// First slot of each object's capabilities.
+    pub first_slots: &'a [usize],
+    /// Slots never used.
+    pub slots_left: usize,
+}
+
+/// The system under construction.
+pub struct Builder<'a> {
+    pub system: &'a System<'a>,
+    untypeds: Untypeds,
+    slots: Slots,
+    /// First slot of each object's capabilities, 0 while it is not made.
+    first_slots: Vec<usize, MAX_OBJECTS>,
+    user_image: core::ops::Range<usize>,
+}
+
+impl<'a> Builder<'a> {
+    /// Takes stock of what the kernel gave.
+    pub fn new(boot_info: &BootInfo<'_>, system: &'a System<'a>) -> Self {
+        let empty = boot_info.empty().range();
+        let mut untypeds = Untypeds::new();
+        let first = boot_info.untyped().start();
+        for (index, untyped) in boot_info.untyped_list().enumerate() {
+            let fits = untypeds.add(
+                first + index,
+                untyped.paddr() as u64,
+                untyped.size_bits() as u8,
+                untyped.is_device(),
+            );
+            if !fits {
+                fatal!("more pieces of untyped memory than init can keep");
+            }
+        }
+        let mut first_slots = Vec::new();
+        if first_slots.resize(system.objects.len(), 0).is_err() {
+            fatal!(
+                "{} objects are more than init can keep",
+                system.objects.len()
+            );
+        }
+        Self {
+            system,
+            untypeds,
+            slots: Slots {
+                next: empty.start,
+                end: empty.end,
+            },
+            first_slots,
+            user_image: boot_info.user_image_frames().range(),
+        }
+    }
+
+    /// Takes a slot of init's CNode.
+    pub fn slot(&mut self) -> usize {
+        self.slots.take(1)
+    }
+
+    /// Makes `count` objects of one kind; gives the first slot.
+    fn retype(
+        &mut self,
+        what: &str,
+        blueprint: &ObjectBlueprint,
+        count: u64,
+        at: Option<(u64, bool)>,
+    ) -> usize {
+        let bits = blueprint.physical_size_bits() as u32 + count.trailing_zeros();
+        let mut kernel = Kernel(&mut self.slots);
+        let piece = match at {
+            None => self.untypeds.take(bits as u8, &mut kernel),
+            Some((address, device)) => {
+                self.untypeds
+                    .take_at(address, bits as u8, device, &mut kernel)
+            }
+        };
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(Exhausted::NoMemory) => match at {
+                None => fatal!("no memory left for {what} ({} bytes)", 1u64 << bits),
+                Some((address, _)) => fatal!(
+                    "{what}: the kernel gave no memory of {} bytes at {address:#x}",
+                    1u64 << bits
+                ),
+            },
+            Err(error) => fatal!("memory for {what}: {error:?}"),
+        };
+        let first = self.slots.take(count as usize);
+        let made = untyped(piece).untyped_retype(blueprint, &own_cnode(), first, count as usize);
+        if let Err(error) = made {
+            fatal!("making {what}: {error:?}");
+        }
+        first
+    }
+
+    fn object(&self, index: u32) -> &'a Object {
+        &self.system.objects[index as usize]
+    }
+
+    /// The capability of an object's `index`th page, or of the object.
+    pub fn cap<T: sel4::cap::CapType>(&self, object: u32, index: u64) -> Cap<T> {
+        Cap::from_bits(self.first_slots[object as usize] as u64 + index)
+    }
+
+    fn make(&mut self, index: usize) {
+        let object = &self.system.objects[index];
+        if self.first_slots[index] != 0 {
+            return;
+        }
+        let name = object.name.as_str();
+        let Some(kind) = object.kind() else {
+            fatal!("{name}: unknown kind of object");
+        };
+        let blueprint = match kind {
+            ObjectKind::Tcb => ObjectBlueprint::Tcb,
+            ObjectKind::Endpoint => ObjectBlueprint::Endpoint,
+            ObjectKind::Notification => ObjectBlueprint::Notification,
+            ObjectKind::CNode => ObjectBlueprint::CNode {
+                size_bits: object.size_bits as usize,
+            },
+            ObjectKind::VSpace => ObjectBlueprint::PML4,
+            ObjectKind::Untyped => ObjectBlueprint::Untyped {
+                size_bits: object.size_bits as usize,
+            },
+            ObjectKind::Memory | ObjectKind::Device => {
+                self.first_slots[index] = self.make_pages(name, object, kind);
+                return;
+            }
+            ObjectKind::IoPorts => {
+                let range = IoPortRange::new(object.address as u16, object.last as u16);
+                self.first_slots[index] = self.mint_ports(name, range);
+                return;
+            }
+            ObjectKind::IoApicIrq => {
+                let slot = self.slots.take(1);
+                let made = slot::IRQ_CONTROL.cap().irq_control_get_ioapic(
+                    0,
+                    object.address,
+                    object.count,
+                    0,
+                    object.last,
+                    &own_slot(slot),
+                );
+                if let Err(error) = made {
+                    fatal!(
+                        "interrupt of {name}, I/O APIC pin {}: {error:?}",
+                        object.address
+                    );
+                }
+                self.first_slots[index] = slot;
+                return;
+            }
+            ObjectKind::IrqControl => {
+                self.first_slots[index] = slot::IRQ_CONTROL.index();
+                return;
+            }
+        };
+        let slot = self.retype(name, &blueprint, 1, None);
+        self.first_slots[index] = slot;
+        if kind == ObjectKind::VSpace {
+            let assigned = slot::ASID_POOL
+                .cap()
+                .asid_pool_assign(VSpace::from_bits(slot as u64));
+            if let Err(error) = assigned {
+                fatal!("address space of {name}: {error:?}");
+            }
+        }
+    }
+
+    fn make_pages(&mut self, name: &str, object: &Object, kind: ObjectKind) -> usize {
+        let blueprint = match object.size_bits {
+            12 => ObjectBlueprint::_4k,
+            21 => ObjectBlueprint::LargePage,
+            bits => fatal!("{name}: no pages of 2^{bits} bytes"),
+        };
+        let address = (object.address != u64::MAX).then_some(object.address);
+        let device = kind == ObjectKind::Device;
+        // Splitting takes slots too, so that the pages of one chunk are
+        // consecutive, but not those of two: copy them together if needed.
+        let mut pieces = chunks(object.count, address, object.size_bits).peekable();
+        let Some(first) = pieces.next() else {
+            fatal!("{name}: memory of no pages");
+        };
+        let make = |builder: &mut Self, chunk: Chunk| {
+            let at = address.map(|a| (a + (chunk.first << object.size_bits), device));
+            builder.retype(name, &blueprint, chunk.count, at)
+        };
+        let first_slot = make(self, first);
+        if pieces.peek().is_none() {
+            return first_slot;
+        }
+        let mut placed: Vec<(usize, Chunk), 64> = Vec::new();
+        let _ = placed.push((first_slot, first));
+        for chunk in pieces {
+            let slot = make(self, chunk);
+            if placed.push((slot, chunk)).is_err() {
+                fatal!("{name}: too many pieces of memory");
+            }
+        }
+        let together = self.slots.take(object.count as usize);
+        for (from, chunk) in placed {
+            for page in 0..chunk.count {
+                let to = together + (chunk.first + page) as usize;
+                self.move_cap(from + page as usize, &own_slot(to), name);
+            }
+        }
+        together
+    }
+
+    fn move_cap(&self, from: usize, to: &AbsoluteCPtr, what: &str) {
+        if let Err(error) = to.move_(&own_slot(from)) {
+            fatal!("moving the capability of {what}: {error:?}");
+        }
+    }
+
+    fn mint_ports(&mut self, name: &str, range: IoPortRange) -> usize {
+        let slot = self.slots.take(1);
+        let all = own_slot(slot::IO_PORT_CONTROL.index());
+        let minted = own_slot(slot).mint(&all, CapRights::all(), range.into_word());
+        if let Err(error) = minted {
+            fatal!("I/O ports of {name}: {error:?}");
+        }
+        slot
+    }
+
+    /// Makes init's own log ring and maps it, so that logging can begin.
+    pub fn start_log(&mut self) {
+        let log = self.system.header.log as u32;
+        self.make(log as usize);
+        self.make(self.system.header.doorbell as usize);
+        let object = self.object(log);
+        for page in 0..object.count {
+            let frame: sel4::cap::Granule = self.cap(log, page);
+            // The object's own capability stays unmapped for the console's copy.
+            let copy = self.copy(frame.bits() as usize, CapRights::all(), "log");
+            self.map(
+                Cap::<cap_type::Granule>::from_bits(copy as u64),
+                slot::VSPACE.cap(),
+                LOG + (page as usize) * 4096,
+                CapRights::read_write(),
+                VmAttributes::DEFAULT,
+                "log",
+            );
+        }
+        let ring = core::ptr::with_exposed_provenance::<shm::Ring>(LOG);
+        // SAFETY: just mapped, zeroed by the kernel, large enough (the tool
+        // sized it by this type), never unmapped; the type is all atomics.
+        let ring = unsafe { &*ring };
+        let doorbell: Notification = self.cap(self.system.header.doorbell as u32, 0);
+        // Unbadged, it would wake the console with nothing to do: badge it.
+        let badged = self.slot();
+        let minted = own_slot(badged).mint(
+            &own_slot(doorbell.bits() as usize),
+            CapRights::write_only(),
+            spec::BADGE_DOORBELL,
+        );
+        if let Err(error) = minted {
+            fatal!("doorbell: {error:?}");
+        }
+        runtime::log::start(ring, Notification::from_bits(badged as u64));
+    }
+
+    /// Makes all objects: memory at given addresses first, while it is free.
+    pub fn make_objects(&mut self) {
+        let fixed = |object: &Object| {
+            object.kind() == Some(ObjectKind::Memory) && object.address != u64::MAX
+        };
+        for pass in [true, false] {
+            for (index, object) in self.system.objects.iter().enumerate() {
+                if fixed(object) == pass {
+                    self.make(index);
+                }
+            }
+        }
+    }
+
+    fn copy(&mut self, from: usize, rights: CapRights, what: &str) -> usize {
+        let slot = self.slot();
+        if let Err(error) = own_slot(slot).copy(&own_slot(from), rights) {
+            fatal!("copying the capability of {what}: {error:?}");
+        }
+        slot
+    }
+
+    /// Maps a page, with the paging structures that are missing.
+    pub fn map<T: sel4::cap::CapTypeForFrameObject>(
+        &mut self,
+        frame: Cap<T>,
+        vspace: VSpace,
+        address: usize,
+        rights: CapRights,
+        attributes: VmAttributes,
+        what: &str,
+    ) {
+        // At most three levels can be missing.
+        for _ in 0..4 {
+            match frame.frame_map(vspace, address, rights, attributes) {
+                Ok(()) => return,
+                Err(Error::FailedLookup) => {}
+                Err(error) => fatal!("mapping {what} at {address:#x}: {error:?}"),
+            }
+            let missing = sel4::last_lookup_bits_missing();
+            let default = VmAttributes::DEFAULT;
+            let made = match missing {
+                21 => {
+                    let slot = self.retype(what, &ObjectBlueprint::PageTable, 1, None);
+                    PageTable::from_bits(slot as u64).page_table_map(vspace, address, default)
+                }
+                30 => {
+                    let slot = self.retype(what, &ObjectBlueprint::PageDirectory, 1, None);
+                    PageDirectory::from_bits(slot as u64)
+                        .page_directory_map(vspace, address, default)
+                }
+                39 => {
+                    let slot = self.retype(what, &ObjectBlueprint::PDPT, 1, None);
+                    PDPT::from_bits(slot as u64).pdpt_map(vspace, address, default)
+                }
+                _ => fatal!("mapping {what}: the kernel misses level {missing}"),
+            };
+            if let Err(error) = made {
+                fatal!("page tables of {what} at {address:#x}: {error:?}");
+            }
+        }
+        fatal!("mapping {what} at {address:#x}: page tables stay missing");
+    }
+
+    /// Calls `f` with a page of a memory object, mapped for that time.
+    fn with_page(&mut self, object: u32, page: u64, f: impl FnOnce(&mut [u8])) {
+        let name = self.object(object).name.as_str();
+        let frame: sel4::cap::Granule = self.cap(object, page);
+        self.map(
+            frame,
+            slot::VSPACE.cap(),
+            SCRATCH,
+            CapRights::read_write(),
+            VmAttributes::DEFAULT,
+            name,
+        );
+        let start = core::ptr::with_exposed_provenance_mut::<u8>(SCRATCH);
+        // SAFETY: the page was just mapped there, writable, for this thread
+        // alone, and nothing else runs yet.
+        f(unsafe { core::slice::from_raw_parts_mut(start, 4096) });
+        if let Err(error) = frame.frame_unmap() {
+            fatal!("unmapping {name}: {error:?}");
+        }
+    }
+
+    /// Copies bytes to the start of a memory object.
+    pub fn write(&mut self, object: u32, bytes: &[u8]) {
+        self.write_at(object, 0, bytes);
+    }
+
+    fn write_at(&mut self, object: u32, offset: u64, bytes: &[u8]) {
+        if self.object(object).size_bits != 12 {
+            fatal!(
+                "{}: only small pages can be filled",
+                self.object(object).name.as_str()
+            );
+        }
+        let mut rest = bytes;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let start = (at % 4096) as usize;
+            let (now, later) = rest.split_at(rest.len().min(4096 - start));
+            self.with_page(object, at / 4096, |page| {
+                page[start..start + now.len()].copy_from_slice(now);
+            });
+            at += now.len() as u64;
+            rest = later;
+        }
+    }
+
+    /// Carries out the fills.
+    pub fn fill(&mut self) {
+        let system = self.system;
+        for fill in system.fills {
+            self.write_at(fill.object, fill.offset, system.source(fill));
+        }
+    }
+
+    /// Carries out the mappings. A mapping takes a capability of its own, which
+    /// goes to the mapping's holder.
+    pub fn map_all(&mut self) {
+        for mapping in self.system.mappings {
+            let object = self.object(mapping.object);
+            for page in 0..object.count {
+                let from = self.first_slots[mapping.object as usize] + page as usize;
+                let copy = self.copy(from, CapRights::all(), object.name.as_str());
+                self.map_page(mapping, object, page, copy);
+                if mapping.holder != NONE {
+                    let to = self.place(mapping.holder, mapping.holder_slot + page as u32);
+                    self.move_cap(copy, &to, object.name.as_str());
+                }
+            }
+        }
+    }
+
+    fn map_page(&mut self, mapping: &Mapping, object: &Object, page: u64, slot: usize) {
+        let address = (mapping.address + (page << object.size_bits)) as usize;
+        let vspace: VSpace = self.cap(mapping.vspace, 0);
+        let rights = rights(mapping.rights);
+        let attributes = if mapping.cache == Cache::Uncached as u32 {
+            VmAttributes::UNCACHEABLE
+        } else {
+            VmAttributes::DEFAULT
+        };
+        let name = object.name.as_str();
+        if object.size_bits == 21 {
+            let frame = LargePage::from_bits(slot as u64);
+            self.map(frame, vspace, address, rights, attributes, name);
+        } else {
+            let frame = sel4::cap::Granule::from_bits(slot as u64);
+            self.map(frame, vspace, address, rights, attributes, name);
+        }
+    }
+
+    /// A slot of a component's CNode.
+    pub fn place(&self, cnode: u32, slot: u32) -> AbsoluteCPtr {
+        let radix = self.object(cnode).size_bits as usize;
+        let cap: CNode = self.cap(cnode, 0);
+        cap.absolute_cptr_from_bits_with_depth(u64::from(slot), radix)
+    }
+
+    /// Makes the page of a device at `address`, as a capability of init's.
+    pub fn device_page(&mut self, what: &str, address: u64) -> usize {
+        self.retype(what, &ObjectBlueprint::_4k, 1, Some((address, true)))
+    }
+
+    /// Moves a capability of init's into a component's CNode.
+    pub fn give(&mut self, from: usize, cnode: u32, slot: u32, what: &str) {
+        let to = self.place(cnode, slot);
+        self.move_cap(from, &to, what);
+    }
+
+    /// Carries out the capability records.
+    pub fn hand_out(&mut self) {
+        for capability in self.system.capabilities {
+            let object = self.object(capability.object);
+            let count = match object.kind() {
+                Some(ObjectKind::Memory | ObjectKind::Device) => object.count,
+                _ => 1,
+            };
+            for index in 0..count {
+                self.hand(capability, object, index);
+            }
+        }
+    }
+
+    fn hand(&self, capability: &Capability, object: &Object, index: u64) {
+        let from_slot = self.first_slots[capability.object as usize] + index as usize;
+        let from = own_slot(from_slot);
+        let to = self.place(capability.cnode, capability.slot + index as u32);
+        let done = match object.kind() {
+            // The kernel has one IRQControl and no copies of it.
+            Some(ObjectKind::IrqControl) => to.move_(&from),
+            // A vmm makes page tables from it; nobody else may.
+            Some(ObjectKind::Untyped) => to.move_(&from),
+            // A kernel that is asked for a copy of an IRQ handler gives one.
+            _ if capability.badge != 0 => {
+                to.mint(&from, rights(capability.rights), capability.badge)
+            }
+            _ => to.copy(&from, rights(capability.rights)),
+        };
+        if let Err(error) = done {
+            fatal!(
+                "handing out {} to slot {}: {error:?}",
+                object.name.as_str(),
+                capability.slot
+            );
+        }
+    }
+
+    /// Configures every thread and starts those that init starts. They run
+    /// when init waits.
+    pub fn configure_threads(&mut self) {
+        for thread in self.system.threads {
+            if let Err(error) = self.configure(thread) {
+                fatal!("thread {}: {error:?}", thread.name.as_str());
+            }
+        }
+    }
+
+    fn configure(&self, thread: &Thread) -> sel4::Result<()> {
+        let tcb: Tcb = self.cap(thread.tcb, 0);
+        let radix = self.object(thread.cnode).size_bits as usize;
+        let buffer = if thread.ipc_buffer == NONE {
+            sel4::cap::Granule::from_bits(0)
+        } else {
+            self.cap(thread.ipc_buffer, 0)
+        };
+        tcb.tcb_configure(
+            sel4::CPtr::from_bits(thread.fault_slot),
+            self.cap(thread.cnode, 0),
+            CNodeCapData::skip_high_bits(radix),
+            self.cap(thread.vspace, 0),
+            thread.ipc_address as usize,
+            buffer,
+        )?;
+        tcb.tcb_set_priority(thread.priority as u8)?;
+        if thread.notification != NONE {
+            tcb.tcb_bind_notification(self.cap(thread.notification, 0))?;
+        }
+        let registers = sel4::UserContext {
+            rip: thread.entry,
+            rsp: thread.stack_top,
+            rflags: 0x202,
+            tls_base: thread.tls_base,
+            ..sel4::UserContext::default()
+        };
+        tcb.tcb_write_all_registers(thread.start == 1, &registers)
+    }
+
+    /// Deletes every capability that the monitor does not need.
+    pub fn drop_authority(&mut self) -> Watched<'_> {
+        let (com1, exit) = ports::needed();
+        let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
+        let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
+        ports::keep(
+            IoPort::from_bits(com1 as u64),
+            IoPort::from_bits(exit as u64),
+        );
+        let delete = |slot: usize| {
+            // An empty slot is as good as a deleted capability.
+            let _ = own_slot(slot).delete();
+        };
+        for (index, object) in self.system.objects.iter().enumerate() {
+            let first = self.first_slots[index];
+            let kept = match object.kind() {
+                Some(ObjectKind::Tcb) => true,
+                Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
+                Some(ObjectKind::Notification) => index as u64 == self.system.header.doorbell,
+                // A component's own memory: a backtrace reads its stack. A
+                // guest's RAM has a given address, its vmm holds it.
+                Some(ObjectKind::Memory) => object.address == u64::MAX,
+                _ => false,
+            };
+            if !kept {
+                let count = match object.kind() {
+                    Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
+                    _ => 1,
+                };
+                (first..first + count).for_each(delete);
+            }
+        }
+        for slot in self.untypeds.slots() {
+            delete(slot);
+        }
+        // The ASID pool stays: with its last capability the kernel would take
+        // every address space in it out of use.
+        for slot in [
+            slot::IO_PORT_CONTROL.index(),
+            slot::ASID_CONTROL.index(),
+            slot::IRQ_CONTROL.index(),
+            slot::DOMAIN.index(),
+        ] {
+            delete(slot);
+        }
+        defmt::debug!(
+            "own image: slots {=usize} to {=usize}",
+            self.user_image.start,
+            self.user_image.end
+        );
+        Watched {
+            monitor: self.cap(self.system.header.monitor as u32, 0),
+            first_slots: &self.first_slots,
+            slots_left: self.slots.end - self.slots.next,
+        }
+    }
+}

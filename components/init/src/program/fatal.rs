@@ -1,0 +1,20 @@
+//! The end at boot: a line on COM1 and a status.
+
+/// Says what is wrong and ends the machine with a failure.
+macro_rules! fatal {
+    ($($argument:tt)*) => {{
+        use core::fmt::Write as _;
+        let _ = write!($crate::program::ports::Com1, "\r\ninit: fatal: {}\r\n", format_args!($($argument)*));
+        $crate::program::ports::exit($crate::program::fatal::STATUS)
+    }};
+}
+
+pub(crate) use fatal;
+
+/// What the exit port is told when the system cannot start or go on.
+pub const STATUS: u8 = 1;
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    fatal!("{info}")
+}

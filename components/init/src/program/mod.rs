@@ -1,0 +1,92 @@
+//! What init does, in order: take stock, build, find devices, start, watch.
+
+mod builder;
+mod fatal;
+mod functions;
+mod monitor;
+mod ports;
+
+use core::sync::atomic::Ordering;
+
+use sel4::init_thread::slot;
+use sel4::{BootInfoPtr, CapRights};
+use spec::{MachineInfo, System};
+
+use builder::Builder;
+use fatal::fatal;
+
+/// The image that the build tool attached.
+fn image() -> &'static [u8] {
+    let [address, length] = &crate::VECTIS_IMAGE;
+    let address = address.load(Ordering::Relaxed) as usize;
+    let length = length.load(Ordering::Relaxed) as usize;
+    if address == 0 {
+        fatal!("no image is attached: build with `vectis build`");
+    }
+    let start = core::ptr::with_exposed_provenance::<u8>(address);
+    // SAFETY: the build tool made the image a read-only segment of this very
+    // ELF file, which the kernel mapped whole.
+    unsafe { core::slice::from_raw_parts(start, length) }
+}
+
+/// Entry: `boot_info` is the address that the kernel passed.
+pub extern "C" fn start(boot_info: usize) -> ! {
+    let handover = runtime::tsc();
+    // SAFETY: the kernel passed this address, and nothing unmaps it.
+    let boot_info = match unsafe { BootInfoPtr::from_address(boot_info) } {
+        Ok(boot_info) => boot_info,
+        Err(_) => fatal!("the kernel's BootInfo makes no sense"),
+    };
+    // SAFETY: this is the buffer that the kernel configured this thread with,
+    // the only thread of this program.
+    unsafe { sel4::set_ipc_buffer(boot_info.ipc_buffer()) };
+    ports::start();
+    let system = match System::parse(image()) {
+        Ok(system) => system,
+        Err(error) => fatal!("the attached image is broken: {error:?}"),
+    };
+    ports::set_exit_port(system.header.exit_port as u16);
+    let mut builder = Builder::new(&boot_info, &system);
+    builder.start_log();
+    let tsc_khz = boot_info.tsc_mhz() * 1000;
+    defmt::info!("tsc_khz={=u64}", tsc_khz);
+    defmt::info!("handover tsc={=u64}", handover);
+    builder.make_objects();
+    builder.fill();
+    let found = functions::assign(&mut builder);
+    builder.write(
+        system.header.machine as u32,
+        zerocopy::IntoBytes::as_bytes(&MachineInfo {
+            tsc_khz,
+            handover_tsc: handover,
+            functions: found,
+        }),
+    );
+    builder.map_all();
+    builder.hand_out();
+    builder.configure_threads();
+    let watched = builder.drop_authority();
+    defmt::info!(
+        "{=usize} objects, {=usize} capabilities, {=usize} slots left",
+        system.objects.len(),
+        system.capabilities.len(),
+        watched.slots_left
+    );
+    defmt::info!("init done tsc={=u64}", runtime::tsc());
+    monitor::watch(&system, &watched)
+}
+
+/// The slot `index` of init's own CNode.
+fn own_slot(index: usize) -> sel4::AbsoluteCPtr {
+    slot::CNODE.cap().absolute_cptr(
+        sel4::init_thread::Slot::<sel4::cap_type::Unspecified>::from_index(index).cptr(),
+    )
+}
+
+fn rights(rights: spec::Rights) -> CapRights {
+    CapRights::new(
+        rights.contains(spec::Rights(4)),
+        rights.contains(spec::Rights::READ),
+        rights.contains(spec::Rights::WRITE),
+    )
+}

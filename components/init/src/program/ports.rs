@@ -1,0 +1,77 @@
+//! The two things that init can do to the outside world by itself: write text
+//! to COM1, and end the machine.
+//!
+//! Both are for the moments when nobody else can: before the console runs, and
+//! when a component is dead.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use sel4::cap::IoPort;
+use sel4::init_thread::slot;
+
+/// Data register of COM1.
+const COM1: u16 = 0x3f8;
+/// Its line status register, and the bit that says there is room.
+const COM1_STATUS: u16 = COM1 + 5;
+const EMPTY: u8 = 1 << 5;
+/// Looks for room before a byte is given up.
+const PATIENCE: u32 = 100_000;
+
+static COM1_CAP: AtomicU64 = AtomicU64::new(0);
+static EXIT_CAP: AtomicU64 = AtomicU64::new(0);
+static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// Uses the capability to all ports until [`keep`] narrows it.
+pub fn start() {
+    let all = slot::IO_PORT_CONTROL.cap().bits();
+    COM1_CAP.store(all, Ordering::Relaxed);
+    EXIT_CAP.store(all, Ordering::Relaxed);
+}
+
+/// The port that ends the machine, or 0.
+pub fn set_exit_port(port: u16) {
+    EXIT_PORT.store(port, Ordering::Relaxed);
+}
+
+/// From now on uses these capabilities: COM1 and the exit port only.
+pub fn keep(com1: IoPort, exit: IoPort) {
+    COM1_CAP.store(com1.bits(), Ordering::Relaxed);
+    EXIT_CAP.store(exit.bits(), Ordering::Relaxed);
+}
+
+/// First and last port of COM1, and the exit port.
+pub fn needed() -> ((u16, u16), u16) {
+    ((COM1, COM1 + 7), EXIT_PORT.load(Ordering::Relaxed))
+}
+
+/// Text on COM1. If the console was in the middle of a line, a new one begins.
+pub struct Com1;
+
+impl fmt::Write for Com1 {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let ports = IoPort::from_bits(COM1_CAP.load(Ordering::Relaxed));
+        for byte in text.bytes() {
+            for _ in 0..PATIENCE {
+                if ports.ioport_in8(COM1_STATUS).unwrap_or(0) & EMPTY != 0 {
+                    break;
+                }
+            }
+            // The capability covers the port, so that this cannot fail.
+            let _ = ports.ioport_out8(COM1, byte);
+        }
+        Ok(())
+    }
+}
+
+/// Writes `status` to the exit port; where there is none, waits for good.
+pub fn exit(status: u8) -> ! {
+    let port = EXIT_PORT.load(Ordering::Relaxed);
+    if port != 0 {
+        let ports = IoPort::from_bits(EXIT_CAP.load(Ordering::Relaxed));
+        let _ = ports.ioport_out8(port, status);
+    }
+    loop {
+        sel4::r#yield();
+    }
+}

@@ -1,0 +1,164 @@
+//! Binds irq-router to seL4: IRQControl, the slot CNode and notification of
+//! each guest's vmm, the routing pages.
+
+#![no_std]
+#![no_main]
+
+use channel::irq_router as interface;
+use channel::routes::RoutePage;
+use heapless::Vec;
+use irq_router::{Counters, IrqControl, KernelError, Router, Slot, VECTORS};
+use runtime::{Context, Event, Server};
+use sel4::cap::{CNode, IrqHandler, Notification};
+use sel4::{AbsoluteCPtr, Cap, CapRights};
+use spec::ResourceKind;
+
+runtime::component!(main);
+
+/// Guests in one system.
+const GUESTS: usize = 4;
+/// Functions in one system.
+const FUNCTIONS: usize = 8;
+
+struct Guest {
+    slots: CNode,
+    radix: usize,
+    notification: Notification,
+}
+
+/// The kernel's side of a binding. Own slots: one for each vector's handler,
+/// and one behind them for a badged notification on its way.
+struct Kernel {
+    control: sel4::cap::IrqControl,
+    own: CNode,
+    radix: usize,
+    first_slot: u64,
+    guests: Vec<Guest, GUESTS>,
+}
+
+impl Kernel {
+    fn own_slot(&self, slot: u64) -> AbsoluteCPtr {
+        self.own
+            .absolute_cptr_from_bits_with_depth(slot, self.radix)
+    }
+
+    fn handler_slot(&self, vector: u8) -> u64 {
+        self.first_slot + u64::from(vector)
+    }
+
+    fn connect(&self, slot: Slot, vector: u8) -> sel4::Result<()> {
+        let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
+            return Err(sel4::Error::InvalidArgument);
+        };
+        let handler = self.handler_slot(vector);
+        // The kernel records bus, device, function and handle without using
+        // them (src/arch/x86/object/interrupt.c of 5.0.0).
+        self.control
+            .irq_control_get_msi(0, 0, 0, 0, vector.into(), &self.own_slot(handler))?;
+        let badged = self.first_slot + VECTORS as u64;
+        let source = self.own_slot(guest.notification.bits());
+        self.own_slot(badged)
+            .mint(&source, CapRights::write_only(), 1 << slot.index)?;
+        let set =
+            IrqHandler::from_bits(handler).irq_handler_set_notification(Cap::from_bits(badged));
+        self.own_slot(badged).delete()?;
+        set?;
+        guest
+            .slots
+            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix)
+            .copy(&self.own_slot(handler), CapRights::all())
+    }
+}
+
+impl IrqControl for Kernel {
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        self.connect(slot, vector).map_err(|error| {
+            defmt::warn!("vector {=u8}: kernel error {=u64}", vector, error as u64);
+            // Whatever was made goes; an empty slot is deleted without error.
+            let _ = self.own_slot(self.handler_slot(vector)).delete();
+            KernelError
+        })
+    }
+
+    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
+            return Err(KernelError);
+        };
+        let in_vmm = guest
+            .slots
+            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix);
+        in_vmm
+            .delete()
+            .and_then(|()| self.own_slot(self.handler_slot(vector)).delete())
+            .map_err(|_| KernelError)
+    }
+}
+
+fn publish(context: &Context, counters: &Counters, calls: u64) {
+    context.counters().publish(&[
+        ("calls", calls),
+        ("bound", counters.bound),
+        ("unbound", counters.unbound),
+        ("refused", counters.refused),
+        ("exhausted", counters.exhausted),
+        ("not_found", counters.not_found),
+        ("failed", counters.failed),
+    ]);
+}
+
+/// Stands in for the page of a guest that is not there.
+static NO_GUEST: RoutePage = RoutePage::new();
+/// The owner of a function that is not there.
+const NO_OWNER: u8 = u8::MAX;
+
+fn main(context: Context) -> ! {
+    let mut guests = Vec::new();
+    let mut pages = [&NO_GUEST; GUESTS];
+    let names = context.resources.each(ResourceKind::Memory, "routes:");
+    for (page, (name, resource)) in pages.iter_mut().zip(names) {
+        *page = context.shared_at(resource);
+        let by_name = |prefix| {
+            context
+                .resources
+                .each(ResourceKind::Capability, prefix)
+                .find(|(guest, _)| *guest == name)
+        };
+        let (Some((_, slots)), Some((_, notification))) =
+            (by_name("slots:"), by_name("vmm-notification:"))
+        else {
+            panic!("no slots or notification for guest {name}");
+        };
+        let guest = Guest {
+            slots: Cap::from_bits(slots.value),
+            radix: slots.extra as usize,
+            notification: Cap::from_bits(notification.value),
+        };
+        // `pages` has as many places as `guests`.
+        let _ = guests.push(guest);
+    }
+    let mut owners = [NO_OWNER; FUNCTIONS];
+    let functions = context.resources.each(ResourceKind::Number, "owner:");
+    for (owner, (_, resource)) in owners.iter_mut().zip(functions) {
+        *owner = resource.value as u8;
+    }
+    let (first, end) = context.number("vectors");
+    let free = ((1u128 << end) - 1) & !((1 << first) - 1);
+    let kernel = Kernel {
+        control: context.capability("irq-control"),
+        own: context.capability("cnode"),
+        radix: context.extra("cnode") as usize,
+        first_slot: context.number("free-slots").0,
+        guests,
+    };
+    let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
+    defmt::info!("{=u64} vectors for messages", end - first);
+    let mut server = Server::new(context.endpoint());
+    let mut calls = 0;
+    loop {
+        publish(&context, &router.counters, calls);
+        if let Event::Request(caller, request) = server.wait() {
+            calls += 1;
+            server.reply(interface::dispatch(&mut router, caller, request));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Binds msix to seL4: the pages with each function's table and PBA, one
+//! endpoint for pci-config and the vmms, told apart by badge, and a channel to
+//! irq-router.
+
+#![no_std]
+#![no_main]
+
+use channel::msix::{FunctionBar, control, table};
+use channel::{Caller, irq_router};
+use heapless::Vec;
+use msix::{Counters, Entry, Hardware, Msix};
+use pci::{FunctionInfo, PAGE_SIZE, Width};
+use runtime::{Context, Event, Mmio, Server};
+use spec::ResourceKind;
+
+runtime::component!(main);
+
+/// Functions in one system.
+const FUNCTIONS: usize = 8;
+/// Table entries of all functions together: two of the largest tables.
+const ENTRIES: usize = 4096;
+
+/// One function's pages, mapped one after the other in the order of
+/// `MsixInfo::pages`.
+struct Pages {
+    info: FunctionInfo,
+    registers: Mmio,
+}
+
+struct Device(Vec<Pages, FUNCTIONS>);
+
+impl Device {
+    /// The function's registers and the offset in them.
+    fn locate(&mut self, place: FunctionBar, offset: u32) -> Option<(&mut Mmio, usize)> {
+        let pages = self.0.get_mut(usize::from(place.function))?;
+        let page = u64::from(offset) / PAGE_SIZE;
+        let index = pages.info.msix.page_index(place.bar.into(), page)?;
+        let within = u64::from(offset) % PAGE_SIZE;
+        Some((
+            &mut pages.registers,
+            (index as u64 * PAGE_SIZE + within) as usize,
+        ))
+    }
+}
+
+impl Hardware for Device {
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        match self.locate(place, offset) {
+            Some((registers, offset)) => registers.read(offset, width),
+            None => width.all_ones(),
+        }
+    }
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        if let Some((registers, offset)) = self.locate(place, offset) {
+            registers.write(offset, width, value);
+        }
+    }
+}
+
+fn pages(context: &Context, device: &str) -> Mmio {
+    let found = context
+        .resources
+        .each(ResourceKind::Memory, "msix:")
+        .find(|(name, _)| *name == device);
+    match found {
+        Some((_, resource)) => context.registers(resource.name.as_str()),
+        None => panic!("no MSI-X pages for {device}"),
+    }
+}
+
+fn publish(context: &Context, counters: &Counters) {
+    context.counters().publish(&[
+        ("calls", counters.control + counters.table),
+        ("control_calls", counters.control),
+        ("table_calls", counters.table),
+        ("dropped", counters.dropped),
+        ("not_found", counters.not_found),
+        ("bind_failures", counters.bind_failures),
+        ("unbind_failures", counters.unbind_failures),
+        ("mask_failures", counters.mask_failures),
+        ("throttled", counters.throttled),
+    ]);
+}
+
+/// The badge of pci-config.
+fn control_badge(context: &Context) -> Caller {
+    let mut badges = context
+        .resources
+        .each(ResourceKind::Number, "client:MsixControl:");
+    match badges.next() {
+        Some((_, resource)) => Caller(resource.value),
+        None => panic!("nobody has a channel MsixControl"),
+    }
+}
+
+fn main(context: Context) -> ! {
+    let control = control_badge(&context);
+    let mut device = Device(Vec::new());
+    let mut functions = [const { (None, Caller(0)) }; FUNCTIONS];
+    for (place, name) in functions.iter_mut().zip(context.functions()) {
+        let info = context.function(name);
+        *place = (Some(info), Caller(context.owner(name)));
+        let registers = pages(&context, name);
+        if device.0.push(Pages { info, registers }).is_err() {
+            panic!("more than {FUNCTIONS} functions");
+        }
+    }
+    // A place without a function is one without MSI-X: nothing reaches it.
+    let none = FunctionInfo::default();
+    let functions = core::array::from_fn(|index| {
+        let (info, owner): &(Option<FunctionInfo>, Caller) = &functions[index];
+        (info.as_ref().unwrap_or(&none), *owner)
+    });
+    let router = irq_router::Client(context.channel("IrqRouter"));
+    let entries = entries();
+    let mut msix: Msix<'_, _, _, FUNCTIONS> =
+        Msix::new(device, router, entries, control, functions);
+    for function in 0..context.functions().count() as u8 {
+        match msix.message_control(function) {
+            Some(value) => defmt::info!(
+                "function {=u8}: {=u16} entries",
+                function,
+                (value & 0x7ff) + 1
+            ),
+            None => defmt::warn!("function {=u8} has no usable MSI-X", function),
+        }
+    }
+    let mut server = Server::new(context.endpoint());
+    loop {
+        publish(&context, &msix.counters);
+        if let Event::Request(caller, request) = server.wait() {
+            server.reply(if caller == control {
+                control::dispatch(&mut msix, caller, request)
+            } else {
+                table::dispatch(&mut msix, caller, request)
+            });
+        }
+    }
+}
+
+/// The storage, handed out once.
+fn entries() -> &'static mut [Entry] {
+    static mut STORAGE: [Entry; ENTRIES] = [Entry::RESET; ENTRIES];
+    // SAFETY: main calls this once, and the component has one thread.
+    unsafe { &mut *core::ptr::addr_of_mut!(STORAGE) }
+}

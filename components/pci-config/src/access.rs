@@ -1,0 +1,263 @@
+//! One access: split over handlers and gaps, and merged again (C1).
+
+use channel::pci_config::Effect;
+use channel::{Transport, msix};
+use pci::regs::{
+    COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, PCIE_DEVICE_CONTROL_FLR,
+};
+use pci::{FUNCTION_BARS, Width};
+
+use crate::layout::CONVENTIONAL;
+use crate::registers::{Action, Masks, Register};
+use crate::{Counters, Hardware, function::Function};
+
+/// Command bits that a guest may set.
+const COMMAND_STRICT: u16 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
+/// The same under the permissive policy: all that are defined but I/O decode,
+/// for I/O BARs are not offered.
+const COMMAND_PERMISSIVE: u16 = 0x07ff & !COMMAND_IO;
+
+/// Device control: what a guest may change are relaxed ordering (bit 4), no
+/// snoop (11) and the read request size (14:12). The payload size is agreed
+/// along the path, and error reports are the host's.
+const DEVICE_CONTROL: Masks = Masks {
+    readable: 0x7fff,
+    writable: 0x7810,
+    clear: 0,
+    zero: PCIE_DEVICE_CONTROL_FLR as u32,
+};
+
+/// A function together with what its handlers need.
+pub struct Access<'a, H, T> {
+    pub function: &'a mut Function<H>,
+    pub msix: &'a mut msix::control::Client<T>,
+    pub counters: &'a mut Counters,
+}
+
+/// All bits of `bytes` bytes.
+const fn ones(bytes: u16) -> u32 {
+    (u64::MAX >> (64 - 8 * bytes as u64)) as u32
+}
+
+impl<H: Hardware, T: Transport> Access<'_, H, T> {
+    /// Reads `bytes` bytes at `offset`.
+    pub fn read(&mut self, offset: u16, bytes: u16) -> u32 {
+        let end = offset + bytes;
+        let mut value = 0;
+        let mut at = offset;
+        while at < end {
+            let (part, part_end) = match self.function.table.at(at) {
+                Ok(register) => {
+                    let whole = self.read_register(register);
+                    (whole >> (8 * (at - register.offset)), register.end())
+                }
+                Err(gap_end) => self.read_gap(at, gap_end.min(end)),
+            };
+            let part_end = part_end.min(end);
+            value |= (part & ones(part_end - at)) << (8 * (at - offset));
+            at = part_end;
+        }
+        value
+    }
+
+    /// Writes `bytes` bytes at `offset`.
+    pub fn write(&mut self, offset: u16, bytes: u16, value: u32) -> Effect {
+        let end = offset + bytes;
+        let mut effect = Effect::NONE;
+        let mut at = offset;
+        while at < end {
+            let rest = value >> (8 * (at - offset));
+            at = match self.function.table.at(at) {
+                Ok(register) => {
+                    let part_end = register.end().min(end);
+                    let shift = 8 * (at - register.offset);
+                    let written = ones(part_end - at) << shift;
+                    effect = effect.and(self.write_register(register, rest << shift, written));
+                    part_end
+                }
+                Err(gap_end) => self.write_gap(at, gap_end.min(end), rest),
+            };
+        }
+        effect
+    }
+
+    /// Whether what no handler covers is the device's (C2). Extended space
+    /// never is: its capabilities are hidden (C7).
+    fn gap_passes(&self, at: u16) -> bool {
+        self.function.info.permissive != 0 && at < CONVENTIONAL
+    }
+
+    /// Reads the start of a gap; gives where that part ends.
+    fn read_gap(&mut self, at: u16, end: u16) -> (u32, u16) {
+        if !self.gap_passes(at) {
+            return (0, end);
+        }
+        let width = widest(at, end);
+        let value = self.function.hardware.read(at, width);
+        (value, at + width.bytes() as u16)
+    }
+
+    /// Writes the start of a gap; gives where that part ends.
+    fn write_gap(&mut self, at: u16, end: u16, value: u32) -> u16 {
+        if !self.gap_passes(at) {
+            self.counters.dropped += 1;
+            return end;
+        }
+        let width = widest(at, end);
+        let value = value & width.all_ones() as u32;
+        self.function.hardware.write(at, width, value);
+        at + width.bytes() as u16
+    }
+
+    fn read_register(&mut self, register: Register) -> u32 {
+        match register.action {
+            Action::Constant(value) => value,
+            Action::Hardware(masks) => self.read_hardware(register, masks),
+            Action::DeviceControl => self.read_hardware(register, DEVICE_CONTROL),
+            Action::Command => self.function.command.into(),
+            Action::Bar(index) => self.function.bars[usize::from(index)].low(),
+            Action::BarHigh(index) => self.function.bars[usize::from(index)].high(),
+            Action::InterruptLine => self.function.interrupt_line.into(),
+            Action::MsixControl => match self.msix.read_control(self.function.index) {
+                Ok(control) => control.into(),
+                Err(_) => {
+                    self.counters.failed += 1;
+                    register.width.all_ones() as u32
+                }
+            },
+        }
+    }
+
+    /// Writes the bits `written` of a register.
+    fn write_register(&mut self, register: Register, value: u32, written: u32) -> Effect {
+        match register.action {
+            Action::Constant(_) => self.counters.dropped += 1,
+            Action::Hardware(masks) => self.write_hardware(register, masks, value, written),
+            Action::DeviceControl => {
+                let flr = value & written & u32::from(PCIE_DEVICE_CONTROL_FLR) != 0;
+                match self.function.flr {
+                    Some(capability) if flr => return self.reset_device(capability),
+                    _ => self.write_hardware(register, DEVICE_CONTROL, value, written),
+                }
+            }
+            Action::Command => return self.write_command(value as u16, written as u16),
+            Action::Bar(index) => {
+                let bar = self.function.bars[usize::from(index)];
+                self.move_bar(index, bar.with_low(bar.low() & !written | value & written));
+            }
+            Action::BarHigh(index) => {
+                let bar = self.function.bars[usize::from(index)];
+                self.move_bar(
+                    index,
+                    bar.with_high(bar.high() & !written | value & written),
+                );
+            }
+            Action::InterruptLine => self.function.interrupt_line = value as u8,
+            Action::MsixControl => {
+                return self.write_msix_control(register, value as u16, written as u16);
+            }
+        }
+        Effect::NONE
+    }
+
+    fn read_hardware(&mut self, register: Register, masks: Masks) -> u32 {
+        let value = self.function.hardware.read(register.offset, register.width);
+        value & masks.readable
+    }
+
+    fn write_hardware(&mut self, register: Register, masks: Masks, value: u32, written: u32) {
+        let writable = masks.writable & written;
+        let clear = masks.clear & written;
+        if writable | clear == 0 {
+            self.counters.dropped += 1;
+            return;
+        }
+        let hardware = &mut self.function.hardware;
+        let current = hardware.read(register.offset, register.width);
+        // A write-1-to-clear bit that the guest did not write must be 0.
+        let kept = current & !(writable | masks.clear | masks.zero);
+        let new = kept | value & (writable | clear);
+        hardware.write(register.offset, register.width, new);
+    }
+
+    /// The command register (C5).
+    fn write_command(&mut self, value: u16, written: u16) -> Effect {
+        let allowed = if self.function.info.permissive != 0 {
+            COMMAND_PERMISSIVE
+        } else {
+            COMMAND_STRICT
+        };
+        let before = self.function.command;
+        let command = (before & !written | value & written) & allowed;
+        if command == before {
+            return Effect::NONE;
+        }
+        self.function.command = command;
+        self.function.write_host_command();
+        if (command ^ before) & COMMAND_MEMORY != 0 {
+            Effect::DECODE
+        } else {
+            Effect::NONE
+        }
+    }
+
+    /// Moves a BAR, unless it is decoded (C4).
+    fn move_bar(&mut self, index: u8, address: u64) {
+        let bar = &mut self.function.bars[usize::from(index) % FUNCTION_BARS];
+        if address == bar.address() {
+            return;
+        }
+        if self.function.command & COMMAND_MEMORY != 0 {
+            self.counters.refused += 1;
+            return;
+        }
+        bar.set_address(address);
+    }
+
+    /// Message control: msix decides; INTx off first, the register last (M6).
+    fn write_msix_control(&mut self, register: Register, value: u16, written: u16) -> Effect {
+        let index = self.function.index;
+        let reply = self.msix.read_control(index).and_then(|now| {
+            self.msix
+                .write_control(index, now & !written | value & written)
+        });
+        let Ok(effect) = reply else {
+            self.counters.failed += 1;
+            return Effect::NONE;
+        };
+        if effect.disable_intx {
+            self.function.msix_enabled = true;
+            self.function.write_host_command();
+        }
+        if let Some(control) = effect.write {
+            let hardware = &mut self.function.hardware;
+            hardware.write(register.offset, Width::Word, control.into());
+            let enabled = control & pci::regs::MSIX_CONTROL_ENABLE != 0;
+            if self.function.msix_enabled && !enabled {
+                self.function.msix_enabled = false;
+                self.function.write_host_command();
+            }
+        }
+        if effect.routes {
+            Effect::ROUTES
+        } else {
+            Effect::NONE
+        }
+    }
+
+    fn reset_device(&mut self, capability: u16) -> Effect {
+        self.counters.resets += 1;
+        if self.function.reset_device(capability, self.msix).is_err() {
+            self.counters.failed += 1;
+        }
+        Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)
+    }
+}
+
+/// The widest aligned access that starts at `at` and ends by `end`.
+fn widest(at: u16, end: u16) -> Width {
+    [Width::Dword, Width::Word]
+        .into_iter()
+        .find(|width| width.is_aligned(at.into()) && at + width.bytes() as u16 <= end)
+        .unwrap_or(Width::Byte)
+}

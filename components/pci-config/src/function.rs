@@ -1,0 +1,203 @@
+//! One function: its state, and what takes it back to start (M24, C8).
+
+use channel::{Caller, Error, Transport, msix};
+use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
+use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
+
+use crate::Hardware;
+use crate::bar::Bar;
+use crate::layout::{self, Policy};
+use crate::registers::RegisterTable;
+
+/// How often a reset looks whether the device's own requests are done. The
+/// bound keeps a broken device from holding us; the reset then cuts them off.
+const PENDING_POLLS: usize = 1000;
+
+/// A function and the guest's view of it.
+pub struct Function<H> {
+    pub hardware: H,
+    /// Its position among all assigned functions.
+    pub index: u8,
+    /// The vmm whose guest owns it.
+    pub owner: Caller,
+    pub info: FunctionInfo,
+    pub table: RegisterTable,
+    pub bars: [Bar; FUNCTION_BARS],
+    /// The guest's command register.
+    pub command: u16,
+    /// What the guest wrote into the interrupt line register.
+    pub interrupt_line: u8,
+    /// The MSI-X capability that msix plays.
+    pub msix: Option<u16>,
+    /// MSI-X is on in the device.
+    pub msix_enabled: bool,
+    /// The PCI Express capability, if the function has function-level reset.
+    pub flr: Option<u16>,
+    list: CapabilityList,
+    /// The guest's command register and interrupt line at start.
+    start: (u16, u8),
+}
+
+struct Space<'a, H>(&'a mut H);
+
+impl<H: Hardware> ConfigSpace for Space<'_, H> {
+    fn read32(&mut self, offset: u16) -> u32 {
+        self.0.read(offset, Width::Dword)
+    }
+    fn write32(&mut self, offset: u16, value: u32) {
+        self.0.write(offset, Width::Dword, value);
+    }
+    fn write16(&mut self, offset: u16, value: u16) {
+        self.0.write(offset, Width::Word, value.into());
+    }
+}
+
+impl<H: Hardware> Function<H> {
+    /// Latches the capability list, quiesces the function (M24), and lays out
+    /// its registers. If msix does not take it, it has no MSI-X (M16).
+    pub fn new<T: Transport>(
+        mut hardware: H,
+        index: u8,
+        owner: Caller,
+        info: FunctionInfo,
+        multi_function: bool,
+        client: &mut msix::control::Client<T>,
+    ) -> Self {
+        let list = CapabilityList::read(&mut Space(&mut hardware));
+        let command = hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY;
+        let interrupt_line = hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8;
+        let has_msix = info.msix.entries != 0;
+        let flr = list.find(regs::CAP_PCIE).filter(|&at| {
+            // The control register must lie inside the space.
+            at + regs::PCIE_DEVICE_STATUS < layout::CONVENTIONAL
+                && hardware.read(at + regs::PCIE_DEVICE_CAPABILITIES, Width::Dword)
+                    & regs::PCIE_DEVICE_CAPABILITIES_FLR
+                    != 0
+        });
+        let mut function = Self {
+            hardware,
+            index,
+            owner,
+            info,
+            table: RegisterTable::default(),
+            bars: info.bars.map(Bar::new),
+            command,
+            interrupt_line,
+            msix: has_msix.then_some(info.msix.capability as u16),
+            msix_enabled: false,
+            flr,
+            list,
+            start: (command, interrupt_line),
+        };
+        if function.quiesce(client).is_err() {
+            function.msix = None;
+        }
+        let policy = Policy {
+            permissive: info.permissive != 0,
+            msix: function.msix,
+            multi_function,
+        };
+        function.table = layout::build(&mut function.hardware, &info, &function.list, &policy);
+        function
+    }
+
+    /// Takes function and virtual state back to start (M24). An error of msix
+    /// is reported after everything else is done.
+    pub fn quiesce<T: Transport>(
+        &mut self,
+        client: &mut msix::control::Client<T>,
+    ) -> Result<(), Error> {
+        let mut command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
+        command |= COMMAND_MEMORY;
+        self.set_host_command(command);
+        self.switch_messages_off();
+        let result = match self.msix {
+            Some(_) => client.reset(self.index),
+            None => Ok(()),
+        };
+        command |= COMMAND_INTX_DISABLE;
+        self.set_host_command(command);
+        command &= !(COMMAND_BUS_MASTER | COMMAND_IO);
+        self.set_host_command(command);
+        self.bars = self.info.bars.map(Bar::new);
+        (self.command, self.interrupt_line) = self.start;
+        self.msix_enabled = false;
+        result
+    }
+
+    /// Function-level reset (C8): quiesces the function, resets the device,
+    /// and gives it back what the firmware had set up.
+    pub fn reset_device<T: Transport>(
+        &mut self,
+        capability: u16,
+        client: &mut msix::control::Client<T>,
+    ) -> Result<(), Error> {
+        let result = self.quiesce(client);
+        let control_at = capability + regs::PCIE_DEVICE_CONTROL;
+        let control = self.hardware.read(control_at, Width::Word);
+        for _ in 0..PENDING_POLLS {
+            let status_at = capability + regs::PCIE_DEVICE_STATUS;
+            let status = self.hardware.read(status_at, Width::Word) as u16;
+            if status & regs::PCIE_DEVICE_STATUS_PENDING == 0 {
+                break;
+            }
+        }
+        let reset = control | u32::from(regs::PCIE_DEVICE_CONTROL_FLR);
+        self.hardware.write(control_at, Width::Word, reset);
+        self.hardware.wait_for_reset();
+        self.hardware.write(control_at, Width::Word, control);
+        for index in 0..FUNCTION_BARS {
+            let bar = &self.info.bars[index];
+            let at = regs::BAR0 + 4 * index as u16;
+            let address = bar.address;
+            match bar.kind() {
+                pci::BarKind::None => continue,
+                pci::BarKind::Memory64 => {
+                    self.hardware.write(at, Width::Dword, address as u32);
+                    let high = (address >> 32) as u32;
+                    self.hardware.write(at + 4, Width::Dword, high);
+                }
+                _ => self.hardware.write(at, Width::Dword, address as u32),
+            }
+        }
+        self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+        result
+    }
+
+    /// Writes the device's command register from the guest's (C5): memory
+    /// decode stays on, I/O decode off, INTx off while MSI-X is on.
+    pub fn write_host_command(&mut self) {
+        let mut command = self.command & !COMMAND_IO | COMMAND_MEMORY;
+        if self.msix_enabled {
+            command |= COMMAND_INTX_DISABLE;
+        }
+        self.set_host_command(command);
+    }
+
+    /// The guest's address of a BAR, if the guest has it decoded.
+    pub fn decoded(&self, index: usize) -> Option<u64> {
+        let bar = &self.bars[index];
+        let decoding = self.command & COMMAND_MEMORY != 0;
+        (decoding && bar.info().is_memory()).then_some(bar.address())
+    }
+
+    fn set_host_command(&mut self, command: u16) {
+        self.hardware
+            .write(regs::COMMAND, Width::Word, command.into());
+    }
+
+    /// Switches MSI-X and MSI off in the device, those that are hidden too.
+    fn switch_messages_off(&mut self) {
+        for capability in self.list.as_slice() {
+            let at = capability.offset + regs::MSI_CONTROL;
+            let off = match capability.id {
+                regs::CAP_MSIX => regs::MSIX_CONTROL_ENABLE | regs::MSIX_CONTROL_FUNCTION_MASK,
+                regs::CAP_MSI => regs::MSI_CONTROL_ENABLE,
+                _ => continue,
+            };
+            let control = self.hardware.read(at, Width::Word) as u16;
+            self.hardware
+                .write(at, Width::Word, (control & !off).into());
+        }
+    }
+}

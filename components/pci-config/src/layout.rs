@@ -1,0 +1,239 @@
+//! Decides which registers a function has for its guest.
+
+use pci::regs::{self, CAP_MSI, CAP_MSIX, CAP_PCIE, CAP_PM};
+use pci::{BarKind, Capability, CapabilityList, FunctionInfo, Width};
+
+use crate::Hardware;
+use crate::registers::{Action, Masks, Register, RegisterTable};
+use Action::{Constant, Hardware as Device};
+use Width::{Byte, Dword, Word};
+
+/// End of the space that PCI 2.x defines; PCI Express extends it to 4096.
+pub const CONVENTIONAL: u16 = 256;
+
+/// Status register: error bits 15:11 and 8, cleared by writing 1; bits 2:1 are
+/// reserved-zero (PCIe 6.0 section 7.5.1.1.4).
+const STATUS: Masks = Masks {
+    readable: 0xffff,
+    writable: 0,
+    clear: 0xf900,
+    zero: 0x0006,
+};
+/// Cache line size: a scratch byte that PCI Express devices ignore.
+const CACHE_LINE: Masks = Masks {
+    readable: 0xff,
+    writable: 0xff,
+    clear: 0,
+    zero: 0,
+};
+/// Power management capabilities: version and device-specific initialisation.
+/// No D1, no D2, no power management events.
+const PM_CAPABILITIES: Masks = Masks {
+    readable: 0x0027,
+    ..Masks::READ_ONLY
+};
+/// Power management control: only "no soft reset" shows; the state reads D0,
+/// and cannot be left, for a function in D3 forgets its BARs.
+const PM_CONTROL: Masks = Masks {
+    readable: 0x0008,
+    ..Masks::READ_ONLY
+};
+/// Device status: four error bits cleared by writing 1, 15:7 reserved-zero
+/// (PCIe 6.0 section 7.5.3.5).
+const DEVICE_STATUS: Masks = Masks {
+    readable: 0x003f,
+    writable: 0,
+    clear: 0x000f,
+    zero: 0xff80,
+};
+
+/// What [`build`] needs to know beyond the device itself.
+pub struct Policy {
+    /// Unknown capabilities are shown, and gaps pass.
+    pub permissive: bool,
+    /// Offset of the MSI-X capability if the msix component plays it.
+    pub msix: Option<u16>,
+    /// The guest has another function at the same device number.
+    pub multi_function: bool,
+}
+
+/// Makes the table. The capability pointers in `list` are the last word: the
+/// device's are not read again (C6).
+pub fn build(
+    hardware: &mut impl Hardware,
+    info: &FunctionInfo,
+    list: &CapabilityList,
+    policy: &Policy,
+) -> RegisterTable {
+    let mut table = RegisterTable::default();
+    let shown = add_capabilities(&mut table, hardware, list, policy);
+    let status = Masks {
+        readable: if shown == 0 {
+            STATUS.readable & !u32::from(regs::STATUS_CAPABILITIES)
+        } else {
+            STATUS.readable
+        },
+        ..STATUS
+    };
+    let header = [
+        Register::new(regs::VENDOR, Word, Device(Masks::READ_ONLY)),
+        Register::new(regs::DEVICE, Word, Device(Masks::READ_ONLY)),
+        Register::new(regs::COMMAND, Word, Action::Command),
+        Register::new(regs::STATUS, Word, Device(status)),
+        Register::new(regs::REVISION, Dword, Device(Masks::READ_ONLY)),
+        Register::new(0x0c, Byte, Device(CACHE_LINE)),
+        Register::new(0x0d, Byte, Device(Masks::READ_ONLY)),
+        Register::new(
+            regs::HEADER_TYPE,
+            Byte,
+            Constant(u32::from(policy.multi_function) << 7),
+        ),
+        // Built-in self test and the CardBus pointer are not played.
+        Register::new(0x0f, Byte, Constant(0)),
+        Register::new(0x28, Dword, Constant(0)),
+        // Subsystem vendor and device.
+        Register::new(0x2c, Dword, Device(Masks::READ_ONLY)),
+        // The expansion ROM is hidden: it could be laid over the host's memory.
+        Register::new(regs::ROM, Dword, Constant(0)),
+        Register::new(regs::CAPABILITIES, Byte, Constant(shown)),
+        Register::new(regs::INTERRUPT_LINE, Byte, Action::InterruptLine),
+        Register::new(regs::INTERRUPT_PIN, Byte, Device(Masks::READ_ONLY)),
+        // No extended capabilities (C7).
+        Register::new(CONVENTIONAL, Dword, Constant(0)),
+    ];
+    table.add(&header, CONVENTIONAL + 4);
+    for register in bar_registers(info) {
+        table.add(&[register], 0x28);
+    }
+    table
+}
+
+/// The six BAR registers. I/O BARs are not offered to a guest: they read 0, as
+/// those that do not exist.
+fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
+    (0..info.bars.len()).map(|index| {
+        let upper_half = index > 0 && matches!(info.bars[index - 1].kind(), BarKind::Memory64);
+        let action = if upper_half {
+            Action::BarHigh(index as u8 - 1)
+        } else if info.bars[index].is_memory() {
+            Action::Bar(index as u8)
+        } else {
+            Constant(0)
+        };
+        Register::new(regs::BAR0 + 4 * index as u16, Dword, action)
+    })
+}
+
+/// Adds the capabilities that are shown, linked in their order, and gives the
+/// offset of the first, or 0.
+fn add_capabilities(
+    table: &mut RegisterTable,
+    hardware: &mut impl Hardware,
+    list: &CapabilityList,
+    policy: &Policy,
+) -> u32 {
+    // What must not be written comes first: a capability that overlaps what is
+    // in the table already is hidden.
+    for capability in list.as_slice() {
+        if policy.permissive && !is_shown(*capability, policy) {
+            protect(table, hardware, *capability);
+        }
+    }
+    let mut next = 0;
+    // From the back, where the link of each is known.
+    for capability in list.as_slice().iter().rev() {
+        if is_shown(*capability, policy) && add_capability(table, hardware, *capability, next) {
+            next = u32::from(capability.offset);
+        }
+    }
+    next
+}
+
+fn is_shown(capability: Capability, policy: &Policy) -> bool {
+    match capability.id {
+        CAP_PM | CAP_PCIE => true,
+        CAP_MSIX => policy.msix == Some(capability.offset),
+        // Plain MSI is not played yet (P1 to P3), and its registers take a
+        // message as they are: never the guest's.
+        CAP_MSI => false,
+        _ => policy.permissive,
+    }
+}
+
+/// Makes a hidden MSI or MSI-X capability read-only, byte by byte: under the
+/// permissive policy its registers would be a gap, and gaps pass.
+fn protect(table: &mut RegisterTable, hardware: &mut impl Hardware, capability: Capability) {
+    let control = hardware.read(capability.offset + 2, Word);
+    let size = match capability.id {
+        CAP_MSIX => 12,
+        // Per-vector masking adds mask and pending, 64 bits the upper half
+        // (PCIe 6.0 section 7.7.1).
+        _ => 12 + 8 * (control >> 8 & 1) as u16 + 4 * (control >> 7 & 1) as u16,
+    };
+    for offset in capability.offset..capability.offset + size {
+        table.add(
+            &[Register::new(offset, Byte, Device(Masks::READ_ONLY))],
+            CONVENTIONAL,
+        );
+    }
+}
+
+/// Adds one capability and its link; false if it cannot be shown.
+fn add_capability(
+    table: &mut RegisterTable,
+    hardware: &mut impl Hardware,
+    capability: Capability,
+    next: u32,
+) -> bool {
+    let at = capability.offset;
+    let id = Register::new(at, Byte, Constant(capability.id.into()));
+    let link = Register::new(at + 1, Byte, Constant(next));
+    let read_only = |offset, width| Register::new(at + offset, width, Device(Masks::READ_ONLY));
+    match capability.id {
+        CAP_PM => table.add(
+            &[
+                id,
+                link,
+                Register::new(at + 2, Word, Device(PM_CAPABILITIES)),
+                Register::new(at + 4, Word, Device(PM_CONTROL)),
+                Register::new(at + 6, Word, Constant(0)),
+            ],
+            CONVENTIONAL,
+        ),
+        CAP_MSIX => table.add(
+            &[
+                id,
+                link,
+                Register::new(at + regs::MSIX_CONTROL, Word, Action::MsixControl),
+                read_only(regs::MSIX_TABLE, Dword),
+                read_only(regs::MSIX_PBA, Dword),
+            ],
+            CONVENTIONAL,
+        ),
+        CAP_PCIE => {
+            let registers = [
+                id,
+                link,
+                // Capabilities, and device, link (PCIe 6.0 section 7.5.3).
+                read_only(0x02, Word),
+                read_only(0x04, Dword),
+                Register::new(at + regs::PCIE_DEVICE_CONTROL, Word, Action::DeviceControl),
+                Register::new(at + regs::PCIE_DEVICE_STATUS, Word, Device(DEVICE_STATUS)),
+                read_only(0x0c, Dword),
+                read_only(0x10, Word),
+                read_only(0x12, Word),
+                // The second device and link registers, from version 2 on.
+                read_only(0x24, Dword),
+                read_only(0x28, Word),
+                read_only(0x2a, Word),
+                read_only(0x2c, Dword),
+                read_only(0x30, Word),
+                read_only(0x32, Word),
+            ];
+            let version = hardware.read(at + 2, Word) & 15;
+            let count = if version >= 2 { registers.len() } else { 9 };
+            table.add(&registers[..count], CONVENTIONAL)
+        }
+        _ => table.add(&[id, link], CONVENTIONAL),
+    }
+}

@@ -1,0 +1,42 @@
+//! Plays the configuration space of each assigned function to its guest.
+//!
+//! Responsible for: which registers a guest sees and what its writes do (rules
+//! C1 to C8), the guest's BARs and decode bits, and the order in which a
+//! function is taken back (M24).
+//! Must never: touch a function that is not assigned, move a BAR of the host,
+//! switch the host's memory decode off, or follow a capability pointer after
+//! start.
+//! May call: msix.
+//! Invariants: the handlers of a function's register table are sorted and do
+//! not overlap; INTx is off in the device while MSI-X is on; MSI and an MSI-X
+//! that is not played are never writable, under no policy.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod access;
+mod bar;
+mod function;
+mod layout;
+mod registers;
+mod server;
+
+pub use server::{Counters, Functions};
+
+use pci::Width;
+
+/// The configuration space of one function, and nothing else.
+pub trait Hardware {
+    /// Reads `width` bytes (1, 2 or 4) at `offset`, aligned.
+    fn read(&mut self, offset: u16, width: Width) -> u32;
+    /// Writes `width` bytes (1, 2 or 4) at `offset`, aligned.
+    fn write(&mut self, offset: u16, width: Width, value: u32);
+    /// Whether `offset` may be above 255.
+    fn has_extended_space(&self) -> bool;
+    /// Returns when a function-level reset that was just begun must be over:
+    /// 100 ms (PCIe 6.0 section 6.6.2).
+    fn wait_for_reset(&mut self);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Binds pci-config to seL4: a page of configuration space for each function,
+//! one endpoint for the vmms, a channel to msix.
+
+#![no_std]
+#![no_main]
+
+use channel::{Caller, msix, pci_config as interface};
+use pci::Width;
+use pci_config::{Counters, Functions, Hardware};
+use runtime::{Context, Event, Mmio, Server};
+use spec::ResourceKind;
+
+runtime::component!(main);
+
+/// Functions in one system.
+const FUNCTIONS: usize = 8;
+/// Configuration space of a PCI Express function.
+const EXTENDED: u64 = 4096;
+/// How long a function-level reset may take: 100 ms, in ms.
+const RESET_MS: u64 = 100;
+
+struct ConfigPage {
+    registers: Mmio,
+    tsc_khz: u64,
+}
+
+impl Hardware for ConfigPage {
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        self.registers.read(offset.into(), width) as u32
+    }
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        self.registers.write(offset.into(), width, value.into());
+    }
+    fn has_extended_space(&self) -> bool {
+        true
+    }
+    fn wait_for_reset(&mut self) {
+        // Only the guest that asked for the reset waits for it: its vmm's call
+        // does not return before.
+        let end = runtime::tsc() + RESET_MS * self.tsc_khz;
+        while runtime::tsc() < end {
+            sel4::r#yield();
+        }
+    }
+}
+
+fn page(context: &Context, device: &str) -> Mmio {
+    let found = context
+        .resources
+        .each(ResourceKind::Memory, "config:")
+        .find(|(name, _)| *name == device);
+    match found {
+        Some((_, resource)) => context.registers(resource.name.as_str()),
+        None => panic!("no configuration page for {device}"),
+    }
+}
+
+fn publish(context: &Context, counters: &Counters) {
+    context.counters().publish(&[
+        ("calls", counters.reads + counters.writes),
+        ("reads", counters.reads),
+        ("writes", counters.writes),
+        ("dropped", counters.dropped),
+        ("not_found", counters.not_found),
+        ("bar_moves_refused", counters.refused),
+        ("msix_failures", counters.failed),
+        ("resets", counters.resets),
+    ]);
+}
+
+fn main(context: Context) -> ! {
+    let tsc_khz = context.machine().tsc_khz;
+    let functions = context.functions().map(|device| {
+        let registers = page(&context, device);
+        let owner = Caller(context.owner(device));
+        let hardware = ConfigPage { registers, tsc_khz };
+        (context.function(device), owner, hardware)
+    });
+    let msix = msix::control::Client(context.channel("MsixControl"));
+    let mut functions: Functions<_, _, FUNCTIONS> = Functions::new(functions, msix);
+    defmt::info!(
+        "{=usize} functions, each with {=u64} bytes",
+        context.functions().count(),
+        EXTENDED
+    );
+    let mut server = Server::new(context.endpoint());
+    loop {
+        publish(&context, &functions.counters);
+        if let Event::Request(caller, request) = server.wait() {
+            server.reply(interface::dispatch(&mut functions, caller, request));
+        }
+    }
+}

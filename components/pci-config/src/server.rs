@@ -1,0 +1,162 @@
+//! Which function an access is for.
+
+use channel::pci_config::{Effect, PciConfig};
+use channel::{Caller, Error, Transport, msix};
+use heapless::Vec;
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
+
+use crate::Hardware;
+use crate::access::Access;
+use crate::function::Function;
+use crate::layout::CONVENTIONAL;
+
+/// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
+const EXTENDED: u16 = 4096;
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reads asked for.
+    pub reads: u64,
+    /// Writes asked for.
+    pub writes: u64,
+    /// Parts of writes that were dropped, and accesses of a bad shape.
+    pub dropped: u64,
+    /// Accesses to functions that are not there or not the caller's.
+    pub not_found: u64,
+    /// BAR moves while the BAR was decoded (C4).
+    pub refused: u64,
+    /// Calls to msix that failed.
+    pub failed: u64,
+    /// Functions taken back to start.
+    pub resets: u64,
+}
+
+/// All assigned functions, at most `FUNCTIONS`.
+pub struct Functions<H, T, const FUNCTIONS: usize> {
+    functions: Vec<Function<H>, FUNCTIONS>,
+    msix: msix::control::Client<T>,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTIONS> {
+    /// Takes the functions over: each is quiesced (M24). Each comes with the
+    /// badge of the vmm whose guest owns it.
+    pub fn new(
+        functions: impl IntoIterator<Item = (FunctionInfo, Caller, H)>,
+        mut msix: msix::control::Client<T>,
+    ) -> Self {
+        let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
+        // Bus, device and owner: functions that share them make one device.
+        let devices: Vec<_, FUNCTIONS> = functions
+            .iter()
+            .map(|(info, owner, _)| (info.guest_bdf >> 3, *owner))
+            .collect();
+        let functions = functions
+            .into_iter()
+            .enumerate()
+            .map(|(index, (info, owner, hardware))| {
+                let multi_function = devices.iter().filter(|d| **d == devices[index]).count() > 1;
+                Function::new(
+                    hardware,
+                    index as u8,
+                    owner,
+                    info,
+                    multi_function,
+                    &mut msix,
+                )
+            })
+            .collect();
+        Self {
+            functions,
+            msix,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The function that `caller`'s guest sees at `bdf`, if the access has a
+    /// shape that reaches a register.
+    fn access(
+        &mut self,
+        caller: Caller,
+        bdf: Bdf,
+        offset: u16,
+        width: Width,
+    ) -> Option<Access<'_, H, T>> {
+        let function = self
+            .functions
+            .iter_mut()
+            .find(|f| f.owner == caller && f.info.guest() == bdf);
+        let Some(function) = function else {
+            self.counters.not_found += 1;
+            return None;
+        };
+        let limit = if function.hardware.has_extended_space() {
+            EXTENDED
+        } else {
+            CONVENTIONAL
+        };
+        if width == Width::Qword || !width.is_aligned(offset.into()) || offset >= limit {
+            self.counters.dropped += 1;
+            return None;
+        }
+        Some(Access {
+            function,
+            msix: &mut self.msix,
+            counters: &mut self.counters,
+        })
+    }
+
+    fn owned(&mut self, caller: Caller, function: u8) -> Result<&mut Function<H>, Error> {
+        self.functions
+            .get_mut(usize::from(function))
+            .filter(|function| function.owner == caller)
+            .ok_or(Error::NotFound)
+            .inspect_err(|_| self.counters.not_found += 1)
+    }
+}
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig for Functions<H, T, FUNCTIONS> {
+    fn read(&mut self, caller: Caller, bdf: Bdf, offset: u16, width: Width) -> Result<u32, Error> {
+        self.counters.reads += 1;
+        let bytes = width.bytes() as u16;
+        Ok(match self.access(caller, bdf, offset, width) {
+            Some(mut access) => access.read(offset, bytes),
+            None => width.all_ones() as u32,
+        })
+    }
+
+    fn write(
+        &mut self,
+        caller: Caller,
+        bdf: Bdf,
+        offset: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<Effect, Error> {
+        self.counters.writes += 1;
+        let bytes = width.bytes() as u16;
+        Ok(match self.access(caller, bdf, offset, width) {
+            Some(mut access) => access.write(offset, bytes, value),
+            None => Effect::NONE,
+        })
+    }
+
+    fn bar(&mut self, caller: Caller, function: u8, index: u8) -> Result<u64, Error> {
+        let index = usize::from(index);
+        let function = self.owned(caller, function)?;
+        if index >= FUNCTION_BARS {
+            return Err(Error::NotFound);
+        }
+        Ok(function.decoded(index).unwrap_or(u64::MAX))
+    }
+
+    fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+        self.owned(caller, function)?;
+        self.counters.resets += 1;
+        self.functions[usize::from(function)]
+            .quiesce(&mut self.msix)
+            .inspect_err(|_| self.counters.failed += 1)
+    }
+}

@@ -1,0 +1,674 @@
+//! The rules, one by one, against a function laid out like an 82574 (PM 0xc8,
+//! MSI 0xd0, PCI Express 0xe0, MSI-X 0xa0) and an msix that keeps a log.
+
+extern crate std;
+use std::boxed::Box;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::vec;
+use std::vec::Vec;
+
+use channel::msix::ControlEffect;
+use channel::msix::control::{Client, MsixControl, dispatch};
+use channel::pci_config::{Effect, PciConfig};
+use channel::{Caller, Error, Local, Message};
+use pci::{BarInfo, BarKind, Bdf, FunctionInfo};
+
+use super::*;
+use Width::{Byte, Dword, Qword, Word};
+
+const VMM: Caller = Caller(5);
+const MSIX: u16 = 0xa0;
+const PM: u16 = 0xc8;
+const MSI: u16 = 0xd0;
+const PCIE: u16 = 0xe0;
+const ENABLE: u16 = 0x8000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Write(u16, Width, u32),
+    MsixControl(u16),
+    MsixReset,
+    Wait,
+}
+use Event::Write;
+
+struct World {
+    config: Vec<u8>,
+    log: Vec<Event>,
+    control: u16,
+    /// Answer to every call on msix.
+    error: Option<Error>,
+    extended: bool,
+}
+
+#[derive(Clone)]
+struct Fake(Rc<RefCell<World>>);
+
+impl Hardware for Fake {
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        assert!(width != Qword && width.is_aligned(offset.into()));
+        let world = self.0.borrow();
+        let at = usize::from(offset);
+        let bytes = &world.config[at..at + width.bytes() as usize];
+        bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
+    }
+
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        assert!(width != Qword && width.is_aligned(offset.into()));
+        assert_eq!(value & !(width.all_ones() as u32), 0, "bits past the width");
+        let mut world = self.0.borrow_mut();
+        world.log.push(Write(offset, width, value));
+        world.put(offset, width.bytes() as usize, value);
+    }
+
+    fn has_extended_space(&self) -> bool {
+        self.0.borrow().extended
+    }
+
+    fn wait_for_reset(&mut self) {
+        let mut world = self.0.borrow_mut();
+        world.log.push(Event::Wait);
+        // A reset device has forgotten its BARs and its command register.
+        world.put(0x04, 2, 0);
+        for bar in (0x10..0x28).step_by(4) {
+            world.put(bar, 4, 0);
+        }
+    }
+}
+
+impl World {
+    fn put(&mut self, offset: u16, bytes: usize, value: u32) {
+        let at = usize::from(offset);
+        self.config[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+    }
+}
+
+impl MsixControl for Fake {
+    fn read_control(&mut self, _: Caller, _: u8) -> Result<u16, Error> {
+        let world = self.0.borrow();
+        world.error.map_or(Ok(world.control), Err)
+    }
+
+    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<ControlEffect, Error> {
+        let mut world = self.0.borrow_mut();
+        if let Some(error) = world.error {
+            return Err(error);
+        }
+        world.log.push(Event::MsixControl(value));
+        let before = world.control;
+        world.control = value & 0xc000 | 4;
+        Ok(ControlEffect {
+            write: (before != world.control).then_some(world.control),
+            disable_intx: world.control & !before & ENABLE != 0,
+            routes: before != world.control,
+        })
+    }
+
+    fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        world.log.push(Event::MsixReset);
+        world.control = 4;
+        world.error.map_or(Ok(()), Err)
+    }
+}
+
+type Link = Local<Box<dyn FnMut(Message) -> Message>>;
+
+struct Rig {
+    functions: Functions<Fake, Link, 1>,
+    fake: Fake,
+}
+
+fn bdf() -> Bdf {
+    Bdf::new(0, 3, 0).expect("an address")
+}
+
+fn world() -> World {
+    let mut world = World {
+        config: vec![0; 4096],
+        log: Vec::new(),
+        control: 4,
+        error: None,
+        extended: true,
+    };
+    for (offset, value) in [
+        (0x00, 0x10d3_8086),
+        (0x04, 0x0010_0007),
+        (0x08, 0x0200_0001),
+        (0x0c, 0x8080_4010),
+        (0x10, 0xfe80_0000),
+        (0x14, 0xfe90_0004),
+        (0x18, 0x0000_0001),
+        (0x1c, 0xc001),
+        (0x28, 0x1234),
+        (0x2c, 0x0000_8086),
+        (0x30, 0xfeb0_0001),
+        (0x34, 0xc8),
+        (0x3c, 0x0000_010b),
+        (0x40, 0xdead_beef),
+        (0x100, 0x1401_0001),
+        (MSIX, 0x8004_0011),
+        (MSIX + 4, 0x0000_0000),
+        (MSIX + 8, 0x0000_2000),
+        (PM, 0xc822_d001),
+        (PM + 4, 0x0000_2108),
+        (MSI, 0x0081_e005),
+        (MSI + 4, 0xfee0_0000),
+        (PCIE, 0x0001_a010),
+        (PCIE + 4, 0x1000_8cc1),
+        (PCIE + 8, 0x0009_2810),
+    ] {
+        world.put(offset, 4, value);
+    }
+    world
+}
+
+fn info(permissive: bool) -> FunctionInfo {
+    let bar = |kind, address, size| BarInfo {
+        kind: kind as u32,
+        address,
+        size,
+        ..BarInfo::default()
+    };
+    let mut info = FunctionInfo {
+        guest_bdf: bdf().requester_id(),
+        permissive: permissive.into(),
+        ..FunctionInfo::default()
+    };
+    info.bars[0] = bar(BarKind::Memory32, 0xfe80_0000, 0x2_0000);
+    info.bars[1] = bar(BarKind::Memory64, 0x1_fe90_0000, 0x10_0000);
+    info.bars[3] = bar(BarKind::Io, 0xc000, 0x20);
+    info.msix.entries = 5;
+    info.msix.capability = MSIX.into();
+    info
+}
+
+fn rig_of(world: World, info: FunctionInfo) -> Rig {
+    let fake = Fake(Rc::new(RefCell::new(world)));
+    let mut server = fake.clone();
+    let link: Link = Local(Box::new(move |request| {
+        dispatch(&mut server, Caller(1), request)
+    }));
+    let functions = Functions::new([(info, VMM, fake.clone())], Client(link));
+    Rig { functions, fake }
+}
+
+fn rig() -> Rig {
+    let rig = rig_of(world(), info(false));
+    rig.log();
+    rig
+}
+
+fn permissive() -> Rig {
+    let rig = rig_of(world(), info(true));
+    rig.log();
+    rig
+}
+
+impl Rig {
+    fn log(&self) -> Vec<Event> {
+        std::mem::take(&mut self.fake.0.borrow_mut().log)
+    }
+
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        let value = self.functions.read(VMM, bdf(), offset, width);
+        value.expect("reads always answer")
+    }
+
+    fn write(&mut self, offset: u16, width: Width, value: u32) -> Effect {
+        let effect = self.functions.write(VMM, bdf(), offset, width, value);
+        effect.expect("writes always answer")
+    }
+
+    fn bar(&mut self, index: u8) -> u64 {
+        self.functions.bar(VMM, 0, index).expect("there")
+    }
+
+    fn device(&mut self, offset: u16, width: Width) -> u32 {
+        Hardware::read(&mut self.fake, offset, width)
+    }
+
+    /// Offsets of the capabilities that the guest finds.
+    fn capabilities(&mut self) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut at = self.read(0x34, Byte);
+        while at != 0 {
+            found.push(at);
+            at = self.read(at as u16 + 1, Byte);
+        }
+        found
+    }
+}
+
+#[test]
+fn c1_every_width_agrees_byte_for_byte() {
+    for mut rig in [rig(), permissive()] {
+        for offset in 0..0x110 {
+            let byte = rig.read(offset, Byte);
+            for width in [Word, Dword] {
+                let start = offset & !(width.bytes() as u16 - 1);
+                let whole = rig.read(start, width);
+                assert_eq!(whole >> (8 * (offset - start)) & 0xff, byte, "{offset:#x}");
+            }
+        }
+        assert_eq!(rig.log(), []);
+    }
+}
+
+#[test]
+fn c1_a_write_is_split_over_its_handlers() {
+    let mut rig = rig();
+    // Cache line size, latency timer, header type, self test.
+    rig.write(0x0c, Dword, 0xffff_ff20);
+    assert_eq!(rig.log(), [Write(0x0c, Byte, 0x20)]);
+    // Command and status in one dword.
+    assert_eq!(rig.write(0x04, Dword, 0x0800_0406), Effect::NONE);
+    assert_eq!(rig.read(0x04, Word), 0x0406);
+    assert_eq!(
+        rig.log(),
+        [Write(0x04, Word, 0x0406), Write(0x06, Word, 0x0810)]
+    );
+}
+
+#[test]
+fn c1_a_bad_shape_reads_ones_and_drops() {
+    let mut rig = rig();
+    for (offset, width) in [
+        (1, Word),
+        (2, Dword),
+        (0, Qword),
+        (4096, Dword),
+        (0xffff, Byte),
+    ] {
+        assert_eq!(rig.read(offset, width), width.all_ones() as u32);
+        assert_eq!(rig.write(offset, width, 0), Effect::NONE);
+    }
+    assert_eq!(rig.functions.counters.dropped, 10);
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn c2_strict_gaps_read_0_and_drop() {
+    let mut rig = rig();
+    assert_eq!(rig.read(0x40, Dword), 0);
+    rig.write(0x40, Dword, 0x55);
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.functions.counters.dropped, 1);
+}
+
+#[test]
+fn c2_permissive_gaps_pass() {
+    let mut rig = permissive();
+    assert_eq!(rig.read(0x40, Dword), 0xdead_beef);
+    rig.write(0x41, Byte, 0x55);
+    assert_eq!(rig.log(), [Write(0x41, Byte, 0x55)]);
+    // Part gap, part constant: the capability pointer is not the device's.
+    rig.write(0x34, Dword, 0x1122_3344);
+    assert_eq!(
+        rig.log(),
+        [Write(0x35, Byte, 0x33), Write(0x36, Word, 0x1122)]
+    );
+}
+
+#[test]
+fn c2_write_1_to_clear_bits_that_are_not_written_stay() {
+    let mut world = world();
+    world.put(0x06, 2, 0xf916);
+    let mut rig = rig_of(world, info(false));
+    rig.log();
+    rig.write(0x07, Byte, 0x80);
+    assert_eq!(rig.log(), [Write(0x06, Word, 0x8010)]);
+    rig.write(0x06, Byte, 0xff);
+    assert_eq!(rig.log(), [], "only a byte without such bits was written");
+}
+
+#[test]
+fn c3_a_function_that_is_not_there_reads_ones() {
+    let mut rig = rig();
+    let other = Bdf::new(0, 4, 0).expect("an address");
+    assert_eq!(rig.functions.read(VMM, other, 0, Word), Ok(0xffff));
+    assert_eq!(rig.functions.read(Caller(6), bdf(), 0, Dword), Ok(u32::MAX));
+    let write = rig.functions.write(Caller(6), bdf(), 4, Word, 0);
+    assert_eq!(write, Ok(Effect::NONE));
+    assert_eq!(rig.functions.bar(Caller(6), 0, 0), Err(Error::NotFound));
+    assert_eq!(rig.functions.reset(Caller(6), 0), Err(Error::NotFound));
+    assert_eq!(rig.functions.bar(VMM, 1, 0), Err(Error::NotFound));
+    assert_eq!(rig.functions.bar(VMM, 0, 6), Err(Error::NotFound));
+    assert_eq!(rig.functions.counters.not_found, 6);
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn c4_bars_start_as_the_firmware_left_them() {
+    let mut rig = rig();
+    assert_eq!(rig.read(0x10, Dword), 0xfe80_0000);
+    assert_eq!(rig.read(0x14, Dword), 0xfe90_0004);
+    assert_eq!(rig.read(0x18, Dword), 1);
+    assert_eq!(rig.bar(0), 0xfe80_0000);
+    assert_eq!(rig.bar(1), 0x1_fe90_0000);
+}
+
+#[test]
+fn c4_io_bars_and_rom_are_not_offered() {
+    for mut rig in [rig(), permissive()] {
+        for offset in [0x1c, 0x20, 0x24, 0x30] {
+            rig.write(offset, Dword, u32::MAX);
+            assert_eq!(rig.read(offset, Dword), 0);
+        }
+        for index in [2, 3, 4, 5] {
+            assert_eq!(rig.bar(index), u64::MAX);
+        }
+        assert_eq!(rig.log(), []);
+    }
+}
+
+#[test]
+fn c4_sizing_and_moving_never_reach_the_device() {
+    let mut rig = rig();
+    assert_eq!(rig.write(0x04, Word, 0), Effect::DECODE);
+    rig.log();
+    for offset in [0x10, 0x14, 0x18] {
+        rig.write(offset, Dword, u32::MAX);
+    }
+    assert_eq!(rig.read(0x10, Dword), 0xfffe_0000);
+    assert_eq!(rig.read(0x14, Dword), 0xfff0_0004);
+    assert_eq!(rig.read(0x18, Dword), u32::MAX);
+    rig.write(0x10, Dword, 0xc123_4567);
+    rig.write(0x12, Word, 0xc456);
+    rig.write(0x14, Dword, 0xd000_0000);
+    rig.write(0x18, Dword, 2);
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.bar(0), u64::MAX);
+    assert_eq!(rig.write(0x04, Word, 2), Effect::DECODE);
+    assert_eq!(rig.bar(0), 0xc456_0000);
+    assert_eq!(rig.bar(1), 0x2_d000_0000);
+}
+
+#[test]
+fn c4_a_decoded_bar_does_not_move() {
+    let mut rig = rig();
+    for offset in [0x10, 0x14, 0x18] {
+        rig.write(offset, Dword, 0xd000_0000);
+    }
+    assert_eq!(rig.functions.counters.refused, 3);
+    assert_eq!(rig.bar(0), 0xfe80_0000);
+    assert_eq!(rig.bar(1), 0x1_fe90_0000);
+    rig.write(0x10, Dword, 0xfe80_0000);
+    assert_eq!(rig.functions.counters.refused, 3, "that was no move");
+}
+
+#[test]
+fn c5_host_decode_stays_on_and_io_off() {
+    let mut rig = rig();
+    assert_eq!(rig.read(0x04, Word), 0x0002);
+    assert_eq!(rig.write(0x04, Word, 0xffff), Effect::NONE);
+    assert_eq!(rig.read(0x04, Word), 0x0406);
+    assert_eq!(rig.log(), [Write(0x04, Word, 0x0406)]);
+    assert_eq!(rig.write(0x04, Word, 0x0004), Effect::DECODE);
+    assert_eq!(rig.log(), [Write(0x04, Word, 0x0006)]);
+    assert_eq!(rig.read(0x04, Word), 0x0004);
+}
+
+#[test]
+fn c5_permissive_passes_all_but_decode() {
+    let mut rig = permissive();
+    rig.write(0x04, Word, 0xffff);
+    assert_eq!(rig.read(0x04, Word), 0x07fe);
+    assert_eq!(rig.log(), [Write(0x04, Word, 0x07fe)]);
+    rig.write(0x04, Word, 0);
+    assert_eq!(rig.log(), [Write(0x04, Word, 0x0002)]);
+}
+
+#[test]
+fn c5_intx_is_off_while_msix_is_on() {
+    let mut rig = rig();
+    rig.write(0x04, Word, 0x0006);
+    rig.log();
+    assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::ROUTES);
+    let enabled = [
+        Event::MsixControl(0x8000),
+        Write(0x04, Word, 0x0406),
+        Write(MSIX + 2, Word, 0x8004),
+    ];
+    assert_eq!(rig.log(), enabled);
+    assert_eq!(rig.read(0x04, Word), 0x0006, "the guest's bit is its own");
+    rig.write(0x04, Word, 0x0002);
+    assert_eq!(rig.log(), [Write(0x04, Word, 0x0402)]);
+    rig.write(MSIX + 2, Word, 0);
+    let disabled = [
+        Event::MsixControl(0),
+        Write(MSIX + 2, Word, 4),
+        Write(0x04, Word, 0x0002),
+    ];
+    assert_eq!(rig.log(), disabled);
+}
+
+#[test]
+fn m2_any_width_reaches_message_control() {
+    let mut rig = rig();
+    rig.write(MSIX + 3, Byte, 0x80);
+    rig.write(MSIX + 2, Byte, 0xff);
+    rig.write(MSIX, Dword, 0xc000_ffff);
+    let mut log = rig.log();
+    log.retain(|event| matches!(event, Event::MsixControl(_)));
+    let merged = [0x8004, 0x80ff, 0xc000].map(Event::MsixControl);
+    assert_eq!(log, merged);
+    assert_eq!(rig.read(MSIX, Dword), 0xc004_0011);
+    assert_eq!(rig.read(MSIX + 3, Byte), 0xc0);
+}
+
+#[test]
+fn m2_no_effect_writes_nothing() {
+    let mut rig = rig();
+    assert_eq!(rig.write(MSIX + 2, Word, 0x3fff), Effect::NONE);
+    assert_eq!(rig.log(), [Event::MsixControl(0x3fff)]);
+}
+
+#[test]
+fn an_msix_that_fails_changes_nothing() {
+    let mut rig = rig();
+    rig.fake.0.borrow_mut().error = Some(Error::Gone);
+    assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::NONE);
+    assert_eq!(rig.read(MSIX + 2, Word), 0xffff);
+    assert_eq!(rig.functions.counters.failed, 2);
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn c6_only_known_capabilities_are_shown_in_order() {
+    let mut rig = rig();
+    assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
+    assert_eq!(rig.read(MSI, Dword), 0);
+    rig.write(MSI + 4, Dword, 0x41);
+    assert_eq!(rig.log(), []);
+    // The links were latched: what the device says later does not count.
+    rig.fake.0.borrow_mut().put(PM, 4, 0x0000_4001);
+    assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
+}
+
+#[test]
+fn c6_a_hidden_msi_is_read_only_even_if_permissive() {
+    let mut rig = permissive();
+    assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
+    assert_eq!(rig.read(MSI + 4, Dword), 0xfee0_0000);
+    for offset in (MSI..MSI + 16).step_by(4) {
+        rig.write(offset, Dword, u32::MAX);
+    }
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn c6_without_capabilities_the_status_bit_is_clear() {
+    let mut world = world();
+    world.put(0x34, 1, 0xd0);
+    world.put(MSI + 1, 1, 0);
+    let mut info = info(false);
+    info.msix.entries = 0;
+    let mut rig = rig_of(world, info);
+    assert_eq!(rig.read(0x34, Byte), 0);
+    assert_eq!(rig.read(0x06, Word), 0);
+}
+
+#[test]
+fn c6_power_management_stays_in_d0() {
+    let mut rig = rig();
+    assert_eq!(rig.read(PM + 2, Word), 0x0022);
+    assert_eq!(rig.read(PM + 4, Dword), 0x0000_0008);
+    rig.write(PM + 4, Word, 0x0103);
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn c6_overlapping_capabilities_hide_the_earlier_in_the_list() {
+    let mut world = world();
+    // Power management linked to a second one in its own middle.
+    world.put(PM, 4, 0x0022_cc01);
+    world.put(PM + 4, 4, 0x0022_0001);
+    let mut rig = rig_of(world, info(false));
+    assert_eq!(rig.capabilities(), [0xcc]);
+}
+
+#[test]
+fn c7_extended_capabilities_are_hidden() {
+    for mut rig in [rig(), permissive()] {
+        assert_eq!(rig.read(0x100, Dword), 0);
+        rig.write(0x104, Dword, u32::MAX);
+        assert_eq!(rig.read(0x104, Dword), 0);
+        assert_eq!(rig.log(), []);
+        rig.fake.0.borrow_mut().extended = false;
+        assert_eq!(rig.read(0x100, Dword), u32::MAX);
+    }
+}
+
+#[test]
+fn c8_function_level_reset_resets_everything() {
+    let mut rig = rig();
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.write(0x3c, Byte, 0x77);
+    rig.write(0x04, Word, 0x0000);
+    rig.write(0x10, Dword, 0xd000_0000);
+    rig.log();
+    let effect = rig.write(PCIE + 8, Word, 0x8000);
+    assert_eq!(
+        effect,
+        Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)
+    );
+    let log = rig.log();
+    let reset = log.iter().position(|e| *e == Write(PCIE + 8, Word, 0xa810));
+    let wait = log.iter().position(|e| *e == Event::Wait);
+    let quiesced = log.iter().position(|e| *e == Event::MsixReset);
+    assert!(quiesced < reset && reset < wait, "{log:?}");
+    assert_eq!(rig.device(0x10, Dword), 0xfe80_0000);
+    assert_eq!(rig.device(0x14, Dword), 0xfe90_0000);
+    assert_eq!(rig.device(0x18, Dword), 1);
+    assert_eq!(rig.device(0x1c, Dword), 0xc000);
+    assert_eq!(rig.device(0x04, Word), 0x0402);
+    assert_eq!(rig.read(0x04, Word), 0x0002);
+    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+    assert_eq!(rig.bar(0), 0xfe80_0000);
+    assert_eq!(rig.read(MSIX + 2, Word), 4);
+    assert_eq!(rig.functions.counters.resets, 1);
+}
+
+#[test]
+fn c8_without_the_capability_the_bit_does_nothing() {
+    let mut world = world();
+    world.put(PCIE + 4, 4, 0x0000_8cc1);
+    let mut rig = rig_of(world, info(false));
+    rig.log();
+    assert_eq!(rig.write(PCIE + 8, Word, 0x8000), Effect::NONE);
+    assert_eq!(rig.log(), [Write(PCIE + 8, Word, 0)]);
+    assert_eq!(rig.functions.counters.resets, 0);
+}
+
+#[test]
+fn c6_device_control_keeps_what_is_the_hosts() {
+    let mut world = world();
+    world.put(PCIE + 8, 2, 0x20ef);
+    let mut rig = rig_of(world, info(false));
+    rig.log();
+    rig.write(PCIE + 8, Word, 0x5810);
+    assert_eq!(rig.log(), [Write(PCIE + 8, Word, 0x58ff)]);
+    // Device status: two bits are set, one is cleared, reserved ones are 0.
+    rig.write(PCIE + 10, Word, 0xfff1);
+    assert_eq!(rig.log(), [Write(PCIE + 10, Word, 1)]);
+}
+
+#[test]
+fn m16_an_msix_that_is_not_usable_is_hidden_and_read_only() {
+    for permissive in [false, true] {
+        let mut info = info(permissive);
+        info.msix.entries = 0;
+        let mut rig = rig_of(world(), info);
+        rig.log();
+        assert_eq!(rig.capabilities(), [0xc8, 0xe0]);
+        for offset in (MSIX..MSIX + 12).step_by(4) {
+            rig.write(offset, Dword, u32::MAX);
+        }
+        assert_eq!(rig.log(), []);
+        let control = if permissive { 4 } else { 0 };
+        assert_eq!(rig.read(MSIX + 2, Word), control, "off in the device too");
+    }
+}
+
+#[test]
+fn m16_an_msix_that_msix_does_not_take_is_hidden() {
+    let mut world = world();
+    world.error = Some(Error::NotFound);
+    let mut rig = rig_of(world, info(false));
+    assert_eq!(rig.capabilities(), [0xc8, 0xe0]);
+}
+
+#[test]
+fn m24_start_and_reset_quiesce_in_order() {
+    let mut world = world();
+    world.put(0x04, 2, 0x0005);
+    let mut rig = rig_of(world, info(false));
+    let msi_off = Write(MSI + 2, Word, 0x0080);
+    let quiesced = [
+        Write(0x04, Word, 0x0007),
+        msi_off,
+        Write(MSIX + 2, Word, 0x0004),
+        Event::MsixReset,
+        Write(0x04, Word, 0x0407),
+        Write(0x04, Word, 0x0402),
+    ];
+    assert_eq!(rig.log(), quiesced);
+    assert_eq!(rig.read(0x04, Word), 0, "the firmware had not decoded it");
+    rig.write(0x04, Word, 0x0406);
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.write(0x3c, Byte, 0x77);
+    rig.log();
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(()));
+    let again = [
+        Write(0x04, Word, 0x0406),
+        msi_off,
+        Write(MSIX + 2, Word, 0x0004),
+        Event::MsixReset,
+        Write(0x04, Word, 0x0406),
+        Write(0x04, Word, 0x0402),
+    ];
+    assert_eq!(rig.log(), again);
+    assert_eq!(rig.read(0x04, Word), 0);
+    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+}
+
+#[test]
+fn functions_of_one_device_say_so() {
+    let fakes = [0, 1, 2].map(|_| Fake(Rc::new(RefCell::new(world()))));
+    let mut server = fakes[0].clone();
+    let link: Link = Local(Box::new(move |request| {
+        dispatch(&mut server, Caller(1), request)
+    }));
+    let mut infos = [info(false); 3];
+    infos[1].guest_bdf += 1;
+    infos[2].guest_bdf += 8;
+    let [a, b, c] = fakes;
+    let list = [(infos[0], VMM, a), (infos[1], VMM, b), (infos[2], VMM, c)];
+    let mut functions: Functions<_, _, 4> = Functions::new(list, Client(link));
+    for (info, expected) in infos.iter().zip([0x80, 0x80, 0]) {
+        let read = functions.read(VMM, info.guest(), 0x0e, Byte);
+        assert_eq!(read, Ok(expected));
+    }
+}

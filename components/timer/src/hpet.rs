@@ -1,0 +1,108 @@
+//! Programs the HPET: timer 0 as a one-shot on an I/O APIC pin.
+
+use tock_registers::LocalRegisterCopy;
+use tock_registers::fields::FieldValue;
+
+use crate::registers::{self, Configuration, Status, Timer};
+
+/// The HPET's registers.
+pub trait Registers {
+    /// Reads 32 bits at byte `offset`, a multiple of 4 below 1024.
+    fn read(&mut self, offset: u16) -> u32;
+    /// Writes 32 bits at byte `offset`, a multiple of 4 below 1024.
+    fn write(&mut self, offset: u16, value: u32);
+}
+
+/// Why this HPET cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// The period is 0 or above 100 ns: nothing that works is there.
+    BadPeriod(u32),
+    /// Timer 0 cannot drive the pin; it can drive those whose bits are set.
+    NoRoute(u32),
+}
+
+/// The HPET with its counter running and timer 0 ours. Times are ticks of the
+/// low half of the main counter, and wrap.
+pub struct Hpet<R> {
+    registers: R,
+    period: u32,
+}
+
+impl<R: Registers> Hpet<R> {
+    /// Starts the counter and sets timer 0 up for I/O APIC pin `pin` (0 to
+    /// 31), level-triggered, not armed.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`]; the HPET is then as it was.
+    pub fn new(mut registers: R, pin: u8) -> Result<Self, SetupError> {
+        let period = registers.read(registers::PERIOD);
+        if period == 0 || period > registers::LARGEST_PERIOD {
+            return Err(SetupError::BadPeriod(period));
+        }
+        let routes = registers.read(registers::TIMER0_ROUTES);
+        if pin > 31 || routes >> pin & 1 == 0 {
+            return Err(SetupError::NoRoute(routes));
+        }
+        let mut hpet = Self { registers, period };
+        hpet.modify_configuration(Configuration::ENABLE::CLEAR + Configuration::LEGACY::CLEAR);
+        // Narrow: the low half of counter and comparator is then all there is,
+        // on a 64-bit HPET as on a 32-bit one.
+        hpet.modify_timer(
+            Timer::INTERRUPT::CLEAR
+                + Timer::LEVEL::SET
+                + Timer::PERIODIC::CLEAR
+                + Timer::NARROW::SET
+                + Timer::FSB::CLEAR
+                + Timer::ROUTE.val(pin.into()),
+        );
+        hpet.acknowledge();
+        hpet.modify_configuration(Configuration::ENABLE::SET);
+        Ok(hpet)
+    }
+
+    /// Femtoseconds a tick, 1 to 100,000,000.
+    pub const fn period(&self) -> u32 {
+        self.period
+    }
+
+    /// The counter.
+    pub fn now(&mut self) -> u32 {
+        self.registers.read(registers::COUNTER)
+    }
+
+    /// Interrupts once, when the counter reaches `tick`. A tick that has passed
+    /// is missed, until the counter wraps: the caller has to look.
+    pub fn arm(&mut self, tick: u32) {
+        self.registers.write(registers::TIMER0_COMPARATOR, tick);
+        self.modify_timer(Timer::INTERRUPT::SET);
+    }
+
+    /// Interrupts no more.
+    pub fn disarm(&mut self) {
+        self.modify_timer(Timer::INTERRUPT::CLEAR);
+    }
+
+    /// Ends the level that timer 0 holds on its pin.
+    pub fn acknowledge(&mut self) {
+        self.registers
+            .write(registers::STATUS, Status::TIMER0::SET.value);
+    }
+
+    /// Reserved bits have to keep what they hold (section 2.3.5).
+    fn modify_configuration(&mut self, fields: FieldValue<u32, Configuration::Register>) {
+        let current = self.registers.read(registers::CONFIGURATION);
+        let mut register = LocalRegisterCopy::<u32, Configuration::Register>::new(current);
+        register.modify(fields);
+        self.registers
+            .write(registers::CONFIGURATION, register.get());
+    }
+
+    fn modify_timer(&mut self, fields: FieldValue<u32, Timer::Register>) {
+        let current = self.registers.read(registers::TIMER0);
+        let mut register = LocalRegisterCopy::<u32, Timer::Register>::new(current);
+        register.modify(fields);
+        self.registers.write(registers::TIMER0, register.get());
+    }
+}

@@ -1,0 +1,99 @@
+//! Binds the timer to seL4: the HPET's page, its interrupt, one endpoint for
+//! clients and the notification of each.
+
+#![no_std]
+#![no_main]
+
+use core::num::NonZeroU32;
+
+use channel::{Caller, timer as interface};
+use heapless::Vec;
+use pci::Width;
+use runtime::{Context, Event, Mmio, Server};
+use sel4::Cap;
+use sel4::cap::{IrqHandler, Notification};
+use spec::ResourceKind;
+use timer::{CLIENTS, Counters, Hpet, Registers, SetupError, System, Timers};
+
+runtime::component!(main);
+
+struct HpetPage(Mmio);
+
+impl Registers for HpetPage {
+    fn read(&mut self, offset: u16) -> u32 {
+        self.0.read(offset.into(), Width::Dword) as u32
+    }
+    fn write(&mut self, offset: u16, value: u32) {
+        self.0.write(offset.into(), Width::Dword, value.into());
+    }
+}
+
+/// Clients by badge, with the notification of each.
+struct Clients(Vec<(Caller, Notification), CLIENTS>);
+
+impl System for Clients {
+    fn tsc(&mut self) -> u64 {
+        runtime::tsc()
+    }
+    fn signal(&mut self, client: Caller) {
+        if let Some((_, notification)) = self.0.iter().find(|(caller, _)| *caller == client) {
+            notification.signal();
+        }
+    }
+}
+
+fn publish(context: &Context, counters: &Counters) {
+    context.counters().publish(&[
+        ("armed", counters.armed),
+        ("cancelled", counters.cancelled),
+        ("fired", counters.fired),
+        ("exhausted", counters.exhausted),
+        ("interrupts", counters.interrupts),
+        ("overtaken", counters.overtaken),
+    ]);
+}
+
+fn main(context: Context) -> ! {
+    let clients = context
+        .resources
+        .each(ResourceKind::Capability, "notify:")
+        .take(CLIENTS)
+        .map(|(_, resource)| (Caller(resource.extra), Cap::from_bits(resource.value)))
+        .collect();
+    let (pin, _) = context.number("irq-pin:hpet");
+    let hpet = match Hpet::new(HpetPage(context.registers("registers:hpet")), pin as u8) {
+        Ok(hpet) => hpet,
+        Err(SetupError::BadPeriod(period)) => {
+            panic!("no HPET answers: its period reads {period} fs; is it off on this machine?")
+        }
+        Err(SetupError::NoRoute(pins)) => panic!(
+            "the HPET cannot drive I/O APIC pin {pin}, only those in {pins:#x}: \
+             change `irq` of device hpet in the board's file"
+        ),
+    };
+    let tsc_mhz = (context.machine().tsc_khz / 1000) as u32;
+    let Some(tsc_mhz) = NonZeroU32::new(tsc_mhz) else {
+        panic!("the kernel measured no time stamp counter frequency")
+    };
+    let irq: IrqHandler = context.capability("irq:hpet");
+    let notification: Notification = context.capability("irq-notification:hpet");
+    if let Err(error) = irq.irq_handler_set_notification(notification) {
+        panic!("the HPET's interrupt: {error:?}");
+    }
+    let mut timers = Timers::new(hpet, Clients(clients), tsc_mhz);
+    defmt::info!("HPET on I/O APIC pin {=u64}", pin);
+    let mut server = Server::new(context.endpoint());
+    loop {
+        publish(&context, &timers.counters);
+        match server.wait() {
+            Event::Request(caller, request) => {
+                server.reply(interface::dispatch(&mut timers, caller, request));
+            }
+            Event::Notification(_) => {
+                timers.interrupt();
+                // The capability is the timer's own, so that this cannot fail.
+                let _ = irq.irq_handler_ack();
+            }
+        }
+    }
+}

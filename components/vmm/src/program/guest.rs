@@ -1,0 +1,111 @@
+//! The guest's thread.
+
+use runtime::{Context, Stop};
+use sel4::UserContext;
+use sel4::cap::Tcb;
+use vmm::Registers;
+
+/// The guest's thread.
+pub struct Guest {
+    tcb: Tcb,
+}
+
+/// Its registers, and those that the VMM has no use for.
+pub struct State {
+    /// What the VMM works on.
+    pub registers: Registers,
+    tls_base: u64,
+}
+
+impl Guest {
+    /// The thread that init configured.
+    pub fn new(context: &Context) -> Self {
+        Self {
+            tcb: context.capability("guest-tcb"),
+        }
+    }
+
+    /// Starts the guest at `entry`, in the state that the Linux 64-bit boot
+    /// protocol promises as far as ring 3 can see it: rsi points to the boot
+    /// parameters.
+    pub fn start(&self, entry: u64, boot_params: u64) {
+        let mut state = self.read();
+        state.registers.rip = entry;
+        state.registers.gpr[6] = boot_params;
+        state.registers.rflags = 0x202;
+        self.write(&state, true);
+    }
+
+    /// Reads its registers.
+    pub fn read(&self) -> State {
+        // The capability is the VMM's own and the count is right.
+        let c = match self.tcb.tcb_read_all_registers(false) {
+            Ok(context) => context,
+            Err(error) => panic!("the guest's registers: {error:?}"),
+        };
+        State {
+            registers: Registers {
+                gpr: [
+                    c.rax, c.rcx, c.rdx, c.rbx, c.rsp, c.rbp, c.rsi, c.rdi, c.r8, c.r9, c.r10,
+                    c.r11, c.r12, c.r13, c.r14, c.r15,
+                ],
+                rip: c.rip,
+                rflags: c.rflags,
+            },
+            tls_base: c.tls_base,
+        }
+    }
+
+    /// Writes its registers, and lets it go on if `resume`. A guest that put an
+    /// address into them which no CPU takes is over.
+    pub fn write(&self, state: &State, resume: bool) {
+        let Registers { gpr, rip, rflags } = state.registers;
+        let [
+            rax,
+            rcx,
+            rdx,
+            rbx,
+            rsp,
+            rbp,
+            rsi,
+            rdi,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+        ] = gpr;
+        let context = UserContext {
+            rip,
+            rsp,
+            rflags,
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            tls_base: state.tls_base,
+        };
+        if let Err(error) = self.tcb.tcb_write_all_registers(resume, &context) {
+            defmt::error!(
+                "guest registers refused (rip {=u64:#x}): error {=u64}",
+                rip,
+                error as u64
+            );
+            Stop::GuestFault(13).request();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the VMM's logic reaches: guest RAM, the channels, the routing page, the
+//! console ring.
+
+use core::ops::Range;
+
+use channel::msix::FunctionBar;
+use channel::pci_config::Effect;
+use channel::routes::{Route, RoutePage};
+use channel::{msix, pci_config, timer};
+use heapless::Vec;
+use pci::{Bdf, FunctionInfo, Width};
+use runtime::{Channel, Context};
+use sel4::cap::Notification;
+use shm::Ring;
+use spec::ResourceKind;
+use vmm::{Host, MAX_FUNCTIONS};
+
+use super::bars::Bars;
+
+/// Bytes of guest output that are collected before they go into the ring.
+const CONSOLE_BATCH: usize = 128;
+
+/// The component's implementation of the VMM's surroundings.
+pub struct Surroundings<'a> {
+    functions: &'a [FunctionInfo],
+    /// Position of each of the guest's functions among all of the system's.
+    global: Vec<u8, MAX_FUNCTIONS>,
+    ram: Range<u64>,
+    /// Where guest RAM lies in the vmm.
+    ram_here: usize,
+    config: pci_config::Client<Channel>,
+    table: msix::table::Client<Channel>,
+    timer: timer::Client<Channel>,
+    bars: Bars,
+    routes: &'static RoutePage,
+    console: &'static Ring,
+    doorbell: Notification,
+    output: Vec<u8, CONSOLE_BATCH>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Takes everything from the component's resources.
+    pub fn new(
+        context: &Context,
+        functions: &'a [FunctionInfo],
+        config: pci_config::Client<Channel>,
+        table: msix::table::Client<Channel>,
+        timer: timer::Client<Channel>,
+    ) -> Self {
+        let (ram_here, size) = context.memory("guest-ram");
+        let (start, _) = context.number("guest-address");
+        Self {
+            functions,
+            global: context
+                .resources
+                .each(ResourceKind::Number, "function-index:")
+                .take(MAX_FUNCTIONS)
+                .map(|(_, resource)| resource.value as u8)
+                .collect(),
+            ram: start..start + size as u64,
+            ram_here,
+            config,
+            table,
+            timer,
+            bars: Bars::new(context),
+            routes: context.shared("routes"),
+            console: context.shared("guest-console"),
+            doorbell: context.capability("doorbell"),
+            output: Vec::new(),
+        }
+    }
+
+    /// Guest addresses of its RAM.
+    pub fn ram(&self) -> Range<u64> {
+        self.ram.clone()
+    }
+
+    /// Where guest RAM at `address` lies here, if all `length` bytes are RAM.
+    fn here(&self, address: u64, length: usize) -> Option<*mut u8> {
+        let end = address.checked_add(length as u64)?;
+        let inside = address >= self.ram.start && end <= self.ram.end;
+        inside.then(|| {
+            let offset = (address - self.ram.start) as usize;
+            core::ptr::with_exposed_provenance_mut(self.ram_here + offset)
+        })
+    }
+
+    /// Position among all functions of the guest's function `index`.
+    fn global(&self, index: u8) -> u8 {
+        // A function that the guest does not have is nobody's.
+        self.global
+            .get(usize::from(index))
+            .copied()
+            .unwrap_or(u8::MAX)
+    }
+
+    /// Hands what the guest wrote to the console.
+    pub fn flush_console(&mut self) {
+        if !self.output.is_empty() {
+            // A full ring drops the record and counts it.
+            self.console.push(&self.output);
+            self.output.clear();
+            self.doorbell.signal();
+        }
+    }
+}
+
+impl Host for Surroundings<'_> {
+    fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        let Some(here) = self.here(address, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: all of it is guest RAM, mapped here for good. The guest does
+        // not run now; a device may write at the same time, and then the bytes
+        // are old or new, which the guest could see as well. No reference to
+        // guest RAM is ever made.
+        unsafe { core::ptr::copy_nonoverlapping(here, bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
+        let Some(here) = self.here(address, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: as in `read_ram`.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), here, bytes.len()) };
+        true
+    }
+
+    fn now(&mut self) -> u64 {
+        runtime::tsc()
+    }
+
+    fn set_deadline(&mut self, deadline: Option<u64>) {
+        let done = match deadline {
+            Some(tsc) => self.timer.arm(tsc),
+            None => self.timer.cancel(),
+        };
+        if let Err(error) = done {
+            defmt::warn!("timer: error {=u64}", error as u64);
+        }
+    }
+
+    fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
+        self.config
+            .read(bdf, offset, width)
+            .unwrap_or(width.all_ones() as u32)
+    }
+
+    fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
+        // A server that is gone drops the write.
+        self.config
+            .write(bdf, offset, width, value)
+            .unwrap_or(Effect::NONE)
+    }
+
+    fn bar(&mut self, function: usize, bar: usize) -> Option<u64> {
+        self.config
+            .bar(self.global(function as u8), bar as u8)
+            .ok()
+            .filter(|&address| address != u64::MAX)
+    }
+
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
+        if let Some(info) = self.functions.get(function) {
+            self.bars.map(info, bar, address);
+        }
+    }
+
+    fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        let place = FunctionBar {
+            function: self.global(place.function),
+            ..place
+        };
+        self.table
+            .read(place, offset, width)
+            .unwrap_or(width.all_ones())
+    }
+
+    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
+        let place = FunctionBar {
+            function: self.global(place.function),
+            ..place
+        };
+        self.table
+            .write(place, offset, width, value)
+            .unwrap_or(false)
+    }
+
+    fn route(&mut self, slot: usize) -> Option<Route> {
+        self.routes.get(slot)
+    }
+
+    fn console_write(&mut self, byte: u8) {
+        // Room was made below, so that this cannot fail.
+        let _ = self.output.push(byte);
+        if self.output.is_full() || byte == b'\n' {
+            self.flush_console();
+        }
+    }
+}

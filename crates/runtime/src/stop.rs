@@ -1,0 +1,106 @@
+//! How a component ends the whole system in good order: by a message on its
+//! fault endpoint.
+
+use core::fmt;
+
+use sel4::MessageInfo;
+use sel4::cap::Endpoint;
+
+/// Label of that message; no fault has it.
+pub const STOP_LABEL: u64 = 64;
+
+/// Why the system stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest ended itself with this code.
+    GuestExit(u32),
+    /// The guest halted with interrupts off.
+    GuestHalt,
+    /// The guest took an exception with this vector that it could not handle.
+    GuestFault(u8),
+    /// The guest's image could not be loaded.
+    GuestImage,
+    /// A number that means none of these.
+    Unknown(u64),
+}
+
+/// What a guest that did its work writes to its exit port.
+const SUCCESS: u32 = 0x10;
+
+impl Stop {
+    /// The word that stands for it.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        match self {
+            Self::GuestExit(code) => code as u64,
+            Self::GuestHalt => 1 << 32,
+            Self::GuestFault(vector) => 2 << 32 | vector as u64,
+            Self::GuestImage => 3 << 32,
+            Self::Unknown(word) => word,
+        }
+    }
+
+    /// What a word stands for.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        match word >> 32 {
+            0 => Self::GuestExit(word as u32),
+            1 => Self::GuestHalt,
+            2 => Self::GuestFault(word as u8),
+            3 => Self::GuestImage,
+            _ => Self::Unknown(word),
+        }
+    }
+
+    /// Whether the guest meant it.
+    #[must_use]
+    pub const fn orderly(self) -> bool {
+        matches!(self, Self::GuestExit(SUCCESS))
+    }
+
+    /// Asks the monitor to stop the system; does not return.
+    pub fn request(self) -> ! {
+        let monitor = Endpoint::from_bits(spec::FAULT_SLOT);
+        loop {
+            monitor.call_with_mrs(
+                MessageInfo::new(STOP_LABEL, 0, 0, 1),
+                [self.to_word(), 0, 0, 0],
+            );
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::GuestExit(SUCCESS) => f.write_str("guest finished"),
+            Self::GuestExit(code) => write!(f, "guest failed with code {code:#x}"),
+            Self::GuestHalt => f.write_str("guest halted with interrupts off"),
+            Self::GuestFault(vector) => {
+                write!(f, "guest triple fault, exception {vector}")
+            }
+            Self::GuestImage => f.write_str("guest image cannot be loaded"),
+            Self::Unknown(word) => write!(f, "unknown reason {word:#x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive() {
+        for stop in [
+            Stop::GuestExit(0x10),
+            Stop::GuestExit(u32::MAX),
+            Stop::GuestHalt,
+            Stop::GuestFault(255),
+            Stop::GuestImage,
+            Stop::Unknown(u64::MAX),
+        ] {
+            assert_eq!(Stop::from_word(stop.to_word()), stop);
+        }
+        assert!(Stop::GuestExit(0x10).orderly() && !Stop::GuestExit(0x11).orderly());
+    }
+}

@@ -1,0 +1,264 @@
+//! Runs a trace: the part of the vmm that decodes addresses, and the
+//! comparison.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use channel::pci_config::{Effect, PciConfig};
+use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
+use msix::{Entry, Msix};
+use msix_channel::FunctionBar;
+use msix_channel::table::MsixTable;
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use pci_config::Functions;
+
+use crate::device::Shared;
+use crate::trace::{Bar, Event, Operation, Step, Trace};
+
+/// Badges of the replay: who calls whom does not matter to a trace.
+const VMM: Caller = Caller(1);
+const PCI_CONFIG: Caller = Caller(2);
+const MSIX: Caller = Caller(3);
+
+/// Something that was not as the trace expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Line of the trace, from 1.
+    pub line: usize,
+    /// What was compared: `value`, `events` or `msix_present`.
+    pub what: &'static str,
+    /// What the trace says.
+    pub expected: String,
+    /// What happened.
+    pub got: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            line,
+            what,
+            expected,
+            got,
+        } = self;
+        write!(f, "line {line}: {what}: expected {expected}, got {got}")
+    }
+}
+
+/// The outcome of a replay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Operations played.
+    pub operations: usize,
+    /// Where the components differ from the trace, in order.
+    pub mismatches: Vec<Mismatch>,
+}
+
+impl Report {
+    /// Whether everything was as expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.mismatches.is_empty()
+    }
+
+    fn compare(&mut self, line: usize, what: &'static str, expected: String, got: String) {
+        if expected != got {
+            self.mismatches.push(Mismatch {
+                line,
+                what,
+                expected,
+                got,
+            });
+        }
+    }
+}
+
+type Link<'a> = Local<Box<dyn FnMut(Message) -> Message + 'a>>;
+type Msi<'e> = Msix<'e, Shared, Link<'static>, 1>;
+
+/// What a vmm does with the two components, for one function.
+struct Machine<'m, 'e> {
+    config: Functions<Shared, Link<'m>, 1>,
+    msix: &'m RefCell<Msi<'e>>,
+    info: FunctionInfo,
+    bars: [Bar; FUNCTION_BARS],
+    /// Where the guest has each BAR decoded.
+    decoded: [Option<u64>; FUNCTION_BARS],
+}
+
+/// Plays `trace` against the components.
+#[must_use]
+pub fn run(trace: &Trace) -> Report {
+    let device = &trace.device;
+    let mut report = Report::default();
+    let shared = Shared::new(device);
+    let found = pci::discover(
+        &mut shared.clone(),
+        device.bdf,
+        device.bdf,
+        device.privileged,
+    );
+    let present = found.is_some_and(|info| info.msix.entries != 0);
+    if let Some(expected) = trace.msix_present {
+        let (expected, got) = (expected.to_string(), present.to_string());
+        report.compare(1, "msix_present", expected, got);
+    }
+    let Some(info) = found else {
+        report.compare(1, "device", "a function".to_owned(), "none".to_owned());
+        return report;
+    };
+    let mut entries = vec![Entry::RESET; info.msix.entries as usize];
+    let mut router = shared.clone();
+    let to_router: Link<'static> = Local(Box::new(move |request| {
+        irq_router::dispatch(&mut router, MSIX, request)
+    }));
+    let router = irq_router::Client(to_router);
+    let functions = [(&info, VMM)];
+    let msix = Msix::new(shared.clone(), router, &mut entries, PCI_CONFIG, functions);
+    let msix = RefCell::new(msix);
+    play(trace, &shared, info, &msix, &mut report);
+    report
+}
+
+fn play<'m>(
+    trace: &Trace,
+    shared: &Shared,
+    info: FunctionInfo,
+    msix: &'m RefCell<Msi<'_>>,
+    report: &mut Report,
+) {
+    let to_msix: Link<'m> = Local(Box::new(move |request| {
+        msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
+    }));
+    let client = msix_channel::control::Client(to_msix);
+    let bars = trace.device.bars;
+    let mut machine = Machine {
+        config: Functions::new([(info, VMM, shared.clone())], client),
+        msix,
+        info,
+        bars,
+        decoded: bars.map(|bar| Some(bar.guest)),
+    };
+    shared.0.borrow_mut().events.clear();
+    for step in &trace.steps {
+        let value = machine.play(step, shared);
+        let events = std::mem::take(&mut shared.0.borrow_mut().events);
+        report.operations += 1;
+        if let (Some(expected), Some(got)) = (step.value, value) {
+            let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
+            report.compare(step.line, "value", expected, got);
+        }
+        if let Some(expected) = &step.events {
+            report.compare(step.line, "events", list(expected), list(&events));
+        }
+    }
+}
+
+fn list(events: &[Event]) -> String {
+    let events: Vec<String> = events.iter().map(ToString::to_string).collect();
+    format!("[{}]", events.join(", "))
+}
+
+/// All bits of `len` bytes, at most 8.
+fn ones(len: u64) -> u64 {
+    match len {
+        0 => 0,
+        1..8 => (1 << (8 * len)) - 1,
+        _ => u64::MAX,
+    }
+}
+
+impl Machine<'_, '_> {
+    /// Plays one operation; gives the value if it reads.
+    fn play(&mut self, step: &Step, shared: &Shared) -> Option<u64> {
+        match step.operation {
+            Operation::ConfigRead { reg, len } => return Some(self.read_config(reg, len)),
+            Operation::ConfigWrite { reg, len, value } => self.write_config(reg, len, value),
+            Operation::MemoryRead { addr, len } => {
+                let read = self.claim(addr, len).and_then(|(place, offset, width)| {
+                    let mut msix = self.msix.borrow_mut();
+                    msix.read(VMM, place, offset, width).ok()
+                });
+                return Some(read.unwrap_or(ones(len)));
+            }
+            Operation::MemoryWrite { addr, len, value } => {
+                if let Some((place, offset, width)) = self.claim(addr, len) {
+                    let mut msix = self.msix.borrow_mut();
+                    // What is refused was not claimed: it writes nothing.
+                    let _ = msix.write(VMM, place, offset, width, value);
+                }
+            }
+            Operation::BarState {
+                index,
+                enabled,
+                address,
+            } => {
+                let guest = &mut self.bars[index].guest;
+                *guest = address.unwrap_or(*guest);
+                self.decoded[index] = enabled.then_some(*guest);
+            }
+            Operation::Fail { hook, entry, fail } => shared.set_failing(hook, entry, fail),
+        }
+        None
+    }
+
+    fn bdf(&self) -> Bdf {
+        self.info.guest()
+    }
+
+    fn read_config(&mut self, reg: u16, len: u64) -> u64 {
+        // An 8-byte access through ECAM is two dwords (C1).
+        if len == 8 && reg.is_multiple_of(8) {
+            return self.read_config(reg, 4) | self.read_config(reg + 4, 4) << 32;
+        }
+        let bdf = self.bdf();
+        Width::from_bytes(len)
+            .and_then(|width| self.config.read(VMM, bdf, reg, width).ok())
+            .map_or(ones(len), u64::from)
+    }
+
+    fn write_config(&mut self, reg: u16, len: u64, value: u64) {
+        if len == 8 && reg.is_multiple_of(8) {
+            self.write_config(reg, 4, value & 0xffff_ffff);
+            self.write_config(reg + 4, 4, value >> 32);
+            return;
+        }
+        let bdf = self.bdf();
+        let effect = Width::from_bytes(len)
+            .and_then(|width| self.config.write(VMM, bdf, reg, width, value as u32).ok());
+        if effect.is_some_and(|effect| effect.contains(Effect::DECODE)) {
+            for index in 0..FUNCTION_BARS {
+                self.decoded[index] = self.ask_bar(index);
+            }
+        }
+    }
+
+    /// Where a BAR is decoded now. pci-config starts it at the host's address,
+    /// which in a trace may differ from the guest's.
+    fn ask_bar(&mut self, index: usize) -> Option<u64> {
+        let at = self.config.bar(VMM, 0, index as u8).ok()?;
+        let bar = &self.bars[index];
+        match at {
+            u64::MAX => None,
+            at if at == bar.host => Some(bar.guest),
+            at => Some(at),
+        }
+    }
+
+    /// The place of an access, if it starts on a claimed page of a decoded
+    /// BAR (M13) and has a width that a CPU has.
+    fn claim(&self, addr: u64, len: u64) -> Option<(FunctionBar, u32, Width)> {
+        let width = Width::from_bytes(len)?;
+        (0..FUNCTION_BARS).find_map(|index| {
+            let offset = addr.checked_sub(self.decoded[index]?)?;
+            let inside = offset < self.bars[index].size;
+            let page = self.info.msix.page_index(index as u32, offset / PAGE_SIZE);
+            let place = FunctionBar {
+                function: 0,
+                bar: index as u8,
+            };
+            let offset = u32::try_from(offset).ok()?;
+            (inside && page.is_some()).then_some((place, offset, width))
+        })
+    }
+}

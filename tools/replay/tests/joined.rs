@@ -1,0 +1,255 @@
+//! pci-config, msix and irq-router joined as on the machine: what a guest
+//! writes at one end is a route at the other.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use channel::msix::FunctionBar;
+use channel::msix::table::MsixTable;
+use channel::pci_config::{Effect, PciConfig};
+use channel::routes::{Route, RoutePage, SLOTS};
+use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
+use irq_router::{IrqControl, KernelError, Router, Slot};
+use msix::{Entry, Msix};
+use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
+use pci_config::Functions;
+
+const VMM: Caller = Caller(1);
+const CAPABILITY: u16 = 0x50;
+const ENTRIES: u32 = 40;
+
+/// A device that is plain bytes: configuration space and BAR 0.
+#[derive(Clone, Default)]
+struct Device(Rc<RefCell<BTreeMap<(bool, u32), u8>>>);
+
+impl Device {
+    fn get(&self, memory: bool, offset: u32, width: Width) -> u64 {
+        let bytes = self.0.borrow();
+        (0..width.bytes() as u32).fold(0, |value, byte| {
+            let stored = bytes.get(&(memory, offset + byte)).unwrap_or(&0);
+            value | u64::from(*stored) << (8 * byte)
+        })
+    }
+
+    fn put(&self, memory: bool, offset: u32, width: Width, value: u64) {
+        for byte in 0..width.bytes() as u32 {
+            let stored = (value >> (8 * byte)) as u8;
+            self.0.borrow_mut().insert((memory, offset + byte), stored);
+        }
+    }
+}
+
+impl pci_config::Hardware for Device {
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        self.get(false, offset.into(), width) as u32
+    }
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        self.put(false, offset.into(), width, value.into());
+    }
+    fn has_extended_space(&self) -> bool {
+        false
+    }
+    fn wait_for_reset(&mut self) {}
+}
+
+impl msix::Hardware for Device {
+    fn read(&mut self, _: FunctionBar, offset: u32, width: Width) -> u64 {
+        self.get(true, offset, width)
+    }
+    fn write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) {
+        self.put(true, offset, width, value);
+    }
+}
+
+/// A kernel that has a capability for everything.
+struct Kernel;
+
+impl IrqControl for Kernel {
+    fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+        Ok(())
+    }
+    fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+        Ok(())
+    }
+}
+
+fn info() -> FunctionInfo {
+    let mut info = FunctionInfo {
+        msix: MsixInfo {
+            entries: ENTRIES,
+            capability: CAPABILITY.into(),
+            pba_offset: 0x800,
+            page_count: 1,
+            ..MsixInfo::default()
+        },
+        ..FunctionInfo::default()
+    };
+    info.msix.pages[0] = MsixPage { bar: 0, page: 0 };
+    info.bars[0] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        address: 0xfe80_0000,
+        size: 0x1000,
+        ..BarInfo::default()
+    };
+    info
+}
+
+type Link = Local<Box<dyn FnMut(Message) -> Message>>;
+
+struct Machine {
+    config: Functions<Device, Link, 1>,
+    msix: Rc<RefCell<Msix<'static, Device, Link, 1>>>,
+    page: &'static RoutePage,
+    device: Device,
+}
+
+fn machine() -> Machine {
+    let page: &'static RoutePage = Box::leak(Box::default());
+    let device = Device::default();
+    device.put(false, 0x00, Width::Dword, 0x1000_1af4);
+    device.put(false, 0x04, Width::Dword, 0x0010_0002);
+    device.put(false, 0x34, Width::Byte, CAPABILITY.into());
+    device.put(false, CAPABILITY.into(), Width::Dword, 0x0027_0011);
+    let mut router = Router::new(Kernel, [page], [0], 0);
+    let to_router: Link = Local(Box::new(move |request| {
+        router_channel::dispatch(&mut router, Caller(3), request)
+    }));
+    let entries = Box::leak(vec![Entry::RESET; ENTRIES as usize].into_boxed_slice());
+    let info = info();
+    let msix = Rc::new(RefCell::new(Msix::new(
+        device.clone(),
+        router_channel::Client(to_router),
+        entries,
+        Caller(2),
+        [(&info, VMM)],
+    )));
+    let server = msix.clone();
+    let to_msix: Link = Local(Box::new(move |request| {
+        msix_channel::control::dispatch(&mut *server.borrow_mut(), Caller(2), request)
+    }));
+    let client = msix_channel::control::Client(to_msix);
+    Machine {
+        config: Functions::new([(info, VMM, device.clone())], client),
+        msix,
+        page,
+        device,
+    }
+}
+
+impl Machine {
+    fn control(&mut self, value: u32) -> Effect {
+        let bdf = info().guest();
+        let effect = self
+            .config
+            .write(VMM, bdf, CAPABILITY + 2, Width::Word, value);
+        effect.expect("writes always answer")
+    }
+
+    fn table(&mut self, entry: u32, field: u32, value: u64) -> bool {
+        let place = FunctionBar {
+            function: 0,
+            bar: 0,
+        };
+        let mut msix = self.msix.borrow_mut();
+        let changed = msix.write(VMM, place, 16 * entry + field, Width::Dword, value);
+        changed.expect("claimed")
+    }
+
+    fn program(&mut self, entry: u32, vector: u64) {
+        self.table(entry, 0, 0xfee0_0000);
+        self.table(entry, 8, vector);
+        self.table(entry, 12, 0);
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        (0..SLOTS).filter_map(|slot| self.page.get(slot)).collect()
+    }
+
+    fn device_entry(&self, entry: u32) -> (u64, u64) {
+        let data = self.device.get(true, 16 * entry + 8, Width::Dword);
+        (data, self.device.get(true, 16 * entry + 12, Width::Dword))
+    }
+}
+
+#[test]
+fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
+    let mut machine = machine();
+    machine.program(7, 0x61);
+    assert_eq!(machine.routes(), []);
+    assert_eq!(machine.control(0x8000), Effect::ROUTES);
+    let routes = machine.routes();
+    assert_eq!(routes.len(), 1);
+    assert_eq!((routes[0].vector, routes[0].source.entry), (0x61, 7));
+    assert_eq!(machine.device_entry(7), (0x30, 0));
+    let control = u32::from(CAPABILITY) + 2;
+    assert_eq!(machine.device.get(false, control, Width::Word), 0x8027);
+}
+
+#[test]
+fn m21_a_rebound_entry_keeps_its_slot() {
+    let mut machine = machine();
+    machine.control(0x8000);
+    for entry in 0..3 {
+        machine.program(entry, 0x60 + u64::from(entry));
+    }
+    machine.table(1, 12, 1);
+    machine.table(1, 8, 0x91);
+    assert!(machine.table(1, 12, 0));
+    let route = machine.page.get(1).expect("bound");
+    assert_eq!((route.vector, route.source.entry), (0x91, 1));
+    assert_eq!(machine.device_entry(1), (0x31, 0));
+}
+
+#[test]
+fn m20_masks_reach_the_routing_page() {
+    let mut machine = machine();
+    machine.control(0x8000);
+    machine.program(0, 0x60);
+    let masked = |machine: &Machine| machine.routes()[0].masked;
+    assert!(machine.table(0, 12, 1));
+    assert!(masked(&machine));
+    machine.table(0, 12, 0);
+    assert!(!masked(&machine));
+    assert_eq!(machine.control(0xc000), Effect::ROUTES);
+    assert!(masked(&machine));
+    assert_eq!(machine.control(0x8000), Effect::ROUTES);
+    assert!(!masked(&machine));
+}
+
+#[test]
+fn m22_entries_past_the_slots_wait_for_one() {
+    let mut machine = machine();
+    for entry in 0..ENTRIES {
+        machine.program(entry, 0x60);
+    }
+    machine.control(0x8000);
+    assert_eq!(machine.routes().len(), SLOTS);
+    let failures = machine.msix.borrow().counters.bind_failures;
+    assert_eq!(failures, u64::from(ENTRIES) - SLOTS as u64);
+    assert_eq!(machine.device_entry(SLOTS as u32), (0, 1));
+    machine.control(0);
+    assert_eq!(machine.routes(), []);
+    machine.table(0, 12, 1);
+    machine.control(0x8000);
+    let entries: Vec<u16> = machine.routes().iter().map(|r| r.source.entry).collect();
+    assert!(!entries.contains(&0) && entries.contains(&(SLOTS as u16)));
+}
+
+#[test]
+fn m24_a_reset_function_has_no_route_and_every_entry_masked() {
+    let mut machine = machine();
+    machine.control(0xc000);
+    machine.control(0x8000);
+    machine.program(3, 0x60);
+    assert_eq!(machine.config.reset(VMM, 0), Ok(()));
+    assert_eq!(machine.routes(), []);
+    for entry in 0..ENTRIES {
+        assert_eq!(machine.device_entry(entry).1, 1);
+    }
+    let control = u32::from(CAPABILITY) + 2;
+    assert_eq!(machine.device.get(false, control, Width::Word), 0x27);
+    machine.control(0x8000);
+    machine.program(3, 0x60);
+    assert_eq!(machine.routes().len(), 1);
+}
