@@ -14,7 +14,6 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level};
 use crate::run;
-use crate::symbols::Symbols;
 use crate::workspace::{read, write};
 
 /// Name of the raw stream.
@@ -94,7 +93,6 @@ pub fn print(file: &Path, filter: &Filter, follow: bool) -> Result<()> {
         ));
     }
     let mut decoder = Decoder::new(&writers)?;
-    let mut symbols = Symbols::new(&writers);
     let mut source = File::open(file).map_err(|e| Error::file("read", file, &e))?;
     let mut buffer = [0; 4096];
     loop {
@@ -110,7 +108,7 @@ pub fn print(file: &Path, filter: &Filter, follow: bool) -> Result<()> {
         for line in decoder.push(&buffer[..length]) {
             let wanted = filter.component.as_ref();
             if wanted.is_none_or(|name| *name == line.component) {
-                run::show(&decoder, &mut symbols, &line, filter.level)?;
+                run::show(&decoder, &line, filter.level)?;
             }
         }
     }

@@ -251,6 +251,9 @@ impl Session<'_> {
     fn people(&mut self, bytes: &[u8]) -> Result<Next> {
         for line in self.lines.push(bytes) {
             output::line(&line)?;
+            for explanation in self.symbols.explain(&line) {
+                output::line(&explanation)?;
+            }
             if self.mark(&line)? == Next::Stop {
                 return Ok(Next::Stop);
             }
@@ -271,7 +274,7 @@ impl Session<'_> {
             .write_all(bytes)
             .map_err(|e| Error::file("write", self.log, &e))?;
         for line in self.decoder.push(bytes) {
-            show(&self.decoder, &mut self.symbols, &line, self.options.level)?;
+            show(&self.decoder, &line, self.options.level)?;
             if self.mark(&line.text)? == Next::Stop {
                 return Ok(Next::Stop);
             }
@@ -362,19 +365,15 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<()> {
     }
 }
 
-/// Prints a log line if it is urgent enough, and what its addresses mean.
+/// Prints a log line if it is urgent enough.
 ///
 /// # Errors
 /// If nobody reads standard output any more.
-pub fn show(decoder: &Decoder, symbols: &mut Symbols, line: &Line, level: Level) -> Result<()> {
+pub fn show(decoder: &Decoder, line: &Line, level: Level) -> Result<()> {
     if line.level < level {
         return Ok(());
     }
-    output::line(&decoder.show(line))?;
-    for explanation in symbols.explain(line) {
-        output::line(&explanation)?;
-    }
-    Ok(())
+    output::line(&decoder.show(line))
 }
 
 /// Passes what is typed to COM1.

@@ -1,14 +1,15 @@
 //! Addresses in fault reports to functions and lines.
 //!
-//! The monitor's report is text: a line `fault component=NAME ... ip=0x...`,
-//! then lines `backtrace 0x... 0x...`.
+//! The monitor's report is text on the console: a line
+//! `init: fault component=NAME ip=0x... ...`, then `init: backtrace 0x... 0x...`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use addr2line::Loader;
 
-use crate::logs::Line;
+/// How the monitor begins its lines. A guest's begin with its name in brackets.
+const MONITOR: &str = "init: ";
 
 /// The prefix that programs are built with in place of the project's folder.
 const PROJECT: &str = "vectis/";
@@ -31,19 +32,16 @@ impl Symbols {
         }
     }
 
-    /// What to print below a line of the log: a line for each address in it, or
-    /// nothing if it is not of a fault report.
-    pub fn explain(&mut self, line: &Line) -> Vec<String> {
-        if line.component != "init" {
+    /// What to print below a line of the console: a line for each address in
+    /// it, or nothing if it is not of a fault report.
+    pub fn explain(&mut self, line: &str) -> Vec<String> {
+        let Some(text) = line.strip_prefix(MONITOR) else {
             return Vec::new();
-        }
-        let addresses: Vec<u64> = if line.text.starts_with("fault ") {
-            self.faulting = word_after(&line.text, "component=").map(str::to_owned);
-            word_after(&line.text, "ip=")
-                .and_then(hex)
-                .into_iter()
-                .collect()
-        } else if let Some(rest) = line.text.strip_prefix("backtrace ") {
+        };
+        let addresses: Vec<u64> = if text.starts_with("fault ") {
+            self.faulting = word_after(text, "component=").map(str::to_owned);
+            word_after(text, "ip=").and_then(hex).into_iter().collect()
+        } else if let Some(rest) = text.strip_prefix("backtrace ") {
             // A return address is after its call, which may be a function's
             // last instruction.
             rest.split_whitespace()
@@ -117,17 +115,6 @@ fn hex(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::Level;
-
-    fn line(component: &str, text: &str) -> Line {
-        Line {
-            component: component.to_owned(),
-            level: Level::Error,
-            ticks: None,
-            text: text.to_owned(),
-        }
-    }
-
     /// This test's own program has symbols, at addresses that its file names.
     fn symbols() -> (Symbols, u64) {
         let program = std::env::current_exe().unwrap();
@@ -140,16 +127,10 @@ mod tests {
     #[test]
     fn a_fault_and_its_backtrace_are_explained() {
         let (mut symbols, entry) = symbols();
-        let fault = line(
-            "init",
-            &format!("fault component=vmm cause=page ip={entry:#x} address=0x0"),
-        );
+        let fault = format!("init: fault component=vmm cause=page ip={entry:#x} address=0x0");
         let shown = symbols.explain(&fault);
         assert!(shown[0].contains("_start"), "{shown:?}");
-        let backtrace = line(
-            "init",
-            &format!("backtrace {:#x} 0xffffffffffff0000", entry + 1),
-        );
+        let backtrace = format!("init: backtrace {:#x} 0xffffffffffff0000", entry + 1);
         let shown = symbols.explain(&backtrace);
         assert!(shown[0].contains("_start"), "{shown:?}");
         assert!(shown[1].contains("no symbol"), "{shown:?}");
@@ -158,12 +139,12 @@ mod tests {
     #[test]
     fn only_the_monitor_reports_faults() {
         let (mut symbols, entry) = symbols();
-        let text = format!("fault component=vmm ip={entry:#x}");
-        assert!(symbols.explain(&line("vmm", &text)).is_empty());
-        assert!(symbols.explain(&line("init", "backtrace 0x1")).is_empty());
+        let text = format!("[vmm] init: fault component=vmm ip={entry:#x}");
+        assert!(symbols.explain(&text).is_empty());
+        assert!(symbols.explain("init: backtrace 0x1").is_empty());
         assert!(
             symbols
-                .explain(&line("init", "fault component=nobody ip=0x1"))
+                .explain("init: fault component=nobody ip=0x1")
                 .is_empty()
         );
     }

@@ -62,6 +62,7 @@ fn publish(context: &Context, vmm: &Vmm<'_>) {
         ("timer_signals", counters.timer_signals),
         ("halts", counters.halts),
         ("halted_ticks", counters.halted_ticks),
+        ("ticks", runtime::tsc() - context.machine().handover_tsc),
         ("exceptions", counters.exceptions),
         ("system_calls", counters.system_calls),
         ("unclaimed_ports", counters.unclaimed_ports),

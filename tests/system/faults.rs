@@ -1,0 +1,156 @@
+//! What goes wrong is said, with a status, and nothing is left running.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::harness::{
+    Finished, Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
+};
+
+/// A system file of its own for a test: the project's with one thing changed.
+struct Changed(PathBuf);
+
+impl Changed {
+    fn new(name: &str, from: &str, to: &str) -> Self {
+        let text = fs::read_to_string(root().join("system.toml")).expect("system.toml");
+        assert!(text.contains(from), "system.toml has no `{from}`");
+        let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
+        fs::write(&path, text.replacen(from, to, 1)).expect("a file in the project");
+        Self(path)
+    }
+
+    fn run(&self) -> Finished {
+        let port = free_port().to_string();
+        finish(
+            vectis()
+                .args(["run", "--port", &port, "--timeout", "300", "--system"])
+                .arg(&self.0),
+        )
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn refused(end: &Finished, words: &[&str]) {
+    assert!(!end.status.success(), "{}", end.text);
+    for word in words {
+        assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
+    }
+    assert!(end.text.contains("help:"), "no help in\n{}", end.text);
+}
+
+#[test]
+fn a_component_s_fault_is_named_and_symbolised() {
+    let _machine = one_machine();
+    // Too small a stack: the guard page below it catches the first large frame.
+    let changed = Changed::new(
+        "stack",
+        "[component.pci-config]\npriority = 200\nstack = \"256K\"",
+        "[component.pci-config]\npriority = 200\nstack = \"4K\"",
+    );
+    let end = changed.run();
+    assert!(!end.status.success(), "{}", end.text);
+    for word in [
+        "fault component=pci-config",
+        "cause=stack-overflow",
+        "rbp=0x",
+        "crates/runtime/src/entry.rs",
+    ] {
+        assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    let _machine = one_machine();
+    let changed = Changed::new("device", "8086:10d3", "8086:1234");
+    let end = changed.run();
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(
+        end.text
+            .contains("device nic0 (8086:1234) is not in this machine"),
+        "{}",
+        end.text
+    );
+}
+
+#[test]
+fn images_that_are_no_guests() {
+    let _machine = one_machine();
+    let file = root().join(format!("target-test-image-{}", std::process::id()));
+    let name = file.file_name().and_then(|n| n.to_str()).expect("a name");
+    let changed = Changed::new("image", "guests/web", name);
+    fs::write(&file, b"#!/bin/sh\n").expect("a file in the project");
+    refused(&changed.run(), &["ELF"]);
+    // An ELF header for another machine: AArch64 is 183.
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    header.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+    header.resize(64, 0);
+    fs::write(&file, &header).expect("a file in the project");
+    refused(&changed.run(), &["another machine"]);
+    fs::remove_file(&file).expect("the file is ours");
+    refused(&changed.run(), &["no guest image"]);
+}
+
+#[test]
+fn a_guest_that_does_not_fit() {
+    let _machine = one_machine();
+    let changed = Changed::new("fit", "memory = \"32M\"", "memory = \"2M\"");
+    refused(&changed.run(), &["does not fit"]);
+    let changed = Changed::new("board", "memory = \"32M\"", "memory = \"1G\"");
+    refused(&changed.run(), &["do not fit"]);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let _machine = one_machine();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let end = finish(vectis().args(["run", "--port", &port]));
+    refused(&end, &[&port, "--port"]);
+}
+
+#[test]
+fn qemu_that_dies() {
+    let _machine = one_machine();
+    let (mut system, _) = Running::serving(&[]);
+    let machines = machines_of(system.id());
+    signal(machines[0], "KILL");
+    let status = system.wait();
+    assert!(!status.success(), "{}", system.text());
+    assert!(system.text().contains("QEMU"), "{}", system.text());
+    assert!(!alive(machines[0]));
+}
+
+#[test]
+fn qemu_that_is_missing() {
+    let _machine = one_machine();
+    // Only what cargo and the compiler need, so that QEMU is not found.
+    let folder = root().join(format!("target-test-path-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder in the project");
+    for tool in ["cargo", "rustc", "gcc", "cc", "ld", "as", "sh", "env"] {
+        if let Some(path) = find(tool) {
+            std::os::unix::fs::symlink(path, folder.join(tool)).expect("a link");
+        }
+    }
+    let end = finish(
+        vectis()
+            .args(["run", "--port", &free_port().to_string()])
+            .env("PATH", &folder)
+            .env("VECTIS_NO_INSTALL", "1"),
+    );
+    fs::remove_dir_all(&folder).expect("the folder is ours");
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(end.text.contains("apt-get install"), "{}", end.text);
+    assert!(end.text.contains("qemu-system-x86"), "{}", end.text);
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(tool))
+        .find(|path| path.is_file())
+}

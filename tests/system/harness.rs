@@ -1,0 +1,244 @@
+//! Starts `vectis`, reads its lines, types keys, and ends it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything: a bound for what failed, not a measurement. It
+/// has room for a build from nothing.
+const PATIENCE: Duration = Duration::from_secs(420);
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The right to run a machine, or to build.
+pub fn one_machine() -> MutexGuard<'static, ()> {
+    // A test that failed leaves nothing behind that the next one could trip on.
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("tools/vectis is two folders below the root")
+        .to_owned()
+}
+
+/// The command, run from the project's root. Where the target folder is not
+/// the usual one, the tests' own is used, so that nothing is built twice.
+pub fn vectis() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vectis"));
+    command.current_dir(root());
+    command
+}
+
+/// What a command printed and how it ended.
+pub struct Finished {
+    pub status: ExitStatus,
+    pub text: String,
+}
+
+/// Runs a command to its end.
+pub fn finish(command: &mut Command) -> Finished {
+    let mut running = Running::start(command);
+    let status = running.wait();
+    Finished {
+        status,
+        text: running.text(),
+    }
+}
+
+/// A port of this host that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+}
+
+/// A running `vectis`.
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    /// Starts the command; its output is read line by line.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("vectis starts");
+        let (send, lines) = channel();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let other = send.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = other.send(line);
+            }
+        });
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Starts `vectis run` on a free port and waits until it serves.
+    pub fn serving(arguments: &[&str]) -> (Self, u16) {
+        let port = free_port();
+        let mut running = Self::start(
+            vectis()
+                .args(["run", "--port", &port.to_string()])
+                .args(arguments),
+        );
+        running.wait_for(|line| line.starts_with("ready: "));
+        (running, port)
+    }
+
+    /// Process id of `vectis`.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that `wanted` says yes to.
+    pub fn wait_for(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if wanted(&line) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("vectis ended before the line came:\n{}", self.text())
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the line did not come:\n{}", self.text())
+                }
+            }
+        }
+    }
+
+    /// Types a line on the console.
+    pub fn type_line(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        writeln!(stdin, "{text}").expect("vectis reads its input");
+        stdin.flush().expect("vectis reads its input");
+    }
+
+    /// Every component's counters, as `component.name`.
+    pub fn counters(&mut self) -> BTreeMap<String, u64> {
+        self.type_line("S");
+        let mut counters = BTreeMap::new();
+        loop {
+            let line = self.wait_for(|line| line.starts_with("S "));
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["S", "end"] => return counters,
+                ["S", component, name, value] => {
+                    let value = value.parse().expect("a number");
+                    counters.insert(format!("{component}.{name}"), value);
+                }
+                _ => panic!("not a counter: {line}"),
+            }
+        }
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn interrupt(mut self) -> Finished {
+        signal(self.child.id(), "INT");
+        let status = self.wait();
+        Finished {
+            status,
+            text: self.text(),
+        }
+    }
+
+    /// Waits for its end and for the rest of its output.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("vectis did not end:\n{}", self.text())
+                }
+            }
+        }
+        self.child.wait().expect("vectis ends")
+    }
+
+    /// All lines so far.
+    pub fn text(&self) -> String {
+        self.seen.join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SIGTERM lets it end QEMU as well.
+            signal(self.child.id(), "TERM");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(process: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), process.to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(status.success(), "process {process} is not there");
+}
+
+/// Process ids of the QEMUs that `parent` started.
+pub fn machines_of(parent: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(process) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // Fields of stat: id, (name), state, parent (proc(5)).
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let Some((name, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        let parent_of = rest.split_whitespace().nth(1).and_then(|p| p.parse().ok());
+        if name.contains("qemu-system") && parent_of == Some(parent) {
+            found.push(process);
+        }
+    }
+    found
+}
+
+/// Whether a process is there.
+pub fn alive(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
+}

@@ -1,0 +1,10 @@
+//! System tests: the command as a user types it, the image in QEMU.
+//!
+//! One machine runs at a time: two cores, and QEMU takes one. Every wait has an
+//! end, and whatever a test started is ended with it, by process id.
+
+mod cli;
+mod client;
+mod faults;
+mod harness;
+mod serve;

@@ -1,0 +1,125 @@
+//! The whole path: a unikernel serves through the NIC and MSI-X.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::client::{Client, metric};
+use crate::harness::{Running, alive, machines_of, one_machine};
+
+const CONNECTIONS: usize = 8;
+const REQUESTS: usize = 1000;
+
+fn change(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, name: &str) -> u64 {
+    let get = |counters: &BTreeMap<String, u64>| {
+        *counters
+            .get(name)
+            .unwrap_or_else(|| panic!("no counter {name} in {counters:?}"))
+    };
+    get(after) - get(before)
+}
+
+#[test]
+fn a_thousand_requests_and_no_component_hop() {
+    let _machine = one_machine();
+    let (mut system, port) = Running::serving(&[]);
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
+    let before = system.counters();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for _ in 0..REQUESTS / CONNECTIONS {
+                    let (status, body) = client.request("/").expect("an answer");
+                    assert_eq!(status, 200);
+                    assert!(body.contains("</html>"));
+                }
+            });
+        }
+    });
+    let after = system.counters();
+    // The data path: kernel notification and injection, nobody else.
+    for served in ["pci-config.calls", "msix.calls", "irq-router.calls"] {
+        assert_eq!(change(&before, &after, served), 0, "{served}");
+    }
+    assert!(change(&before, &after, "vmm.events") > 0);
+    assert!(change(&before, &after, "vmm.injected") > 0);
+    let (_, metrics) = Client::connect(port).request("/metrics").expect("metrics");
+    let interrupts = "vectis_guest_interrupts_total{entry=\"0\",purpose=\"rx\"}";
+    assert!(metric(&metrics, interrupts) > 0.0);
+    assert!(metric(&metrics, "vectis_guest_http_requests_total") >= REQUESTS as f64);
+    assert_eq!(metric(&metrics, "vectis_guest_http_errors_total"), 0.0);
+    let end = system.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+}
+
+#[test]
+fn the_page_shows_what_the_guest_drives() {
+    let _machine = one_machine();
+    let (system, port) = Running::serving(&[]);
+    let mut client = Client::connect(port);
+    let (status, page) = client.request("/").expect("the page");
+    assert_eq!(status, 200);
+    for shown in [
+        "8086:10d3",
+        "MSI-X table",
+        "0x51",
+        "Packets in",
+        "Up</dt>",
+        "Lease",
+    ] {
+        assert!(page.contains(shown), "{shown} is not on the page:\n{page}");
+    }
+    for external in ["src=", "href=\"http", "@import", "url("] {
+        assert!(
+            !page.contains(external),
+            "the page loads something: {external}"
+        );
+    }
+    assert_eq!(client.request("/nothing").expect("an answer").0, 404);
+    drop(system);
+}
+
+#[test]
+fn idle_means_idle() {
+    let _machine = one_machine();
+    let (mut system, port) = Running::serving(&[]);
+    let mut client = Client::connect(port);
+    client.request("/healthz").expect("an answer");
+    let before = system.counters();
+    // Nothing to wait for: the guest has five seconds in which it could show
+    // that it does not sleep.
+    std::thread::sleep(Duration::from_secs(5));
+    let after = system.counters();
+    let traps = change(&before, &after, "vmm.traps");
+    assert!(traps < 200, "{traps} traps while there was nothing to do");
+    // What it was awake for, as a share of the time: this request included.
+    client.request("/healthz").expect("an answer");
+    let end = system.counters();
+    let ticks = change(&before, &end, "vmm.ticks");
+    let halted = change(&before, &end, "vmm.halted_ticks");
+    assert!(
+        halted as f64 / ticks as f64 > 0.95,
+        "halted for {halted} of {ticks} ticks"
+    );
+    drop(system);
+}
+
+#[test]
+fn the_same_guest_serves_on_bare_qemu() {
+    let _machine = one_machine();
+    let (system, port) = Running::serving(&["--bare"]);
+    let (status, metrics) = Client::connect(port).request("/metrics").expect("metrics");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("host=\"bare\""));
+    drop(system);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_running() {
+    let _machine = one_machine();
+    let (system, _) = Running::serving(&[]);
+    let machines = machines_of(system.id());
+    assert_eq!(machines.len(), 1);
+    let end = system.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+    assert!(!alive(machines[0]));
+}
