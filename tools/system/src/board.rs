@@ -5,6 +5,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use crate::check::GUEST_PAGE;
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Section};
 
@@ -141,7 +142,8 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
     }
 }
 
-/// Reads `root`/board/`name`/board.toml; `None` if it cannot be read at all.
+/// Reads `root`/board/`name`/board.toml; `None` if it has errors, since what
+/// follows from half a board would only bring more of them.
 pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
     let path = root.join("board").join(name).join("board.toml");
     let text = match std::fs::read_to_string(&path) {
@@ -153,6 +155,7 @@ pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
     };
     let shown = format!("board/{name}/board.toml");
     let (document, errors) = DeTable::parse_recoverable(&text);
+    let errors_before = report.diagnostics.len();
     let report = RefCell::new(report);
     let context = Context {
         source: Source {
@@ -191,6 +194,16 @@ pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
             let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
             let size = range.required_size("size", "\"64M\"");
             range.finish();
+            if let Some(base) = base
+                .as_ref()
+                .filter(|b| !b.value.is_multiple_of(GUEST_PAGE))
+            {
+                context.error(
+                    &base.span,
+                    format!("{:#x} is not the start of a large page", base.value),
+                    "give a multiple of 0x20_0000: large pages hold guest RAM",
+                );
+            }
             board.guest_memory = (base.map_or(0, |b| b.value), size.map_or(0, |s| s.value));
         }
         if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
@@ -230,5 +243,6 @@ pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
         qemu.finish();
     }
     top.finish();
-    Some(board)
+    let good = report.borrow().diagnostics.len() == errors_before;
+    good.then_some(board)
 }

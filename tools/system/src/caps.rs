@@ -24,36 +24,36 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                 0 => String::new(),
                 badge => format!(" badge {badge:#x}"),
             };
-            let _ = writeln!(
-                text,
-                "  slot {:>5}  {:<30} {}{badge}",
+            let line = format!(
+                "  slot {:>5}  {:<34} {}{badge}",
                 capability.slot,
                 describe(object),
                 rights(capability.rights, object)
             );
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         for function in &image.functions {
             let name = function.name.as_str();
-            if function.config_cnode == thread.cnode {
-                let _ = writeln!(
-                    text,
-                    "  slot {:>5}  configuration page of {name}       rw",
-                    function.config_slot
-                );
-            }
-            if function.msix_cnode == thread.cnode {
-                let _ = writeln!(
-                    text,
-                    "  slot {:>5}  MSI-X table and PBA pages of {name} rw",
-                    function.msix_slot
-                );
-            }
-            if function.bar_cnode == thread.cnode {
-                let _ = writeln!(
-                    text,
-                    "  slot {:>5}  BAR pages of {name} without MSI-X   rw",
-                    function.bar_slot
-                );
+            for (cnode, slot, what) in [
+                (
+                    function.config_cnode,
+                    function.config_slot,
+                    format!("configuration page of {name}"),
+                ),
+                (
+                    function.msix_cnode,
+                    function.msix_slot,
+                    format!("MSI-X table and PBA pages of {name}"),
+                ),
+                (
+                    function.bar_cnode,
+                    function.bar_slot,
+                    format!("BAR pages of {name} without MSI-X"),
+                ),
+            ] {
+                if cnode == thread.cnode {
+                    let _ = writeln!(text, "  slot {slot:>5}  {what:<34} rw");
+                }
             }
         }
         for mapping in image.mappings.iter().filter(|m| m.vspace == thread.vspace) {

@@ -12,7 +12,7 @@ use crate::reader::{Context, Located, Section};
 pub const STACK_MAX: u64 = 512 << 10;
 
 /// Large pages hold guest RAM.
-const GUEST_PAGE: u64 = 2 << 20;
+pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// The interfaces of crates/channel, and the programs at their two ends.
 const INTERFACES: [(&str, &str, &str); 5] = [
@@ -22,6 +22,14 @@ const INTERFACES: [(&str, &str, &str); 5] = [
     ("IrqRouter", "msix", "irq-router"),
     ("Timer", "vmm", "timer"),
 ];
+
+/// The board devices without which a program does not start, by the names that
+/// it asks for.
+const PROGRAM_DEVICES: [(&str, &str); 3] =
+    [("console", "com1"), ("console", "com2"), ("timer", "hpet")];
+
+/// Most devices of a guest (`MAX_FUNCTIONS` of components/vmm).
+const GUEST_DEVICES: usize = 8;
 
 /// Names of the folders in a folder, sorted; none if it cannot be read.
 pub fn folders(path: &Path) -> Vec<String> {
@@ -52,7 +60,81 @@ fn hex(text: &str, digits: usize) -> Option<u32> {
     good.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// A board device, an authority or a name belongs to one component.
+/// A component has what its program needs, no power that its program does not
+/// use, and nothing twice.
+pub fn program(
+    context: &Context<'_>,
+    name: &Located<String>,
+    component: &Component,
+    board: &Board,
+) {
+    if name.value == "init" || component.program == "init" {
+        context.error(
+            &name.span,
+            "`init` is the root task, which every system has",
+            "remove it here, or give it another name and program",
+        );
+    }
+    for (program, device) in PROGRAM_DEVICES {
+        let has = component
+            .devices
+            .iter()
+            .any(|&index| board.devices[index].name == device);
+        if component.program == program && !has {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` runs {program}, which needs device `{device}`",
+                    name.value
+                ),
+                format!("add it: `devices = [\"{device}\"]`"),
+            );
+        }
+    }
+    for authority in &component.authority {
+        if component.program != authority.program() {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` runs {}, which has no use for authority `{}`",
+                    name.value,
+                    component.program,
+                    authority.name()
+                ),
+                format!(
+                    "only a component whose program is `{}` may have it",
+                    authority.program()
+                ),
+            );
+        }
+    }
+}
+
+/// A list names nothing twice.
+pub fn once(context: &Context<'_>, names: &[Located<String>]) {
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].iter().any(|other| other.value == name.value) {
+            context.error(
+                &name.span,
+                format!("`{}` is named twice", name.value),
+                "once is enough: remove one",
+            );
+        }
+    }
+}
+
+/// A guest has no more devices than its vmm can hold.
+pub fn guest_devices(context: &Context<'_>, names: &[Located<String>]) {
+    if let Some(name) = names.get(GUEST_DEVICES) {
+        context.error(
+            &name.span,
+            format!("{} devices are too many for one guest", names.len()),
+            format!("a vmm handles at most {GUEST_DEVICES}"),
+        );
+    }
+}
+
+/// A board device or an authority belongs to one component.
 pub fn component(
     context: &Context<'_>,
     name: &Located<String>,
@@ -126,7 +208,8 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
         }
     }
     let (low, high) = (&model.components[client], &model.components[server]);
-    if high.priority < low.priority {
+    // 0 stands for a priority that is missing or wrong, which has its own error.
+    if high.priority < low.priority && high.priority > 0 {
         context.error(
             &server_name.span,
             format!(
@@ -340,7 +423,8 @@ pub fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board,
 
 /// A guest never keeps its own vmm from running.
 pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, vmm: &Component) {
-    if priority.value >= u64::from(vmm.priority) {
+    // 0 stands for a priority that is missing or wrong, which has its own error.
+    if priority.value >= u64::from(vmm.priority) && vmm.priority > 0 {
         context.error(
             &priority.span,
             format!(
@@ -366,14 +450,24 @@ pub fn device_owner(context: &Context<'_>, name: &Located<String>, model: &Model
     }
 }
 
+/// What could not be read. Its errors are told already, so that what would
+/// follow from it is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Broken {
+    pub components: bool,
+    pub channels: bool,
+    pub guests: bool,
+}
+
 /// What only the whole file shows.
 pub fn whole(
     context: &Context<'_>,
     top: &Section<'_, '_>,
     model: &Model,
-    devices: &[(Range<usize>, usize)],
+    devices: &[Range<usize>],
+    broken: Broken,
 ) {
-    if model.components.is_empty() && top.table.contains_key("system") {
+    if model.components.is_empty() && !broken.components {
         context.error(
             &(0..0),
             "the system has no components",
@@ -381,46 +475,49 @@ pub fn whole(
         );
         return;
     }
-    for (span, index) in devices {
-        if model.owner(*index).is_none() {
+    for (index, (device, span)) in model.devices.iter().zip(devices).enumerate() {
+        if model.owner(index).is_none() && !broken.guests {
             context.error(
                 span,
-                format!(
-                    "device `{}` belongs to no guest",
-                    model.devices[*index].name
-                ),
+                format!("device `{}` belongs to no guest", device.name),
                 "name it in a guest's `devices`, or remove it",
             );
         }
     }
-    if !model.devices.is_empty() {
+    if let Some(span) = devices.first() {
         for authority in Authority::ALL {
-            if model.holder(authority).is_none() {
+            if model.holder(authority).is_none() && !broken.components {
                 context.error(
-                    &devices.first().map_or(0..0, |(span, _)| span.clone()),
+                    span,
                     format!("no component has authority `{}`", authority.name()),
                     format!(
-                        "a device needs one: add `authority = [\"{}\"]`",
-                        authority.name()
+                        "a device needs one: add `authority = [\"{}\"]` to the component that \
+                         runs {}",
+                        authority.name(),
+                        authority.program()
                     ),
                 );
             }
         }
     }
     for (index, component) in model.components.iter().enumerate() {
+        let span = key_span(top, "component", &component.name);
+        if component.program == "vmm" && model.guest_of(index).is_none() && !broken.guests {
+            context.error(
+                &span,
+                format!("`{}` runs no guest", component.name),
+                format!(
+                    "name it in a guest: `vmm = \"{}\"`, or remove it",
+                    component.name
+                ),
+            );
+        }
         for (interface, client, server) in INTERFACES {
-            let needed = component.program == client
-                && !model
-                    .channels
-                    .iter()
-                    .any(|c| c.client == index && c.interface == interface);
-            if needed {
-                let span = top
-                    .table
-                    .get("component")
-                    .and_then(|t| t.get_ref().as_table())
-                    .and_then(|t| t.keys().find(|k| k.get_ref().as_ref() == component.name))
-                    .map_or(0..0, toml::Spanned::span);
+            let has = model
+                .channels
+                .iter()
+                .any(|c| c.client == index && c.interface == interface);
+            if component.program == client && !has && !broken.channels {
                 context.error(
                     &span,
                     format!("`{}` has no channel `{interface}`", component.name),
@@ -429,6 +526,15 @@ pub fn whole(
             }
         }
     }
+}
+
+/// Where `[table.name]` stands.
+fn key_span(top: &Section<'_, '_>, table: &str, name: &str) -> Range<usize> {
+    top.table
+        .get(table)
+        .and_then(|value| value.get_ref().as_table())
+        .and_then(|table| table.keys().find(|key| key.get_ref().as_ref() == name))
+        .map_or(0..0, toml::Spanned::span)
 }
 
 /// Whether a policy lets gaps pass.

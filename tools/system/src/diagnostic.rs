@@ -28,7 +28,13 @@ impl fmt::Display for Diagnostic {
             writeln!(f, "  --> {}:{}:{}", self.file, self.line, self.column)?;
             let number = self.line.to_string();
             let margin = " ".repeat(number.len());
-            let indent = " ".repeat(self.column - 1);
+            // A tab stays one, so that the mark stands under its place.
+            let indent: String = self
+                .source
+                .chars()
+                .take(self.column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
             writeln!(f, "{margin} |")?;
             writeln!(f, "{number} | {}", self.source)?;
             writeln!(f, "{margin} | {indent}^")?;

@@ -8,7 +8,7 @@ use spec::Selector;
 use toml::de::DeTable;
 
 use crate::board::{self, Board};
-use crate::check;
+use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Located, Section};
 
@@ -35,6 +35,16 @@ impl Authority {
             Self::IrqControl => "irq-control",
             Self::MsixTables => "msix-tables",
             Self::ConfigurationSpace => "configuration-space",
+        }
+    }
+
+    /// The program that makes use of it.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::IrqControl => "irq-router",
+            Self::MsixTables => "msix",
+            Self::ConfigurationSpace => "pci-config",
         }
     }
 }
@@ -216,8 +226,9 @@ fn component(
             "a stack has at most 512K, so that its guard page stays free",
         );
     }
-    let devices = section
-        .strings("devices")
+    let devices = section.strings("devices");
+    check::once(context, &devices);
+    let devices = devices
         .iter()
         .filter_map(|device| {
             let known = board.devices.iter().map(|device| device.name.as_str());
@@ -229,8 +240,9 @@ fn component(
             )
         })
         .collect();
-    let authority = section
-        .strings("authority")
+    let authority = section.strings("authority");
+    check::once(context, &authority);
+    let authority = authority
         .iter()
         .filter_map(|text| {
             let known = Authority::ALL.iter().map(|authority| authority.name());
@@ -315,7 +327,18 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
             }
         });
     let guest_address = match section.string("guest-address") {
-        None => Bdf::new(0, index as u8 + 1, 0),
+        None => {
+            let device = u8::try_from(index + 1).ok();
+            let bdf = device.and_then(|device| Bdf::new(0, device, 0));
+            if bdf.is_none() {
+                context.error(
+                    &section.span,
+                    format!("no address on bus 00 is left for {}", section.name),
+                    "a bus has 32 devices: give some of them functions with `guest-address`",
+                );
+            }
+            bdf
+        }
         Some(text) => {
             let bdf = Bdf::parse(&text.value).filter(|bdf| bdf.bus() == 0);
             if bdf.is_none() {
@@ -346,12 +369,14 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
     })
 }
 
+/// Reads a guest. The devices in `broken` exist but have errors of their own.
 fn guest(
     name: &Located<String>,
     section: &Section<'_, '_>,
     model: &Model,
     root: &Path,
     next_address: &mut u64,
+    broken: &[String],
 ) -> Option<Guest> {
     let context = section.context;
     let image = section
@@ -373,9 +398,12 @@ fn guest(
     if let (Some(priority), Some(vmm)) = (&priority, vmm) {
         check::guest_priority(context, priority, &model.components[vmm]);
     }
-    let devices = section
-        .strings("devices")
+    let devices = section.strings("devices");
+    check::once(context, &devices);
+    check::guest_devices(context, &devices);
+    let devices = devices
         .iter()
+        .filter(|device| !broken.contains(&device.value))
         .filter_map(|device| {
             let known = model.devices.iter().map(|d| d.name.as_str());
             let index = find(context, "device", device, known)?;
@@ -433,7 +461,7 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
     let top = Section::new(&context, document.get_ref(), "the system file", 0..0);
     let mut model = Model {
         name: String::new(),
-        board: board.unwrap_or_default(),
+        board: Board::default(),
         components: Vec::new(),
         channels: Vec::new(),
         devices: Vec::new(),
@@ -448,11 +476,22 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
         }
         system.finish();
     }
+    // Without a board hardly anything can be checked.
+    model.board = board?;
+    let mut broken = Broken::default();
+    let errors = || report.borrow().diagnostics.len();
+    let before_components = errors();
     for (name, section) in top.named("component") {
+        let before = errors();
         let component = component(&name, &section, &model.board, root);
+        if errors() == before {
+            check::program(&context, &name, &component, &model.board);
+        }
         check::component(&context, &name, &component, &model);
         model.components.push(component);
     }
+    broken.components = errors() > before_components;
+    let before_channels = errors();
     let mut channel_spans = Vec::new();
     for section in top.array("channel") {
         if let Some(channel) = check::channel(&section, &model) {
@@ -461,22 +500,35 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
         }
         section.finish();
     }
+    broken.channels = errors() > before_channels;
     check::cycles(&context, &model, &channel_spans);
     let mut device_spans = Vec::new();
+    let mut broken_devices = Vec::new();
     for (index, (name, section)) in top.named("device").iter().enumerate() {
-        if let Some(device) = device(name, section, index) {
-            check::device(&context, name, &device, &model);
-            device_spans.push((name.span.clone(), model.devices.len()));
-            model.devices.push(device);
+        match device(name, section, index) {
+            Some(device) => {
+                check::device(&context, name, &device, &model);
+                device_spans.push(name.span.clone());
+                model.devices.push(device);
+            }
+            None => broken_devices.push(name.value.clone()),
         }
     }
+    let before_guests = errors();
     let mut next_address = model.board.guest_memory.0;
     for (name, section) in top.named("guest") {
-        if let Some(guest) = guest(&name, &section, &model, root, &mut next_address) {
-            model.guests.push(guest);
-        }
+        let guest = guest(
+            &name,
+            &section,
+            &model,
+            root,
+            &mut next_address,
+            &broken_devices,
+        );
+        model.guests.extend(guest);
     }
-    check::whole(&context, &top, &model, &device_spans);
+    broken.guests = errors() > before_guests;
+    check::whole(&context, &top, &model, &device_spans, broken);
     top.finish();
     Some(model)
 }

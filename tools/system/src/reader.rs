@@ -90,9 +90,9 @@ impl<'c, 't> Section<'c, 't> {
         self.context.error(
             &value.span(),
             format!(
-                "`{key}` in {} must be {wanted}, not a {}",
+                "`{key}` in {} must be {wanted}, not {}",
                 self.name,
-                value.get_ref().type_str()
+                with_article(value.get_ref().type_str())
             ),
             format!("write {wanted}"),
         );
@@ -129,28 +129,28 @@ impl<'c, 't> Section<'c, 't> {
 
     pub fn number(&self, key: &'static str, range: Range<u64>) -> Option<Located<u64>> {
         let value = self.get(key)?;
-        let parsed = value
-            .get_ref()
-            .as_integer()
-            .and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
-        match parsed {
-            Some(number) if range.contains(&number) => Some(Located {
-                value: number,
-                span: value.span(),
-            }),
-            Some(number) => {
-                self.context.error(
-                    &value.span(),
-                    format!("`{key}` in {} is {number}", self.name),
-                    format!("it must be {} to {}", range.start, range.end - 1),
-                );
-                None
-            }
-            None => {
-                self.wrong_type(key, value, "a whole number");
-                None
-            }
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(key, value, "a whole number");
+            return None;
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .filter(|number| range.contains(number));
+        if number.is_none() {
+            self.context.error(
+                &value.span(),
+                format!("`{key}` in {} is out of range", self.name),
+                if integer.radix() == 16 {
+                    format!("it must be {:#x} to {:#x}", range.start, range.end - 1)
+                } else {
+                    format!("it must be {} to {}", range.start, range.end - 1)
+                },
+            );
         }
+        Some(Located {
+            value: number?,
+            span: value.span(),
+        })
     }
 
     pub fn required_number(
@@ -167,18 +167,28 @@ impl<'c, 't> Section<'c, 't> {
 
     /// A size in bytes: `"16K"`, `"32M"`, a multiple of 4 KiB.
     pub fn size(&self, key: &'static str) -> Option<Located<u64>> {
-        let text = self.string(key)?;
-        let bytes = parse_size(&text.value).filter(|bytes| *bytes > 0 && bytes % 4096 == 0);
+        const HELP: &str = "write a multiple of 4K such as \"16K\" or \"32M\"";
+        let value = self.get(key)?;
+        let Some(text) = value.get_ref().as_str() else {
+            let found = with_article(value.get_ref().type_str());
+            self.context.error(
+                &value.span(),
+                format!("`{key}` in {} must be a size, not {found}", self.name),
+                HELP,
+            );
+            return None;
+        };
+        let bytes = parse_size(text).filter(|bytes| *bytes > 0 && bytes % 4096 == 0);
         if bytes.is_none() {
             self.context.error(
-                &text.span,
-                format!("`{}` is no size that `{key}` can have", text.value),
-                "write a multiple of 4K such as \"16K\" or \"32M\"",
+                &value.span(),
+                format!("`{text}` is no size that `{key}` can have"),
+                HELP,
             );
         }
         Some(Located {
             value: bytes?,
-            span: text.span,
+            span: value.span(),
         })
     }
 
@@ -246,7 +256,7 @@ impl<'c, 't> Section<'c, 't> {
                 self.context.error(
                     &located.span,
                     format!("`{}` is no name for a {key}", located.value),
-                    "use lower-case letters, digits and hyphens, at most 24, a letter first",
+                    "use lower-case letters, digits and hyphens, at most 20, a letter first",
                 );
             }
             match value.get_ref().as_table() {
@@ -298,13 +308,28 @@ impl<'c, 't> Section<'c, 't> {
     }
 }
 
+/// Whether a name is short enough for every name that is made from it to fit
+/// into a `spec::Name` (the longest addition is `client:MsixControl:`).
 fn good_name(name: &str) -> bool {
-    name.len() <= 24
+    name.len() <= 20
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
+
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
+}
+
+/// More than any machine has. Sums of sizes and addresses stay far from the
+/// end of 64 bits.
+const SIZE_MAX: u64 = 1 << 48;
 
 fn parse_size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
@@ -317,7 +342,9 @@ fn parse_size(text: &str) -> Option<u64> {
         return None;
     }
     let number: u64 = digits.parse().ok()?;
-    number.checked_mul(1 << shift)
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes <= SIZE_MAX)
 }
 
 #[cfg(test)]
@@ -329,7 +356,16 @@ mod tests {
         assert_eq!(parse_size("16K"), Some(16 << 10));
         assert_eq!(parse_size("1G"), Some(1 << 30));
         assert_eq!(parse_size("4096"), Some(4096));
-        for bad in ["", "K", "-1K", "1.5M", "16k", "99999999999G", "0x10"] {
+        for bad in [
+            "",
+            "K",
+            "-1K",
+            "1.5M",
+            "16k",
+            "999999G",
+            "99999999999G",
+            "0x10",
+        ] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
     }

@@ -85,7 +85,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         port: run::free_port(arguments.port)?,
         counted: options.bench,
     };
-    run::run(&machine, &built.writers, &log, &options)
+    run::run(&machine, &built.writers, Some(&log), &options)
 }
 
 /// The guest without seL4.
@@ -110,9 +110,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         port: run::free_port(port)?,
         counted: options.bench,
     };
-    let log = workspace.run_folder().join(LOG);
-    write(&log, "")?;
-    run::run(&machine, &[], &log, options)
+    run::run(&machine, &[], None, options)
 }
 
 /// `vectis build`.

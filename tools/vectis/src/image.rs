@@ -72,6 +72,7 @@ pub fn build(
     folder: &Path,
     steps: &mut Steps,
 ) -> Result<Built> {
+    let _lock = workspace.lock()?;
     steps.begin("kernel", &format!("seL4 {}, {profile}", kernel::VERSION));
     let config = Config::x86_64_pc99(profile);
     let mut cached = true;

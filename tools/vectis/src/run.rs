@@ -1,7 +1,7 @@
 //! `vectis run`: a machine from its start to its end.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -69,18 +69,20 @@ pub fn free_port(port: u16) -> Result<u16> {
 }
 
 /// Runs a machine. `writers` are the components' names and ELF files in the
-/// order of their log ids; their frames are recorded in `log`.
+/// order of their log ids; their frames are recorded in `log`, if there is one.
 ///
 /// # Errors
 /// If it does not start, or ends other than asked.
 pub fn run(
     machine: &Machine<'_>,
     writers: &[(String, PathBuf)],
-    log: &Path,
+    log: Option<&Path>,
     options: &Options,
 ) -> Result<()> {
     let decoder = Decoder::new(writers)?;
-    let recording = File::create(log).map_err(|e| Error::file("make", log, &e))?;
+    let recording = log
+        .map(|path| File::create(path).map_err(|e| Error::file("make", path, &e)))
+        .transpose()?;
     let (sender, events) = channel();
     watch_signals(&sender)?;
     let qemu = Qemu::start(machine, &sender)?;
@@ -92,7 +94,6 @@ pub fn run(
         sender,
         decoder,
         recording,
-        log,
         symbols: Symbols::new(writers),
         lines: Lines::default(),
         boot: Boot::default(),
@@ -132,8 +133,7 @@ struct Session<'a> {
     qemu: Qemu,
     sender: Sender<Event>,
     decoder: Decoder,
-    recording: File,
-    log: &'a Path,
+    recording: Option<File>,
     symbols: Symbols,
     lines: Lines,
     boot: Boot,
@@ -270,9 +270,15 @@ impl Session<'_> {
     }
 
     fn logs(&mut self, bytes: &[u8]) -> Result<Next> {
-        self.recording
-            .write_all(bytes)
-            .map_err(|e| Error::file("write", self.log, &e))?;
+        if let Some(recording) = &mut self.recording {
+            recording.write_all(bytes).map_err(|e| {
+                Error::new(
+                    "cannot record the log",
+                    e,
+                    "check that the disk is not full",
+                )
+            })?;
+        }
         for line in self.decoder.push(bytes) {
             show(&self.decoder, &line, self.options.level)?;
             if self.mark(&line.text)? == Next::Stop {
@@ -378,6 +384,10 @@ pub fn show(decoder: &Decoder, line: &Line, level: Level) -> Result<()> {
 
 /// Passes what is typed to COM1.
 fn pass_keys(mut to: UnixStream) {
+    if std::io::stdin().is_terminal() && !in_foreground() {
+        // Reading would stop this process (SIGTTIN).
+        return;
+    }
     thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok(length @ 1..) = std::io::stdin().read(&mut buffer) {
@@ -386,6 +396,19 @@ fn pass_keys(mut to: UnixStream) {
             }
         }
     });
+}
+
+/// Whether this process's group is the one that its terminal listens to: the
+/// fields pgrp and tpgid of /proc/self/stat (proc(5)) are equal.
+fn in_foreground() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold anything.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().collect())
+        .unwrap_or_default();
+    matches!(fields[..], [_state, _parent, group, _session, _terminal, foreground, ..]
+        if group == foreground)
 }
 
 #[cfg(test)]

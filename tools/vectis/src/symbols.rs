@@ -115,6 +115,7 @@ fn hex(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     /// This test's own program has symbols, at addresses that its file names.
     fn symbols() -> (Symbols, u64) {
         let program = std::env::current_exe().unwrap();

@@ -1,10 +1,12 @@
 //! Where the project and its results are.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kernel::Profile;
 
 use crate::error::{Error, Result};
+use crate::output::progress;
 
 /// The project's folder and the folder for everything that is built.
 #[derive(Clone, Debug)]
@@ -39,6 +41,22 @@ impl Workspace {
             None => root.join("target"),
         };
         Ok(Self { root, target })
+    }
+
+    /// Keeps other builds of this project out until what it gives is dropped.
+    ///
+    /// # Errors
+    /// If the lock file cannot be made.
+    pub fn lock(&self) -> Result<File> {
+        let folder = self.target.join("vectis");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::file("make", &folder, &e))?;
+        let path = folder.join("lock");
+        let file = File::create(&path).map_err(|e| Error::file("make", &path, &e))?;
+        if file.try_lock().is_err() {
+            progress("waiting for another vectis that builds");
+            file.lock().map_err(|e| Error::file("lock", &path, &e))?;
+        }
+        Ok(file)
     }
 
     /// The system file that the user named, or the project's.

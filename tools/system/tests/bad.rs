@@ -1,0 +1,62 @@
+//! Each mistake in a system or board file and the exact text that it brings:
+//! tests/bad holds the files, tests/snapshots the texts.
+
+mod common;
+
+use std::path::PathBuf;
+
+fn bad_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(common::files().join("bad"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_mistake_is_explained() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for file in bad_files() {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let root = common::project(&file);
+        let report = match common::read(&root) {
+            Ok(model) => panic!("{name} was taken: {model:?}"),
+            Err(report) => report.to_string(),
+        };
+        settings.bind(|| insta::assert_snapshot!(name, report));
+    }
+}
+
+#[test]
+fn every_snapshot_has_its_file() {
+    let files = bad_files();
+    for entry in std::fs::read_dir(common::files().join("snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap();
+        assert!(
+            files.iter().any(|file| file.file_stem() == Some(name)),
+            "{} is left over",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_system_that_the_bad_ones_are_made_from_is_good() {
+    let root = common::project(&common::files().join("good.toml"));
+    if let Err(report) = common::read(&root) {
+        panic!("{report}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let root = common::project(&common::files().join("good.toml"));
+    let file = root.path().join("absent.toml");
+    let text = system::read(root.path(), &file).unwrap_err().to_string();
+    assert!(text.contains("absent.toml"), "{text}");
+    assert!(text.contains("--system FILE"), "{text}");
+}

@@ -1,0 +1,282 @@
+//! What composing promises: the same image every time, slots used once, and a
+//! table that says exactly what is handed out.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use spec::{NONE, ResourceKind, Resources, System};
+use system::{Image, Model, Program, Programs, Segment, capability_table, compose};
+use zerocopy::IntoBytes;
+
+fn good() -> (Model, Image) {
+    let root = common::project(&common::files().join("good.toml"));
+    let model = common::read(&root).unwrap_or_else(|report| panic!("{report}"));
+    let program = Program {
+        entry: 0x40_0010,
+        segments: vec![Segment {
+            address: 0x40_0000,
+            size: 0x2345,
+            bytes: vec![0xc3; 0x1234],
+            writable: false,
+            executable: true,
+        }],
+    };
+    let programs = Programs {
+        components: model
+            .components
+            .iter()
+            .map(|component| (component.program.clone(), program.clone()))
+            .collect(),
+        guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
+    };
+    let image = compose(&model, &programs).unwrap();
+    (model, image)
+}
+
+/// The image with the alignment that reading it needs.
+fn aligned(image: &Image) -> Vec<u64> {
+    let mut words = vec![0; image.bytes.len().div_ceil(8)];
+    words.as_mut_bytes()[..image.bytes.len()].copy_from_slice(&image.bytes);
+    words
+}
+
+/// Slots that a record fills: CNode, first slot, how many, what for.
+fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
+    let mut used = Vec::new();
+    for capability in &image.capabilities {
+        let what = image.objects[capability.object as usize].name;
+        used.push((
+            capability.cnode,
+            capability.slot,
+            1,
+            what.as_str().to_owned(),
+        ));
+    }
+    for mapping in image.mappings.iter().filter(|m| m.holder != NONE) {
+        let object = &image.objects[mapping.object as usize];
+        let what = format!("pages of {}", object.name.as_str());
+        used.push((
+            mapping.holder,
+            mapping.holder_slot,
+            object.count as u32,
+            what,
+        ));
+    }
+    for function in &image.functions {
+        let name = function.name.as_str();
+        let pages = pci::MAX_MSIX_PAGES as u32;
+        for (cnode, slot, count, what) in [
+            (function.config_cnode, function.config_slot, 1, "config"),
+            (function.msix_cnode, function.msix_slot, pages, "msix"),
+            (
+                function.bar_cnode,
+                function.bar_slot,
+                function.bar_slots,
+                "bars",
+            ),
+        ] {
+            used.push((cnode, slot, count, format!("{what} of {name}")));
+        }
+    }
+    let words = aligned(image);
+    let system = System::parse(words.as_bytes()).unwrap();
+    for component in &model.components {
+        let thread = thread(image, &component.name);
+        if let Some(free) =
+            resources(&system, &component.name).find(ResourceKind::Number, "free-slots")
+        {
+            used.push((
+                image.threads[thread].cnode,
+                free.value as u32,
+                free.extra as u32,
+                "free".to_owned(),
+            ));
+        }
+    }
+    used
+}
+
+fn thread(image: &Image, name: &str) -> usize {
+    let found = image.threads.iter().position(|t| t.name.as_str() == name);
+    found.unwrap_or_else(|| panic!("no thread {name}"))
+}
+
+fn resources<'a>(system: &System<'a>, component: &str) -> Resources<'a> {
+    let name = format!("{component}:resources");
+    let fill = system
+        .fills
+        .iter()
+        .find(|fill| system.objects[fill.object as usize].name.as_str() == name)
+        .unwrap_or_else(|| panic!("no {name}"));
+    Resources::parse(system.source(fill))
+}
+
+#[test]
+fn equal_systems_give_equal_images() {
+    let (one, two) = (good().1, good().1);
+    assert!(!one.bytes.is_empty());
+    assert_eq!(one.bytes, two.bytes);
+    assert_eq!(one.log_writers, two.log_writers);
+}
+
+#[test]
+fn init_can_read_the_image() {
+    let (model, image) = good();
+    let words = aligned(&image);
+    let system = System::parse(words.as_bytes()).unwrap();
+    assert_eq!(system.threads.len(), model.components.len() + 1);
+    let contents: Vec<&[u8]> = system
+        .fills
+        .iter()
+        .filter(|fill| {
+            let object = &system.objects[fill.object as usize];
+            object.name.as_str() == "guest:web:image"
+        })
+        .map(|fill| system.source(fill))
+        .collect();
+    assert_eq!(contents, [&[1; 5000][..]]);
+}
+
+#[test]
+fn every_slot_is_used_once() {
+    let (model, image) = good();
+    let mut taken = BTreeMap::new();
+    for (cnode, first, count, what) in used(&model, &image) {
+        let bits = image.objects[cnode as usize].size_bits;
+        assert!(first > 0, "{what} is in the null slot");
+        assert!(first + count <= 1 << bits, "{what} is past the end");
+        for slot in first..first + count {
+            if let Some(other) = taken.insert((cnode, slot), what.clone()) {
+                panic!("slot {slot} of CNode {cnode} holds {other} and {what}");
+            }
+        }
+    }
+    assert!(!taken.is_empty());
+}
+
+#[test]
+fn mappings_do_not_overlap() {
+    let (_, image) = good();
+    let mut spaces: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+    for mapping in &image.mappings {
+        let object = &image.objects[mapping.object as usize];
+        let size = object.count << object.size_bits;
+        spaces
+            .entry(mapping.vspace)
+            .or_default()
+            .push((mapping.address, mapping.address + size));
+    }
+    for function in &image.functions {
+        for (space, address, pages) in [
+            (function.config_vspace, function.config_address, 1),
+            (
+                function.msix_vspace,
+                function.msix_address,
+                pci::MAX_MSIX_PAGES as u64,
+            ),
+        ] {
+            let range = (address, address + pages * 4096);
+            spaces.entry(space).or_default().push(range);
+        }
+    }
+    for ranges in spaces.values_mut() {
+        ranges.sort_unstable();
+        for pair in ranges.windows(2) {
+            assert!(pair[0].1 <= pair[1].0, "{:x?}", pair);
+        }
+    }
+}
+
+/// The lines of the table about one thread.
+fn block<'t>(table: &'t str, name: &str) -> Vec<&'t str> {
+    table
+        .lines()
+        .skip_while(|line| *line != name)
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_table_names_exactly_what_is_handed_out() {
+    let (model, image) = good();
+    let table = capability_table(&model, &image);
+    for thread in &image.threads {
+        let lines = block(&table, thread.name.as_str());
+        let mut shown: Vec<u32> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("  slot "))
+            .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
+            .collect();
+        let mut held: Vec<u32> = image
+            .capabilities
+            .iter()
+            .filter(|capability| capability.cnode == thread.cnode)
+            .map(|capability| capability.slot)
+            .collect();
+        for function in &image.functions {
+            for (cnode, slot) in [
+                (function.config_cnode, function.config_slot),
+                (function.msix_cnode, function.msix_slot),
+                (function.bar_cnode, function.bar_slot),
+            ] {
+                if cnode == thread.cnode {
+                    held.push(slot);
+                }
+            }
+        }
+        shown.sort_unstable();
+        held.sort_unstable();
+        assert_eq!(shown, held, "{}", thread.name.as_str());
+
+        let mut shown: Vec<u64> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("  map "))
+            .map(|line| {
+                let address = line.split_whitespace().nth(1).unwrap();
+                u64::from_str_radix(address.trim_start_matches("0x"), 16).unwrap()
+            })
+            .collect();
+        let mut mapped: Vec<u64> = image
+            .mappings
+            .iter()
+            .filter(|mapping| mapping.vspace == thread.vspace)
+            .map(|mapping| mapping.address)
+            .collect();
+        shown.sort_unstable();
+        mapped.sort_unstable();
+        assert_eq!(shown, mapped, "{}", thread.name.as_str());
+        let other = lines
+            .iter()
+            .filter(|line| !line.starts_with("  slot ") && !line.starts_with("  map "));
+        assert_eq!(other.count(), 0, "{}", thread.name.as_str());
+    }
+}
+
+#[test]
+fn who_must_never_hold_what() {
+    let (model, image) = good();
+    let table = capability_table(&model, &image);
+    let holders = |what: &str| -> Vec<&str> {
+        image
+            .threads
+            .iter()
+            .map(|thread| thread.name.as_str())
+            .filter(|name| block(&table, name).iter().any(|line| line.contains(what)))
+            .collect()
+    };
+    assert_eq!(holders("IRQControl"), ["irq-router"]);
+    assert_eq!(holders("configuration page of"), ["pci-config"]);
+    assert_eq!(holders("MSI-X table and PBA pages of"), ["msix"]);
+    assert_eq!(holders("BAR pages of"), ["vmm"]);
+    assert_eq!(holders("I/O ports"), ["console"]);
+    assert_eq!(holders("registers of hpet"), ["timer"]);
+    assert_eq!(holders("TCB of"), ["vmm"]);
+    let guest = block(&table, "guest:web");
+    let slots: Vec<_> = guest.iter().filter(|l| l.starts_with("  slot")).collect();
+    let [fault] = slots[..] else {
+        panic!("{slots:?}");
+    };
+    assert!(fault.contains("endpoint of vmm"), "{fault}");
+}
