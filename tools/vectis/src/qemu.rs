@@ -13,6 +13,7 @@ use system::Model;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::packages;
 
 /// A serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +136,7 @@ impl Qemu {
             let events = events.clone();
             thread::spawn(move || serve(port, &listener, &events));
         }
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut child = command()
             .args(machine.arguments(folder.path()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -183,6 +184,19 @@ impl Drop for Qemu {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// QEMU, to be killed by the kernel should this process end without ending it.
+/// setpriv (util-linux) asks for that and becomes QEMU; where there is none,
+/// only an orderly end is covered.
+fn command() -> Command {
+    const QEMU: &str = "qemu-system-x86_64";
+    if !packages::is_there("setpriv") {
+        return Command::new(QEMU);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
+    command
 }
 
 /// Reads one serial port to its end.
