@@ -164,7 +164,7 @@ fn network(out: &mut dyn Write, report: &Report) -> fmt::Result {
 fn interrupts(out: &mut dyn Write, report: &Report) -> fmt::Result {
     out.write_str(
         "<section><h2>MSI-X table, as the guest wrote it</h2><table><tr><th>Entry<th>Purpose\
-         <th>Vector<th>Message<th>State<th class=\"n\">Interrupts</tr>",
+         <th>Vector<th class=\"w\">Message<th>State<th class=\"n\">Interrupts</tr>",
     )?;
     for (
         index,
@@ -178,13 +178,13 @@ fn interrupts(out: &mut dyn Write, report: &Report) -> fmt::Result {
         let Some(purpose) = purpose else {
             write!(
                 out,
-                "<tr class=\"off\"><td>{index}<td>unused<td><td><td>masked<td class=\"n\"></tr>"
+                "<tr class=\"off\"><td>{index}<td>unused<td><td class=\"w\"><td>masked<td class=\"n\"></tr>"
             )?;
             continue;
         };
         write!(
             out,
-            "<tr><td>{index}<td>{purpose}<td><code>{:#04x}</code><td><code>{:08x}:{:04x}</code>\
+            "<tr><td>{index}<td>{purpose}<td><code>{:#04x}</code><td class=\"w\"><code>{:08x}:{:04x}</code>\
              <td>{}<td class=\"n\">{}</tr>",
             entry.vector(),
             entry.address,
@@ -281,7 +281,7 @@ mod tests {
             "10.0.2.15<small>/24</small>",
             "23 h 53 min",
             "1 d 2 h",
-            "<td>0<td>rx<td><code>0x51</code><td><code>fee00000:0051</code><td>open<td class=\"n\">1&#8239;234</tr>",
+            "<td>0<td>rx<td><code>0x51</code><td class=\"w\"><code>fee00000:0051</code><td>open<td class=\"n\">1&#8239;234</tr>",
             "<td>3<td>unused",
             "0xfebc0000",
             "128 KiB",
