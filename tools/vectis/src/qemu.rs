@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
 use system::Model;
@@ -124,7 +124,7 @@ impl Qemu {
     ///
     /// # Errors
     /// If the sockets cannot be made or QEMU not be started.
-    pub fn start(machine: &Machine<'_>, events: &Sender<Event>) -> Result<Self> {
+    pub fn start(machine: &Machine<'_>, events: &SyncSender<Event>) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("vectis-")
             .tempdir()
@@ -200,7 +200,7 @@ fn command() -> Command {
 }
 
 /// Reads one serial port to its end.
-fn serve(port: Port, listener: &UnixListener, events: &Sender<Event>) {
+fn serve(port: Port, listener: &UnixListener, events: &SyncSender<Event>) {
     let Ok((mut stream, _)) = listener.accept() else {
         return;
     };
