@@ -79,6 +79,28 @@ fn a_device_that_is_not_there() {
 }
 
 #[test]
+fn a_kernel_that_does_not_boot() {
+    let _machine = one_machine();
+    // A board whose CPU lacks what the kernel needs.
+    let name = format!("test-cpu-{}", std::process::id());
+    let folder = root().join("board").join(&name);
+    let board = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("the board");
+    let board = board
+        .replace("name = \"qemu-q35\"", &format!("name = \"{name}\""))
+        .replace("cpu = \"max\"", "cpu = \"qemu64\"");
+    fs::create_dir_all(&folder).expect("a folder in the project");
+    fs::write(folder.join("board.toml"), board).expect("a file in the project");
+    let changed = Changed::new(
+        "cpu",
+        "board = \"qemu-q35\"",
+        &format!("board = \"{name}\""),
+    );
+    let end = changed.run();
+    fs::remove_dir_all(&folder).expect("the folder is ours");
+    refused(&end, &["does not boot", "fsgsbase"]);
+}
+
+#[test]
 fn images_that_are_no_guests() {
     let _machine = one_machine();
     let file = root().join(format!("target-test-image-{}", std::process::id()));

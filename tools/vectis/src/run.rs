@@ -27,7 +27,7 @@ const TIMED_OUT: u8 = 124;
 
 /// Bound on the time to a first sign of life. Ten times what a slow machine
 /// takes: only a boot that will never come is cut off.
-const FIRST_SIGN: Duration = Duration::from_secs(60);
+const FIRST_SIGN: Duration = Duration::from_secs(30);
 
 /// Bound on how long the last bytes of the serial ports are waited for once
 /// QEMU has ended.
@@ -185,13 +185,15 @@ impl Session<'_> {
                     .with_status(TIMED_OUT));
                 }
                 Err(_) => {
+                    let said = self.lines.finish().map_or_else(
+                        || "nothing came over the serial port".to_owned(),
+                        |text| format!("the kernel's last words: {text}"),
+                    );
                     return Err(Error::new(
                         "the system does not boot",
-                        format!(
-                            "nothing on either serial port in {} s",
-                            FIRST_SIGN.as_secs()
-                        ),
-                        "run with --debug -v: then the kernel says how far it comes",
+                        format!("init gave no sign in {} s; {said}", FIRST_SIGN.as_secs()),
+                        "compare the board's machine and cpu with docs/system-toml.md; \
+                         with --debug the kernel says how far it comes",
                     ));
                 }
             }
@@ -207,7 +209,9 @@ impl Session<'_> {
                 }
             }
             Event::Bytes(port, bytes) => {
-                self.alive = true;
+                // What the kernel says before it gives up is no sign of life; init
+                // logs as soon as it runs, and a bare guest speaks for itself.
+                self.alive |= port == Port::Logs || self.options.bare;
                 return match port {
                     Port::People => self.people(&bytes),
                     Port::Logs => self.logs(&bytes),
