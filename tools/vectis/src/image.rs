@@ -1,9 +1,10 @@
 //! `vectis build`: everything that boots, in one folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kernel::{Config, Profile};
+use serde_json::Value;
 use system::{GuestImage, Model, Program, Programs};
 
 use crate::error::{Error, Result};
@@ -59,6 +60,22 @@ pub fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, P
         files.insert(guest.name.clone(), file);
     }
     Ok(files)
+}
+
+/// Removes the files of an earlier image, which must not look like parts of
+/// this one. The folder is the user's: only what its manifest lists goes.
+fn remove_earlier(folder: &Path) -> Result<()> {
+    let text = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
+    let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
+    for name in manifest["files"].as_object().into_iter().flatten() {
+        let path = Path::new(name.0);
+        let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
+        let path = folder.join(path);
+        if inside && path.is_file() {
+            std::fs::remove_file(&path).map_err(|e| Error::file("remove", &path, &e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Builds `model` into `folder`.
@@ -138,10 +155,7 @@ pub fn build(
     })?;
 
     steps.begin("image", &folder.display().to_string());
-    // What an earlier system left must not look like a part of this one.
-    if folder.join("manifest.json").is_file() {
-        std::fs::remove_dir_all(folder).map_err(|e| Error::file("remove", folder, &e))?;
-    }
+    remove_earlier(folder)?;
     let mut files = vec![
         "kernel.elf".to_owned(),
         "init.elf".to_owned(),
@@ -186,4 +200,26 @@ pub fn build(
         writers,
         kernel_options: kernel.options,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_manifest_lists_is_removed() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("image");
+        let exists = |name: &str| folder.join(name).exists();
+        for name in ["kernel.elf", "programs/vmm", "mine", "../outside"] {
+            write(&folder.join(name), "").unwrap();
+        }
+        remove_earlier(&folder).unwrap();
+        assert!(exists("kernel.elf"), "there was no manifest");
+        let manifest = r#"{"files":{"kernel.elf":{},"programs/vmm":{},"../outside":{},"gone":{}}}"#;
+        write(&folder.join("manifest.json"), manifest).unwrap();
+        remove_earlier(&folder).unwrap();
+        assert!(!exists("kernel.elf") && !exists("programs/vmm"));
+        assert!(exists("mine") && exists("../outside"));
+    }
 }

@@ -35,11 +35,10 @@ pub const QEMU: Need = Need {
 /// # Errors
 /// If something is missing and stays so; says the command that installs it.
 pub fn ensure(needs: &[Need]) -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let absent = || -> Vec<Need> {
         needs
             .iter()
-            .filter(|need| !std::env::split_paths(&path).any(|dir| is_program(&dir, need.command)))
+            .filter(|need| !is_there(need.command))
             .copied()
             .collect()
     };
@@ -78,6 +77,13 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
             arguments(&missing).join(" ")
         ),
     ))
+}
+
+/// Whether a program is in the PATH.
+#[must_use]
+pub fn is_there(command: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| is_program(&dir, command)))
 }
 
 fn commands(needs: &[Need]) -> String {

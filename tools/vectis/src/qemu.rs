@@ -6,13 +6,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
 use system::Model;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::packages;
 
 /// A serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,7 @@ impl Qemu {
     ///
     /// # Errors
     /// If the sockets cannot be made or QEMU not be started.
-    pub fn start(machine: &Machine<'_>, events: &Sender<Event>) -> Result<Self> {
+    pub fn start(machine: &Machine<'_>, events: &SyncSender<Event>) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("vectis-")
             .tempdir()
@@ -135,7 +136,7 @@ impl Qemu {
             let events = events.clone();
             thread::spawn(move || serve(port, &listener, &events));
         }
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut child = command()
             .args(machine.arguments(folder.path()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -185,8 +186,21 @@ impl Drop for Qemu {
     }
 }
 
+/// QEMU, to be killed by the kernel should this process end without ending it.
+/// setpriv (util-linux) asks for that and becomes QEMU; where there is none,
+/// only an orderly end is covered.
+fn command() -> Command {
+    const QEMU: &str = "qemu-system-x86_64";
+    if !packages::is_there("setpriv") {
+        return Command::new(QEMU);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
+    command
+}
+
 /// Reads one serial port to its end.
-fn serve(port: Port, listener: &UnixListener, events: &Sender<Event>) {
+fn serve(port: Port, listener: &UnixListener, events: &SyncSender<Event>) {
     let Ok((mut stream, _)) = listener.accept() else {
         return;
     };

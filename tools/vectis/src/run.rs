@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,10 @@ const FIRST_SIGN: Duration = Duration::from_secs(30);
 /// Bound on how long the last bytes of the serial ports are waited for once
 /// QEMU has ended.
 const LAST_BYTES: Duration = Duration::from_secs(2);
+
+/// Events that wait to be handled. When there are more, QEMU waits: a guest that
+/// floods its console must not fill this host's memory.
+const EVENTS: usize = 256;
 
 /// What a guest writes to the exit port when all is well (guests/README.md).
 const GUEST_SUCCESS: i32 = 0x10;
@@ -85,7 +89,7 @@ pub fn run(
     let recording = log
         .map(|path| File::create(path).map_err(|e| Error::file("make", path, &e)))
         .transpose()?;
-    let (sender, events) = channel();
+    let (sender, events) = sync_channel(EVENTS);
     watch_signals(&sender)?;
     let qemu = Qemu::start(machine, &sender)?;
     let started = Instant::now();
@@ -109,7 +113,7 @@ pub fn run(
 }
 
 /// Turns SIGINT and SIGTERM into events.
-fn watch_signals(events: &Sender<Event>) -> Result<()> {
+fn watch_signals(events: &SyncSender<Event>) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
     let events = events.clone();
@@ -134,7 +138,7 @@ struct Session<'a> {
     options: &'a Options,
     port: u16,
     qemu: Qemu,
-    sender: Sender<Event>,
+    sender: SyncSender<Event>,
     decoder: Decoder,
     recording: Option<File>,
     symbols: Symbols,
@@ -333,12 +337,13 @@ impl Session<'_> {
                 "{skipped} bytes on the log port were no log lines"
             ));
         }
-        verdict(status, self.options.bare, self.alive)
+        output::progress(verdict(status, self.options.bare, self.alive)?);
+        Ok(())
     }
 }
 
-/// Whether the machine's end was a good one.
-fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<()> {
+/// What the machine's end was, if it was a good one.
+fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> {
     let Some(code) = status.code() else {
         return Err(Error::new(
             "QEMU was killed",
@@ -354,14 +359,8 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<()> {
             format!("status {code}"),
             "its own message is above",
         )),
-        (1, false) if value == 0 => {
-            output::progress("the system stopped");
-            Ok(())
-        }
-        (1, true) if value == GUEST_SUCCESS => {
-            output::progress("the guest stopped");
-            Ok(())
-        }
+        (1, false) if value == 0 => Ok("the system stopped"),
+        (1, true) if value == GUEST_SUCCESS => Ok("the guest stopped"),
         (1, false) => Err(Error::new(
             "the system stopped",
             format!("it reported failure {value:#x}"),
@@ -436,8 +435,8 @@ mod tests {
 
     #[test]
     fn only_an_orderly_stop_is_good() {
-        assert_eq!(verdict(ended(1), false, true), Ok(()));
-        assert_eq!(verdict(ended(0x21), true, true), Ok(()));
+        assert!(verdict(ended(1), false, true).is_ok());
+        assert!(verdict(ended(0x21), true, true).is_ok());
         for (code, bare, alive) in [
             (1, false, false),
             (0, false, true),
