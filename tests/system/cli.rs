@@ -84,3 +84,27 @@ fn boot_counts_are_printed_in_order() {
         assert!(count(pair[0]) < count(pair[1]), "{pair:?}");
     }
 }
+
+#[test]
+fn replay_prints_outcomes_and_judges_them() {
+    let trace = root().join("tests/traces/program_then_unmask.jsonl");
+    let end = finish(vectis().arg("replay").arg(&trace));
+    assert_eq!(end.status.code(), Some(0), "{}", end.text);
+    let bound = end.text.lines().any(|line| {
+        let outcome: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        outcome["events"][0]["bind"]["entry"] == 1
+    });
+    assert!(bound, "{}", end.text);
+    let text = fs::read_to_string(&trace).expect("the trace");
+    let changed = root().join(format!("target-test-trace-{}", std::process::id()));
+    fs::write(&changed, text.replacen("\"entry\":1", "\"entry\":2", 1)).expect("a file");
+    let end = finish(vectis().args(["replay", "--summary"]).arg(&changed));
+    assert_eq!(end.status.code(), Some(1), "{}", end.text);
+    assert!(end.text.contains("expected [bind 2"), "{}", end.text);
+    fs::write(&changed, format!("{text}{{\"op\":}}\n")).expect("a file");
+    let end = finish(vectis().arg("replay").arg(&changed));
+    fs::remove_file(&changed).expect("the file is ours");
+    assert_eq!(end.status.code(), Some(2), "{}", end.text);
+    let line = text.lines().count() + 1;
+    assert!(end.text.contains(&format!(":{line}:")), "{}", end.text);
+}

@@ -14,5 +14,5 @@ mod device;
 mod machine;
 mod trace;
 
-pub use machine::{Mismatch, Report, run};
+pub use machine::{Mismatch, Outcome, Report, run};
 pub use trace::{Event, ParseError, Trace, parse};

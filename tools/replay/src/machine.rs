@@ -11,6 +11,7 @@ use msix_channel::FunctionBar;
 use msix_channel::table::MsixTable;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use pci_config::Functions;
+use serde::Serialize;
 
 use crate::device::Shared;
 use crate::trace::{Bar, Event, Operation, Step, Trace};
@@ -45,11 +46,23 @@ impl fmt::Display for Mismatch {
     }
 }
 
+/// What one operation did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Line of the trace, from 1.
+    pub line: usize,
+    /// What was read, if it reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<u64>,
+    /// What the router was made to do, in order.
+    pub events: Vec<Event>,
+}
+
 /// The outcome of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Operations played.
-    pub operations: usize,
+    /// What each operation did, in order.
+    pub outcomes: Vec<Outcome>,
     /// Where the components differ from the trace, in order.
     pub mismatches: Vec<Mismatch>,
 }
@@ -143,7 +156,6 @@ fn play<'m>(
     for step in &trace.steps {
         let value = machine.play(step, shared);
         let events = std::mem::take(&mut shared.0.borrow_mut().events);
-        report.operations += 1;
         if let (Some(expected), Some(got)) = (step.value, value) {
             let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
             report.compare(step.line, "value", expected, got);
@@ -151,6 +163,11 @@ fn play<'m>(
         if let Some(expected) = &step.events {
             report.compare(step.line, "events", list(expected), list(&events));
         }
+        report.outcomes.push(Outcome {
+            line: step.line,
+            value,
+            events,
+        });
     }
 }
 

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use pci::{BarKind, Bdf, FUNCTION_BARS};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// A trace, parsed and checked.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl fmt::Display for ParseError {
 impl std::error::Error for ParseError {}
 
 /// What the router was made to do, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
     /// An entry was bound.
@@ -306,13 +306,16 @@ fn from_line<T: DeserializeOwned>(number: usize, line: &str) -> Result<T, ParseE
 
 fn check_device(raw: RawDevice) -> Result<Device, String> {
     let bdf = Bdf::parse(&raw.bdf).ok_or_else(|| format!("`{}` is no bdf", raw.bdf))?;
-    let config = bytes(&raw.config).ok_or("`config` is not hexadecimal")?;
-    if config.len() != 256 && config.len() != 4096 {
+    let mut config = bytes(&raw.config).ok_or("`config` is not hexadecimal")?;
+    if !(64..=4096).contains(&config.len()) {
         return Err(format!(
-            "`config` has {} bytes, not 256 or 4096",
+            "`config` has {} bytes, not 64 to 4096",
             config.len()
         ));
     }
+    // What a short dump leaves out reads 0.
+    let size = if config.len() > 256 { 4096 } else { 256 };
+    config.resize(size, 0);
     let mut bars = [Bar {
         kind: BarKind::None,
         guest: 0,

@@ -26,7 +26,7 @@ fn every_trace_plays_as_recorded() {
         let name = name.to_str().expect("a plain name");
         let text = text(name);
         let report = play(&text);
-        assert_eq!(report.operations + 1, text.lines().count());
+        assert_eq!(report.outcomes.len() + 1, text.lines().count());
         wrong.extend(report.mismatches.iter().map(|m| format!("{name}: {m}")));
         played += 1;
     }

@@ -52,6 +52,20 @@ enum Command {
     },
     /// Decode the log of a run
     Logs(Logs),
+    /// Play recorded guest accesses against the components' logic
+    ///
+    /// A file has a JSON object on each line (docs/replay.md). For each
+    /// operation a line of JSON is printed: line, value read, events. Where the
+    /// file says what it expects and it comes otherwise, that is said with the
+    /// line, and the exit status is 1; it is 2 for a file that is no trace.
+    Replay {
+        /// Traces
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print totals only
+        #[arg(long)]
+        summary: bool,
+    },
 }
 
 /// Which system a command is about.
@@ -155,6 +169,7 @@ pub fn main() -> ExitCode {
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
         Some(Command::Caps { system }) => commands::caps(system),
         Some(Command::Logs(logs)) => commands::logs(logs),
+        Some(Command::Replay { files, summary }) => crate::replay::replay(files, *summary),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

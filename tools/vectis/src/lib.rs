@@ -23,6 +23,7 @@ mod packages;
 mod programs;
 mod qemu;
 mod record;
+mod replay;
 mod run;
 mod steps;
 mod symbols;
