@@ -6,8 +6,9 @@
 
 use console::{Keys, Lines, Ports, Uart, send_frames};
 use heapless::Vec;
-use runtime::Context;
-use sel4::cap::{IoPort, IrqHandler, Notification};
+use runtime::{Context, INJECT_LABEL};
+use sel4::MessageInfo;
+use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
 use shm::Ring;
 use spec::ResourceKind;
 
@@ -59,6 +60,18 @@ fn rings(
     rings
 }
 
+/// Followed by a digit, this key crashes the component at that position of
+/// system.toml, in a system that was composed for it: for tests.
+const INJECT_KEY: u8 = b'F';
+
+fn inject_fault(position: u8) {
+    let monitor = Endpoint::from_bits(spec::FAULT_SLOT);
+    monitor.call_with_mrs(
+        MessageInfo::new(INJECT_LABEL, 0, 0, 1),
+        [position.into(), 0, 0, 0],
+    );
+}
+
 fn main(context: Context) -> ! {
     let mut people = Uart::new(CapabilityPorts::new(&context, "ports:com1"), true);
     let mut log_port = Uart::new(CapabilityPorts::new(&context, "ports:com2"), false);
@@ -80,6 +93,7 @@ fn main(context: Context) -> ! {
     // An interrupt may have come before the handler was set.
     let _ = irq.irq_handler_ack();
     let mut more = true;
+    let mut inject_next = false;
     loop {
         // The component's bound notification is waited for on its endpoint,
         // which nobody can send to.
@@ -97,7 +111,12 @@ fn main(context: Context) -> ! {
         }
         if event & irq_badge != 0 {
             while let Some(key) = people.get() {
-                keys.press(key, &mut people);
+                match (inject_next, key) {
+                    (true, b'1'..=b'9') => inject_fault(key - b'0'),
+                    (false, INJECT_KEY) => {}
+                    _ => keys.press(key, &mut people),
+                }
+                inject_next = !inject_next && key == INJECT_KEY;
             }
             let _ = irq.irq_handler_ack();
         }

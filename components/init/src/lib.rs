@@ -12,8 +12,10 @@
 
 mod chunks;
 mod report;
+mod restarts;
 mod untyped;
 
 pub use chunks::{Chunk, chunks};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
+pub use restarts::{Decision, LIMIT, Restarts, WINDOW_MS};
 pub use untyped::{Exhausted, Split, Untypeds};

@@ -54,7 +54,7 @@ fn publish(context: &Context, counters: &Counters) {
 }
 
 fn main(context: Context) -> ! {
-    let clients = context
+    let clients: Vec<(Caller, Notification), CLIENTS> = context
         .resources
         .each(ResourceKind::Capability, "notify:")
         .take(CLIENTS)
@@ -80,6 +80,15 @@ fn main(context: Context) -> ! {
     if let Err(error) = irq.irq_handler_set_notification(notification) {
         panic!("the HPET's interrupt: {error:?}");
     }
+    if context.generation > 0 {
+        // The deadlines died with the component. A signal that nobody asked for
+        // makes each client look at its own, and ask again.
+        for (_, notification) in &clients {
+            notification.signal();
+        }
+    }
+    // An interrupt of the component's former life may wait for this.
+    let _ = irq.irq_handler_ack();
     let mut timers = Timers::new(hpet, Clients(clients), tsc_mhz);
     defmt::info!("HPET on I/O APIC pin {=u64}", pin);
     let mut server = Server::new(context.endpoint());

@@ -48,7 +48,8 @@ pub enum Error {
     Refused = 4,
     /// The kernel or a component further on failed.
     Failed = 5,
-    /// The server is not there (any more); it may come back.
+    /// The server died during the call and was started again; the reply's word
+    /// is its new generation. What the call did is unknown.
     Gone = 6,
 }
 

@@ -24,8 +24,8 @@ macro_rules! component {
             start = sym vectis_start,
         );
 
-        extern "C" fn vectis_start() -> ! {
-            $main($crate::start())
+        extern "C" fn vectis_start(generation: u64) -> ! {
+            $main($crate::start(generation))
         }
 
         #[panic_handler]
@@ -36,13 +36,22 @@ macro_rules! component {
 }
 
 /// Sets up IPC buffer, resources and log; called once, by
-/// [`component!`](crate::component).
+/// [`component!`](crate::component). `generation` counts the component's
+/// restarts.
 #[must_use]
-pub fn start() -> Context {
+pub fn start(generation: u64) -> Context {
     // SAFETY: init mapped the IPC buffer there for this thread, the only one.
     unsafe { sel4::set_ipc_buffer(spec::IPC_BUFFER_ADDRESS as usize) };
-    let context = Context::new();
+    if generation > 0 {
+        // Whoever was being served when the component died still waits: the
+        // reply capability outlives the crash.
+        crate::ipc::reply_gone(generation);
+    }
+    let context = Context::new(generation);
     crate::log::start(context.shared("log"), context.capability("doorbell"));
+    if generation > 0 {
+        defmt::warn!("started again, generation {=u64}", generation);
+    }
     context
 }
 

@@ -28,6 +28,15 @@ impl Transport for Channel {
     }
 }
 
+/// Answers the call that a component was serving when it died. If there was
+/// none, the kernel drops the reply.
+pub(crate) fn reply_gone(generation: u64) {
+    sel4::reply_with_mrs(
+        MessageInfo::new(Error::Gone as u64, 0, 0, 1),
+        [generation, 0, 0, 0],
+    );
+}
+
 /// What a component woke up for.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {

@@ -22,7 +22,7 @@ pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
 pub use mmio::Mmio;
 pub use resources::{Context, Shared};
-pub use stop::{STOP_LABEL, Stop};
+pub use stop::{INJECT_LABEL, STOP_LABEL, Stop};
 
 /// The time stamp counter.
 #[must_use]

@@ -26,10 +26,12 @@ unsafe impl Shared for RoutePage {}
 pub struct Context {
     /// The whole table.
     pub resources: Resources<'static>,
+    /// How often the component was started again: 0 at boot.
+    pub generation: u64,
 }
 
 impl Context {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(generation: u64) -> Self {
         let start = core::ptr::with_exposed_provenance::<u8>(RESOURCES_ADDRESS as usize);
         // SAFETY: init mapped at least one page there, read-only and never
         // changed; the table's first word is on it.
@@ -39,6 +41,7 @@ impl Context {
         let bytes = unsafe { core::slice::from_raw_parts(start, length) };
         Self {
             resources: Resources::parse(bytes),
+            generation,
         }
     }
 

@@ -9,6 +9,11 @@ use sel4::cap::Endpoint;
 /// Label of that message; no fault has it.
 pub const STOP_LABEL: u64 = 64;
 
+/// Label of the message by which the console asks the monitor to crash the
+/// component whose position, from 1, is the first word. Only a system that was
+/// composed for it does that.
+pub const INJECT_LABEL: u64 = 65;
+
 /// Why the system stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

@@ -38,6 +38,8 @@ pub struct Header {
     pub monitor: u64,
     /// Notification that tells the console of new log records (badge bit 0).
     pub doorbell: u64,
+    /// 1: the console may ask the monitor to crash a component, for tests.
+    pub inject_faults: u64,
     objects: Table,
     capabilities: Table,
     mappings: Table,
@@ -314,6 +316,7 @@ mod tests {
             log: 0,
             monitor: 2,
             doorbell: 3,
+            inject_faults: 0,
             objects: Table {
                 offset: 0,
                 count: 0,

@@ -19,8 +19,8 @@ mod resources;
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use machine::MachineInfo;
 pub use records::{
-    Cache, Capability, Fill, Function, Mapping, NONE, Name, Object, ObjectKind, Rights, Selector,
-    Thread,
+    Cache, Capability, Fill, Function, Mapping, NONE, Name, Object, ObjectKind, OnFault, Rights,
+    Selector, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
 

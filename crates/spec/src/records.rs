@@ -81,7 +81,8 @@ pub struct Object {
     pub count: u64,
     /// Physical address, first port, or pin.
     pub address: u64,
-    /// Last port, or user vector.
+    /// Last port, or user vector; for memory: 1 if it is a program's own, made
+    /// anew when the program is started again.
     pub last: u64,
 }
 
@@ -194,6 +195,18 @@ pub struct Fill {
     pub length: u64,
 }
 
+/// What the monitor does when a thread faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum OnFault {
+    /// Ends the system.
+    Stop = 0,
+    /// Starts the thread again with its program's memory as at boot.
+    Restart = 1,
+    /// Ends the guest that it runs, and the system with the last guest.
+    StopGuest = 2,
+}
+
 /// A thread to be configured and, if `start` is 1, started.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -227,6 +240,21 @@ pub struct Thread {
     /// FS base. Never 0 for a guest, and different for each: the kernel caches
     /// the last base that it wrote from thread to thread.
     pub tls_base: u64,
+    /// [`OnFault`] as a number; see [`Thread::on_fault`].
+    pub on_fault: u64,
+}
+
+impl Thread {
+    /// What the monitor does when it faults; what is unknown counts as
+    /// [`OnFault::Stop`].
+    #[must_use]
+    pub const fn on_fault(&self) -> OnFault {
+        match self.on_fault {
+            1 => OnFault::Restart,
+            2 => OnFault::StopGuest,
+            _ => OnFault::Stop,
+        }
+    }
 }
 
 /// How a function is chosen.

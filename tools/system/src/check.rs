@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use spec::OnFault;
+
 use crate::board::Board;
 use crate::model::{Authority, Channel, Component, Device, GuestImage, Model, Policy, find};
 use crate::reader::{Context, Located, Section};
@@ -30,6 +32,9 @@ const PROGRAM_DEVICES: [(&str, &str); 3] =
 
 /// Most devices of a guest (`MAX_FUNCTIONS` of components/vmm).
 const GUEST_DEVICES: usize = 8;
+
+/// Programs that go on where they were after a restart.
+const RESTARTABLE: [&str; 2] = ["console", "timer"];
 
 /// Names of the folders in a folder, sorted; none if it cannot be read.
 pub fn folders(path: &Path) -> Vec<String> {
@@ -173,6 +178,37 @@ pub fn component(
             );
         }
     }
+}
+
+/// Reads `on-fault`. Only a program whose state survives its restart may be
+/// restarted, and only a vmm has a guest to stop.
+pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
+    let Some(text) = section.string("on-fault") else {
+        return OnFault::Stop;
+    };
+    let policy = match text.value.as_str() {
+        "stop" => Some(OnFault::Stop),
+        "restart" => Some(OnFault::Restart),
+        "stop-guest" => Some(OnFault::StopGuest),
+        _ => None,
+    };
+    let (message, help) = match policy {
+        None => (
+            format!("`{}` is no policy for faults", text.value),
+            Context::suggest(&text.value, ["stop", "restart", "stop-guest"]),
+        ),
+        Some(OnFault::Restart) if !RESTARTABLE.contains(&program) => (
+            format!("{program} cannot be restarted"),
+            format!("one of these can: {}", RESTARTABLE.join(", ")),
+        ),
+        Some(OnFault::StopGuest) if program != "vmm" => (
+            format!("{program} runs no guest"),
+            "write \"restart\" or \"stop\"".to_owned(),
+        ),
+        Some(policy) => return policy,
+    };
+    section.context.error(&text.span, message, help);
+    OnFault::Stop
 }
 
 /// Reads one `[[channel]]`: ends that exist, an interface that fits them, and a

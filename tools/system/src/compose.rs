@@ -12,8 +12,8 @@ use pci::MAX_MSIX_PAGES;
 use spec::{
     BADGE_CALL, BADGE_DOORBELL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, Capability, ENDPOINT_SLOT,
     FAULT_SLOT, Fill, Function, Header, IPC_BUFFER_ADDRESS, ImageWriter, Mapping, NONE, Name,
-    Object, ObjectKind, REGIONS_ADDRESS, RESOURCES_ADDRESS, Resource, ResourceKind, Rights,
-    STACK_TOP, Thread,
+    Object, ObjectKind, OnFault, REGIONS_ADDRESS, RESOURCES_ADDRESS, Resource, ResourceKind,
+    Rights, STACK_TOP, Thread,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -312,6 +312,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
     header.log = u64::from(init_log);
     header.monitor = u64::from(monitor);
     header.doorbell = u64::from(doorbell);
+    header.inject_faults = u64::from(model.inject_faults);
     builder.image.log_writers = logs.into_iter().map(|(name, _)| name).collect();
     let mut image = builder.image;
     let mut bytes = Vec::new();
@@ -374,6 +375,7 @@ fn program(
         }
         let memory = builder.memory(&format!("{name}:segment-{index}"), end - start);
         builder.fill(memory, segment.address - start, &segment.bytes);
+        builder.image.objects[memory as usize].last = u64::from(segment.writable);
         let rights = if segment.writable {
             Rights::READ_WRITE
         } else {
@@ -411,6 +413,7 @@ fn program(
         stack_top: STACK_TOP,
         fault_slot: FAULT_SLOT,
         tls_base: 0,
+        on_fault: component.on_fault as u64,
     });
     Ok(())
 }
@@ -549,6 +552,7 @@ fn add_guest(
         stack_top: 0,
         fault_slot: FAULT_SLOT,
         tls_base: PAGE * (index as u64 + 1),
+        on_fault: OnFault::Stop as u64,
     });
     let slots = builder.object(
         &format!("{name}:slots"),

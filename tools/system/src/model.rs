@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use pci::Bdf;
-use spec::Selector;
+use spec::{OnFault, Selector};
 use toml::de::DeTable;
 
 use crate::board::{self, Board};
@@ -64,6 +64,8 @@ pub struct Component {
     pub devices: Vec<usize>,
     /// Powers.
     pub authority: Vec<Authority>,
+    /// What happens when it faults.
+    pub on_fault: OnFault,
 }
 
 /// A typed endpoint between two components.
@@ -150,6 +152,9 @@ pub struct Model {
     pub devices: Vec<Device>,
     /// Guests in the file's order.
     pub guests: Vec<Guest>,
+    /// The console may crash components: for tests, set by the command, never
+    /// by the file.
+    pub inject_faults: bool,
 }
 
 impl Model {
@@ -250,6 +255,7 @@ fn component(
             Some(Authority::ALL[index])
         })
         .collect();
+    let on_fault = check::on_fault(section, &program.value);
     section.finish();
     Component {
         name: name.value.clone(),
@@ -258,6 +264,7 @@ fn component(
         stack: stack.map_or(4096, |s| s.value),
         devices,
         authority,
+        on_fault,
     }
 }
 
@@ -466,6 +473,7 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
         channels: Vec::new(),
         devices: Vec::new(),
         guests: Vec::new(),
+        inject_faults: false,
     };
     if let Some(system) = top.required_section("system", "{ name, board }") {
         let name = system.required_string("name", "\"web\"");

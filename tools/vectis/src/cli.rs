@@ -85,6 +85,10 @@ pub struct Run {
     /// table, and end
     #[arg(long)]
     pub bench_boot: bool,
+    /// Crash this component once the guest serves, to see what follows; F and a
+    /// component's position in the system file crash one again
+    #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
+    pub inject_fault: Option<String>,
     /// End with status 124 after this time, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,

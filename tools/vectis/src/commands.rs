@@ -31,6 +31,26 @@ fn print_options(built: &image::Built) -> Result<()> {
     Ok(())
 }
 
+/// Position, from 1, of the component that `--inject-fault` names.
+fn position(model: &system::Model, name: Option<&str>) -> Result<Option<u8>> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let names: Vec<&str> = model.components.iter().map(|c| c.name.as_str()).collect();
+    names
+        .iter()
+        .position(|known| *known == name)
+        .and_then(|index| u8::try_from(index + 1).ok())
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                format!("no component {name}"),
+                "it is not in the system file",
+                format!("there is {}", names.join(", ")),
+            )
+        })
+}
+
 /// `vectis run`.
 ///
 /// # Errors
@@ -57,7 +77,9 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         exit_after_ready: arguments.exit_after_ready,
         timeout: arguments.timeout.map(Duration::from_secs),
         bench: arguments.bench_boot,
+        inject: position(&model, arguments.inject_fault.as_deref())?,
     };
+    model.inject_faults = options.inject.is_some();
     if arguments.bare {
         return bare(&workspace, &model, arguments.port, &options);
     }

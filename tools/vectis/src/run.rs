@@ -53,6 +53,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// End once boot is measured.
     pub bench: bool,
+    /// Crash the component at this position, from 1, once the guest serves.
+    pub inject: Option<u8>,
 }
 
 /// Finds a port for the guest: the one asked for, or any free one for 0.
@@ -99,6 +101,7 @@ pub fn run(
         decoder,
         recording,
         symbols: Symbols::new(writers),
+        keys: None,
         lines: Lines::default(),
         boot: Boot::default(),
         open: 0,
@@ -139,6 +142,8 @@ struct Session<'a> {
     decoder: Decoder,
     recording: Option<File>,
     symbols: Symbols,
+    /// COM1, to type on.
+    keys: Option<UnixStream>,
     lines: Lines,
     boot: Boot,
     /// Serial ports that are open.
@@ -205,6 +210,7 @@ impl Session<'_> {
             Event::Open(port, stream) => {
                 self.open += 1;
                 if port == Port::People {
+                    self.keys = stream.try_clone().ok();
                     pass_keys(stream);
                 }
             }
@@ -240,6 +246,10 @@ impl Session<'_> {
                 ))?;
                 if self.options.exit_after_ready {
                     return Ok(Next::Stop);
+                }
+                if let (Some(position), Some(keys)) = (self.options.inject, &mut self.keys) {
+                    // If the port is closed, QEMU is ending, which is said there.
+                    let _ = write!(keys, "F{position}");
                 }
             }
             Event::Reachable(Err(error)) => {

@@ -20,7 +20,7 @@ use super::{own_slot, ports, rights};
 const MAX_OBJECTS: usize = 2048;
 /// Where init maps a page for a moment. Its own program and the kernel's
 /// BootInfo lie far below.
-const SCRATCH: usize = 0x2_0000_0000;
+pub const SCRATCH: usize = 0x2_0000_0000;
 /// Where init maps its own log ring.
 const LOG: usize = 0x3_0000_0000;
 

@@ -5,6 +5,7 @@ mod fatal;
 mod functions;
 mod monitor;
 mod ports;
+mod restart;
 
 use core::sync::atomic::Ordering;
 
@@ -73,7 +74,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         watched.slots_left
     );
     defmt::info!("init done tsc={=u64}", runtime::tsc());
-    monitor::watch(&system, &watched)
+    monitor::watch(&system, &watched, tsc_khz)
 }
 
 /// The slot `index` of init's own CNode.

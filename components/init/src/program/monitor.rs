@@ -1,61 +1,160 @@
-//! After boot: waits for a component to stop, says why, and ends the machine.
+//! After boot: waits for a component to stop, says why, and follows its policy.
 
 use core::fmt::Write as _;
 
 use heapless::String;
-use init::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
+use init::{BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page};
+use runtime::{INJECT_LABEL, STOP_LABEL, Stop};
 use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
-use sel4::{CapRights, Fault, VmAttributes};
-use spec::{NONE, System, Thread};
+use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
+use spec::{NONE, OnFault, System, Thread};
 
-use super::builder::Watched;
+use super::builder::{SCRATCH, Watched};
 use super::fatal;
 use super::ports::{self, Com1};
+use super::restart;
 
-/// Where a stack page is mapped to be read.
-const SCRATCH: usize = 0x2_0000_0000;
+/// Init's own priority, as the kernel started it.
+const PRIORITY: u8 = 255;
+/// Threads that are watched.
+const MAX_THREADS: usize = 64;
 
 /// Waits on the fault endpoint for good.
-pub fn watch(system: &System<'_>, watched: &Watched<'_>) -> ! {
+pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
+    let mut restarts = [Restarts::default(); MAX_THREADS];
     loop {
         let (info, badge) = watched.monitor.recv(());
-        let Some(thread) = thread(system, badge) else {
+        let Some((index, thread)) = thread(system, badge) else {
             continue;
         };
-        let name = thread.name.as_str();
-        if info.label() == runtime::STOP_LABEL {
-            let code = sel4::with_ipc_buffer(|buffer| buffer.msg_regs()[0]);
-            let stop = runtime::Stop::from_word(code);
-            finish(system, watched);
-            let _ = write!(Com1, "\r\ninit: {name} stopped the system: {stop}\r\n");
-            ports::exit(u8::from(!stop.orderly()));
+        let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
+        match info.label() {
+            STOP_LABEL => stop(system, watched, thread, Stop::from_word(words[0])),
+            INJECT_LABEL => {
+                if system.header.inject_faults == 1 {
+                    inject(system, watched, words[0]);
+                }
+                sel4::reply(MessageInfo::new(0, 0, 0, 0));
+            }
+            label => {
+                let cause = cause(
+                    Fault::from_ipc_buffer(info),
+                    label,
+                    stack_size(system, thread),
+                );
+                report(system, watched, thread, &cause);
+                let decision = restarts.get_mut(index).map_or(Decision::GiveUp, |r| {
+                    r.fault(runtime::tsc() / tsc_khz.max(1))
+                });
+                let generation = restarts.get(index).map_or(0, |r| r.generation);
+                after_fault(system, watched, thread, decision, generation, tsc_khz);
+            }
         }
-        let tcb = tcb(watched, thread);
-        let cause = cause(
-            Fault::from_ipc_buffer(info),
-            info.label(),
-            stack_size(system, thread),
-        );
-        let registers = tcb.tcb_read_all_registers(true).unwrap_or_default();
-        finish(system, watched);
-        let _ = write!(
-            Com1,
-            "\r\ninit: fault component={name} ip={:#x} sp={:#x} cause={cause}\r\n",
-            registers.rip, registers.rsp,
-        );
-        print_registers(&registers);
-        print_backtrace(system, watched, thread, registers.rbp);
-        let _ = write!(Com1, "init: {name} is dead, the system stops\r\n");
-        ports::exit(fatal::STATUS);
     }
 }
 
+/// Follows the component's policy.
+fn after_fault(
+    system: &System<'_>,
+    watched: &Watched<'_>,
+    thread: &Thread,
+    decision: Decision,
+    generation: u64,
+    tsc_khz: u64,
+) {
+    let name = thread.name.as_str();
+    if thread.on_fault() != OnFault::Restart {
+        finish(system, watched);
+        let _ = write!(Com1, "init: {name} is dead, the system stops\r\n");
+        ports::exit(fatal::STATUS);
+    }
+    let Decision::Restart(wait_ms) = decision else {
+        finish(system, watched);
+        let _ = write!(
+            Com1,
+            "init: {name} died {} times within {} s: the system stops\r\n",
+            LIMIT + 1,
+            WINDOW_MS / 1000
+        );
+        ports::exit(fatal::STATUS);
+    };
+    if wait_ms > 0 {
+        let _ = write!(Com1, "init: {name} starts again in {wait_ms} ms\r\n");
+        rest(wait_ms * tsc_khz);
+    }
+    match restart::restart(system, watched, thread, generation) {
+        Ok(()) => {
+            let _ = write!(Com1, "init: {name} restarted, generation {generation}\r\n");
+        }
+        Err(error) => {
+            let _ = write!(Com1, "init: {name} cannot be restarted: {error:?}\r\n");
+            ports::exit(fatal::STATUS);
+        }
+    }
+}
+
+/// Lets everybody else run for that many ticks of the time stamp counter.
+fn rest(ticks: u64) {
+    let end = runtime::tsc() + ticks;
+    let own = slot::TCB.cap();
+    // Init's own capability and a lower priority: this cannot fail.
+    let _ = own.tcb_set_priority(0);
+    while runtime::tsc() < end {
+        sel4::r#yield();
+    }
+    let _ = own.tcb_set_priority(PRIORITY);
+}
+
+/// A component asks for the end of the system.
+fn stop(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, stop: Stop) -> ! {
+    finish(system, watched);
+    let name = thread.name.as_str();
+    let _ = write!(Com1, "\r\ninit: {name} stopped the system: {stop}\r\n");
+    ports::exit(u8::from(!stop.orderly()))
+}
+
+/// Makes a component fault: it goes on at an address where nothing is.
+fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
+    let Some((_, thread)) = thread(system, position) else {
+        return;
+    };
+    let tcb = tcb(watched, thread);
+    let done = tcb
+        .tcb_suspend()
+        .and_then(|()| tcb.tcb_read_all_registers(false))
+        .and_then(|registers| {
+            let nowhere = sel4::UserContext {
+                rip: 8,
+                ..registers
+            };
+            tcb.tcb_write_all_registers(true, &nowhere)
+        });
+    if let Err(error) = done {
+        let _ = write!(Com1, "init: no fault injected: {error:?}\r\n");
+    }
+}
+
+/// Prints who faulted, why, and where.
+fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, cause: &Cause) {
+    let registers = tcb(watched, thread)
+        .tcb_read_all_registers(true)
+        .unwrap_or_default();
+    let _ = write!(
+        Com1,
+        "\r\ninit: fault component={} ip={:#x} sp={:#x} cause={cause}\r\n",
+        thread.name.as_str(),
+        registers.rip,
+        registers.rsp,
+    );
+    print_registers(&registers);
+    print_backtrace(system, watched, thread, registers.rbp);
+}
+
 /// The component whose fault endpoint has this badge: its position from 1.
-fn thread<'a>(system: &System<'a>, badge: u64) -> Option<&'a Thread> {
-    system
-        .threads
-        .get(usize::try_from(badge).ok()?.checked_sub(1)?)
+fn thread<'a>(system: &System<'a>, badge: u64) -> Option<(usize, &'a Thread)> {
+    let index = usize::try_from(badge).ok()?.checked_sub(1)?;
+    Some((index, system.threads.get(index)?))
 }
 
 fn tcb(watched: &Watched<'_>, thread: &Thread) -> Tcb {
