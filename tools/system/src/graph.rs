@@ -1,15 +1,19 @@
 //! A picture of the system, drawn from the same model as the image.
 
-use layout::backends::svg::SVGWriter;
 use layout::core::base::Orientation;
 use layout::core::geometry::Point;
 use layout::core::style::StyleAttr;
 use layout::std_shapes::shapes::{Arrow, Element, ShapeKind};
 use layout::topo::layout::VisualGraph;
 
+use crate::canvas::{CHARACTER, Canvas};
 use crate::model::Model;
 
-const BOX: Point = Point { x: 150., y: 56. };
+/// Height of every box: two lines of text.
+const HEIGHT: f64 = 56.;
+/// Narrowest box, and the room beside a box's text.
+const WIDTH: f64 = 120.;
+const PADDING: f64 = 24.;
 
 /// SVG of components, guests, devices and channels.
 #[must_use]
@@ -18,7 +22,15 @@ pub fn draw(model: &Model) -> String {
     let mut node = |text: &str| {
         let shape = ShapeKind::new_box(text);
         let style = StyleAttr::simple();
-        graph.add_node(Element::create(shape, style, Orientation::TopToBottom, BOX))
+        let longest = text.lines().map(|line| line.chars().count()).max();
+        let width = longest.unwrap_or(0) as f64 * CHARACTER + PADDING;
+        let size = Point::new(width.max(WIDTH), HEIGHT);
+        graph.add_node(Element::create(
+            shape,
+            style,
+            Orientation::TopToBottom,
+            size,
+        ))
     };
     let guests: Vec<_> = model
         .guests
@@ -57,7 +69,7 @@ pub fn draw(model: &Model) -> String {
             &channel.interface,
         );
     }
-    let mut svg = SVGWriter::new();
-    graph.do_it(false, false, false, &mut svg);
-    svg.finalize()
+    let mut canvas = Canvas::default();
+    graph.do_it(false, false, false, &mut canvas);
+    canvas.finish()
 }

@@ -10,6 +10,7 @@
 
 mod attach;
 mod board;
+mod canvas;
 mod caps;
 mod check;
 mod compose;
