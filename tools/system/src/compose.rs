@@ -238,6 +238,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         let page = builder.memory(&format!("counters:{}", component.name), PAGE);
         builder.share(&mut place, "counters", page, Rights::READ_WRITE, PAGE);
         counters.push(page);
+        place.tell(ResourceKind::Number, "trace", u64::from(model.trace), 0);
         program(&mut builder, component, &place, programs)?;
         places.push(place);
     }

@@ -155,6 +155,9 @@ pub struct Model {
     /// The console may crash components: for tests, set by the command, never
     /// by the file.
     pub inject_faults: bool,
+    /// Components log every access of the guests: set by the command, never by
+    /// the file.
+    pub trace: bool,
 }
 
 impl Model {
@@ -474,6 +477,7 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
         devices: Vec::new(),
         guests: Vec::new(),
         inject_faults: false,
+        trace: false,
     };
     if let Some(system) = top.required_section("system", "{ name, board }") {
         let name = system.required_string("name", "\"web\"");

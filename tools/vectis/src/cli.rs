@@ -103,6 +103,10 @@ pub struct Run {
     /// component's position in the system file crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
     pub inject_fault: Option<String>,
+    /// Record the guest's accesses to configuration space and MSI-X pages, for
+    /// `vectis replay`
+    #[arg(long, value_name = "FILE", conflicts_with = "bare")]
+    pub trace: Option<PathBuf>,
     /// End with status 124 after this time, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,

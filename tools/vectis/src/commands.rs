@@ -77,9 +77,11 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         exit_after_ready: arguments.exit_after_ready,
         timeout: arguments.timeout.map(Duration::from_secs),
         bench: arguments.bench_boot,
+        trace: arguments.trace.clone(),
         inject: position(&model, arguments.inject_fault.as_deref())?,
     };
     model.inject_faults = options.inject.is_some();
+    model.trace = options.trace.is_some();
     if arguments.bare {
         return bare(&workspace, &model, arguments.port, &options);
     }

@@ -28,6 +28,7 @@ mod run;
 mod steps;
 mod symbols;
 mod text;
+mod trace;
 mod workspace;
 
 pub use cli::main;

@@ -21,6 +21,7 @@ use crate::output;
 use crate::qemu::{Event, Machine, Port, Qemu};
 use crate::symbols::Symbols;
 use crate::text::Lines;
+use crate::trace::Traces;
 
 /// The exit status for a `--timeout` that passed, as of timeout(1).
 const TIMED_OUT: u8 = 124;
@@ -55,6 +56,8 @@ pub struct Options {
     pub bench: bool,
     /// Crash the component at this position, from 1, once the guest serves.
     pub inject: Option<u8>,
+    /// Record the guest's accesses into this file.
+    pub trace: Option<PathBuf>,
 }
 
 /// Finds a port for the guest: the one asked for, or any free one for 0.
@@ -102,6 +105,7 @@ pub fn run(
         recording,
         symbols: Symbols::new(writers),
         keys: None,
+        traces: options.trace.as_deref().map(Traces::new),
         lines: Lines::default(),
         boot: Boot::default(),
         open: 0,
@@ -144,6 +148,7 @@ struct Session<'a> {
     symbols: Symbols,
     /// COM1, to type on.
     keys: Option<UnixStream>,
+    traces: Option<Traces>,
     lines: Lines,
     boot: Boot,
     /// Serial ports that are open.
@@ -298,6 +303,9 @@ impl Session<'_> {
             })?;
         }
         for line in self.decoder.push(bytes) {
+            if let Some(traces) = &mut self.traces {
+                traces.line(&line.text)?;
+            }
             show(&self.decoder, &line, self.options.level)?;
             if self.mark(&line.text)? == Next::Stop {
                 return Ok(Next::Stop);

@@ -8,7 +8,7 @@ use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
 use channel::{msix, pci_config, timer};
 use heapless::Vec;
-use pci::{Bdf, FunctionInfo, Width};
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context};
 use sel4::cap::Notification;
 use shm::Ring;
@@ -36,6 +36,10 @@ pub struct Surroundings<'a> {
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
+    /// Log every access to configuration space and MSI-X pages.
+    trace: bool,
+    /// Where the guest has each BAR, for the trace.
+    addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
 }
 
 impl<'a> Surroundings<'a> {
@@ -67,6 +71,41 @@ impl<'a> Surroundings<'a> {
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
+            trace: context.number("trace").0 == 1,
+            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+        }
+    }
+
+    fn trace_config(&self, op: &str, bdf: Bdf, offset: u16, width: Width, value: u32) {
+        if self.trace {
+            defmt::info!(
+                "trace {=str} bdf {=u16} at {=u64} len {=u64} value {=u64}",
+                op,
+                bdf.requester_id(),
+                u64::from(offset),
+                width.bytes(),
+                u64::from(value)
+            );
+        }
+    }
+
+    fn trace_memory(&self, op: &str, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        let function = usize::from(place.function);
+        let (Some(info), Some(address)) = (
+            self.functions.get(function),
+            self.addresses[function][usize::from(place.bar)],
+        ) else {
+            return;
+        };
+        if self.trace {
+            defmt::info!(
+                "trace {=str} bdf {=u16} at {=u64} len {=u64} value {=u64}",
+                op,
+                info.guest_bdf,
+                address + u64::from(offset),
+                width.bytes(),
+                value
+            );
         }
     }
 
@@ -142,12 +181,16 @@ impl Host for Surroundings<'_> {
     }
 
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
-        self.config
+        let value = self
+            .config
             .read(bdf, offset, width)
-            .unwrap_or(width.all_ones() as u32)
+            .unwrap_or(width.all_ones() as u32);
+        self.trace_config("cfg_read", bdf, offset, width, value);
+        value
     }
 
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
+        self.trace_config("cfg_write", bdf, offset, width, value);
         // A server that is gone drops the write.
         self.config
             .write(bdf, offset, width, value)
@@ -164,26 +207,31 @@ impl Host for Surroundings<'_> {
     fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
         if let Some(info) = self.functions.get(function) {
             self.bars.map(info, bar, address);
+            self.addresses[function][bar] = address;
         }
     }
 
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
-        let place = FunctionBar {
+        let global = FunctionBar {
             function: self.global(place.function),
             ..place
         };
-        self.table
-            .read(place, offset, width)
-            .unwrap_or(width.all_ones())
+        let value = self
+            .table
+            .read(global, offset, width)
+            .unwrap_or(width.all_ones());
+        self.trace_memory("mmio_read", place, offset, width, value);
+        value
     }
 
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
-        let place = FunctionBar {
+        self.trace_memory("mmio_write", place, offset, width, value);
+        let global = FunctionBar {
             function: self.global(place.function),
             ..place
         };
         self.table
-            .write(place, offset, width, value)
+            .write(global, offset, width, value)
             .unwrap_or(false)
     }
 
