@@ -14,6 +14,8 @@ use freestanding as _;
 mod entry;
 mod ipc;
 pub mod log;
+#[cfg(feature = "logger")]
+mod logger;
 mod mmio;
 mod resources;
 mod stop;
