@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::client::{Client, metric};
-use crate::harness::{Running, alive, machines_of, one_machine};
+use crate::harness::{Running, alive, finish, free_port, machines_of, one_machine, root, vectis};
 
 const CONNECTIONS: usize = 8;
 const REQUESTS: usize = 1000;
@@ -122,4 +122,37 @@ fn ctrl_c_leaves_nothing_running() {
     let end = system.interrupt();
     assert!(end.status.success(), "{}", end.text);
     assert!(!alive(machines[0]));
+}
+
+#[test]
+fn a_recorded_run_replays_to_the_same_answers() {
+    let _machine = one_machine();
+    let trace = root().join(format!("target-test-live-{}.jsonl", std::process::id()));
+    let port = free_port().to_string();
+    let end = finish(
+        vectis()
+            .args(["run", "--port", &port, "--exit-after-ready", "--trace"])
+            .arg(&trace),
+    );
+    assert!(end.status.success(), "{}", end.text);
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let end = finish(vectis().args(["replay", "--summary"]).arg(&trace));
+    std::fs::remove_file(&trace).expect("the file is ours");
+    assert!(end.status.success(), "{}\n{text}", end.text);
+    // The driver programmed its table: reads and writes of both kinds.
+    for op in ["cfg_read", "cfg_write", "mmio_write"] {
+        assert!(text.contains(op), "no {op} in\n{text}");
+    }
+}
+
+#[test]
+fn dump_asks_a_running_system() {
+    let _machine = one_machine();
+    let (system, _) = Running::serving(&[]);
+    let end = finish(vectis().args(["dump", "S"]));
+    assert!(end.status.success(), "{}", end.text);
+    assert!(end.text.contains("S msix calls "), "{}", end.text);
+    drop(system);
+    let end = finish(vectis().arg("dump"));
+    assert!(!end.status.success() && end.text.contains("no running system"));
 }

@@ -12,6 +12,7 @@
 mod bench;
 mod cli;
 mod commands;
+mod control;
 mod error;
 mod frames;
 mod guest;

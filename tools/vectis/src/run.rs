@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::bench::Boot;
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level, Line};
 use crate::output;
@@ -95,6 +96,10 @@ pub fn run(
     let (sender, events) = sync_channel(EVENTS);
     watch_signals(&sender)?;
     let qemu = Qemu::start(machine, &sender)?;
+    let control = match log.and_then(Path::parent) {
+        Some(folder) => Some(Control::listen(&qemu.socket("control"), folder, &sender)?),
+        None => None,
+    };
     let started = Instant::now();
     let mut session = Session {
         options,
@@ -105,6 +110,7 @@ pub fn run(
         recording,
         symbols: Symbols::new(writers),
         keys: None,
+        control,
         traces: options.trace.as_deref().map(Traces::new),
         lines: Lines::default(),
         boot: Boot::default(),
@@ -148,6 +154,8 @@ struct Session<'a> {
     symbols: Symbols,
     /// COM1, to type on.
     keys: Option<UnixStream>,
+    /// Who else looks at the console.
+    control: Option<Control>,
     traces: Option<Traces>,
     lines: Lines,
     boot: Boot,
@@ -229,6 +237,17 @@ impl Session<'_> {
                 };
             }
             Event::Closed => self.open -= 1,
+            Event::Visitor(visitor) => {
+                if let Some(control) = &mut self.control {
+                    control.welcome(visitor);
+                }
+            }
+            Event::Keys(bytes) => {
+                if let Some(keys) = &mut self.keys {
+                    // If the port is closed, QEMU is ending, which is said there.
+                    let _ = keys.write_all(&bytes);
+                }
+            }
             Event::Said(text) => output::progress(&format!("qemu: {text}")),
             Event::Ended => {}
             Event::Signal(signal) => {
@@ -274,6 +293,9 @@ impl Session<'_> {
     fn people(&mut self, bytes: &[u8]) -> Result<Next> {
         for line in self.lines.push(bytes) {
             output::line(&line)?;
+            if let Some(control) = &mut self.control {
+                control.show(&line);
+            }
             for explanation in self.symbols.explain(&line) {
                 output::line(&explanation)?;
             }
