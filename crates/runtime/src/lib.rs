@@ -9,12 +9,13 @@
 
 #![no_std]
 
+#[cfg(feature = "program")]
 use freestanding as _;
 
 mod entry;
 mod ipc;
 pub mod log;
-#[cfg(feature = "logger")]
+#[cfg(feature = "program")]
 mod logger;
 mod mmio;
 mod resources;
