@@ -1,5 +1,6 @@
 //! A component's resources, by the names that the build tool gave them.
 
+use channel::events::EventPage;
 use channel::routes::RoutePage;
 use pci::FunctionInfo;
 use sel4::cap::{Endpoint, Notification};
@@ -20,6 +21,8 @@ unsafe impl Shared for Ring {}
 unsafe impl Shared for CounterPage {}
 // SAFETY: atomics only, as its documentation says.
 unsafe impl Shared for RoutePage {}
+// SAFETY: atomics only, as its documentation says.
+unsafe impl Shared for EventPage {}
 
 /// What a component was given.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +128,20 @@ impl Context {
             .each(ResourceKind::Number, "owner:")
             .find(|(name, _)| *name == device)
             .map_or(0, |(_, resource)| resource.value)
+    }
+
+    /// Name of the guest that owns a function.
+    #[must_use]
+    pub fn guest_of(&self, device: &str) -> &'static str {
+        let devices = self.resources.each(ResourceKind::Number, "guest-of:");
+        let guest = devices
+            .filter(|(name, _)| *name == device)
+            .map(|(_, resource)| resource.value)
+            .next();
+        self.resources
+            .each(ResourceKind::Number, "guest:")
+            .find(|(_, resource)| Some(resource.value) == guest)
+            .map_or("?", |(name, _)| name)
     }
 
     /// What init found out about the machine.

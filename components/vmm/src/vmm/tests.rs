@@ -131,10 +131,7 @@ fn route(vector: u8, masked: bool) -> Route {
         level: false,
         logical: false,
         masked,
-        source: Source {
-            function: 0,
-            entry: 2,
-        },
+        source: Source::msix(0, 2),
     }
 }
 
