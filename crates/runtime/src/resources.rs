@@ -189,14 +189,19 @@ impl Context {
     /// A channel to the server of an interface.
     #[must_use]
     pub fn channel(&self, interface: &str) -> crate::Channel {
-        let name = self
-            .resources
-            .each(ResourceKind::Capability, "channel:")
-            .find(|(name, _)| *name == interface);
-        match name {
-            Some((_, resource)) => crate::Channel(Cap::from_bits(resource.value)),
+        match self.find_channel(interface) {
+            Some(channel) => channel,
             None => panic!("no channel {interface}"),
         }
+    }
+
+    /// The same for an interface that the component can do without.
+    #[must_use]
+    pub fn find_channel(&self, interface: &str) -> Option<crate::Channel> {
+        self.resources
+            .each(ResourceKind::Capability, "channel:")
+            .find(|(name, _)| *name == interface)
+            .map(|(_, resource)| crate::Channel(Cap::from_bits(resource.value)))
     }
 
     /// The notification on which something arrives for somebody else.
