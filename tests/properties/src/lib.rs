@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod irq_router;
+#[cfg(test)]
 mod msix;
 
 /// The seed of every run that asks for none.
