@@ -14,6 +14,8 @@
 mod irq_router;
 #[cfg(test)]
 mod msix;
+#[cfg(test)]
+mod pci_config;
 
 /// The seed of every run that asks for none.
 #[cfg(test)]
