@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::client::Client;
 use crate::harness::{
     Finished, Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
 };
@@ -175,4 +176,61 @@ fn find(tool: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|folder| folder.join(tool))
         .find(|path| path.is_file())
+}
+
+#[test]
+fn components_that_crash_are_restarted_under_load() {
+    let _machine = one_machine();
+    let (mut system, port) = Running::serving(&["--inject-fault", "console"]);
+    system.wait_for(|line| line.contains("console restarted, generation 1"));
+    let load = std::thread::spawn(move || {
+        let mut client = Client::connect(port);
+        for _ in 0..300 {
+            let (status, _) = client.request("/").expect("an answer");
+            assert_eq!(status, 200);
+        }
+    });
+    // The timer is the second component of system.toml.
+    system.type_line("F2");
+    system.wait_for(|line| line.contains("timer restarted, generation 1"));
+    system.type_line("F1");
+    system.wait_for(|line| line.contains("console restarted, generation 2"));
+    load.join().expect("every request was answered");
+    // The timer works after its restart: the guest sleeps and wakes by it.
+    let (status, _) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    assert!(system.interrupt().status.success());
+}
+
+#[test]
+fn a_component_that_crashes_again_and_again_stops_the_system() {
+    let _machine = one_machine();
+    let (mut system, _) = Running::serving(&["--inject-fault", "timer"]);
+    for generation in 1..=6 {
+        system.wait_for(|line| line.contains(&format!("timer restarted, generation {generation}")));
+        system.type_line("F2");
+    }
+    let status = system.wait();
+    assert!(!status.success(), "{}", system.text());
+    assert!(
+        system.text().contains("timer died 7 times"),
+        "{}",
+        system.text()
+    );
+}
+
+#[test]
+fn a_component_without_restart_stops_the_system() {
+    let _machine = one_machine();
+    let end = finish(vectis().args([
+        "run",
+        "--port",
+        &free_port().to_string(),
+        "--inject-fault",
+        "vmm",
+    ]));
+    assert!(!end.status.success(), "{}", end.text);
+    for word in ["fault component=vmm", "cause=page-fault", "vmm is dead"] {
+        assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
+    }
 }

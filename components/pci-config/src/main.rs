@@ -55,6 +55,32 @@ fn page(context: &Context, device: &str) -> Mmio {
     }
 }
 
+/// Logs a function as the guest will find it: the header of a trace.
+fn trace(context: &Context, device: &str) {
+    let info = context.function(device);
+    let registers = page(context, device);
+    let mut bytes = [0; 256];
+    for (offset, byte) in bytes.iter_mut().enumerate() {
+        *byte = registers.read(offset, Width::Byte) as u8;
+    }
+    defmt::info!(
+        "trace device {=str} bdf {=u16} config {=[u8]}",
+        device,
+        info.guest_bdf,
+        bytes
+    );
+    for (index, bar) in info.bars.iter().enumerate() {
+        defmt::info!(
+            "trace bar {=str} {=usize} kind {=u32} address {=u64} size {=u64}",
+            device,
+            index,
+            bar.kind,
+            bar.address,
+            bar.size
+        );
+    }
+}
+
 fn publish(context: &Context, counters: &Counters) {
     context.counters().publish(&[
         ("calls", counters.reads + counters.writes),
@@ -70,6 +96,11 @@ fn publish(context: &Context, counters: &Counters) {
 
 fn main(context: Context) -> ! {
     let tsc_khz = context.machine().tsc_khz;
+    if context.number("trace").0 == 1 {
+        context
+            .functions()
+            .for_each(|device| trace(&context, device));
+    }
     let functions = context.functions().map(|device| {
         let registers = page(&context, device);
         let owner = Caller(context.owner(device));

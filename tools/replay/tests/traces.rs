@@ -146,7 +146,7 @@ fn a_bad_trace_is_an_error_with_its_place() {
     for (from, to) in [
         ("\"bdf\":\"00:03.0\"", "\"bdf\":\"3\""),
         ("\"config\":\"f4", "\"config\":\"g4"),
-        ("\"config\":\"f4", "\"config\":\""),
+        ("\"config\":\"f4", "\"config\":\"f"),
         ("\"size\":16384", "\"size\":16385"),
         ("\"size\":16384", "\"size\":0"),
         ("\"index\":5", "\"index\":6"),

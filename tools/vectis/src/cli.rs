@@ -52,6 +52,16 @@ enum Command {
     },
     /// Decode the log of a run
     Logs(Logs),
+    /// Ask the console of a running system for a report
+    ///
+    /// KEYS are the console's keys, one report for each: M is the MSI and MSI-X
+    /// state of every function, MM all of it, R the routes, S every component's
+    /// counters.
+    Dump {
+        /// Keys
+        #[arg(default_value = "M")]
+        keys: String,
+    },
     /// Play recorded guest accesses against the components' logic
     ///
     /// A file has a JSON object on each line (docs/replay.md). For each
@@ -103,6 +113,10 @@ pub struct Run {
     /// component's position in the system file crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
     pub inject_fault: Option<String>,
+    /// Record the guest's accesses to configuration space and MSI-X pages, for
+    /// `vectis replay`
+    #[arg(long, value_name = "FILE", conflicts_with = "bare")]
+    pub trace: Option<PathBuf>,
     /// End with status 124 after this time, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
@@ -169,6 +183,7 @@ pub fn main() -> ExitCode {
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
         Some(Command::Caps { system }) => commands::caps(system),
         Some(Command::Logs(logs)) => commands::logs(logs),
+        Some(Command::Dump { keys }) => commands::dump(keys),
         Some(Command::Replay { files, summary }) => crate::replay::replay(files, *summary),
     };
     match done {

@@ -14,7 +14,7 @@ use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, write};
-use crate::{image, output, packages, run};
+use crate::{control, image, output, packages, run};
 
 /// The guest's word for measuring: it ends once it has a lease.
 const EXIT_ON_LEASE: &str = "exit=on-lease";
@@ -77,9 +77,11 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         exit_after_ready: arguments.exit_after_ready,
         timeout: arguments.timeout.map(Duration::from_secs),
         bench: arguments.bench_boot,
+        trace: arguments.trace.clone(),
         inject: position(&model, arguments.inject_fault.as_deref())?,
     };
     model.inject_faults = options.inject.is_some();
+    model.trace = options.trace.is_some();
     if arguments.bare {
         return bare(&workspace, &model, arguments.port, &options);
     }
@@ -133,6 +135,14 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         counted: options.bench,
     };
     run::run(&machine, &[], None, options)
+}
+
+/// `vectis dump`.
+///
+/// # Errors
+/// If no system runs, or it does not answer.
+pub fn dump(keys: &str) -> Result<()> {
+    control::dump(&Workspace::find()?.run_folder(), keys)
 }
 
 /// `vectis build`.

@@ -12,6 +12,7 @@
 mod bench;
 mod cli;
 mod commands;
+mod control;
 mod error;
 mod frames;
 mod guest;
@@ -28,6 +29,7 @@ mod run;
 mod steps;
 mod symbols;
 mod text;
+mod trace;
 mod workspace;
 
 pub use cli::main;

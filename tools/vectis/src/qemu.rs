@@ -44,6 +44,10 @@ pub enum Event {
     Ended,
     /// This process got a signal.
     Signal(i32),
+    /// Another command connected to the console.
+    Visitor(UnixStream),
+    /// It typed this.
+    Keys(Vec<u8>),
     /// The guest's port on this host was tried.
     Reachable(std::io::Result<()>),
 }
@@ -116,10 +120,16 @@ impl Machine<'_> {
 #[derive(Debug)]
 pub struct Qemu {
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Qemu {
+    /// A path for a socket that goes when QEMU goes.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Starts QEMU; threads send what happens to `events`.
     ///
     /// # Errors
@@ -161,10 +171,7 @@ impl Qemu {
                 let _ = events.send(Event::Ended);
             });
         }
-        Ok(Self {
-            child,
-            _folder: folder,
-        })
+        Ok(Self { child, folder })
     }
 
     /// Waits for QEMU's end, once [`Event::Ended`] has come.

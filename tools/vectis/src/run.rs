@@ -15,12 +15,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::bench::Boot;
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level, Line};
 use crate::output;
 use crate::qemu::{Event, Machine, Port, Qemu};
 use crate::symbols::Symbols;
 use crate::text::Lines;
+use crate::trace::Traces;
 
 /// The exit status for a `--timeout` that passed, as of timeout(1).
 const TIMED_OUT: u8 = 124;
@@ -55,6 +57,8 @@ pub struct Options {
     pub bench: bool,
     /// Crash the component at this position, from 1, once the guest serves.
     pub inject: Option<u8>,
+    /// Record the guest's accesses into this file.
+    pub trace: Option<PathBuf>,
 }
 
 /// Finds a port for the guest: the one asked for, or any free one for 0.
@@ -92,6 +96,10 @@ pub fn run(
     let (sender, events) = sync_channel(EVENTS);
     watch_signals(&sender)?;
     let qemu = Qemu::start(machine, &sender)?;
+    let control = match log.and_then(Path::parent) {
+        Some(folder) => Some(Control::listen(&qemu.socket("control"), folder, &sender)?),
+        None => None,
+    };
     let started = Instant::now();
     let mut session = Session {
         options,
@@ -102,6 +110,8 @@ pub fn run(
         recording,
         symbols: Symbols::new(writers),
         keys: None,
+        control,
+        traces: options.trace.as_deref().map(Traces::new),
         lines: Lines::default(),
         boot: Boot::default(),
         open: 0,
@@ -144,6 +154,9 @@ struct Session<'a> {
     symbols: Symbols,
     /// COM1, to type on.
     keys: Option<UnixStream>,
+    /// Who else looks at the console.
+    control: Option<Control>,
+    traces: Option<Traces>,
     lines: Lines,
     boot: Boot,
     /// Serial ports that are open.
@@ -224,6 +237,17 @@ impl Session<'_> {
                 };
             }
             Event::Closed => self.open -= 1,
+            Event::Visitor(visitor) => {
+                if let Some(control) = &mut self.control {
+                    control.welcome(visitor);
+                }
+            }
+            Event::Keys(bytes) => {
+                if let Some(keys) = &mut self.keys {
+                    // If the port is closed, QEMU is ending, which is said there.
+                    let _ = keys.write_all(&bytes);
+                }
+            }
             Event::Said(text) => output::progress(&format!("qemu: {text}")),
             Event::Ended => {}
             Event::Signal(signal) => {
@@ -269,6 +293,9 @@ impl Session<'_> {
     fn people(&mut self, bytes: &[u8]) -> Result<Next> {
         for line in self.lines.push(bytes) {
             output::line(&line)?;
+            if let Some(control) = &mut self.control {
+                control.show(&line);
+            }
             for explanation in self.symbols.explain(&line) {
                 output::line(&explanation)?;
             }
@@ -298,6 +325,9 @@ impl Session<'_> {
             })?;
         }
         for line in self.decoder.push(bytes) {
+            if let Some(traces) = &mut self.traces {
+                traces.line(&line.text)?;
+            }
             show(&self.decoder, &line, self.options.level)?;
             if self.mark(&line.text)? == Next::Stop {
                 return Ok(Next::Stop);

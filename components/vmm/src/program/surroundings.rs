@@ -3,13 +3,15 @@
 
 use core::ops::Range;
 
+use channel::events::{EventPage, SlotEvents};
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
 use channel::{msix, pci_config, timer};
 use heapless::Vec;
-use pci::{Bdf, FunctionInfo, Width};
-use runtime::{Channel, Context};
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
+use runtime::{Channel, Context, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::ResourceKind;
@@ -32,10 +34,17 @@ pub struct Surroundings<'a> {
     table: msix::table::Client<Channel>,
     timer: timer::Client<Channel>,
     bars: Bars,
+    context: Context,
     routes: &'static RoutePage,
+    events: &'static EventPage,
+    storms: RateLimit,
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
+    /// Log every access to configuration space and MSI-X pages.
+    trace: bool,
+    /// Where the guest has each BAR, for the trace.
+    addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
 }
 
 impl<'a> Surroundings<'a> {
@@ -63,10 +72,48 @@ impl<'a> Surroundings<'a> {
             table,
             timer,
             bars: Bars::new(context),
+            context: *context,
             routes: context.shared("routes"),
+            events: context.shared("events"),
+            storms: RateLimit::per_second(context.machine().tsc_khz),
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
+            trace: context.number("trace").0 == 1,
+            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+        }
+    }
+
+    fn trace_config(&self, op: &str, bdf: Bdf, offset: u16, width: Width, value: u32) {
+        if self.trace {
+            defmt::info!(
+                "trace {=str} bdf {=u16} at {=u64} len {=u64} value {=u64}",
+                op,
+                bdf.requester_id(),
+                u64::from(offset),
+                width.bytes(),
+                u64::from(value)
+            );
+        }
+    }
+
+    fn trace_memory(&self, op: &str, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        let function = usize::from(place.function);
+        let (Some(info), Some(address)) = (
+            self.functions.get(function),
+            self.addresses[function][usize::from(place.bar)],
+        ) else {
+            return;
+        };
+        if self.trace {
+            defmt::info!(
+                "trace {=str} bdf {=u16} at {=u64} len {=u64} value {=u64}",
+                op,
+                info.guest_bdf,
+                address + u64::from(offset),
+                width.bytes(),
+                value
+            );
         }
     }
 
@@ -92,6 +139,18 @@ impl<'a> Surroundings<'a> {
             .get(usize::from(index))
             .copied()
             .unwrap_or(u8::MAX)
+    }
+
+    /// The guest's function that the system calls `global`.
+    fn local(&self, global: u8) -> Option<u8> {
+        let position = self.global.iter().position(|&g| g == global)?;
+        Some(position as u8)
+    }
+
+    /// Name of a function, for messages.
+    fn name(&self, function: u8) -> &'static str {
+        let mut names = self.context.functions();
+        names.nth(function.into()).unwrap_or("?")
     }
 
     /// Hands what the guest wrote to the console.
@@ -142,12 +201,16 @@ impl Host for Surroundings<'_> {
     }
 
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
-        self.config
+        let value = self
+            .config
             .read(bdf, offset, width)
-            .unwrap_or(width.all_ones() as u32)
+            .unwrap_or(width.all_ones() as u32);
+        self.trace_config("cfg_read", bdf, offset, width, value);
+        value
     }
 
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
+        self.trace_config("cfg_write", bdf, offset, width, value);
         // A server that is gone drops the write.
         self.config
             .write(bdf, offset, width, value)
@@ -164,31 +227,67 @@ impl Host for Surroundings<'_> {
     fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
         if let Some(info) = self.functions.get(function) {
             self.bars.map(info, bar, address);
+            self.addresses[function][bar] = address;
         }
     }
 
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
-        let place = FunctionBar {
+        let global = FunctionBar {
             function: self.global(place.function),
             ..place
         };
-        self.table
-            .read(place, offset, width)
-            .unwrap_or(width.all_ones())
+        let value = self
+            .table
+            .read(global, offset, width)
+            .unwrap_or(width.all_ones());
+        self.trace_memory("mmio_read", place, offset, width, value);
+        value
     }
 
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
-        let place = FunctionBar {
+        self.trace_memory("mmio_write", place, offset, width, value);
+        let global = FunctionBar {
             function: self.global(place.function),
             ..place
         };
         self.table
-            .write(place, offset, width, value)
+            .write(global, offset, width, value)
             .unwrap_or(false)
     }
 
     fn route(&mut self, slot: usize) -> Option<Route> {
-        self.routes.get(slot)
+        // Routes name functions as the whole system does.
+        let route = self.routes.get(slot)?;
+        let function = self.local(route.source.function)?;
+        let source = Source {
+            function,
+            ..route.source
+        };
+        Some(Route { source, ..route })
+    }
+
+    fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
+        let function = self.global(source.function);
+        let done = self
+            .table
+            .set_throttled(Source { function, ..source }, throttled);
+        if throttled && let Some(suppressed) = self.storms.allow(runtime::tsc(), 1) {
+            defmt::warn!(
+                "{=str}: {=str} entry {=u16}: interrupt storm, masked for a while (M23); \
+                 {=u64} warnings suppressed",
+                self.context.guest_of(self.name(source.function)),
+                self.name(source.function),
+                source.entry,
+                suppressed
+            );
+        }
+        done.is_ok()
+    }
+
+    fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents) {
+        let function = self.global(source.function);
+        self.events
+            .publish(slot, Source { function, ..source }, events);
     }
 
     fn console_write(&mut self, byte: u8) {

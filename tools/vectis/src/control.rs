@@ -1,0 +1,132 @@
+//! Other commands' way to the console of a running system.
+//!
+//! `run` listens on a socket in its temporary folder and leaves its path in
+//! target/vectis/run/control. What comes in is typed on COM1, and every line of
+//! COM1 goes out to whoever is connected.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::output;
+use crate::qemu::Event;
+
+/// The file with the socket's path.
+const POINTER: &str = "control";
+/// Bound on the wait for an answer: only a system that will never answer is
+/// cut off.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The listening side.
+pub struct Control {
+    pointer: PathBuf,
+    visitors: Vec<UnixStream>,
+}
+
+impl Control {
+    /// Listens on `socket` and says so in `folder`.
+    ///
+    /// # Errors
+    /// If either cannot be made.
+    pub fn listen(socket: &Path, folder: &Path, events: &SyncSender<Event>) -> Result<Self> {
+        let listener =
+            UnixListener::bind(socket).map_err(|e| Error::file("listen on", socket, &e))?;
+        let pointer = folder.join(POINTER);
+        fs::write(&pointer, socket.as_os_str().as_encoded_bytes())
+            .map_err(|e| Error::file("write", &pointer, &e))?;
+        let events = events.clone();
+        thread::spawn(move || {
+            for visitor in listener.incoming().flatten() {
+                let Ok(keys) = visitor.try_clone() else {
+                    continue;
+                };
+                if events.send(Event::Visitor(visitor)).is_err() {
+                    return;
+                }
+                pass(keys, events.clone());
+            }
+        });
+        Ok(Self {
+            pointer,
+            visitors: Vec::new(),
+        })
+    }
+
+    /// Somebody connected.
+    pub fn welcome(&mut self, visitor: UnixStream) {
+        self.visitors.push(visitor);
+    }
+
+    /// Sends a line to everybody; who is gone is forgotten.
+    pub fn show(&mut self, line: &str) {
+        self.visitors
+            .retain_mut(|visitor| writeln!(visitor, "{line}").is_ok());
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Another run may have put its own there; then this does no harm but
+        // to `dump`, which says what to do.
+        let _ = fs::remove_file(&self.pointer);
+    }
+}
+
+fn pass(mut keys: UnixStream, events: SyncSender<Event>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok(length @ 1..) = keys.read(&mut buffer) {
+            if events.send(Event::Keys(buffer[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Types `keys` on the console of the running system and prints its answers:
+/// each ends with a line `KEY end`.
+///
+/// # Errors
+/// If no system runs, or it does not answer.
+pub fn dump(folder: &Path, keys: &str) -> Result<()> {
+    let pointer = folder.join(POINTER);
+    let not_running = |cause: std::io::Error| {
+        Error::new(
+            "no running system",
+            cause,
+            "start one with `vectis run` in another terminal",
+        )
+    };
+    let socket = fs::read_to_string(&pointer).map_err(not_running)?;
+    let mut stream = UnixStream::connect(&socket).map_err(not_running)?;
+    let silent = |cause: std::io::Error| {
+        Error::new(
+            "the system does not answer",
+            cause,
+            "see what `vectis run` says; -v shows every component's log",
+        )
+    };
+    stream.set_read_timeout(Some(PATIENCE)).map_err(silent)?;
+    let mut lines = BufReader::new(stream.try_clone().map_err(silent)?);
+    for key in keys.chars() {
+        write!(stream, "{key}").map_err(silent)?;
+        let end = format!("{key} end");
+        loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line).map_err(silent)? == 0 {
+                return Err(silent(std::io::Error::other("it has ended")));
+            }
+            let line = line.trim_end();
+            if line == end {
+                break;
+            }
+            output::line(line)?;
+        }
+    }
+    Ok(())
+}
