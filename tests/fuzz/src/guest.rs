@@ -1,11 +1,13 @@
 //! Targets `guest`, whose instructions, faults and interrupts are the input,
 //! and `image`, a file that claims to be a guest.
 
+use channel::events::SlotEvents;
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use vmm::{Fault, Host, MMIO_WINDOW, Outcome, Registers, Vmm};
+use vmm::{Budget, Fault, Host, MMIO_WINDOW, Outcome, Registers, Vmm};
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -18,6 +20,12 @@ const BAR: u64 = 0xfebf_0000;
 const BAR_SIZE: u64 = 0x4000;
 /// Longest instruction, SDM vol. 2 section 2.3.11.
 const INSTRUCTION: usize = 15;
+
+/// Small enough that a case meets it (M23).
+const BUDGET: Budget = Budget {
+    events: 3,
+    interval: 1 << 30,
+};
 
 /// Calls that one fault may cost.
 const MAX_CALLS: usize = 10_000;
@@ -110,6 +118,13 @@ impl Host for Surroundings {
     fn route(&mut self, slot: usize) -> Option<Route> {
         self.count();
         Route::from_word(self.state.rotate_left(slot as u32))
+    }
+    fn set_throttled(&mut self, _: Source, _: bool) -> bool {
+        self.count();
+        self.state >> 1 & 1 == 1
+    }
+    fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {
+        self.count();
     }
     fn console_write(&mut self, _: u8) {
         self.count();
@@ -212,7 +227,7 @@ fn resumed(outcome: Outcome) -> Option<()> {
 /// A guest: its instructions, registers, faults and interrupts.
 pub fn guest(data: &[u8]) {
     let functions = [function()];
-    let mut vmm = Vmm::new(&functions);
+    let mut vmm = Vmm::new(&functions, BUDGET);
     let mut host = Surroundings::new();
     let mut regs = Registers::default();
     regs.gpr[4] = RAM + 0x8000;
@@ -227,7 +242,7 @@ pub fn guest(data: &[u8]) {
             if input.0.is_empty() {
                 break;
             }
-            vmm = Vmm::new(&functions);
+            vmm = Vmm::new(&functions, BUDGET);
             vmm.start(&mut host);
         }
     }

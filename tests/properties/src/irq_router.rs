@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source};
+use channel::irq_router::{IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
 use irq_router::{IrqControl, KernelError, Router, Slot};
@@ -25,7 +25,7 @@ enum Op {
     Unbind(u8, u16),
     Mask(u8, u16, bool),
     MaskFunction(u8, bool),
-    UnbindFunction(u8),
+    UnbindFunction(u8, bool),
     /// The kernel refuses to give, or to take back, from now on.
     Refuse(bool, bool),
 }
@@ -43,7 +43,7 @@ fn ops() -> impl Strategy<Value = Op> {
         5 => source().prop_map(|(f, e)| Op::Unbind(f, e)),
         3 => (source(), any::<bool>()).prop_map(|((f, e), masked)| Op::Mask(f, e, masked)),
         1 => (0..7u8, any::<bool>()).prop_map(|(f, masked)| Op::MaskFunction(f, masked)),
-        1 => (0..7u8).prop_map(Op::UnbindFunction),
+        1 => (0..7u8, any::<bool>()).prop_map(|(f, msi)| Op::UnbindFunction(f, msi)),
         1 => any::<(bool, bool)>().prop_map(|(give, take)| Op::Refuse(give && take, take && !give)),
     ]
 }
@@ -85,8 +85,12 @@ impl IrqControl for Shared {
     }
 }
 
+/// Entries from 16 on stand for MSI messages.
 fn source(function: u8, entry: u16) -> Source {
-    Source { function, entry }
+    match entry.checked_sub(16) {
+        Some(message) => Source::msi(function, message),
+        None => Source::msix(function, entry),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,17 +198,23 @@ impl Pair<'_> {
                 let got = self.router.set_function_masked(MSIX, function, masked);
                 assert_eq!(got, expected.map(|_| ()));
             }
-            Op::UnbindFunction(function) => {
+            Op::UnbindFunction(function, msi) => {
+                let kind = if msi {
+                    SourceKind::Msi
+                } else {
+                    SourceKind::Msix
+                };
                 let mut expected = owner(function).map(|_| ());
-                if expected.is_ok() {
+                if expected.is_ok() && !msi {
                     self.function_masked[usize::from(function)] = false;
                 }
                 for Binding { source, .. } in self.bindings.clone() {
-                    if source.function == function {
+                    if source.function == function && source.kind == kind {
                         expected = expected.and(self.unbind(source));
                     }
                 }
-                assert_eq!(self.router.unbind_function(MSIX, function), expected);
+                let got = self.router.unbind_function(MSIX, function, kind);
+                assert_eq!(got, expected);
             }
             Op::Refuse(acquire, release) => {
                 let mut kernel = self.kernel.0.borrow_mut();
@@ -243,7 +253,8 @@ impl Pair<'_> {
     }
 
     fn route(&self, binding: &Binding) -> Route {
-        let function_masked = self.function_masked[usize::from(binding.source.function)];
+        let function_masked = binding.source.kind == SourceKind::Msix
+            && self.function_masked[usize::from(binding.source.function)];
         Route {
             vector: (binding.data % 256) as u8,
             destination: (binding.address / 4096 % 256) as u8,
@@ -295,7 +306,7 @@ proptest! {
         }
         let entry = entries[again.index(entries.len())];
         let slot_of = |entry| {
-            (0..SLOTS).find(|&slot| pages[0].get(slot).is_some_and(|r| r.source.entry == entry))
+            (0..SLOTS).find(|&slot| pages[0].get(slot).is_some_and(|r| r.source == source(0, entry)))
         };
         let before = slot_of(entry);
         assert!(before.is_some());

@@ -4,7 +4,7 @@ mod layout;
 mod model;
 mod world;
 
-use channel::irq_router::Client;
+use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
 use channel::msix::table::MsixTable;
@@ -33,6 +33,7 @@ enum Op {
     Edge(u8, i32, Width, Option<u64>),
     FailBind(u8, bool),
     FailUnbind(u8, bool),
+    Throttle(u8, bool),
     Reset,
 }
 
@@ -67,6 +68,7 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(edge, delta, width, value)| Op::Edge(edge, delta, width, value)),
         1 => any::<(u8, bool)>().prop_map(|(e, fail)| Op::FailBind(e, fail)),
         1 => any::<(u8, bool)>().prop_map(|(e, fail)| Op::FailUnbind(e, fail)),
+        1 => any::<(u8, bool)>().prop_map(|(e, throttled)| Op::Throttle(e, throttled)),
         1 => Just(Op::Reset),
     ]
 }
@@ -139,6 +141,13 @@ impl<'a> Pair<'a> {
                 let entry = layout.entry(entry);
                 fail_at(&mut self.model.fail_unbind, entry, fail);
                 fail_at(&mut self.world.0.borrow_mut().fail_unbind, entry, fail);
+            }
+            Op::Throttle(entry, throttled) => {
+                let entry = layout.entry(entry);
+                let source = Source::msix(0, entry);
+                let got = self.msix.set_throttled(VMM, source, throttled);
+                assert_eq!(got, Ok(()));
+                self.model.throttle(entry, throttled);
             }
             Op::Reset => {
                 let got = self.msix.reset(CONTROL, 0);

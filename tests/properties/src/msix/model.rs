@@ -1,4 +1,4 @@
-//! The rules M1 to M15, M18 and M24, as plain as they can be said.
+//! The rules M1 to M15, M18, M23 and M24, as plain as they can be said.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,8 @@ pub struct Entry {
     pub bound: bool,
     /// The router kept it bound through a reset, when an unbind failed.
     pub left_over: bool,
+    /// Over its budget (M23).
+    pub throttled: bool,
     pub device_masked: bool,
 }
 
@@ -30,6 +32,7 @@ impl Entry {
             updated: false,
             bound: false,
             left_over,
+            throttled: false,
             device_masked: true,
         }
     }
@@ -157,6 +160,15 @@ impl Model {
         all
     }
 
+    /// M23: a limit on the device's entry that the guest does not see.
+    pub fn throttle(&mut self, index: u16, throttled: bool) {
+        let entry = &mut self.entries[usize::from(index)];
+        entry.throttled = throttled;
+        if entry.bound {
+            entry.device_masked = entry.masked || throttled;
+        }
+    }
+
     /// M5.
     fn update(&mut self, index: usize) {
         if self.entries[index].bound && !self.unbind(index) {
@@ -176,7 +188,7 @@ impl Model {
         }
         entry.bound = true;
         entry.updated = false;
-        entry.device_masked = false;
+        entry.device_masked = entry.throttled;
         self.events.push(Event::Bind {
             entry: number,
             address,
@@ -315,7 +327,7 @@ impl Model {
                 if !masked && live && entry.updated {
                     self.update(index);
                 } else if entry.bound {
-                    entry.device_masked = masked;
+                    entry.device_masked = masked || entry.throttled;
                     self.events.push(Event::Mask(index as u16, masked));
                 }
                 return;
