@@ -301,6 +301,9 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
                 .is_some_and(|(owner, _)| (owner.function, owner.kind) == (function, kind));
             if owned && slot.binding.is_some() {
                 result = result.and(self.free(guest, index));
+                // One that the kernel did not take back is still routed, but
+                // under no function mask any more.
+                self.publish(guest, index);
             }
         }
         result

@@ -50,8 +50,8 @@ impl Shared {
         }
         let mut memory = BTreeMap::new();
         for (bar, offset, content) in &device.memory {
-            for (at, byte) in (*offset..).zip(content) {
-                memory.insert((*bar, at), *byte);
+            for (index, byte) in content.iter().enumerate() {
+                memory.insert((*bar, offset + index as u32), *byte);
             }
         }
         Self(Rc::new(RefCell::new(World {
