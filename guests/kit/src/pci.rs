@@ -133,7 +133,7 @@ pub struct Function<C> {
 /// other bus to look at.
 pub fn present() -> impl Iterator<Item = Bdf> {
     (0..32).flat_map(|device| {
-        let id = |function| {
+        let id = move |function| {
             PortConfig(Bdf {
                 bus: 0,
                 device,
