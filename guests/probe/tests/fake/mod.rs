@@ -230,11 +230,8 @@ impl State {
             0x40 if self.is(Flaw::GapWritable) => self.space[at] = value,
             _ if at == MSIX + 1 && self.is(Flaw::LinkWritable) => self.space[at] = value,
             _ if at == MSIX + 2 && self.is(Flaw::ControlFromBytes) => self.control = 0,
-            _ if at == MSIX + 3 => {
-                if !self.is(Flaw::ControlNeedsDecode) || self.decoded() {
-                    self.set_control(value);
-                }
-            }
+            _ if at == MSIX + 3 && self.is(Flaw::ControlNeedsDecode) && !self.decoded() => {}
+            _ if at == MSIX + 3 => self.set_control(value),
             _ if at == MSIX + 4 && self.is(Flaw::PlacesWritable) => self.space[at] = value,
             _ if at == PM + 4 && self.is(Flaw::LeavesD0) => self.space[at] = value & 3,
             _ if at == EXPRESS + 9 && value >> 7 == 1 && !self.is(Flaw::NoReset) => {
