@@ -156,3 +156,33 @@ fn dump_asks_a_running_system() {
     let end = finish(vectis().arg("dump"));
     assert!(!end.status.success() && end.text.contains("no running system"));
 }
+
+#[test]
+fn keys_show_the_state_of_every_interrupt() {
+    let _machine = one_machine();
+    let (system, port) = Running::serving(&[]);
+    Client::connect(port).request("/").expect("an answer");
+    let dump = finish(vectis().args(["dump", "MR"])).text;
+    assert!(
+        dump.contains("M nic0 00:01.0 (web): MSI-X 5 entries, enabled"),
+        "{dump}"
+    );
+    let rx = dump
+        .lines()
+        .find(|line| line.contains("vec=51") && line.starts_with("M "))
+        .unwrap_or_else(|| panic!("no rx entry in\n{dump}"));
+    // The CPU's vector is ours, whatever the guest asked for.
+    assert!(rx.contains("fixed edge dest=00 phys mask=---") && rx.contains("slot=0 host=30"));
+    assert!(!rx.contains("delivered=0 "), "{rx}");
+    // Entries 3 and 4 are as after reset: shown only when M comes twice.
+    assert_eq!(
+        dump.lines().filter(|l| l.starts_with("M  ")).count(),
+        3,
+        "{dump}"
+    );
+    assert!(
+        dump.contains("R web slot  0 <- nic0 msix 0 host=30 -> vec=51"),
+        "{dump}"
+    );
+    drop(system);
+}

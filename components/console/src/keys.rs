@@ -6,45 +6,59 @@ use heapless::String;
 use shm::{CounterPage, Ring};
 
 use crate::Output;
+use crate::dump::{self, State};
 
 const HELP: &str = "\
 keys: h  this help\r\n\
-      S  counters of every component, records that logs dropped\r\n";
+      M  MSI and MSI-X of every function: entries in use; again: all entries\r\n\
+         mask: G by guest, F by function, S by storm\r\n\
+      R  routes: from slot to guest vector\r\n\
+      S  counters of every component, records that logs dropped\r\n\
+h end\r\n";
 
 /// What the keys can show.
-pub struct Keys<'a, C, L> {
+pub struct Keys<C, L, D> {
     /// Counter pages with their component's name.
-    pub counters: C,
+    counters: C,
     /// Log rings with their writer's name.
-    pub logs: L,
-    _lifetime: core::marker::PhantomData<&'a ()>,
+    logs: L,
+    /// State of the functions' interrupts.
+    state: D,
+    /// The last key, for those that mean more when they come twice.
+    last: u8,
 }
 
-impl<'a, C, L> Keys<'a, C, L>
+impl<'a, C, L, D> Keys<C, L, D>
 where
     C: Iterator<Item = (&'a str, &'a CounterPage)> + Clone,
     L: Iterator<Item = (&'a str, &'a Ring)> + Clone,
+    D: State,
 {
-    /// Keys that show these pages and rings.
-    pub const fn new(counters: C, logs: L) -> Self {
+    /// Keys that show these pages, rings and state.
+    pub const fn new(counters: C, logs: L, state: D) -> Self {
         Self {
             counters,
             logs,
-            _lifetime: core::marker::PhantomData,
+            state,
+            last: 0,
         }
     }
 
-    /// Answers a key; one that means nothing gets no answer.
-    pub fn press(&self, key: u8, output: &mut impl Output) {
+    /// Answers a key; one that means nothing gets no answer. Each answer ends
+    /// with a line `KEY end`, for programs that read it.
+    pub fn press(&mut self, key: u8, output: &mut impl Output) {
         match key {
             b'h' | b'?' => output.text(HELP),
+            b'M' => dump::functions(&mut self.state, self.last == b'M', output),
+            b'R' => dump::routes(&mut self.state, output),
             b'S' => self.statistics(output),
-            _ => {}
+            // What a terminal sends besides does not come between two keys.
+            _ => return,
         }
+        self.last = key;
     }
 
-    /// A line for each counter: `S COMPONENT NAME VALUE`; the last line is
-    /// `S end`, for programs that read this.
+    /// A line for each counter: `S COMPONENT NAME VALUE`.
     fn statistics(&self, output: &mut impl Output) {
         let mut line = |component: &str, name: &str, value: u64| {
             let mut text = String::<128>::new();
@@ -70,6 +84,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dump::Function;
+    use channel::Error;
+    use channel::events::SlotEvents;
+    use channel::irq_router::{BoundSlot, Source};
+    use channel::msix::EntryState;
+    use channel::routes::Route;
+    use pci::Bdf;
+
     extern crate std;
     use std::boxed::Box;
     use std::string::String as Text;
@@ -82,28 +104,136 @@ mod tests {
         }
     }
 
-    fn press(key: u8) -> Text {
+    /// A function with 2048 entries, of which 3 is bound and 7 failed to bind,
+    /// and one with a message of plain MSI.
+    struct Fake;
+
+    const MSIX: Source = Source::msix(0, 3);
+    const MSI: Source = Source::msi(1, 0);
+
+    fn slot(slot: u8, source: Source) -> BoundSlot {
+        BoundSlot {
+            guest: 0,
+            slot,
+            vector: 2,
+            route: Route {
+                vector: 0x51,
+                destination: 0,
+                delivery_mode: 0,
+                level: false,
+                logical: false,
+                masked: false,
+                source,
+            },
+        }
+    }
+
+    impl State for Fake {
+        fn function(&self, function: u8) -> Option<Function> {
+            Some(Function {
+                name: ["nic0", "disk0"].get(usize::from(function))?,
+                guest: "web",
+                bdf: Bdf::new(0, function + 1, 0)?,
+            })
+        }
+        fn guest(&self, guest: u8) -> Option<&'static str> {
+            (guest == 0).then_some("web")
+        }
+        fn control(&mut self, function: u8) -> Option<u16> {
+            (function == 0).then_some(0xc7ff)
+        }
+        fn next_entry(&mut self, _: u8, from: u16, all: bool) -> Option<EntryState> {
+            let used = [3, 7].into_iter().find(|&entry| entry >= from);
+            let entry = if all { Some(from) } else { used }.filter(|&e| e < 2048)?;
+            Some(EntryState {
+                entry,
+                address: 0xfee0_1004,
+                data: 0x51,
+                masked: entry == 7,
+                throttled: false,
+                updated: entry == 7,
+                bound: entry == 3,
+                pending: false,
+                error: (entry == 7).then_some(Error::Exhausted),
+            })
+        }
+        fn slot_of(&mut self, source: Source) -> Option<BoundSlot> {
+            (source == MSIX).then_some(slot(5, MSIX))
+        }
+        fn next_slot(&mut self, _: u8, from: u8) -> Option<BoundSlot> {
+            [slot(5, MSIX), slot(6, MSI)]
+                .into_iter()
+                .find(|slot| slot.slot >= from)
+        }
+        fn events(&self, _: u8, _: u8, _: Source) -> SlotEvents {
+            SlotEvents {
+                delivered: 123,
+                held: 4,
+                lost: 5,
+                storms: 6,
+                waiting: true,
+            }
+        }
+    }
+
+    fn press(keys: &[u8]) -> Text {
         let page = Box::new(CounterPage::new());
         page.publish(&[("calls", 7)]);
         let ring = Box::new(Ring::new());
         let counters = [("msix", &*page)];
         let logs = [("msix", &*ring)];
+        let mut pressed = Keys::new(counters.into_iter(), logs.into_iter(), Fake);
         let mut sink = Sink(Text::new());
-        Keys::new(counters.into_iter(), logs.into_iter()).press(key, &mut sink);
+        for &key in keys {
+            pressed.press(key, &mut sink);
+        }
         sink.0
     }
 
     #[test]
     fn statistics_list_every_counter() {
         assert_eq!(
-            press(b'S'),
+            press(b"S"),
             "S msix calls 7\r\nS msix log_records_dropped 0\r\nS end\r\n"
         );
     }
 
     #[test]
     fn other_keys_are_silent() {
-        assert!(press(b'h').starts_with("keys:"));
-        assert_eq!(press(b'\r'), "");
+        assert!(press(b"h").starts_with("keys:"));
+        assert_eq!(press(b"\r\n x"), "");
+    }
+
+    #[test]
+    fn m_shows_entries_in_use() {
+        assert_eq!(
+            press(b"M"),
+            "M nic0 00:01.0 (web): MSI-X 2048 entries, enabled, function-masked\r\n\
+             M      3 vec=51 fixed edge dest=01 log mask=-F- upd=0 pend=1 slot=5 host=32 \
+             delivered=123 held=4 lost=5 storms=6\r\n\
+             M      7 vec=51 fixed edge dest=01 log mask=GF- upd=1 pend=0 slot=- host=- \
+             delivered=0 held=0 lost=0 storms=0 failed: no vector or slot left\r\n\
+             M disk0 00:02.0 (web): no MSI-X\r\n\
+             M   msi 0 vec=51 mask=- slot=6 host=32 delivered=123 held=4 lost=5 storms=6\r\n\
+             M end\r\n"
+        );
+    }
+
+    #[test]
+    fn m_twice_shows_all_entries() {
+        let once = press(b"M").lines().count();
+        // Two functions, one message, the end: and 2048 entries for two.
+        assert_eq!(press(b"M\nM").lines().count(), once + once - 2 + 2048);
+        assert_eq!(press(b"MSM").lines().count(), 2 * once + 3);
+    }
+
+    #[test]
+    fn r_shows_routes() {
+        assert_eq!(
+            press(b"R"),
+            "R web slot  5 <- nic0 msix 3 host=32 -> vec=51 fixed edge dest=00 phys\r\n\
+             R web slot  6 <- disk0 msi 0 host=32 -> vec=51 fixed edge dest=00 phys\r\n\
+             R end\r\n"
+        );
     }
 }

@@ -3,12 +3,13 @@
 //! Responsible for: guest output line by line under the guest's name, debug
 //! keys, and carrying every component's log frames to the log port. Must never:
 //! wait for anybody but the UART, or believe what lies in a ring. May call:
-//! nobody. Invariants: each wake-up takes at most one ring's worth of records
+//! msix and irq-router, for what the keys M and R show. Invariants: each wake-up takes at most one ring's worth of records
 //! from each writer, so that one that floods its ring cannot keep out the rest.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod dump;
 mod keys;
 mod lines;
 mod logs;

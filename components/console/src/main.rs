@@ -4,11 +4,14 @@
 #![no_std]
 #![no_main]
 
+mod servers;
+
 use console::{Keys, Lines, Ports, Uart, send_frames};
 use heapless::Vec;
 use runtime::{Context, INJECT_LABEL};
 use sel4::MessageInfo;
 use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
+use servers::Servers;
 use shm::Ring;
 use spec::ResourceKind;
 
@@ -89,7 +92,7 @@ fn main(context: Context) -> ! {
         .resources
         .each(ResourceKind::Memory, "counters:")
         .map(|(name, resource)| (name, context.shared_at(resource)));
-    let keys = Keys::new(counters, logs.iter().copied());
+    let mut keys = Keys::new(counters, logs.iter().copied(), Servers::new(&context));
     // An interrupt may have come before the handler was set.
     let _ = irq.irq_handler_ack();
     let mut more = true;

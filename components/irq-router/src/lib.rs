@@ -18,4 +18,4 @@ mod router;
 mod vectors;
 
 pub use message::{GuestMessage, VECTORS, host_message};
-pub use router::{Bound, Counters, IrqControl, KernelError, Router, Slot};
+pub use router::{Counters, IrqControl, KernelError, Router, Slot};

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+use channel::Caller;
 use channel::irq_router as interface;
 use channel::routes::RoutePage;
 use heapless::Vec;
@@ -152,13 +153,22 @@ fn main(context: Context) -> ! {
     };
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
     defmt::info!("{=u64} vectors for messages", end - first);
+    let console = context
+        .resources
+        .each(ResourceKind::Number, "client:IrqDump:")
+        .next()
+        .map(|(_, resource)| Caller(resource.value));
     let mut server = Server::new(context.endpoint());
     let mut calls = 0;
     loop {
         publish(&context, &router.counters, calls);
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
-            server.reply(interface::dispatch(&mut router, caller, request));
+            server.reply(if Some(caller) == console {
+                interface::dump::dispatch(&mut router, caller, request)
+            } else {
+                interface::dispatch(&mut router, caller, request)
+            });
         }
     }
 }

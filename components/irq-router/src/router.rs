@@ -1,6 +1,7 @@
 //! Slots and routes.
 
-use channel::irq_router::{IrqRouter, Source};
+use channel::irq_router::dump::IrqDump;
+use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
 
@@ -44,17 +45,6 @@ pub struct Counters {
     pub not_found: u64,
     /// Requests that the kernel refused.
     pub failed: u64,
-}
-
-/// A slot in use, for dumps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The slot.
-    pub slot: Slot,
-    /// Its user vector.
-    pub vector: u8,
-    /// What the routing page says about it.
-    pub route: Route,
 }
 
 #[derive(Clone, Copy)]
@@ -126,21 +116,15 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
-    /// The slots in use, by guest and slot.
-    pub fn bound(&self) -> impl Iterator<Item = Bound> {
-        (0..GUESTS)
-            .flat_map(|guest| (0..SLOTS).map(move |index| (guest, index)))
-            .filter_map(|(guest, index)| {
-                let (_, vector) = self.slots[guest][index].owner?;
-                Some(Bound {
-                    slot: Slot {
-                        guest: guest as u8,
-                        index: index as u8,
-                    },
-                    vector,
-                    route: self.pages[guest].get(index)?,
-                })
-            })
+    /// A slot as a dump shows it, if it is in use.
+    fn bound_slot(&self, guest: usize, index: usize) -> Option<BoundSlot> {
+        let (_, vector) = self.slots.get(guest)?.get(index)?.owner?;
+        Some(BoundSlot {
+            guest: guest as u8,
+            slot: index as u8,
+            vector,
+            route: self.pages[guest].get(index)?,
+        })
     }
 
     fn guest_of(&mut self, source: Source) -> Result<usize, Error> {
@@ -155,7 +139,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     }
 
     /// Where `source` is bound.
-    fn find(&mut self, source: Source) -> Result<(usize, usize), Error> {
+    fn bound_at(&mut self, source: Source) -> Result<(usize, usize), Error> {
         let guest = self.guest_of(source)?;
         let index = self.slots[guest]
             .iter()
@@ -214,7 +198,9 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
                 delivery_mode: binding.message.delivery_mode,
                 level: binding.message.level,
                 logical: binding.message.logical,
-                masked: binding.masked || self.function_masked[usize::from(source.function)],
+                masked: binding.masked
+                    || source.kind == SourceKind::Msix
+                        && self.function_masked[usize::from(source.function)],
                 source,
             });
         self.pages[guest].set(index, route);
@@ -270,12 +256,12 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
-        let (guest, index) = self.find(source)?;
+        let (guest, index) = self.bound_at(source)?;
         self.free(guest, index)
     }
 
     fn set_masked(&mut self, _caller: Caller, source: Source, masked: bool) -> Result<(), Error> {
-        let (guest, index) = self.find(source)?;
+        let (guest, index) = self.bound_at(source)?;
         if let Some(binding) = &mut self.slots[guest][index].binding {
             binding.masked = masked;
         }
@@ -289,7 +275,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         function: u8,
         masked: bool,
     ) -> Result<(), Error> {
-        let guest = self.guest_of(Source { function, entry: 0 })?;
+        let guest = self.guest_of(Source::msix(function, 0))?;
         self.function_masked[usize::from(function)] = masked;
         for index in 0..SLOTS {
             self.publish(guest, index);
@@ -297,20 +283,53 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         Ok(())
     }
 
-    fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
-        let guest = self.guest_of(Source { function, entry: 0 })?;
-        self.function_masked[usize::from(function)] = false;
+    fn unbind_function(
+        &mut self,
+        _caller: Caller,
+        function: u8,
+        kind: SourceKind,
+    ) -> Result<(), Error> {
+        let guest = self.guest_of(Source::msix(function, 0))?;
+        if kind == SourceKind::Msix {
+            self.function_masked[usize::from(function)] = false;
+        }
         let mut result = Ok(());
         for index in 0..SLOTS {
             let slot = &self.slots[guest][index];
             let owned = slot
                 .owner
-                .is_some_and(|(owner, _)| owner.function == function);
+                .is_some_and(|(owner, _)| (owner.function, owner.kind) == (function, kind));
             if owned && slot.binding.is_some() {
                 result = result.and(self.free(guest, index));
+                // One that the kernel did not take back is still routed, but
+                // under no function mask any more.
+                self.publish(guest, index);
             }
         }
         result
+    }
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqDump
+    for Router<'_, C, GUESTS, FUNCTIONS>
+{
+    fn next(&mut self, _caller: Caller, guest: u8, from: u8) -> Result<BoundSlot, Error> {
+        (usize::from(from)..SLOTS)
+            .find_map(|index| self.bound_slot(guest.into(), index))
+            .ok_or(Error::NotFound)
+    }
+
+    fn find(&mut self, _caller: Caller, source: Source) -> Result<BoundSlot, Error> {
+        // A question of the console's is no mistake to be counted.
+        let guest = self
+            .owners
+            .get(usize::from(source.function))
+            .map(|&guest| usize::from(guest))
+            .ok_or(Error::NotFound)?;
+        (0..SLOTS)
+            .filter_map(|index| self.bound_slot(guest, index))
+            .find(|slot| slot.route.source == source)
+            .ok_or(Error::NotFound)
     }
 }
 

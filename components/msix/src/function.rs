@@ -1,6 +1,6 @@
 //! The functions, and the steps that touch the device or the router.
 
-use channel::irq_router::{Client, Source};
+use channel::irq_router::{Client, Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, Transport};
 use pci::{FunctionInfo, MsixInfo, Width, regs};
@@ -33,6 +33,20 @@ pub struct Counters {
     pub throttled: u64,
 }
 
+/// Something about one entry that did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The function's position among all assigned functions.
+    pub function: u8,
+    /// Its entry.
+    pub entry: u16,
+    /// What failed: `bind` or `unbind`.
+    pub what: &'static str,
+    /// Why: [`Error::Refused`] for its message (M17), [`Error::Exhausted`] for
+    /// want of vectors or slots (M22), else what the router said.
+    pub why: Error,
+}
+
 /// One function's state.
 pub(crate) struct Function {
     pub(crate) info: MsixInfo,
@@ -57,7 +71,8 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     /// The badge of pci-config.
     pub(crate) control: Caller,
     pub(crate) functions: [Function; FUNCTIONS],
-    entries: &'a mut [Entry],
+    pub(crate) entries: &'a mut [Entry],
+    failures: Option<(u32, Failure)>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -99,6 +114,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             control,
             functions,
             entries,
+            failures: None,
             counters: Counters::default(),
         };
         for function in 0..FUNCTIONS {
@@ -110,16 +126,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         msix
     }
 
-    /// Message control as the guest sees it; `None` if the function has no
-    /// MSI-X. For dumps.
-    #[must_use]
-    pub fn message_control(&self, function: u8) -> Option<u16> {
-        let function = self.functions.get(usize::from(function))?;
-        (function.info.entries != 0).then(|| function.message_control())
-    }
-
-    /// A function's entries that are no longer as after reset, in order. For
-    /// dumps.
+    /// A function's entries that are no longer as after reset, in order.
     pub fn entries_in_use(&self, function: u8) -> impl Iterator<Item = (u16, &Entry)> {
         self.functions
             .get(usize::from(function))
@@ -128,6 +135,24 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             .enumerate()
             .filter(|(_, entry)| **entry != Entry::RESET)
             .map(|(index, entry)| (index as u16, entry))
+    }
+
+    /// The failures since this was last asked: how many, and the last one. For
+    /// a warning in the log.
+    pub fn take_failures(&mut self) -> Option<(u32, Failure)> {
+        self.failures.take()
+    }
+
+    /// Notes that binding or unbinding an entry failed.
+    pub(crate) fn failed(&mut self, function: usize, entry: u16, what: &'static str, why: Error) {
+        let failure = Failure {
+            function: function as u8,
+            entry,
+            what,
+            why,
+        };
+        let before = self.failures.map_or(0, |(count, _)| count);
+        self.failures = Some((before.saturating_add(1), failure));
     }
 
     /// The function's index, if it is there and has MSI-X.
@@ -187,6 +212,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             }
             Err(error) => {
                 self.counters.bind_failures += 1;
+                self.failed(function, entry, "bind", error);
                 self.change(function, entry, |entry| entry.error = Some(error));
                 was_bound
             }
@@ -207,6 +233,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             }
             Err(error) => {
                 self.counters.unbind_failures += 1;
+                self.failed(function, entry, "unbind", error);
                 self.change(function, entry, |entry| entry.error = Some(error));
                 if !before {
                     self.mask_in_device(function, entry, false);
@@ -223,7 +250,9 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             self.write_control(function, entry, true);
         }
         self.flush(function, 0);
-        let result = self.router.unbind_function(function as u8);
+        let result = self
+            .router
+            .unbind_function(function as u8, SourceKind::Msix);
         let state = &mut self.functions[function];
         state.enabled = false;
         state.function_mask = false;
@@ -284,7 +313,7 @@ impl Function {
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
     }
 
-    fn range(&self) -> core::ops::Range<usize> {
+    pub(crate) fn range(&self) -> core::ops::Range<usize> {
         self.first..self.first + self.info.entries as usize
     }
 
@@ -302,9 +331,6 @@ impl Function {
 }
 
 /// The router's name for an entry.
-pub(crate) fn source(function: usize, entry: u16) -> Source {
-    Source {
-        function: function as u8,
-        entry,
-    }
+pub(crate) const fn source(function: usize, entry: u16) -> Source {
+    Source::msix(function as u8, entry)
 }

@@ -16,12 +16,13 @@
 mod area;
 mod bitmap;
 mod control;
+mod dump;
 mod entry;
 mod function;
 mod table;
 
 pub use entry::Entry;
-pub use function::{Counters, Msix};
+pub use function::{Counters, Failure, Msix};
 
 use channel::msix::FunctionBar;
 use pci::Width;

@@ -1,16 +1,16 @@
 //! Binds msix to seL4: the pages with each function's table and PBA, one
-//! endpoint for pci-config and the vmms, told apart by badge, and a channel to
+//! endpoint for pci-config, the vmms and the console, told apart by badge, and a channel to
 //! irq-router.
 
 #![no_std]
 #![no_main]
 
-use channel::msix::{FunctionBar, control, table};
+use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Counters, Entry, Hardware, Msix};
+use msix::{Counters, Entry, Failure, Hardware, Msix};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
-use runtime::{Context, Event, Mmio, Server};
+use runtime::{Context, Event, Mmio, RateLimit, Server};
 use spec::ResourceKind;
 
 runtime::component!(main);
@@ -82,19 +82,36 @@ fn publish(context: &Context, counters: &Counters) {
     ]);
 }
 
-/// The badge of pci-config.
-fn control_badge(context: &Context) -> Caller {
-    let mut badges = context
-        .resources
-        .each(ResourceKind::Number, "client:MsixControl:");
-    match badges.next() {
-        Some((_, resource)) => Caller(resource.value),
-        None => panic!("nobody has a channel MsixControl"),
-    }
+/// The badge of the client of an interface.
+fn badge(context: &Context, prefix: &'static str) -> Option<Caller> {
+    let mut badges = context.resources.each(ResourceKind::Number, prefix);
+    Some(Caller(badges.next()?.1.value))
+}
+
+/// Names of what a failure was about.
+fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure) {
+    let device = context.functions().nth(failure.function.into());
+    let device = device.unwrap_or("?");
+    let Some(suppressed) = limit.allow(runtime::tsc(), count) else {
+        return;
+    };
+    defmt::warn!(
+        "{=str}: {=str} entry {=u16}: {=str} failed: {=str} (M5); {=u64} warnings suppressed",
+        context.guest_of(device),
+        device,
+        failure.entry,
+        failure.what,
+        failure.why.reason(),
+        suppressed
+    );
 }
 
 fn main(context: Context) -> ! {
-    let control = control_badge(&context);
+    let Some(control) = badge(&context, "client:MsixControl:") else {
+        panic!("nobody has a channel MsixControl");
+    };
+    let console = badge(&context, "client:MsixDump:");
+    let mut limit = RateLimit::per_second(context.machine().tsc_khz);
     let mut device = Device(Vec::new());
     let mut functions = [const { (None, Caller(0)) }; FUNCTIONS];
     for (place, name) in functions.iter_mut().zip(context.functions()) {
@@ -116,21 +133,26 @@ fn main(context: Context) -> ! {
     let mut msix: Msix<'_, _, _, FUNCTIONS> =
         Msix::new(device, router, entries, control, functions);
     for function in 0..context.functions().count() as u8 {
-        match msix.message_control(function) {
-            Some(value) => defmt::info!(
+        match dump::MsixDump::state(&mut msix, control, function) {
+            Ok(value) => defmt::info!(
                 "function {=u8}: {=u16} entries",
                 function,
                 (value & 0x7ff) + 1
             ),
-            None => defmt::warn!("function {=u8} has no usable MSI-X", function),
+            Err(_) => defmt::warn!("function {=u8} has no usable MSI-X", function),
         }
     }
     let mut server = Server::new(context.endpoint());
     loop {
         publish(&context, &msix.counters);
+        if let Some((count, failure)) = msix.take_failures() {
+            warn(&context, &mut limit, count, &failure);
+        }
         if let Event::Request(caller, request) = server.wait() {
             server.reply(if caller == control {
                 control::dispatch(&mut msix, caller, request)
+            } else if Some(caller) == console {
+                dump::dispatch(&mut msix, caller, request)
             } else {
                 table::dispatch(&mut msix, caller, request)
             });

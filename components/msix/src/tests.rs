@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
 
-use channel::irq_router::{Client, IrqRouter, Source};
+use channel::irq_router::{Client, IrqRouter, Source, SourceKind};
 use channel::msix::control::MsixControl;
+use channel::msix::dump::MsixDump;
 use channel::msix::table::MsixTable;
 use channel::msix::{ControlEffect, FunctionBar};
 use channel::{Caller, Error, Local, Message};
@@ -134,7 +135,8 @@ impl IrqRouter for Fake {
         Ok(())
     }
 
-    fn unbind_function(&mut self, _: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, _: Caller, function: u8, kind: SourceKind) -> Result<(), Error> {
+        assert_eq!(kind, SourceKind::Msix);
         let mut world = self.0.borrow_mut();
         world.bound.retain(|&(f, _)| f != function);
         world.log.push(UnbindFunction);
@@ -285,7 +287,7 @@ fn m1_control_is_never_the_hardwares() {
     assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
     rig.control(ENABLE | FUNCTION_MASK);
     assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0xc000 | 69));
-    assert_eq!(rig.msix.message_control(0), Some(0xc000 | 69));
+    assert_eq!(MsixDump::state(&mut rig.msix, VMM, 0), Ok(0xc000 | 69));
     rig.control(FUNCTION_MASK);
     assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0x4000 | 69));
 }
@@ -464,6 +466,19 @@ fn m7_halves_are_independent() {
     rig.write(at(0, 0), Width::Qword, 0x1_0000_0002);
     assert_eq!(rig.read(at(0, 0), Width::Qword), 0x1_0000_0002);
     assert_eq!(rig.entry(1), Entry::RESET);
+}
+
+#[test]
+fn m18_fields_count_from_the_table_s_start() {
+    // The table starts at 8 mod 16: the entry's data lies where an entry of a
+    // table that starts at 0 has its address.
+    assert_eq!(TABLE % 16, 8);
+    let mut rig = rig();
+    rig.write(TABLE + 8, Width::Qword, 0x1_0000_0055);
+    let entry = rig.entry(0);
+    assert_eq!((entry.address, entry.data, entry.masked), (0, 0x55, true));
+    rig.write(TABLE, Width::Qword, 0xfee0_0000);
+    assert_eq!(rig.entry(0).address, 0xfee0_0000);
 }
 
 #[test]
@@ -703,10 +718,7 @@ fn m22_nothing_is_bound_for_the_size_of_the_table() {
 #[test]
 fn m23_a_throttled_source_is_masked_in_the_device_only() {
     let mut rig = Rig::live(&[2]);
-    let source = Source {
-        function: 0,
-        entry: 2,
-    };
+    let source = Source::msix(0, 2);
     let control = at(2, 12);
     assert_eq!(rig.msix.set_throttled(VMM, source, true), Ok(()));
     let masked = [Write(control, Width::Dword, 1), Read(control, Width::Dword)];
@@ -722,10 +734,7 @@ fn m23_a_throttled_source_is_masked_in_the_device_only() {
     assert_eq!(rig.msix.set_throttled(VMM, source, false), Ok(()));
     assert_eq!(rig.log(), [Write(control, Width::Dword, 0)]);
     assert_eq!(rig.msix.counters.throttled, 1);
-    let past = Source {
-        function: 0,
-        entry: 70,
-    };
+    let past = Source::msix(0, 70);
     assert_eq!(
         rig.msix.set_throttled(VMM, past, true),
         Err(Error::NotFound)
@@ -767,10 +776,7 @@ fn strangers_get_nothing() {
     };
     let read = rig.msix.read(CONTROL, place, TABLE, Width::Dword);
     assert_eq!(read, Err(Error::NotFound));
-    let source = Source {
-        function: 0,
-        entry: 0,
-    };
+    let source = Source::msix(0, 0);
     let throttle = rig.msix.set_throttled(CONTROL, source, true);
     assert_eq!(throttle, Err(Error::NotFound));
     assert_eq!(rig.msix.read_control(VMM, 0), Err(Error::NotFound));

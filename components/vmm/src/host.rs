@@ -1,5 +1,7 @@
 //! What the VMM needs from outside, so that its logic runs on any host.
 
+use channel::events::SlotEvents;
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
@@ -31,6 +33,11 @@ pub trait Host {
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
     /// The route of a slot.
     fn route(&mut self, slot: usize) -> Option<Route>;
+    /// Masks the device's entry of a source that is over its budget, or stops
+    /// doing so (M23). `false` if that failed.
+    fn set_throttled(&mut self, source: Source, throttled: bool) -> bool;
+    /// Shows what came over a slot.
+    fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents);
     /// A byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
 }

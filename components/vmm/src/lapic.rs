@@ -331,10 +331,7 @@ mod tests {
             level: false,
             logical: false,
             masked: false,
-            source: Source {
-                function: 0,
-                entry: 0,
-            },
+            source: Source::msix(0, 0),
         }
     }
 

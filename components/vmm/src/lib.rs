@@ -24,6 +24,7 @@ mod loader;
 mod mmio;
 mod privileged;
 mod registers;
+mod slots;
 mod uart;
 mod vmm;
 
@@ -32,4 +33,5 @@ pub use host::{Host, StopReason};
 pub use lapic::{LAPIC_BASE, Lapic};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
+pub use slots::Budget;
 pub use vmm::{Counters, Fault, MAX_FUNCTIONS, Outcome, Vmm};

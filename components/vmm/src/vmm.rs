@@ -11,6 +11,7 @@ use crate::lapic::Lapic;
 use crate::mmio;
 use crate::privileged;
 use crate::registers::{RAX, RCX, RDX, Registers};
+use crate::slots::{Budget, Slots, Taken};
 
 /// Functions that one guest can have.
 pub const MAX_FUNCTIONS: usize = 8;
@@ -100,8 +101,10 @@ pub struct Vmm<'a> {
     cpu: Cpu,
     lapic: Lapic,
     devices: Devices<'a>,
-    /// Slots with an event that waits for its route to be unmasked.
-    held: u32,
+    slots: Slots,
+    /// What the host's timer was last set to.
+    deadline: Option<u64>,
+    lapic_deadline: Option<u64>,
     halted_at: u64,
     /// What happened so far.
     pub counters: Counters,
@@ -110,12 +113,14 @@ pub struct Vmm<'a> {
 impl<'a> Vmm<'a> {
     /// A guest as at reset, with these functions.
     #[must_use]
-    pub fn new(functions: &'a [FunctionInfo]) -> Self {
+    pub fn new(functions: &'a [FunctionInfo], budget: Budget) -> Self {
         Self {
             cpu: Cpu::default(),
             lapic: Lapic::default(),
             devices: Devices::new(functions),
-            held: 0,
+            slots: Slots::new(budget),
+            deadline: None,
+            lapic_deadline: None,
             halted_at: 0,
             counters: Counters::default(),
         }
@@ -142,8 +147,11 @@ impl<'a> Vmm<'a> {
     pub fn events(&mut self, word: u32, host: &mut impl Host) {
         if word & TIMER_BIT != 0 {
             self.counters.timer_signals += 1;
+            // Whatever it was armed for, it is not armed any more.
+            self.deadline = None;
             let now = host.now();
             self.lapic.timer(now);
+            self.slots.release(now, host);
         }
         for slot in 0..channel::routes::SLOTS {
             if word >> slot & 1 == 1 {
@@ -156,30 +164,37 @@ impl<'a> Vmm<'a> {
 
     /// Slot to vector: the translation that this component is for.
     fn event(&mut self, slot: usize, host: &mut impl Host) {
-        self.held &= !(1 << slot);
-        match host.route(slot) {
-            Some(route) if route.masked => {
-                self.held |= 1 << slot;
-                self.counters.held += 1;
-            }
-            Some(route) if self.lapic.accept(&route) => {}
-            _ => self.counters.dropped += 1,
+        match self.slots.event(slot, true, &mut self.lapic, host) {
+            Taken::Delivered => {}
+            Taken::Held => self.counters.held += 1,
+            Taken::Lost => self.counters.dropped += 1,
         }
     }
 
     /// Routes changed: events that were held may go on (M20).
     fn release_held(&mut self, host: &mut impl Host) {
-        let held = self.held;
+        let held = self.slots.held();
         for slot in 0..channel::routes::SLOTS {
             if held >> slot & 1 == 1 {
-                self.event(slot, host);
+                self.slots.event(slot, false, &mut self.lapic, host);
             }
         }
     }
 
+    /// Sets the host's timer for what comes first: the guest's own timer, or a
+    /// throttled source's end.
     fn update_deadline(&mut self, host: &mut impl Host) {
         if let Some(deadline) = self.lapic.take_deadline_change() {
-            host.set_deadline(deadline);
+            self.lapic_deadline = deadline;
+        }
+        let throttled = self.slots.deadline();
+        let first = match (self.lapic_deadline, throttled) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if first != self.deadline {
+            self.deadline = first;
+            host.set_deadline(first);
         }
     }
 
@@ -421,7 +436,7 @@ impl<'a> Vmm<'a> {
             devices: &mut self.devices,
             lapic: &mut self.lapic,
             xapic: !self.cpu.x2apic,
-            held: self.held,
+            held: self.slots.held(),
             host,
             counters: &mut self.counters,
             routes_changed: false,

@@ -1,24 +1,95 @@
-//! `IrqRouter`: msix to irq-router.
+//! The interfaces of irq-router: `IrqRouter` for msix and pci-config, [`dump`]
+//! for the console.
 
 use crate::Word;
+use crate::routes::Route;
+
+/// The way in which a function raises an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum SourceKind {
+    /// By an entry of its MSI-X table.
+    Msix = 0,
+    /// By one of its MSI messages.
+    Msi = 1,
+    /// By its INTx pin (C9).
+    Pin = 2,
+}
+
+impl SourceKind {
+    /// The kind of a number; `None` if the number is none.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Msix),
+            1 => Some(Self::Msi),
+            2 => Some(Self::Pin),
+            _ => None,
+        }
+    }
+}
+
+impl Word for SourceKind {
+    fn to_word(self) -> u64 {
+        self as u64
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        Self::from_number(u8::try_from(word).ok()?)
+    }
+}
 
 /// A device's interrupt: which function, and which of its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     /// The function's position among all assigned functions.
     pub function: u8,
-    /// MSI-X entry (0 to 2047) or MSI message (0 to 31).
+    /// How it comes.
+    pub kind: SourceKind,
+    /// MSI-X entry (0 to 2047), MSI message (0 to 31), or the I/O APIC's pin.
     pub entry: u16,
+}
+
+impl Source {
+    /// An MSI-X entry.
+    #[must_use]
+    pub const fn msix(function: u8, entry: u16) -> Self {
+        Self {
+            function,
+            kind: SourceKind::Msix,
+            entry,
+        }
+    }
+
+    /// An MSI message.
+    #[must_use]
+    pub const fn msi(function: u8, message: u16) -> Self {
+        Self {
+            function,
+            kind: SourceKind::Msi,
+            entry: message,
+        }
+    }
+
+    /// An INTx pin, by its pin of the I/O APIC.
+    #[must_use]
+    pub const fn pin(function: u8, pin: u8) -> Self {
+        Self {
+            function,
+            kind: SourceKind::Pin,
+            entry: pin as u16,
+        }
+    }
 }
 
 impl Word for Source {
     fn to_word(self) -> u64 {
-        u64::from(self.function) << 16 | u64::from(self.entry)
+        (self.kind as u64) << 24 | u64::from(self.function) << 16 | u64::from(self.entry)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u32::try_from(word).ok()?;
-        (word < 1 << 24).then_some(Self {
+        Some(Self {
             function: (word >> 16) as u8,
+            kind: SourceKind::from_number((word >> 24) as u8)?,
             entry: word as u16,
         })
     }
@@ -39,11 +110,57 @@ interface! {
         2 => fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
         3 => fn set_masked(source: Source, masked: bool) -> ();
-        /// Sets whether events of every source of a function are held back in
-        /// the vmm (M20), those bound later too, whatever their own mask.
+        /// Sets whether events of every MSI-X entry of a function are held back
+        /// in the vmm (M20), those bound later too, whatever their own mask.
         4 => fn set_function_masked(function: u8, masked: bool) -> ();
-        /// Unbinds every source of a function and ends its function mask. Goes
-        /// on past an error, and then gives it.
-        5 => fn unbind_function(function: u8) -> ();
+        /// Unbinds every source of this kind of a function; for MSI-X it ends
+        /// the function mask too. Goes on past an error, and then gives it.
+        5 => fn unbind_function(function: u8, kind: SourceKind) -> ();
+    }
+}
+
+/// A slot in use, as a dump shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundSlot {
+    /// The guest's position in system.toml.
+    pub guest: u8,
+    /// The bit of the notification word.
+    pub slot: u8,
+    /// The machine's vector: user vector of seL4, 0 to 107.
+    pub vector: u8,
+    /// What stands on the routing page.
+    pub route: Route,
+}
+
+impl crate::Words for BoundSlot {
+    const LENGTH: usize = 2;
+    fn put(self, words: &mut [u64; crate::MESSAGE_WORDS]) {
+        words[0] = u64::from(self.guest) | u64::from(self.slot) << 8 | u64::from(self.vector) << 16;
+        words[1] = self.route.to_word();
+    }
+    fn get(words: &[u64; crate::MESSAGE_WORDS]) -> Option<Self> {
+        Some(Self {
+            guest: words[0] as u8,
+            slot: (words[0] >> 8) as u8,
+            vector: (words[0] >> 16) as u8,
+            route: Route::from_word(words[1])?,
+        })
+    }
+}
+
+/// `IrqDump`: console to irq-router. Changes nothing.
+pub mod dump {
+    use super::{BoundSlot, Source};
+
+    interface! {
+        /// Slots in use, one at a time.
+        pub trait IrqDump {
+            /// The first slot in use of a guest at or after `from`;
+            /// [`NotFound`](crate::Error::NotFound) if there is none.
+            1 => fn next(guest: u8, from: u8) -> BoundSlot;
+            /// The slot of a bound source;
+            /// [`NotFound`](crate::Error::NotFound) if it is not bound.
+            2 => fn find(source: Source) -> BoundSlot;
+        }
     }
 }

@@ -11,6 +11,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod events;
 #[macro_use]
 mod interface;
 pub mod irq_router;

@@ -54,6 +54,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// What it means to a person.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed request",
+            Self::NotFound => "not found",
+            Self::Exhausted => "no vector or slot left",
+            Self::Refused => "refused",
+            Self::Failed => "the kernel or a server failed",
+            Self::Gone => "server gone",
+        }
+    }
+
     /// The error with this discriminant; what is unknown counts as
     /// [`Error::Failed`], so that a newer server is still an error to us.
     #[must_use]

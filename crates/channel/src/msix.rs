@@ -1,7 +1,7 @@
-//! The two interfaces of the msix component: [`control`] for pci-config and
-//! [`table`] for the vmm. One endpoint, told apart by badge.
+//! The interfaces of the msix component: [`control`] for pci-config, [`table`]
+//! for the vmm and [`dump`] for the console. One endpoint, told apart by badge.
 
-use crate::Word;
+use crate::{Error, MESSAGE_WORDS, Word, Words};
 
 /// A place in the BAR of an assigned function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,77 @@ pub mod table {
             /// Masks the device's entry whatever the guest's mask says, or
             /// stops doing so: a source over its budget (M23).
             3 => fn set_throttled(source: Source, throttled: bool) -> ();
+        }
+    }
+}
+
+/// One table entry, as a dump shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryState {
+    /// Its number.
+    pub entry: u16,
+    /// Address as the guest wrote it.
+    pub address: u64,
+    /// Data as the guest wrote it.
+    pub data: u32,
+    /// Masked by the guest.
+    pub masked: bool,
+    /// Masked for being over its budget (M23).
+    pub throttled: bool,
+    /// Written since it was last bound (M8).
+    pub updated: bool,
+    /// Bound to a slot.
+    pub bound: bool,
+    /// The device's pending bit.
+    pub pending: bool,
+    /// Why the last bind or unbind failed (M5).
+    pub error: Option<Error>,
+}
+
+impl Words for EntryState {
+    const LENGTH: usize = 3;
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]) {
+        words[0] = u64::from(self.entry)
+            | u64::from(self.masked) << 16
+            | u64::from(self.throttled) << 17
+            | u64::from(self.updated) << 18
+            | u64::from(self.bound) << 19
+            | u64::from(self.pending) << 20
+            | self.error.map_or(0, |error| error as u64) << 32;
+        words[1] = self.address;
+        words[2] = self.data.into();
+    }
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        let bit = |n: u32| words[0] >> n & 1 == 1;
+        let error = words[0] >> 32;
+        Some(Self {
+            entry: words[0] as u16,
+            address: words[1],
+            data: u32::try_from(words[2]).ok()?,
+            masked: bit(16),
+            throttled: bit(17),
+            updated: bit(18),
+            bound: bit(19),
+            pending: bit(20),
+            error: (error != 0).then(|| Error::from_label(error)),
+        })
+    }
+}
+
+/// `MsixDump`: console to msix. Changes nothing.
+pub mod dump {
+    use super::EntryState;
+
+    interface! {
+        /// State of each function's MSI-X, one entry at a time.
+        pub trait MsixDump {
+            /// Message control as the guest sees it (M1);
+            /// [`NotFound`](crate::Error::NotFound) without MSI-X.
+            1 => fn state(function: u8) -> u16;
+            /// The first entry at or after `from` that is in use, or any if
+            /// `all`; [`NotFound`](crate::Error::NotFound) if there is none.
+            /// In use is what is no longer as after reset.
+            2 => fn next_entry(function: u8, from: u16, all: bool) -> EntryState;
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::irq_router::Source;
+use crate::irq_router::{Source, SourceKind};
 
 /// Slots of one guest: bits of the vmm's notification word that can stand for a
 /// source. Badges have 28 bits in seL4 5.0.0; bit 27 tells faults from slots
@@ -45,14 +45,16 @@ impl Route {
             | (self.masked as u64) << 21
             | (self.source.entry as u64) << 32
             | (self.source.function as u64) << 48
+            | (self.source.kind as u64) << 56
     }
 
     /// The route of a word; `None` for an empty slot.
     #[must_use]
     pub const fn from_word(word: u64) -> Option<Self> {
-        if word & VALID == 0 {
+        let kind = SourceKind::from_number((word >> 56 & 3) as u8);
+        let (true, Some(kind)) = (word & VALID != 0, kind) else {
             return None;
-        }
+        };
         Some(Self {
             vector: word as u8,
             destination: (word >> 8) as u8,
@@ -62,6 +64,7 @@ impl Route {
             masked: word >> 21 & 1 == 1,
             source: Source {
                 function: (word >> 48) as u8,
+                kind,
                 entry: (word >> 32) as u16,
             },
         })
@@ -116,10 +119,7 @@ mod tests {
             level: true,
             logical: true,
             masked: true,
-            source: Source {
-                function: 0xff,
-                entry: 2047,
-            },
+            source: Source::pin(0xff, 23),
         };
         assert_eq!(Route::from_word(route.to_word()), Some(route));
         let plain = Route {
@@ -129,10 +129,7 @@ mod tests {
             level: false,
             logical: false,
             masked: false,
-            source: Source {
-                function: 0,
-                entry: 0,
-            },
+            source: Source::msix(0, 2047),
         };
         assert_eq!(Route::from_word(plain.to_word()), Some(plain));
         assert_eq!(Route::from_word(0), None);

@@ -18,12 +18,14 @@ pub mod log;
 #[cfg(feature = "program")]
 mod logger;
 mod mmio;
+mod rate;
 mod resources;
 mod stop;
 
 pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
 pub use mmio::Mmio;
+pub use rate::RateLimit;
 pub use resources::{Context, Shared};
 pub use stop::{INJECT_LABEL, STOP_LABEL, Stop};
 

@@ -1,5 +1,6 @@
 //! A component's resources, by the names that the build tool gave them.
 
+use channel::events::EventPage;
 use channel::routes::RoutePage;
 use pci::FunctionInfo;
 use sel4::cap::{Endpoint, Notification};
@@ -20,6 +21,8 @@ unsafe impl Shared for Ring {}
 unsafe impl Shared for CounterPage {}
 // SAFETY: atomics only, as its documentation says.
 unsafe impl Shared for RoutePage {}
+// SAFETY: atomics only, as its documentation says.
+unsafe impl Shared for EventPage {}
 
 /// What a component was given.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +130,20 @@ impl Context {
             .map_or(0, |(_, resource)| resource.value)
     }
 
+    /// Name of the guest that owns a function.
+    #[must_use]
+    pub fn guest_of(&self, device: &str) -> &'static str {
+        let devices = self.resources.each(ResourceKind::Number, "guest-of:");
+        let guest = devices
+            .filter(|(name, _)| *name == device)
+            .map(|(_, resource)| resource.value)
+            .next();
+        self.resources
+            .each(ResourceKind::Number, "guest:")
+            .find(|(_, resource)| Some(resource.value) == guest)
+            .map_or("?", |(name, _)| name)
+    }
+
     /// What init found out about the machine.
     #[must_use]
     pub fn machine(&self) -> MachineInfo {
@@ -172,14 +189,19 @@ impl Context {
     /// A channel to the server of an interface.
     #[must_use]
     pub fn channel(&self, interface: &str) -> crate::Channel {
-        let name = self
-            .resources
-            .each(ResourceKind::Capability, "channel:")
-            .find(|(name, _)| *name == interface);
-        match name {
-            Some((_, resource)) => crate::Channel(Cap::from_bits(resource.value)),
+        match self.find_channel(interface) {
+            Some(channel) => channel,
             None => panic!("no channel {interface}"),
         }
+    }
+
+    /// The same for an interface that the component can do without.
+    #[must_use]
+    pub fn find_channel(&self, interface: &str) -> Option<crate::Channel> {
+        self.resources
+            .each(ResourceKind::Capability, "channel:")
+            .find(|(name, _)| *name == interface)
+            .map(|(_, resource)| crate::Channel(Cap::from_bits(resource.value)))
     }
 
     /// The notification on which something arrives for somebody else.

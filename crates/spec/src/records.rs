@@ -203,8 +203,6 @@ pub enum OnFault {
     Stop = 0,
     /// Starts the thread again with its program's memory as at boot.
     Restart = 1,
-    /// Ends the guest that it runs, and the system with the last guest.
-    StopGuest = 2,
 }
 
 /// A thread to be configured and, if `start` is 1, started.
@@ -251,7 +249,6 @@ impl Thread {
     pub const fn on_fault(&self) -> OnFault {
         match self.on_fault {
             1 => OnFault::Restart,
-            2 => OnFault::StopGuest,
             _ => OnFault::Stop,
         }
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source};
+use channel::irq_router::{IrqRouter, Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use irq_router::GuestMessage;
@@ -50,8 +50,8 @@ impl Shared {
         }
         let mut memory = BTreeMap::new();
         for (bar, offset, content) in &device.memory {
-            for (at, byte) in (*offset..).zip(content) {
-                memory.insert((*bar, at), *byte);
+            for (index, byte) in content.iter().enumerate() {
+                memory.insert((*bar, offset + index as u32), *byte);
             }
         }
         Self(Rc::new(RefCell::new(World {
@@ -212,10 +212,15 @@ impl IrqRouter for Shared {
         Ok(())
     }
 
-    fn unbind_function(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(
+        &mut self,
+        caller: Caller,
+        function: u8,
+        _: SourceKind,
+    ) -> Result<(), Error> {
         let bound = self.0.borrow().bound.clone();
         bound
             .into_iter()
-            .try_for_each(|entry| self.unbind(caller, Source { function, entry }))
+            .try_for_each(|entry| self.unbind(caller, Source::msix(function, entry)))
     }
 }

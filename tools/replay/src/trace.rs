@@ -332,6 +332,8 @@ fn check_device(raw: RawDevice) -> Result<Device, String> {
     for range in raw.mem {
         let content = bytes(&range.hex).ok_or("`mem` is not hexadecimal")?;
         let size = bars.get(usize::from(range.bar)).map_or(0, |bar| bar.size);
+        // Offsets have 32 bits everywhere past this point.
+        let size = size.min(1 << 32);
         if u64::from(range.offset) + content.len() as u64 > size {
             return Err(format!("`mem` lies outside BAR {}", range.bar));
         }

@@ -17,13 +17,18 @@ pub const STACK_MAX: u64 = 512 << 10;
 pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// The interfaces of crates/channel, and the programs at their two ends.
-const INTERFACES: [(&str, &str, &str); 5] = [
+const INTERFACES: [(&str, &str, &str); 7] = [
     ("PciConfig", "vmm", "pci-config"),
     ("MsixTable", "vmm", "msix"),
     ("MsixControl", "pci-config", "msix"),
     ("IrqRouter", "msix", "irq-router"),
     ("Timer", "vmm", "timer"),
+    ("MsixDump", "console", "msix"),
+    ("IrqDump", "console", "irq-router"),
 ];
+
+/// Interfaces that a client can do without.
+const OPTIONAL: [&str; 2] = ["MsixDump", "IrqDump"];
 
 /// The board devices without which a program does not start, by the names that
 /// it asks for.
@@ -181,7 +186,7 @@ pub fn component(
 }
 
 /// Reads `on-fault`. Only a program whose state survives its restart may be
-/// restarted, and only a vmm has a guest to stop.
+/// restarted.
 pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
     let Some(text) = section.string("on-fault") else {
         return OnFault::Stop;
@@ -189,21 +194,16 @@ pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
     let policy = match text.value.as_str() {
         "stop" => Some(OnFault::Stop),
         "restart" => Some(OnFault::Restart),
-        "stop-guest" => Some(OnFault::StopGuest),
         _ => None,
     };
     let (message, help) = match policy {
         None => (
             format!("`{}` is no policy for faults", text.value),
-            Context::suggest(&text.value, ["stop", "restart", "stop-guest"]),
+            Context::suggest(&text.value, ["stop", "restart"]),
         ),
         Some(OnFault::Restart) if !RESTARTABLE.contains(&program) => (
             format!("{program} cannot be restarted"),
             format!("one of these can: {}", RESTARTABLE.join(", ")),
-        ),
-        Some(OnFault::StopGuest) if program != "vmm" => (
-            format!("{program} runs no guest"),
-            "write \"restart\" or \"stop\"".to_owned(),
         ),
         Some(policy) => return policy,
     };
@@ -553,7 +553,8 @@ pub fn whole(
                 .channels
                 .iter()
                 .any(|c| c.client == index && c.interface == interface);
-            if component.program == client && !has && !broken.channels {
+            let needs = component.program == client && !OPTIONAL.contains(&interface);
+            if needs && !has && !broken.channels {
                 context.error(
                     &span,
                     format!("`{}` has no channel `{interface}`", component.name),

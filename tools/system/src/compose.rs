@@ -303,6 +303,9 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         );
     }
     functions(&mut builder, model, &mut places)?;
+    for place in &mut places {
+        names(place, model);
+    }
     for (component, place) in model.components.iter().zip(&places) {
         finish(&mut builder, component, place)?;
     }
@@ -562,6 +565,7 @@ fn add_guest(
         1,
     );
     let routes = builder.memory(&format!("{name}:routes"), PAGE);
+    let events = builder.memory(&format!("{name}:events"), PAGE);
     let notification = places[guest.vmm].notification;
     let ring_size = size_of::<shm::Ring>() as u64;
     let output = builder.memory(&format!("{name}:console"), ring_size);
@@ -628,6 +632,13 @@ fn add_guest(
         text.len() as u64,
     );
     builder.share(place, "routes", routes, Rights::READ, PAGE);
+    builder.share(place, "events", events, Rights::READ_WRITE, PAGE);
+    place.tell(
+        ResourceKind::Number,
+        "interrupt-budget",
+        guest.interrupt_budget,
+        0,
+    );
     builder.share(
         place,
         "guest-console",
@@ -637,6 +648,8 @@ fn add_guest(
     );
 
     if let Some(console) = console {
+        let name = format!("events:{}", guest.name);
+        builder.share(&mut places[console], &name, events, Rights::READ, PAGE);
         let name = format!("guest-console:{}", guest.name);
         builder.share(
             &mut places[console],
@@ -747,6 +760,21 @@ fn functions(
         });
     }
     Ok(())
+}
+
+/// Tells a component how guests and functions are called, in their order, for
+/// what it says to people.
+fn names(place: &mut Place, model: &Model) {
+    for (index, guest) in model.guests.iter().enumerate() {
+        let name = format!("guest:{}", guest.name);
+        place.tell(ResourceKind::Number, &name, index as u64, 0);
+    }
+    for (index, device) in model.devices.iter().enumerate() {
+        let guest = model.owner(index).unwrap_or_default() as u64;
+        let name = format!("guest-of:{}", device.name);
+        let address = device.guest_address.requester_id();
+        place.tell(ResourceKind::Number, &name, guest, address.into());
+    }
 }
 
 /// Writes the resource table, now that it is complete.

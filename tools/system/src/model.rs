@@ -12,6 +12,10 @@ use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Located, Section};
 
+/// Interrupts of one source in a second that are no storm: five times what an
+/// e1000e raises under load in QEMU.
+const INTERRUPT_BUDGET: u64 = 20_000;
+
 /// A kernel-level power beyond a component's own memory and channels. Each
 /// belongs to one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +138,8 @@ pub struct Guest {
     pub devices: Vec<usize>,
     /// What it finds as its command line.
     pub command_line: String,
+    /// Interrupts that each of its sources may raise in a second (M23).
+    pub interrupt_budget: u64,
 }
 
 /// A system that passed every check.
@@ -421,6 +427,9 @@ fn guest(
             Some(index)
         })
         .collect();
+    let interrupt_budget = section
+        .number("interrupt-budget", 1..1 << 32)
+        .map_or(INTERRUPT_BUDGET, |budget| budget.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
         && text.value.len() > 1024
@@ -441,6 +450,7 @@ fn guest(
         priority: priority?.value as u8,
         devices,
         command_line: command_line.map_or_else(String::new, |text| text.value),
+        interrupt_budget,
     })
 }
 

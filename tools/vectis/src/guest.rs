@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use channel::events::SlotEvents;
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
@@ -52,6 +54,10 @@ impl Host for Room {
     fn route(&mut self, _slot: usize) -> Option<Route> {
         None
     }
+    fn set_throttled(&mut self, _source: Source, _throttled: bool) -> bool {
+        false
+    }
+    fn publish_events(&mut self, _slot: usize, _source: Source, _events: &SlotEvents) {}
     fn console_write(&mut self, _byte: u8) {}
 }
 
@@ -120,6 +126,7 @@ mod tests {
             priority: 1,
             devices: Vec::new(),
             command_line: String::new(),
+            interrupt_budget: 20_000,
         }
     }
 

@@ -47,7 +47,7 @@ fn router<'a>(pages: &'a [RoutePage; 2]) -> Two<'a> {
 }
 
 fn source(function: u8, entry: u16) -> Source {
-    Source { function, entry }
+    Source::msix(function, entry)
 }
 
 #[test]
@@ -69,9 +69,11 @@ fn m19_the_route_is_the_guests_and_the_message_ours() {
         })
     );
     assert_eq!(pages[0].get(0), None);
-    let bound: Vec<Bound> = router.bound().collect();
-    assert_eq!(bound.len(), 1);
-    assert_eq!(bound[0].slot, Slot { guest: 1, index: 0 });
+    let bound = IrqDump::next(&mut router, MSIX, 1, 0).unwrap();
+    assert_eq!((bound.guest, bound.slot, bound.vector), (1, 0, 0));
+    assert_eq!(IrqDump::find(&mut router, MSIX, source(1, 3)), Ok(bound));
+    assert_eq!(IrqDump::next(&mut router, MSIX, 1, 1), Err(Error::NotFound));
+    assert_eq!(IrqDump::next(&mut router, MSIX, 9, 0), Err(Error::NotFound));
     assert_eq!(router.control.held, [(Slot { guest: 1, index: 0 }, 0)]);
 }
 
@@ -277,10 +279,17 @@ fn m24_a_function_gives_back_all_that_it_has() {
     }
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
     router.control.refuse_release = true;
-    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
+    assert_eq!(
+        router.unbind_function(MSIX, 1, SourceKind::Msix),
+        Err(Error::Failed)
+    );
     router.control.refuse_release = false;
-    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
-    let left: Vec<Source> = router.bound().map(|bound| bound.route.source).collect();
+    assert_eq!(router.unbind_function(MSIX, 1, SourceKind::Msix), Ok(()));
+    let left: Vec<Source> = pages
+        .iter()
+        .flat_map(|page| (0..SLOTS).filter_map(|slot| page.get(slot)))
+        .map(|route| route.source)
+        .collect();
     assert_eq!(left, [source(2, 0)]);
     assert!(
         router
@@ -288,5 +297,5 @@ fn m24_a_function_gives_back_all_that_it_has() {
             .is_ok()
     );
     assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
-    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 3, SourceKind::Msix), Ok(()));
 }

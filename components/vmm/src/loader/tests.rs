@@ -5,6 +5,8 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
+use channel::events::SlotEvents;
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
@@ -50,6 +52,10 @@ impl Host for Memory {
     fn route(&mut self, _: usize) -> Option<Route> {
         None
     }
+    fn set_throttled(&mut self, _: Source, _: bool) -> bool {
+        false
+    }
+    fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
     fn console_write(&mut self, _: u8) {}
 }
 

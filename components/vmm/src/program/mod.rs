@@ -9,7 +9,7 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use spec::BADGE_CALL;
-use vmm::{Fault, MAX_FUNCTIONS, Outcome, StopReason, Vmm};
+use vmm::{Budget, Fault, MAX_FUNCTIONS, Outcome, StopReason, Vmm};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -93,7 +93,11 @@ pub fn main(context: Context) -> ! {
         msix::table::Client(context.channel("MsixTable")),
         timer::Client(context.channel("Timer")),
     );
-    let mut vmm = Vmm::new(&functions);
+    let budget = Budget {
+        events: context.number("interrupt-budget").0,
+        interval: context.machine().tsc_khz * 1000,
+    };
+    let mut vmm = Vmm::new(&functions, budget);
     vmm.start(&mut host);
     let line = command_line(&context);
     let image = context.bytes("guest-image");

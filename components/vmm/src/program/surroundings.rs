@@ -3,13 +3,15 @@
 
 use core::ops::Range;
 
+use channel::events::{EventPage, SlotEvents};
+use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
 use channel::{msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
-use runtime::{Channel, Context};
+use runtime::{Channel, Context, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::ResourceKind;
@@ -32,7 +34,10 @@ pub struct Surroundings<'a> {
     table: msix::table::Client<Channel>,
     timer: timer::Client<Channel>,
     bars: Bars,
+    context: Context,
     routes: &'static RoutePage,
+    events: &'static EventPage,
+    storms: RateLimit,
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
@@ -67,7 +72,10 @@ impl<'a> Surroundings<'a> {
             table,
             timer,
             bars: Bars::new(context),
+            context: *context,
             routes: context.shared("routes"),
+            events: context.shared("events"),
+            storms: RateLimit::per_second(context.machine().tsc_khz),
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
@@ -131,6 +139,18 @@ impl<'a> Surroundings<'a> {
             .get(usize::from(index))
             .copied()
             .unwrap_or(u8::MAX)
+    }
+
+    /// The guest's function that the system calls `global`.
+    fn local(&self, global: u8) -> Option<u8> {
+        let position = self.global.iter().position(|&g| g == global)?;
+        Some(position as u8)
+    }
+
+    /// Name of a function, for messages.
+    fn name(&self, function: u8) -> &'static str {
+        let mut names = self.context.functions();
+        names.nth(function.into()).unwrap_or("?")
     }
 
     /// Hands what the guest wrote to the console.
@@ -236,7 +256,38 @@ impl Host for Surroundings<'_> {
     }
 
     fn route(&mut self, slot: usize) -> Option<Route> {
-        self.routes.get(slot)
+        // Routes name functions as the whole system does.
+        let route = self.routes.get(slot)?;
+        let function = self.local(route.source.function)?;
+        let source = Source {
+            function,
+            ..route.source
+        };
+        Some(Route { source, ..route })
+    }
+
+    fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
+        let function = self.global(source.function);
+        let done = self
+            .table
+            .set_throttled(Source { function, ..source }, throttled);
+        if throttled && let Some(suppressed) = self.storms.allow(runtime::tsc(), 1) {
+            defmt::warn!(
+                "{=str}: {=str} entry {=u16}: interrupt storm, masked for a while (M23); \
+                 {=u64} warnings suppressed",
+                self.context.guest_of(self.name(source.function)),
+                self.name(source.function),
+                source.entry,
+                suppressed
+            );
+        }
+        done.is_ok()
+    }
+
+    fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents) {
+        let function = self.global(source.function);
+        self.events
+            .publish(slot, Source { function, ..source }, events);
     }
 
     fn console_write(&mut self, byte: u8) {

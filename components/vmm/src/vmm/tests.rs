@@ -5,6 +5,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
+use channel::events::SlotEvents;
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
@@ -21,6 +22,10 @@ const IDT: u64 = RAM + 0x4000;
 const STACK: u64 = RAM + 0x8000;
 const HANDLER: u64 = RAM + 0x9000;
 const BAR3: u64 = 0xfebf_0000;
+const BUDGET: Budget = Budget {
+    events: 100,
+    interval: 1000,
+};
 
 #[derive(Default)]
 struct Fake {
@@ -34,6 +39,8 @@ struct Fake {
     table_writes: Vec<(u32, Width, u64)>,
     maps: Vec<(usize, usize, Option<u64>)>,
     console: Vec<u8>,
+    throttled: Vec<(u16, bool)>,
+    events: [SlotEvents; channel::routes::SLOTS],
 }
 
 impl Fake {
@@ -97,6 +104,13 @@ impl Host for Fake {
     fn route(&mut self, slot: usize) -> Option<Route> {
         *self.routes.get(slot)?
     }
+    fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
+        self.throttled.push((source.entry, throttled));
+        true
+    }
+    fn publish_events(&mut self, slot: usize, _: Source, events: &SlotEvents) {
+        self.events[slot] = *events;
+    }
     fn console_write(&mut self, byte: u8) {
         self.console.push(byte);
     }
@@ -131,10 +145,7 @@ fn route(vector: u8, masked: bool) -> Route {
         level: false,
         logical: false,
         masked,
-        source: Source {
-            function: 0,
-            entry: 2,
-        },
+        source: Source::msix(0, 2),
     }
 }
 
@@ -151,7 +162,7 @@ impl<'a> Machine<'a> {
             bar: Some(BAR3),
             ..Fake::default()
         };
-        let mut vmm = Vmm::new(functions);
+        let mut vmm = Vmm::new(functions, BUDGET);
         vmm.start(&mut host);
         let mut regs = Registers {
             rip: CODE,
@@ -211,6 +222,12 @@ impl<'a> Machine<'a> {
             fetch: false,
             code: 4,
         })
+    }
+
+    /// The timer signals, once for each time that it was set.
+    fn timer(&mut self) {
+        self.host.deadline = None;
+        self.vmm.events(1 << 26, &mut self.host);
     }
 
     fn interrupted_with(&self, vector: u64) -> bool {
@@ -390,7 +407,7 @@ fn timer_wakes_the_guest() {
     assert_eq!(m.host.deadline, Some(1100));
     assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
     m.host.now = 1100;
-    m.vmm.events(1 << 26, &mut m.host);
+    m.timer();
     assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
     assert!(m.interrupted_with(0x50));
     assert_eq!(m.host.deadline, None);
@@ -535,4 +552,69 @@ fn random_traps_never_panic() {
         m.vmm.inject(&mut m.regs, &mut m.host);
     }
     assert!(m.vmm.counters.memory_accesses > 100);
+}
+
+#[test]
+fn m23_a_storm_is_masked_counted_and_let_go() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    m.host.now = 5000;
+    for _ in 0..100 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert!(m.host.throttled.is_empty());
+    m.vmm.events(1 << 1, &mut m.host);
+    assert_eq!(m.host.throttled, [(2, true)]);
+    assert_eq!(m.host.events[1].storms, 1);
+    // What was on its way is still delivered, and the entry not masked twice.
+    m.vmm.events(1 << 1, &mut m.host);
+    assert_eq!(m.host.events[1].delivered, 102);
+    assert_eq!(m.host.throttled.len(), 1);
+    // The timer is set for the end of the interval.
+    assert_eq!(m.host.deadline, Some(6000));
+    m.host.now = 6000;
+    m.timer();
+    assert_eq!(m.host.throttled, [(2, true), (2, false)]);
+    assert_eq!(m.host.deadline, None);
+}
+
+#[test]
+fn m23_a_quiet_source_is_never_masked() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for second in 0..20 {
+        m.host.now = 1000 * second;
+        for _ in 0..100 {
+            m.vmm.events(1 << 1, &mut m.host);
+        }
+    }
+    assert!(m.host.throttled.is_empty());
+}
+
+#[test]
+fn m23_the_guest_s_own_timer_goes_on_beside_a_throttled_source() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    let mut lapic = |offset: u64, value: u64| {
+        m.regs.gpr[RCX] = 0xfee0_0000 + offset;
+        m.regs.gpr[RAX] = value;
+        m.memory(0xfee0_0000 + offset, &[0x89, 0x01])
+    };
+    lapic(0x320, 0x50);
+    lapic(0x3e0, 0xb);
+    lapic(0x380, 400);
+    assert_eq!(m.host.deadline, Some(400));
+    for _ in 0..101 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.deadline, Some(400));
+    m.host.now = 400;
+    m.timer();
+    assert_eq!(m.host.deadline, Some(1000));
+    m.host.now = 1000;
+    m.timer();
+    assert_eq!(m.host.throttled.last(), Some(&(2, false)));
 }

@@ -1,0 +1,273 @@
+//! The state of every function's interrupts, in text: key M as in Xen, and R.
+//!
+//! One entry or slot is asked for at a time, from a component of low priority,
+//! so that no dump holds an interrupt up.
+
+use core::fmt::Write as _;
+
+use channel::events::SlotEvents;
+use channel::irq_router::{BoundSlot, Source, SourceKind};
+use channel::msix::EntryState;
+use heapless::String;
+use pci::{Bdf, regs};
+
+use crate::Output;
+
+/// Longest line, in bytes; a longer one is cut.
+const LINE: usize = 240;
+
+/// A function, for its line.
+#[derive(Clone, Copy, Debug)]
+pub struct Function {
+    /// Its name in system.toml.
+    pub name: &'static str,
+    /// Its guest's name.
+    pub guest: &'static str,
+    /// Where the guest sees it.
+    pub bdf: Bdf,
+}
+
+/// Where the state comes from.
+pub trait State {
+    /// The function at this position among all.
+    fn function(&self, function: u8) -> Option<Function>;
+    /// The guest at this position among all.
+    fn guest(&self, guest: u8) -> Option<&'static str>;
+    /// A function's message control as the guest sees it; `None` without MSI-X.
+    fn control(&mut self, function: u8) -> Option<u16>;
+    /// A function's first entry at or after `from` that is in use, or any if
+    /// `all`.
+    fn next_entry(&mut self, function: u8, from: u16, all: bool) -> Option<EntryState>;
+    /// The slot of a source.
+    fn slot_of(&mut self, source: Source) -> Option<BoundSlot>;
+    /// A guest's first slot in use at or after `from`.
+    fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot>;
+    /// What came over a slot.
+    fn events(&self, guest: u8, slot: u8, source: Source) -> SlotEvents;
+}
+
+fn line(output: &mut impl Output, text: core::fmt::Arguments<'_>) {
+    let mut buffer = String::<LINE>::new();
+    // What does not fit is cut.
+    let _ = buffer.write_fmt(text);
+    output.text(&buffer);
+    output.text("\r\n");
+}
+
+const fn flag(set: bool, letter: char) -> char {
+    if set { letter } else { '-' }
+}
+
+/// Delivery modes of a message (SDM vol. 3 section 11.11.2).
+const MODES: [&str; 8] = [
+    "fixed", "lowest", "smi", "res3", "nmi", "init", "res6", "extint",
+];
+
+/// A message as the guest wrote it: vector, delivery mode, trigger,
+/// destination and its mode.
+struct Message {
+    address: u64,
+    data: u32,
+}
+
+impl core::fmt::Display for Message {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "vec={:02x} {} {} dest={:02x} {}",
+            self.data & 0xff,
+            MODES[(self.data >> 8 & 7) as usize],
+            if self.data >> 15 & 1 == 1 {
+                "level"
+            } else {
+                "edge"
+            },
+            self.address >> 12 & 0xff,
+            if self.address >> 2 & 1 == 1 {
+                "log"
+            } else {
+                "phys"
+            },
+        )
+    }
+}
+
+/// Where a source is bound and what came: slot, the machine's vector, events.
+struct Bound(Option<(BoundSlot, SlotEvents)>);
+
+impl core::fmt::Display for Bound {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match &self.0 {
+            None => f.write_str("slot=- host=- delivered=0 held=0 lost=0 storms=0"),
+            Some((slot, events)) => write!(
+                f,
+                // The CPU's vectors begin at 0x30 (IRQ_INT_OFFSET of seL4 5.0.0).
+                "slot={} host={:02x} delivered={} held={} lost={} storms={}",
+                slot.slot,
+                u16::from(slot.vector) + 0x30,
+                events.delivered,
+                events.held,
+                events.lost,
+                events.storms
+            ),
+        }
+    }
+}
+
+fn bound(state: &mut impl State, source: Source) -> Option<(BoundSlot, SlotEvents)> {
+    let slot = state.slot_of(source)?;
+    let events = state.events(slot.guest, slot.slot, source);
+    Some((slot, events))
+}
+
+/// Key M: MSI and MSI-X of every function, entries in use or `all` of them. The
+/// last line is `M end`.
+pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
+    for function in 0..=u8::MAX {
+        let Some(Function { name, guest, bdf }) = state.function(function) else {
+            break;
+        };
+        match state.control(function) {
+            None => line(output, format_args!("M {name} {bdf} ({guest}): no MSI-X")),
+            Some(control) => {
+                let on = if control & regs::MSIX_CONTROL_ENABLE != 0 {
+                    "enabled"
+                } else {
+                    "disabled"
+                };
+                let masked = if control & regs::MSIX_CONTROL_FUNCTION_MASK != 0 {
+                    "function-masked"
+                } else {
+                    "not function-masked"
+                };
+                let entries = (control & 0x7ff) + 1;
+                line(
+                    output,
+                    format_args!(
+                        "M {name} {bdf} ({guest}): MSI-X {entries} entries, {on}, {masked}"
+                    ),
+                );
+                let function_mask = control & regs::MSIX_CONTROL_FUNCTION_MASK != 0;
+                msix_entries(state, function, function_mask, all, output);
+            }
+        }
+        other_sources(state, function, output);
+    }
+    output.text("M end\r\n");
+}
+
+fn msix_entries(
+    state: &mut impl State,
+    function: u8,
+    function_mask: bool,
+    all: bool,
+    output: &mut impl Output,
+) {
+    let mut from = 0;
+    while let Some(entry) = state.next_entry(function, from, all) {
+        let found = bound(state, Source::msix(function, entry.entry));
+        let waiting = found.is_some_and(|(_, events)| events.waiting);
+        let message = Message {
+            address: entry.address,
+            data: entry.data,
+        };
+        line(
+            output,
+            format_args!(
+                "M   {:4} {message} mask={}{}{} upd={} pend={} {}{}{}",
+                entry.entry,
+                flag(entry.masked, 'G'),
+                flag(function_mask, 'F'),
+                flag(entry.throttled, 'S'),
+                u8::from(entry.updated),
+                u8::from(entry.pending || waiting),
+                Bound(found),
+                if entry.error.is_some() {
+                    " failed: "
+                } else {
+                    ""
+                },
+                entry.error.map_or("", channel::Error::reason),
+            ),
+        );
+        // A server that answers with an entry before `from` is not followed.
+        match entry.entry.checked_add(1) {
+            Some(next) if next > from => from = next,
+            _ => break,
+        }
+    }
+}
+
+/// MSI messages and pins that are bound.
+fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output) {
+    let mut guest = 0;
+    while state.guest(guest).is_some() {
+        each_slot(state, guest, |state, slot| {
+            let source = slot.route.source;
+            let kind = match source.kind {
+                SourceKind::Msix => return,
+                SourceKind::Msi => "msi",
+                SourceKind::Pin => "pin",
+            };
+            if source.function == function {
+                let events = state.events(guest, slot.slot, source);
+                line(
+                    output,
+                    format_args!(
+                        "M   {kind} {} vec={:02x} mask={} {}",
+                        source.entry,
+                        slot.route.vector,
+                        flag(slot.route.masked, 'G'),
+                        Bound(Some((slot, events)))
+                    ),
+                );
+            }
+        });
+        guest += 1;
+    }
+}
+
+fn each_slot<S: State>(state: &mut S, guest: u8, mut show: impl FnMut(&mut S, BoundSlot)) {
+    let mut from = 0;
+    while let Some(slot) = state.next_slot(guest, from) {
+        show(state, slot);
+        match slot.slot.checked_add(1) {
+            Some(next) if next > from => from = next,
+            _ => break,
+        }
+    }
+}
+
+/// Key R: each guest's routes, slot by slot. The last line is `R end`.
+pub fn routes(state: &mut impl State, output: &mut impl Output) {
+    let mut guest = 0;
+    while let Some(name) = state.guest(guest) {
+        each_slot(state, guest, |state, slot| {
+            let route = slot.route;
+            let function = state.function(route.source.function);
+            let kind = match route.source.kind {
+                SourceKind::Msix => "msix",
+                SourceKind::Msi => "msi",
+                SourceKind::Pin => "pin",
+            };
+            line(
+                output,
+                format_args!(
+                    "R {name} slot {:2} <- {} {kind} {} host={:02x} -> vec={:02x} {} {} dest={:02x} {}{}",
+                    slot.slot,
+                    function.map_or("?", |function| function.name),
+                    route.source.entry,
+                    u16::from(slot.vector) + 0x30,
+                    route.vector,
+                    MODES[usize::from(route.delivery_mode & 7)],
+                    if route.level { "level" } else { "edge" },
+                    route.destination,
+                    if route.logical { "log" } else { "phys" },
+                    if route.masked { " masked" } else { "" },
+                ),
+            );
+        });
+        guest += 1;
+    }
+    output.text("R end\r\n");
+}

@@ -1,0 +1,74 @@
+//! What the dump keys show, from msix and irq-router by call and from the vmms
+//! by their event pages.
+
+use channel::events::{EventPage, SlotEvents};
+use channel::irq_router::{BoundSlot, Source, dump as irq};
+use channel::msix::{EntryState, dump as msix};
+use console::dump::{Function, State};
+use heapless::Vec;
+use pci::Bdf;
+use runtime::{Channel, Context};
+use spec::ResourceKind;
+
+/// Guests in one system.
+const GUESTS: usize = 4;
+
+/// The servers, if system.toml has channels to them.
+pub struct Servers {
+    context: Context,
+    msix: Option<msix::Client<Channel>>,
+    irq: Option<irq::Client<Channel>>,
+    pages: Vec<&'static EventPage, GUESTS>,
+}
+
+impl Servers {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            context: *context,
+            msix: context.find_channel("MsixDump").map(msix::Client),
+            irq: context.find_channel("IrqDump").map(irq::Client),
+            pages: context
+                .resources
+                .each(ResourceKind::Memory, "events:")
+                .take(GUESTS)
+                .map(|(_, resource)| context.shared_at(resource))
+                .collect(),
+        }
+    }
+}
+
+impl State for Servers {
+    fn function(&self, function: u8) -> Option<Function> {
+        let mut functions = self
+            .context
+            .resources
+            .each(ResourceKind::Number, "guest-of:");
+        let (name, resource) = functions.nth(function.into())?;
+        Some(Function {
+            name,
+            guest: self.guest(resource.value as u8)?,
+            bdf: Bdf::from_requester_id(resource.extra as u16),
+        })
+    }
+    fn guest(&self, guest: u8) -> Option<&'static str> {
+        let mut guests = self.context.resources.each(ResourceKind::Number, "guest:");
+        Some(guests.nth(guest.into())?.0)
+    }
+    fn control(&mut self, function: u8) -> Option<u16> {
+        self.msix.as_mut()?.state(function).ok()
+    }
+    fn next_entry(&mut self, function: u8, from: u16, all: bool) -> Option<EntryState> {
+        self.msix.as_mut()?.next_entry(function, from, all).ok()
+    }
+    fn slot_of(&mut self, source: Source) -> Option<BoundSlot> {
+        self.irq.as_mut()?.find(source).ok()
+    }
+    fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot> {
+        self.irq.as_mut()?.next(guest, from).ok()
+    }
+    fn events(&self, guest: u8, slot: u8, source: Source) -> SlotEvents {
+        self.pages
+            .get(usize::from(guest))
+            .map_or(SlotEvents::default(), |page| page.read(slot.into(), source))
+    }
+}

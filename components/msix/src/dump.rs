@@ -1,0 +1,65 @@
+//! What the console shows: nothing here changes anything.
+
+use channel::msix::dump::MsixDump;
+use channel::msix::{EntryState, FunctionBar};
+use channel::{Caller, Error, Transport};
+use pci::Width;
+
+use crate::function::Function;
+use crate::{Entry, Hardware, Msix};
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
+    /// The function, if it has MSI-X. What the console asks for in vain is no
+    /// mistake to be counted.
+    fn shown(&self, function: u8) -> Result<&Function, Error> {
+        self.functions
+            .get(usize::from(function))
+            .filter(|function| function.info.entries != 0)
+            .ok_or(Error::NotFound)
+    }
+
+    /// The device's pending bit of an entry (PCIe 6.0 section 7.7.2.7).
+    fn pending(&mut self, function: u8, entry: u16) -> bool {
+        let info = &self.functions[usize::from(function)].info;
+        let place = FunctionBar {
+            function,
+            bar: info.pba_bar as u8,
+        };
+        let offset = info.pba_offset + u32::from(entry) / 32 * 4;
+        self.hardware.read(place, offset, Width::Dword) >> (entry % 32) & 1 == 1
+    }
+}
+
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H, T, FUNCTIONS> {
+    fn state(&mut self, _caller: Caller, function: u8) -> Result<u16, Error> {
+        Ok(self.shown(function)?.message_control())
+    }
+
+    fn next_entry(
+        &mut self,
+        _caller: Caller,
+        function: u8,
+        from: u16,
+        all: bool,
+    ) -> Result<EntryState, Error> {
+        let range = self.shown(function)?.range();
+        let found = self.entries[range]
+            .iter()
+            .enumerate()
+            .skip(from.into())
+            .find(|(_, entry)| all || **entry != Entry::RESET);
+        let (index, &entry) = found.ok_or(Error::NotFound)?;
+        let index = index as u16;
+        Ok(EntryState {
+            entry: index,
+            address: entry.address,
+            data: entry.data,
+            masked: entry.masked,
+            throttled: entry.throttled,
+            updated: entry.updated,
+            bound: entry.bound.is_some(),
+            pending: self.pending(function, index),
+            error: entry.error,
+        })
+    }
+}

@@ -1,0 +1,303 @@
+//! Targets `config` and `table`: pci-config, msix and irq-router joined as on
+//! the machine, on a device and under accesses that the input makes up.
+//!
+//! `config` starts with flags (bit 0 permissive, bit 1 extended space), a BAR
+//! size exponent for each of six BARs, and 256 bytes of configuration space;
+//! `table` with flags, and the size, table and PBA registers of an MSI-X
+//! capability. Then both have operations: a byte that says which, and its
+//! arguments (see `Machine::step`).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use channel::msix::FunctionBar;
+use channel::msix::table::MsixTable;
+use channel::pci_config::PciConfig;
+use channel::routes::RoutePage;
+use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
+use irq_router::{IrqControl, KernelError, Router, Slot};
+use msix::{Entry, Msix};
+use pci::{ConfigSpace, FunctionInfo, Width, regs};
+use pci_config::Functions;
+
+use crate::MAX_OPERATIONS;
+use crate::input::Input;
+
+const VMM: Caller = Caller(1);
+const PCI_CONFIG: Caller = Caller(2);
+const MSIX: Caller = Caller(3);
+
+/// Device and kernel calls that one operation may cost: a reset masks 2048
+/// entries, and everything else touches fewer.
+const MAX_CALLS: usize = 10_000;
+
+struct World {
+    config: Vec<u8>,
+    /// Bits of each BAR register that can be set.
+    bar_masks: [u32; 6],
+    memory: BTreeMap<(u8, u32), u8>,
+    refuse_acquire: bool,
+    refuse_release: bool,
+    calls: usize,
+}
+
+#[derive(Clone)]
+struct Shared(Rc<RefCell<World>>);
+
+impl Shared {
+    fn count(&self) {
+        let mut world = self.0.borrow_mut();
+        world.calls += 1;
+        assert!(world.calls <= MAX_CALLS, "an operation does not end");
+    }
+
+    fn read(&self, offset: u16, width: Width) -> u32 {
+        self.count();
+        assert!(width.is_aligned(offset.into()));
+        let at = usize::from(offset);
+        let world = self.0.borrow();
+        let bytes = &world.config[at..at + width.bytes() as usize];
+        bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
+    }
+
+    fn write(&self, offset: u16, width: Width, value: u32) {
+        self.count();
+        assert!(width.is_aligned(offset.into()));
+        let mut world = self.0.borrow_mut();
+        for (at, byte) in (usize::from(offset)..)
+            .zip(value.to_le_bytes())
+            .take(width.bytes() as usize)
+        {
+            let bar_byte = at.wrapping_sub(usize::from(regs::BAR0));
+            let mask = world
+                .bar_masks
+                .get(bar_byte / 4)
+                .map_or(0xff, |mask| mask.to_le_bytes()[bar_byte % 4]);
+            world.config[at] = world.config[at] & !mask | byte & mask;
+        }
+    }
+}
+
+impl ConfigSpace for Shared {
+    fn read32(&mut self, offset: u16) -> u32 {
+        self.read(offset, Width::Dword)
+    }
+    fn write32(&mut self, offset: u16, value: u32) {
+        self.write(offset, Width::Dword, value);
+    }
+    fn write16(&mut self, offset: u16, value: u16) {
+        self.write(offset, Width::Word, value.into());
+    }
+}
+
+impl pci_config::Hardware for Shared {
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        Self::read(self, offset, width)
+    }
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        Self::write(self, offset, width, value);
+    }
+    fn has_extended_space(&self) -> bool {
+        self.0.borrow().config.len() > 256
+    }
+    fn wait_for_reset(&mut self) {}
+}
+
+impl msix::Hardware for Shared {
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        self.count();
+        assert!(width.is_aligned(offset.into()));
+        let world = self.0.borrow();
+        (0..width.bytes() as u32).fold(0, |value, byte| {
+            let stored = world.memory.get(&(place.bar, offset + byte));
+            value | u64::from(*stored.unwrap_or(&0)) << (8 * byte)
+        })
+    }
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        self.count();
+        assert!(width.is_aligned(offset.into()));
+        let mut world = self.0.borrow_mut();
+        for byte in 0..width.bytes() as u32 {
+            let stored = (value >> (8 * byte)) as u8;
+            world.memory.insert((place.bar, offset + byte), stored);
+        }
+    }
+}
+
+impl IrqControl for Shared {
+    fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+        self.count();
+        let refused = self.0.borrow().refuse_acquire;
+        if refused { Err(KernelError) } else { Ok(()) }
+    }
+    fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+        self.count();
+        let refused = self.0.borrow().refuse_release;
+        if refused { Err(KernelError) } else { Ok(()) }
+    }
+}
+
+type Link<'a> = Local<Box<dyn FnMut(Message) -> Message + 'a>>;
+type Table<'a> = RefCell<Msix<'a, Shared, Link<'a>, 1>>;
+
+struct Machine<'m, 'r> {
+    info: FunctionInfo,
+    config: Functions<Shared, Link<'m>, 1>,
+    msix: &'m Table<'r>,
+    shared: Shared,
+}
+
+impl Machine<'_, '_> {
+    /// Does one operation; none when the input is at its end.
+    fn step(&mut self, input: &mut Input) -> Option<()> {
+        self.shared.0.borrow_mut().calls = 0;
+        let bdf = self.info.guest();
+        match input.byte()? % 8 {
+            0 => {
+                let (offset, width) = (input.word()?, input.width()?);
+                let value = input.dword()?;
+                let done = self.config.write(VMM, bdf, offset, width, value);
+                assert!(done.is_ok());
+            }
+            1 => {
+                let (offset, width) = (input.word()?, input.width()?);
+                let value = self.config.read(VMM, bdf, offset, width);
+                assert!(value.is_ok_and(|v| u64::from(v) <= width.all_ones()));
+            }
+            2 => {
+                let (place, offset, width) = place(input)?;
+                let value = input.qword()?;
+                // Refused where nothing is claimed, which is as good an answer.
+                let _ = self
+                    .msix
+                    .borrow_mut()
+                    .write(VMM, place, offset, width, value);
+            }
+            3 => {
+                let (place, offset, width) = place(input)?;
+                let value = self.msix.borrow_mut().read(VMM, place, offset, width);
+                assert!(value.is_err() || value.is_ok_and(|v| v <= width.all_ones()));
+            }
+            4 => {
+                // Fails if the kernel is made to refuse.
+                let _ = self.config.reset(VMM, input.byte()? & 1);
+            }
+            5 => {
+                let _ = self.config.bar(VMM, 0, input.byte()?);
+            }
+            6 => {
+                let flags = input.byte()?;
+                let mut world = self.shared.0.borrow_mut();
+                world.refuse_acquire = flags & 1 != 0;
+                world.refuse_release = flags & 2 != 0;
+            }
+            _ => {
+                let (entry, vector) = (input.word()?, input.byte()?);
+                let place = FunctionBar {
+                    function: 0,
+                    bar: self.info.msix.table_bar as u8,
+                };
+                let start = self.info.msix.table_offset + 16 * u32::from(entry % 2048);
+                for (field, value) in [(0, 0xfee0_0000), (4, 0), (8, vector.into()), (12, 0)] {
+                    let mut msix = self.msix.borrow_mut();
+                    let _ = msix.write(VMM, place, start + field, Width::Dword, value);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// A place in a BAR: mostly in its first 256 KiB.
+fn place(input: &mut Input) -> Option<(FunctionBar, u32, Width)> {
+    let place = FunctionBar {
+        function: 0,
+        bar: input.byte()? % 8,
+    };
+    let offset = input.dword()?;
+    let near = if offset >> 31 == 0 {
+        0x3_ffff
+    } else {
+        u32::MAX
+    };
+    Some((place, offset & near, input.width()?))
+}
+
+fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Input) {
+    let shared = Shared(Rc::new(RefCell::new(World {
+        config,
+        bar_masks,
+        memory: BTreeMap::new(),
+        refuse_acquire: false,
+        refuse_release: false,
+        calls: 0,
+    })));
+    let bdf = pci::Bdf::from_requester_id(0x18);
+    let Some(info) = pci::discover(&mut shared.clone(), bdf, bdf, permissive) else {
+        return;
+    };
+    let page = RoutePage::new();
+    let mut router = Router::new(shared.clone(), [&page], [0], 0);
+    let to_router: Link = Local(Box::new(move |request| {
+        router_channel::dispatch(&mut router, MSIX, request)
+    }));
+    let mut entries = vec![Entry::RESET; info.msix.entries as usize];
+    let router = router_channel::Client(to_router);
+    let functions = [(&info, VMM)];
+    let msix = Msix::new(shared.clone(), router, &mut entries, PCI_CONFIG, functions);
+    let msix: Table = RefCell::new(msix);
+    let to_msix: Link = Local(Box::new(|request| {
+        msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
+    }));
+    let client = msix_channel::control::Client(to_msix);
+    let mut machine = Machine {
+        info,
+        config: Functions::new([(info, VMM, shared.clone())], client),
+        msix: &msix,
+        shared,
+    };
+    for _ in 0..MAX_OPERATIONS {
+        if machine.step(input).is_none() {
+            break;
+        }
+    }
+}
+
+/// Configuration accesses to a function whose registers are the input's too.
+pub fn config(data: &[u8]) {
+    let mut input = Input(data);
+    let Some([flags, sizes @ ..]) = input.take::<7>() else {
+        return;
+    };
+    let mut config = input.take_padded::<256>().to_vec();
+    if flags & 2 != 0 {
+        config.resize(4096, 0);
+    }
+    let masks = sizes.map(|size| u32::MAX << (4 + size % 28));
+    play(config, masks, flags & 1 != 0, &mut input);
+}
+
+/// Accesses to table, PBA and message control of an MSI-X that the input laid
+/// out, sensibly or not.
+pub fn table(data: &[u8]) {
+    let mut input = Input(data);
+    let header = (input.byte(), input.word(), input.dword(), input.dword());
+    let (Some(flags), Some(size), Some(table), Some(pba)) = header else {
+        return;
+    };
+    let mut config = vec![0; 256];
+    let mut put = |at: usize, value: u32| config[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    put(0x00, 0x1000_1af4);
+    put(0x04, 0x0010_0002);
+    // BAR 0: 64 KiB; BAR 2: 256 KiB, 64 bits wide; BAR 4: 4 KiB.
+    put(0x10, 0xfe80_0000);
+    put(0x18, 0xfe90_0004);
+    put(0x20, 0xfea0_0000);
+    put(0x34, 0x50);
+    put(0x50, 0x11 | u32::from(size) << 16);
+    put(0x54, table);
+    put(0x58, pba);
+    let masks = [0xffff_0000, 0, 0xfffc_0000, u32::MAX, 0xffff_f000, 0];
+    play(config, masks, flags & 1 != 0, &mut input);
+}

@@ -1,0 +1,318 @@
+//! irq-router against a list of bindings: one slot and one vector for each
+//! source, no vector out of range, and a routing page that says what is bound.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::routes::{Route, RoutePage, SLOTS};
+use channel::{Caller, Error};
+use irq_router::{IrqControl, KernelError, Router, Slot};
+use proptest::prelude::*;
+
+const MSIX: Caller = Caller(1);
+const GUESTS: usize = 2;
+/// Guest of each function; the last has none.
+const OWNERS: [u8; 6] = [0, 1, 0, 1, 1, 9];
+/// What a guest may have is limited by the slots, what all may by the vectors;
+/// this keeps all but 40 vectors for others, so that both limits are met.
+const RESERVED: u128 = !(0xff_ffff_ffff << 30);
+const VECTORS: std::ops::Range<u8> = 30..70;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Bind(u8, u16, u64, u32, bool),
+    Unbind(u8, u16),
+    Mask(u8, u16, bool),
+    MaskFunction(u8, bool),
+    UnbindFunction(u8, bool),
+    /// The kernel refuses to give, or to take back, from now on.
+    Refuse(bool, bool),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let address = prop_oneof![
+        8 => (0..0x10_0000u64).prop_map(|low| 0xfee0_0000 | low),
+        1 => any::<u64>(),
+    ];
+    let data = prop_oneof![8 => 0x10..0x100u32, 1 => any::<u32>()];
+    let source = || (0..7u8, 0..24u16);
+    prop_oneof![
+        12 => (source(), address, data, any::<bool>())
+            .prop_map(|((f, e), address, data, masked)| Op::Bind(f, e, address, data, masked)),
+        5 => source().prop_map(|(f, e)| Op::Unbind(f, e)),
+        3 => (source(), any::<bool>()).prop_map(|((f, e), masked)| Op::Mask(f, e, masked)),
+        1 => (0..7u8, any::<bool>()).prop_map(|(f, masked)| Op::MaskFunction(f, masked)),
+        1 => (0..7u8, any::<bool>()).prop_map(|(f, msi)| Op::UnbindFunction(f, msi)),
+        1 => any::<(bool, bool)>().prop_map(|(give, take)| Op::Refuse(give && take, take && !give)),
+    ]
+}
+
+#[derive(Default)]
+struct Kernel {
+    held: Vec<(Slot, u8)>,
+    refuse_acquire: bool,
+    refuse_release: bool,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Kernel>>);
+
+impl IrqControl for Shared {
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        let mut kernel = self.0.borrow_mut();
+        if kernel.refuse_acquire {
+            return Err(KernelError);
+        }
+        assert!(VECTORS.contains(&vector), "vector {vector} is not ours");
+        assert!(usize::from(slot.index) < SLOTS && usize::from(slot.guest) < GUESTS);
+        for &(other, taken) in &kernel.held {
+            assert!(other != slot, "{slot:?} given twice");
+            assert!(taken != vector, "vector {vector} given twice");
+        }
+        kernel.held.push((slot, vector));
+        Ok(())
+    }
+
+    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        let mut kernel = self.0.borrow_mut();
+        if kernel.refuse_release {
+            return Err(KernelError);
+        }
+        let at = kernel.held.iter().position(|&held| held == (slot, vector));
+        kernel.held.remove(at.expect("only what is held goes back"));
+        Ok(())
+    }
+}
+
+/// Entries from 16 on stand for MSI messages.
+fn source(function: u8, entry: u16) -> Source {
+    match entry.checked_sub(16) {
+        Some(message) => Source::msi(function, message),
+        None => Source::msix(function, entry),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Binding {
+    source: Source,
+    guest: u8,
+    address: u64,
+    data: u32,
+    masked: bool,
+    message: (u64, u32),
+}
+
+struct Pair<'a> {
+    router: Router<'a, Shared, GUESTS, 6>,
+    pages: &'a [RoutePage; GUESTS],
+    kernel: Shared,
+    bindings: Vec<Binding>,
+    function_masked: [bool; 6],
+}
+
+/// The guest of a function, if both are there.
+fn owner(function: u8) -> Result<u8, Error> {
+    let guest = OWNERS.get(usize::from(function)).copied();
+    guest
+        .filter(|&guest| usize::from(guest) < GUESTS)
+        .ok_or(Error::NotFound)
+}
+
+/// M17.
+fn deliverable(address: u64, data: u32) -> bool {
+    (0xfee0_0000..0xfef0_0000).contains(&address)
+        && data % 256 >= 16
+        && ![3, 6].contains(&(data / 256 % 8))
+}
+
+impl Pair<'_> {
+    fn find(&self, source: Source) -> Result<usize, Error> {
+        owner(source.function)?;
+        let at = self.bindings.iter().position(|b| b.source == source);
+        at.ok_or(Error::NotFound)
+    }
+
+    /// What a bind must answer; the message, if any, is the router's choice.
+    fn expect_bind(&self, source: Source, address: u64, data: u32) -> Result<u8, Error> {
+        let guest = owner(source.function)?;
+        if self.find(source).is_ok() || !deliverable(address, data) {
+            return Err(Error::Refused);
+        }
+        let slots = self.bindings.iter().filter(|b| b.guest == guest).count();
+        if slots == SLOTS || self.bindings.len() == VECTORS.len() {
+            return Err(Error::Exhausted);
+        }
+        if self.kernel.0.borrow().refuse_acquire {
+            return Err(Error::Failed);
+        }
+        Ok(guest)
+    }
+
+    fn unbind(&mut self, source: Source) -> Result<(), Error> {
+        let at = self.find(source)?;
+        if self.kernel.0.borrow().refuse_release {
+            return Err(Error::Failed);
+        }
+        self.bindings.remove(at);
+        Ok(())
+    }
+
+    fn play(&mut self, op: Op) {
+        match op {
+            Op::Bind(function, entry, address, data, masked) => {
+                let source = source(function, entry);
+                let expected = self.expect_bind(source, address, data);
+                let got = self.router.bind(MSIX, source, address, data, masked);
+                assert_eq!(got.map(|_| ()), expected.map(|_| ()));
+                if let (Ok(guest), Ok(message)) = (expected, got) {
+                    self.bindings.push(Binding {
+                        source,
+                        guest,
+                        address,
+                        data,
+                        masked,
+                        message,
+                    });
+                }
+            }
+            Op::Unbind(function, entry) => {
+                let source = source(function, entry);
+                let expected = self.unbind(source);
+                assert_eq!(self.router.unbind(MSIX, source), expected);
+            }
+            Op::Mask(function, entry, masked) => {
+                let source = source(function, entry);
+                let at = self.find(source);
+                if let Ok(at) = at {
+                    self.bindings[at].masked = masked;
+                }
+                let got = self.router.set_masked(MSIX, source, masked);
+                assert_eq!(got, at.map(|_| ()));
+            }
+            Op::MaskFunction(function, masked) => {
+                let expected = owner(function);
+                if expected.is_ok() {
+                    self.function_masked[usize::from(function)] = masked;
+                }
+                let got = self.router.set_function_masked(MSIX, function, masked);
+                assert_eq!(got, expected.map(|_| ()));
+            }
+            Op::UnbindFunction(function, msi) => {
+                let kind = if msi {
+                    SourceKind::Msi
+                } else {
+                    SourceKind::Msix
+                };
+                let mut expected = owner(function).map(|_| ());
+                if expected.is_ok() && !msi {
+                    self.function_masked[usize::from(function)] = false;
+                }
+                for Binding { source, .. } in self.bindings.clone() {
+                    if source.function == function && source.kind == kind {
+                        expected = expected.and(self.unbind(source));
+                    }
+                }
+                let got = self.router.unbind_function(MSIX, function, kind);
+                assert_eq!(got, expected);
+            }
+            Op::Refuse(acquire, release) => {
+                let mut kernel = self.kernel.0.borrow_mut();
+                kernel.refuse_acquire = acquire;
+                kernel.refuse_release = release;
+            }
+        }
+        self.check();
+    }
+
+    /// Pages and kernel hold exactly the bindings.
+    fn check(&self) {
+        let kernel = self.kernel.0.borrow();
+        assert_eq!(kernel.held.len(), self.bindings.len());
+        let mut shown = 0;
+        for (guest, page) in self.pages.iter().enumerate() {
+            for slot in 0..SLOTS {
+                let Some(route) = page.get(slot) else {
+                    continue;
+                };
+                shown += 1;
+                let at = self.find(route.source).expect("only bound sources show");
+                let binding = self.bindings[at];
+                assert_eq!(usize::from(binding.guest), guest);
+                assert_eq!(route, self.route(&binding));
+                let vector = (binding.message.1 - 0x30) as u8;
+                let held = Slot {
+                    guest: guest as u8,
+                    index: slot as u8,
+                };
+                assert_eq!(binding.message.0, 0xfee0_0000);
+                assert!(kernel.held.contains(&(held, vector)), "{binding:?}");
+            }
+        }
+        assert_eq!(shown, self.bindings.len());
+    }
+
+    fn route(&self, binding: &Binding) -> Route {
+        let function_masked = binding.source.kind == SourceKind::Msix
+            && self.function_masked[usize::from(binding.source.function)];
+        Route {
+            vector: (binding.data % 256) as u8,
+            destination: (binding.address / 4096 % 256) as u8,
+            delivery_mode: (binding.data / 256 % 8) as u8,
+            level: binding.data & 0x8000 != 0,
+            logical: binding.address & 4 != 0,
+            masked: binding.masked || function_masked,
+            source: binding.source,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::config(400))]
+
+    #[test]
+    fn m22_no_two_sources_share_a_slot_or_vector(
+        ops in prop::collection::vec(ops(), 1..200),
+    ) {
+        let pages = <[RoutePage; GUESTS]>::default();
+        let kernel = Shared::default();
+        let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, RESERVED);
+        let mut pair = Pair {
+            router,
+            pages: &pages,
+            kernel,
+            bindings: Vec::new(),
+            function_masked: [false; 6],
+        };
+        for &op in &ops {
+            pair.play(op);
+        }
+    }
+
+    #[test]
+    fn m21_a_source_bound_again_at_once_keeps_slot_and_vector(
+        entries in prop::collection::vec(0..24u16, 1..20),
+        again in any::<prop::sample::Index>(),
+    ) {
+        let pages = <[RoutePage; GUESTS]>::default();
+        let kernel = Shared::default();
+        let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED);
+        let mut bind = |entry, data| {
+            router.bind(MSIX, source(0, entry), 0xfee0_0000, data, false)
+        };
+        for &entry in &entries {
+            // One that is bound already is refused, which changes nothing.
+            let _ = bind(entry, 0x40);
+        }
+        let entry = entries[again.index(entries.len())];
+        let slot_of = |entry| {
+            (0..SLOTS).find(|&slot| pages[0].get(slot).is_some_and(|r| r.source == source(0, entry)))
+        };
+        let before = slot_of(entry);
+        assert!(before.is_some());
+        assert_eq!(router.unbind(MSIX, source(0, entry)), Ok(()));
+        let message = router.bind(MSIX, source(0, entry), 0xfee0_0000, 0x41, false);
+        assert!(message.is_ok());
+        assert_eq!(slot_of(entry), before);
+    }
+}

@@ -1,0 +1,231 @@
+//! What stands behind the msix component: a device and a router that write
+//! down what they are asked for, and hold the component to its own promises.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::msix::FunctionBar;
+use channel::{Caller, Error};
+use msix::Hardware;
+use pci::Width;
+
+use super::layout::{Layout, Place};
+
+/// What the router was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Bind {
+        entry: u16,
+        address: u64,
+        data: u32,
+        masked: bool,
+    },
+    BindFailed {
+        entry: u16,
+        address: u64,
+        data: u32,
+    },
+    Unbind(u16),
+    UnbindFailed(u16),
+    Mask(u16, bool),
+    UnbindFunction,
+}
+
+/// An access to the device beside the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub bar: u8,
+    pub offset: u64,
+    pub width: Width,
+    pub written: Option<u64>,
+}
+
+/// A byte of the device that nobody has written yet. No table entry starts
+/// masked or empty: what the hardware holds must not matter.
+pub fn initial_byte(bar: u8, offset: u64) -> u8 {
+    (offset as u8).wrapping_mul(23).wrapping_add(bar) & 0xfe
+}
+
+pub struct World {
+    layout: Layout,
+    bytes: BTreeMap<(u8, u64), u8>,
+    /// Bound entries, with the message that the device is to send.
+    pub bound: BTreeMap<u16, (u64, u32)>,
+    pub function_mask: bool,
+    pub fail_bind: Vec<u16>,
+    pub fail_unbind: Vec<u16>,
+    binds: u32,
+    pub events: Vec<Event>,
+    pub accesses: Vec<Access>,
+}
+
+impl World {
+    fn value(&self, bar: u8, offset: u64, width: Width) -> u64 {
+        (offset..offset + width.bytes()).rev().fold(0, |value, at| {
+            let stored = self.bytes.get(&(bar, at)).copied();
+            value << 8 | u64::from(stored.unwrap_or(initial_byte(bar, at)))
+        })
+    }
+
+    /// A dword of the device's own table.
+    pub fn table(&self, entry: u16, dword: u64) -> u32 {
+        let (bar, start) = self.layout.table;
+        let offset = u64::from(start) + 16 * u64::from(entry) + 4 * dword;
+        self.value(bar, offset, Width::Dword) as u32
+    }
+
+    fn message(&self, entry: u16) -> (u64, u32) {
+        let address = u64::from(self.table(entry, 0)) | u64::from(self.table(entry, 1)) << 32;
+        (address, self.table(entry, 2))
+    }
+
+    pub fn is_masked(&self, entry: u16) -> bool {
+        self.table(entry, 3) & 1 == 1
+    }
+
+    /// An entry that sends must be bound, and send the router's message (M19).
+    pub fn check_entry(&self, entry: u16) {
+        if !self.is_masked(entry) {
+            let given = self.bound.get(&entry).copied();
+            assert_eq!(given, Some(self.message(entry)), "entry {entry} is open");
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Shared(pub Rc<RefCell<World>>);
+
+impl Shared {
+    pub fn new(layout: Layout) -> Self {
+        Self(Rc::new(RefCell::new(World {
+            layout,
+            bytes: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            function_mask: false,
+            fail_bind: Vec::new(),
+            fail_unbind: Vec::new(),
+            binds: 0,
+            events: Vec::new(),
+            accesses: Vec::new(),
+        })))
+    }
+}
+
+impl Hardware for Shared {
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        let mut world = self.0.borrow_mut();
+        let (bar, offset) = (place.bar, u64::from(offset));
+        assert!(width.is_aligned(offset), "unaligned device access");
+        match world.layout.place(bar, offset) {
+            Place::Table => {}
+            Place::Unclaimed => panic!("read outside of the claimed pages"),
+            Place::Pba | Place::Adjacent => world.accesses.push(Access {
+                bar,
+                offset,
+                width,
+                written: None,
+            }),
+        }
+        world.value(bar, offset, width)
+    }
+
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        let mut world = self.0.borrow_mut();
+        let (bar, offset) = (place.bar, u64::from(offset));
+        assert!(width.is_aligned(offset), "unaligned device access");
+        assert_eq!(value & !width.all_ones(), 0, "bits past the width");
+        for byte in 0..width.bytes() {
+            let stored = (value >> (8 * byte)) as u8;
+            world.bytes.insert((bar, offset + byte), stored);
+        }
+        match world.layout.place(bar, offset) {
+            Place::Table => {
+                let at = offset - u64::from(world.layout.table.1);
+                world.check_entry((at / 16) as u16);
+            }
+            Place::Unclaimed => panic!("write outside of the claimed pages"),
+            Place::Pba | Place::Adjacent => world.accesses.push(Access {
+                bar,
+                offset,
+                width,
+                written: Some(value),
+            }),
+        }
+    }
+}
+
+impl IrqRouter for Shared {
+    fn bind(
+        &mut self,
+        _: Caller,
+        source: Source,
+        address: u64,
+        data: u32,
+        masked: bool,
+    ) -> Result<(u64, u32), Error> {
+        let mut world = self.0.borrow_mut();
+        let entry = source.entry;
+        let mode = data >> 8 & 7;
+        let deliverable = address >> 20 == 0xfee && mode != 3 && mode != 6 && data & 0xf0 != 0;
+        if !deliverable || world.fail_bind.contains(&entry) || world.bound.contains_key(&entry) {
+            world.events.push(Event::BindFailed {
+                entry,
+                address,
+                data,
+            });
+            return Err(Error::Refused);
+        }
+        world.binds += 1;
+        // A new message each time: one that stayed from before shows.
+        let message = (0x1_fee0_0000, 0x1000 + world.binds);
+        world.bound.insert(entry, message);
+        world.events.push(Event::Bind {
+            entry,
+            address,
+            data,
+            masked,
+        });
+        Ok(message)
+    }
+
+    fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        let entry = source.entry;
+        if world.fail_unbind.contains(&entry) {
+            world.events.push(Event::UnbindFailed(entry));
+            return Err(Error::Failed);
+        }
+        assert!(world.is_masked(entry), "entry {entry} unbound while open");
+        assert!(world.bound.remove(&entry).is_some(), "{entry} is not bound");
+        world.events.push(Event::Unbind(entry));
+        Ok(())
+    }
+
+    fn set_masked(&mut self, _: Caller, source: Source, masked: bool) -> Result<(), Error> {
+        let mut world = self.0.borrow_mut();
+        assert!(world.bound.contains_key(&source.entry), "not bound");
+        world.events.push(Event::Mask(source.entry, masked));
+        Ok(())
+    }
+
+    fn set_function_masked(&mut self, _: Caller, _: u8, masked: bool) -> Result<(), Error> {
+        self.0.borrow_mut().function_mask = masked;
+        Ok(())
+    }
+
+    fn unbind_function(&mut self, _: Caller, _: u8, kind: SourceKind) -> Result<(), Error> {
+        assert_eq!(kind, SourceKind::Msix);
+        let mut world = self.0.borrow_mut();
+        let fails = world.fail_unbind.clone();
+        world.bound.retain(|entry, _| fails.contains(entry));
+        world.function_mask = false;
+        world.events.push(Event::UnbindFunction);
+        if world.bound.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Failed)
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! pci-config against a map of which bits a guest may change (C1 to C8, M24).
+
+mod device;
+
+use channel::msix::control::{Client, dispatch};
+use channel::pci_config::{Effect, PciConfig};
+use channel::{Caller, Local, Message};
+use pci::{BarKind, Bdf, FUNCTION_BARS, Width};
+use pci_config::Functions;
+use proptest::prelude::*;
+
+use device::{BARS, MSI, MSIX, PCIE, PM, Plan, Shared, VENDOR, plans};
+
+const VMM: Caller = Caller(5);
+const DECODE: u8 = 2;
+/// Bytes that are compared: all that can be anything but 0, and some more.
+const VIEW: u16 = 0x108;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Write(u16, Width, u32),
+    Reset,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let register = prop::sample::select(vec![
+        4,
+        4,
+        6,
+        0x0c,
+        0x10,
+        0x14,
+        0x18,
+        0x1c,
+        0x24,
+        0x30,
+        0x34,
+        0x3c,
+        PM,
+        PM + 4,
+        MSI,
+        MSI + 4,
+        PCIE,
+        PCIE + 8,
+        PCIE + 10,
+        MSIX,
+        MSIX + 2,
+        MSIX + 4,
+        VENDOR,
+        VENDOR + 4,
+        0xf0,
+        0x100,
+    ]);
+    let offset = prop_oneof![
+        8 => (register, 0..4u16).prop_map(|(at, byte)| at + byte),
+        1 => 0..0x1004u16,
+    ];
+    let value = prop_oneof![
+        2 => Just(u32::MAX),
+        1 => Just(0),
+        2 => Just(u32::from(DECODE)),
+        2 => (0..4u32).prop_map(|bits| bits << 14 | bits << 30),
+        4 => any::<u32>(),
+    ];
+    let width = prop::sample::select(vec![Width::Byte, Width::Word, Width::Dword, Width::Qword]);
+    prop_oneof![
+        30 => (offset, width, value).prop_map(|(at, width, value)| {
+            // Mostly aligned: what is not is dropped.
+            let aligned = at & !(width.bytes() as u16 - 1);
+            Op::Write(if value % 8 == 7 { at } else { aligned }, width, value)
+        }),
+        1 => Just(Op::Reset),
+    ]
+}
+
+/// What a guest's write does to a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bits {
+    /// There is a register; else it is a gap.
+    known: bool,
+    writable: u8,
+    /// Cleared by writing 1.
+    clear: u8,
+}
+
+/// Every byte of the first 256, by the rules.
+fn map(plan: &Plan) -> Vec<Bits> {
+    let mut map = vec![Bits::default(); 256];
+    let mut know = |bytes: std::ops::Range<u16>| {
+        for byte in bytes {
+            map[usize::from(byte)].known = true;
+        }
+    };
+    know(0..0x35);
+    know(0x3c..0x3e);
+    let hidden = plan.permissive;
+    if plan.has(PM) {
+        know(PM..PM + 8);
+    }
+    if plan.has(MSI) && hidden {
+        let control = plan.word(MSI + 2);
+        know(MSI..MSI + 12 + 8 * (control >> 8 & 1) + 4 * (control >> 7 & 1));
+    }
+    if plan.has(PCIE) {
+        know(PCIE..PCIE + 0x14);
+        if plan.word(PCIE + 2) & 15 >= 2 {
+            know(PCIE + 0x24..PCIE + 0x34);
+        }
+    }
+    if plan.has(MSIX) && (plan.played || hidden) {
+        know(MSIX..MSIX + 12);
+    }
+    if plan.has(VENDOR) && plan.permissive {
+        know(VENDOR..VENDOR + 2);
+    }
+    if plan.permissive {
+        for bits in map.iter_mut().filter(|bits| !bits.known) {
+            bits.writable = 0xff;
+        }
+    }
+    let command: [u8; 2] = if plan.permissive { [0xfe, 7] } else { [6, 4] };
+    map[4].writable = command[0];
+    map[5].writable = command[1];
+    map[7].clear = 0xf9;
+    map[0x0c].writable = 0xff;
+    map[0x3c].writable = 0xff;
+    for (index, kind, _, size) in BARS {
+        let bytes = match kind {
+            BarKind::Memory32 => 4,
+            BarKind::Memory64 => 8,
+            _ => 0,
+        };
+        let mask = (!(size - 1)).to_le_bytes();
+        for (byte, mask) in mask.into_iter().enumerate().take(bytes) {
+            map[0x10 + 4 * index + byte].writable = mask;
+        }
+    }
+    if plan.has(PCIE) {
+        let at = usize::from(PCIE);
+        map[at + 8].writable = 0x10;
+        map[at + 9].writable = 0x78;
+        map[at + 10].clear = 0x0f;
+    }
+    if plan.plays_msix() {
+        map[usize::from(MSIX) + 3].writable = 0xc0;
+    }
+    map
+}
+
+type Link = Local<Box<dyn FnMut(Message) -> Message>>;
+
+struct Pair {
+    plan: Plan,
+    map: Vec<Bits>,
+    functions: Functions<Shared, Link, 1>,
+    device: Shared,
+    /// The guest's view and the device, as they were after start.
+    start: (Vec<u8>, Vec<u8>),
+}
+
+impl Pair {
+    fn new(plan: Plan) -> Self {
+        let device = Shared::new(&plan);
+        let mut server = device.clone();
+        let link: Link = Local(Box::new(move |request| {
+            dispatch(&mut server, Caller(1), request)
+        }));
+        let info = plan.info();
+        let functions = Functions::new([(info, VMM, device.clone())], Client(link));
+        let mut pair = Self {
+            map: map(&plan),
+            plan,
+            functions,
+            device,
+            start: Default::default(),
+        };
+        pair.start = (pair.view(), pair.hardware());
+        pair.check_start();
+        pair
+    }
+
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        let bdf = self.plan.info().guest();
+        let value = self.functions.read(VMM, bdf, offset, width);
+        value.expect("reads always answer")
+    }
+
+    fn view(&mut self) -> Vec<u8> {
+        (0..VIEW)
+            .map(|at| self.read(at, Width::Byte) as u8)
+            .collect()
+    }
+
+    fn hardware(&self) -> Vec<u8> {
+        self.device.0.borrow().config.clone()
+    }
+
+    /// M24 and C6: quiet, and shown as the rules say.
+    fn check_start(&mut self) {
+        let (view, hardware) = self.start.clone();
+        assert_eq!(hardware[4] & 7, DECODE, "decode on, bus mastering off");
+        assert_eq!(hardware[5] & 4, 4, "INTx off");
+        if self.plan.has(MSIX) {
+            let at = usize::from(MSIX) + 3;
+            assert_eq!(hardware[at] & 0xc0, 0, "MSI-X off");
+        }
+        if self.plan.has(MSI) {
+            assert_eq!(hardware[usize::from(MSI) + 2] & 1, 0, "MSI off");
+        }
+        for (at, bits) in self.map.iter().enumerate() {
+            if !bits.known {
+                let gap = if self.plan.permissive {
+                    hardware[at]
+                } else {
+                    0
+                };
+                assert_eq!(view[at], gap, "gap at {at:#x}");
+            }
+        }
+        let shown: Vec<u16> = self
+            .plan
+            .list
+            .iter()
+            .copied()
+            .filter(|&c| self.shown(c))
+            .collect();
+        let mut listed = Vec::new();
+        let mut at = view[0x34];
+        while at != 0 && listed.len() < 48 {
+            listed.push(u16::from(at));
+            at = view[usize::from(at) + 1];
+        }
+        assert_eq!(listed, shown, "capability list");
+        assert_eq!(view[6] >> 4 & 1, u8::from(!shown.is_empty()));
+        let extended = self.hardware().len() > 256;
+        let beyond = if extended { 0 } else { 0xff };
+        assert!(view[0x100..].iter().all(|&byte| byte == beyond), "C7");
+    }
+
+    fn shown(&self, capability: u16) -> bool {
+        match capability {
+            PM | PCIE => true,
+            MSIX => self.plan.played,
+            MSI => false,
+            _ => self.plan.permissive,
+        }
+    }
+
+    fn play(&mut self, op: Op) {
+        match op {
+            Op::Reset => {
+                assert_eq!(self.functions.reset(VMM, 0), Ok(()));
+                self.check_reset();
+            }
+            Op::Write(offset, width, value) => self.write(offset, width, value),
+        }
+        self.check();
+    }
+
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        let before = self.view();
+        let hardware = self.hardware();
+        let bdf = self.plan.info().guest();
+        let effect = self.functions.write(VMM, bdf, offset, width, value);
+        let effect = effect.expect("writes always answer");
+        let after = self.view();
+        let shape = width != Width::Qword && width.is_aligned(offset.into());
+        let written = |at: usize| {
+            let byte = at.wrapping_sub(offset.into());
+            (shape && byte < width.bytes() as usize).then(|| (value >> (8 * byte)) as u8)
+        };
+        let flr_at = usize::from(PCIE) + 9;
+        let has_flr = self.plan.has(PCIE) && self.plan.word(PCIE + 6) >> 12 & 1 == 1;
+        if has_flr && written(flr_at).is_some_and(|byte| byte & 0x80 != 0) {
+            let all = Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET);
+            assert_eq!(effect, all);
+            self.check_reset();
+            return;
+        }
+        let decoding = before[4] & DECODE != 0;
+        for (at, bits) in self.map.iter().enumerate() {
+            let Some(byte) = written(at) else {
+                assert_eq!(after[at], before[at], "not written: {at:#x}");
+                continue;
+            };
+            let mut expected = before[at] & !bits.writable | byte & bits.writable;
+            expected &= !(byte & bits.clear);
+            if decoding && (0x10..0x28).contains(&at) {
+                expected = before[at];
+            }
+            assert_eq!(after[at], expected, "byte {at:#x}, {bits:?}");
+        }
+        let mut expected = Effect::NONE;
+        if (before[4] ^ after[4]) & DECODE != 0 {
+            expected = expected.and(Effect::DECODE);
+        }
+        if self.plan.plays_msix() && before[usize::from(MSIX) + 3] != after[usize::from(MSIX) + 3] {
+            expected = expected.and(Effect::ROUTES);
+        }
+        assert_eq!(effect, expected);
+        self.check_hardware(&hardware);
+    }
+
+    /// Only what a guest may reach has changed in the device.
+    fn check_hardware(&self, before: &[u8]) {
+        let after = self.hardware();
+        for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+            let bits = self.map.get(at).copied().unwrap_or_default();
+            let reachable = match at {
+                4 | 5 => 0xff,
+                // The guest's own: the device never sees them.
+                0x10..0x28 | 0x3c => 0,
+                _ => bits.writable | bits.clear,
+            };
+            assert_eq!((before ^ after) & !reachable, 0, "device byte {at:#x}");
+        }
+    }
+
+    /// M24, C8: the guest's view is as it was at start.
+    fn check_reset(&mut self) {
+        let view = self.view();
+        let start = &self.start.0;
+        for at in [4, 5, 0x3c].into_iter().chain(0x10..0x28) {
+            assert_eq!(view[at], start[at], "byte {at:#x} after a reset");
+        }
+        assert_eq!(self.device.0.borrow().control, 4);
+        let hardware = self.hardware();
+        assert_eq!(hardware[4] & 7, DECODE);
+        assert_eq!(hardware[5] & 4, 4);
+    }
+
+    /// What holds after every step.
+    fn check(&mut self) {
+        let view = self.view();
+        let world = self.device.0.borrow();
+        let command = world.word(4);
+        assert_eq!(command & 3, 2, "C4: decode on, I/O off");
+        assert_eq!(command as u8 & 4, view[4] & 4, "bus mastering");
+        let enabled = world.control & 0x8000 != 0;
+        assert!(
+            !enabled || command & 0x400 != 0,
+            "C5: INTx while MSI-X is on"
+        );
+        if self.plan.plays_msix() {
+            assert_eq!(world.word(MSIX + 2) & 0xc000, world.control & 0xc000, "M6");
+        }
+        assert_eq!(&world.config[0x10..0x28], &self.start.1[0x10..0x28], "C4");
+        drop(world);
+        for (index, kind, _, _) in BARS {
+            let at = 0x10 + 4 * index;
+            let value = |at: usize| {
+                let bytes = view[at..at + 4].try_into().expect("four bytes");
+                u64::from(u32::from_le_bytes(bytes))
+            };
+            let mut address = value(at) & !15;
+            if kind == BarKind::Memory64 {
+                address |= value(at + 4) << 32;
+            }
+            if kind == BarKind::Io || view[4] & DECODE == 0 {
+                address = u64::MAX;
+            }
+            assert_eq!(self.functions.bar(VMM, 0, index as u8), Ok(address));
+        }
+        assert!(self.functions.bar(VMM, 0, FUNCTION_BARS as u8).is_err());
+        self.check_widths(&view);
+    }
+
+    /// C1: every width sees the same bytes.
+    fn check_widths(&mut self, view: &[u8]) {
+        for at in (0..VIEW).step_by(2) {
+            let word = u32::from(view[usize::from(at)]) | u32::from(view[usize::from(at) + 1]) << 8;
+            assert_eq!(self.read(at, Width::Word), word, "word {at:#x}");
+            if at % 4 == 0 {
+                let high = self.read(at + 2, Width::Word);
+                assert_eq!(self.read(at, Width::Dword), word | high << 16);
+            }
+            assert_eq!(self.read(at + 1, Width::Word), 0xffff);
+        }
+        let nobody = Bdf::from_requester_id(0x20);
+        assert_eq!(self.functions.read(VMM, nobody, 0, Width::Word), Ok(0xffff));
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::config(300))]
+
+    #[test]
+    fn c1_to_c8_hold_for_any_sequence(
+        plan in plans(),
+        ops in prop::collection::vec(ops(), 1..40),
+    ) {
+        let mut pair = Pair::new(plan);
+        for &op in &ops {
+            pair.play(op);
+        }
+    }
+}
