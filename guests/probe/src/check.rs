@@ -78,7 +78,11 @@ pub struct Check<M: Machine> {
 
 /// Runs all checks on one function.
 pub fn run<M: Machine, F: FnMut(fmt::Arguments)>(target: &mut Target<M>, tap: &mut Tap<F>) {
-    for check in config::checks().into_iter().chain(table::checks()) {
+    let checks = table::checks_at_start()
+        .into_iter()
+        .chain(config::checks())
+        .chain(table::checks());
+    for check in checks {
         let verdict = if check.emulated_only && !target.emulated {
             Err(Stop::Skip("not on Vectis"))
         } else {

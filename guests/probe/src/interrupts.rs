@@ -141,6 +141,8 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
     }
 
     fn late_message(&mut self) -> Verdict {
+        // Bound to the other vector first: an old binding would show.
+        self.write_message(VECTORS[1])?;
         self.target.set_control(ENABLE)?;
         self.mask(false)?;
         self.write_message(VECTORS[0])?;

@@ -17,20 +17,23 @@ use kit::e1000e::{self, E1000e, TRANSMIT_ENTRY};
 use kit::interrupts::Interrupts;
 use kit::lapic::Lapic;
 use kit::mmio::{Mmio, PciWindow};
-use kit::pci::{self, Bdf, Function};
+use kit::nvme::dma::NvmeMemory;
+use kit::nvme::{self, CommandError, Model, Nvme};
+use kit::pci::{self, Function, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
 use probe::check::{self, expect};
 use probe::interrupts::Delivery;
 use probe::machine::{Cpu, Machine, Source};
 use probe::tap::Tap;
-use probe::target::Target;
+use probe::target::{ENABLE, Target};
 
 kit::entry!(main);
 
 /// Longest rest, in microseconds: what a message takes from the device.
 const REST_MICROS: u64 = 5_000;
 
-static DMA: DmaMemory = DmaMemory::new();
+static NETWORK_MEMORY: DmaMemory = DmaMemory::new();
+static DISK_MEMORY: NvmeMemory = NvmeMemory::new();
 
 /// Ports and BARs of this machine.
 struct Hardware(PciWindow);
@@ -95,6 +98,31 @@ impl Source for Network {
     }
 }
 
+/// An NVMe controller, which raises its admin entry as a command completes.
+struct Disk {
+    driver: Nvme<'static, Mmio>,
+    last: Option<Result<Model, CommandError>>,
+}
+
+impl Disk {
+    fn collect(&mut self) {
+        self.last = self.driver.collect().or(self.last);
+    }
+}
+
+impl Source for Disk {
+    fn entry(&self) -> u32 {
+        nvme::ADMIN_ENTRY
+    }
+
+    fn raise(&mut self) {
+        // Each check waits for the interrupt of the one before, if there is to
+        // be one; by then it has completed.
+        self.collect();
+        self.driver.identify();
+    }
+}
+
 fn main(boot: Boot) -> ! {
     console::init();
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
@@ -112,7 +140,19 @@ fn main(boot: Boot) -> ! {
             continue;
         }
         check::run(&mut target, &mut tap);
-        check_delivery(&mut target, &mut processor, &mut tap);
+        let mut function = Function::at(bdf);
+        tap.note(format_args!(
+            "{bdf} is {:04x}:{:04x}, class {:06x}",
+            function.vendor, function.device, function.class
+        ));
+        function.enable();
+        let identity = (function.vendor, function.device);
+        if identity == (e1000e::VENDOR, e1000e::DEVICE) {
+            check_network(&mut target, &mut function, &mut processor, &mut tap);
+        } else if function.class == nvme::CLASS {
+            check_disk(&mut target, &mut function, &mut processor, &mut tap);
+        }
+        target.restore();
     }
     let code = if tap.finish() {
         EXIT_SUCCESS
@@ -122,31 +162,47 @@ fn main(boot: Boot) -> ! {
     kit::exit(code)
 }
 
-/// Runs the checks for which the device must be driven, if kit can drive it.
-fn check_delivery(
+/// Delivery from a network function.
+fn check_network(
     target: &mut Target<Hardware>,
+    function: &mut Function<PortConfig>,
     processor: &mut Processor,
     tap: &mut Tap<impl FnMut(fmt::Arguments)>,
 ) {
-    let bdf = target.bdf;
-    let mut function = Function::at(bdf);
-    tap.note(format_args!(
-        "{bdf} is {:04x}:{:04x}, class {:06x}",
-        function.vendor, function.device, function.class
-    ));
-    function.enable();
-    if (function.vendor, function.device) == (e1000e::VENDOR, e1000e::DEVICE) {
-        match network(&mut function) {
-            Some(mut source) => deliver(target, processor, &mut source, tap),
-            None => tap.result(bdf, "e1000e_starts", expect("driver", 0u8, true, false)),
-        }
+    let driver = function
+        .map(e1000e::REGISTER_BAR)
+        .and_then(|registers| E1000e::new(registers, &NETWORK_MEMORY).ok());
+    let started = expect("driver", 0u8, true, driver.is_some());
+    tap.result(target.bdf, "e1000e_starts", started);
+    if let Some(driver) = driver {
+        deliver(target, processor, &mut Network(driver), tap);
     }
-    target.restore();
 }
 
-fn network(function: &mut Function<pci::PortConfig>) -> Option<Network> {
-    let registers = function.map(e1000e::REGISTER_BAR)?;
-    E1000e::new(registers, &DMA).ok().map(Network)
+/// Delivery from an NVMe controller, by identify commands.
+fn check_disk(
+    target: &mut Target<Hardware>,
+    function: &mut Function<PortConfig>,
+    processor: &mut Processor,
+    tap: &mut Tap<impl FnMut(fmt::Arguments)>,
+) {
+    // The controller chooses its interrupts as it starts. A function without
+    // MSI-X has failed its checks by now.
+    let on = target.set_control(ENABLE);
+    let driver = function
+        .map(nvme::REGISTER_BAR)
+        .and_then(|registers| Nvme::new(registers, &DISK_MEMORY).ok());
+    let started = on.and_then(|()| expect("driver", 0u8, true, driver.is_some()));
+    tap.result(target.bdf, "nvme_starts", started);
+    let Some(driver) = driver else { return };
+    let mut disk = Disk { driver, last: None };
+    deliver(target, processor, &mut disk, tap);
+    disk.collect();
+    let model = disk.last.and_then(Result::ok);
+    let model = model.as_ref().and_then(Model::as_str);
+    tap.note(format_args!("model={}", model.unwrap_or("?")));
+    let identified = expect("printable model", 0u8, true, model.is_some());
+    tap.result(target.bdf, "nvme_identify_by_msix", identified);
 }
 
 fn deliver(
@@ -155,7 +211,7 @@ fn deliver(
     source: &mut impl Source,
     tap: &mut Tap<impl FnMut(fmt::Arguments)>,
 ) {
-    let bdf: Bdf = target.bdf;
+    let bdf = target.bdf;
     let mut delivery = Delivery {
         target,
         cpu: processor,
