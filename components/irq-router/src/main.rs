@@ -153,11 +153,12 @@ fn main(context: Context) -> ! {
     };
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
     defmt::info!("{=u64} vectors for messages", end - first);
-    let console = context
-        .resources
-        .each(ResourceKind::Number, "client:IrqDump:")
-        .next()
-        .map(|(_, resource)| Caller(resource.value));
+    let client = |prefix| {
+        let mut badges = context.resources.each(ResourceKind::Number, prefix);
+        badges.next().map(|(_, resource)| Caller(resource.value))
+    };
+    let console = client("client:IrqDump:");
+    let pci_config = client("client:MsiRouter:");
     let mut server = Server::new(context.endpoint());
     let mut calls = 0;
     loop {
@@ -166,6 +167,8 @@ fn main(context: Context) -> ! {
             calls += 1;
             server.reply(if Some(caller) == console {
                 interface::dump::dispatch(&mut router, caller, request)
+            } else if Some(caller) == pci_config {
+                interface::msi::dispatch(&mut router, caller, request)
             } else {
                 interface::dispatch(&mut router, caller, request)
             });

@@ -4,6 +4,7 @@
 
 use core::ops::Range;
 
+use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
@@ -245,10 +246,11 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             let Some(route) = self.host.route(slot) else {
                 continue;
             };
-            if route.source.function != place.function {
+            let source = route.source;
+            if (source.function, source.kind) != (place.function, SourceKind::Msix) {
                 continue;
             }
-            let bit = u64::from(msix.pba_offset) * 8 + u64::from(route.source.entry);
+            let bit = u64::from(msix.pba_offset) * 8 + u64::from(source.entry);
             let first = u64::from(offset) * 8;
             if bit >= first && bit < first + width.bytes() * 8 {
                 bits |= 1 << (bit - first);

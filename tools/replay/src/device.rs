@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::irq_router::{IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use irq_router::GuestMessage;
@@ -212,12 +212,7 @@ impl IrqRouter for Shared {
         Ok(())
     }
 
-    fn unbind_function(
-        &mut self,
-        caller: Caller,
-        function: u8,
-        _: SourceKind,
-    ) -> Result<(), Error> {
+    fn unbind_function(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         let bound = self.0.borrow().bound.clone();
         bound
             .into_iter()

@@ -17,11 +17,12 @@ pub const STACK_MAX: u64 = 512 << 10;
 pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// The interfaces of crates/channel, and the programs at their two ends.
-const INTERFACES: [(&str, &str, &str); 5] = [
+const INTERFACES: [(&str, &str, &str); 6] = [
     ("PciConfig", "vmm", "pci-config"),
     ("MsixTable", "vmm", "msix"),
     ("MsixControl", "pci-config", "msix"),
     ("IrqRouter", "msix", "irq-router"),
+    ("MsiRouter", "pci-config", "irq-router"),
     ("Timer", "vmm", "timer"),
 ];
 

@@ -6,6 +6,8 @@ use std::vec::Vec;
 use super::*;
 use crate::VECTORS;
 
+mod block;
+
 const MSIX: Caller = Caller(1);
 const ADDRESS: u64 = 0xfee0_0000;
 
@@ -279,12 +281,9 @@ fn m24_a_function_gives_back_all_that_it_has() {
     }
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
     router.control.refuse_release = true;
-    assert_eq!(
-        router.unbind_function(MSIX, 1, SourceKind::Msix),
-        Err(Error::Failed)
-    );
+    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
     router.control.refuse_release = false;
-    assert_eq!(router.unbind_function(MSIX, 1, SourceKind::Msix), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
     let left: Vec<Source> = pages
         .iter()
         .flat_map(|page| (0..SLOTS).filter_map(|slot| page.get(slot)))
@@ -297,5 +296,5 @@ fn m24_a_function_gives_back_all_that_it_has() {
             .is_ok()
     );
     assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
-    assert_eq!(router.unbind_function(MSIX, 3, SourceKind::Msix), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
 }
