@@ -1,6 +1,7 @@
 //! Slots and routes.
 
 mod block;
+mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
@@ -28,6 +29,9 @@ pub trait IrqControl {
     /// Makes the IRQ handler capability for user vector `vector`, puts it into
     /// the guest's vmm, and lets it signal bit `slot.index`.
     fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
+    /// The same for a pin of the I/O APIC, level-triggered and not delivered
+    /// before its first acknowledgement.
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
     /// Takes that capability away again.
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
 }
@@ -146,7 +150,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         let guest = self.guest_of(source)?;
         let index = self.slots[guest]
             .iter()
-            .position(|slot| slot.binding.is_some() && slot.belongs_to(source));
+            .position(|slot| slot.binding.is_some() && slot.belongs_to(source))
+            .filter(|_| source.kind == SourceKind::Msix);
         if index.is_none() {
             self.counters.not_found += 1;
         }
@@ -179,7 +184,11 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             guest: guest as u8,
             index: index as u8,
         };
-        if self.control.acquire(slot, vector).is_err() {
+        let acquired = match source.kind {
+            SourceKind::Msix | SourceKind::Msi => self.control.acquire(slot, vector),
+            SourceKind::Pin => self.control.acquire_pin(slot, vector, source.entry as u8),
+        };
+        if acquired.is_err() {
             self.counters.failed += 1;
             return Err(Error::Failed);
         }

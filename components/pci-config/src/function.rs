@@ -76,7 +76,11 @@ impl<H: Hardware> Function<H> {
     ) -> Self {
         let list = CapabilityList::read(&mut Space(&mut hardware));
         let command = hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY;
-        let interrupt_line = hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8;
+        // The guest's I/O APIC has its pin where the machine's has it (C9).
+        let interrupt_line = match info.intx {
+            0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
+            pin => pin as u8,
+        };
         let msi = list
             .find(regs::CAP_MSI)
             .map(|at| Msi::latch(&mut hardware, at));
@@ -189,10 +193,11 @@ impl<H: Hardware> Function<H> {
     }
 
     /// Writes the device's command register from the guest's (C5): memory
-    /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on.
+    /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on, or
+    /// if the guest is not offered it (C9).
     pub fn write_host_command(&mut self) {
         let mut command = self.command & !COMMAND_IO | COMMAND_MEMORY;
-        if self.msix_enabled || self.msi_enabled() {
+        if self.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
             command |= COMMAND_INTX_DISABLE;
         }
         self.set_host_command(command);

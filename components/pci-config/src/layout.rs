@@ -79,6 +79,11 @@ pub fn build(
         },
         ..STATUS
     };
+    // A function without a pin has no INTx, so that the guest looks for none.
+    let interrupt_pin = match info.intx {
+        0 => Constant(0),
+        _ => Device(Masks::READ_ONLY),
+    };
     let header = [
         Register::new(regs::VENDOR, Word, Device(Masks::READ_ONLY)),
         Register::new(regs::DEVICE, Word, Device(Masks::READ_ONLY)),
@@ -101,7 +106,7 @@ pub fn build(
         Register::new(regs::ROM, Dword, Constant(0)),
         Register::new(regs::CAPABILITIES, Byte, Constant(shown)),
         Register::new(regs::INTERRUPT_LINE, Byte, Action::InterruptLine),
-        Register::new(regs::INTERRUPT_PIN, Byte, Device(Masks::READ_ONLY)),
+        Register::new(regs::INTERRUPT_PIN, Byte, interrupt_pin),
         // No extended capabilities (C7).
         Register::new(CONVENTIONAL, Dword, Constant(0)),
     ];

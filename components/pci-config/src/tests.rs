@@ -223,6 +223,7 @@ fn info(permissive: bool) -> FunctionInfo {
     let mut info = FunctionInfo {
         guest_bdf: bdf().requester_id(),
         permissive: permissive.into(),
+        intx: 20,
         ..FunctionInfo::default()
     };
     info.bars[0] = bar(BarKind::Memory32, 0xfe80_0000, 0x2_0000);
@@ -622,7 +623,7 @@ fn c8_function_level_reset_resets_everything() {
     assert_eq!(rig.device(0x1c, Dword), 0xc000);
     assert_eq!(rig.device(0x04, Word), 0x0402);
     assert_eq!(rig.read(0x04, Word), 0x0002);
-    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+    assert_eq!(rig.read(0x3c, Byte), 20);
     assert_eq!(rig.bar(0), 0xfe80_0000);
     assert_eq!(rig.read(MSIX + 2, Word), 4);
     assert_eq!(rig.functions.counters.resets, 1);
@@ -710,7 +711,7 @@ fn m24_start_and_reset_quiesce_in_order() {
     ];
     assert_eq!(rig.log(), again);
     assert_eq!(rig.read(0x04, Word), 0);
-    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+    assert_eq!(rig.read(0x3c, Byte), 20);
 }
 
 #[test]
@@ -731,4 +732,38 @@ fn functions_of_one_device_say_so() {
         let read = functions.read(VMM, info.guest(), 0x0e, Byte);
         assert_eq!(read, Ok(expected));
     }
+}
+
+#[test]
+fn c9_a_pin_that_is_offered_shows_and_is_the_guests_to_disable() {
+    let mut rig = rig();
+    assert_eq!(
+        rig.read(0x3c, Word),
+        0x0114,
+        "pin A, at the I/O APIC's pin 20"
+    );
+    rig.write(0x3c, Word, 0x0255);
+    assert_eq!(rig.read(0x3c, Word), 0x0155);
+    rig.write(0x04, Word, 0x0006);
+    rig.write(0x04, Word, 0x0406);
+    let writes = [Write(0x04, Word, 0x0006), Write(0x04, Word, 0x0406)];
+    assert_eq!(rig.log(), writes);
+}
+
+#[test]
+fn c9_without_a_pin_intx_is_never_offered_nor_on() {
+    let mut info = info(true);
+    info.intx = 0;
+    let mut rig = rig_of(world(), info);
+    rig.log();
+    assert_eq!(rig.read(0x3c, Word), 0x000b, "the line is only a note");
+    rig.write(0x04, Word, 0x0006);
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.write(MSIX + 2, Word, 0);
+    for event in rig.log() {
+        if let Write(0x04, _, command) = event {
+            assert_eq!(command, 0x0406, "off in the device");
+        }
+    }
+    assert_eq!(rig.read(0x04, Word), 0x0006);
 }

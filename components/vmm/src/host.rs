@@ -31,6 +31,9 @@ pub trait Host {
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
     /// The route of a slot.
     fn route(&mut self, slot: usize) -> Option<Route>;
+    /// Acknowledges the handler of the I/O APIC's `pin` (C9), so that the kernel
+    /// delivers its next interrupt; `false` if there is none yet.
+    fn acknowledge_pin(&mut self, pin: u8) -> bool;
     /// A byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
 }

@@ -1,5 +1,6 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
+use channel::irq_router::SourceKind;
 use pci::{FunctionInfo, Width};
 
 use crate::bus::{Devices, MemoryAccess, PortEffect};
@@ -158,6 +159,11 @@ impl<'a> Vmm<'a> {
     fn event(&mut self, slot: usize, host: &mut impl Host) {
         self.held &= !(1 << slot);
         match host.route(slot) {
+            Some(route) if route.source.kind == SourceKind::Pin => {
+                if !self.devices.ioapic.event(route.source, &mut self.lapic) {
+                    self.counters.dropped += 1;
+                }
+            }
             Some(route) if route.masked => {
                 self.held |= 1 << slot;
                 self.counters.held += 1;
@@ -255,6 +261,9 @@ impl<'a> Vmm<'a> {
                 self.exception(INVALID_OPCODE, 0, regs, host)
             }
         };
+        if let Some(vector) = self.lapic.take_ended() {
+            self.devices.ioapic.end(vector, host);
+        }
         self.update_deadline(host);
         match outcome {
             Outcome::Stop(_) => outcome,

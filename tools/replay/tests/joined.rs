@@ -69,6 +69,9 @@ impl IrqControl for Kernel {
     fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
         Ok(())
     }
+    fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
+        Ok(())
+    }
     fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
         Ok(())
     }

@@ -50,6 +50,9 @@ impl Host for Memory {
     fn route(&mut self, _: usize) -> Option<Route> {
         None
     }
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
     fn console_write(&mut self, _: u8) {}
 }
 

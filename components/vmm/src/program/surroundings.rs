@@ -16,6 +16,7 @@ use spec::ResourceKind;
 use vmm::{Host, MAX_FUNCTIONS};
 
 use super::bars::Bars;
+use super::pins::Pins;
 
 /// Bytes of guest output that are collected before they go into the ring.
 const CONSOLE_BATCH: usize = 128;
@@ -33,6 +34,7 @@ pub struct Surroundings<'a> {
     timer: timer::Client<Channel>,
     bars: Bars,
     routes: &'static RoutePage,
+    pins: Pins,
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
@@ -68,6 +70,7 @@ impl<'a> Surroundings<'a> {
             timer,
             bars: Bars::new(context),
             routes: context.shared("routes"),
+            pins: Pins::new(context),
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
@@ -237,6 +240,10 @@ impl Host for Surroundings<'_> {
 
     fn route(&mut self, slot: usize) -> Option<Route> {
         self.routes.get(slot)
+    }
+
+    fn acknowledge_pin(&mut self, pin: u8) -> bool {
+        self.pins.acknowledge(pin, self.routes)
     }
 
     fn console_write(&mut self, byte: u8) {

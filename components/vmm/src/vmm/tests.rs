@@ -12,6 +12,9 @@ use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 
 use super::*;
+
+mod pins;
+
 use crate::registers::{RFLAGS_IF, RSP};
 
 const RAM: u64 = 0x1000_0000;
@@ -34,6 +37,9 @@ struct Fake {
     table_writes: Vec<(u32, Width, u64)>,
     maps: Vec<(usize, usize, Option<u64>)>,
     console: Vec<u8>,
+    /// Pins acknowledged, in order; none works while `no_pins`.
+    acknowledged: Vec<u8>,
+    no_pins: bool,
 }
 
 impl Fake {
@@ -96,6 +102,12 @@ impl Host for Fake {
     }
     fn route(&mut self, slot: usize) -> Option<Route> {
         *self.routes.get(slot)?
+    }
+    fn acknowledge_pin(&mut self, pin: u8) -> bool {
+        if !self.no_pins {
+            self.acknowledged.push(pin);
+        }
+        !self.no_pins
     }
     fn console_write(&mut self, byte: u8) {
         self.console.push(byte);
