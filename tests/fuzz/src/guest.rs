@@ -22,7 +22,7 @@ const BAR_SIZE: u64 = 0x4000;
 const IDT: u64 = RAM + 0x5000;
 /// Its gates (SDM vol. 3 section 7.14.1): present, interrupt gate, selector 8,
 /// handler at RAM + 0x9000.
-const GATE: u128 = (RAM as u128 + 0x9000 >> 16) << 48 | 0x8e00_0008_9000;
+const GATE: u128 = ((RAM as u128 + 0x9000) >> 16) << 48 | 0x8e00_0008_9000;
 /// Longest instruction, SDM vol. 2 section 2.3.11.
 const INSTRUCTION: usize = 15;
 
