@@ -5,6 +5,7 @@
 
 mod cli;
 mod client;
+mod devices;
 mod faults;
 mod harness;
 mod serve;

@@ -469,6 +469,19 @@ fn m7_halves_are_independent() {
 }
 
 #[test]
+fn m18_fields_count_from_the_table_s_start() {
+    // The table starts at 8 mod 16: the entry's data lies where an entry of a
+    // table that starts at 0 has its address.
+    assert_eq!(TABLE % 16, 8);
+    let mut rig = rig();
+    rig.write(TABLE + 8, Width::Qword, 0x1_0000_0055);
+    let entry = rig.entry(0);
+    assert_eq!((entry.address, entry.data, entry.masked), (0, 0x55, true));
+    rig.write(TABLE, Width::Qword, 0xfee0_0000);
+    assert_eq!(rig.entry(0).address, 0xfee0_0000);
+}
+
+#[test]
 fn m8_the_same_value_makes_updated_and_binds_nothing() {
     for field in [0, 4, 8] {
         let mut rig = Rig::live(&[2]);

@@ -1,4 +1,4 @@
-//! What a unikernel stands on: boot, console, interrupts, clock, PCI, MSI-X and an e1000e driver.
+//! What a unikernel stands on: boot, console, interrupts, clock, PCI, MSI-X, e1000e and NVMe drivers.
 //!
 //! Responsible for: getting one ELF64 image from either entry (PVH on bare
 //! hardware, the Linux 64-bit boot protocol on Vectis) to a Rust `main`, and
@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod e1000e;
 pub mod mmio;
 pub mod msix;
+pub mod nvme;
 pub mod pci;
 
 #[cfg(feature = "entry")]

@@ -13,6 +13,7 @@ const CONFIG_DATA: u16 = 0xcfc;
 
 const ID: u8 = 0x00;
 const COMMAND: u8 = 0x04;
+const REVISION: u8 = 0x08;
 const HEADER_TYPE: u8 = 0x0c;
 const BAR0: u8 = 0x10;
 const CAPABILITIES: u8 = 0x34;
@@ -118,6 +119,8 @@ pub struct Function<C> {
     pub vendor: u16,
     /// Device identifier.
     pub device: u16,
+    /// Class code, 24 bits: base class, subclass, programming interface.
+    pub class: u32,
     /// Its BARs; `None` where a register is unused or the upper half of another.
     pub bars: [Option<Bar>; 6],
     /// BARs that [`map`](Function::map) has given out.
@@ -126,30 +129,48 @@ pub struct Function<C> {
     pub config: C,
 }
 
+/// Where there are functions on bus 0. Guests have no bridges, so there is no
+/// other bus to look at.
+pub fn present() -> impl Iterator<Item = Bdf> {
+    (0..32).flat_map(|device| {
+        let id = move |function| {
+            PortConfig(Bdf {
+                bus: 0,
+                device,
+                function,
+            })
+        };
+        // Function 0 must exist, and says whether there are others (header
+        // type bit 7).
+        let first = id(0);
+        let count = if first.read(ID) == u32::MAX {
+            0
+        } else if first.read(HEADER_TYPE) & (1 << 23) == 0 {
+            1
+        } else {
+            8
+        };
+        (0..count)
+            .map(id)
+            .filter(|config| config.read(ID) != u32::MAX)
+            .map(|config| config.0)
+    })
+}
+
 /// Finds the first function on bus 0 with this vendor and device identifier.
-/// Guests have no bridges, so there is no other bus to look at.
 pub fn find(vendor: u16, device: u16) -> Option<Function<PortConfig>> {
     let wanted = u32::from(device) << 16 | u32::from(vendor);
-    for slot in 0..32 {
-        for function in 0..8 {
-            let bdf = Bdf {
-                bus: 0,
-                device: slot,
-                function,
-            };
-            let config = PortConfig(bdf);
-            let id = config.read(ID);
-            if id == wanted {
-                return Some(Function::new(bdf, config));
-            }
-            // Function 0 must exist, and says whether there are others
-            // (header type bit 7).
-            if function == 0 && (id == u32::MAX || config.read(HEADER_TYPE) & (1 << 23) == 0) {
-                break;
-            }
-        }
+    present()
+        .map(PortConfig)
+        .find(|config| config.read(ID) == wanted)
+        .map(|config| Function::new(config.0, config))
+}
+
+impl Function<PortConfig> {
+    /// The function at `bdf`, which must be there ([`present`]).
+    pub fn at(bdf: Bdf) -> Self {
+        Self::new(bdf, PortConfig(bdf))
     }
-    None
 }
 
 impl<C: ConfigSpace> Function<C> {
@@ -159,12 +180,14 @@ impl<C: ConfigSpace> Function<C> {
         let id = config.read(ID);
         let command = config.read(COMMAND) & COMMAND_MASK;
         config.write(COMMAND, command & !DECODE);
+        let class = config.read(REVISION) >> 8;
         let bars = read_bars(&mut config);
         config.write(COMMAND, command);
         Self {
             bdf,
             vendor: id as u16,
             device: (id >> 16) as u16,
+            class,
             bars,
             mapped: [false; 6],
             config,

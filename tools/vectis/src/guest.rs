@@ -126,6 +126,7 @@ mod tests {
             priority: 1,
             devices: Vec::new(),
             command_line: String::new(),
+            interrupt_budget: 20_000,
         }
     }
 

@@ -4,44 +4,9 @@
 //! registers"); each group names its subsection. Only what the driver uses.
 #![forbid(unsafe_code)]
 
-use core::marker::PhantomData;
+use tock_registers::register_bitfields;
 
-use tock_registers::fields::FieldValue;
-use tock_registers::{LocalRegisterCopy, RegisterLongName, register_bitfields};
-
-use crate::mmio::Registers;
-
-/// A 32-bit register at a fixed offset, with the layout `L` of its fields.
-pub struct Register<L: RegisterLongName = ()> {
-    /// Byte offset in BAR 0.
-    pub(super) offset: u32,
-    layout: PhantomData<L>,
-}
-
-impl<L: RegisterLongName> Register<L> {
-    /// The register at byte `offset` of BAR 0.
-    pub const fn at(offset: u32) -> Self {
-        Self {
-            offset,
-            layout: PhantomData,
-        }
-    }
-
-    /// Reads it.
-    pub fn read(&self, registers: &impl Registers) -> LocalRegisterCopy<u32, L> {
-        LocalRegisterCopy::new(registers.read(self.offset))
-    }
-
-    /// Writes fields; the others become 0.
-    pub fn write(&self, registers: &mut impl Registers, fields: FieldValue<u32, L>) {
-        registers.write(self.offset, fields.value);
-    }
-
-    /// Writes a plain number.
-    pub fn set(&self, registers: &mut impl Registers, value: u32) {
-        registers.write(self.offset, value);
-    }
-}
+use crate::mmio::Register;
 
 register_bitfields![u32,
     /// Device control.
@@ -67,7 +32,7 @@ register_bitfields![u32,
         /// Clears pending bits when an entry's cause is cleared.
         PBA_CLR OFFSET(31) NUMBITS(1) [],
     ],
-    /// Interrupt causes: the layout of ICR, IMS, IMC, EIAC and IAM.
+    /// Interrupt causes: the layout of ICR, ICS, IMS, IMC, EIAC and IAM.
     pub Cause [
         /// Link status change.
         LSC OFFSET(2) NUMBITS(1) [],
@@ -145,6 +110,8 @@ pub const CTRL_EXT: Register<ControlExt::Register> = Register::at(0x0018);
 pub const ICR: Register<Cause::Register> = Register::at(0x00c0);
 /// Throttling of all interrupts, in units of 256 ns.
 pub const ITR: Register = Register::at(0x00c4);
+/// Cause set: raises causes as if their events had happened.
+pub const ICS: Register<Cause::Register> = Register::at(0x00c8);
 /// Mask set.
 pub const IMS: Register<Cause::Register> = Register::at(0x00d0);
 /// Mask clear.

@@ -1,0 +1,95 @@
+//! What a check finds, and the list of checks of a function.
+
+use core::fmt;
+
+use crate::machine::Machine;
+use crate::tap::Tap;
+use crate::target::Target;
+use crate::{config, table};
+
+/// Something was not as a rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What was looked at.
+    pub what: &'static str,
+    /// Which of several: an offset, an entry, an index.
+    pub at: u64,
+    /// What the rule says.
+    pub expected: u64,
+    /// What was found.
+    pub got: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            what,
+            at,
+            expected,
+            got,
+        } = self;
+        write!(f, "{what} at {at:#x}: expected {expected:#x} got {got:#x}")
+    }
+}
+
+/// Why a check ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// There is nothing to check, for this reason.
+    Skip(&'static str),
+    /// The first thing that was wrong.
+    Fail(Mismatch),
+}
+
+/// What a check ends with.
+pub type Verdict<T = ()> = Result<T, Stop>;
+
+/// Fails unless `got` is what is expected.
+///
+/// # Errors
+/// [`Stop::Fail`] with both.
+pub fn expect(
+    what: &'static str,
+    at: impl Into<u64>,
+    expected: impl Into<u64>,
+    got: impl Into<u64>,
+) -> Verdict {
+    let (expected, got) = (expected.into(), got.into());
+    if expected == got {
+        return Ok(());
+    }
+    Err(Stop::Fail(Mismatch {
+        what,
+        at: at.into(),
+        expected,
+        got,
+    }))
+}
+
+/// One check of a function.
+pub struct Check<M: Machine> {
+    /// The rule and what about it.
+    pub name: &'static str,
+    /// It holds for Vectis' emulation and not for every real function.
+    pub emulated_only: bool,
+    /// Does it.
+    pub run: fn(&mut Target<M>) -> Verdict,
+}
+
+/// Runs all checks on one function.
+pub fn run<M: Machine, F: FnMut(fmt::Arguments)>(target: &mut Target<M>, tap: &mut Tap<F>) {
+    let checks = table::checks_at_start()
+        .into_iter()
+        .chain(config::checks())
+        .chain(table::checks());
+    for check in checks {
+        let verdict = if check.emulated_only && !target.emulated {
+            Err(Stop::Skip("not on Vectis"))
+        } else {
+            let verdict = (check.run)(target);
+            target.restore();
+            verdict
+        };
+        tap.result(target.bdf, check.name, verdict);
+    }
+}

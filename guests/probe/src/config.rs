@@ -1,0 +1,385 @@
+//! Checks of configuration space: rules C1 to C8.
+
+use kit::pci::Bdf;
+
+use crate::check::{Check, Stop, Verdict, expect};
+use crate::machine::{self, CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE, Machine};
+use crate::target::{
+    ADDRESS, BAR0, BUS_MASTER, CAPABILITIES, CONTROL, DATA, ENABLE, INTX_DISABLE, MEMORY, Target,
+};
+
+/// Identifiers of the capabilities that Vectis shows (C6).
+const SAFE: [u8; 3] = [POWER, EXPRESS, 0x11];
+const POWER: u8 = 0x01;
+const EXPRESS: u8 = 0x10;
+/// Expansion ROM register.
+const ROM: u8 = 0x30;
+/// Device capabilities and control in the PCI Express capability (PCIe 6.0
+/// section 7.5.3), with function-level reset.
+const DEVICE_CAPABILITIES: u8 = 0x04;
+const HAS_RESET: u32 = 1 << 28;
+const DEVICE_CONTROL: u8 = 0x08;
+const RESET: u16 = 1 << 15;
+/// A value that no register here has of itself.
+const MARKER: u64 = 0x5ee5_a554;
+/// Where a BAR is moved to: the start of the PCI window, where firmware, which
+/// fills it from the end, has put nothing.
+const FREE: u32 = 0xc000_0000;
+
+/// The checks, in their order.
+pub fn checks<M: Machine>() -> [Check<M>; 19] {
+    let both = |name, run| Check {
+        name,
+        emulated_only: false,
+        run,
+    };
+    let emulated = |name, run| Check {
+        name,
+        emulated_only: true,
+        run,
+    };
+    [
+        both("c1_widths_agree", widths_agree),
+        both("c1_read_only_registers", read_only_registers),
+        emulated("c2_gaps_read_zero", gaps),
+        emulated("c3_address_port_takes_dwords", address_port),
+        both("c3_disabled_address_reaches_nothing", disabled_address),
+        emulated("c3_bad_data_port_accesses", bad_data_accesses),
+        emulated("c3_other_functions_read_ones", other_functions),
+        both("c4_bar_sizing", bar_sizing),
+        emulated("c4_no_io_bars_no_rom", no_io_no_rom),
+        both("c4_decode_off_reads_ones", decode_off),
+        emulated("c4_decoded_bar_stays", decoded_bar_stays),
+        both("c4_bar_moves", bar_moves),
+        emulated("c5_command_bits", command_bits),
+        emulated("c5_status_has_list_bit_only_with_list", status_list_bit),
+        both("c6_list_is_sound", list_is_sound),
+        emulated("c6_safe_capabilities_only", safe_capabilities),
+        both("c6_links_are_read_only", links_read_only),
+        emulated("c6_power_state_stays_d0", power_state),
+        emulated("c8_function_level_reset", function_level_reset),
+    ]
+}
+
+fn widths_agree<M: Machine>(t: &mut Target<M>) -> Verdict {
+    for offset in [0x00, 0x08, 0x2c, CAPABILITIES] {
+        let whole = t.dword(offset);
+        for byte in 0..4u8 {
+            let part = t.config(offset + byte, 1);
+            expect("byte", offset + byte, whole >> (8 * byte) & 0xff, part)?;
+        }
+        for word in [0, 2u8] {
+            let part = t.config(offset + word, 2);
+            expect("word", offset + word, whole >> (8 * word) & 0xffff, part)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_only_registers<M: Machine>(t: &mut Target<M>) -> Verdict {
+    for offset in [0x00, 0x08, 0x2c] {
+        let before = t.dword(offset);
+        t.set_dword(offset, !before);
+        expect("register", offset, before, t.dword(offset))?;
+    }
+    let before = t.config(0x0e, 1);
+    t.set_config(0x0e, 1, !before & 0xff);
+    expect("header type", 0x0eu8, before, t.config(0x0e, 1))
+}
+
+/// Bytes that a shown capability takes; the rest of the space is gaps.
+fn capability_size<M: Machine>(t: &mut Target<M>, (offset, id): (u8, u8)) -> u16 {
+    match id {
+        POWER => 8,
+        0x11 => 12,
+        // The second half of the registers came with version 2.
+        EXPRESS if t.word(offset + 2) & 15 >= 2 => 0x3c,
+        EXPRESS => 0x14,
+        _ => 2,
+    }
+}
+
+fn gaps<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let mut used = [false; 256];
+    for capability in t.capabilities() {
+        let size = usize::from(capability_size(t, capability));
+        let start = usize::from(capability.0);
+        used[start..(start + size).min(256)].fill(true);
+    }
+    for offset in (0x40..=0xfcu8).step_by(4) {
+        let at = usize::from(offset);
+        if used[at..at + 4].contains(&true) {
+            continue;
+        }
+        expect("gap", offset, 0u8, t.dword(offset))?;
+        t.set_dword(offset, u32::MAX);
+        expect("written gap", offset, 0u8, t.dword(offset))?;
+    }
+    Ok(())
+}
+
+fn address_port<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let address = machine::config_address(t.bdf, 0);
+    let m = &mut *t.machine;
+    m.port_write(CONFIG_ADDRESS, 4, address);
+    m.port_write(CONFIG_ADDRESS, 1, 0);
+    m.port_write(CONFIG_ADDRESS, 2, 0);
+    let port = CONFIG_ADDRESS;
+    expect(
+        "address after narrow writes",
+        port,
+        address,
+        m.port_read(port, 4),
+    )?;
+    expect("byte", port, 0xffu8, m.port_read(port, 1))?;
+    expect("word", port, 0xffffu16, m.port_read(port, 2))?;
+    // Bits 1:0 are ignored.
+    m.port_write(port, 4, address);
+    let id = m.port_read(CONFIG_DATA, 4);
+    m.port_write(port, 4, address | 3);
+    expect("identity", port, id, m.port_read(CONFIG_DATA, 4))
+}
+
+fn disabled_address<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let line = t.config(0x3c, 1);
+    let address = machine::config_address(t.bdf, 0x3c) & !CONFIG_ENABLE;
+    t.machine.port_write(CONFIG_ADDRESS, 4, address);
+    let got = t.machine.port_read(CONFIG_DATA, 4);
+    t.machine.port_write(CONFIG_DATA, 1, line ^ 0xff);
+    expect("data", 0x3cu8, u32::MAX, got)?;
+    expect("interrupt line", 0x3cu8, line, t.config(0x3c, 1))
+}
+
+fn bad_data_accesses<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let address = machine::config_address(t.bdf, 0);
+    t.machine.port_write(CONFIG_ADDRESS, 4, address);
+    // Misaligned, and past the last data port.
+    for (port, bytes) in [(1, 2), (3, 2), (1, 4), (2, 4), (3, 4)] {
+        let got = t.machine.port_read(CONFIG_DATA + port, bytes);
+        let ones = if bytes == 2 { 0xffff } else { u32::MAX };
+        expect("data", port, ones, got)?;
+    }
+    // A misaligned word over memory decode and bus mastering.
+    t.set_command(0);
+    let address = machine::config_address(t.bdf, 0x04);
+    t.machine.port_write(CONFIG_ADDRESS, 4, address);
+    t.machine.port_write(CONFIG_DATA + 1, 2, 0xffff);
+    t.machine.port_write(CONFIG_DATA + 3, 4, u32::MAX);
+    expect("command", 0x04u8, 0u8, t.word(0x04))
+}
+
+fn other_functions<M: Machine>(t: &mut Target<M>) -> Verdict {
+    // Bus 0 has what was assigned (its functions are found by their
+    // identity); the buses beyond it have nothing.
+    for (bus, device, function) in [
+        (1, 0, 0),
+        (t.bdf.bus, 31, 7),
+        (255, 31, 7),
+        (1, t.bdf.device, t.bdf.function),
+    ] {
+        let bdf = Bdf {
+            bus,
+            device,
+            function,
+        };
+        for offset in [0x00, 0x04, BAR0] {
+            machine::config_write(t.machine, bdf, offset, 4, 0);
+            let got = machine::config_read(t.machine, bdf, offset, 4);
+            expect("absent function", offset, u32::MAX, got)?;
+        }
+    }
+    Ok(())
+}
+
+fn bar_sizing<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.decode(false);
+    let mut index = 0;
+    while index < 6 {
+        let value = t.found_bar(index);
+        let mask = t.size_mask(index);
+        expect("restored BAR", index, value, t.dword(BAR0 + 4 * index))?;
+        let wide = t.is_upper_half(index + 1) && index < 5;
+        let high_mask = if wide {
+            t.size_mask(index + 1)
+        } else {
+            u32::MAX
+        };
+        let flags = if value & 1 != 0 { 3 } else { 0xf };
+        if mask != 0 {
+            expect("flags", index, value & flags, mask & flags)?;
+            // I/O BARs may leave the upper half 0.
+            let fill = if value & 1 != 0 { 0xffff_0000 } else { 0 };
+            let size_mask = u64::from(mask & !flags | fill) | u64::from(high_mask) << 32;
+            let size = (!size_mask).wrapping_add(1);
+            expect("one bit of size", index, 1u8, size.count_ones())?;
+            expect("alignment", index, 0u8, t.bar_address(index) & (size - 1))?;
+        }
+        index += if wide { 2 } else { 1 };
+    }
+    Ok(())
+}
+
+fn no_io_no_rom<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.decode(false);
+    for index in 0..6 {
+        if !t.is_upper_half(index) {
+            expect("I/O bit", index, 0u8, t.size_mask(index) & 1)?;
+        }
+    }
+    t.set_dword(ROM, u32::MAX);
+    expect("ROM", ROM, 0u8, t.dword(ROM))
+}
+
+/// What a read gives where nothing is: all ones, but 0 on a bare QEMU, whose
+/// host bridge differs there from a real one.
+fn nothing<M: Machine>(t: &mut Target<M>) -> Verdict<u64> {
+    if t.emulated {
+        Ok(u32::MAX.into())
+    } else {
+        t.load(FREE.into(), 4)
+    }
+}
+
+fn decode_off<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.msix()?;
+    t.decode(true);
+    expect("vector control, decoded", 0u8, 1u8, t.entry(0, CONTROL, 4)?)?;
+    t.decode(false);
+    let nothing = nothing(t)?;
+    let got = t.entry(0, CONTROL, 4)?;
+    expect("vector control, not decoded", 0u8, nothing, got)?;
+    t.set_entry(0, ADDRESS, 4, MARKER)?;
+    t.decode(true);
+    expect("address", 0u8, 0u8, t.entry(0, ADDRESS, 4)?)
+}
+
+fn decoded_bar_stays<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let (bar, _) = t.msix()?.table;
+    t.decode(true);
+    let before = t.found_bar(bar);
+    for value in [FREE, u32::MAX, 0] {
+        t.set_dword(BAR0 + 4 * bar, value);
+        expect("BAR", bar, before, t.dword(BAR0 + 4 * bar))?;
+    }
+    Ok(())
+}
+
+fn bar_moves<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let (bar, offset) = t.msix()?.table;
+    let nothing = nothing(t)?;
+    t.decode(true);
+    t.set_entry(0, ADDRESS, 4, MARKER)?;
+    let old = t.table()?;
+    let new = u64::from(FREE) + u64::from(offset);
+    t.decode(false);
+    t.set_dword(BAR0 + 4 * bar, FREE);
+    t.decode(true);
+    expect("address at the new place", bar, MARKER, t.load(new, 4)?)?;
+    expect("the old place", bar, nothing, t.load(old, 4)?)?;
+    t.decode(false);
+    expect("the new place, not decoded", bar, nothing, t.load(new, 4)?)?;
+    t.set_dword(BAR0 + 4 * bar, t.found_bar(bar));
+    t.decode(true);
+    expect("address, back again", bar, MARKER, t.entry(0, ADDRESS, 4)?)
+}
+
+fn command_bits<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.set_command(0);
+    expect("command", 0u8, 0u8, t.word(0x04))?;
+    let known = MEMORY | BUS_MASTER | INTX_DISABLE;
+    t.set_command(!BUS_MASTER);
+    expect("command", 0u8, known & !BUS_MASTER, t.word(0x04))?;
+    // Byte by byte: the other one stays.
+    t.set_config(0x05, 1, 0);
+    expect("command", 1u8, MEMORY, t.word(0x04))?;
+    t.set_config(0x04, 1, 0);
+    expect("command", 2u8, 0u8, t.word(0x04))
+}
+
+fn status_list_bit<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let has = t.config(CAPABILITIES, 1) != 0;
+    let bit = t.word(0x06) >> 4 & 1 != 0;
+    expect("list bit", 0x06u8, has, bit)
+}
+
+fn list_is_sound<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let mut seen = [false; 64];
+    let mut at = CAPABILITIES;
+    // Each step finds a place not seen before, so it ends.
+    loop {
+        let next = t.config(at, 1) as u8;
+        if next == 0 {
+            return Ok(());
+        }
+        expect("low bits of a pointer", at, 0u8, next & 3)?;
+        expect("pointer into the header", at, false, next < 0x40)?;
+        let place = usize::from(next / 4);
+        expect("loop", at, false, seen[place])?;
+        seen[place] = true;
+        at = next + 1;
+    }
+}
+
+fn safe_capabilities<M: Machine>(t: &mut Target<M>) -> Verdict {
+    for (offset, id) in t.capabilities() {
+        if !SAFE.contains(&id) {
+            expect("capability", offset, 0u8, id)?;
+        }
+    }
+    Ok(())
+}
+
+fn links_read_only<M: Machine>(t: &mut Target<M>) -> Verdict {
+    for (offset, _) in t.capabilities() {
+        let before = t.word(offset);
+        t.set_word(offset, !before);
+        expect("identifier and link", offset, before, t.word(offset))?;
+    }
+    let before = t.config(CAPABILITIES, 1);
+    t.set_config(CAPABILITIES, 1, !before & 0xff);
+    expect(
+        "list pointer",
+        CAPABILITIES,
+        before,
+        t.config(CAPABILITIES, 1),
+    )
+}
+
+fn power_state<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let at = t
+        .capability(POWER)
+        .ok_or(Stop::Skip("no power management"))?
+        + 4;
+    t.set_word(at, 3);
+    expect("power state", at, 0u8, t.word(at) & 3)
+}
+
+fn function_level_reset<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let none = Stop::Skip("no function-level reset");
+    let express = t.capability(EXPRESS).ok_or(none)?;
+    if t.dword(express + DEVICE_CAPABILITIES) & HAS_RESET == 0 {
+        return Err(none);
+    }
+    t.msix()?;
+    t.decode(true);
+    for (field, value) in [(ADDRESS, MARKER), (DATA, MARKER), (CONTROL, 0)] {
+        t.set_entry(0, field, 4, value)?;
+    }
+    t.set_control(ENABLE)?;
+    t.set_command(MEMORY | BUS_MASTER);
+    let control = t.word(express + DEVICE_CONTROL);
+    t.set_word(express + DEVICE_CONTROL, control | RESET);
+    let entries = t.msix()?.entries;
+    expect("message control", 0u8, entries - 1, t.control()?)?;
+    expect("bus master", 0x04u8, 0u8, t.word(0x04) & BUS_MASTER)?;
+    for index in 0..6 {
+        let found = t.found_bar(index);
+        expect("BAR", index, found, t.dword(BAR0 + 4 * index))?;
+    }
+    t.decode(true);
+    for (field, value) in [(ADDRESS, 0u8), (DATA, 0), (CONTROL, 1)] {
+        expect("entry 0", field, value, t.entry(0, field, 4)?)?;
+    }
+    let control = t.word(express + DEVICE_CONTROL);
+    expect("reset bit", express, 0u8, control & RESET)
+}

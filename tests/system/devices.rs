@@ -1,0 +1,71 @@
+//! The probe guest on every kind of device: what it can see of configuration
+//! space and MSI-X is as the contract says.
+
+use crate::harness::{finish, free_port, one_machine, vectis};
+
+fn probe(system: &str, functions: usize) {
+    let _machine = one_machine();
+    let file = format!("tests/systems/{system}.toml");
+    let port = free_port().to_string();
+    let end = finish(vectis().args([
+        "run",
+        "--port",
+        &port,
+        "--timeout",
+        "300",
+        "--system",
+        &file,
+    ]));
+    assert!(end.status.success(), "{}", end.text);
+    assert!(end.text.contains("# probe: pass"), "{}", end.text);
+    assert!(!end.text.contains("] not ok"), "{}", end.text);
+    // A probe that finds nothing passes as well: it must have found these.
+    let found = end.text.matches(", class ").count();
+    assert_eq!(found, functions, "{}", end.text);
+    let checks = end.text.matches("] ok ").count();
+    assert!(
+        checks >= 30 * functions,
+        "{checks} checks only:\n{}",
+        end.text
+    );
+}
+
+#[test]
+fn e1000e() {
+    probe("e1000e", 1);
+}
+
+#[test]
+fn nvme() {
+    probe("nvme", 1);
+}
+
+#[test]
+fn vmxnet3() {
+    probe("vmxnet3", 1);
+}
+
+#[test]
+fn xhci() {
+    probe("xhci", 1);
+}
+
+#[test]
+fn virtio_net() {
+    probe("virtio-net", 1);
+}
+
+#[test]
+fn e1000e_behind_a_root_port() {
+    probe("root-port", 1);
+}
+
+#[test]
+fn two_functions_for_one_guest() {
+    probe("two-functions", 2);
+}
+
+#[test]
+fn a_function_chosen_by_class() {
+    probe("class", 1);
+}
