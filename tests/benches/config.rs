@@ -5,10 +5,12 @@ use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::PciConfig;
 use channel::{Caller, Error, Local, Message};
 use divan::{Bencher, black_box};
-use pci::{BarInfo, BarKind, FunctionInfo, Width};
+use pci::{BarInfo, BarKind, Bdf, FunctionInfo, Width};
 use pci_config::{Functions, Hardware};
 
 const VMM: Caller = Caller(5);
+/// Where the guest sees the function.
+const GUEST: Bdf = Bdf::from_requester_id(0x18);
 const MSIX: u16 = 0xa0;
 const PM: u16 = 0xc8;
 
@@ -50,11 +52,10 @@ fn call(request: Message) -> Message {
     dispatch(&mut Msix, Caller(1), request)
 }
 
+type Config = Functions<Memory, Local<fn(Message) -> Message>, 1>;
+
 /// A function laid out like an 82574.
-fn function() -> (
-    Functions<Memory, Local<fn(Message) -> Message>, 1>,
-    FunctionInfo,
-) {
+fn function() -> Config {
     let mut config = [0; 256];
     for (offset, value) in [
         (0x00, 0x10d3_8086),
@@ -70,7 +71,10 @@ fn function() -> (
         let value: u32 = value;
         config[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
-    let mut info = FunctionInfo::default();
+    let mut info = FunctionInfo {
+        guest_bdf: GUEST.requester_id(),
+        ..FunctionInfo::default()
+    };
     info.bars[0] = BarInfo {
         kind: BarKind::Memory32 as u32,
         address: 0xfe80_0000,
@@ -80,38 +84,33 @@ fn function() -> (
     info.msix.entries = 5;
     info.msix.capability = MSIX.into();
     let client = Client(Local(call as fn(Message) -> Message));
-    let functions = Functions::new([(info, VMM, Memory(config))], client);
-    (functions, info)
+    Functions::new([(info, VMM, Memory(config))], client)
 }
 
 /// A register of the device, one that pci-config keeps itself, and one that it
 /// asks msix for.
 #[divan::bench(sample_size = 1000, args = ["plain", "command", "bar", "msix_control"])]
 fn read(bencher: Bencher, register: &str) {
-    let (mut functions, info) = function();
+    let mut functions = function();
     let (offset, width) = match register {
         "plain" => (0x2c, Width::Dword),
         "command" => (0x04, Width::Word),
         "bar" => (0x10, Width::Dword),
         _ => (MSIX + 2, Width::Word),
     };
-    bencher.bench_local(|| functions.read(VMM, info.guest(), black_box(offset), black_box(width)));
+    bencher.bench_local(|| functions.read(VMM, GUEST, black_box(offset), black_box(width)));
 }
 
 /// Three registers in one access: id, link, and one of msix's.
 #[divan::bench(sample_size = 1000)]
 fn read_split(bencher: Bencher) {
-    let (mut functions, info) = function();
-    bencher.bench_local(|| {
-        functions.read(VMM, info.guest(), black_box(MSIX), black_box(Width::Dword))
-    });
+    let mut functions = function();
+    bencher.bench_local(|| functions.read(VMM, GUEST, black_box(MSIX), black_box(Width::Dword)));
 }
 
 /// The command register, with the value that it has.
 #[divan::bench(sample_size = 1000)]
 fn write_command_same(bencher: Bencher) {
-    let (mut functions, info) = function();
-    bencher.bench_local(|| {
-        functions.write(VMM, info.guest(), black_box(4), black_box(Width::Word), 2)
-    });
+    let mut functions = function();
+    bencher.bench_local(|| functions.write(VMM, GUEST, black_box(4), black_box(Width::Word), 2));
 }
