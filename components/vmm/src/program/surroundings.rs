@@ -18,6 +18,7 @@ use spec::ResourceKind;
 use vmm::{Host, MAX_FUNCTIONS};
 
 use super::bars::Bars;
+use super::pins::Pins;
 
 /// Bytes of guest output that are collected before they go into the ring.
 const CONSOLE_BATCH: usize = 128;
@@ -36,6 +37,7 @@ pub struct Surroundings<'a> {
     routes: &'static RoutePage,
     events: &'static EventPage,
     storms: RateLimit,
+    pins: Pins,
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
@@ -72,6 +74,7 @@ impl<'a> Surroundings<'a> {
             routes: context.shared("routes"),
             events: context.shared("events"),
             storms: RateLimit::per_second(context.machine().tsc_khz),
+            pins: Pins::new(context),
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
@@ -261,6 +264,10 @@ impl Host for Surroundings<'_> {
         let function = self.global(source.function);
         self.events
             .publish(slot, Source { function, ..source }, events);
+    }
+
+    fn acknowledge_pin(&mut self, pin: u8) -> bool {
+        self.pins.acknowledge(pin, self.routes)
     }
 
     fn console_write(&mut self, byte: u8) {
