@@ -1,5 +1,6 @@
 //! pci-config: reads and writes of registers.
 
+use channel::irq_router::msi;
 use channel::msix::ControlEffect;
 use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::PciConfig;
@@ -52,6 +53,10 @@ fn call(request: Message) -> Message {
     dispatch(&mut Msix, Caller(1), request)
 }
 
+fn no_router(_: Message) -> Message {
+    Message::error(Error::Failed)
+}
+
 type Config = Functions<Memory, Local<fn(Message) -> Message>, 1>;
 
 /// A function laid out like an 82574.
@@ -84,7 +89,9 @@ fn function() -> Config {
     info.msix.entries = 5;
     info.msix.capability = MSIX.into();
     let client = Client(Local(call as fn(Message) -> Message));
-    Functions::new([(info, VMM, Memory(config))], client)
+    // The function has no plain MSI: the router is never called.
+    let router = msi::Client(Local(no_router as fn(Message) -> Message));
+    Functions::new([(info, VMM, Memory(config))], client, router)
 }
 
 /// A register of the device, one that pci-config keeps itself, and one that it

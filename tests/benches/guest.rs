@@ -53,6 +53,9 @@ impl Host for Surroundings {
     fn set_throttled(&mut self, _: Source, _: bool) -> bool {
         true
     }
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
     fn console_write(&mut self, _: u8) {}
 }

@@ -1,6 +1,6 @@
 //! msix: table and message control, with a table of 2048 entries.
 
-use channel::irq_router::{Client, IrqRouter, Source, SourceKind};
+use channel::irq_router::{Client, IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
 use channel::msix::table::MsixTable;
@@ -54,7 +54,7 @@ impl IrqRouter for Router {
     fn set_function_masked(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
         Ok(())
     }
-    fn unbind_function(&mut self, _: Caller, _: u8, _: SourceKind) -> Result<(), Error> {
+    fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
         Ok(())
     }
 }
