@@ -7,8 +7,9 @@
 //! function: which guest owns a function is fixed at start.
 //! May call: nothing.
 //! Invariants: a source has at most one slot, a slot at most one source, a
-//! vector at most one slot; a slot is on the routing page exactly while its
-//! handler capability is there.
+//! vector at most one slot; a slot is on the routing page only while its
+//! handler capability is there, and then always but for an MSI message that no
+//! local APIC takes.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -47,15 +47,29 @@ impl Kernel {
         self.first_slot + u64::from(vector)
     }
 
-    fn connect(&self, slot: Slot, vector: u8) -> sel4::Result<()> {
+    /// Makes the handler for a vector.
+    fn handler(&self, vector: u8, pin: Option<u8>) -> sel4::Result<()> {
+        let handler = self.own_slot(self.handler_slot(vector));
+        let vector = vector.into();
+        match pin {
+            // The kernel records bus, device, function and handle without using
+            // them (src/arch/x86/object/interrupt.c of 5.0.0).
+            None => self
+                .control
+                .irq_control_get_msi(0, 0, 0, 0, vector, &handler),
+            // Level-triggered and active high, as init makes the board's pins.
+            Some(pin) => self
+                .control
+                .irq_control_get_ioapic(0, pin.into(), 1, 0, vector, &handler),
+        }
+    }
+
+    fn connect(&self, slot: Slot, vector: u8, pin: Option<u8>) -> sel4::Result<()> {
         let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
             return Err(sel4::Error::InvalidArgument);
         };
+        self.handler(vector, pin)?;
         let handler = self.handler_slot(vector);
-        // The kernel records bus, device, function and handle without using
-        // them (src/arch/x86/object/interrupt.c of 5.0.0).
-        self.control
-            .irq_control_get_msi(0, 0, 0, 0, vector.into(), &self.own_slot(handler))?;
         let badged = self.first_slot + VECTORS as u64;
         let source = self.own_slot(guest.notification.bits());
         self.own_slot(badged)
@@ -69,16 +83,24 @@ impl Kernel {
             .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix)
             .copy(&self.own_slot(handler), CapRights::all())
     }
-}
 
-impl IrqControl for Kernel {
-    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        self.connect(slot, vector).map_err(|error| {
+    fn try_connect(&self, slot: Slot, vector: u8, pin: Option<u8>) -> Result<(), KernelError> {
+        self.connect(slot, vector, pin).map_err(|error| {
             defmt::warn!("vector {=u8}: kernel error {=u64}", vector, error as u64);
             // Whatever was made goes; an empty slot is deleted without error.
             let _ = self.own_slot(self.handler_slot(vector)).delete();
             KernelError
         })
+    }
+}
+
+impl IrqControl for Kernel {
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        self.try_connect(slot, vector, None)
+    }
+
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError> {
+        self.try_connect(slot, vector, Some(pin))
     }
 
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
@@ -152,12 +174,19 @@ fn main(context: Context) -> ! {
         guests,
     };
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
+    for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {
+        let (function, pin) = (resource.value as u8, resource.extra as u8);
+        if let Err(error) = router.bind_pin(function, pin) {
+            defmt::warn!("pin {=u8} of {=str}: {=str}", pin, device, error.reason());
+        }
+    }
     defmt::info!("{=u64} vectors for messages", end - first);
-    let console = context
-        .resources
-        .each(ResourceKind::Number, "client:IrqDump:")
-        .next()
-        .map(|(_, resource)| Caller(resource.value));
+    let client = |prefix| {
+        let mut badges = context.resources.each(ResourceKind::Number, prefix);
+        badges.next().map(|(_, resource)| Caller(resource.value))
+    };
+    let console = client("client:IrqDump:");
+    let pci_config = client("client:MsiRouter:");
     let mut server = Server::new(context.endpoint());
     let mut calls = 0;
     loop {
@@ -166,6 +195,8 @@ fn main(context: Context) -> ! {
             calls += 1;
             server.reply(if Some(caller) == console {
                 interface::dump::dispatch(&mut router, caller, request)
+            } else if Some(caller) == pci_config {
+                interface::msi::dispatch(&mut router, caller, request)
             } else {
                 interface::dispatch(&mut router, caller, request)
             });

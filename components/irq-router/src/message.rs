@@ -59,6 +59,10 @@ pub const fn host_message(vector: u8) -> (u64, u32) {
     (ADDRESS_BASE, CPU_VECTOR_BASE + vector as u32)
 }
 
+// The device puts a message's number into the low bits of its data: aligned
+// user vectors must be aligned CPU vectors.
+const _: () = assert!(CPU_VECTOR_BASE.is_multiple_of(1 << channel::irq_router::msi::MAX_LOG2));
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,8 @@
 //! Slots and routes.
 
+mod block;
+mod pin;
+
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage, SLOTS};
@@ -26,6 +29,9 @@ pub trait IrqControl {
     /// Makes the IRQ handler capability for user vector `vector`, puts it into
     /// the guest's vmm, and lets it signal bit `slot.index`.
     fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
+    /// The same for a pin of the I/O APIC, level-triggered and not delivered
+    /// before its first acknowledgement.
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
     /// Takes that capability away again.
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
 }
@@ -49,7 +55,8 @@ pub struct Counters {
 
 #[derive(Clone, Copy)]
 struct Binding {
-    message: GuestMessage,
+    /// `None` for an MSI message that no local APIC takes: it goes nowhere.
+    message: Option<GuestMessage>,
     masked: bool,
 }
 
@@ -143,7 +150,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         let guest = self.guest_of(source)?;
         let index = self.slots[guest]
             .iter()
-            .position(|slot| slot.binding.is_some() && slot.belongs_to(source));
+            .position(|slot| slot.binding.is_some() && slot.belongs_to(source))
+            .filter(|_| source.kind == SourceKind::Msix);
         if index.is_none() {
             self.counters.not_found += 1;
         }
@@ -163,6 +171,33 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .filter(|(_, slot)| slot.binding.is_none())
             .min_by_key(|(_, slot)| (!slot.belongs_to(source), slot.freed))
             .map(|(index, _)| index)
+    }
+
+    /// Binds a free slot of the guest to `source`; the vector was taken for it.
+    fn occupy(
+        &mut self,
+        (guest, index): (usize, usize),
+        (source, vector): (Source, u8),
+        binding: Binding,
+    ) -> Result<(), Error> {
+        let slot = Slot {
+            guest: guest as u8,
+            index: index as u8,
+        };
+        let acquired = match source.kind {
+            SourceKind::Msix | SourceKind::Msi => self.control.acquire(slot, vector),
+            SourceKind::Pin => self.control.acquire_pin(slot, vector, source.entry as u8),
+        };
+        if acquired.is_err() {
+            self.counters.failed += 1;
+            return Err(Error::Failed);
+        }
+        let state = &mut self.slots[guest][index];
+        state.owner = Some((source, vector));
+        state.binding = Some(binding);
+        self.publish(guest, index);
+        self.counters.bound += 1;
+        Ok(())
     }
 
     /// Gives slot and vector back.
@@ -187,21 +222,48 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         Ok(())
     }
 
+    /// Whether a slot of the guest is bound to such a source of the function.
+    fn holds(&self, guest: usize, index: usize, function: u8, kind: SourceKind) -> bool {
+        let slot = &self.slots[guest][index];
+        let owned = slot
+            .owner
+            .is_some_and(|(owner, _)| (owner.function, owner.kind) == (function, kind));
+        owned && slot.binding.is_some()
+    }
+
+    /// Frees every slot of the function for this kind of source. Goes on past
+    /// an error, and then gives it.
+    fn free_all(&mut self, guest: usize, function: u8, kind: SourceKind) -> Result<(), Error> {
+        let mut result = Ok(());
+        for index in 0..SLOTS {
+            if self.holds(guest, index, function, kind) {
+                result = result.and(self.free(guest, index));
+                // One that the kernel did not take back is still routed, but
+                // under no function mask any more.
+                self.publish(guest, index);
+            }
+        }
+        result
+    }
+
     fn publish(&self, guest: usize, index: usize) {
         let slot = &self.slots[guest][index];
         let route = slot
             .binding
             .zip(slot.owner)
-            .map(|(binding, (source, _))| Route {
-                vector: binding.message.vector,
-                destination: binding.message.destination,
-                delivery_mode: binding.message.delivery_mode,
-                level: binding.message.level,
-                logical: binding.message.logical,
-                masked: binding.masked
-                    || source.kind == SourceKind::Msix
-                        && self.function_masked[usize::from(source.function)],
-                source,
+            .and_then(|(binding, (source, _))| {
+                let message = binding.message?;
+                Some(Route {
+                    vector: message.vector,
+                    destination: message.destination,
+                    delivery_mode: message.delivery_mode,
+                    level: message.level,
+                    logical: message.logical,
+                    masked: binding.masked
+                        || source.kind == SourceKind::Msix
+                            && self.function_masked[usize::from(source.function)],
+                    source,
+                })
             });
         self.pages[guest].set(index, route);
     }
@@ -222,10 +284,11 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         let already = self.slots[guest]
             .iter()
             .any(|slot| slot.binding.is_some() && slot.belongs_to(source));
-        let Some(message) = GuestMessage::parse(address, data).filter(|_| !already) else {
+        let message = GuestMessage::parse(address, data);
+        if already || message.is_none() || source.kind != SourceKind::Msix {
             self.counters.refused += 1;
             return Err(Error::Refused);
-        };
+        }
         let Some(index) = self.choose_slot(guest, source) else {
             self.counters.exhausted += 1;
             return Err(Error::Exhausted);
@@ -234,24 +297,13 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
             .owner
             .filter(|&(owner, _)| owner == source)
             .map(|(_, vector)| vector);
-        let Some(vector) = self.vectors.take(wanted) else {
+        let Some(vector) = self.vectors.take(wanted, 1) else {
             self.counters.exhausted += 1;
             return Err(Error::Exhausted);
         };
-        let slot = Slot {
-            guest: guest as u8,
-            index: index as u8,
-        };
-        if self.control.acquire(slot, vector).is_err() {
-            self.vectors.give_back(vector);
-            self.counters.failed += 1;
-            return Err(Error::Failed);
-        }
-        let state = &mut self.slots[guest][index];
-        state.owner = Some((source, vector));
-        state.binding = Some(Binding { message, masked });
-        self.publish(guest, index);
-        self.counters.bound += 1;
+        let binding = Binding { message, masked };
+        self.occupy((guest, index), (source, vector), binding)
+            .inspect_err(|_| self.vectors.give_back(vector))?;
         Ok(host_message(vector))
     }
 
@@ -283,30 +335,10 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         Ok(())
     }
 
-    fn unbind_function(
-        &mut self,
-        _caller: Caller,
-        function: u8,
-        kind: SourceKind,
-    ) -> Result<(), Error> {
+    fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
         let guest = self.guest_of(Source::msix(function, 0))?;
-        if kind == SourceKind::Msix {
-            self.function_masked[usize::from(function)] = false;
-        }
-        let mut result = Ok(());
-        for index in 0..SLOTS {
-            let slot = &self.slots[guest][index];
-            let owned = slot
-                .owner
-                .is_some_and(|(owner, _)| (owner.function, owner.kind) == (function, kind));
-            if owned && slot.binding.is_some() {
-                result = result.and(self.free(guest, index));
-                // One that the kernel did not take back is still routed, but
-                // under no function mask any more.
-                self.publish(guest, index);
-            }
-        }
-        result
+        self.function_masked[usize::from(function)] = false;
+        self.free_all(guest, function, SourceKind::Msix)
     }
 }
 

@@ -20,22 +20,21 @@ impl Vectors {
         }
     }
 
-    /// Takes `wanted` if it is free, else the next free one; `None` if there
-    /// is none.
-    pub fn take(&mut self, wanted: Option<u8>) -> Option<u8> {
-        if let Some(vector) = wanted.filter(|&v| self.is_free(v)) {
-            self.taken |= 1 << vector;
-            return Some(vector);
+    /// Takes `count` vectors (a power of two, at most 16) that follow each
+    /// other, the first a multiple of `count`: from `wanted` if these are free,
+    /// else the next free ones. Gives the first; `None` if there are none.
+    pub fn take(&mut self, wanted: Option<u8>, count: u8) -> Option<u8> {
+        let blocks = VECTORS / count;
+        let start = self.next.div_ceil(count);
+        let first = wanted
+            .into_iter()
+            .chain((0..blocks).map(|step| (start + step) % blocks * count))
+            .find(|&first| first % count == 0 && self.is_free(first, count))?;
+        self.taken |= mask(first, count);
+        if wanted != Some(first) {
+            self.next = (first + count) % VECTORS;
         }
-        let rest = self.taken | ((1 << self.next) - 1);
-        let vector = match rest.trailing_ones() {
-            128 => self.taken.trailing_ones(),
-            vector => vector,
-        };
-        let vector = u8::try_from(vector).ok().filter(|&v| v < VECTORS)?;
-        self.taken |= 1 << vector;
-        self.next = (vector + 1) % VECTORS;
-        Some(vector)
+        Some(first)
     }
 
     /// Gives a vector back that was taken.
@@ -43,9 +42,15 @@ impl Vectors {
         self.taken &= !(1 << vector);
     }
 
-    fn is_free(&self, vector: u8) -> bool {
-        vector < VECTORS && self.taken & 1 << vector == 0
+    fn is_free(&self, first: u8, count: u8) -> bool {
+        first < VECTORS && self.taken & mask(first, count) == 0
     }
+}
+
+/// Vectors past the last lie in `taken` for good, so that the bits which this
+/// shifts out are never missed.
+const fn mask(first: u8, count: u8) -> u128 {
+    ((1 << count) - 1) << first
 }
 
 #[cfg(test)]
@@ -55,23 +60,40 @@ mod tests {
     #[test]
     fn m22_there_are_108_and_then_none() {
         let mut vectors = Vectors::new(0b101);
-        let first = vectors.take(None);
+        let first = vectors.take(None, 1);
         assert_eq!(first, Some(1));
         for expected in 3..VECTORS {
-            assert_eq!(vectors.take(None), Some(expected));
+            assert_eq!(vectors.take(None, 1), Some(expected));
         }
-        assert_eq!(vectors.take(None), None);
-        assert_eq!(vectors.take(Some(0)), None);
+        assert_eq!(vectors.take(None, 1), None);
+        assert_eq!(vectors.take(Some(0), 1), None);
         vectors.give_back(50);
-        assert_eq!(vectors.take(None), Some(50));
+        assert_eq!(vectors.take(None, 1), Some(50));
     }
 
     #[test]
     fn a_vector_given_back_rests() {
         let mut vectors = Vectors::new(0);
-        assert_eq!(vectors.take(None), Some(0));
+        assert_eq!(vectors.take(None, 1), Some(0));
         vectors.give_back(0);
-        assert_eq!(vectors.take(None), Some(1));
-        assert_eq!(vectors.take(Some(0)), Some(0));
+        assert_eq!(vectors.take(None, 1), Some(1));
+        assert_eq!(vectors.take(Some(0), 1), Some(0));
+    }
+
+    #[test]
+    fn p2_blocks_are_aligned_and_whole() {
+        let mut vectors = Vectors::new(1 << 17);
+        assert_eq!(vectors.take(None, 1), Some(0));
+        assert_eq!(vectors.take(None, 16), Some(32));
+        assert_eq!(vectors.take(None, 4), Some(48));
+        assert_eq!(vectors.take(Some(6), 4), Some(52), "6 is not aligned");
+        for first in [64, 80] {
+            assert_eq!(vectors.take(None, 16), Some(first));
+        }
+        assert_eq!(vectors.take(None, 16), None, "no block of 16 is whole");
+        assert_eq!(vectors.take(Some(20), 4), Some(20));
+        vectors.give_back(33);
+        assert_eq!(vectors.take(None, 1), Some(96));
+        assert_eq!(vectors.take(Some(33), 1), Some(33));
     }
 }

@@ -1,6 +1,6 @@
 //! The functions, and the steps that touch the device or the router.
 
-use channel::irq_router::{Client, Source, SourceKind};
+use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, Transport};
 use pci::{FunctionInfo, MsixInfo, Width, regs};
@@ -250,9 +250,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             self.write_control(function, entry, true);
         }
         self.flush(function, 0);
-        let result = self
-            .router
-            .unbind_function(function as u8, SourceKind::Msix);
+        let result = self.router.unbind_function(function as u8);
         let state = &mut self.functions[function];
         state.enabled = false;
         state.function_mask = false;

@@ -12,6 +12,7 @@ use msix::{Counters, Entry, Failure, Hardware, Msix};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use spec::ResourceKind;
+use static_cell::ConstStaticCell;
 
 runtime::component!(main);
 
@@ -19,6 +20,7 @@ runtime::component!(main);
 const FUNCTIONS: usize = 8;
 /// Table entries of all functions together: two of the largest tables.
 const ENTRIES: usize = 4096;
+static STORAGE: ConstStaticCell<[Entry; ENTRIES]> = ConstStaticCell::new([Entry::RESET; ENTRIES]);
 
 /// One function's pages, mapped one after the other in the order of
 /// `MsixInfo::pages`.
@@ -129,7 +131,7 @@ fn main(context: Context) -> ! {
         (info.as_ref().unwrap_or(&none), *owner)
     });
     let router = irq_router::Client(context.channel("IrqRouter"));
-    let entries = entries();
+    let entries = STORAGE.take();
     let mut msix: Msix<'_, _, _, FUNCTIONS> =
         Msix::new(device, router, entries, control, functions);
     for function in 0..context.functions().count() as u8 {
@@ -158,11 +160,4 @@ fn main(context: Context) -> ! {
             });
         }
     }
-}
-
-/// The storage, handed out once.
-fn entries() -> &'static mut [Entry] {
-    static mut STORAGE: [Entry; ENTRIES] = [Entry::RESET; ENTRIES];
-    // SAFETY: main calls this once, and the component has one thread.
-    unsafe { &mut *core::ptr::addr_of_mut!(STORAGE) }
 }

@@ -1,6 +1,6 @@
 //! Table, PBA and the registers beside them: rules M7 to M15.
 
-use channel::irq_router::Source;
+use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::{Caller, Error, Transport};
@@ -175,7 +175,9 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         throttled: bool,
     ) -> Result<(), Error> {
         let function = self.lookup_table(caller, source.function)?;
-        if u32::from(source.entry) >= self.functions[function].info.entries {
+        let is_entry = source.kind == SourceKind::Msix
+            && u32::from(source.entry) < self.functions[function].info.entries;
+        if !is_entry {
             self.counters.not_found += 1;
             return Err(Error::NotFound);
         }

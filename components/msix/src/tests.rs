@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
 
-use channel::irq_router::{Client, IrqRouter, Source, SourceKind};
+use channel::irq_router::{Client, IrqRouter, Source};
 use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::table::MsixTable;
@@ -135,8 +135,7 @@ impl IrqRouter for Fake {
         Ok(())
     }
 
-    fn unbind_function(&mut self, _: Caller, function: u8, kind: SourceKind) -> Result<(), Error> {
-        assert_eq!(kind, SourceKind::Msix);
+    fn unbind_function(&mut self, _: Caller, function: u8) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
         world.bound.retain(|&(f, _)| f != function);
         world.log.push(UnbindFunction);
@@ -734,11 +733,12 @@ fn m23_a_throttled_source_is_masked_in_the_device_only() {
     assert_eq!(rig.msix.set_throttled(VMM, source, false), Ok(()));
     assert_eq!(rig.log(), [Write(control, Width::Dword, 0)]);
     assert_eq!(rig.msix.counters.throttled, 1);
-    let past = Source::msix(0, 70);
-    assert_eq!(
-        rig.msix.set_throttled(VMM, past, true),
-        Err(Error::NotFound)
-    );
+    for none in [Source::msix(0, 70), Source::msi(0, 2)] {
+        assert_eq!(
+            rig.msix.set_throttled(VMM, none, true),
+            Err(Error::NotFound)
+        );
+    }
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! One access: split over handlers and gaps, and merged again (C1).
 
+use channel::Transport;
 use channel::pci_config::Effect;
-use channel::{Transport, msix};
 use pci::regs::{
     COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, PCIE_DEVICE_CONTROL_FLR,
 };
 use pci::{FUNCTION_BARS, Width};
 
+use crate::function::{Function, Peers};
 use crate::layout::CONVENTIONAL;
-use crate::registers::{Action, Masks, Register};
-use crate::{Counters, Hardware, function::Function};
+use crate::registers::{Action, Masks, MsiField, Register};
+use crate::{Counters, Hardware};
 
 /// Command bits that a guest may set.
 const COMMAND_STRICT: u16 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
@@ -30,7 +31,7 @@ const DEVICE_CONTROL: Masks = Masks {
 /// A function together with what its handlers need.
 pub struct Access<'a, H, T> {
     pub function: &'a mut Function<H>,
-    pub msix: &'a mut msix::control::Client<T>,
+    pub peers: &'a mut Peers<T>,
     pub counters: &'a mut Counters,
 }
 
@@ -118,7 +119,8 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
             Action::Bar(index) => self.function.bars[usize::from(index)].low(),
             Action::BarHigh(index) => self.function.bars[usize::from(index)].high(),
             Action::InterruptLine => self.function.interrupt_line.into(),
-            Action::MsixControl => match self.msix.read_control(self.function.index) {
+            Action::Msi(field) => self.function.msi.map_or(0, |msi| msi.read(field)),
+            Action::MsixControl => match self.peers.msix.read_control(self.function.index) {
                 Ok(control) => control.into(),
                 Err(_) => {
                     self.counters.failed += 1;
@@ -153,6 +155,7 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
                 );
             }
             Action::InterruptLine => self.function.interrupt_line = value as u8,
+            Action::Msi(field) => return self.write_msi(field, value, written),
             Action::MsixControl => {
                 return self.write_msix_control(register, value as u16, written as u16);
             }
@@ -214,12 +217,33 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
         bar.set_address(address);
     }
 
-    /// Message control: msix decides; INTx off first, the register last (M6).
+    /// MSI: address and data act at once (P1). An enable while MSI-X is on is
+    /// dropped (P3).
+    fn write_msi(&mut self, field: MsiField, value: u32, written: u32) -> Effect {
+        let before = self.function.msi.map_or(0, |msi| msi.read(field));
+        let value = before & !written | value & written;
+        let router = &mut self.peers.router;
+        match self.function.write_msi(field, value, router) {
+            Ok(true) => Effect::ROUTES,
+            Ok(false) => Effect::NONE,
+            Err(_) => {
+                self.counters.failed += 1;
+                Effect::ROUTES
+            }
+        }
+    }
+
+    /// MSI-X message control: msix decides; INTx off first, the register last
+    /// (M6). An enable while MSI is on is dropped (P3).
     fn write_msix_control(&mut self, register: Register, value: u16, written: u16) -> Effect {
         let index = self.function.index;
-        let reply = self.msix.read_control(index).and_then(|now| {
-            self.msix
-                .write_control(index, now & !written | value & written)
+        let msi_enabled = self.function.msi_enabled();
+        let reply = self.peers.msix.read_control(index).and_then(|now| {
+            let mut value = now & !written | value & written;
+            if msi_enabled {
+                value &= !pci::regs::MSIX_CONTROL_ENABLE;
+            }
+            self.peers.msix.write_control(index, value)
         });
         let Ok(effect) = reply else {
             self.counters.failed += 1;
@@ -247,7 +271,7 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
 
     fn reset_device(&mut self, capability: u16) -> Effect {
         self.counters.resets += 1;
-        if self.function.reset_device(capability, self.msix).is_err() {
+        if self.function.reset_device(capability, self.peers).is_err() {
             self.counters.failed += 1;
         }
         Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)

@@ -1,5 +1,6 @@
 //! One function: its state, and what takes it back to start (M24, C8).
 
+use channel::irq_router::msi;
 use channel::{Caller, Error, Transport, msix};
 use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
 use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
@@ -7,11 +8,18 @@ use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
 use crate::Hardware;
 use crate::bar::Bar;
 use crate::layout::{self, Policy};
+use crate::msi::Msi;
 use crate::registers::RegisterTable;
 
 /// How often a reset looks whether the device's own requests are done. The
 /// bound keeps a broken device from holding us; the reset then cuts them off.
 const PENDING_POLLS: usize = 1000;
+
+/// The components that a function's messages need.
+pub struct Peers<T> {
+    pub msix: msix::control::Client<T>,
+    pub router: msi::Client<T>,
+}
 
 /// A function and the guest's view of it.
 pub struct Function<H> {
@@ -31,6 +39,8 @@ pub struct Function<H> {
     pub msix: Option<u16>,
     /// MSI-X is on in the device.
     pub msix_enabled: bool,
+    /// The first MSI capability.
+    pub msi: Option<Msi>,
     /// The PCI Express capability, if the function has function-level reset.
     pub flr: Option<u16>,
     list: CapabilityList,
@@ -54,18 +64,26 @@ impl<H: Hardware> ConfigSpace for Space<'_, H> {
 
 impl<H: Hardware> Function<H> {
     /// Latches the capability list, quiesces the function (M24), and lays out
-    /// its registers. If msix does not take it, it has no MSI-X (M16).
+    /// its registers. If msix does not take it, it has no MSI-X (M16); if
+    /// irq-router does not, no MSI.
     pub fn new<T: Transport>(
         mut hardware: H,
         index: u8,
         owner: Caller,
         info: FunctionInfo,
         multi_function: bool,
-        client: &mut msix::control::Client<T>,
+        peers: &mut Peers<T>,
     ) -> Self {
         let list = CapabilityList::read(&mut Space(&mut hardware));
         let command = hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY;
-        let interrupt_line = hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8;
+        // The guest's I/O APIC has its pin where the machine's has it (C9).
+        let interrupt_line = match info.intx {
+            0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
+            pin => pin as u8,
+        };
+        let msi = list
+            .find(regs::CAP_MSI)
+            .map(|at| Msi::latch(&mut hardware, at));
         let has_msix = info.msix.entries != 0;
         let flr = list.find(regs::CAP_PCIE).filter(|&at| {
             // The control register must lie inside the space.
@@ -85,34 +103,44 @@ impl<H: Hardware> Function<H> {
             interrupt_line,
             msix: has_msix.then_some(info.msix.capability as u16),
             msix_enabled: false,
+            msi,
             flr,
             list,
             start: (command, interrupt_line),
         };
-        if function.quiesce(client).is_err() {
+        let (msix, msi) = function.quiesce(peers);
+        if msix.is_err() {
             function.msix = None;
+        }
+        if msi.is_err() {
+            function.msi = None;
         }
         let policy = Policy {
             permissive: info.permissive != 0,
             msix: function.msix,
+            msi: function.msi,
             multi_function,
         };
         function.table = layout::build(&mut function.hardware, &info, &function.list, &policy);
         function
     }
 
-    /// Takes function and virtual state back to start (M24). An error of msix
-    /// is reported after everything else is done.
+    /// Takes function and virtual state back to start (M24). Errors of msix and
+    /// of irq-router are reported after everything else is done.
     pub fn quiesce<T: Transport>(
         &mut self,
-        client: &mut msix::control::Client<T>,
-    ) -> Result<(), Error> {
+        peers: &mut Peers<T>,
+    ) -> (Result<(), Error>, Result<(), Error>) {
         let mut command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
         command |= COMMAND_MEMORY;
         self.set_host_command(command);
         self.switch_messages_off();
-        let result = match self.msix {
-            Some(_) => client.reset(self.index),
+        let msix = match self.msix {
+            Some(_) => peers.msix.reset(self.index),
+            None => Ok(()),
+        };
+        let msi = match &mut self.msi {
+            Some(msi) => msi.reset(self.index, &mut peers.router),
             None => Ok(()),
         };
         command |= COMMAND_INTX_DISABLE;
@@ -122,7 +150,7 @@ impl<H: Hardware> Function<H> {
         self.bars = self.info.bars.map(Bar::new);
         (self.command, self.interrupt_line) = self.start;
         self.msix_enabled = false;
-        result
+        (msix, msi)
     }
 
     /// Function-level reset (C8): quiesces the function, resets the device,
@@ -130,9 +158,9 @@ impl<H: Hardware> Function<H> {
     pub fn reset_device<T: Transport>(
         &mut self,
         capability: u16,
-        client: &mut msix::control::Client<T>,
+        peers: &mut Peers<T>,
     ) -> Result<(), Error> {
-        let result = self.quiesce(client);
+        let (msix, msi) = self.quiesce(peers);
         let control_at = capability + regs::PCIE_DEVICE_CONTROL;
         let control = self.hardware.read(control_at, Width::Word);
         for _ in 0..PENDING_POLLS {
@@ -161,14 +189,15 @@ impl<H: Hardware> Function<H> {
             }
         }
         self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
-        result
+        msix.and(msi)
     }
 
     /// Writes the device's command register from the guest's (C5): memory
-    /// decode stays on, I/O decode off, INTx off while MSI-X is on.
+    /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on, or
+    /// if the guest is not offered it (C9).
     pub fn write_host_command(&mut self) {
         let mut command = self.command & !COMMAND_IO | COMMAND_MEMORY;
-        if self.msix_enabled {
+        if self.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
             command |= COMMAND_INTX_DISABLE;
         }
         self.set_host_command(command);

@@ -1,10 +1,12 @@
 //! Decides which registers a function has for its guest.
 
+use heapless::Vec;
 use pci::regs::{self, CAP_MSI, CAP_MSIX, CAP_PCIE, CAP_PM};
 use pci::{BarKind, Capability, CapabilityList, FunctionInfo, Width};
 
 use crate::Hardware;
-use crate::registers::{Action, Masks, Register, RegisterTable};
+use crate::msi::Msi;
+use crate::registers::{Action, Masks, MsiField, Register, RegisterTable};
 use Action::{Constant, Hardware as Device};
 use Width::{Byte, Dword, Word};
 
@@ -53,6 +55,8 @@ pub struct Policy {
     pub permissive: bool,
     /// Offset of the MSI-X capability if the msix component plays it.
     pub msix: Option<u16>,
+    /// The MSI capability that is played.
+    pub msi: Option<Msi>,
     /// The guest has another function at the same device number.
     pub multi_function: bool,
 }
@@ -74,6 +78,11 @@ pub fn build(
             STATUS.readable
         },
         ..STATUS
+    };
+    // A function without a pin has no INTx, so that the guest looks for none.
+    let interrupt_pin = match info.intx {
+        0 => Constant(0),
+        _ => Device(Masks::READ_ONLY),
     };
     let header = [
         Register::new(regs::VENDOR, Word, Device(Masks::READ_ONLY)),
@@ -97,7 +106,7 @@ pub fn build(
         Register::new(regs::ROM, Dword, Constant(0)),
         Register::new(regs::CAPABILITIES, Byte, Constant(shown)),
         Register::new(regs::INTERRUPT_LINE, Byte, Action::InterruptLine),
-        Register::new(regs::INTERRUPT_PIN, Byte, Device(Masks::READ_ONLY)),
+        Register::new(regs::INTERRUPT_PIN, Byte, interrupt_pin),
         // No extended capabilities (C7).
         Register::new(CONVENTIONAL, Dword, Constant(0)),
     ];
@@ -142,8 +151,13 @@ fn add_capabilities(
     let mut next = 0;
     // From the back, where the link of each is known.
     for capability in list.as_slice().iter().rev() {
-        if is_shown(*capability, policy) && add_capability(table, hardware, *capability, next) {
+        if !is_shown(*capability, policy) {
+            continue;
+        }
+        if add_capability(table, hardware, *capability, policy, next) {
             next = u32::from(capability.offset);
+        } else if policy.permissive {
+            protect(table, hardware, *capability);
         }
     }
     next
@@ -153,9 +167,7 @@ fn is_shown(capability: Capability, policy: &Policy) -> bool {
     match capability.id {
         CAP_PM | CAP_PCIE => true,
         CAP_MSIX => policy.msix == Some(capability.offset),
-        // Plain MSI is not played yet (P1 to P3), and its registers take a
-        // message as they are: never the guest's.
-        CAP_MSI => false,
+        CAP_MSI => policy.msi.is_some_and(|msi| msi.at == capability.offset),
         _ => policy.permissive,
     }
 }
@@ -183,6 +195,7 @@ fn add_capability(
     table: &mut RegisterTable,
     hardware: &mut impl Hardware,
     capability: Capability,
+    policy: &Policy,
     next: u32,
 ) -> bool {
     let at = capability.offset;
@@ -210,6 +223,11 @@ fn add_capability(
             ],
             CONVENTIONAL,
         ),
+        CAP_MSI => policy.msi.is_some_and(|msi| {
+            let mut registers: Vec<_, 9> = Vec::from_iter([id, link]);
+            registers.extend(msi_registers(&msi));
+            table.add(&registers, CONVENTIONAL)
+        }),
         CAP_PCIE => {
             let registers = [
                 id,
@@ -236,4 +254,29 @@ fn add_capability(
         }
         _ => table.add(&[id, link], CONVENTIONAL),
     }
+}
+
+/// The registers of an MSI capability behind id and link (P2). Pending bits are
+/// the device's.
+fn msi_registers(msi: &Msi) -> Vec<Register, 7> {
+    let field = |offset, width, field| Register::new(offset, width, Action::Msi(field));
+    let address_at = msi.at + regs::MSI_ADDRESS;
+    let mut registers = Vec::new();
+    // There is room for all of them.
+    registers.extend([
+        field(msi.at + regs::MSI_CONTROL, Word, MsiField::Control),
+        field(address_at, Dword, MsiField::Address),
+        field(msi.data_at(), Word, MsiField::Data),
+        Register::new(msi.data_at() + 2, Word, Constant(0)),
+    ]);
+    if msi.wide {
+        registers.extend([field(address_at + 4, Dword, MsiField::AddressHigh)]);
+    }
+    if msi.maskable {
+        registers.extend([
+            field(msi.mask_at(), Dword, MsiField::Mask),
+            Register::new(msi.mask_at() + 4, Dword, Device(Masks::READ_ONLY)),
+        ]);
+    }
+    registers
 }

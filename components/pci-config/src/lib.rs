@@ -1,15 +1,16 @@
 //! Plays the configuration space of each assigned function to its guest.
 //!
 //! Responsible for: which registers a guest sees and what its writes do (rules
-//! C1 to C8), the guest's BARs and decode bits, and the order in which a
+//! C1 to C8, P1 to P3), the guest's BARs and decode bits, and the order in which a
 //! function is taken back (M24).
 //! Must never: touch a function that is not assigned, move a BAR of the host,
 //! switch the host's memory decode off, or follow a capability pointer after
 //! start.
-//! May call: msix.
+//! May call: msix, irq-router.
 //! Invariants: the handlers of a function's register table are sorted and do
-//! not overlap; INTx is off in the device while MSI-X is on; MSI and an MSI-X
-//! that is not played are never writable, under no policy.
+//! not overlap; INTx is off in the device while MSI-X or MSI is on, and never
+//! both of these are; a message register of the device is written only with what
+//! irq-router gave, under every policy.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod access;
 mod bar;
 mod function;
 mod layout;
+mod msi;
 mod registers;
 mod server;
 

@@ -1,10 +1,10 @@
 //! Binds pci-config to seL4: a page of configuration space for each function,
-//! one endpoint for the vmms, a channel to msix.
+//! one endpoint for the vmms, a channel to msix and one to irq-router.
 
 #![no_std]
 #![no_main]
 
-use channel::{Caller, msix, pci_config as interface};
+use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::Width;
 use pci_config::{Counters, Functions, Hardware};
 use runtime::{Context, Event, Mmio, Server};
@@ -89,7 +89,7 @@ fn publish(context: &Context, counters: &Counters) {
         ("dropped", counters.dropped),
         ("not_found", counters.not_found),
         ("bar_moves_refused", counters.refused),
-        ("msix_failures", counters.failed),
+        ("failures", counters.failed),
         ("resets", counters.resets),
     ]);
 }
@@ -108,7 +108,8 @@ fn main(context: Context) -> ! {
         (context.function(device), owner, hardware)
     });
     let msix = msix::control::Client(context.channel("MsixControl"));
-    let mut functions: Functions<_, _, FUNCTIONS> = Functions::new(functions, msix);
+    let router = irq_router::msi::Client(context.channel("MsiRouter"));
+    let mut functions: Functions<_, _, FUNCTIONS> = Functions::new(functions, msix, router);
     defmt::info!(
         "{=usize} functions, each with {=u64} bytes",
         context.functions().count(),

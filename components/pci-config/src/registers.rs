@@ -31,6 +31,21 @@ impl Masks {
     };
 }
 
+/// The registers of an MSI capability that are played (PCIe 6.0 section 7.7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MsiField {
+    /// Message control.
+    Control,
+    /// Message address, low half.
+    Address,
+    /// Its upper half.
+    AddressHigh,
+    /// Message data.
+    Data,
+    /// A mask bit for each message.
+    Mask,
+}
+
 /// What happens at a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -48,6 +63,8 @@ pub enum Action {
     InterruptLine,
     /// MSI-X message control.
     MsixControl,
+    /// A register of the MSI capability.
+    Msi(MsiField),
     /// PCI Express device control, with function-level reset (C8).
     DeviceControl,
 }

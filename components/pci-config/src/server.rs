@@ -1,5 +1,6 @@
 //! Which function an access is for.
 
+use channel::irq_router::msi;
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Error, Transport, msix};
 use heapless::Vec;
@@ -7,7 +8,7 @@ use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 
 use crate::Hardware;
 use crate::access::Access;
-use crate::function::Function;
+use crate::function::{Function, Peers};
 use crate::layout::CONVENTIONAL;
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
@@ -26,7 +27,7 @@ pub struct Counters {
     pub not_found: u64,
     /// BAR moves while the BAR was decoded (C4).
     pub refused: u64,
-    /// Calls to msix that failed.
+    /// Calls to msix and irq-router that failed.
     pub failed: u64,
     /// Functions taken back to start.
     pub resets: u64,
@@ -35,7 +36,7 @@ pub struct Counters {
 /// All assigned functions, at most `FUNCTIONS`.
 pub struct Functions<H, T, const FUNCTIONS: usize> {
     functions: Vec<Function<H>, FUNCTIONS>,
-    msix: msix::control::Client<T>,
+    peers: Peers<T>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -45,8 +46,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
     /// badge of the vmm whose guest owns it.
     pub fn new(
         functions: impl IntoIterator<Item = (FunctionInfo, Caller, H)>,
-        mut msix: msix::control::Client<T>,
+        msix: msix::control::Client<T>,
+        router: msi::Client<T>,
     ) -> Self {
+        let mut peers = Peers { msix, router };
         let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
         let devices: Vec<_, FUNCTIONS> = functions
@@ -64,13 +67,13 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
                     owner,
                     info,
                     multi_function,
-                    &mut msix,
+                    &mut peers,
                 )
             })
             .collect();
         Self {
             functions,
-            msix,
+            peers,
             counters: Counters::default(),
         }
     }
@@ -103,7 +106,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
         }
         Some(Access {
             function,
-            msix: &mut self.msix,
+            peers: &mut self.peers,
             counters: &mut self.counters,
         })
     }
@@ -155,8 +158,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig for Functions<
     fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         self.owned(caller, function)?;
         self.counters.resets += 1;
-        self.functions[usize::from(function)]
-            .quiesce(&mut self.msix)
-            .inspect_err(|_| self.counters.failed += 1)
+        let (msix, msi) = self.functions[usize::from(function)].quiesce(&mut self.peers);
+        msix.and(msi).inspect_err(|_| self.counters.failed += 1)
     }
 }

@@ -1,5 +1,6 @@
 //! The rules, one by one, against a function laid out like an 82574 (PM 0xc8,
-//! MSI 0xd0, PCI Express 0xe0, MSI-X 0xa0) and an msix that keeps a log.
+//! MSI 0xd0, PCI Express 0xe0, MSI-X 0xa0) and an msix and an irq-router that
+//! keep a log.
 
 extern crate std;
 use std::boxed::Box;
@@ -8,6 +9,8 @@ use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
 
+use channel::irq_router::Block;
+use channel::irq_router::msi::{self, MsiRouter};
 use channel::msix::ControlEffect;
 use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::{Effect, PciConfig};
@@ -15,6 +18,9 @@ use channel::{Caller, Error, Local, Message};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo};
 
 use super::*;
+
+mod messages;
+
 use Width::{Byte, Dword, Qword, Word};
 
 const VMM: Caller = Caller(5);
@@ -23,12 +29,19 @@ const PM: u16 = 0xc8;
 const MSI: u16 = 0xd0;
 const PCIE: u16 = 0xe0;
 const ENABLE: u16 = 0x8000;
+/// What irq-router gives for the device.
+const OURS: (u64, u32) = (0xfee0_0000, 0x38);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     Write(u16, Width, u32),
     MsixControl(u16),
     MsixReset,
+    /// Block, address, data and mask.
+    Bind(Block, u64, u32, u32),
+    Message(u64, u32),
+    Mask(u32),
+    Unbind,
     Wait,
 }
 use Event::Write;
@@ -39,6 +52,8 @@ struct World {
     control: u16,
     /// Answer to every call on msix.
     error: Option<Error>,
+    /// Answer to every call on irq-router.
+    router_error: Option<Error>,
     extended: bool,
 }
 
@@ -113,6 +128,39 @@ impl MsixControl for Fake {
     }
 }
 
+impl Fake {
+    fn route<V>(&mut self, event: Event, value: V) -> Result<V, Error> {
+        let mut world = self.0.borrow_mut();
+        world.log.push(event);
+        world.router_error.map_or(Ok(value), Err)
+    }
+}
+
+impl MsiRouter for Fake {
+    fn bind_block(
+        &mut self,
+        _: Caller,
+        block: Block,
+        address: u64,
+        data: u32,
+        mask: u32,
+    ) -> Result<(u64, u32), Error> {
+        self.route(Event::Bind(block, address, data, mask), OURS)
+    }
+
+    fn set_message(&mut self, _: Caller, _: u8, address: u64, data: u32) -> Result<(), Error> {
+        self.route(Event::Message(address, data), ())
+    }
+
+    fn set_mask(&mut self, _: Caller, _: u8, mask: u32) -> Result<(), Error> {
+        self.route(Event::Mask(mask), ())
+    }
+
+    fn unbind_block(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+        self.route(Event::Unbind, ())
+    }
+}
+
 type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 
 struct Rig {
@@ -130,6 +178,7 @@ fn world() -> World {
         log: Vec::new(),
         control: 4,
         error: None,
+        router_error: None,
         extended: true,
     };
     for (offset, value) in [
@@ -174,6 +223,7 @@ fn info(permissive: bool) -> FunctionInfo {
     let mut info = FunctionInfo {
         guest_bdf: bdf().requester_id(),
         permissive: permissive.into(),
+        intx: 20,
         ..FunctionInfo::default()
     };
     info.bars[0] = bar(BarKind::Memory32, 0xfe80_0000, 0x2_0000);
@@ -184,13 +234,21 @@ fn info(permissive: bool) -> FunctionInfo {
     info
 }
 
+fn router(fake: &Fake) -> msi::Client<Link> {
+    let mut server = fake.clone();
+    msi::Client(Local(Box::new(move |request| {
+        msi::dispatch(&mut server, Caller(1), request)
+    })))
+}
+
 fn rig_of(world: World, info: FunctionInfo) -> Rig {
     let fake = Fake(Rc::new(RefCell::new(world)));
     let mut server = fake.clone();
     let link: Link = Local(Box::new(move |request| {
         dispatch(&mut server, Caller(1), request)
     }));
-    let functions = Functions::new([(info, VMM, fake.clone())], Client(link));
+    let router = router(&fake);
+    let functions = Functions::new([(info, VMM, fake.clone())], Client(link), router);
     Rig { functions, fake }
 }
 
@@ -478,18 +536,18 @@ fn an_msix_that_fails_changes_nothing() {
 #[test]
 fn c6_only_known_capabilities_are_shown_in_order() {
     let mut rig = rig();
-    assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
-    assert_eq!(rig.read(MSI, Dword), 0);
-    rig.write(MSI + 4, Dword, 0x41);
-    assert_eq!(rig.log(), []);
+    assert_eq!(rig.capabilities(), [0xc8, 0xd0, 0xe0, 0xa0]);
     // The links were latched: what the device says later does not count.
     rig.fake.0.borrow_mut().put(PM, 4, 0x0000_4001);
-    assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
+    assert_eq!(rig.capabilities(), [0xc8, 0xd0, 0xe0, 0xa0]);
 }
 
 #[test]
 fn c6_a_hidden_msi_is_read_only_even_if_permissive() {
-    let mut rig = permissive();
+    let mut world = world();
+    world.router_error = Some(Error::Gone);
+    let mut rig = rig_of(world, info(true));
+    rig.log();
     assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
     assert_eq!(rig.read(MSI + 4, Dword), 0xfee0_0000);
     for offset in (MSI..MSI + 16).step_by(4) {
@@ -501,8 +559,8 @@ fn c6_a_hidden_msi_is_read_only_even_if_permissive() {
 #[test]
 fn c6_without_capabilities_the_status_bit_is_clear() {
     let mut world = world();
-    world.put(0x34, 1, 0xd0);
-    world.put(MSI + 1, 1, 0);
+    world.put(0x34, 1, MSIX.into());
+    world.put(MSIX + 1, 1, 0);
     let mut info = info(false);
     info.msix.entries = 0;
     let mut rig = rig_of(world, info);
@@ -565,7 +623,7 @@ fn c8_function_level_reset_resets_everything() {
     assert_eq!(rig.device(0x1c, Dword), 0xc000);
     assert_eq!(rig.device(0x04, Word), 0x0402);
     assert_eq!(rig.read(0x04, Word), 0x0002);
-    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+    assert_eq!(rig.read(0x3c, Byte), 20);
     assert_eq!(rig.bar(0), 0xfe80_0000);
     assert_eq!(rig.read(MSIX + 2, Word), 4);
     assert_eq!(rig.functions.counters.resets, 1);
@@ -602,7 +660,7 @@ fn m16_an_msix_that_is_not_usable_is_hidden_and_read_only() {
         info.msix.entries = 0;
         let mut rig = rig_of(world(), info);
         rig.log();
-        assert_eq!(rig.capabilities(), [0xc8, 0xe0]);
+        assert_eq!(rig.capabilities(), [0xc8, 0xd0, 0xe0]);
         for offset in (MSIX..MSIX + 12).step_by(4) {
             rig.write(offset, Dword, u32::MAX);
         }
@@ -617,7 +675,7 @@ fn m16_an_msix_that_msix_does_not_take_is_hidden() {
     let mut world = world();
     world.error = Some(Error::NotFound);
     let mut rig = rig_of(world, info(false));
-    assert_eq!(rig.capabilities(), [0xc8, 0xe0]);
+    assert_eq!(rig.capabilities(), [0xc8, 0xd0, 0xe0]);
 }
 
 #[test]
@@ -631,6 +689,7 @@ fn m24_start_and_reset_quiesce_in_order() {
         msi_off,
         Write(MSIX + 2, Word, 0x0004),
         Event::MsixReset,
+        Event::Unbind,
         Write(0x04, Word, 0x0407),
         Write(0x04, Word, 0x0402),
     ];
@@ -646,12 +705,13 @@ fn m24_start_and_reset_quiesce_in_order() {
         msi_off,
         Write(MSIX + 2, Word, 0x0004),
         Event::MsixReset,
+        Event::Unbind,
         Write(0x04, Word, 0x0406),
         Write(0x04, Word, 0x0402),
     ];
     assert_eq!(rig.log(), again);
     assert_eq!(rig.read(0x04, Word), 0);
-    assert_eq!(rig.read(0x3c, Byte), 0x0b);
+    assert_eq!(rig.read(0x3c, Byte), 20);
 }
 
 #[test]
@@ -661,14 +721,49 @@ fn functions_of_one_device_say_so() {
     let link: Link = Local(Box::new(move |request| {
         dispatch(&mut server, Caller(1), request)
     }));
+    let router = router(&fakes[0]);
     let mut infos = [info(false); 3];
     infos[1].guest_bdf += 1;
     infos[2].guest_bdf += 8;
     let [a, b, c] = fakes;
     let list = [(infos[0], VMM, a), (infos[1], VMM, b), (infos[2], VMM, c)];
-    let mut functions: Functions<_, _, 4> = Functions::new(list, Client(link));
+    let mut functions: Functions<_, _, 4> = Functions::new(list, Client(link), router);
     for (info, expected) in infos.iter().zip([0x80, 0x80, 0]) {
         let read = functions.read(VMM, info.guest(), 0x0e, Byte);
         assert_eq!(read, Ok(expected));
     }
+}
+
+#[test]
+fn c9_a_pin_that_is_offered_shows_and_is_the_guests_to_disable() {
+    let mut rig = rig();
+    assert_eq!(
+        rig.read(0x3c, Word),
+        0x0114,
+        "pin A, at the I/O APIC's pin 20"
+    );
+    rig.write(0x3c, Word, 0x0255);
+    assert_eq!(rig.read(0x3c, Word), 0x0155);
+    rig.write(0x04, Word, 0x0006);
+    rig.write(0x04, Word, 0x0406);
+    let writes = [Write(0x04, Word, 0x0006), Write(0x04, Word, 0x0406)];
+    assert_eq!(rig.log(), writes);
+}
+
+#[test]
+fn c9_without_a_pin_intx_is_never_offered_nor_on() {
+    let mut info = info(true);
+    info.intx = 0;
+    let mut rig = rig_of(world(), info);
+    rig.log();
+    assert_eq!(rig.read(0x3c, Word), 0x000b, "the line is only a note");
+    rig.write(0x04, Word, 0x0006);
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.write(MSIX + 2, Word, 0);
+    for event in rig.log() {
+        if let Write(0x04, _, command) = event {
+            assert_eq!(command, 0x0406, "off in the device");
+        }
+    }
+    assert_eq!(rig.read(0x04, Word), 0x0006);
 }

@@ -1,14 +1,16 @@
 //! What answers the guest's port and memory accesses: configuration mechanism
-//! #1, a serial port, an exit port, the local APIC's page, and the BAR pages
+//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, and the BAR pages
 //! that cannot be mapped.
 
 use core::ops::Range;
 
+use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 
 use crate::host::{Host, StopReason};
+use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::uart::{UART_BASE, Uart};
@@ -36,6 +38,8 @@ pub struct Devices<'a> {
     bars: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
     config_address: u32,
     uart: Uart,
+    /// I/O APIC.
+    pub ioapic: IoApic,
 }
 
 /// What a port write did beyond the device.
@@ -58,6 +62,7 @@ impl<'a> Devices<'a> {
             bars: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
             config_address: 0,
             uart: Uart::default(),
+            ioapic: IoApic::new(functions),
         }
     }
 
@@ -245,10 +250,11 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             let Some(route) = self.host.route(slot) else {
                 continue;
             };
-            if route.source.function != place.function {
+            let source = route.source;
+            if (source.function, source.kind) != (place.function, SourceKind::Msix) {
                 continue;
             }
-            let bit = u64::from(msix.pba_offset) * 8 + u64::from(route.source.entry);
+            let bit = u64::from(msix.pba_offset) * 8 + u64::from(source.entry);
             let first = u64::from(offset) * 8;
             if bit >= first && bit < first + width.bytes() * 8 {
                 bits |= 1 << (bit - first);
@@ -264,6 +270,9 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
             let now = self.host.now();
             return u64::from(self.lapic.read(register, now));
         }
+        if let Some(register) = IoApic::register(address, width) {
+            return self.devices.ioapic.read(register).into();
+        }
         if let Some((place, offset)) = self.devices.claimed(address, width) {
             let value = self.host.table_read(place, offset, width);
             return value | self.held_bits(place, offset, width);
@@ -276,6 +285,9 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         if let Some(register) = self.lapic_register(address, width) {
             let now = self.host.now();
             self.lapic.write(register, value as u32, now);
+        } else if let Some(register) = IoApic::register(address, width) {
+            let ioapic = &mut self.devices.ioapic;
+            ioapic.write(register, value as u32, self.host);
         } else if let Some((place, offset)) = self.devices.claimed(address, width) {
             self.routes_changed |= self.host.table_write(place, offset, width, value);
         } else {

@@ -38,6 +38,9 @@ pub trait Host {
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool;
     /// Shows what came over a slot.
     fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents);
+    /// Acknowledges the handler of the I/O APIC's `pin` (C9), so that the kernel
+    /// delivers its next interrupt; `false` if there is none yet.
+    fn acknowledge_pin(&mut self, pin: u8) -> bool;
     /// A byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
 }

@@ -79,6 +79,8 @@ pub struct Lapic {
     started: u64,
     /// Time stamp at which the timer fires next.
     deadline: Option<u64>,
+    /// The vector of the last EOI since [`Lapic::take_ended`].
+    ended: Option<u8>,
     /// The deadline was changed since [`Lapic::take_deadline_change`].
     deadline_changed: bool,
 }
@@ -99,6 +101,7 @@ impl Default for Lapic {
             initial: 0,
             started: 0,
             deadline: None,
+            ended: None,
             deadline_changed: false,
         }
     }
@@ -156,7 +159,15 @@ impl Lapic {
     fn end_of_interrupt(&mut self) {
         if let Some(vector) = self.isr.highest() {
             self.isr.clear(vector);
+            self.ended = Some(vector);
         }
+    }
+
+    /// The vector whose service the guest ended, if it has since the last call.
+    /// To be asked after each access: it is what an EOI broadcast tells an I/O
+    /// APIC (SDM vol. 3 section 11.8.5).
+    pub const fn take_ended(&mut self) -> Option<u8> {
+        self.ended.take()
     }
 
     /// The timer's deadline, if it was changed since the last call.

@@ -1,7 +1,7 @@
 //! Runs one guest as a deprivileged thread in ring 3.
 //!
 //! Responsible for: guest memory and its image, privileged instructions, I/O
-//! ports, the local APIC, MMIO that cannot be mapped, interrupt injection, and
+//! ports, the local APIC and the I/O APIC, MMIO that cannot be mapped, interrupt injection, and
 //! the translation of a slot of the notification word into a guest vector.
 //! Must never: hold IRQControl, configuration space or an I/O port; trust
 //! anything that the guest can write, the fault message included.
@@ -19,6 +19,7 @@ mod cpu;
 mod decode;
 mod host;
 mod inject;
+mod ioapic;
 mod lapic;
 mod loader;
 mod mmio;
@@ -30,6 +31,7 @@ mod vmm;
 
 pub use bus::MMIO_WINDOW;
 pub use host::{Host, StopReason};
+pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;

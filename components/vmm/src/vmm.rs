@@ -1,5 +1,6 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
+use channel::irq_router::SourceKind;
 use pci::{FunctionInfo, Width};
 
 use crate::bus::{Devices, MemoryAccess, PortEffect};
@@ -164,6 +165,14 @@ impl<'a> Vmm<'a> {
 
     /// Slot to vector: the translation that this component is for.
     fn event(&mut self, slot: usize, host: &mut impl Host) {
+        if let Some(route) = host.route(slot)
+            && route.source.kind == SourceKind::Pin
+        {
+            if !self.devices.ioapic.event(route.source, &mut self.lapic) {
+                self.counters.dropped += 1;
+            }
+            return;
+        }
         match self.slots.event(slot, true, &mut self.lapic, host) {
             Taken::Delivered => {}
             Taken::Held => self.counters.held += 1,
@@ -270,6 +279,9 @@ impl<'a> Vmm<'a> {
                 self.exception(INVALID_OPCODE, 0, regs, host)
             }
         };
+        if let Some(vector) = self.lapic.take_ended() {
+            self.devices.ioapic.end(vector, host);
+        }
         self.update_deadline(host);
         match outcome {
             Outcome::Stop(_) => outcome,

@@ -1,5 +1,5 @@
-//! The interfaces of irq-router: `IrqRouter` for msix and pci-config, [`dump`]
-//! for the console.
+//! The interfaces of irq-router: `IrqRouter` for msix, [`msi`] for pci-config,
+//! [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::Word;
 use crate::routes::Route;
@@ -96,7 +96,8 @@ impl Word for Source {
 }
 
 interface! {
-    /// Vectors, IRQ handler capabilities and slots.
+    /// Vectors, IRQ handler capabilities and slots for MSI-X entries; another
+    /// kind of source is refused.
     pub trait IrqRouter {
         /// Obtains a vector and a slot for `source` and routes it to the guest
         /// by its message (`address`, `data`), `masked` or not. The reply is the
@@ -113,9 +114,71 @@ interface! {
         /// Sets whether events of every MSI-X entry of a function are held back
         /// in the vmm (M20), those bound later too, whatever their own mask.
         4 => fn set_function_masked(function: u8, masked: bool) -> ();
-        /// Unbinds every source of this kind of a function; for MSI-X it ends
-        /// the function mask too. Goes on past an error, and then gives it.
-        5 => fn unbind_function(function: u8, kind: SourceKind) -> ();
+        /// Unbinds every MSI-X entry of a function and ends its function mask.
+        /// Goes on past an error, and then gives it.
+        5 => fn unbind_function(function: u8) -> ();
+    }
+}
+
+/// The MSI messages of one function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The function's position among all assigned functions.
+    pub function: u8,
+    /// How many messages it may send: 1 << `log2`.
+    pub log2: u8,
+}
+
+impl Word for Block {
+    fn to_word(self) -> u64 {
+        u64::from(self.function) << 8 | u64::from(self.log2)
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        let word = u16::try_from(word).ok()?;
+        Some(Self {
+            function: (word >> 8) as u8,
+            log2: word as u8,
+        })
+    }
+}
+
+/// `MsiRouter`: pci-config to irq-router. All messages of a function have one
+/// address and data, of which the device changes the low bits, so that they are
+/// bound and changed together.
+pub mod msi {
+    use super::Block;
+
+    /// Most messages of a block: 1 << this. 32 would be more than a guest has
+    /// slots ([`SLOTS`](crate::routes::SLOTS)).
+    pub const MAX_LOG2: u8 = 4;
+
+    interface! {
+        /// Vectors, IRQ handler capabilities and slots for plain MSI.
+        pub trait MsiRouter {
+            /// Obtains a slot for each message of `block`, and vectors that
+            /// follow each other, aligned to their number. Message `i` is routed
+            /// by `address` and by `data` with its low bits replaced by `i`;
+            /// bit `i` of `mask` holds its events back in the vmm (M20). The
+            /// reply is message 0 (address, data) for the device.
+            ///
+            /// Errors: [`Refused`](crate::Error::Refused) if the function has a
+            /// block already or `block` is too large,
+            /// [`Exhausted`](crate::Error::Exhausted) when vectors or slots are
+            /// used up (M22). A message that no local APIC takes (M17) is no
+            /// error: events go nowhere until [`Client::set_message`] gives a
+            /// better one, for the device must not be left with a vector that
+            /// is somebody else's.
+            1 => fn bind_block(block: Block, address: u64, data: u32, mask: u32) -> (u64, u32);
+            /// Routes the bound messages of a function by another address and
+            /// data (P1). Vectors, slots and the device's message stay, so that
+            /// no event is lost.
+            2 => fn set_message(function: u8, address: u64, data: u32) -> ();
+            /// Sets which of the bound messages are held back in the vmm.
+            3 => fn set_mask(function: u8, mask: u32) -> ();
+            /// Gives vectors and slots back. No error if none are bound. Goes on
+            /// past an error, and then gives it.
+            4 => fn unbind_block(function: u8) -> ();
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub fn discover(
         host_bdf: host.requester_id(),
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
+        intx: 0,
+        reserved: 0,
         bars,
         msix,
     })

@@ -146,6 +146,11 @@ pub struct FunctionInfo {
     pub guest_bdf: u16,
     /// 1: gaps of configuration space pass (policy `permissive` of C2).
     pub permissive: u32,
+    /// I/O APIC pin that its INTx pin raises; 0 if the guest is not offered it
+    /// (C9). The virtual pin has the number of the real one.
+    pub intx: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
     /// The BARs as the firmware left them.
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.

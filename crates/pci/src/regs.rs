@@ -68,5 +68,7 @@ pub const PCIE_DEVICE_CONTROL_FLR: u16 = 1 << 15;
 pub const PCIE_DEVICE_STATUS_PENDING: u16 = 1 << 5;
 /// MSI message control, 16 bits, from the start of the capability.
 pub const MSI_CONTROL: u16 = 2;
+/// MSI message address, its low half, from the start of the capability.
+pub const MSI_ADDRESS: u16 = 4;
 /// MSI message control: enable.
 pub const MSI_CONTROL_ENABLE: u16 = 1 << 0;

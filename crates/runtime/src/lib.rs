@@ -18,6 +18,7 @@ pub mod log;
 #[cfg(feature = "program")]
 mod logger;
 mod mmio;
+mod ram;
 mod rate;
 mod resources;
 mod stop;
@@ -25,6 +26,7 @@ mod stop;
 pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
 pub use mmio::Mmio;
+pub use ram::GuestRam;
 pub use rate::RateLimit;
 pub use resources::{Context, Shared};
 pub use stop::{INJECT_LABEL, STOP_LABEL, Stop};

@@ -281,6 +281,10 @@ pub struct Function {
     pub guest_bdf: u32,
     /// 1: policy `permissive`.
     pub permissive: u32,
+    /// I/O APIC pin of its INTx pin, 0 if that is not offered (C9).
+    pub intx: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
     /// Memory object (one page) into which init writes the `FunctionInfo`.
     pub info: u32,
     /// pci-config's address space, in which the function's configuration page

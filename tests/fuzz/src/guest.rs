@@ -123,6 +123,9 @@ impl Host for Surroundings {
         self.count();
         self.state >> 1 & 1 == 1
     }
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {
         self.count();
     }

@@ -131,6 +131,9 @@ impl IrqControl for Shared {
         let refused = self.0.borrow().refuse_acquire;
         if refused { Err(KernelError) } else { Ok(()) }
     }
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
+        self.acquire(slot, vector)
+    }
     fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
         self.count();
         let refused = self.0.borrow().refuse_release;
@@ -238,9 +241,9 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         return;
     };
     let page = RoutePage::new();
-    let mut router = Router::new(shared.clone(), [&page], [0], 0);
-    let to_router: Link = Local(Box::new(move |request| {
-        router_channel::dispatch(&mut router, MSIX, request)
+    let routes = RefCell::new(Router::new(shared.clone(), [&page], [0], 0));
+    let to_router: Link = Local(Box::new(|request| {
+        router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));
     let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let router = router_channel::Client(to_router);
@@ -251,9 +254,13 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
     }));
     let client = msix_channel::control::Client(to_msix);
+    let messages: Link = Local(Box::new(|request| {
+        router_channel::msi::dispatch(&mut *routes.borrow_mut(), PCI_CONFIG, request)
+    }));
+    let messages = router_channel::msi::Client(messages);
     let mut machine = Machine {
         info,
-        config: Functions::new([(info, VMM, shared.clone())], client),
+        config: Functions::new([(info, VMM, shared.clone())], client, messages),
         msix: &msix,
         shared,
     };

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::irq_router::{IrqRouter, Source};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
 use irq_router::{IrqControl, KernelError, Router, Slot};
@@ -25,7 +25,7 @@ enum Op {
     Unbind(u8, u16),
     Mask(u8, u16, bool),
     MaskFunction(u8, bool),
-    UnbindFunction(u8, bool),
+    UnbindFunction(u8),
     /// The kernel refuses to give, or to take back, from now on.
     Refuse(bool, bool),
 }
@@ -43,7 +43,7 @@ fn ops() -> impl Strategy<Value = Op> {
         5 => source().prop_map(|(f, e)| Op::Unbind(f, e)),
         3 => (source(), any::<bool>()).prop_map(|((f, e), masked)| Op::Mask(f, e, masked)),
         1 => (0..7u8, any::<bool>()).prop_map(|(f, masked)| Op::MaskFunction(f, masked)),
-        1 => (0..7u8, any::<bool>()).prop_map(|(f, msi)| Op::UnbindFunction(f, msi)),
+        1 => (0..7u8).prop_map(Op::UnbindFunction),
         1 => any::<(bool, bool)>().prop_map(|(give, take)| Op::Refuse(give && take, take && !give)),
     ]
 }
@@ -74,6 +74,10 @@ impl IrqControl for Shared {
         Ok(())
     }
 
+    fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
+        unreachable!("no operation binds a pin")
+    }
+
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
         let mut kernel = self.0.borrow_mut();
         if kernel.refuse_release {
@@ -85,12 +89,8 @@ impl IrqControl for Shared {
     }
 }
 
-/// Entries from 16 on stand for MSI messages.
 fn source(function: u8, entry: u16) -> Source {
-    match entry.checked_sub(16) {
-        Some(message) => Source::msi(function, message),
-        None => Source::msix(function, entry),
-    }
+    Source::msix(function, entry)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,22 +198,17 @@ impl Pair<'_> {
                 let got = self.router.set_function_masked(MSIX, function, masked);
                 assert_eq!(got, expected.map(|_| ()));
             }
-            Op::UnbindFunction(function, msi) => {
-                let kind = if msi {
-                    SourceKind::Msi
-                } else {
-                    SourceKind::Msix
-                };
+            Op::UnbindFunction(function) => {
                 let mut expected = owner(function).map(|_| ());
-                if expected.is_ok() && !msi {
+                if expected.is_ok() {
                     self.function_masked[usize::from(function)] = false;
                 }
                 for Binding { source, .. } in self.bindings.clone() {
-                    if source.function == function && source.kind == kind {
+                    if source.function == function {
                         expected = expected.and(self.unbind(source));
                     }
                 }
-                let got = self.router.unbind_function(MSIX, function, kind);
+                let got = self.router.unbind_function(MSIX, function);
                 assert_eq!(got, expected);
             }
             Op::Refuse(acquire, release) => {
@@ -253,8 +248,7 @@ impl Pair<'_> {
     }
 
     fn route(&self, binding: &Binding) -> Route {
-        let function_masked = binding.source.kind == SourceKind::Msix
-            && self.function_masked[usize::from(binding.source.function)];
+        let function_masked = self.function_masked[usize::from(binding.source.function)];
         Route {
             vector: (binding.data % 256) as u8,
             destination: (binding.address / 4096 % 256) as u8,

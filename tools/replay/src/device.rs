@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::irq_router::msi::MsiRouter;
+use channel::irq_router::{Block, IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use irq_router::GuestMessage;
@@ -212,15 +213,36 @@ impl IrqRouter for Shared {
         Ok(())
     }
 
-    fn unbind_function(
-        &mut self,
-        caller: Caller,
-        function: u8,
-        _: SourceKind,
-    ) -> Result<(), Error> {
+    fn unbind_function(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         let bound = self.0.borrow().bound.clone();
         bound
             .into_iter()
             .try_for_each(|entry| self.unbind(caller, Source::msix(function, entry)))
+    }
+}
+
+/// The trace format has no events of plain MSI: it is bound in silence.
+impl MsiRouter for Shared {
+    fn bind_block(
+        &mut self,
+        _: Caller,
+        _: Block,
+        _: u64,
+        _: u32,
+        _: u32,
+    ) -> Result<(u64, u32), Error> {
+        Ok(irq_router::host_message(0))
+    }
+
+    fn set_message(&mut self, _: Caller, _: u8, _: u64, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn set_mask(&mut self, _: Caller, _: u8, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn unbind_block(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -144,9 +144,14 @@ fn play<'m>(
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
     }));
     let client = msix_channel::control::Client(to_msix);
+    let mut messages = shared.clone();
+    let to_router: Link<'m> = Local(Box::new(move |request| {
+        irq_router::msi::dispatch(&mut messages, PCI_CONFIG, request)
+    }));
+    let router = irq_router::msi::Client(to_router);
     let bars = trace.device.bars;
     let mut machine = Machine {
-        config: Functions::new([(info, VMM, shared.clone())], client),
+        config: Functions::new([(info, VMM, shared.clone())], client, router),
         msix,
         info,
         bars,

@@ -69,6 +69,9 @@ impl IrqControl for Kernel {
     fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
         Ok(())
     }
+    fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
+        Ok(())
+    }
     fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
         Ok(())
     }
@@ -111,9 +114,13 @@ fn machine() -> Machine {
     device.put(false, 0x04, Width::Dword, 0x0010_0002);
     device.put(false, 0x34, Width::Byte, CAPABILITY.into());
     device.put(false, CAPABILITY.into(), Width::Dword, 0x0027_0011);
-    let mut router = Router::new(Kernel, [page], [0], 0);
+    let router = Rc::new(RefCell::new(Router::new(Kernel, [page], [0], 0)));
+    let messages = router.clone();
+    let to_messages: Link = Local(Box::new(move |request| {
+        router_channel::msi::dispatch(&mut *messages.borrow_mut(), Caller(2), request)
+    }));
     let to_router: Link = Local(Box::new(move |request| {
-        router_channel::dispatch(&mut router, Caller(3), request)
+        router_channel::dispatch(&mut *router.borrow_mut(), Caller(3), request)
     }));
     let entries = Box::leak(vec![Entry::RESET; ENTRIES as usize].into_boxed_slice());
     let info = info();
@@ -129,8 +136,9 @@ fn machine() -> Machine {
         msix_channel::control::dispatch(&mut *server.borrow_mut(), Caller(2), request)
     }));
     let client = msix_channel::control::Client(to_msix);
+    let messages = router_channel::msi::Client(to_messages);
     Machine {
-        config: Functions::new([(info, VMM, device.clone())], client),
+        config: Functions::new([(info, VMM, device.clone())], client, messages),
         msix,
         page,
         device,

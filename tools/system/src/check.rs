@@ -17,11 +17,12 @@ pub const STACK_MAX: u64 = 512 << 10;
 pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// The interfaces of crates/channel, and the programs at their two ends.
-const INTERFACES: [(&str, &str, &str); 7] = [
+const INTERFACES: [(&str, &str, &str); 8] = [
     ("PciConfig", "vmm", "pci-config"),
     ("MsixTable", "vmm", "msix"),
     ("MsixControl", "pci-config", "msix"),
     ("IrqRouter", "msix", "irq-router"),
+    ("MsiRouter", "pci-config", "irq-router"),
     ("Timer", "vmm", "timer"),
     ("MsixDump", "console", "msix"),
     ("IrqDump", "console", "irq-router"),
@@ -329,7 +330,8 @@ fn path(model: &Model, from: usize, to: usize) -> Option<Vec<usize>> {
     None
 }
 
-/// Two entries must not be the same function, nor the same address to a guest.
+/// Two entries must not be the same function, nor the same address to a guest,
+/// nor share an interrupt pin (C9).
 pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, model: &Model) {
     for other in &model.devices {
         if other.selector == device.selector
@@ -355,6 +357,20 @@ pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, mo
                 "give each its own `guest-address`",
             );
         }
+    }
+    let Some(pin) = device.intx else {
+        return;
+    };
+    let functions = model.devices.iter().map(|other| (other.intx, &other.name));
+    let board = model.board.devices.iter();
+    let board = board.map(|other| (other.irq.map(|(pin, _)| pin), &other.name));
+    if let Some((_, other)) = functions.chain(board).find(|(p, _)| *p == Some(pin)) {
+        context.error(
+            &name.span,
+            format!("`{other}` and `{}` share interrupt pin {pin}", device.name),
+            "the kernel gives a pin to one owner: remove `intx` here, and let the guest use \
+             MSI-X or MSI, or put the function into another slot of the machine",
+        );
     }
 }
 

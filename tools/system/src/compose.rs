@@ -710,6 +710,14 @@ fn functions(
         number(&mut places[config], badge_of(model, "PciConfig", vmm));
         number(&mut places[msix], badge_of(model, "MsixTable", vmm));
         number(&mut places[router], owner as u64);
+        if let Some(pin) = device.intx {
+            let resource = format!("intx:{name}");
+            let pin = u64::from(pin);
+            places[router].tell(ResourceKind::Number, &resource, index as u64, pin);
+            // Room for the vmm's copy of the handler capability.
+            let slot = places[vmm].slots(1);
+            places[vmm].tell(ResourceKind::Number, &resource, slot.into(), pin);
+        }
         let place = &mut places[config];
         let (config_slot, config_address) = (place.slots(1), place.reserve(PAGE, PAGE));
         place.tell(
@@ -745,6 +753,8 @@ fn functions(
             value: device.value,
             guest_bdf: u32::from(device.guest_address.requester_id()),
             permissive: u32::from(permissive(device.policy)),
+            intx: device.intx.map_or(0, u32::from),
+            reserved: 0,
             info,
             config_vspace: places[config].vspace,
             config_cnode: places[config].cnode,

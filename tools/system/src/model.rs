@@ -105,6 +105,8 @@ pub struct Device {
     pub guest_address: Bdf,
     /// Policy.
     pub policy: Policy,
+    /// I/O APIC pin of its INTx pin, if the guest is offered that (C9).
+    pub intx: Option<u8>,
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,
@@ -368,6 +370,7 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
         }
     };
     check::dma(section);
+    let intx = section.number("intx", 16..24).map(|pin| pin.value as u8);
     let qemu = section
         .strings("qemu")
         .into_iter()
@@ -381,6 +384,7 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
         value,
         guest_address: guest_address?,
         policy: policy?,
+        intx,
         qemu,
     })
 }

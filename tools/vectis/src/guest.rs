@@ -57,6 +57,9 @@ impl Host for Room {
     fn set_throttled(&mut self, _source: Source, _throttled: bool) -> bool {
         false
     }
+    fn acknowledge_pin(&mut self, _pin: u8) -> bool {
+        false
+    }
     fn publish_events(&mut self, _slot: usize, _source: Source, _events: &SlotEvents) {}
     fn console_write(&mut self, _byte: u8) {}
 }

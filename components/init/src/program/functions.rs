@@ -151,6 +151,7 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) {
     let Some(mut info) = discover(&mut Mechanism1(bdf), bdf, guest, permissive) else {
         fatal!("device {name} at {bdf} is no endpoint: a bridge cannot be assigned");
     };
+    info.intx = function.intx;
     if u64::from(bdf.bus()) >= builder.system.header.buses {
         fatal!("device {name} at {bdf} is outside the board's ECAM window");
     }

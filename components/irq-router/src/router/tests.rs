@@ -6,12 +6,15 @@ use std::vec::Vec;
 use super::*;
 use crate::VECTORS;
 
+mod block;
+
 const MSIX: Caller = Caller(1);
 const ADDRESS: u64 = 0xfee0_0000;
 
 #[derive(Default)]
 struct Kernel {
     held: Vec<(Slot, u8)>,
+    pins: Vec<u8>,
     refuse_acquire: bool,
     refuse_release: bool,
 }
@@ -27,6 +30,12 @@ impl IrqControl for Kernel {
             "slot or vector given twice"
         );
         self.held.push((slot, vector));
+        Ok(())
+    }
+
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError> {
+        self.acquire(slot, vector)?;
+        self.pins.push(pin);
         Ok(())
     }
 
@@ -279,12 +288,9 @@ fn m24_a_function_gives_back_all_that_it_has() {
     }
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
     router.control.refuse_release = true;
-    assert_eq!(
-        router.unbind_function(MSIX, 1, SourceKind::Msix),
-        Err(Error::Failed)
-    );
+    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
     router.control.refuse_release = false;
-    assert_eq!(router.unbind_function(MSIX, 1, SourceKind::Msix), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
     let left: Vec<Source> = pages
         .iter()
         .flat_map(|page| (0..SLOTS).filter_map(|slot| page.get(slot)))
@@ -297,5 +303,22 @@ fn m24_a_function_gives_back_all_that_it_has() {
             .is_ok()
     );
     assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
-    assert_eq!(router.unbind_function(MSIX, 3, SourceKind::Msix), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
+}
+
+#[test]
+fn c9_a_pin_has_a_slot_for_good() {
+    let pages = Default::default();
+    let mut router = router(&pages);
+    assert_eq!(router.bind_pin(1, 20), Ok(()));
+    assert_eq!(router.control.pins, [20]);
+    let route = pages[1].get(0).expect("a route");
+    assert_eq!(route.source, Source::pin(1, 20));
+    assert!(route.level && !route.masked);
+    assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
+    assert_eq!(pages[1].get(0), Some(route), "MSI-X does not concern it");
+    let unbind = router.unbind(MSIX, Source::pin(1, 20));
+    assert_eq!(unbind, Err(Error::NotFound));
+    assert_eq!(router.bind_pin(4, 21), Err(Error::NotFound));
 }

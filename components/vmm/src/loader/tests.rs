@@ -56,6 +56,9 @@ impl Host for Memory {
         false
     }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
     fn console_write(&mut self, _: u8) {}
 }
 

@@ -2,6 +2,7 @@
 
 mod bars;
 mod guest;
+mod pins;
 mod surroundings;
 
 use channel::{msix, pci_config, timer};

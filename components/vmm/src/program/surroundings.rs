@@ -11,13 +11,14 @@ use channel::routes::{Route, RoutePage};
 use channel::{msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
-use runtime::{Channel, Context, RateLimit};
+use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::ResourceKind;
 use vmm::{Host, MAX_FUNCTIONS};
 
 use super::bars::Bars;
+use super::pins::Pins;
 
 /// Bytes of guest output that are collected before they go into the ring.
 const CONSOLE_BATCH: usize = 128;
@@ -27,9 +28,7 @@ pub struct Surroundings<'a> {
     functions: &'a [FunctionInfo],
     /// Position of each of the guest's functions among all of the system's.
     global: Vec<u8, MAX_FUNCTIONS>,
-    ram: Range<u64>,
-    /// Where guest RAM lies in the vmm.
-    ram_here: usize,
+    ram: GuestRam,
     config: pci_config::Client<Channel>,
     table: msix::table::Client<Channel>,
     timer: timer::Client<Channel>,
@@ -38,6 +37,7 @@ pub struct Surroundings<'a> {
     routes: &'static RoutePage,
     events: &'static EventPage,
     storms: RateLimit,
+    pins: Pins,
     console: &'static Ring,
     doorbell: Notification,
     output: Vec<u8, CONSOLE_BATCH>,
@@ -56,8 +56,7 @@ impl<'a> Surroundings<'a> {
         table: msix::table::Client<Channel>,
         timer: timer::Client<Channel>,
     ) -> Self {
-        let (ram_here, size) = context.memory("guest-ram");
-        let (start, _) = context.number("guest-address");
+        let (address, _) = context.number("guest-address");
         Self {
             functions,
             global: context
@@ -66,8 +65,7 @@ impl<'a> Surroundings<'a> {
                 .take(MAX_FUNCTIONS)
                 .map(|(_, resource)| resource.value as u8)
                 .collect(),
-            ram: start..start + size as u64,
-            ram_here,
+            ram: GuestRam::new(context, "guest-ram", address),
             config,
             table,
             timer,
@@ -76,6 +74,7 @@ impl<'a> Surroundings<'a> {
             routes: context.shared("routes"),
             events: context.shared("events"),
             storms: RateLimit::per_second(context.machine().tsc_khz),
+            pins: Pins::new(context),
             console: context.shared("guest-console"),
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
@@ -119,17 +118,7 @@ impl<'a> Surroundings<'a> {
 
     /// Guest addresses of its RAM.
     pub fn ram(&self) -> Range<u64> {
-        self.ram.clone()
-    }
-
-    /// Where guest RAM at `address` lies here, if all `length` bytes are RAM.
-    fn here(&self, address: u64, length: usize) -> Option<*mut u8> {
-        let end = address.checked_add(length as u64)?;
-        let inside = address >= self.ram.start && end <= self.ram.end;
-        inside.then(|| {
-            let offset = (address - self.ram.start) as usize;
-            core::ptr::with_exposed_provenance_mut(self.ram_here + offset)
-        })
+        self.ram.range()
     }
 
     /// Position among all functions of the guest's function `index`.
@@ -166,24 +155,11 @@ impl<'a> Surroundings<'a> {
 
 impl Host for Surroundings<'_> {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
-        let Some(here) = self.here(address, bytes.len()) else {
-            return false;
-        };
-        // SAFETY: all of it is guest RAM, mapped here for good. The guest does
-        // not run now; a device may write at the same time, and then the bytes
-        // are old or new, which the guest could see as well. No reference to
-        // guest RAM is ever made.
-        unsafe { core::ptr::copy_nonoverlapping(here, bytes.as_mut_ptr(), bytes.len()) };
-        true
+        self.ram.read(address, bytes)
     }
 
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
-        let Some(here) = self.here(address, bytes.len()) else {
-            return false;
-        };
-        // SAFETY: as in `read_ram`.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), here, bytes.len()) };
-        true
+        self.ram.write(address, bytes)
     }
 
     fn now(&mut self) -> u64 {
@@ -288,6 +264,10 @@ impl Host for Surroundings<'_> {
         let function = self.global(source.function);
         self.events
             .publish(slot, Source { function, ..source }, events);
+    }
+
+    fn acknowledge_pin(&mut self, pin: u8) -> bool {
+        self.pins.acknowledge(pin, self.routes)
     }
 
     fn console_write(&mut self, byte: u8) {

@@ -13,6 +13,9 @@ use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 
 use super::*;
+
+mod pins;
+
 use crate::registers::{RFLAGS_IF, RSP};
 
 const RAM: u64 = 0x1000_0000;
@@ -41,6 +44,9 @@ struct Fake {
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
     events: [SlotEvents; channel::routes::SLOTS],
+    /// Pins acknowledged, in order; none works while `no_pins`.
+    acknowledged: Vec<u8>,
+    no_pins: bool,
 }
 
 impl Fake {
@@ -110,6 +116,12 @@ impl Host for Fake {
     }
     fn publish_events(&mut self, slot: usize, _: Source, events: &SlotEvents) {
         self.events[slot] = *events;
+    }
+    fn acknowledge_pin(&mut self, pin: u8) -> bool {
+        if !self.no_pins {
+            self.acknowledged.push(pin);
+        }
+        !self.no_pins
     }
     fn console_write(&mut self, byte: u8) {
         self.console.push(byte);

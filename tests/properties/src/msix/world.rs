@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::irq_router::{IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use msix::Hardware;
@@ -215,8 +215,7 @@ impl IrqRouter for Shared {
         Ok(())
     }
 
-    fn unbind_function(&mut self, _: Caller, _: u8, kind: SourceKind) -> Result<(), Error> {
-        assert_eq!(kind, SourceKind::Msix);
+    fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
         let fails = world.fail_unbind.clone();
         world.bound.retain(|entry, _| fails.contains(entry));

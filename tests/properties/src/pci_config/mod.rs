@@ -166,7 +166,10 @@ impl Pair {
             dispatch(&mut server, Caller(1), request)
         }));
         let info = plan.info();
-        let functions = Functions::new([(info, VMM, device.clone())], Client(link));
+        // No function of these plans has plain MSI.
+        let messages: Link = Local(Box::new(|_| Message::error(channel::Error::Failed)));
+        let messages = channel::irq_router::msi::Client(messages);
+        let functions = Functions::new([(info, VMM, device.clone())], Client(link), messages);
         let mut pair = Self {
             map: map(&plan),
             plan,

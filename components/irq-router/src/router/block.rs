@@ -1,0 +1,125 @@
+//! Plain MSI: the messages of a function, bound and changed together (P1, P2).
+
+use channel::irq_router::msi::{MAX_LOG2, MsiRouter};
+use channel::irq_router::{Block, Source, SourceKind};
+use channel::routes::SLOTS;
+use channel::{Caller, Error};
+
+use super::{Binding, IrqControl, Router};
+use crate::message::{GuestMessage, host_message};
+
+/// Message `number` of `count`: the device replaces the low bits of the data
+/// (PCIe 6.0 section 7.7.1.5).
+fn message(address: u64, data: u32, count: u8, number: u16) -> Option<GuestMessage> {
+    let low = u32::from(count) - 1;
+    GuestMessage::parse(address, data & !low | u32::from(number))
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
+    /// The slots that the function's messages have.
+    fn messages(&self, guest: usize, function: u8) -> impl Iterator<Item = usize> {
+        (0..SLOTS).filter(move |&index| self.holds(guest, index, function, SourceKind::Msi))
+    }
+
+    /// Changes each bound message of the function, and its route.
+    fn change(&mut self, guest: usize, function: u8, change: impl Fn(u16, &mut Binding)) {
+        for index in 0..SLOTS {
+            if self.holds(guest, index, function, SourceKind::Msi)
+                && let slot = &mut self.slots[guest][index]
+                && let (Some((source, _)), Some(binding)) = (slot.owner, &mut slot.binding)
+            {
+                change(source.entry, binding);
+                self.publish(guest, index);
+            }
+        }
+    }
+
+    /// The vector that message 0 had before.
+    fn last_vector(&self, guest: usize, function: u8) -> Option<u8> {
+        self.slots[guest]
+            .iter()
+            .filter_map(|slot| slot.owner)
+            .find(|&(owner, _)| owner == Source::msi(function, 0))
+            .map(|(_, vector)| vector)
+    }
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
+    for Router<'_, C, GUESTS, FUNCTIONS>
+{
+    fn bind_block(
+        &mut self,
+        _caller: Caller,
+        block: Block,
+        address: u64,
+        data: u32,
+        mask: u32,
+    ) -> Result<(u64, u32), Error> {
+        let Block { function, log2 } = block;
+        let guest = self.guest_of(Source::msi(function, 0))?;
+        if log2 > MAX_LOG2 || self.messages(guest, function).next().is_some() {
+            self.counters.refused += 1;
+            return Err(Error::Refused);
+        }
+        let count = 1 << log2;
+        let wanted = self.last_vector(guest, function);
+        let Some(first) = self.vectors.take(wanted, count) else {
+            self.counters.exhausted += 1;
+            return Err(Error::Exhausted);
+        };
+        for number in 0..count {
+            let source = Source::msi(function, number.into());
+            let binding = Binding {
+                message: message(address, data, count, number.into()),
+                masked: mask >> number & 1 == 1,
+            };
+            let vector = first + number;
+            let placed = match self.choose_slot(guest, source) {
+                Some(index) => self.occupy((guest, index), (source, vector), binding),
+                None => {
+                    self.counters.exhausted += 1;
+                    Err(Error::Exhausted)
+                }
+            };
+            if let Err(error) = placed {
+                // Those that have no slot yet; the others go with their slots.
+                (vector..first + count).for_each(|vector| self.vectors.give_back(vector));
+                self.free_all(guest, function, SourceKind::Msi)?;
+                return Err(error);
+            }
+        }
+        Ok(host_message(first))
+    }
+
+    fn set_message(
+        &mut self,
+        _caller: Caller,
+        function: u8,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error> {
+        let guest = self.guest_of(Source::msi(function, 0))?;
+        let count = self.messages(guest, function).count() as u8;
+        if count == 0 {
+            self.counters.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        self.change(guest, function, |number, binding| {
+            binding.message = message(address, data, count, number);
+        });
+        Ok(())
+    }
+
+    fn set_mask(&mut self, _caller: Caller, function: u8, mask: u32) -> Result<(), Error> {
+        let guest = self.guest_of(Source::msi(function, 0))?;
+        self.change(guest, function, |number, binding| {
+            binding.masked = mask >> number & 1 == 1;
+        });
+        Ok(())
+    }
+
+    fn unbind_block(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+        let guest = self.guest_of(Source::msi(function, 0))?;
+        self.free_all(guest, function, SourceKind::Msi)
+    }
+}

@@ -1,0 +1,50 @@
+//! INTx pins (C9): bound at start, for good.
+//!
+//! The guest's I/O APIC says where a pin's interrupt goes, and it is the vmm
+//! that plays it: the route only tells the vmm which pin the slot is. Its vector
+//! is one that no local APIC takes.
+
+use channel::Error;
+use channel::irq_router::Source;
+
+use super::{Binding, IrqControl, Router};
+use crate::message::GuestMessage;
+
+/// What stands on the routing page beside the source.
+const MESSAGE: GuestMessage = GuestMessage {
+    vector: 0,
+    destination: 0,
+    delivery_mode: 0,
+    level: true,
+    logical: false,
+};
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
+    /// Gives the function's INTx pin, which is pin `pin` of the machine's I/O
+    /// APIC, a vector and a slot of its guest. To be called once for each pin.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a function that nobody owns,
+    /// [`Error::Exhausted`] when vectors or slots are used up,
+    /// [`Error::Failed`] if the kernel refuses.
+    pub fn bind_pin(&mut self, function: u8, pin: u8) -> Result<(), Error> {
+        let source = Source::pin(function, pin);
+        let guest = self.guest_of(source)?;
+        let exhausted = |router: &mut Self| {
+            router.counters.exhausted += 1;
+            Error::Exhausted
+        };
+        let Some(index) = self.choose_slot(guest, source) else {
+            return Err(exhausted(self));
+        };
+        let Some(vector) = self.vectors.take(None, 1) else {
+            return Err(exhausted(self));
+        };
+        let binding = Binding {
+            message: Some(MESSAGE),
+            masked: false,
+        };
+        self.occupy((guest, index), (source, vector), binding)
+            .inspect_err(|_| self.vectors.give_back(vector))
+    }
+}

@@ -1,0 +1,67 @@
+//! RAM that a guest and its devices write at any time.
+
+use core::ops::Range;
+
+use crate::Context;
+
+/// A guest's RAM, as it lies in this component. No reference to it is ever
+/// made: what the guest or a device writes meanwhile is seen or not.
+#[derive(Debug)]
+pub struct GuestRam {
+    /// Guest addresses.
+    range: Range<u64>,
+    /// Where it lies here.
+    here: usize,
+}
+
+impl GuestRam {
+    /// The memory `name`, which the guest has at `address`.
+    #[must_use]
+    pub fn new(context: &Context, name: &str, address: u64) -> Self {
+        let (here, size) = context.memory(name);
+        Self {
+            range: address..address + size as u64,
+            here,
+        }
+    }
+
+    /// Guest addresses.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Where `length` bytes at a guest address lie here, if all are RAM.
+    fn at(&self, address: u64, length: usize) -> Option<*mut u8> {
+        let end = address.checked_add(length as u64)?;
+        let inside = address >= self.range.start && end <= self.range.end;
+        inside.then(|| {
+            let offset = (address - self.range.start) as usize;
+            core::ptr::with_exposed_provenance_mut(self.here + offset)
+        })
+    }
+
+    /// Copies out of RAM; `false`, and nothing copied, unless all of it is RAM.
+    #[must_use]
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
+        let Some(here) = self.at(address, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: init mapped all of the RAM here for good, and the range was
+        // checked. The guest does not run now; a device may write at the same
+        // time, and then the bytes are old or new.
+        unsafe { core::ptr::copy_nonoverlapping(here, bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Copies into RAM; `false`, and nothing copied, unless all of it is RAM.
+    #[must_use]
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> bool {
+        let Some(here) = self.at(address, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), here, bytes.len()) };
+        true
+    }
+}
