@@ -52,6 +52,10 @@ impl Host for Room {
     fn route(&mut self, _slot: usize) -> Option<Route> {
         None
     }
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
+
     fn console_write(&mut self, _byte: u8) {}
 }
 
