@@ -69,3 +69,18 @@ fn two_functions_for_one_guest() {
 fn a_function_chosen_by_class() {
     probe("class", 1);
 }
+
+#[test]
+fn a_table_longer_than_there_are_vectors() {
+    probe("many-entries", 1);
+}
+
+#[test]
+fn a_bar_smaller_than_a_page() {
+    probe("small-bars", 1);
+}
+
+#[test]
+fn an_io_bar() {
+    probe("io-bars", 1);
+}

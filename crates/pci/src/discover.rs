@@ -163,11 +163,15 @@ fn read_msix(
     if placed { info } else { unusable }
 }
 
-/// Whether `size` bytes at `offset` lie in a memory BAR that the firmware
-/// gave an address.
+/// Whether `size` bytes at `offset` lie in a memory BAR that the firmware gave
+/// an address, and that has a page of its own: one smaller than a page is
+/// mapped for nobody, since the rest of its page may be another function's.
 fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
     bars.get(bar as usize).is_some_and(|bar| {
-        bar.is_memory() && bar.address != 0 && u64::from(offset) + size <= bar.size
+        bar.is_memory()
+            && bar.address != 0
+            && bar.size >= PAGE_SIZE
+            && u64::from(offset) + size <= bar.size
     })
 }
 
@@ -338,6 +342,13 @@ mod tests {
             let mut fake = Fake::new();
             fake.set_msix(0x50, 0, 5, table, pba);
             assert_eq!(fake.entries(), entries, "{table:#x} {pba:#x}");
+        }
+        // A BAR of a page will do, one of half a page is mapped for nobody.
+        for (mask, entries) in [(0xffff_f000, 5), (0xffff_f800, 0)] {
+            let mut fake = Fake::new();
+            fake.masks[0] = mask;
+            fake.set_msix(0x50, 0, 5, 0, 0x400);
+            assert_eq!(fake.entries(), entries, "{mask:#x}");
         }
         // The capability itself runs out of the space.
         let mut fake = Fake::new();

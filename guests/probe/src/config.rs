@@ -27,7 +27,7 @@ const MARKER: u64 = 0x5ee5_a554;
 const FREE: u32 = 0xc000_0000;
 
 /// The checks, in their order.
-pub fn checks<M: Machine>() -> [Check<M>; 19] {
+pub fn checks<M: Machine>() -> [Check<M>; 20] {
     let both = |name, run| Check {
         name,
         emulated_only: false,
@@ -49,6 +49,7 @@ pub fn checks<M: Machine>() -> [Check<M>; 19] {
         both("c4_bar_sizing", bar_sizing),
         emulated("c4_no_io_bars_no_rom", no_io_no_rom),
         both("c4_decode_off_reads_ones", decode_off),
+        emulated("c4_decode_off_hides_every_bar", decode_off_everywhere),
         emulated("c4_decoded_bar_stays", decoded_bar_stays),
         both("c4_bar_moves", bar_moves),
         emulated("c5_command_bits", command_bits),
@@ -251,6 +252,22 @@ fn decode_off<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.set_entry(0, ADDRESS, 4, MARKER)?;
     t.decode(true);
     expect("address", 0u8, 0u8, t.entry(0, ADDRESS, 4)?)
+}
+
+fn decode_off_everywhere<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.decode(false);
+    for index in 0..6 {
+        let address = t.bar_address(index);
+        if address == 0 || t.is_upper_half(index) {
+            continue;
+        }
+        // Its first and last dword; no BAR in reach has 4 GiB or more.
+        let size = u64::from(!(t.size_mask(index) & !0xf)) + 1;
+        for at in [address, address + size - 4] {
+            expect("register, not decoded", at, u32::MAX, t.load(at, 4)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn decoded_bar_stays<M: Machine>(t: &mut Target<M>) -> Verdict {

@@ -4,6 +4,11 @@ use crate::check::{Check, Verdict, expect};
 use crate::machine::Machine;
 use crate::target::{ADDRESS, ADDRESS_HIGH, CONTROL, DATA, ENABLE, FUNCTION_MASK, Msix, Target};
 
+/// A message that can be bound: to APIC 0 and a vector that nothing raises
+/// here (Intel SDM vol. 3, 10.11).
+const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
+const MESSAGE_DATA: u64 = 0x51;
+
 /// Values that no entry has of itself. The low one has bits 1:0 clear, which
 /// are reserved in a message address.
 const LOW: u64 = 0x1234_5678;
@@ -28,7 +33,7 @@ pub fn checks_at_start<M: Machine>() -> [Check<M>; 2] {
 }
 
 /// The other checks, in their order.
-pub fn checks<M: Machine>() -> [Check<M>; 15] {
+pub fn checks<M: Machine>() -> [Check<M>; 16] {
     let both = |name, run| Check {
         name,
         emulated_only: false,
@@ -58,6 +63,7 @@ pub fn checks<M: Machine>() -> [Check<M>; 15] {
         both("m14_past_the_last_entry", past_the_last_entry),
         both("m15_pba_is_read_only", pba_read_only),
         emulated("m15_pba_bad_widths", pba_bad_widths),
+        both("m19_bound_entries_read_as_written", bound_entries),
     ]
 }
 
@@ -327,6 +333,34 @@ fn pba_bad_widths<M: Machine>(t: &mut Target<M>) -> Verdict {
     for (offset, bytes) in [(0, 1), (2, 2), (1, 4), (4, 8)] {
         let ones = u64::MAX >> (64 - 8 * u32::from(bytes));
         expect("read", offset, ones, t.load(pba + offset, bytes)?)?;
+    }
+    Ok(())
+}
+
+/// Binds every entry, as many as there are vectors (M22), and frees them again.
+fn bound_entries<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let entries = ready(t)?.entries;
+    for entry in 0..entries {
+        t.set_entry(entry, ADDRESS, 4, MESSAGE_ADDRESS)?;
+        t.set_entry(entry, DATA, 8, MESSAGE_DATA)?;
+    }
+    for bits in [ENABLE, ENABLE | FUNCTION_MASK, ENABLE, 0] {
+        t.set_control(bits)?;
+        expect(
+            "message control",
+            bits,
+            (entries as u16 - 1) | bits,
+            t.control()?,
+        )?;
+        for entry in 0..entries {
+            expect(
+                "address",
+                entry,
+                MESSAGE_ADDRESS,
+                t.entry(entry, ADDRESS, 8)?,
+            )?;
+            expect("data", entry, MESSAGE_DATA, t.entry(entry, DATA, 8)?)?;
+        }
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn a_function_that_keeps_the_rules_passes() {
     assert!(passed);
     assert_eq!(lines[0], "TAP version 13");
     assert_eq!(lines[1], "ok 1 - 00:01.0 m1_control_at_start");
-    assert_eq!(lines[lines.len() - 2], "1..43");
+    assert_eq!(lines[lines.len() - 2], "1..45");
     assert_eq!(lines[lines.len() - 1], "# probe: pass");
 }
 
@@ -55,6 +55,7 @@ fn each_flaw_is_found_by_its_check() {
         (Flaw::BarSizeHasHoles, "c4_bar_sizing"),
         (Flaw::RomShown, "c4_no_io_bars_no_rom"),
         (Flaw::DecodeIgnored, "c4_decode_off_reads_ones"),
+        (Flaw::OtherBarStaysDecoded, "c4_decode_off_hides_every_bar"),
         (Flaw::DecodedBarMoves, "c4_decoded_bar_stays"),
         (Flaw::BarIgnored, "c4_bar_moves"),
         (Flaw::CommandTakesAll, "c5_command_bits"),
@@ -87,6 +88,7 @@ fn each_flaw_is_found_by_its_check() {
         (Flaw::TableTooLong, "m14_past_the_last_entry"),
         (Flaw::PbaWritable, "m15_pba_is_read_only"),
         (Flaw::PbaNarrow, "m15_pba_bad_widths"),
+        (Flaw::HostMessageShows, "m19_bound_entries_read_as_written"),
         (Flaw::NothingDelivered, "m3_enabled_entry_delivers"),
         (Flaw::DeliveredTwice, "m3_enabled_entry_delivers"),
         (Flaw::EnableForgetsBinding, "m4_disable_and_enable_delivers"),

@@ -203,7 +203,16 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
     let end = function.bar_slot + function.bar_slots;
     for bar in 0..info.bars.len() {
         let bar_info = info.bars[bar];
-        if !bar_info.is_memory() || bar_info.size < PAGE_SIZE {
+        if !bar_info.is_memory() {
+            continue;
+        }
+        if bar_info.size < PAGE_SIZE {
+            defmt::warn!(
+                "device {=str}: BAR {=usize} of {=u64} bytes stays unmapped: the rest of its page may be another function's",
+                name,
+                bar,
+                bar_info.size
+            );
             continue;
         }
         if bar_info.address == 0 {

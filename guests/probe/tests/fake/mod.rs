@@ -27,6 +27,7 @@ pub enum Flaw {
     BarSizeHasHoles,
     RomShown,
     DecodeIgnored,
+    OtherBarStaysDecoded,
     DecodedBarMoves,
     BarIgnored,
     CommandTakesAll,
@@ -53,6 +54,7 @@ pub enum Flaw {
     TableTooLong,
     PbaWritable,
     PbaNarrow,
+    HostMessageShows,
     NothingDelivered,
     DeliveredTwice,
     EnableForgetsBinding,
@@ -186,6 +188,9 @@ impl State {
             if entry.updated && !stays {
                 entry.bound = Some(entry.fields[2] as u8);
                 entry.updated = false;
+                if flaw == Flaw::HostMessageShows {
+                    entry.fields[2] += 1;
+                }
             }
             let to_old = flaw == Flaw::PendingToOldVector;
             let target = if to_old {
@@ -329,6 +334,9 @@ impl State {
 
     fn read(&self, address: u64, bytes: u8) -> u64 {
         let ones = u64::MAX >> (64 - 8 * u32::from(bytes));
+        if self.is(Flaw::OtherBarStaysDecoded) && address == u64::from(BARS_AT_START[0]) {
+            return 0;
+        }
         let Some(offset) = self.place(address) else {
             return ones;
         };
