@@ -37,9 +37,17 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     /// a route changed.
     fn update_all(&mut self, function: usize) -> bool {
         let mut routes = false;
+        let mut exhausted = false;
         let mut at = 0;
         while let Some(entry) = self.functions[function].due.next(at) {
-            routes |= self.update(function, entry);
+            if exhausted && self.entry(function, entry).bound.is_none() {
+                // Nothing was freed since the router had nothing left: it need
+                // not be asked again, up to 2048 times, for the same answer.
+                self.bind_failed(function, entry, Error::Exhausted);
+            } else {
+                routes |= self.update(function, entry);
+                exhausted = self.entry(function, entry).error == Some(Error::Exhausted);
+            }
             at = entry + 1;
         }
         routes

@@ -211,12 +211,17 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 true
             }
             Err(error) => {
-                self.counters.bind_failures += 1;
-                self.failed(function, entry, "bind", error);
-                self.change(function, entry, |entry| entry.error = Some(error));
+                self.bind_failed(function, entry, error);
                 was_bound
             }
         }
+    }
+
+    /// Counts and keeps why an entry stays unbound and updated (M5).
+    pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
+        self.counters.bind_failures += 1;
+        self.failed(function, entry, "bind", error);
+        self.change(function, entry, |entry| entry.error = Some(error));
     }
 
     /// Unbinds a bound entry; on an error it is as it was before.

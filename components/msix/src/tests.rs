@@ -97,7 +97,7 @@ impl IrqRouter for Fake {
         assert!(!masked, "only unmasked entries are bound");
         let mut world = self.0.borrow_mut();
         if world.fail_bind.contains(&source.entry) {
-            return Err(Error::Exhausted);
+            return Err(Error::Failed);
         }
         assert!(
             world.bound.insert((source.function, source.entry)),
@@ -381,7 +381,7 @@ fn m5_bind_error_keeps_updated() {
     assert_eq!(rig.routed(), [bound(2)]);
     let entry = rig.entry(1);
     assert!(entry.updated && !entry.masked && entry.bound.is_none());
-    assert_eq!(entry.error, Some(Error::Exhausted));
+    assert_eq!(entry.error, Some(Error::Failed));
     assert_eq!(rig.device(1, 12), 1);
     assert_eq!(rig.msix.counters.bind_failures, 1);
     rig.fail(&[], &[]);
