@@ -1,0 +1,134 @@
+//! vmm: a trapped instruction, from its bytes to the resumed guest.
+
+use channel::events::SlotEvents;
+use channel::irq_router::Source;
+use channel::msix::FunctionBar;
+use channel::pci_config::Effect;
+use channel::routes::Route;
+use divan::{Bencher, black_box};
+use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
+use vmm::{Budget, Fault, Host, Outcome, Registers, Vmm};
+
+const RAM: u64 = 0x1000_0000;
+const BAR: u64 = 0xfebf_0000;
+
+/// Surroundings with one page of RAM, which holds the instruction.
+struct Surroundings([u8; 64]);
+
+impl Host for Surroundings {
+    fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        let start = address.wrapping_sub(RAM) as usize;
+        let end = start.wrapping_add(bytes.len());
+        self.0
+            .get(start..end)
+            .map(|found| bytes.copy_from_slice(found))
+            .is_some()
+    }
+    fn write_ram(&mut self, _: u64, _: &[u8]) -> bool {
+        false
+    }
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn set_deadline(&mut self, _: Option<u64>) {}
+    fn config_read(&mut self, _: Bdf, _: u16, _: Width) -> u32 {
+        black_box(0)
+    }
+    fn config_write(&mut self, _: Bdf, _: u16, _: Width, _: u32) -> Effect {
+        Effect::NONE
+    }
+    fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
+        (bar == 3).then_some(BAR)
+    }
+    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>) {}
+    fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
+        black_box(0)
+    }
+    fn table_write(&mut self, _: FunctionBar, _: u32, _: Width, _: u64) -> bool {
+        false
+    }
+    fn route(&mut self, _: usize) -> Option<Route> {
+        None
+    }
+    fn set_throttled(&mut self, _: Source, _: bool) -> bool {
+        true
+    }
+    fn acknowledge_pin(&mut self, _: u8) -> bool {
+        false
+    }
+    fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
+    fn console_write(&mut self, _: u8) {}
+}
+
+fn function() -> FunctionInfo {
+    let mut info = FunctionInfo::default();
+    info.bars[3] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        size: 0x4000,
+        address: BAR,
+        ..BarInfo::default()
+    };
+    info.msix = MsixInfo {
+        entries: 5,
+        table_bar: 3,
+        pba_bar: 3,
+        pba_offset: 0x2000,
+        page_count: 1,
+        ..MsixInfo::default()
+    };
+    info.msix.pages[0] = MsixPage { bar: 3, page: 0 };
+    info
+}
+
+fn trap(bencher: Bencher, code: &[u8], fault: Fault) {
+    let functions = [function()];
+    let budget = Budget {
+        events: 20_000,
+        interval: 1 << 30,
+    };
+    let mut vmm = Vmm::new(&functions, budget);
+    let mut host = Surroundings([0x90; 64]);
+    host.0[..code.len()].copy_from_slice(code);
+    vmm.start(&mut host);
+    let mut start = Registers {
+        rip: RAM,
+        ..Registers::default()
+    };
+    // rbx: vector control of entry 2; dx: configuration data.
+    start.gpr[3] = BAR + 0x2c;
+    start.gpr[2] = 0xcfc;
+    bencher.bench_local(|| {
+        let mut regs = start;
+        let outcome = vmm.fault(black_box(fault), &mut regs, &mut host);
+        assert_eq!(outcome, Outcome::Resume);
+        assert_eq!(regs.rip, RAM + code.len() as u64);
+    });
+}
+
+const GENERAL_PROTECTION: Fault = Fault::Exception {
+    vector: 13,
+    code: 0,
+};
+
+/// mov [rbx], eax: a write to the MSI-X table.
+#[divan::bench(sample_size = 1000)]
+fn store_to_table(bencher: Bencher) {
+    let fault = Fault::Page {
+        address: BAR + 0x2c,
+        fetch: false,
+        code: 6,
+    };
+    trap(bencher, &[0x89, 0x03], fault);
+}
+
+/// in eax, dx: a read of configuration data.
+#[divan::bench(sample_size = 1000)]
+fn port_read(bencher: Bencher) {
+    trap(bencher, &[0xed], GENERAL_PROTECTION);
+}
+
+/// cli: nearly nothing but the decoder.
+#[divan::bench(sample_size = 1000)]
+fn clear_interrupt_flag(bencher: Bencher) {
+    trap(bencher, &[0xfa], GENERAL_PROTECTION);
+}
