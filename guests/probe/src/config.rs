@@ -9,7 +9,7 @@ use crate::target::{
 };
 
 /// Identifiers of the capabilities that Vectis shows (C6).
-const SAFE: [u8; 3] = [POWER, EXPRESS, 0x11];
+const SAFE: [u8; 4] = [POWER, 0x05, EXPRESS, 0x11];
 const POWER: u8 = 0x01;
 const EXPRESS: u8 = 0x10;
 /// Expansion ROM register.
@@ -93,6 +93,9 @@ fn capability_size<M: Machine>(t: &mut Target<M>, (offset, id): (u8, u8)) -> u16
     match id {
         POWER => 8,
         0x11 => 12,
+        0x05 => t
+            .msi()
+            .map_or(0, |msi| u16::from(msi.end() - msi.capability)),
         // The second half of the registers came with version 2.
         EXPRESS if t.word(offset + 2) & 15 >= 2 => 0x3c,
         EXPRESS => 0x14,

@@ -1,10 +1,10 @@
-//! Checks of delivery: rules M9, M10, M20 and M21, with a device that raises interrupts.
+//! Checks of delivery: rules M9, M10, M20, M21 and P1, with a device that raises interrupts.
 
 use crate::check::{Verdict, expect};
 use crate::machine::{Cpu, Machine, Source};
 use crate::target::{
     ADDRESS, ADDRESS_HIGH, BUS_MASTER, CONTROL, DATA, ENABLE, FUNCTION_MASK, INTX_DISABLE, MEMORY,
-    Target,
+    MSI_ENABLE, Target,
 };
 
 /// Vectors of the messages; the second is the one that an entry moves to.
@@ -33,7 +33,7 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
     /// Runs all checks and gives each name and verdict to `result`. The entry is
     /// masked and MSI-X off afterwards.
     pub fn run(&mut self, mut result: impl FnMut(&'static str, Verdict)) {
-        let checks: [(_, Check<Self>); 7] = [
+        let checks: [(_, Check<Self>); 8] = [
             ("m3_enabled_entry_delivers", Self::delivers),
             ("m4_disable_and_enable_delivers", Self::enabled_again),
             ("m10_message_written_after_unmask", Self::late_message),
@@ -44,15 +44,24 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
                 "m21_pending_event_goes_to_the_new_vector",
                 Self::moves_pending,
             ),
+            ("p1_message_moves_at_once", Self::plain_message),
         ];
         for (name, check) in checks {
             self.target.set_command(MEMORY | BUS_MASTER | INTX_DISABLE);
             let verdict = check(self);
-            let stopped = self.mask(true).and_then(|()| self.target.set_control(0));
+            let stopped = self.stop();
             // What came late belongs to this check, not to the next.
             self.cpu.rest();
             result(name, verdict.and(stopped));
         }
+    }
+
+    fn stop(&mut self) -> Verdict {
+        if let Ok(msi) = self.target.msi() {
+            self.target.set_word(msi.capability + 2, 0);
+        }
+        self.mask(true)?;
+        self.target.set_control(0)
     }
 
     fn mask(&mut self, masked: bool) -> Verdict {
@@ -194,5 +203,24 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
         self.write_message(VECTORS[1])?;
         self.mask(false)?;
         self.expect_more(before, [0, 1])
+    }
+
+    /// Plain MSI: one message for all of the device.
+    fn plain_message(&mut self) -> Verdict {
+        let msi = self.target.msi()?;
+        let address = MESSAGES as u32 | u32::from(self.cpu.destination()) << 12;
+        self.target.set_dword(msi.address(), address);
+        if msi.wide {
+            self.target.set_dword(msi.address() + 4, 0);
+        }
+        self.target.set_word(msi.data(), VECTORS[0].into());
+        self.target.set_word(msi.capability + 2, MSI_ENABLE);
+        for (vector, more) in [(VECTORS[0], [1, 0]), (VECTORS[1], [0, 1])] {
+            self.target.set_word(msi.data(), vector.into());
+            let before = self.counts();
+            self.source.raise();
+            self.expect_more(before, more)?;
+        }
+        Ok(())
     }
 }

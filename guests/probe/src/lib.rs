@@ -1,7 +1,7 @@
 //! The checks of the probe guest: what a PCI function may show of itself, and what it must not.
 //!
 //! Responsible for: trying every register of a function and of its MSI-X table
-//! as a careless or hostile driver would, and comparing with the rules (C, M).
+//! as a careless or hostile driver would, and comparing with the rules (C, M, P).
 //! Must never: leave a function other than it was found, or write to registers
 //! whose meaning is the device's own.
 //! May call: the machine, through the traits of [`machine`].
@@ -13,6 +13,7 @@ pub mod check;
 pub mod config;
 pub mod interrupts;
 pub mod machine;
+pub mod message;
 pub mod table;
 pub mod tap;
 pub mod target;

@@ -21,6 +21,8 @@ pub const CAPABILITIES: u8 = 0x34;
 pub const ENABLE: u16 = 1 << 15;
 /// MSI-X message control: function mask.
 pub const FUNCTION_MASK: u16 = 1 << 14;
+/// MSI message control: enable.
+pub const MSI_ENABLE: u16 = 1;
 /// BAR bits that are no address: I/O, type, prefetchable.
 const BAR_FLAGS: u32 = 0xf;
 /// BAR type field: 64-bit memory.
@@ -48,6 +50,34 @@ pub struct Msix {
     pub pba: (u8, u32),
 }
 
+/// A function's MSI capability (PCIe 6.0 section 7.7.1).
+#[derive(Clone, Copy, Debug)]
+pub struct Msi {
+    /// Its offset.
+    pub capability: u8,
+    /// It has an upper half of the address.
+    pub wide: bool,
+    /// It has mask and pending bits.
+    pub maskable: bool,
+}
+
+impl Msi {
+    /// Offset of the address.
+    pub fn address(&self) -> u8 {
+        self.capability + 4
+    }
+
+    /// Offset of the data.
+    pub fn data(&self) -> u8 {
+        self.capability + if self.wide { 12 } else { 8 }
+    }
+
+    /// Offset behind its last register.
+    pub fn end(&self) -> u8 {
+        self.data() + if self.maskable { 12 } else { 4 }
+    }
+}
+
 /// A function, as it was found and as it is now.
 pub struct Target<'m, M> {
     /// The machine it is in.
@@ -60,6 +90,7 @@ pub struct Target<'m, M> {
     pub command: u16,
     bars: [u32; 6],
     msix: Option<Msix>,
+    msi: Option<Msi>,
     /// Entries below this one may have been written.
     touched: u32,
 }
@@ -74,6 +105,7 @@ impl<'m, M: Machine> Target<'m, M> {
             command: 0,
             bars: [0; 6],
             msix: None,
+            msi: None,
             touched: 0,
         };
         target.command = target.word(COMMAND);
@@ -86,6 +118,16 @@ impl<'m, M: Machine> Target<'m, M> {
             table: split(target.dword(capability + 4)),
             pba: split(target.dword(capability + 8)),
         });
+        // What runs out of the space is no capability.
+        let msi = target.capability(0x05).filter(|at| *at <= 0xe8);
+        target.msi = msi.map(|capability| {
+            let control = target.word(capability + 2);
+            Msi {
+                capability,
+                wide: control >> 7 & 1 != 0,
+                maskable: control >> 8 & 1 != 0,
+            }
+        });
         target
     }
 
@@ -95,6 +137,12 @@ impl<'m, M: Machine> Target<'m, M> {
         self.set_command(self.command & !MEMORY);
         for index in 0..6u8 {
             self.set_dword(BAR0 + 4 * index, self.bars[usize::from(index)]);
+        }
+        if let Some(msi) = self.msi.filter(|_| self.emulated) {
+            self.set_word(msi.capability + 2, 0);
+            for offset in (msi.address()..msi.end()).step_by(4) {
+                self.set_dword(offset, 0);
+            }
         }
         if let Some(msix) = self.msix {
             self.set_word(msix.capability + 2, 0);
@@ -179,6 +227,14 @@ impl<'m, M: Machine> Target<'m, M> {
     /// [`Stop::Skip`] if there are none.
     pub fn msix(&self) -> Verdict<Msix> {
         self.msix.ok_or(Stop::Skip("no MSI-X capability"))
+    }
+
+    /// Where the MSI registers are.
+    ///
+    /// # Errors
+    /// [`Stop::Skip`] if there are none.
+    pub fn msi(&self) -> Verdict<Msi> {
+        self.msi.ok_or(Stop::Skip("no MSI capability"))
     }
 
     /// A BAR register's value as found.

@@ -37,8 +37,8 @@ fn a_function_that_keeps_the_rules_passes() {
     assert!(odd.is_empty(), "{odd:#?}");
     assert!(passed);
     assert_eq!(lines[0], "TAP version 13");
-    assert_eq!(lines[1], "ok 1 - 00:01.0 m1_control_at_start");
-    assert_eq!(lines[lines.len() - 2], "1..45");
+    assert_eq!(lines[1], "ok 1 - 00:01.0 p1_registers_at_start");
+    assert_eq!(lines[lines.len() - 2], "1..51");
     assert_eq!(lines[lines.len() - 1], "# probe: pass");
 }
 
@@ -104,6 +104,13 @@ fn each_flaw_is_found_by_its_check() {
             Flaw::PendingToOldVector,
             "m21_pending_event_goes_to_the_new_vector",
         ),
+        (Flaw::MessageStartsOn, "p1_registers_at_start"),
+        (Flaw::AddressTakesAll, "p1_registers_hold_what_is_written"),
+        (Flaw::MessagesNotBounded, "p2_control_bits"),
+        (Flaw::MaskTakesAll, "p2_mask_bits_of_offered_messages"),
+        (Flaw::MessageWithMsix, "p3_not_with_msix"),
+        (Flaw::MsixWithMessage, "p3_not_with_msix"),
+        (Flaw::MessageLatched, "p1_message_moves_at_once"),
     ];
     for (flaw, name) in flaws {
         let (lines, passed) = run(flaw);

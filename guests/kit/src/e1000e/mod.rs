@@ -197,6 +197,8 @@ impl<'m, R: Registers> E1000e<'m, R> {
     /// Raises the transmit interrupt without a frame: for tests of the way that
     /// it takes.
     pub fn raise_transmit(&mut self) {
+        // Without MSI-X a cause stays set, and is told once only.
+        ICR.write(&mut self.registers, Cause::TXQ0::SET);
         ICS.write(&mut self.registers, Cause::TXQ0::SET);
     }
 

@@ -1,10 +1,15 @@
 //! A function as the rules want it, with one flaw if asked for: written from
 //! the rules alone, so that checks and emulation do not share a mistake.
 
+mod flaw;
+mod message;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
+pub use flaw::Flaw;
 use kit::pci::Bdf;
+use message::{MSI, Message, SIZE};
 use probe::machine::{Cpu, Machine, Source};
 
 pub const BDF: Bdf = Bdf {
@@ -13,63 +18,12 @@ pub const BDF: Bdf = Bdf {
     function: 0,
 };
 
-/// What is wrong with the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    None,
-    ByteReadsShift,
-    SubsystemWritable,
-    GapWritable,
-    NarrowAddress,
-    EnableIgnored,
-    MisalignedData,
-    EveryBus,
-    BarSizeHasHoles,
-    RomShown,
-    DecodeIgnored,
-    OtherBarStaysDecoded,
-    DecodedBarMoves,
-    BarIgnored,
-    CommandTakesAll,
-    ListBitClear,
-    ListLoops,
-    UnsafeCapability,
-    LinkWritable,
-    LeavesD0,
-    NoReset,
-    StartsUnmasked,
-    StartsEnabled,
-    ControlFromBytes,
-    ControlTakesAll,
-    PlacesWritable,
-    DisableForgets,
-    LowClearsHigh,
-    QwordHalf,
-    EntriesAlias,
-    WideVectorControl,
-    NarrowReads,
-    NarrowWrites,
-    DecodeForgets,
-    ControlNeedsDecode,
-    TableTooLong,
-    PbaWritable,
-    PbaNarrow,
-    HostMessageShows,
-    NothingDelivered,
-    DeliveredTwice,
-    EnableForgetsBinding,
-    LateMessageLost,
-    MaskIgnored,
-    PendingLost,
-    FunctionMaskIgnored,
-    StaysOnOldVector,
-    PendingToOldVector,
-}
-
 const ENTRIES: usize = 5;
 const PM: usize = 0xc8;
 const EXPRESS: usize = 0xe0;
 const MSIX: usize = 0xa0;
+/// MSI registers behind identifier and link.
+const MESSAGE: std::ops::Range<usize> = MSI + 2..MSI + SIZE;
 const TABLE_BAR: usize = 3;
 const TABLE_SIZE: u64 = 0x4000;
 const PBA: u64 = 0x2000;
@@ -108,6 +62,7 @@ struct State {
     control: u16,
     entries: [Entry; ENTRIES],
     pba: u64,
+    message: Message,
     taken: [u64; 256],
 }
 
@@ -123,7 +78,8 @@ impl Fake {
         space[0x0b] = 0x02;
         space[0x2c..0x30].copy_from_slice(&[0x34, 0x12, 0x78, 0x56]);
         space[0x34] = PM as u8;
-        space[PM..PM + 3].copy_from_slice(&[0x01, EXPRESS as u8, 0x03]);
+        space[PM..PM + 3].copy_from_slice(&[0x01, MSI as u8, 0x03]);
+        space[MSI..MSI + 2].copy_from_slice(&[0x05, EXPRESS as u8]);
         space[EXPRESS..EXPRESS + 4].copy_from_slice(&[0x10, MSIX as u8, 0x01, 0x00]);
         space[EXPRESS + 7] = 0x10;
         space[MSIX] = 0x11;
@@ -154,6 +110,7 @@ impl Fake {
             },
             entries,
             pba: 0,
+            message: Message::new(flaw),
             taken: [0; 256],
         })))
     }
@@ -219,6 +176,7 @@ impl State {
         match at {
             4 | 5 => (self.command >> (8 * (at - 4))) as u8,
             0x10..0x28 => (self.bars[(at - 0x10) / 4] >> (8 * (at % 4))) as u8,
+            _ if MESSAGE.contains(&at) => self.message.byte(at - MSI),
             _ if at == MSIX + 2 => (ENTRIES - 1) as u8,
             _ if at == MSIX + 3 => (self.control >> 8) as u8,
             _ => self.space[at],
@@ -232,7 +190,11 @@ impl State {
             0x2c..0x30 if self.is(Flaw::SubsystemWritable) => self.space[at] = value,
             0x30..0x34 if self.is(Flaw::RomShown) => self.space[at] = value,
             0x3c => self.space[at] = value,
-            0x40 if self.is(Flaw::GapWritable) => self.space[at] = value,
+            0x80 if self.is(Flaw::GapWritable) => self.space[at] = value,
+            _ if MESSAGE.contains(&at) => {
+                let msix = self.control & 0x8000 != 0;
+                self.message.set_byte(at - MSI, value, msix, self.flaw);
+            }
             _ if at == MSIX + 1 && self.is(Flaw::LinkWritable) => self.space[at] = value,
             _ if at == MSIX + 2 && self.is(Flaw::ControlFromBytes) => self.control = 0,
             _ if at == MSIX + 3 && self.is(Flaw::ControlNeedsDecode) && !self.decoded() => {}
@@ -286,6 +248,9 @@ impl State {
         };
         let before = self.control;
         self.control = u16::from(value & known) << 8;
+        if self.message.enabled() && !self.is(Flaw::MsixWithMessage) {
+            self.control &= !0x8000;
+        }
         if before & 0x8000 != 0 && self.control & 0x8000 == 0 {
             let updated = !self.is(Flaw::EnableForgetsBinding);
             for entry in &mut self.entries {
@@ -468,6 +433,11 @@ impl Source for Fake {
     fn raise(&mut self) {
         let mut state = self.0.borrow_mut();
         let flaw = state.flaw;
+        if state.message.enabled() {
+            let vector = state.message.vector(flaw);
+            state.taken[vector] += 1;
+            return;
+        }
         let closed = !state.live() || state.entries[1].fields[3] & 1 != 0;
         let lost = flaw == Flaw::NothingDelivered || flaw == Flaw::PendingLost && closed;
         state.entries[1].pending = !lost;
