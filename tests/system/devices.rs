@@ -3,7 +3,7 @@
 
 use crate::harness::{finish, free_port, one_machine, vectis};
 
-fn probe(system: &str, functions: usize) {
+fn probe(system: &str, functions: usize) -> String {
     let _machine = one_machine();
     let file = format!("tests/systems/{system}.toml");
     let port = free_port().to_string();
@@ -63,6 +63,30 @@ fn e1000e_behind_a_root_port() {
 #[test]
 fn two_functions_for_one_guest() {
     probe("two-functions", 2);
+}
+
+#[test]
+fn msi_x_table_of_the_largest_size() {
+    probe("many-entries", 1);
+}
+
+#[test]
+fn i_o_bars_stay_hidden() {
+    probe("io-bars", 1);
+}
+
+#[test]
+fn bars_smaller_than_a_page() {
+    probe("small-bars", 1);
+}
+
+#[test]
+fn c9_a_pin_delivers_and_is_acknowledged() {
+    let text = probe("intx", 1);
+    assert!(
+        text.contains("c9_pin_delivers_until_it_is_lowered"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -87,9 +87,9 @@ impl Registers for Mmio {
     }
 }
 
-/// The addresses at which a PC's firmware and a guest place BARs: from 3 GiB to
-/// the first I/O APIC.
-const PCI_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
+/// The hole below 4 GiB where firmware and Vectis place BARs, and the I/O APIC's
+/// page behind it.
+const PCI_WINDOW: Range<u64> = 0xc000_0000..0xfec0_1000;
 
 /// All BARs of the machine, by address and at any width: for looking at what a
 /// driver would never do.

@@ -16,6 +16,17 @@ const PATIENCE: u32 = 400;
 /// First address of interrupt messages (Intel SDM vol. 3, 10.11.1).
 const MESSAGES: u64 = 0xfee0_0000;
 
+/// The I/O APIC's page: register select, and the window 16 bytes behind it
+/// (82093AA datasheet, section 3.1).
+const IOAPIC: u64 = 0xfec0_0000;
+/// Redirection entry: level-triggered; fixed delivery, physical destination.
+const LEVEL: u32 = 1 << 15;
+/// Redirection entry: masked.
+const MASKED: u32 = 1 << 16;
+/// Interrupt line and pin registers (PCI Local Bus 3.0 section 6.2.4).
+const INTERRUPT_LINE: u8 = 0x3c;
+const INTERRUPT_PIN: u8 = 0x3d;
+
 /// One check.
 type Check<D> = fn(&mut D) -> Verdict;
 
@@ -54,6 +65,59 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
             self.cpu.rest();
             result(name, verdict.and(stopped));
         }
+        // Only a function with `intx` in system.toml shows a pin.
+        if let Some(pin) = self.pin() {
+            self.target.set_command(MEMORY | BUS_MASTER);
+            let verdict = self.pin_delivers(pin);
+            self.target.set_command(MEMORY | BUS_MASTER | INTX_DISABLE);
+            result("c9_pin_delivers_until_it_is_lowered", verdict);
+        }
+    }
+
+    /// The I/O APIC's pin of the function, which Vectis shows in the interrupt
+    /// line register; `None` if it has no interrupt pin or this is no Vectis.
+    fn pin(&mut self) -> Option<u8> {
+        let has_pin = self.target.emulated && self.target.config(INTERRUPT_PIN, 1) != 0;
+        has_pin.then(|| self.target.config(INTERRUPT_LINE, 1) as u8)
+    }
+
+    fn write_ioapic(&mut self, register: u8, value: u32) -> Verdict {
+        let machine = &mut *self.target.machine;
+        let written = machine.memory_write(IOAPIC, 4, register.into())
+            && machine.memory_write(IOAPIC + 0x10, 4, value.into());
+        expect("way to I/O APIC register", register, true, written)
+    }
+
+    /// A level is delivered again after each EOI, until the device ends it, and
+    /// then no more: each delivery was acknowledged, or there would be one only.
+    fn pin_delivers(&mut self, pin: u8) -> Verdict {
+        let entry = 0x10 + 2 * pin;
+        let destination = u32::from(self.cpu.destination()) << 24;
+        self.write_ioapic(entry + 1, destination)?;
+        self.write_ioapic(entry, LEVEL | u32::from(VECTORS[0]))?;
+        for _ in 0..3 {
+            let before = self.counts()[0];
+            self.source.raise();
+            for _ in 0..PATIENCE {
+                if self.counts()[0] >= before + 2 {
+                    break;
+                }
+                self.cpu.rest();
+            }
+            let taken = self.counts()[0] - before;
+            expect("two deliveries on pin", pin, true, taken >= 2)?;
+            self.source.lower();
+            // What was on its way may still come.
+            self.cpu.rest();
+            let quiet = self.counts();
+            self.expect_more(quiet, [0, 0])?;
+        }
+        self.write_ioapic(entry, MASKED)?;
+        let before = self.counts();
+        self.source.raise();
+        self.expect_more(before, [0, 0])?;
+        self.source.lower();
+        Ok(())
     }
 
     fn stop(&mut self) -> Verdict {

@@ -37,8 +37,10 @@ pub trait Cpu {
 pub trait Source {
     /// MSI-X entry that it raises.
     fn entry(&self) -> u32;
-    /// Makes it raise that entry once.
+    /// Makes it raise that entry once; without MSI and MSI-X, its pin.
     fn raise(&mut self);
+    /// Ends the level on its pin.
+    fn lower(&mut self);
 }
 
 /// The configuration address of a dword.

@@ -96,6 +96,10 @@ impl Source for Network {
     fn raise(&mut self) {
         self.0.raise_transmit();
     }
+
+    fn lower(&mut self) {
+        self.0.lower();
+    }
 }
 
 /// An NVMe controller, which raises its admin entry as a command completes.
@@ -120,6 +124,10 @@ impl Source for Disk {
         // be one; by then it has completed.
         self.collect();
         self.driver.identify();
+    }
+
+    fn lower(&mut self) {
+        self.collect();
     }
 }
 

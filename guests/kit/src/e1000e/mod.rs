@@ -202,6 +202,11 @@ impl<'m, R: Registers> E1000e<'m, R> {
         ICS.write(&mut self.registers, Cause::TXQ0::SET);
     }
 
+    /// Takes back every cause: the level on the interrupt pin ends.
+    pub fn lower(&mut self) {
+        ICR.set(&mut self.registers, u32::MAX);
+    }
+
     /// Copies the next received frame into `frame` and returns its length. Bad
     /// frames are counted and skipped.
     pub fn receive(&mut self, frame: &mut [u8; BUFFER]) -> Option<usize> {

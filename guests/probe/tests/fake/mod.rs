@@ -430,6 +430,8 @@ impl Source for Fake {
         1
     }
 
+    fn lower(&mut self) {}
+
     fn raise(&mut self) {
         let mut state = self.0.borrow_mut();
         let flaw = state.flaw;
