@@ -320,6 +320,22 @@ fn m20_masked_route_holds_the_event_and_shows_it_pending() {
 }
 
 #[test]
+fn p2_a_held_msi_message_is_no_pending_msix_entry() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[3] = Some(Route {
+        source: Source::msi(0, 2),
+        ..route(0x43, true)
+    });
+    m.vmm.events(1 << 3, &mut m.host);
+    assert_eq!(m.vmm.counters.held, 1);
+    m.regs.gpr[RCX] = BAR3 + 0x2000;
+    // mov eax, [rcx]
+    m.memory(BAR3 + 0x2000, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0);
+}
+
+#[test]
 fn events_without_a_route_are_dropped() {
     let functions = functions();
     let mut m = Machine::new(&functions);

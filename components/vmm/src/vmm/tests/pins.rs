@@ -106,6 +106,7 @@ fn c9_a_level_interrupt_is_acknowledged_on_eoi() {
     m.assert_line();
     m.take_interrupt(0x51);
     assert_eq!(m.read_ioapic(0x10 + 2 * PIN), LEVEL | REMOTE_IRR | 0x51);
+    m.redirect(PIN, LEVEL | 0x51);
     assert_eq!(m.host.acknowledged, [PIN], "not before the EOI");
     m.end_of_interrupt();
     assert_eq!(m.host.acknowledged, [PIN, PIN]);
