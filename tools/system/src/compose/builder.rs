@@ -1,0 +1,131 @@
+//! What is being put together: the image, and each component's place in it.
+
+use spec::{
+    Cache, Capability, Fill, Mapping, NONE, Name, Object, ObjectKind, Resource, ResourceKind,
+    Rights,
+};
+
+use super::{Image, PAGE};
+
+/// A component while it is being put together.
+pub struct Place {
+    pub cnode: u32,
+    pub cnode_bits: u32,
+    pub vspace: u32,
+    pub endpoint: u32,
+    pub notification: u32,
+    pub next_slot: u32,
+    pub next_address: u64,
+    pub resources: Vec<Resource>,
+}
+
+#[derive(Default)]
+pub struct Builder {
+    pub image: Image,
+    pub fills: Vec<Fill>,
+    pub data: Vec<u8>,
+}
+
+impl Builder {
+    pub fn object(&mut self, name: &str, kind: ObjectKind, size_bits: u32, count: u64) -> u32 {
+        self.image.objects.push(Object {
+            name: Name::new(name),
+            kind: kind as u32,
+            size_bits,
+            count,
+            address: u64::MAX,
+            last: 0,
+        });
+        (self.image.objects.len() - 1) as u32
+    }
+
+    pub fn memory(&mut self, name: &str, bytes: u64) -> u32 {
+        self.object(name, ObjectKind::Memory, 12, bytes.div_ceil(PAGE).max(1))
+    }
+
+    pub fn fill(&mut self, object: u32, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.fills.push(Fill {
+            object,
+            reserved: 0,
+            offset,
+            source: self.data.len() as u64,
+            length: bytes.len() as u64,
+        });
+        self.data.extend_from_slice(bytes);
+        // What follows may be records that want their alignment.
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+    }
+
+    pub fn map(&mut self, vspace: u32, object: u32, address: u64, rights: Rights) {
+        self.image.mappings.push(Mapping {
+            vspace,
+            object,
+            address,
+            rights,
+            cache: Cache::WriteBack as u32,
+            holder: NONE,
+            holder_slot: 0,
+        });
+    }
+
+    /// Maps memory into a component at the next free address and tells it.
+    pub fn share(
+        &mut self,
+        place: &mut Place,
+        name: &str,
+        object: u32,
+        rights: Rights,
+        length: u64,
+    ) {
+        let size = self.image.objects[object as usize].count * PAGE;
+        let address = place.reserve(size, PAGE);
+        self.map(place.vspace, object, address, rights);
+        place.tell(ResourceKind::Memory, name, address, length);
+    }
+
+    pub fn grant(
+        &mut self,
+        place: &mut Place,
+        name: &str,
+        object: u32,
+        rights: Rights,
+        badge: u64,
+        extra: u64,
+    ) {
+        let slot = place.slots(1);
+        self.capability(place.cnode, slot, object, rights, badge);
+        place.tell(ResourceKind::Capability, name, u64::from(slot), extra);
+    }
+
+    pub fn capability(&mut self, cnode: u32, slot: u32, object: u32, rights: Rights, badge: u64) {
+        self.image.capabilities.push(Capability {
+            cnode,
+            slot,
+            object,
+            rights,
+            badge,
+        });
+    }
+}
+
+impl Place {
+    pub fn slots(&mut self, count: u32) -> u32 {
+        let first = self.next_slot;
+        self.next_slot += count;
+        first
+    }
+
+    /// Takes addresses, with an unmapped page behind them.
+    pub fn reserve(&mut self, size: u64, align: u64) -> u64 {
+        let address = self.next_address.next_multiple_of(align);
+        self.next_address = address + size + PAGE;
+        address
+    }
+
+    pub fn tell(&mut self, kind: ResourceKind, name: &str, value: u64, extra: u64) {
+        self.resources.push(Resource::new(kind, name, value, extra));
+    }
+}

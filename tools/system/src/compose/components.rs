@@ -1,0 +1,198 @@
+//! Components: their programs, board devices and channels.
+
+use spec::{
+    BADGE_CALL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS,
+    Mapping, Name, ObjectKind, REGIONS_ADDRESS, ResourceKind, Rights, STACK_TOP, Thread,
+};
+
+use super::builder::{Builder, Place};
+use super::{ComposeError, PAGE, Programs, VECTORS};
+use crate::board::Trigger;
+use crate::model::{Component, Model};
+
+/// Slots of a component's CNode, as a power of two.
+const CNODE_BITS: u32 = 9;
+/// The vmm's: room for guest RAM, BAR pages and page tables.
+const VMM_CNODE_BITS: u32 = 13;
+
+pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
+    let name = &component.name;
+    let cnode_bits = if component.program == "vmm" {
+        VMM_CNODE_BITS
+    } else {
+        CNODE_BITS
+    };
+    let cnode = builder.object(name, ObjectKind::CNode, cnode_bits, 1);
+    let vspace = builder.object(name, ObjectKind::VSpace, 0, 1);
+    let endpoint = builder.object(name, ObjectKind::Endpoint, 0, 1);
+    let notification = builder.object(name, ObjectKind::Notification, 0, 1);
+    Place {
+        cnode,
+        cnode_bits,
+        vspace,
+        endpoint,
+        notification,
+        next_slot: ENDPOINT_SLOT as u32 + 1,
+        next_address: REGIONS_ADDRESS,
+        resources: Vec::new(),
+    }
+}
+
+/// The component's segments, stack, IPC buffer and thread.
+pub fn program(
+    builder: &mut Builder,
+    component: &Component,
+    place: &Place,
+    programs: &Programs,
+) -> Result<(), ComposeError> {
+    let name = &component.name;
+    let program = programs.components.get(&component.program);
+    for (index, segment) in program.iter().flat_map(|p| &p.segments).enumerate() {
+        let start = segment.address & !(PAGE - 1);
+        let end = segment.address + segment.size;
+        if start < STACK_TOP || end > REGIONS_ADDRESS {
+            return Err(ComposeError(format!(
+                "program {} has a segment at {start:#x} to {end:#x}; it must lie between \
+                 {STACK_TOP:#x} and {REGIONS_ADDRESS:#x}",
+                component.program
+            )));
+        }
+        let memory = builder.memory(&format!("{name}:segment-{index}"), end - start);
+        builder.fill(memory, segment.address - start, &segment.bytes);
+        builder.image.objects[memory as usize].last = u64::from(segment.writable);
+        let rights = if segment.writable {
+            Rights::READ_WRITE
+        } else {
+            Rights::READ
+        };
+        builder.map(place.vspace, memory, start, rights);
+    }
+    let stack = builder.memory(&format!("{name}:stack"), component.stack);
+    builder.map(
+        place.vspace,
+        stack,
+        STACK_TOP - component.stack,
+        Rights::READ_WRITE,
+    );
+    let ipc_buffer = builder.memory(&format!("{name}:ipc-buffer"), PAGE);
+    builder.map(
+        place.vspace,
+        ipc_buffer,
+        IPC_BUFFER_ADDRESS,
+        Rights::READ_WRITE,
+    );
+    let tcb = builder.object(name, ObjectKind::Tcb, 0, 1);
+    builder.image.threads.push(Thread {
+        name: Name::new(name),
+        tcb,
+        cnode: place.cnode,
+        vspace: place.vspace,
+        ipc_buffer,
+        notification: place.notification,
+        priority: u32::from(component.priority),
+        stack,
+        start: 1,
+        ipc_address: IPC_BUFFER_ADDRESS,
+        entry: program.map_or(0, |program| program.entry),
+        stack_top: STACK_TOP,
+        fault_slot: FAULT_SLOT,
+        tls_base: 0,
+        on_fault: component.on_fault as u64,
+    });
+    Ok(())
+}
+
+/// Hands out ports, registers and interrupts. I/O APIC interrupts take user
+/// vectors from the top; gives how many are left below them.
+pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place]) -> u64 {
+    let mut next_vector = VECTORS;
+    for (component, place) in model.components.iter().zip(places) {
+        let mut badge = BADGE_FIRST_IRQ;
+        for &device in &component.devices {
+            let device = &model.board.devices[device];
+            if let Some((first, last)) = device.ports {
+                let object = builder.object(&device.name, ObjectKind::IoPorts, 0, 1);
+                let ports = &mut builder.image.objects[object as usize];
+                ports.address = u64::from(first);
+                ports.last = u64::from(last);
+                let name = format!("ports:{}", device.name);
+                builder.grant(place, &name, object, Rights::ALL, 0, u64::from(first));
+            }
+            if let Some((base, size)) = device.memory {
+                let pages = size / PAGE;
+                let object = builder.object(&device.name, ObjectKind::Device, 12, pages);
+                builder.image.objects[object as usize].address = base;
+                let address = place.reserve(size, PAGE);
+                let holder_slot = place.slots(pages as u32);
+                builder.image.mappings.push(Mapping {
+                    vspace: place.vspace,
+                    object,
+                    address,
+                    rights: Rights::READ_WRITE,
+                    cache: Cache::Uncached as u32,
+                    holder: place.cnode,
+                    holder_slot,
+                });
+                let name = format!("registers:{}", device.name);
+                place.tell(ResourceKind::Memory, &name, address, size);
+            }
+            if let Some((pin, trigger)) = device.irq {
+                next_vector -= 1;
+                let level = u64::from(trigger == Trigger::Level);
+                let object = builder.object(&device.name, ObjectKind::IoApicIrq, 0, level);
+                let irq = &mut builder.image.objects[object as usize];
+                irq.address = u64::from(pin);
+                irq.last = next_vector;
+                let name = format!("irq:{}", device.name);
+                builder.grant(place, &name, object, Rights::ALL, 0, badge);
+                let notification = place.notification;
+                let name = format!("irq-notification:{}", device.name);
+                builder.grant(place, &name, notification, Rights::WRITE, badge, 0);
+                place.tell(
+                    ResourceKind::Number,
+                    &format!("irq-pin:{}", device.name),
+                    u64::from(pin),
+                    level,
+                );
+                badge <<= 1;
+            }
+        }
+    }
+    next_vector
+}
+
+pub fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
+    for (index, channel) in model.channels.iter().enumerate() {
+        let badge = BADGE_CALL | (index as u64 + 1);
+        let endpoint = places[channel.server].endpoint;
+        let name = format!("channel:{}", channel.interface);
+        let client = &mut places[channel.client];
+        // Grant lets the kernel make the reply capability of a call.
+        builder.grant(client, &name, endpoint, Rights::FAULT, badge, 0);
+        let notification = client.notification;
+        let client_name = &model.components[channel.client].name;
+        let server = &mut places[channel.server];
+        let name = format!("client:{}:{client_name}", channel.interface);
+        server.tell(ResourceKind::Number, &name, badge, 0);
+        if channel.interface == "Timer" {
+            let name = format!("notify:{client_name}");
+            builder.grant(
+                server,
+                &name,
+                notification,
+                Rights::WRITE,
+                BADGE_TIMER,
+                badge,
+            );
+        }
+    }
+}
+
+/// The badge with which a component calls over an interface.
+pub fn badge_of(model: &Model, interface: &str, client: usize) -> u64 {
+    model
+        .channels
+        .iter()
+        .position(|c| c.interface == interface && c.client == client)
+        .map_or(0, |index| BADGE_CALL | (index as u64 + 1))
+}
