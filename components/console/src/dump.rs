@@ -8,6 +8,7 @@ use core::fmt::Write as _;
 use channel::events::SlotEvents;
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
+use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
 
@@ -63,33 +64,36 @@ const MODES: [&str; 8] = [
     "fixed", "lowest", "smi", "res3", "nmi", "init", "res6", "extint",
 ];
 
-/// A message as the guest wrote it: vector, delivery mode, trigger,
-/// destination and its mode.
-struct Message {
-    address: u64,
-    data: u32,
-}
+/// What a message asks for: vector, delivery mode, trigger, destination and its
+/// mode.
+struct RouteMessage(Route);
 
-impl core::fmt::Display for Message {
+impl core::fmt::Display for RouteMessage {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let route = &self.0;
         write!(
             f,
             "vec={:02x} {} {} dest={:02x} {}",
-            self.data & 0xff,
-            MODES[(self.data >> 8 & 7) as usize],
-            if self.data >> 15 & 1 == 1 {
-                "level"
-            } else {
-                "edge"
-            },
-            self.address >> 12 & 0xff,
-            if self.address >> 2 & 1 == 1 {
-                "log"
-            } else {
-                "phys"
-            },
+            route.vector,
+            MODES[usize::from(route.delivery_mode & 7)],
+            if route.level { "level" } else { "edge" },
+            route.destination,
+            if route.logical { "log" } else { "phys" },
         )
     }
+}
+
+/// An entry's message, taken apart (SDM vol. 3 section 11.11).
+fn message(function: u8, entry: &EntryState) -> RouteMessage {
+    RouteMessage(Route {
+        vector: entry.data as u8,
+        destination: (entry.address >> 12) as u8,
+        delivery_mode: (entry.data >> 8 & 7) as u8,
+        level: entry.data >> 15 & 1 == 1,
+        logical: entry.address >> 2 & 1 == 1,
+        masked: entry.masked,
+        source: Source::msix(function, entry.entry),
+    })
 }
 
 /// Where a source is bound and what came: slot, the machine's vector, events.
@@ -167,10 +171,7 @@ fn msix_entries(
     while let Some(entry) = state.next_entry(function, from, all) {
         let found = bound(state, Source::msix(function, entry.entry));
         let waiting = found.is_some_and(|(_, events)| events.waiting);
-        let message = Message {
-            address: entry.address,
-            data: entry.data,
-        };
+        let message = message(function, &entry);
         line(
             output,
             format_args!(
@@ -214,9 +215,9 @@ fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output)
                 line(
                     output,
                     format_args!(
-                        "M   {kind} {} vec={:02x} mask={} {}",
+                        "M   {kind} {} {} mask={}-- {}",
                         source.entry,
-                        slot.route.vector,
+                        RouteMessage(slot.route),
                         flag(slot.route.masked, 'G'),
                         Bound(Some((slot, events)))
                     ),
@@ -253,16 +254,12 @@ pub fn routes(state: &mut impl State, output: &mut impl Output) {
             line(
                 output,
                 format_args!(
-                    "R {name} slot {:2} <- {} {kind} {} host={:02x} -> vec={:02x} {} {} dest={:02x} {}{}",
+                    "R {name} slot {:2} <- {} {kind} {} host={:02x} -> {}{}",
                     slot.slot,
                     function.map_or("?", |function| function.name),
                     route.source.entry,
                     u16::from(slot.vector) + 0x30,
-                    route.vector,
-                    MODES[usize::from(route.delivery_mode & 7)],
-                    if route.level { "level" } else { "edge" },
-                    route.destination,
-                    if route.logical { "log" } else { "phys" },
+                    RouteMessage(route),
                     if route.masked { " masked" } else { "" },
                 ),
             );

@@ -214,7 +214,7 @@ mod tests {
              M      7 vec=51 fixed edge dest=01 log mask=GF- upd=1 pend=0 slot=- host=- \
              delivered=0 held=0 lost=0 storms=0 failed: no vector or slot left\r\n\
              M disk0 00:02.0 (web): no MSI-X\r\n\
-             M   msi 0 vec=51 mask=- slot=6 host=32 delivered=123 held=4 lost=5 storms=6\r\n\
+             M   msi 0 vec=51 fixed edge dest=00 phys mask=--- slot=6 host=32 delivered=123 held=4 lost=5 storms=6\r\n\
              M end\r\n"
         );
     }
