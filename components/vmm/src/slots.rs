@@ -33,6 +33,9 @@ struct Slot {
 #[derive(Debug)]
 pub struct Slots {
     slots: [Slot; SLOTS],
+    /// Slots with an event that is held back: looked at for each access to
+    /// emulated memory.
+    held: u32,
     budget: Budget,
 }
 
@@ -52,6 +55,7 @@ impl Slots {
     pub fn new(budget: Budget) -> Self {
         Self {
             slots: [Slot::default(); SLOTS],
+            held: 0,
             budget,
         }
     }
@@ -65,13 +69,12 @@ impl Slots {
         lapic: &mut Lapic,
         host: &mut impl Host,
     ) -> Taken {
-        let Some(route) = host.route(index) else {
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.events.waiting = false;
-            }
+        let Some(slot) = self.slots.get_mut(index) else {
             return Taken::Lost;
         };
-        let Some(slot) = self.slots.get_mut(index) else {
+        self.held &= !(1 << index);
+        let Some(route) = host.route(index) else {
+            slot.events.waiting = false;
             return Taken::Lost;
         };
         if slot.source != Some(route.source) {
@@ -92,6 +95,7 @@ impl Slots {
             Taken::Lost
         };
         slot.events.waiting = taken == Taken::Held;
+        self.held |= u32::from(slot.events.waiting) << index;
         if fresh {
             self.count(index, &route, host);
         }
@@ -118,12 +122,8 @@ impl Slots {
     }
 
     /// Slots with an event that is held back, a bit each.
-    pub fn held(&self) -> u32 {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.events.waiting)
-            .fold(0, |bits, (index, _)| bits | 1 << index)
+    pub const fn held(&self) -> u32 {
+        self.held
     }
 
     /// When the first throttled source is to be let go.
