@@ -22,3 +22,6 @@ pub mod routes;
 pub mod timer;
 
 pub use message::{Caller, Error, Local, MESSAGE_WORDS, Message, Transport, Word, Words};
+
+#[cfg(test)]
+mod tests;

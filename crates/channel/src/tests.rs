@@ -1,0 +1,130 @@
+//! A client, a server and what goes wrong between them.
+
+use crate::timer::{Client, Timer, dispatch};
+use crate::{Caller, Error, Local, MESSAGE_WORDS, Message};
+
+/// Remembers the last call, and fails if told so.
+#[derive(Default)]
+struct Server {
+    last: Option<(Caller, u64)>,
+    error: Option<Error>,
+}
+
+impl Timer for Server {
+    fn arm(&mut self, caller: Caller, tsc: u64) -> Result<(), Error> {
+        self.last = Some((caller, tsc));
+        self.error.map_or(Ok(()), Err)
+    }
+    fn cancel(&mut self, caller: Caller) -> Result<(), Error> {
+        self.last = Some((caller, 0));
+        Ok(())
+    }
+}
+
+const VMM: Caller = Caller(7);
+
+#[test]
+fn a_call_arrives_with_its_caller_and_its_reply_comes_back() {
+    let mut server = Server::default();
+    let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
+    assert_eq!(client.arm(u64::MAX), Ok(()));
+    assert_eq!(server.last, Some((VMM, u64::MAX)));
+}
+
+#[test]
+fn errors_keep_their_kind_on_the_wire() {
+    for error in [
+        Error::Malformed,
+        Error::NotFound,
+        Error::Exhausted,
+        Error::Refused,
+        Error::Failed,
+        Error::Gone,
+    ] {
+        let mut server = Server {
+            error: Some(error),
+            ..Server::default()
+        };
+        let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
+        assert_eq!(client.arm(1), Err(error));
+        assert_eq!(Error::from_label(error as u64), error);
+    }
+    // A number that a newer server may have is an error to us as well.
+    assert_eq!(Error::from_label(1000), Error::Failed);
+}
+
+#[test]
+fn malformed_requests_are_answered_and_do_nothing() {
+    let request = |label, length| Message {
+        label,
+        length,
+        words: [9; MESSAGE_WORDS],
+    };
+    let mut server = Server::default();
+    // No such operation; too few words; too many; more than there are.
+    for bad in [
+        request(0, 1),
+        request(99, 1),
+        request(u64::MAX, 0),
+        request(1, 0),
+        request(1, 2),
+        request(2, 1),
+        request(1, usize::MAX),
+    ] {
+        let reply = dispatch(&mut server, VMM, bad);
+        assert_eq!(reply, Message::error(Error::Malformed), "{bad:?}");
+    }
+    assert_eq!(server.last, None);
+}
+
+#[test]
+fn words_that_are_no_values_are_malformed() {
+    use crate::pci_config::{self, Effect, PciConfig};
+    use pci::{Bdf, Width};
+
+    struct Nothing;
+    impl PciConfig for Nothing {
+        fn read(&mut self, _: Caller, _: Bdf, _: u16, _: Width) -> Result<u32, Error> {
+            Ok(5)
+        }
+        fn write(&mut self, _: Caller, _: Bdf, _: u16, _: Width, _: u32) -> Result<Effect, Error> {
+            Ok(Effect::NONE)
+        }
+        fn bar(&mut self, _: Caller, _: u8, _: u8) -> Result<u64, Error> {
+            Ok(0)
+        }
+        fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    let read = |words: [u64; MESSAGE_WORDS]| {
+        let request = Message {
+            label: 1,
+            length: 3,
+            words,
+        };
+        pci_config::dispatch(&mut Nothing, VMM, request)
+    };
+    assert_eq!(read([8, 0, 4, 0]).label, 0);
+    // A bdf, an offset and a width that there are not.
+    for words in [[1 << 16, 0, 4, 0], [8, 1 << 16, 4, 0], [8, 0, 3, 0]] {
+        assert_eq!(read(words), Message::error(Error::Malformed), "{words:?}");
+    }
+}
+
+#[test]
+fn a_reply_that_makes_no_sense_is_an_error() {
+    let reply = |length, word| {
+        let message = Message {
+            label: 0,
+            length,
+            words: [word; MESSAGE_WORDS],
+        };
+        let mut client = crate::pci_config::Client(Local(move |_| message));
+        client.write(pci::Bdf::from_requester_id(8), 0, pci::Width::Byte, 0)
+    };
+    assert_eq!(reply(0, 0), Err(Error::Malformed));
+    assert_eq!(reply(1, 8), Err(Error::Malformed));
+    assert!(reply(1, 7).is_ok());
+}
