@@ -14,6 +14,7 @@
 pub mod events;
 #[macro_use]
 mod interface;
+pub mod iommu;
 pub mod irq_router;
 mod message;
 pub mod msix;

@@ -17,7 +17,7 @@ mod records;
 mod resources;
 
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
-pub use machine::MachineInfo;
+pub use machine::{IommuInfo, MachineInfo};
 pub use records::{
     Cache, Capability, Fill, Function, Mapping, NONE, Name, Object, ObjectKind, OnFault, Rights,
     Selector, Thread,

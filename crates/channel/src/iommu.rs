@@ -1,0 +1,175 @@
+//! The interfaces of the iommu component: [`remap`] for irq-router, [`dma`] for
+//! the vmms and [`dump`] for the console. One endpoint, told apart by badge.
+
+use crate::{MESSAGE_WORDS, Word, Words};
+
+/// Interrupts of one function that follow each other: as many as one MSI block
+/// has, or one for an MSI-X entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vectors {
+    /// The function's position among all assigned functions.
+    pub function: u8,
+    /// The first user vector of seL4, 0 to 107, a multiple of the count.
+    pub first: u8,
+    /// How many there are: 1 << `log2`, at most 16.
+    pub log2: u8,
+}
+
+impl Word for Vectors {
+    fn to_word(self) -> u64 {
+        u64::from(self.function) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        let word = u32::try_from(word).ok().filter(|word| word >> 24 == 0)?;
+        Some(Self {
+            function: (word >> 16) as u8,
+            first: (word >> 8) as u8,
+            log2: word as u8,
+        })
+    }
+}
+
+/// `InterruptRemap`: irq-router to iommu.
+pub mod remap {
+    use super::Vectors;
+
+    interface! {
+        /// Remapping entries: the interrupts that a function may raise. Both
+        /// operations may be repeated without harm.
+        pub trait InterruptRemap {
+            /// Lets the function raise these vectors. The reply is the message
+            /// (address, data) for the device; for several vectors the device
+            /// puts the number into the low bits of the data (PCIe 6.0 section
+            /// 7.7.1.5). Without remapping in force it is the plain message of
+            /// the first vector.
+            ///
+            /// Errors: [`NotFound`](crate::Error::NotFound) for a function that
+            /// is not there, [`Refused`](crate::Error::Refused) for vectors
+            /// that do not exist or are not aligned.
+            1 => fn allow(vectors: Vectors) -> (u64, u32);
+            /// Ends that. When it returns, the function cannot raise them.
+            2 => fn forbid(vectors: Vectors) -> ();
+        }
+    }
+}
+
+/// `DmaControl`: vmm to iommu. A function reaches the memory of its guest or
+/// nothing; which memory that is, the iommu component knows from its own
+/// capabilities.
+pub mod dma {
+    interface! {
+        /// What the functions of the calling guest reach. Both operations may be
+        /// repeated without harm.
+        pub trait DmaControl {
+            /// Lets the function reach its guest's memory.
+            1 => fn attach(function: u8) -> ();
+            /// Ends that. When it returns, the function reaches nothing.
+            2 => fn detach(function: u8) -> ();
+        }
+    }
+}
+
+/// What kind of unit it is, as a dump shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitKind {
+    /// There is none that works: nothing is confined.
+    None = 0,
+    /// AMD I/O Virtualization Technology.
+    Amd = 1,
+    /// Intel Virtualization Technology for Directed I/O.
+    Intel = 2,
+}
+
+/// A function's state, as a dump shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionState {
+    /// The unit.
+    pub unit: UnitKind,
+    /// It reaches its guest's memory; else nothing.
+    pub attached: bool,
+    /// Vectors that it may raise.
+    pub vectors: u8,
+    /// 4 KiB pages that it reaches when it is attached.
+    pub pages: u32,
+    /// Faults that the unit recorded for it.
+    pub faults: u64,
+}
+
+impl Words for FunctionState {
+    const LENGTH: usize = 3;
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]) {
+        words[0] = self.unit as u64 | u64::from(self.attached) << 8 | u64::from(self.vectors) << 16;
+        words[1] = self.pages.into();
+        words[2] = self.faults;
+    }
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        Some(Self {
+            unit: match words[0] as u8 {
+                0 => UnitKind::None,
+                1 => UnitKind::Amd,
+                2 => UnitKind::Intel,
+                _ => return None,
+            },
+            attached: words[0] >> 8 & 1 == 1,
+            vectors: (words[0] >> 16) as u8,
+            pages: u32::try_from(words[1]).ok()?,
+            faults: words[2],
+        })
+    }
+}
+
+/// An access or interrupt that the unit refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// Counts all faults, from 0.
+    pub number: u64,
+    /// Requester id.
+    pub requester: u16,
+    /// It was a write (or an interrupt).
+    pub write: bool,
+    /// It was an interrupt request.
+    pub interrupt: bool,
+    /// The unit's own reason code.
+    pub reason: u8,
+    /// The address, or the entry's index for an interrupt.
+    pub address: u64,
+}
+
+impl Words for FaultRecord {
+    const LENGTH: usize = 3;
+    fn put(self, words: &mut [u64; MESSAGE_WORDS]) {
+        words[0] = self.number;
+        words[1] = u64::from(self.requester)
+            | u64::from(self.write) << 16
+            | u64::from(self.interrupt) << 17
+            | u64::from(self.reason) << 24;
+        words[2] = self.address;
+    }
+    fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
+        Some(Self {
+            number: words[0],
+            requester: words[1] as u16,
+            write: words[1] >> 16 & 1 == 1,
+            interrupt: words[1] >> 17 & 1 == 1,
+            reason: (words[1] >> 24) as u8,
+            address: words[2],
+        })
+    }
+}
+
+/// `IommuDump`: console to iommu. Changes nothing.
+pub mod dump {
+    use super::{FaultRecord, FunctionState};
+
+    interface! {
+        /// State of each function, and the last faults.
+        pub trait IommuDump {
+            /// A function's state; [`NotFound`](crate::Error::NotFound) if it is
+            /// not there.
+            1 => fn function(function: u8) -> FunctionState;
+            /// The first kept fault whose number is at or after `from`;
+            /// [`NotFound`](crate::Error::NotFound) if there is none.
+            2 => fn next_fault(from: u64) -> FaultRecord;
+        }
+    }
+}
