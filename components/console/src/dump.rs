@@ -6,6 +6,7 @@
 use core::fmt::Write as _;
 
 use channel::events::SlotEvents;
+use channel::iommu::{FaultRecord, FunctionState, UnitKind};
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
 use channel::routes::Route;
@@ -16,6 +17,9 @@ use crate::Output;
 
 /// Longest line, in bytes; a longer one is cut.
 const LINE: usize = 240;
+
+/// Refused accesses that are shown at most: more than are kept.
+const FAULTS: usize = 64;
 
 /// A function, for its line.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,10 @@ pub trait State {
     fn slot_of(&mut self, source: Source) -> Option<BoundSlot>;
     /// A guest's first slot in use at or after `from`.
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot>;
+    /// What confines a function; `None` if there is no iommu component.
+    fn confinement(&mut self, function: u8) -> Option<FunctionState>;
+    /// The first refused access that is kept, at or after this number.
+    fn next_fault(&mut self, from: u64) -> Option<FaultRecord>;
     /// What came over a slot.
     fn events(&self, guest: u8, slot: u8, source: Source) -> SlotEvents;
 }
@@ -236,6 +244,68 @@ fn each_slot<S: State>(state: &mut S, guest: u8, mut show: impl FnMut(&mut S, Bo
             Some(next) if next > from => from = next,
             _ => break,
         }
+    }
+}
+
+/// Key I: what confines each function, then the last accesses that were
+/// refused. The last line is `I end`.
+pub fn iommu(state: &mut impl State, output: &mut impl Output) {
+    for index in 0..=u8::MAX {
+        let Some(Function { name, guest, .. }) = state.function(index) else {
+            break;
+        };
+        let found = state.confinement(index);
+        let Some((found, unit)) = found.and_then(|found| Some((found, unit(found.unit)?))) else {
+            line(output, format_args!("I {name} ({guest}): no IOMMU"));
+            continue;
+        };
+        let attached = if found.attached {
+            "attached"
+        } else {
+            "detached"
+        };
+        line(
+            output,
+            format_args!(
+                "I {name} ({guest}): {unit}, {attached}, {} pages, {} vectors, {} refused",
+                found.pages, found.vectors, found.faults
+            ),
+        );
+    }
+    let mut from = 0;
+    for _ in 0..FAULTS {
+        let Some(fault) = state.next_fault(from) else {
+            break;
+        };
+        let access = match (fault.interrupt, fault.write) {
+            (true, _) => "interrupt",
+            (false, true) => "write",
+            (false, false) => "read",
+        };
+        line(
+            output,
+            format_args!(
+                "I refused {}: {} {access} at {:#x}, reason {:#04x}",
+                fault.number,
+                Bdf::from_requester_id(fault.requester),
+                fault.address,
+                fault.reason,
+            ),
+        );
+        // A server that answers with a fault before `from` is not followed.
+        match fault.number.checked_add(1) {
+            Some(next) if next > from => from = next,
+            _ => break,
+        }
+    }
+    output.text("I end\r\n");
+}
+
+const fn unit(kind: UnitKind) -> Option<&'static str> {
+    match kind {
+        UnitKind::None => None,
+        UnitKind::Amd => Some("AMD-Vi"),
+        UnitKind::Intel => Some("VT-d"),
     }
 }
 

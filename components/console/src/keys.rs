@@ -13,6 +13,7 @@ keys: h  this help\r\n\
       M  MSI and MSI-X of every function: entries in use; again: all entries\r\n\
          mask: G by guest, F by function, S by storm\r\n\
       R  routes: from slot to guest vector\r\n\
+      I  IOMMU: what each function reaches and raises, and what was refused\r\n\
       S  counters of every component, records that logs dropped\r\n\
 h end\r\n";
 
@@ -51,6 +52,7 @@ where
             b'h' | b'?' => output.text(HELP),
             b'M' => dump::functions(&mut self.state, self.last == b'M', output),
             b'R' => dump::routes(&mut self.state, output),
+            b'I' => dump::iommu(&mut self.state, output),
             b'S' => self.statistics(output),
             // What a terminal sends besides does not come between two keys.
             _ => return,
@@ -87,6 +89,7 @@ mod tests {
     use crate::dump::Function;
     use channel::Error;
     use channel::events::SlotEvents;
+    use channel::iommu::{FaultRecord, FunctionState, UnitKind};
     use channel::irq_router::{BoundSlot, Source};
     use channel::msix::EntryState;
     use channel::routes::Route;
@@ -165,6 +168,25 @@ mod tests {
                 .into_iter()
                 .find(|slot| slot.slot >= from)
         }
+        fn confinement(&mut self, function: u8) -> Option<FunctionState> {
+            (function == 0).then_some(FunctionState {
+                unit: UnitKind::Amd,
+                attached: true,
+                vectors: 3,
+                pages: 8192,
+                faults: 2,
+            })
+        }
+        fn next_fault(&mut self, from: u64) -> Option<FaultRecord> {
+            (from <= 1).then_some(FaultRecord {
+                number: 1,
+                requester: 0x0010,
+                write: true,
+                interrupt: false,
+                reason: 5,
+                address: 0x10_0000,
+            })
+        }
         fn events(&self, _: u8, _: u8, _: Source) -> SlotEvents {
             SlotEvents {
                 delivered: 123,
@@ -225,6 +247,17 @@ mod tests {
         // Two functions, one message, the end: and 2048 entries for two.
         assert_eq!(press(b"M\nM").lines().count(), once + once - 2 + 2048);
         assert_eq!(press(b"MSM").lines().count(), 2 * once + 3);
+    }
+
+    #[test]
+    fn i_shows_what_is_confined_and_refused() {
+        assert_eq!(
+            press(b"I"),
+            "I nic0 (web): AMD-Vi, attached, 8192 pages, 3 vectors, 2 refused\r\n\
+             I disk0 (web): no IOMMU\r\n\
+             I refused 1: 00:02.0 write at 0x100000, reason 0x05\r\n\
+             I end\r\n"
+        );
     }
 
     #[test]

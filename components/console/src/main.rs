@@ -6,14 +6,15 @@
 
 mod servers;
 
+use channel::timer;
 use console::{Keys, Lines, Ports, Uart, send_frames};
 use heapless::Vec;
-use runtime::{Context, INJECT_LABEL};
+use runtime::{Channel, Context, INJECT_LABEL};
 use sel4::MessageInfo;
 use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
 use servers::Servers;
 use shm::Ring;
-use spec::ResourceKind;
+use spec::{BADGE_TIMER, ResourceKind};
 
 runtime::component!(main);
 
@@ -75,15 +76,70 @@ fn inject_fault(position: u8) {
     );
 }
 
+/// Time between two looks at COM1 where it has no interrupt, in ms: short for a
+/// person, long for the machine.
+const POLL_MS: u64 = 50;
+
+/// What wakes the console when a key was typed.
+enum Wake {
+    /// COM1's interrupt.
+    Interrupt { handler: IrqHandler, badge: u64 },
+    /// The timer: where an IOMMU remaps interrupts, the I/O APIC is blocked.
+    Poll {
+        timer: timer::Client<Channel>,
+        ticks: u64,
+    },
+}
+
+impl Wake {
+    fn new(context: &Context) -> Self {
+        let handler = context.resources.find(ResourceKind::Capability, "irq:com1");
+        match (handler, context.find_channel("Timer")) {
+            (None, Some(timer)) => Self::Poll {
+                timer: timer::Client(timer),
+                ticks: POLL_MS * context.machine().tsc_khz,
+            },
+            (None, None) => panic!("COM1 has no interrupt and there is no channel Timer"),
+            (Some(resource), _) => {
+                let handler: IrqHandler = context.capability("irq:com1");
+                let notification: Notification = context.capability("irq-notification:com1");
+                if handler.irq_handler_set_notification(notification).is_err() {
+                    defmt::error!("no interrupt for COM1: keys do not work");
+                }
+                Self::Interrupt {
+                    handler,
+                    badge: resource.extra,
+                }
+            }
+        }
+    }
+
+    const fn badge(&self) -> u64 {
+        match self {
+            Self::Interrupt { badge, .. } => *badge,
+            Self::Poll { .. } => BADGE_TIMER,
+        }
+    }
+
+    /// Asks to be woken again.
+    fn again(&mut self) {
+        match self {
+            Self::Interrupt { handler, .. } => {
+                // The capability is the console's own, so that this cannot fail.
+                let _ = handler.irq_handler_ack();
+            }
+            Self::Poll { timer, ticks } => {
+                // A timer that died signals all its clients when it is back.
+                let _ = timer.arm(runtime::tsc() + *ticks);
+            }
+        }
+    }
+}
+
 fn main(context: Context) -> ! {
     let mut people = Uart::new(CapabilityPorts::new(&context, "ports:com1"), true);
     let mut log_port = Uart::new(CapabilityPorts::new(&context, "ports:com2"), false);
-    let irq: IrqHandler = context.capability("irq:com1");
-    let irq_badge = context.extra("irq:com1");
-    let notification: Notification = context.capability("irq-notification:com1");
-    if irq.irq_handler_set_notification(notification).is_err() {
-        defmt::error!("no interrupt for COM1: keys do not work");
-    }
+    let mut wake = Wake::new(&context);
     let logs = rings(&context, "log:");
     let guests = rings(&context, "guest-console:");
     let mut lines: Vec<Lines<'_>, MAX_WRITERS> =
@@ -94,14 +150,14 @@ fn main(context: Context) -> ! {
         .map(|(name, resource)| (name, context.shared_at(resource)));
     let mut keys = Keys::new(counters, logs.iter().copied(), Servers::new(&context));
     // An interrupt may have come before the handler was set.
-    let _ = irq.irq_handler_ack();
+    wake.again();
     let mut more = true;
     let mut inject_next = false;
     loop {
         // The component's bound notification is waited for on its endpoint,
         // which nobody can send to.
         let event = if more {
-            irq_badge
+            wake.badge()
         } else {
             context.endpoint().recv_with_mrs(()).badge
         };
@@ -112,7 +168,7 @@ fn main(context: Context) -> ! {
         for (lines, (_, ring)) in lines.iter_mut().zip(&guests) {
             lines.drain(ring, &mut people);
         }
-        if event & irq_badge != 0 {
+        if event & wake.badge() != 0 {
             while let Some(key) = people.get() {
                 match (inject_next, key) {
                     (true, b'1'..=b'9') => inject_fault(key - b'0'),
@@ -121,7 +177,7 @@ fn main(context: Context) -> ! {
                 }
                 inject_next = !inject_next && key == INJECT_KEY;
             }
-            let _ = irq.irq_handler_ack();
+            wake.again();
         }
     }
 }

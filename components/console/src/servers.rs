@@ -2,6 +2,7 @@
 //! by their event pages.
 
 use channel::events::{EventPage, SlotEvents};
+use channel::iommu::{FaultRecord, FunctionState, dump as iommu};
 use channel::irq_router::{BoundSlot, Source, dump as irq};
 use channel::msix::{EntryState, dump as msix};
 use console::dump::{Function, State};
@@ -18,6 +19,7 @@ pub struct Servers {
     context: Context,
     msix: Option<msix::Client<Channel>>,
     irq: Option<irq::Client<Channel>>,
+    iommu: Option<iommu::Client<Channel>>,
     pages: Vec<&'static EventPage, GUESTS>,
 }
 
@@ -27,6 +29,7 @@ impl Servers {
             context: *context,
             msix: context.find_channel("MsixDump").map(msix::Client),
             irq: context.find_channel("IrqDump").map(irq::Client),
+            iommu: context.find_channel("IommuDump").map(iommu::Client),
             pages: context
                 .resources
                 .each(ResourceKind::Memory, "events:")
@@ -65,6 +68,12 @@ impl State for Servers {
     }
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot> {
         self.irq.as_mut()?.next(guest, from).ok()
+    }
+    fn confinement(&mut self, function: u8) -> Option<FunctionState> {
+        self.iommu.as_mut()?.function(function).ok()
+    }
+    fn next_fault(&mut self, from: u64) -> Option<FaultRecord> {
+        self.iommu.as_mut()?.next_fault(from).ok()
     }
     fn events(&self, guest: u8, slot: u8, source: Source) -> SlotEvents {
         self.pages

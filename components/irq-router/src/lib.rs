@@ -5,7 +5,7 @@
 //! [`IrqControl`]), the slots of each guest, and the routing pages.
 //! Must never: hold a device or a guest's frame, or believe a message's
 //! function: which guest owns a function is fixed at start.
-//! May call: nothing.
+//! May call: iommu.
 //! Invariants: a source has at most one slot, a slot at most one source, a
 //! vector at most one slot; a slot is on the routing page only while its
 //! handler capability is there, and then always but for an MSI message that no

@@ -5,11 +5,11 @@
 #![no_main]
 
 use channel::Caller;
-use channel::irq_router as interface;
 use channel::routes::RoutePage;
+use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{Counters, IrqControl, KernelError, Router, Slot, VECTORS};
-use runtime::{Context, Event, Server};
+use irq_router::{Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message};
+use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use spec::ResourceKind;
@@ -35,6 +35,8 @@ struct Kernel {
     radix: usize,
     first_slot: u64,
     guests: Vec<Guest, GUESTS>,
+    /// What lets devices raise vectors, where there is an iommu component.
+    remap: Option<iommu::remap::Client<Channel>>,
 }
 
 impl Kernel {
@@ -103,6 +105,30 @@ impl IrqControl for Kernel {
         self.try_connect(slot, vector, Some(pin))
     }
 
+    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+        let Some(remap) = &mut self.remap else {
+            return Ok(host_message(vector));
+        };
+        let vectors = iommu::Vectors {
+            function,
+            first: vector,
+            log2,
+        };
+        again(|| remap.allow(vectors))
+    }
+
+    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+        let Some(remap) = &mut self.remap else {
+            return Ok(());
+        };
+        let vectors = iommu::Vectors {
+            function,
+            first: vector,
+            log2: 0,
+        };
+        again(|| remap.forbid(vectors))
+    }
+
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
         let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
             return Err(KernelError);
@@ -115,6 +141,18 @@ impl IrqControl for Kernel {
             .and_then(|()| self.own_slot(self.handler_slot(vector)).delete())
             .map_err(|_| KernelError)
     }
+}
+
+/// Asks iommu, once more if it died meanwhile: what is asked may be repeated.
+fn again<T>(mut ask: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
+    let answer = match ask() {
+        Err(channel::Error::Gone) => ask(),
+        answer => answer,
+    };
+    answer.map_err(|error| {
+        defmt::warn!("iommu: {=str}", error.reason());
+        KernelError
+    })
 }
 
 fn publish(context: &Context, counters: &Counters, calls: u64) {
@@ -172,6 +210,9 @@ fn main(context: Context) -> ! {
         radix: context.extra("cnode") as usize,
         first_slot: context.number("free-slots").0,
         guests,
+        remap: context
+            .find_channel("InterruptRemap")
+            .map(iommu::remap::Client),
     };
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
     for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {

@@ -32,6 +32,18 @@ pub trait IrqControl {
     /// The same for a pin of the I/O APIC, level-triggered and not delivered
     /// before its first acknowledgement.
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
+    /// Lets `function` raise 1 << `log2` vectors from `vector` on, and gives the
+    /// message (address, data) for the device. May be repeated without harm.
+    /// Without an IOMMU every function may raise every vector.
+    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+        let _ = (function, log2);
+        Ok(host_message(vector))
+    }
+    /// Ends that for one vector. When it returns, the function cannot raise it.
+    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+        let _ = (function, vector);
+        Ok(())
+    }
     /// Takes that capability away again.
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
 }
@@ -207,8 +219,13 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             index: index as u8,
         };
         let state = &mut self.slots[guest][index];
-        if let Some((_, vector)) = state.owner {
-            if self.control.release(slot, vector).is_err() {
+        if let Some((source, vector)) = state.owner {
+            let forbidden = match source.kind {
+                SourceKind::Pin => Ok(()),
+                SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),
+            };
+            let released = forbidden.and_then(|()| self.control.release(slot, vector));
+            if released.is_err() {
                 self.counters.failed += 1;
                 return Err(Error::Failed);
             }
@@ -304,7 +321,13 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         let binding = Binding { message, masked };
         self.occupy((guest, index), (source, vector), binding)
             .inspect_err(|_| self.vectors.give_back(vector))?;
-        Ok(host_message(vector))
+        let message = self.control.allow(source.function, vector, 0);
+        message.map_err(|_| {
+            self.counters.failed += 1;
+            // If that fails too, the slot stays bound, and the next bind says so.
+            let _ = self.free(guest, index);
+            Error::Failed
+        })
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! Programs the HPET: timer 0 as a one-shot on an I/O APIC pin.
+//! Programs the HPET: timer 0 as a one-shot on an I/O APIC pin, or by message.
 
 use tock_registers::LocalRegisterCopy;
 use tock_registers::fields::FieldValue;
@@ -20,6 +20,23 @@ pub enum SetupError {
     BadPeriod(u32),
     /// Timer 0 cannot drive the pin; it can drive those whose bits are set.
     NoRoute(u32),
+    /// Timer 0 cannot send messages.
+    NoMessages,
+}
+
+/// How the timer interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// By this pin of the I/O APIC, 0 to 31.
+    Pin(u8),
+    /// By a message: data is written to the address (an FSB message, section
+    /// 2.3.10). This is what works where an IOMMU blocks the I/O APIC.
+    Message {
+        /// Address, below 4 GiB.
+        address: u32,
+        /// Data.
+        data: u32,
+    },
 }
 
 /// The HPET with its counter running and timer 0 ours. Times are ticks of the
@@ -30,32 +47,46 @@ pub struct Hpet<R> {
 }
 
 impl<R: Registers> Hpet<R> {
-    /// Starts the counter and sets timer 0 up for I/O APIC pin `pin` (0 to
-    /// 31), level-triggered, not armed.
+    /// Starts the counter and sets timer 0 up, not armed: level-triggered on a
+    /// pin, edge-triggered by message.
     ///
     /// # Errors
     ///
     /// See [`SetupError`]; the HPET is then as it was.
-    pub fn new(mut registers: R, pin: u8) -> Result<Self, SetupError> {
+    pub fn new(mut registers: R, delivery: Delivery) -> Result<Self, SetupError> {
         let period = registers.read(registers::PERIOD);
         if period == 0 || period > registers::LARGEST_PERIOD {
             return Err(SetupError::BadPeriod(period));
         }
-        let routes = registers.read(registers::TIMER0_ROUTES);
-        if pin > 31 || routes >> pin & 1 == 0 {
-            return Err(SetupError::NoRoute(routes));
-        }
+        let fields = match delivery {
+            Delivery::Pin(pin) => {
+                let routes = registers.read(registers::TIMER0_ROUTES);
+                if pin > 31 || routes >> pin & 1 == 0 {
+                    return Err(SetupError::NoRoute(routes));
+                }
+                Timer::LEVEL::SET + Timer::FSB::CLEAR + Timer::ROUTE.val(pin.into())
+            }
+            Delivery::Message { .. } => {
+                let timer = registers.read(registers::TIMER0);
+                let timer = LocalRegisterCopy::<u32, Timer::Register>::new(timer);
+                if !timer.is_set(Timer::FSB_CAPABLE) {
+                    return Err(SetupError::NoMessages);
+                }
+                Timer::LEVEL::CLEAR + Timer::FSB::SET
+            }
+        };
         let mut hpet = Self { registers, period };
         hpet.modify_configuration(Configuration::ENABLE::CLEAR + Configuration::LEGACY::CLEAR);
+        hpet.modify_timer(Timer::INTERRUPT::CLEAR + Timer::FSB::CLEAR);
+        if let Delivery::Message { address, data } = delivery {
+            hpet.registers.write(registers::TIMER0_MESSAGE_DATA, data);
+            let at = registers::TIMER0_MESSAGE_ADDRESS;
+            hpet.registers.write(at, address);
+        }
         // Narrow: the low half of counter and comparator is then all there is,
         // on a 64-bit HPET as on a 32-bit one.
         hpet.modify_timer(
-            Timer::INTERRUPT::CLEAR
-                + Timer::LEVEL::SET
-                + Timer::PERIODIC::CLEAR
-                + Timer::NARROW::SET
-                + Timer::FSB::CLEAR
-                + Timer::ROUTE.val(pin.into()),
+            Timer::INTERRUPT::CLEAR + Timer::PERIODIC::CLEAR + Timer::NARROW::SET + fields,
         );
         hpet.acknowledge();
         hpet.modify_configuration(Configuration::ENABLE::SET);

@@ -13,7 +13,7 @@ use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
 use spec::ResourceKind;
-use timer::{CLIENTS, Counters, Hpet, Registers, SetupError, System, Timers};
+use timer::{CLIENTS, Counters, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
 
@@ -53,6 +53,25 @@ fn publish(context: &Context, counters: &Counters) {
     ]);
 }
 
+/// The local APIC's message address, and the CPU vector of user vector 0
+/// (int_irq_user_min in the kernel's plat/pc99/plat/machine.h).
+const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
+const CPU_VECTOR_BASE: u32 = 0x30;
+
+/// How the HPET is to interrupt: the build tool gave a vector or a pin.
+fn delivery(context: &Context) -> Delivery {
+    let vector = context
+        .resources
+        .find(ResourceKind::Number, "irq-vector:hpet");
+    match vector {
+        Some(vector) => Delivery::Message {
+            address: MESSAGE_ADDRESS,
+            data: CPU_VECTOR_BASE + vector.value as u32,
+        },
+        None => Delivery::Pin(context.number("irq-pin:hpet").0 as u8),
+    }
+}
+
 fn main(context: Context) -> ! {
     let clients: Vec<(Caller, Notification), CLIENTS> = context
         .resources
@@ -60,14 +79,18 @@ fn main(context: Context) -> ! {
         .take(CLIENTS)
         .map(|(_, resource)| (Caller(resource.extra), Cap::from_bits(resource.value)))
         .collect();
-    let (pin, _) = context.number("irq-pin:hpet");
-    let hpet = match Hpet::new(HpetPage(context.registers("registers:hpet")), pin as u8) {
+    let delivery = delivery(&context);
+    let hpet = match Hpet::new(HpetPage(context.registers("registers:hpet")), delivery) {
         Ok(hpet) => hpet,
+        Err(SetupError::NoMessages) => panic!(
+            "the HPET cannot send messages, and an IOMMU blocks its pin: \
+             switch them on (QEMU: -global hpet.msi=on), or run without the IOMMU"
+        ),
         Err(SetupError::BadPeriod(period)) => {
             panic!("no HPET answers: its period reads {period} fs; is it off on this machine?")
         }
         Err(SetupError::NoRoute(pins)) => panic!(
-            "the HPET cannot drive I/O APIC pin {pin}, only those in {pins:#x}: \
+            "the HPET cannot drive the I/O APIC's pin, only those in {pins:#x}: \
              change `irq` of device hpet in the board's file"
         ),
     };
@@ -90,7 +113,10 @@ fn main(context: Context) -> ! {
     // An interrupt of the component's former life may wait for this.
     let _ = irq.irq_handler_ack();
     let mut timers = Timers::new(hpet, Clients(clients), tsc_mhz);
-    defmt::info!("HPET on I/O APIC pin {=u64}", pin);
+    match delivery {
+        Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
+        Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
+    }
     let mut server = Server::new(context.endpoint());
     loop {
         publish(&context, &timers.counters);

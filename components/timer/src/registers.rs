@@ -20,6 +20,11 @@ pub const TIMER0_ROUTES: u16 = 0x104;
 /// Timer 0 comparator, low half (section 2.3.9).
 pub const TIMER0_COMPARATOR: u16 = 0x108;
 
+/// Timer 0's message: data, and address in the upper half (section 2.3.10).
+pub const TIMER0_MESSAGE_DATA: u16 = 0x110;
+/// Its address.
+pub const TIMER0_MESSAGE_ADDRESS: u16 = 0x114;
+
 /// Largest legal period, 100 ns (section 2.3.4).
 pub const LARGEST_PERIOD: u32 = 100_000_000;
 
@@ -49,6 +54,8 @@ register_bitfields![u32,
         /// I/O APIC pin.
         ROUTE OFFSET(9) NUMBITS(5) [],
         /// Delivers by message instead of a pin.
-        FSB OFFSET(14) NUMBITS(1) []
+        FSB OFFSET(14) NUMBITS(1) [],
+        /// Can do that.
+        FSB_CAPABLE OFFSET(15) NUMBITS(1) []
     ]
 ];

@@ -21,6 +21,8 @@ const RESERVED: u32 = 0xa000_0000;
 /// What timer 0 is: level, 32 bits, the pin.
 const IDLE: u32 = RESERVED | 1 << 1 | 1 << 8 | (PIN as u32) << 9;
 const INTERRUPT: u32 = 1 << 2;
+const FSB: u32 = 1 << 14;
+const FSB_CAPABLE: u32 = 1 << 15;
 
 struct Board {
     tsc: u64,
@@ -34,6 +36,10 @@ struct Board {
     timer: u32,
     comparator: u32,
     level: bool,
+    /// Data and address of timer 0's message.
+    message: [u32; 2],
+    /// Messages sent.
+    sent: usize,
     signals: Vec<(Caller, u64)>,
 }
 
@@ -52,7 +58,10 @@ impl Board {
         self.tsc += cycles;
         let ticks = self.tsc / CYCLES - before;
         let met = (1..=ticks).contains(&to_match);
-        self.level |= met && self.timer & INTERRUPT != 0 && self.configuration & 1 != 0;
+        let fires = met && self.timer & INTERRUPT != 0 && self.configuration & 1 != 0;
+        let by_message = self.timer & FSB != 0;
+        self.level |= fires && !by_message;
+        self.sent += usize::from(fires && by_message);
     }
 }
 
@@ -80,6 +89,8 @@ impl Registers for Shared {
             0x020 => board.level &= value & 1 == 0,
             0x100 => board.timer = value,
             0x108 => board.comparator = value,
+            0x110 => board.message[0] = value,
+            0x114 => board.message[1] = value,
             _ => panic!("write at {offset:#x}"),
         }
     }
@@ -107,6 +118,8 @@ fn board() -> Shared {
         timer: RESERVED | 1 << 14 | 1 << 3 | INTERRUPT | 3 << 9,
         comparator: 0,
         level: true,
+        message: [0; 2],
+        sent: 0,
         signals: Vec::new(),
     })))
 }
@@ -117,7 +130,7 @@ struct Rig {
 }
 
 fn rig_on(board: Shared) -> Rig {
-    let hpet = Hpet::new(board.clone(), PIN).expect("usable");
+    let hpet = Hpet::new(board.clone(), Delivery::Pin(PIN)).expect("usable");
     let mhz = NonZeroU32::new(1000).expect("not 0");
     Rig {
         timers: Timers::new(hpet, board.clone(), mhz),
@@ -139,7 +152,8 @@ impl Rig {
         let end = self.now() + cycles;
         while self.now() < end {
             self.board.0.borrow_mut().pass(step);
-            if self.board.0.borrow().level {
+            let message = std::mem::take(&mut self.board.0.borrow_mut().sent) > 0;
+            if self.board.0.borrow().level || message {
                 self.timers.interrupt();
             }
         }
@@ -174,7 +188,7 @@ fn set_up_is_one_shot_level_narrow_on_the_pin() {
 fn set_up_refuses_a_pin_that_timer_0_cannot_drive() {
     let board = board();
     for pin in [PIN + 1, 32, 255] {
-        let result = Hpet::new(board.clone(), pin).err();
+        let result = Hpet::new(board.clone(), Delivery::Pin(pin)).err();
         assert_eq!(result, Some(SetupError::NoRoute(1 << PIN)));
     }
     assert_eq!(board.0.borrow().configuration, RESERVED | 2);
@@ -185,7 +199,7 @@ fn set_up_refuses_an_impossible_period() {
     for period in [0, 100_000_001, u32::MAX] {
         let board = board();
         board.0.borrow_mut().period = period;
-        let result = Hpet::new(board, PIN).err();
+        let result = Hpet::new(board, Delivery::Pin(PIN)).err();
         assert_eq!(result, Some(SetupError::BadPeriod(period)));
     }
 }
@@ -329,4 +343,39 @@ fn a_spurious_interrupt_signals_nobody() {
     assert_eq!(rig.who(), []);
     rig.pass(6_000);
     assert_eq!(rig.who(), [A]);
+}
+
+const MESSAGE: Delivery = Delivery::Message {
+    address: 0xfee0_0000,
+    data: 0x9b,
+};
+
+#[test]
+fn by_message_it_fires_once_and_the_pin_stays_silent() {
+    let board = board();
+    board.0.borrow_mut().timer |= FSB_CAPABLE;
+    let hpet = Hpet::new(board.clone(), MESSAGE).expect("usable");
+    assert_eq!(board.0.borrow().message, [0x9b, 0xfee0_0000]);
+    // Edge, 32 bits, by message.
+    let timer = board.0.borrow().timer;
+    assert_eq!(timer & (1 << 1 | 1 << 8 | FSB | INTERRUPT), 1 << 8 | FSB);
+    let mhz = NonZeroU32::new(1000).expect("not 0");
+    let mut rig = Rig {
+        timers: Timers::new(hpet, board.clone(), mhz),
+        board,
+    };
+    let deadline = rig.now() + 5_000;
+    assert_eq!(rig.timers.arm(A, deadline), Ok(()));
+    rig.pass(10_000);
+    assert_eq!(rig.who(), [A]);
+    assert!(!rig.board.0.borrow().level);
+    assert_eq!(rig.timers.counters.interrupts, 1);
+}
+
+#[test]
+fn set_up_refuses_messages_that_timer_0_cannot_send() {
+    let board = board();
+    let result = Hpet::new(board.clone(), MESSAGE).err();
+    assert_eq!(result, Some(SetupError::NoMessages));
+    assert_eq!(board.0.borrow().configuration, RESERVED | 2);
 }

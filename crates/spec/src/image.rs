@@ -2,7 +2,9 @@
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::records::{Capability, Fill, Function, Mapping, NONE, Object, ObjectKind, Thread};
+use crate::records::{
+    Capability, Fill, Function, IommuPlace, Mapping, NONE, Object, ObjectKind, Thread,
+};
 
 /// Marks an image and its format's version.
 const MAGIC: u64 = u64::from_le_bytes(*b"VECTIS\0\x01");
@@ -18,7 +20,7 @@ pub struct Table {
 }
 
 /// Start of the image.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Header {
     magic: u64,
@@ -40,6 +42,11 @@ pub struct Header {
     pub doorbell: u64,
     /// 1: the console may ask the monitor to crash a component, for tests.
     pub inject_faults: u64,
+    /// The IOMMU.
+    pub iommu: IommuPlace,
+    /// Notifications that hear when a guest is gone (`BADGE_GUEST_GONE`):
+    /// pci-config's and iommu's, or [`NONE`].
+    pub gone: [u32; 2],
     objects: Table,
     capabilities: Table,
     mappings: Table,
@@ -198,7 +205,21 @@ impl<'a> System<'a> {
                     && self.is(f.msix_vspace, &[VSpace])
                     && self.is(f.msix_cnode, &[CNode])
                     && self.is(f.bar_cnode, &[CNode])
+                    && self.is(f.ram, &[Memory])
             }),
+        )?;
+        let iommu = &self.header.iommu;
+        all(
+            "iommu",
+            [
+                optional(iommu.info, Memory),
+                optional(iommu.tables, Memory),
+                optional(iommu.vspace, VSpace),
+                optional(iommu.cnode, CNode),
+                optional(self.header.gone[0], Notification),
+                optional(self.header.gone[1], Notification),
+            ]
+            .into_iter(),
         )?;
         let header = [
             (self.header.machine, Memory),
@@ -317,6 +338,8 @@ mod tests {
             monitor: 2,
             doorbell: 3,
             inject_faults: 0,
+            iommu: IommuPlace::NONE,
+            gone: [NONE; 2],
             objects: Table {
                 offset: 0,
                 count: 0,

@@ -19,8 +19,8 @@ mod resources;
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use machine::{IommuInfo, MachineInfo};
 pub use records::{
-    Cache, Capability, Fill, Function, Mapping, NONE, Name, Object, ObjectKind, OnFault, Rights,
-    Selector, Thread,
+    Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
+    OnFault, Rights, Selector, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
 
@@ -48,6 +48,9 @@ pub const BADGE_CALL: u64 = 1 << 27;
 pub const BADGE_TIMER: u64 = 1 << 26;
 /// Badge bit of the console's notification that says: there are log records.
 pub const BADGE_DOORBELL: u64 = 1 << 0;
+/// Badge bit of guest 0 in the notification words of pci-config and iommu: the
+/// guest is gone, its functions are to be quiesced. The other guests follow.
+pub const BADGE_GUEST_GONE: u64 = 1 << 16;
 /// Badge bit of a component's first interrupt in its notification word; the
 /// others follow.
 pub const BADGE_FIRST_IRQ: u64 = 1 << 1;

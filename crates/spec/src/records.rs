@@ -65,6 +65,8 @@ pub enum ObjectKind {
     IrqControl = 10,
     /// Untyped memory of 2^`size_bits` bytes.
     Untyped = 11,
+    /// IRQ handler of a message, user vector `last`.
+    MessageIrq = 12,
 }
 
 /// A kernel object to be made.
@@ -102,6 +104,7 @@ impl Object {
             9 => ObjectKind::IoApicIrq,
             10 => ObjectKind::IrqControl,
             11 => ObjectKind::Untyped,
+            12 => ObjectKind::MessageIrq,
             _ => return None,
         })
     }
@@ -203,6 +206,32 @@ pub enum OnFault {
     Stop = 0,
     /// Starts the thread again with its program's memory as at boot.
     Restart = 1,
+    /// Stops the guest that it runs; the others go on.
+    StopGuest = 2,
+}
+
+/// What a vmm does when its guest ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum OnExit {
+    /// Ends the system.
+    Stop = 0,
+    /// Leaves the guest as it is, its functions quiesced.
+    Halt = 1,
+    /// Starts it again from its image.
+    Restart = 2,
+}
+
+impl OnExit {
+    /// The policy of a number; what is unknown counts as [`OnExit::Stop`].
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::Halt,
+            2 => Self::Restart,
+            _ => Self::Stop,
+        }
+    }
 }
 
 /// A thread to be configured and, if `start` is 1, started.
@@ -225,7 +254,8 @@ pub struct Thread {
     pub priority: u32,
     /// Memory object of its stack, or [`NONE`]: for backtraces.
     pub stack: u32,
-    /// 1: started by init; 0: somebody else starts it.
+    /// 0: somebody else starts it; 1: init starts it; 2: init starts it first,
+    /// and the others when it has said that it is ready.
     pub start: u32,
     /// Virtual address of the IPC buffer, 0 without one.
     pub ipc_address: u64,
@@ -240,6 +270,8 @@ pub struct Thread {
     pub tls_base: u64,
     /// [`OnFault`] as a number; see [`Thread::on_fault`].
     pub on_fault: u64,
+    /// Position of the guest that it runs or is, `u64::MAX` for none.
+    pub guest: u64,
 }
 
 impl Thread {
@@ -249,6 +281,7 @@ impl Thread {
     pub const fn on_fault(&self) -> OnFault {
         match self.on_fault {
             1 => OnFault::Restart,
+            2 => OnFault::StopGuest,
             _ => OnFault::Stop,
         }
     }
@@ -283,8 +316,8 @@ pub struct Function {
     pub permissive: u32,
     /// I/O APIC pin of its INTx pin, 0 if that is not offered (C9).
     pub intx: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// 1: assigned even if nothing confines it.
+    pub trusted: u32,
     /// Memory object (one page) into which init writes the `FunctionInfo`.
     pub info: u32,
     /// pci-config's address space, in which the function's configuration page
@@ -310,4 +343,42 @@ pub struct Function {
     pub bar_slot: u32,
     /// Slots reserved there: how many BAR pages can be given out.
     pub bar_slots: u32,
+    /// Memory object with the RAM of its guest.
+    pub ram: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+}
+
+/// Where the IOMMU goes that init finds. Every index is [`NONE`] in a system
+/// without an iommu component.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct IommuPlace {
+    /// Memory object (one page) into which init writes the `IommuInfo`.
+    pub info: u32,
+    /// Memory object (large pages, in one piece) for the unit's tables.
+    pub tables: u32,
+    /// The component's address space, in which the registers are mapped.
+    pub vspace: u32,
+    /// Its CNode, which holds them.
+    pub cnode: u32,
+    /// First slot there.
+    pub slot: u32,
+    /// How many pages of registers there is room for.
+    pub pages: u32,
+    /// First address there.
+    pub address: u64,
+}
+
+impl IommuPlace {
+    /// There is no iommu component.
+    pub const NONE: Self = Self {
+        info: NONE,
+        tables: NONE,
+        vspace: NONE,
+        cnode: NONE,
+        slot: 0,
+        pages: 0,
+        address: 0,
+    };
 }

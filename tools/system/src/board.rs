@@ -18,6 +18,33 @@ pub enum Trigger {
     Level,
 }
 
+/// What confines DMA and interrupts of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Iommu {
+    /// Nothing.
+    #[default]
+    None,
+    /// AMD I/O Virtualization Technology.
+    Amd,
+    /// Intel Virtualization Technology for Directed I/O.
+    Intel,
+}
+
+impl Iommu {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Amd, Self::Intel];
+
+    /// Its name in a board's file and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Amd => "amd",
+            Self::Intel => "intel",
+        }
+    }
+}
+
 /// A device of the board that a component can be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardDevice {
@@ -29,6 +56,8 @@ pub struct BoardDevice {
     pub memory: Option<(u64, u64)>,
     /// I/O APIC pin.
     pub irq: Option<(u8, Trigger)>,
+    /// It can interrupt by a message of its own instead of the pin.
+    pub message: bool,
 }
 
 /// A machine.
@@ -44,6 +73,8 @@ pub struct Board {
     pub ecam: (u64, u64),
     /// Port that ends the machine with a status, or 0.
     pub exit_port: u16,
+    /// What confines DMA and interrupts.
+    pub iommu: Iommu,
     /// Devices.
     pub devices: Vec<BoardDevice>,
     /// QEMU's `-machine`.
@@ -52,6 +83,22 @@ pub struct Board {
     pub qemu_cpu: String,
     /// More of QEMU's arguments.
     pub qemu_args: Vec<String>,
+    /// The arguments that make each IOMMU, of those that QEMU can make.
+    pub qemu_iommu: Vec<(Iommu, Vec<String>)>,
+}
+
+impl Board {
+    /// Arguments that give QEMU's machine its IOMMU; `None` if the board's file
+    /// does not say how.
+    #[must_use]
+    pub fn iommu_arguments(&self, iommu: Iommu) -> Option<&[String]> {
+        if iommu == Iommu::None {
+            return Some(&[]);
+        }
+        let mut known = self.qemu_iommu.iter();
+        let (_, arguments) = known.find(|(known, _)| *known == iommu)?;
+        Some(arguments)
+    }
 }
 
 fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
@@ -103,12 +150,14 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
         };
         Some((pin?.value as u8, kind?))
     });
+    let message = section.boolean("message").unwrap_or(false);
     section.finish();
     BoardDevice {
         name: name.to_owned(),
         ports,
         memory,
         irq,
+        message,
     }
 }
 
@@ -215,14 +264,16 @@ pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
         board.exit_port = section
             .number("exit-port", 0..0x1_0000)
             .map_or(0, |port| port.value as u16);
-        if let Some(iommu) = section.required_string("iommu", "\"none\"")
-            && iommu.value != "none"
-        {
-            context.error(
-                &iommu.span,
-                format!("`{}` is no IOMMU that is supported", iommu.value),
-                "write \"none\": there is no iommu component yet",
-            );
+        if let Some(iommu) = section.required_string("iommu", "\"none\"") {
+            let names = Iommu::ALL.map(Iommu::name);
+            match Iommu::ALL.iter().find(|known| known.name() == iommu.value) {
+                Some(known) => board.iommu = *known,
+                None => context.error(
+                    &iommu.span,
+                    format!("`{}` is no IOMMU that is supported", iommu.value),
+                    Context::suggest(&iommu.value, names),
+                ),
+            }
         }
         section.finish();
     }
@@ -240,6 +291,16 @@ pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
         board.qemu_machine = text(qemu.required_string("machine", "\"q35\""));
         board.qemu_cpu = text(qemu.required_string("cpu", "\"max\""));
         board.qemu_args = qemu.strings("args").into_iter().map(|a| a.value).collect();
+        if let Some(section) = qemu.section("iommu") {
+            for iommu in [Iommu::Amd, Iommu::Intel] {
+                let arguments = section.strings(iommu.name());
+                if !arguments.is_empty() {
+                    let arguments = arguments.into_iter().map(|a| a.value).collect();
+                    board.qemu_iommu.push((iommu, arguments));
+                }
+            }
+            section.finish();
+        }
         qemu.finish();
     }
     top.finish();

@@ -24,10 +24,15 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                 0 => String::new(),
                 badge => format!(" badge {badge:#x}"),
             };
+            let what = match object.kind() {
+                Some(ObjectKind::Memory) => {
+                    format!("{} pages of {}", object.count, describe(object))
+                }
+                _ => describe(object),
+            };
             let line = format!(
-                "  slot {:>5}  {:<34} {}{badge}",
+                "  slot {:>5}  {what:<34} {}{badge}",
                 capability.slot,
-                describe(object),
                 rights(capability.rights, object)
             );
             let _ = writeln!(text, "{}", line.trim_end());
@@ -55,6 +60,11 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                     let _ = writeln!(text, "  slot {slot:>5}  {what:<34} rw");
                 }
             }
+        }
+        let iommu = &image.iommu;
+        if iommu.cnode == thread.cnode {
+            let what = "registers of the IOMMU";
+            let _ = writeln!(text, "  slot {:>5}  {what:<34} rw", iommu.slot);
         }
         for mapping in image.mappings.iter().filter(|m| m.vspace == thread.vspace) {
             let _ = writeln!(text, "  {}", mapped(mapping, image));
@@ -89,6 +99,9 @@ fn describe(object: &Object) -> String {
         }
         Some(ObjectKind::IoApicIrq) => {
             format!("IRQ handler, pin {} ({name})", object.address)
+        }
+        Some(ObjectKind::MessageIrq) => {
+            format!("IRQ handler, user vector {} ({name})", object.last)
         }
         Some(ObjectKind::IrqControl) => "IRQControl".to_owned(),
         Some(ObjectKind::Untyped) => format!("untyped 2^{} for {name}", object.size_bits),

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use spec::OnFault;
+use spec::{OnExit, OnFault};
 
-use crate::board::Board;
+use crate::board::{Board, Iommu};
 use crate::model::{Authority, Channel, Component, Device, GuestImage, Model, Policy, find};
 use crate::reader::{Context, Located, Section};
 
@@ -16,20 +16,55 @@ pub const STACK_MAX: u64 = 512 << 10;
 /// Large pages hold guest RAM.
 pub const GUEST_PAGE: u64 = 2 << 20;
 
-/// The interfaces of crates/channel, and the programs at their two ends.
-const INTERFACES: [(&str, &str, &str); 8] = [
-    ("PciConfig", "vmm", "pci-config"),
-    ("MsixTable", "vmm", "msix"),
-    ("MsixControl", "pci-config", "msix"),
-    ("IrqRouter", "msix", "irq-router"),
-    ("MsiRouter", "pci-config", "irq-router"),
-    ("Timer", "vmm", "timer"),
-    ("MsixDump", "console", "msix"),
-    ("IrqDump", "console", "irq-router"),
-];
+/// An interface of crates/channel.
+struct Interface {
+    name: &'static str,
+    /// Programs that may call over it.
+    clients: &'static [&'static str],
+    /// Those of them that cannot do without.
+    needed_by: &'static [&'static str],
+    server: &'static str,
+}
 
-/// Interfaces that a client can do without.
-const OPTIONAL: [&str; 2] = ["MsixDump", "IrqDump"];
+/// One that its client needs.
+const fn needed(name: &'static str, client: &'static [&str], server: &'static str) -> Interface {
+    Interface {
+        name,
+        clients: client,
+        needed_by: client,
+        server,
+    }
+}
+
+/// One that its client can do without.
+const fn optional(name: &'static str, client: &'static [&str], server: &'static str) -> Interface {
+    Interface {
+        name,
+        clients: client,
+        needed_by: &[],
+        server,
+    }
+}
+
+/// The interfaces, and the programs at their two ends.
+const INTERFACES: [Interface; 11] = [
+    needed("PciConfig", &["vmm"], "pci-config"),
+    needed("MsixTable", &["vmm"], "msix"),
+    needed("MsixControl", &["pci-config"], "msix"),
+    needed("IrqRouter", &["msix"], "irq-router"),
+    needed("MsiRouter", &["pci-config"], "irq-router"),
+    Interface {
+        name: "Timer",
+        clients: &["vmm", "console", "iommu"],
+        needed_by: &["vmm", "iommu"],
+        server: "timer",
+    },
+    needed("InterruptRemap", &["irq-router"], "iommu"),
+    needed("DmaControl", &["vmm"], "iommu"),
+    optional("MsixDump", &["console"], "msix"),
+    optional("IrqDump", &["console"], "irq-router"),
+    optional("IommuDump", &["console"], "iommu"),
+];
 
 /// The board devices without which a program does not start, by the names that
 /// it asks for.
@@ -195,12 +230,17 @@ pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
     let policy = match text.value.as_str() {
         "stop" => Some(OnFault::Stop),
         "restart" => Some(OnFault::Restart),
+        "stop-guest" => Some(OnFault::StopGuest),
         _ => None,
     };
     let (message, help) = match policy {
         None => (
             format!("`{}` is no policy for faults", text.value),
-            Context::suggest(&text.value, ["stop", "restart"]),
+            Context::suggest(&text.value, ["stop", "restart", "stop-guest"]),
+        ),
+        Some(OnFault::StopGuest) if program != "vmm" => (
+            format!("{program} runs no guest that could be stopped"),
+            "only a vmm has `on-fault = \"stop-guest\"`".to_owned(),
         ),
         Some(OnFault::Restart) if !RESTARTABLE.contains(&program) => (
             format!("{program} cannot be restarted"),
@@ -220,27 +260,31 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
     let client = section.required_string("client", "\"vmm\"");
     let server = section.required_string("server", "\"pci-config\"");
     let names = || model.components.iter().map(|c| c.name.as_str());
-    let known = INTERFACES.iter().map(|(name, ..)| *name);
+    let known = INTERFACES.iter().map(|interface| interface.name);
     let index = interface
         .as_ref()
         .and_then(|name| find(context, "interface", name, known));
     let client = client.and_then(|name| Some((find(context, "component", &name, names())?, name)));
     let server = server.and_then(|name| Some((find(context, "component", &name, names())?, name)));
     let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
-    let (_, client_program, server_program) = INTERFACES[index?];
-    for (end, name, program) in [
-        (client, &client_name, client_program),
-        (server, &server_name, server_program),
+    let ends = &INTERFACES[index?];
+    let clients = ends.clients.join(" or ");
+    for (end, name, programs) in [
+        (client, &client_name, ends.clients),
+        (server, &server_name, &[ends.server]),
     ] {
         let runs = &model.components[end].program;
-        if runs != program {
+        if !programs.contains(&runs.as_str()) {
             context.error(
                 &name.span,
                 format!(
-                    "`{}` is between {client_program} and {server_program}, but `{}` runs {runs}",
-                    interface.value, name.value
+                    "`{}` is between {clients} and {}, but `{}` runs {runs}",
+                    interface.value, ends.server, name.value
                 ),
-                format!("name a component whose program is `{program}`"),
+                format!(
+                    "name a component whose program is `{}`",
+                    programs.join("` or `")
+                ),
             );
         }
     }
@@ -374,24 +418,88 @@ pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, mo
     }
 }
 
-/// Without an IOMMU, a bus-mastering function needs its owner's word.
-pub fn dma(section: &Section<'_, '_>) {
+/// Where nothing confines it, a bus-mastering function needs its owner's word;
+/// gives whether it has it.
+pub fn dma(section: &Section<'_, '_>, model: &Model) -> bool {
     let context = section.context;
     match section.string("dma") {
-        Some(text) if text.value == "trusted" => {}
-        Some(text) => context.error(
-            &text.span,
-            format!("`{}` is no way to treat DMA here", text.value),
-            "write \"trusted\" if the guest may reach all memory by DMA: this board has no IOMMU",
-        ),
-        None => context.error(
-            &section.span,
-            format!(
-                "{} can reach all memory by DMA: nothing on this board confines it",
-                section.name
-            ),
-            "add `dma = \"trusted\"` if you trust the guest with that, else do not assign it",
-        ),
+        Some(text) if text.value == "trusted" => true,
+        Some(text) => {
+            context.error(
+                &text.span,
+                format!("`{}` is no way to treat DMA here", text.value),
+                "write \"trusted\" if the guest may reach all memory by DMA; without the key the \
+                 function must be confined",
+            );
+            false
+        }
+        None => {
+            let missing = if model.board.iommu == Iommu::None {
+                Some("nothing on this board confines it")
+            } else if model.holder(Authority::Iommu).is_none() {
+                Some("no component drives this board's IOMMU")
+            } else {
+                None
+            };
+            if let Some(missing) = missing {
+                context.error(
+                    &section.span,
+                    format!("{} can reach all memory by DMA: {missing}", section.name),
+                    "add `dma = \"trusted\"` if you trust the guest with that, else do not assign it",
+                );
+            }
+            false
+        }
+    }
+}
+
+/// Reads `on-dma-fault`: whether the first refused access stops the guest.
+pub fn on_dma_fault(section: &Section<'_, '_>) -> bool {
+    let Some(text) = section.string("on-dma-fault") else {
+        return false;
+    };
+    match text.value.as_str() {
+        "count" => false,
+        "stop-guest" => true,
+        other => {
+            section.context.error(
+                &text.span,
+                format!("`{other}` is no policy for refused accesses"),
+                Context::suggest(other, ["count", "stop-guest"]),
+            );
+            false
+        }
+    }
+}
+
+/// Reads `on-exit`.
+pub fn on_exit(section: &Section<'_, '_>) -> OnExit {
+    let Some(text) = section.string("on-exit") else {
+        return OnExit::Stop;
+    };
+    match text.value.as_str() {
+        "stop" => OnExit::Stop,
+        "halt" => OnExit::Halt,
+        "restart" => OnExit::Restart,
+        other => {
+            section.context.error(
+                &text.span,
+                format!("`{other}` is no policy for a guest's end"),
+                Context::suggest(other, ["stop", "halt", "restart"]),
+            );
+            OnExit::Stop
+        }
+    }
+}
+
+/// Where interrupts are remapped, the I/O APIC's pins are silent.
+pub fn intx(context: &Context<'_>, pin: Option<&Located<u64>>, model: &Model) {
+    if let Some(pin) = pin.filter(|_| model.remaps()) {
+        context.error(
+            &pin.span,
+            "an IOMMU that remaps interrupts blocks the I/O APIC, through which INTx comes",
+            "remove `intx`, and let the guest use MSI-X or MSI; or run without the IOMMU",
+        );
     }
 }
 
@@ -537,7 +645,7 @@ pub fn whole(
         }
     }
     if let Some(span) = devices.first() {
-        for authority in Authority::ALL {
+        for authority in Authority::NEEDED {
             if model.holder(authority).is_none() && !broken.components {
                 context.error(
                     span,
@@ -564,17 +672,26 @@ pub fn whole(
                 ),
             );
         }
-        for (interface, client, server) in INTERFACES {
+        let runs = |program| model.components.iter().any(|c| c.program == program);
+        for interface in &INTERFACES {
             let has = model
                 .channels
                 .iter()
-                .any(|c| c.client == index && c.interface == interface);
-            let needs = component.program == client && !OPTIONAL.contains(&interface);
-            if needs && !has && !broken.channels {
+                .any(|c| c.client == index && c.interface == interface.name);
+            let program = component.program.as_str();
+            // A system may be without an iommu component.
+            let there = interface.server != "iommu" || runs("iommu");
+            let needs = interface.needed_by.contains(&program) && there;
+            // Its interrupt does not come there.
+            let polls = program == "console" && interface.name == "Timer" && model.remaps();
+            if (needs || polls) && !has && !broken.channels {
                 context.error(
                     &span,
-                    format!("`{}` has no channel `{interface}`", component.name),
-                    format!("{client} calls {server}: add a [[channel]] with that interface"),
+                    format!("`{}` has no channel `{}`", component.name, interface.name),
+                    format!(
+                        "{program} calls {}: add a [[channel]] with that interface",
+                        interface.server
+                    ),
                 );
             }
         }

@@ -7,13 +7,15 @@
 mod builder;
 mod components;
 mod guests;
+mod iommu;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use spec::{
     BADGE_DOORBELL, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header, IPC_BUFFER_ADDRESS,
-    ImageWriter, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights, Thread,
+    ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights,
+    Thread,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -38,7 +40,7 @@ pub struct Programs {
 }
 
 /// A composed image.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Image {
     /// Objects to be made.
     pub objects: Vec<Object>,
@@ -50,10 +52,27 @@ pub struct Image {
     pub functions: Vec<Function>,
     /// Threads.
     pub threads: Vec<Thread>,
+    /// Where the IOMMU goes.
+    pub iommu: IommuPlace,
     /// The image as init reads it.
     pub bytes: Vec<u8>,
     /// Who writes which log, in the order of the ids on the log port.
     pub log_writers: Vec<String>,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            objects: Vec::new(),
+            capabilities: Vec::new(),
+            mappings: Vec::new(),
+            functions: Vec::new(),
+            threads: Vec::new(),
+            iommu: IommuPlace::NONE,
+            bytes: Vec::new(),
+            log_writers: Vec::new(),
+        }
+    }
 }
 
 /// Why a system cannot be composed.
@@ -108,7 +127,9 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         builder.share(&mut place, "counters", page, Rights::READ_WRITE, PAGE);
         counters.push(page);
         place.tell(ResourceKind::Number, "trace", u64::from(model.trace), 0);
-        program(&mut builder, component, &place, programs)?;
+        let guest = model.guests.iter().position(|guest| guest.vmm == index);
+        let guest = guest.map_or(u64::MAX, |guest| guest as u64);
+        program(&mut builder, component, guest, &place, programs)?;
         places.push(place);
     }
     let console = model.components.iter().position(|c| c.program == "console");
@@ -143,6 +164,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         }
     }
     let first_irq_vector = board_devices(&mut builder, model, &mut places);
+    let unit = iommu::unit(&mut builder, model, &mut places);
     channels(&mut builder, model, &mut places);
     if let Some(index) = model.holder(Authority::IrqControl) {
         let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 1);
@@ -160,8 +182,9 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         );
         place.tell(ResourceKind::Number, "vectors", 0, first_irq_vector);
     }
+    let mut rams = Vec::new();
     for (index, guest) in model.guests.iter().enumerate() {
-        add_guest(
+        let ram = add_guest(
             &mut builder,
             model,
             index,
@@ -170,8 +193,10 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
             &mut places,
             programs,
         );
+        rams.push(ram);
     }
-    functions(&mut builder, model, &mut places)?;
+    iommu::guests(&mut builder, model, &rams, &mut places);
+    functions(&mut builder, model, &rams, &mut places)?;
     for place in &mut places {
         names(place, model);
     }
@@ -186,6 +211,12 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
     header.monitor = u64::from(monitor);
     header.doorbell = u64::from(doorbell);
     header.inject_faults = u64::from(model.inject_faults);
+    header.iommu = unit;
+    builder.image.iommu = unit;
+    header.gone = [Authority::ConfigurationSpace, Authority::Iommu].map(|authority| {
+        let holder = model.holder(authority);
+        holder.map_or(spec::NONE, |index| places[index].notification)
+    });
     builder.image.log_writers = logs.into_iter().map(|(name, _)| name).collect();
     let mut image = builder.image;
     let mut bytes = Vec::new();

@@ -21,21 +21,23 @@ mod program;
 mod reader;
 
 pub use attach::attach;
-pub use board::{Board, BoardDevice, Trigger};
+pub use board::{Board, BoardDevice, Iommu, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
 pub use model::{Authority, Channel, Component, Device, Guest, GuestImage, Model, Policy};
 pub use program::{Program, ProgramError, Segment};
+pub use spec::OnExit;
 
 use std::path::Path;
 
 /// Reads `file` (system.toml) and its board from `root`/board, and checks all.
+/// `iommu` takes the place of the one that the board's file names.
 ///
 /// # Errors
 /// Every error found, each with its place and help.
-pub fn read(root: &Path, file: &Path) -> Result<Model, Report> {
+pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Report> {
     let mut report = Report::default();
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
@@ -45,7 +47,7 @@ pub fn read(root: &Path, file: &Path) -> Result<Model, Report> {
         }
     };
     let name = file.strip_prefix(root).unwrap_or(file);
-    let model = model::parse(&name.display().to_string(), &text, root, &mut report);
+    let model = model::parse(&name.display().to_string(), &text, root, iommu, &mut report);
     match model {
         Some(model) if report.is_empty() => Ok(model),
         _ => {

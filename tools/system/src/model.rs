@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use pci::Bdf;
-use spec::{OnFault, Selector};
+use spec::{OnExit, OnFault, Selector};
 use toml::de::DeTable;
 
-use crate::board::{self, Board};
+use crate::board::{self, Board, Iommu};
 use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Located, Section};
@@ -26,11 +26,21 @@ pub enum Authority {
     MsixTables,
     /// The configuration pages of the assigned functions.
     ConfigurationSpace,
+    /// The IOMMU's registers, and all guest memory to map for devices.
+    Iommu,
 }
 
 impl Authority {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::IrqControl, Self::MsixTables, Self::ConfigurationSpace];
+    pub const ALL: [Self; 4] = [
+        Self::IrqControl,
+        Self::MsixTables,
+        Self::ConfigurationSpace,
+        Self::Iommu,
+    ];
+
+    /// Those without which no function can be assigned.
+    pub const NEEDED: [Self; 3] = [Self::IrqControl, Self::MsixTables, Self::ConfigurationSpace];
 
     /// Its name in system.toml.
     #[must_use]
@@ -39,6 +49,7 @@ impl Authority {
             Self::IrqControl => "irq-control",
             Self::MsixTables => "msix-tables",
             Self::ConfigurationSpace => "configuration-space",
+            Self::Iommu => "iommu",
         }
     }
 
@@ -49,6 +60,7 @@ impl Authority {
             Self::IrqControl => "irq-router",
             Self::MsixTables => "msix",
             Self::ConfigurationSpace => "pci-config",
+            Self::Iommu => "iommu",
         }
     }
 }
@@ -107,6 +119,10 @@ pub struct Device {
     pub policy: Policy,
     /// I/O APIC pin of its INTx pin, if the guest is offered that (C9).
     pub intx: Option<u8>,
+    /// It is assigned even if nothing confines it.
+    pub trusted: bool,
+    /// The first refused access of the function stops its guest.
+    pub stop_on_dma_fault: bool,
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,
@@ -142,6 +158,8 @@ pub struct Guest {
     pub command_line: String,
     /// Interrupts that each of its sources may raise in a second (M23).
     pub interrupt_budget: u64,
+    /// What happens when it ends.
+    pub on_exit: OnExit,
 }
 
 /// A system that passed every check.
@@ -175,6 +193,13 @@ impl Model {
         self.components
             .iter()
             .position(|component| component.authority.contains(&authority))
+    }
+
+    /// Whether a component drives an IOMMU: devices interrupt by remapped
+    /// messages then, and the I/O APIC's pins do not work.
+    #[must_use]
+    pub fn remaps(&self) -> bool {
+        self.board.iommu != Iommu::None && self.holder(Authority::Iommu).is_some()
     }
 
     /// The guest that a component runs.
@@ -279,7 +304,12 @@ fn component(
     }
 }
 
-fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Option<Device> {
+fn device(
+    name: &Located<String>,
+    section: &Section<'_, '_>,
+    index: usize,
+    model: &Model,
+) -> Option<Device> {
     let context = section.context;
     let ways = [
         ("address", section.string("address")),
@@ -369,8 +399,10 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
             bdf
         }
     };
-    check::dma(section);
-    let intx = section.number("intx", 16..24).map(|pin| pin.value as u8);
+    let trusted = check::dma(section, model);
+    let stop_on_dma_fault = check::on_dma_fault(section);
+    let intx = section.number("intx", 16..24);
+    check::intx(context, intx.as_ref(), model);
     let qemu = section
         .strings("qemu")
         .into_iter()
@@ -384,7 +416,9 @@ fn device(name: &Located<String>, section: &Section<'_, '_>, index: usize) -> Op
         value,
         guest_address: guest_address?,
         policy: policy?,
-        intx,
+        intx: intx.map(|pin| pin.value as u8),
+        trusted,
+        stop_on_dma_fault,
         qemu,
     })
 }
@@ -434,6 +468,7 @@ fn guest(
     let interrupt_budget = section
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
+    let on_exit = check::on_exit(section);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
         && text.value.len() > 1024
@@ -455,11 +490,18 @@ fn guest(
         devices,
         command_line: command_line.map_or_else(String::new, |text| text.value),
         interrupt_budget,
+        on_exit,
     })
 }
 
 /// Reads and checks a system file's text; everything wrong goes into `report`.
-pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option<Model> {
+pub fn parse(
+    file: &str,
+    text: &str,
+    root: &Path,
+    iommu: Option<Iommu>,
+    report: &mut Report,
+) -> Option<Model> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let board_name = document
         .get_ref()
@@ -504,6 +546,9 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
     }
     // Without a board hardly anything can be checked.
     model.board = board?;
+    if let Some(iommu) = iommu {
+        model.board.iommu = iommu;
+    }
     let mut broken = Broken::default();
     let errors = || report.borrow().diagnostics.len();
     let before_components = errors();
@@ -531,7 +576,7 @@ pub fn parse(file: &str, text: &str, root: &Path, report: &mut Report) -> Option
     let mut device_spans = Vec::new();
     let mut broken_devices = Vec::new();
     for (index, (name, section)) in top.named("device").iter().enumerate() {
-        match device(name, section, index) {
+        match device(name, section, index, &model) {
             Some(device) => {
                 check::device(&context, name, &device, &model);
                 device_spans.push(name.span.clone());

@@ -120,6 +120,15 @@ impl<'c, 't> Section<'c, 't> {
         }
     }
 
+    pub fn boolean(&self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(key, value, "true or false");
+        }
+        boolean
+    }
+
     pub fn required_string(&self, key: &'static str, example: &str) -> Option<Located<String>> {
         if self.get(key).is_none() {
             self.missing(key, example);

@@ -56,7 +56,9 @@ fn the_system_that_the_bad_ones_are_made_from_is_good() {
 fn a_file_that_is_not_there_is_named() {
     let root = common::project(&common::files().join("good.toml"));
     let file = root.path().join("absent.toml");
-    let text = system::read(root.path(), &file).unwrap_err().to_string();
+    let text = system::read(root.path(), &file, None)
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("absent.toml"), "{text}");
     assert!(text.contains("--system FILE"), "{text}");
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use kernel::Profile;
+use system::Iommu;
 
 use crate::commands;
 use crate::logs::Level;
@@ -84,6 +85,14 @@ pub struct System {
     /// The system file [default: the project's system.toml]
     #[arg(long = "system", value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// The machine's IOMMU: amd, intel or none [default: the board's]
+    #[arg(long, value_name = "KIND", value_parser = iommu)]
+    pub iommu: Option<Iommu>,
+}
+
+fn iommu(text: &str) -> std::result::Result<Iommu, String> {
+    let known = Iommu::ALL.into_iter().find(|known| known.name() == text);
+    known.ok_or_else(|| format!("there is {}", Iommu::ALL.map(Iommu::name).join(", ")))
 }
 
 /// Arguments of `vectis run`.

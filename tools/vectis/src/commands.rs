@@ -21,7 +21,16 @@ const EXIT_ON_LEASE: &str = "exit=on-lease";
 
 fn read(workspace: &Workspace, system: &cli::System) -> Result<Model> {
     let file = workspace.system_file(system.file.as_deref());
-    Ok(system::read(&workspace.root, &file)?)
+    let model = system::read(&workspace.root, &file, system.iommu)?;
+    let board = &model.board;
+    if board.iommu_arguments(board.iommu).is_none() {
+        return Err(Error::new(
+            format!("board {} has no IOMMU `{}`", board.name, board.iommu.name()),
+            "its file does not say how QEMU makes one",
+            "add it under [qemu.iommu] in the board's file, or choose another with --iommu",
+        ));
+    }
+    Ok(model)
 }
 
 fn print_options(built: &image::Built) -> Result<()> {

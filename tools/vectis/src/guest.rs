@@ -130,6 +130,7 @@ mod tests {
             devices: Vec::new(),
             command_line: String::new(),
             interrupt_budget: 20_000,
+            on_exit: system::OnExit::Stop,
         }
     }
 

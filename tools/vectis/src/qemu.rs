@@ -111,6 +111,11 @@ impl Machine<'_> {
             add("-icount", "shift=0,sleep=off".into());
         }
         all.extend(["-nodefaults".into(), "-no-reboot".into()]);
+        // A guest without seL4 is measured on the plain machine.
+        if self.initrd.is_some() {
+            let iommu = board.iommu_arguments(board.iommu).unwrap_or_default();
+            all.extend(iommu.iter().map(OsString::from));
+        }
         all.extend(board.qemu_args.iter().map(OsString::from));
         all
     }
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn arguments_name_every_part() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let model = system::read(&root, &root.join("system.toml")).unwrap();
+        let model = system::read(&root, &root.join("system.toml"), None).unwrap();
         let machine = Machine {
             model: &model,
             kernel: "k".into(),

@@ -6,7 +6,7 @@ use channel::routes::SLOTS;
 use channel::{Caller, Error};
 
 use super::{Binding, IrqControl, Router};
-use crate::message::{GuestMessage, host_message};
+use crate::message::GuestMessage;
 
 /// Message `number` of `count`: the device replaces the low bits of the data
 /// (PCIe 6.0 section 7.7.1.5).
@@ -88,7 +88,13 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
                 return Err(error);
             }
         }
-        Ok(host_message(first))
+        let message = self.control.allow(function, first, log2);
+        message.map_err(|_| {
+            self.counters.failed += 1;
+            // If that fails too, the slots stay bound, and the next bind says so.
+            let _ = self.free_all(guest, function, SourceKind::Msi);
+            Error::Failed
+        })
     }
 
     fn set_message(

@@ -17,6 +17,10 @@ struct Kernel {
     pins: Vec<u8>,
     refuse_acquire: bool,
     refuse_release: bool,
+    refuse_allow: bool,
+    /// Function, first vector and log2 of what was allowed.
+    allowed: Vec<(u8, u8, u8)>,
+    forbidden: Vec<(u8, u8)>,
 }
 
 impl IrqControl for Kernel {
@@ -36,6 +40,23 @@ impl IrqControl for Kernel {
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError> {
         self.acquire(slot, vector)?;
         self.pins.push(pin);
+        Ok(())
+    }
+
+    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+        if self.refuse_allow {
+            return Err(KernelError);
+        }
+        self.allowed.push((function, vector, log2));
+        Ok(host_message(vector))
+    }
+
+    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+        assert!(
+            self.held.iter().any(|&(_, v)| v == vector),
+            "vector {vector} was given back before the device lost it"
+        );
+        self.forbidden.push((function, vector));
         Ok(())
     }
 
@@ -321,4 +342,34 @@ fn c9_a_pin_has_a_slot_for_good() {
     let unbind = router.unbind(MSIX, Source::pin(1, 20));
     assert_eq!(unbind, Err(Error::NotFound));
     assert_eq!(router.bind_pin(4, 21), Err(Error::NotFound));
+}
+
+#[test]
+fn a_function_may_raise_what_is_bound_and_no_more() {
+    let pages = [RoutePage::new(), RoutePage::new()];
+    let mut router = router(&pages);
+    assert!(
+        router
+            .bind(MSIX, source(2, 7), ADDRESS, 0x41, false)
+            .is_ok()
+    );
+    assert_eq!(router.control.allowed, [(2, 0, 0)]);
+    assert_eq!(router.unbind(MSIX, source(2, 7)), Ok(()));
+    assert_eq!(router.control.forbidden, [(2, 0)]);
+}
+
+#[test]
+fn what_the_iommu_refuses_stays_unbound() {
+    let pages = [RoutePage::new(), RoutePage::new()];
+    let mut router = router(&pages);
+    router.control.refuse_allow = true;
+    let refused = router.bind(MSIX, source(1, 0), ADDRESS, 0x41, false);
+    assert_eq!(refused, Err(Error::Failed));
+    assert!(router.control.held.is_empty() && pages[1].get(0).is_none());
+    router.control.refuse_allow = false;
+    assert!(
+        router
+            .bind(MSIX, source(1, 0), ADDRESS, 0x41, false)
+            .is_ok()
+    );
 }

@@ -12,15 +12,17 @@ use crate::model::{Component, Model};
 
 /// Slots of a component's CNode, as a power of two.
 const CNODE_BITS: u32 = 9;
+/// The iommu's: room for all guests' RAM.
+const IOMMU_CNODE_BITS: u32 = 11;
 /// The vmm's: room for guest RAM, BAR pages and page tables.
 const VMM_CNODE_BITS: u32 = 13;
 
 pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
     let name = &component.name;
-    let cnode_bits = if component.program == "vmm" {
-        VMM_CNODE_BITS
-    } else {
-        CNODE_BITS
+    let cnode_bits = match component.program.as_str() {
+        "vmm" => VMM_CNODE_BITS,
+        "iommu" => IOMMU_CNODE_BITS,
+        _ => CNODE_BITS,
     };
     let cnode = builder.object(name, ObjectKind::CNode, cnode_bits, 1);
     let vspace = builder.object(name, ObjectKind::VSpace, 0, 1);
@@ -42,6 +44,7 @@ pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
 pub fn program(
     builder: &mut Builder,
     component: &Component,
+    guest: u64,
     place: &Place,
     programs: &Programs,
 ) -> Result<(), ComposeError> {
@@ -91,13 +94,15 @@ pub fn program(
         notification: place.notification,
         priority: u32::from(component.priority),
         stack,
-        start: 1,
+        // Nothing may reach memory by DMA before the IOMMU is set up.
+        start: if component.program == "iommu" { 2 } else { 1 },
         ipc_address: IPC_BUFFER_ADDRESS,
         entry: program.map_or(0, |program| program.entry),
         stack_top: STACK_TOP,
         fault_slot: FAULT_SLOT,
         tls_base: 0,
         on_fault: component.on_fault as u64,
+        guest,
     });
     Ok(())
 }
@@ -136,10 +141,17 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 let name = format!("registers:{}", device.name);
                 place.tell(ResourceKind::Memory, &name, address, size);
             }
-            if let Some((pin, trigger)) = device.irq {
+            // The I/O APIC is blocked where interrupts are remapped.
+            let by_message = model.remaps() && device.message;
+            if let Some((pin, trigger)) = device.irq.filter(|_| by_message || !model.remaps()) {
                 next_vector -= 1;
                 let level = u64::from(trigger == Trigger::Level);
-                let object = builder.object(&device.name, ObjectKind::IoApicIrq, 0, level);
+                let kind = if by_message {
+                    ObjectKind::MessageIrq
+                } else {
+                    ObjectKind::IoApicIrq
+                };
+                let object = builder.object(&device.name, kind, 0, level);
                 let irq = &mut builder.image.objects[object as usize];
                 irq.address = u64::from(pin);
                 irq.last = next_vector;
@@ -148,12 +160,13 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 let notification = place.notification;
                 let name = format!("irq-notification:{}", device.name);
                 builder.grant(place, &name, notification, Rights::WRITE, badge, 0);
-                place.tell(
-                    ResourceKind::Number,
-                    &format!("irq-pin:{}", device.name),
-                    u64::from(pin),
-                    level,
-                );
+                let (name, value) = if by_message {
+                    ("irq-vector", next_vector)
+                } else {
+                    ("irq-pin", u64::from(pin))
+                };
+                let name = format!("{name}:{}", device.name);
+                place.tell(ResourceKind::Number, &name, value, level);
                 badge <<= 1;
             }
         }

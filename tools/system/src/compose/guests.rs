@@ -26,6 +26,7 @@ const VMM_UNTYPED_BITS: u32 = 21;
 /// Slots for those tables.
 const VMM_TABLE_SLOTS: u32 = 512;
 
+/// Makes a guest and what its vmm has of it; gives its RAM.
 pub fn add_guest(
     builder: &mut Builder,
     model: &Model,
@@ -34,7 +35,7 @@ pub fn add_guest(
     console: Option<usize>,
     places: &mut [Place],
     programs: &Programs,
-) {
+) -> u32 {
     let name = format!("guest:{}", guest.name);
     let cnode = builder.object(&name, ObjectKind::CNode, GUEST_CNODE_BITS, 1);
     let vspace = builder.object(&name, ObjectKind::VSpace, 0, 1);
@@ -66,6 +67,7 @@ pub fn add_guest(
         fault_slot: FAULT_SLOT,
         tls_base: PAGE * (index as u64 + 1),
         on_fault: OnFault::Stop as u64,
+        guest: index as u64,
     });
     let slots = builder.object(
         &format!("{name}:slots"),
@@ -148,6 +150,7 @@ pub fn add_guest(
         guest.interrupt_budget,
         0,
     );
+    place.tell(ResourceKind::Number, "on-exit", guest.on_exit as u64, 0);
     builder.share(
         place,
         "guest-console",
@@ -190,15 +193,17 @@ pub fn add_guest(
             PAGE,
         );
     }
+    ram
 }
 
 pub fn functions(
     builder: &mut Builder,
     model: &Model,
+    rams: &[u32],
     places: &mut [Place],
 ) -> Result<(), ComposeError> {
     for (index, device) in model.devices.iter().enumerate() {
-        let holders = Authority::ALL.map(|authority| model.holder(authority));
+        let holders = Authority::NEEDED.map(|authority| model.holder(authority));
         let (Some(owner), [Some(router), Some(msix), Some(config)]) = (model.owner(index), holders)
         else {
             return Err(ComposeError(format!(
@@ -209,7 +214,8 @@ pub fn functions(
         let vmm = model.guests[owner].vmm;
         let name = &device.name;
         let info = builder.memory(&format!("function:{name}"), PAGE);
-        for component in [config, msix, vmm] {
+        let iommu = model.holder(Authority::Iommu);
+        for component in [config, msix, vmm].into_iter().chain(iommu) {
             let resource = format!("function:{name}");
             builder.share(&mut places[component], &resource, info, Rights::READ, PAGE);
         }
@@ -219,6 +225,12 @@ pub fn functions(
         number(&mut places[config], badge_of(model, "PciConfig", vmm));
         number(&mut places[msix], badge_of(model, "MsixTable", vmm));
         number(&mut places[router], owner as u64);
+        if let Some(iommu) = iommu {
+            number(&mut places[iommu], badge_of(model, "DmaControl", vmm));
+            let name = format!("stop-on-dma-fault:{name}");
+            let stop = u64::from(device.stop_on_dma_fault);
+            places[iommu].tell(ResourceKind::Number, &name, stop, 0);
+        }
         if let Some(pin) = device.intx {
             let resource = format!("intx:{name}");
             let pin = u64::from(pin);
@@ -263,7 +275,7 @@ pub fn functions(
             guest_bdf: u32::from(device.guest_address.requester_id()),
             permissive: u32::from(permissive(device.policy)),
             intx: device.intx.map_or(0, u32::from),
-            reserved: 0,
+            trusted: u32::from(device.trusted),
             info,
             config_vspace: places[config].vspace,
             config_cnode: places[config].cnode,
@@ -276,6 +288,8 @@ pub fn functions(
             msix_address,
             bar_slot,
             bar_slots,
+            ram: rams[owner],
+            reserved: 0,
         });
     }
     Ok(())

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "console",
     "init",
+    "iommu",
     "irq-router",
     "msix",
     "pci-config",
@@ -45,5 +46,5 @@ pub fn project(file: &Path) -> TempDir {
 
 /// Reads a project's system.
 pub fn read(root: &TempDir) -> Result<system::Model, system::Report> {
-    system::read(root.path(), &root.path().join("system.toml"))
+    system::read(root.path(), &root.path().join("system.toml"), None)
 }

@@ -1,0 +1,74 @@
+//! What the iommu component gets: the unit, memory for its tables, and a
+//! capability for everything that it maps.
+
+use spec::{IommuPlace, ObjectKind, ResourceKind, Rights};
+
+use super::PAGE;
+use super::builder::{Builder, Place};
+use crate::model::{Authority, Model};
+
+const LARGE_PAGE_BITS: u32 = 21;
+/// Large pages for tables: AMD's device table alone takes one (48882 rev 3.08,
+/// section 2.2.2: 32 bytes for each of 65536 requester ids).
+const TABLE_PAGES: u64 = 2;
+/// Pages of registers: AMD-Vi has 4, VT-d's fault recording and IOTLB registers
+/// lie within 16.
+const REGISTER_PAGES: u32 = 16;
+
+/// The places for the unit that init will find.
+pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> IommuPlace {
+    let Some(index) = model.holder(Authority::Iommu) else {
+        return IommuPlace::NONE;
+    };
+    let place = &mut places[index];
+    let info = builder.memory("iommu-info", PAGE);
+    builder.share(place, "iommu-info", info, Rights::READ, PAGE);
+    let tables = builder.object(
+        "iommu-tables",
+        ObjectKind::Memory,
+        LARGE_PAGE_BITS,
+        TABLE_PAGES,
+    );
+    let size = TABLE_PAGES << LARGE_PAGE_BITS;
+    let address = place.reserve(size, 1 << LARGE_PAGE_BITS);
+    builder.map(place.vspace, tables, address, Rights::READ_WRITE);
+    place.tell(ResourceKind::Memory, "iommu-tables", address, size);
+    let size = u64::from(REGISTER_PAGES) * PAGE;
+    let (slot, address) = (place.slots(REGISTER_PAGES), place.reserve(size, PAGE));
+    place.tell(ResourceKind::Memory, "registers:iommu", address, size);
+    IommuPlace {
+        info,
+        tables,
+        vspace: place.vspace,
+        cnode: place.cnode,
+        slot,
+        pages: REGISTER_PAGES,
+        address,
+    }
+}
+
+/// The guests' RAM, a capability for each page, and which function may be given
+/// which of it.
+pub fn guests(builder: &mut Builder, model: &Model, rams: &[u32], places: &mut [Place]) {
+    let Some(index) = model.holder(Authority::Iommu) else {
+        return;
+    };
+    let place = &mut places[index];
+    for (guest, &ram) in model.guests.iter().zip(rams) {
+        let pages = (guest.memory >> LARGE_PAGE_BITS) as u32;
+        let slot = place.slots(pages);
+        builder.capability(place.cnode, slot, ram, Rights::READ_WRITE, 0);
+        for &device in &guest.devices {
+            let name = &model.devices[device].name;
+            let resource = format!("dma:{name}");
+            place.tell(
+                ResourceKind::Number,
+                &resource,
+                u64::from(slot),
+                pages.into(),
+            );
+            let resource = format!("dma-address:{name}");
+            place.tell(ResourceKind::Number, &resource, guest.address, 0);
+        }
+    }
+}
