@@ -7,13 +7,15 @@
 use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::Width;
 use pci_config::{Counters, Functions, Hardware};
-use runtime::{Context, Event, Mmio, Server};
-use spec::ResourceKind;
+use runtime::{Channel, Context, Event, Mmio, Server};
+use spec::{BADGE_GUEST_GONE, ResourceKind};
 
 runtime::component!(main);
 
 /// Functions in one system.
 const FUNCTIONS: usize = 8;
+/// Guests in one system.
+const GUESTS: u64 = 4;
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
 /// How long a function-level reset may take: 100 ms, in ms.
@@ -94,6 +96,21 @@ fn publish(context: &Context, counters: &Counters) {
     ]);
 }
 
+/// The monitor says which guests are gone.
+fn release(
+    context: &Context,
+    bits: u64,
+    functions: &mut Functions<ConfigPage, Channel, FUNCTIONS>,
+) {
+    for (index, device) in context.functions().enumerate() {
+        let guest = context.guest_index(device);
+        if guest < GUESTS && bits & BADGE_GUEST_GONE << guest != 0 {
+            defmt::warn!("{=str}: its guest is gone, taken back", device);
+            functions.release(index as u8);
+        }
+    }
+}
+
 fn main(context: Context) -> ! {
     let tsc_khz = context.machine().tsc_khz;
     if context.number("trace").0 == 1 {
@@ -118,8 +135,11 @@ fn main(context: Context) -> ! {
     let mut server = Server::new(context.endpoint());
     loop {
         publish(&context, &functions.counters);
-        if let Event::Request(caller, request) = server.wait() {
-            server.reply(interface::dispatch(&mut functions, caller, request));
+        match server.wait() {
+            Event::Request(caller, request) => {
+                server.reply(interface::dispatch(&mut functions, caller, request));
+            }
+            Event::Notification(bits) => release(&context, bits, &mut functions),
         }
     }
 }

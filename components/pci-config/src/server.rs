@@ -111,6 +111,30 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
         })
     }
 
+    /// Takes a function back to start (M24), with a function-level reset if the
+    /// device has one (C8).
+    fn take_back(&mut self, index: usize) -> Result<(), Error> {
+        self.counters.resets += 1;
+        let (function, peers) = (&mut self.functions[index], &mut self.peers);
+        let result = match function.flr {
+            Some(capability) => function.reset_device(capability, peers),
+            None => {
+                let (msix, msi) = function.quiesce(peers);
+                msix.and(msi)
+            }
+        };
+        result.inspect_err(|_| self.counters.failed += 1)
+    }
+
+    /// The guest of a function is gone: takes the function back to start. One
+    /// that is not there is ignored.
+    pub fn release(&mut self, function: u8) {
+        if usize::from(function) < self.functions.len() {
+            // A failure is counted, and nobody waits for the answer.
+            let _ = self.take_back(function.into());
+        }
+    }
+
     fn owned(&mut self, caller: Caller, function: u8) -> Result<&mut Function<H>, Error> {
         self.functions
             .get_mut(usize::from(function))
@@ -157,8 +181,6 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig for Functions<
 
     fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         self.owned(caller, function)?;
-        self.counters.resets += 1;
-        let (msix, msi) = self.functions[usize::from(function)].quiesce(&mut self.peers);
-        msix.and(msi).inspect_err(|_| self.counters.failed += 1)
+        self.take_back(function.into())
     }
 }

@@ -709,9 +709,33 @@ fn m24_start_and_reset_quiesce_in_order() {
         Write(0x04, Word, 0x0406),
         Write(0x04, Word, 0x0402),
     ];
-    assert_eq!(rig.log(), again);
+    let log = rig.log();
+    assert_eq!(log[..again.len()], again);
+    // The device can do a function-level reset, and does it then (C8).
+    let reset = Write(PCIE + 8, Word, 0xa810);
+    assert!(log[again.len()..].contains(&reset), "{log:?}");
     assert_eq!(rig.read(0x04, Word), 0);
     assert_eq!(rig.read(0x3c, Byte), 20);
+}
+
+#[test]
+fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
+    let mut world = world();
+    world.put(PCIE + 4, 4, 0x0000_8cc1);
+    let mut rig = rig_of(world, info(false));
+    rig.write(0x04, Word, 0x0406);
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.log();
+    rig.functions.release(0);
+    let log = rig.log();
+    let off = log.iter().position(|e| *e == Write(MSIX + 2, Word, 0x0004));
+    let masked = log.iter().position(|e| *e == Event::MsixReset);
+    let silent = log.iter().position(|e| *e == Write(0x04, Word, 0x0402));
+    assert!(off.is_some() && off < masked && masked < silent, "{log:?}");
+    // Without the capability there is no reset; another function is nobody's.
+    assert!(!log.contains(&Event::Wait));
+    rig.functions.release(1);
+    assert_eq!(rig.log(), []);
 }
 
 #[test]

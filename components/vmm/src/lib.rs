@@ -5,7 +5,7 @@
 //! the translation of a slot of the notification word into a guest vector.
 //! Must never: hold IRQControl, configuration space or an I/O port; trust
 //! anything that the guest can write, the fault message included.
-//! May call: pci-config, msix, timer.
+//! May call: pci-config, msix, iommu, timer.
 //! Invariants: guest-physical = guest-virtual; every trap ends in a resumed, a
 //! halted or a stopped guest; the guest's interrupt flag lives here, since the
 //! real one is always set in ring 3.
@@ -21,6 +21,7 @@ mod host;
 mod inject;
 mod ioapic;
 mod lapic;
+mod lives;
 mod loader;
 mod mmio;
 mod privileged;
@@ -33,6 +34,7 @@ pub use bus::MMIO_WINDOW;
 pub use host::{Host, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
+pub use lives::{LIMIT, Lives, Next, Policy, WINDOW_MS};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use slots::Budget;

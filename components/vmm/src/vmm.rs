@@ -263,6 +263,8 @@ impl<'a> Vmm<'a> {
     /// with.
     pub fn fault(&mut self, fault: Fault, regs: &mut Registers, host: &mut impl Host) -> Outcome {
         self.counters.traps += 1;
+        // A guest that traps is awake: somebody may have made it go on.
+        self.cpu.halted = false;
         let outcome = match fault {
             Fault::Exception {
                 vector: GENERAL_PROTECTION,

@@ -31,6 +31,15 @@ impl GuestRam {
         self.range.clone()
     }
 
+    /// Zeroes all of it: a guest that starts again finds nothing of the last.
+    pub fn clear(&mut self) {
+        let length = (self.range.end - self.range.start) as usize;
+        let here = core::ptr::with_exposed_provenance_mut::<u8>(self.here);
+        // SAFETY: init mapped all of the RAM here for good. The guest does not
+        // run now; what a device writes meanwhile is cleared or not.
+        unsafe { core::ptr::write_bytes(here, 0, length) };
+    }
+
     /// Where `length` bytes at a guest address lie here, if all are RAM.
     fn at(&self, address: u64, length: usize) -> Option<*mut u8> {
         let end = address.checked_add(length as u64)?;

@@ -130,17 +130,22 @@ impl Context {
             .map_or(0, |(_, resource)| resource.value)
     }
 
+    /// Position of the guest that owns a function.
+    #[must_use]
+    pub fn guest_index(&self, device: &str) -> u64 {
+        let mut devices = self.resources.each(ResourceKind::Number, "guest-of:");
+        devices
+            .find(|(name, _)| *name == device)
+            .map_or(u64::MAX, |(_, resource)| resource.value)
+    }
+
     /// Name of the guest that owns a function.
     #[must_use]
     pub fn guest_of(&self, device: &str) -> &'static str {
-        let devices = self.resources.each(ResourceKind::Number, "guest-of:");
-        let guest = devices
-            .filter(|(name, _)| *name == device)
-            .map(|(_, resource)| resource.value)
-            .next();
+        let guest = self.guest_index(device);
         self.resources
             .each(ResourceKind::Number, "guest:")
-            .find(|(_, resource)| Some(resource.value) == guest)
+            .find(|(_, resource)| resource.value == guest)
             .map_or("?", |(name, _)| name)
     }
 

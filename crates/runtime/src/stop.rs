@@ -14,6 +14,14 @@ pub const STOP_LABEL: u64 = 64;
 /// composed for it does that.
 pub const INJECT_LABEL: u64 = 65;
 
+/// Label of the message by which iommu says that it is ready: the first word is
+/// 1 if a unit is in force, 0 if there is none.
+pub const READY_LABEL: u64 = 66;
+
+/// Label of the message by which a component asks the monitor to stop the guest
+/// whose position is the first word.
+pub const GUEST_STOP_LABEL: u64 = 67;
+
 /// Why the system stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

@@ -18,6 +18,8 @@ use super::{own_slot, ports, rights};
 
 /// Objects in an image; the web system has about 150.
 const MAX_OBJECTS: usize = 2048;
+/// Guests in one system.
+pub const MAX_GUESTS: usize = 4;
 /// Where init maps a page for a moment. Its own program and the kernel's
 /// BootInfo lie far below.
 pub const SCRATCH: usize = 0x2_0000_0000;
@@ -71,6 +73,8 @@ pub struct Watched<'a> {
     pub first_slots: &'a [usize],
     /// Slots never used.
     pub slots_left: usize,
+    /// For each guest the signals that say it is gone, to pci-config and iommu.
+    pub gone: Vec<Vec<Notification, 2>, MAX_GUESTS>,
 }
 
 /// The system under construction.
@@ -217,6 +221,12 @@ impl<'a> Builder<'a> {
                 self.first_slots[index] = slot;
                 return;
             }
+            ObjectKind::MessageIrq => {
+                let slot = self.slots.take(1);
+                self.message_irq(name, object.last, slot);
+                self.first_slots[index] = slot;
+                return;
+            }
             ObjectKind::IrqControl => {
                 self.first_slots[index] = slot::IRQ_CONTROL.index();
                 return;
@@ -231,6 +241,16 @@ impl<'a> Builder<'a> {
             if let Err(error) = assigned {
                 fatal!("address space of {name}: {error:?}");
             }
+        }
+    }
+
+    /// Makes the handler of a message with this user vector, in an empty slot.
+    pub fn message_irq(&self, name: &str, vector: u64, slot: usize) {
+        let made = slot::IRQ_CONTROL
+            .cap()
+            .irq_control_get_msi(0, 0, 0, 0, vector, &own_slot(slot));
+        if let Err(error) = made {
+            fatal!("interrupt of {name}, user vector {vector}: {error:?}");
         }
     }
 
@@ -537,8 +557,21 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Configures every thread and starts those that init starts. They run
-    /// when init waits.
+    /// Starts the threads that are to be started in this turn ([`Thread::start`]).
+    /// They run when init waits.
+    pub fn start_threads(&self, turn: u32) -> usize {
+        let mut started = 0;
+        for thread in self.system.threads.iter().filter(|t| t.start == turn) {
+            let tcb: Tcb = self.cap(thread.tcb, 0);
+            if let Err(error) = tcb.tcb_resume() {
+                fatal!("starting {}: {error:?}", thread.name.as_str());
+            }
+            started += 1;
+        }
+        started
+    }
+
+    /// Configures every thread.
     pub fn configure_threads(&mut self) {
         for thread in self.system.threads {
             if let Err(error) = self.configure(thread) {
@@ -574,7 +607,43 @@ impl<'a> Builder<'a> {
             tls_base: thread.tls_base,
             ..sel4::UserContext::default()
         };
-        tcb.tcb_write_all_registers(thread.start == 1, &registers)
+        tcb.tcb_write_all_registers(false, &registers)
+    }
+
+    /// What the monitor needs, while everything else is still there.
+    pub fn watched(&self) -> Watched<'_> {
+        Watched {
+            monitor: self.cap(self.system.header.monitor as u32, 0),
+            first_slots: &self.first_slots,
+            slots_left: self.slots.end - self.slots.next,
+            gone: Vec::new(),
+        }
+    }
+
+    /// The capabilities by which the monitor says that a guest is gone.
+    fn gone(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
+        let guests = self.system.threads.iter().filter(|t| t.start == 0).count();
+        let mut gone = Vec::new();
+        for guest in 0..guests {
+            let mut signals = Vec::new();
+            let there = self.system.header.gone.into_iter().filter(|&n| n != NONE);
+            for notification in there {
+                let unbadged = self.first_slots[notification as usize];
+                let slot = self.slot();
+                let badge = spec::BADGE_GUEST_GONE << guest;
+                let minted =
+                    own_slot(slot).mint(&own_slot(unbadged), CapRights::write_only(), badge);
+                if let Err(error) = minted {
+                    fatal!("signal for the end of guest {guest}: {error:?}");
+                }
+                // There are two of them at most.
+                let _ = signals.push(Notification::from_bits(slot as u64));
+            }
+            if gone.push(signals).is_err() {
+                fatal!("{guests} guests, at most {MAX_GUESTS} can be watched");
+            }
+        }
+        gone
     }
 
     /// Deletes every capability that the monitor does not need.
@@ -582,6 +651,7 @@ impl<'a> Builder<'a> {
         let (com1, exit) = ports::needed();
         let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
         let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
+        let gone = self.gone();
         ports::keep(
             IoPort::from_bits(com1 as u64),
             IoPort::from_bits(exit as u64),
@@ -597,8 +667,9 @@ impl<'a> Builder<'a> {
                 Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
                 Some(ObjectKind::Notification) => index as u64 == self.system.header.doorbell,
                 // A component's own memory: a backtrace reads its stack. A
-                // guest's RAM has a given address, its vmm holds it.
-                Some(ObjectKind::Memory) => object.address == u64::MAX,
+                // guest's RAM has a given address, its vmm holds it; what the
+                // IOMMU reads has large pages, and nobody else writes it.
+                Some(ObjectKind::Memory) => object.address == u64::MAX && object.size_bits == 12,
                 _ => false,
             };
             if !kept {
@@ -628,9 +699,8 @@ impl<'a> Builder<'a> {
             self.user_image.end
         );
         Watched {
-            monitor: self.cap(self.system.header.monitor as u32, 0),
-            first_slots: &self.first_slots,
-            slots_left: self.slots.end - self.slots.next,
+            gone,
+            ..self.watched()
         }
     }
 }

@@ -66,6 +66,10 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.map_all();
     builder.hand_out();
     builder.configure_threads();
+    if builder.start_threads(2) > 0 {
+        monitor::wait_ready(&system, &builder.watched());
+    }
+    builder.start_threads(1);
     let watched = builder.drop_authority();
     defmt::info!(
         "{=usize} objects, {=usize} capabilities, {=usize} slots left",

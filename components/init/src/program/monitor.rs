@@ -4,14 +4,14 @@ use core::fmt::Write as _;
 
 use heapless::String;
 use init::{BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page};
-use runtime::{INJECT_LABEL, STOP_LABEL, Stop};
+use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
 use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
 use spec::{NONE, OnFault, System, Thread};
 
 use super::builder::{SCRATCH, Watched};
-use super::fatal;
+use super::fatal::{self, fatal};
 use super::ports::{self, Com1};
 use super::restart;
 
@@ -23,6 +23,11 @@ const MAX_THREADS: usize = 64;
 /// Waits on the fault endpoint for good.
 pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
     let mut restarts = [Restarts::default(); MAX_THREADS];
+    let mut guests = Guests {
+        system,
+        watched,
+        stopped: 0,
+    };
     loop {
         let (info, badge) = watched.monitor.recv(());
         let Some((index, thread)) = thread(system, badge) else {
@@ -37,6 +42,10 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                 }
                 sel4::reply(MessageInfo::new(0, 0, 0, 0));
             }
+            GUEST_STOP_LABEL => {
+                guests.stop(words[0], "accessed memory that is not its own by DMA");
+                sel4::reply(MessageInfo::new(0, 0, 0, 0));
+            }
             label => {
                 let cause = cause(
                     Fault::from_ipc_buffer(info),
@@ -44,6 +53,10 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                     stack_size(system, thread),
                 );
                 report(system, watched, thread, &cause);
+                if thread.on_fault() == OnFault::StopGuest {
+                    guests.stop(thread.guest, "lost its vmm");
+                    continue;
+                }
                 let decision = restarts.get_mut(index).map_or(Decision::GiveUp, |r| {
                     r.fault(runtime::tsc() / tsc_khz.max(1))
                 });
@@ -51,6 +64,29 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                 after_fault(system, watched, thread, decision, generation, tsc_khz);
             }
         }
+    }
+}
+
+/// Waits until the component that was started first says that it is ready; gives
+/// its word.
+pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) -> u64 {
+    loop {
+        let (info, badge) = watched.monitor.recv(());
+        let Some((_, thread)) = thread(system, badge) else {
+            continue;
+        };
+        let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
+        if info.label() == READY_LABEL {
+            sel4::reply(MessageInfo::new(0, 0, 0, 0));
+            return words[0];
+        }
+        let fault = Fault::from_ipc_buffer(info);
+        let cause = cause(fault, info.label(), stack_size(system, thread));
+        report(system, watched, thread, &cause);
+        fatal!(
+            "{} died before it was ready: nothing is started without it",
+            thread.name.as_str()
+        );
     }
 }
 
@@ -89,6 +125,41 @@ fn after_fault(
         }
         Err(error) => {
             let _ = write!(Com1, "init: {name} cannot be restarted: {error:?}\r\n");
+            ports::exit(fatal::STATUS);
+        }
+    }
+}
+
+/// The guests, as far as the monitor stops them.
+struct Guests<'a> {
+    system: &'a System<'a>,
+    watched: &'a Watched<'a>,
+    /// A bit for each guest that was stopped.
+    stopped: u64,
+}
+
+impl Guests<'_> {
+    /// Stops a guest and its vmm, and has its functions quiesced (M24). The
+    /// others go on; without any the system ends.
+    fn stop(&mut self, guest: u64, why: &str) {
+        let Some(signals) = self.watched.gone.get(guest as usize) else {
+            return;
+        };
+        let mut name = "?";
+        for thread in self.system.threads.iter().filter(|t| t.guest == guest) {
+            let _ = tcb(self.watched, thread).tcb_suspend();
+            if thread.start == 0 {
+                name = thread.name.as_str();
+            }
+        }
+        for signal in signals {
+            signal.signal();
+        }
+        self.stopped |= 1 << guest;
+        let _ = write!(Com1, "init: {name} {why}: it is stopped\r\n");
+        if self.stopped.count_ones() as usize == self.watched.gone.len() {
+            finish(self.system, self.watched);
+            let _ = write!(Com1, "init: no guest is left, the system stops\r\n");
             ports::exit(fatal::STATUS);
         }
     }

@@ -10,6 +10,7 @@ pub struct Bars {
     vspace: VSpace,
     untyped: Untyped,
     cnode: CNode,
+    first_slot: u64,
     next_slot: u64,
     end_slot: u64,
 }
@@ -22,9 +23,15 @@ impl Bars {
             vspace: context.capability("guest-vspace"),
             untyped: context.capability("guest-untyped"),
             cnode: context.capability("cnode"),
+            first_slot: next_slot,
             next_slot,
             end_slot: next_slot + slots,
         }
+    }
+
+    /// Slots of paging structures that were used.
+    pub const fn tables_used(&self) -> u64 {
+        self.next_slot - self.first_slot
     }
 
     /// Maps every page of the BAR that holds no MSI-X table or PBA at

@@ -1,9 +1,14 @@
 //! The guest's thread.
 
-use runtime::{Context, Stop};
+use runtime::Context;
 use sel4::UserContext;
 use sel4::cap::Tcb;
-use vmm::Registers;
+use vmm::{Registers, StopReason};
+
+/// Position of rsi among the registers.
+const RSI: usize = 6;
+/// #GP: what a CPU raises for an address that is not canonical.
+const GENERAL_PROTECTION: u8 = 13;
 
 /// The guest's thread.
 pub struct Guest {
@@ -28,12 +33,22 @@ impl Guest {
     /// Starts the guest at `entry`, in the state that the Linux 64-bit boot
     /// protocol promises as far as ring 3 can see it: rsi points to the boot
     /// parameters.
-    pub fn start(&self, entry: u64, boot_params: u64) {
+    pub fn start(&self, entry: u64, boot_params: u64) -> Result<(), StopReason> {
         let mut state = self.read();
-        state.registers.rip = entry;
-        state.registers.gpr[6] = boot_params;
-        state.registers.rflags = 0x202;
-        self.write(&state, true);
+        state.registers = Registers {
+            rip: entry,
+            rflags: 0x202,
+            ..Registers::default()
+        };
+        state.registers.gpr[RSI] = boot_params;
+        self.write(&state, true)
+    }
+
+    /// Takes it off its last instruction for good: what it waited for, and what
+    /// its fault's message says, is forgotten.
+    pub fn end(&self) {
+        // The capability is the VMM's own, so that this cannot fail.
+        let _ = self.tcb.tcb_suspend();
     }
 
     /// Reads its registers.
@@ -56,9 +71,11 @@ impl Guest {
         }
     }
 
-    /// Writes its registers, and lets it go on if `resume`. A guest that put an
-    /// address into them which no CPU takes is over.
-    pub fn write(&self, state: &State, resume: bool) {
+    /// Writes its registers, and lets it go on if `resume`.
+    ///
+    /// # Errors
+    /// A guest that put an address into them which no CPU takes is over.
+    pub fn write(&self, state: &State, resume: bool) -> Result<(), StopReason> {
         let Registers { gpr, rip, rflags } = state.registers;
         let [
             rax,
@@ -99,13 +116,14 @@ impl Guest {
             r15,
             tls_base: state.tls_base,
         };
-        if let Err(error) = self.tcb.tcb_write_all_registers(resume, &context) {
-            defmt::error!(
+        let written = self.tcb.tcb_write_all_registers(resume, &context);
+        written.map_err(|error| {
+            defmt::warn!(
                 "guest registers refused (rip {=u64:#x}): error {=u64}",
                 rip,
                 error as u64
             );
-            Stop::GuestFault(13).request();
-        }
+            StopReason::TripleFault(GENERAL_PROTECTION)
+        })
     }
 }

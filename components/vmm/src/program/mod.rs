@@ -9,8 +9,12 @@ use channel::{msix, pci_config, timer};
 use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
-use spec::BADGE_CALL;
-use vmm::{Budget, Fault, MAX_FUNCTIONS, Outcome, StopReason, Vmm};
+use sel4::cap::Endpoint;
+use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
+use vmm::{
+    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy,
+    StopReason, Vmm,
+};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -51,8 +55,7 @@ fn fault_of(message: Option<Message>) -> Fault {
     }
 }
 
-fn publish(context: &Context, vmm: &Vmm<'_>) {
-    let counters = &vmm.counters;
+fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
     context.counters().publish(&[
         ("traps", counters.traps),
         ("memory_accesses", counters.memory_accesses),
@@ -68,16 +71,122 @@ fn publish(context: &Context, vmm: &Vmm<'_>) {
         ("system_calls", counters.system_calls),
         ("unclaimed_ports", counters.unclaimed_ports),
         ("unclaimed_memory", counters.unclaimed_memory),
+        ("guest_restarts", lives.restarts),
+        ("table_slots_used", tables),
     ]);
 }
 
-fn stop(reason: StopReason) -> ! {
+/// The word for the monitor.
+const fn stop(reason: StopReason) -> Stop {
     match reason {
         StopReason::Exit(code) => Stop::GuestExit(code),
         StopReason::HaltForever => Stop::GuestHalt,
         StopReason::TripleFault(vector) => Stop::GuestFault(vector),
     }
-    .request()
+}
+
+/// One life of the guest, with what outlives it.
+struct Life<'a> {
+    context: &'a Context,
+    guest: &'a Guest,
+    lives: &'a Lives,
+    endpoint: Endpoint,
+}
+
+impl Life<'_> {
+    /// Loads the guest, starts it, and serves it until it is over.
+    fn run(&self, vmm: &mut Vmm<'_>, host: &mut Surroundings<'_>) -> StopReason {
+        if let Err(device) = host.attach() {
+            defmt::error!("{=str}: not attached, it reaches no memory", device);
+        }
+        vmm.start(host);
+        let line = command_line(self.context);
+        let image = self.context.bytes("guest-image");
+        let (entry, boot_params) = match vmm::load(image, line.as_bytes(), host.ram(), host) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                defmt::error!("guest image: {}", defmt::Debug2Format(&error));
+                Stop::GuestImage.request()
+            }
+        };
+        defmt::info!("guest entry tsc={=u64}", runtime::tsc());
+        if let Err(reason) = self.guest.start(entry, boot_params) {
+            return reason;
+        }
+        loop {
+            publish(self.context, &vmm.counters, self.lives, host.tables_used());
+            if let Err(reason) = self.serve(vmm, host) {
+                return reason;
+            }
+            if vmm.halted() {
+                // A line without an end is shown when the guest goes to sleep.
+                host.flush_console();
+            }
+        }
+    }
+
+    /// Waits for a fault or an event, and for what is queued behind it.
+    fn serve(&self, vmm: &mut Vmm<'_>, host: &mut Surroundings<'_>) -> Result<(), StopReason> {
+        let mut next = Some(self.endpoint.recv(()));
+        // A notification comes before a fault that is already queued. That
+        // fault must be taken first: its message is made from the registers
+        // at the time of receipt, so that none may be changed before.
+        while let Some((info, badge)) = next.take() {
+            if badge & BADGE_CALL != 0 {
+                let message = Message::from_ipc_buffer(info);
+                let mut state = self.guest.read();
+                let outcome = vmm.fault(fault_of(message), &mut state.registers, host);
+                self.finish(&state, outcome)?;
+            } else if badge != 0 {
+                vmm.events(badge as u32, host);
+                let (info, badge) = self.endpoint.nb_recv(());
+                if badge != 0 {
+                    next = Some((info, badge));
+                } else if vmm.wants_injection() {
+                    let halted = vmm.halted();
+                    let mut state = self.guest.read();
+                    let outcome = vmm.inject(&mut state.registers, host);
+                    if !halted && outcome == Outcome::Resume {
+                        self.guest.write(&state, false)?;
+                    } else {
+                        self.finish(&state, outcome)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, state: &guest::State, outcome: Outcome) -> Result<(), StopReason> {
+        match outcome {
+            Outcome::Resume => self.guest.write(state, true),
+            // Not resumed; what it wakes up with is kept by the kernel.
+            Outcome::Wait => self.guest.write(state, false),
+            Outcome::Stop(reason) => Err(reason),
+        }
+    }
+}
+
+/// Takes what is pending for a guest that is over: its thread is suspended, so
+/// that only events come.
+fn drain(endpoint: Endpoint) {
+    while endpoint.nb_recv(()).1 != 0 {}
+}
+
+/// Waits until the timer says so; other events are dropped.
+fn rest(host: &mut Surroundings<'_>, endpoint: Endpoint, ticks: u64) {
+    let end = runtime::tsc() + ticks;
+    while runtime::tsc() < end {
+        host.set_deadline(Some(end));
+        while endpoint.recv(()).1 & BADGE_TIMER == 0 {}
+    }
+}
+
+/// The guest stays as it is, for good.
+fn halt(endpoint: Endpoint) -> ! {
+    loop {
+        endpoint.recv(());
+    }
 }
 
 /// Entry of the component.
@@ -94,71 +203,60 @@ pub fn main(context: Context) -> ! {
         msix::table::Client(context.channel("MsixTable")),
         timer::Client(context.channel("Timer")),
     );
+    let tsc_khz = context.machine().tsc_khz.max(1);
     let budget = Budget {
         events: context.number("interrupt-budget").0,
-        interval: context.machine().tsc_khz * 1000,
+        interval: tsc_khz * 1000,
     };
-    let mut vmm = Vmm::new(&functions, budget);
-    vmm.start(&mut host);
-    let line = command_line(&context);
-    let image = context.bytes("guest-image");
-    let (entry, boot_params) = match vmm::load(image, line.as_bytes(), host.ram(), &mut host) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            defmt::error!("guest image: {}", defmt::Debug2Format(&error));
-            Stop::GuestImage.request()
-        }
+    let policy = match OnExit::from_number(context.number("on-exit").0) {
+        OnExit::Stop => Policy::Stop,
+        OnExit::Halt => Policy::Halt,
+        OnExit::Restart => Policy::Restart,
     };
     let guest = Guest::new(&context);
-    guest.start(entry, boot_params);
-    defmt::info!("guest entry tsc={=u64}", runtime::tsc());
     let endpoint = context.endpoint();
+    let mut lives = Lives::new(policy);
+    let mut counters = Counters::default();
     loop {
-        publish(&context, &vmm);
-        let (info, badge) = endpoint.recv(());
-        let mut next = Some((info, badge));
-        // A notification comes before a fault that is already queued. That
-        // fault must be taken first: its message is made from the registers
-        // at the time of receipt, so that none may be changed before.
-        while let Some((info, badge)) = next.take() {
-            if badge & BADGE_CALL != 0 {
-                let message = Message::from_ipc_buffer(info);
-                let mut state = guest.read();
-                let outcome = vmm.fault(fault_of(message), &mut state.registers, &mut host);
-                finish(&guest, &state, outcome);
-            } else if badge != 0 {
-                vmm.events(badge as u32, &mut host);
-                let (info, badge) = endpoint.nb_recv(());
-                if badge != 0 {
-                    next = Some((info, badge));
-                } else if vmm.wants_injection() {
-                    let halted = vmm.halted();
-                    let mut state = guest.read();
-                    let outcome = vmm.inject(&mut state.registers, &mut host);
-                    if halted {
-                        finish(&guest, &state, outcome);
-                    } else if outcome == Outcome::Resume {
-                        guest.write(&state, false);
-                    } else {
-                        finish(&guest, &state, outcome);
-                    }
+        let mut vmm = Vmm::new(&functions, budget);
+        vmm.counters = counters;
+        let life = Life {
+            context: &context,
+            guest: &guest,
+            lives: &lives,
+            endpoint,
+        };
+        let reason = life.run(&mut vmm, &mut host);
+        counters = vmm.counters;
+        guest.end();
+        host.flush_console();
+        let text = defmt::Display2Format(&stop(reason));
+        let next = lives.ended(reason, runtime::tsc() / tsc_khz);
+        if next == Next::Stop {
+            stop(reason).request();
+        }
+        host.quiesce();
+        drain(endpoint);
+        match next {
+            Next::Stop | Next::Halt => {
+                defmt::warn!("{}: it stays halted", text);
+                halt(endpoint)
+            }
+            Next::GiveUp => {
+                defmt::error!(
+                    "{}: failed {=u32} times in a row, it stays halted",
+                    text,
+                    LIMIT + 1
+                );
+                halt(endpoint)
+            }
+            Next::Restart(wait_ms) => {
+                defmt::warn!("{}: restart {=u64}", text, lives.restarts);
+                if wait_ms > 0 {
+                    rest(&mut host, endpoint, wait_ms * tsc_khz);
                 }
             }
         }
-        if vmm.halted() {
-            // A line without an end is shown when the guest goes to sleep.
-            host.flush_console();
-        }
-    }
-}
-
-fn finish(guest: &Guest, state: &guest::State, outcome: Outcome) {
-    match outcome {
-        Outcome::Resume => guest.write(state, true),
-        Outcome::Wait => {
-            // Not resumed; what it wakes up with is kept by the kernel.
-            guest.write(state, false);
-        }
-        Outcome::Stop(reason) => stop(reason),
+        host.clear_ram();
     }
 }

@@ -3,12 +3,13 @@
 
 use core::ops::Range;
 
+use channel::Error;
 use channel::events::{EventPage, SlotEvents};
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
-use channel::{msix, pci_config, timer};
+use channel::{iommu, msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
@@ -32,6 +33,9 @@ pub struct Surroundings<'a> {
     config: pci_config::Client<Channel>,
     table: msix::table::Client<Channel>,
     timer: timer::Client<Channel>,
+    /// What lets the guest's functions reach its memory, where there is an iommu
+    /// component.
+    dma: Option<iommu::dma::Client<Channel>>,
     bars: Bars,
     context: Context,
     routes: &'static RoutePage,
@@ -45,6 +49,14 @@ pub struct Surroundings<'a> {
     trace: bool,
     /// Where the guest has each BAR, for the trace.
     addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
+}
+
+/// Asks a server once more if it died meanwhile: what is asked may be repeated.
+fn again<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    match ask() {
+        Err(Error::Gone) => ask(),
+        answer => answer,
+    }
 }
 
 impl<'a> Surroundings<'a> {
@@ -69,6 +81,7 @@ impl<'a> Surroundings<'a> {
             config,
             table,
             timer,
+            dma: context.find_channel("DmaControl").map(iommu::dma::Client),
             bars: Bars::new(context),
             context: *context,
             routes: context.shared("routes"),
@@ -114,6 +127,56 @@ impl<'a> Surroundings<'a> {
                 value
             );
         }
+    }
+
+    /// Lets the guest's functions reach its memory.
+    ///
+    /// # Errors
+    /// The name of the function for which iommu failed, which then reaches
+    /// nothing.
+    pub fn attach(&mut self) -> Result<(), &'static str> {
+        for index in 0..self.global.len() as u8 {
+            let global = self.global(index);
+            if let Some(dma) = &mut self.dma
+                && again(|| dma.attach(global)).is_err()
+            {
+                return Err(self.name(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every function back to start (M24) and away from the guest's
+    /// memory, unmaps its BARs and drops the deadline: the guest is over.
+    pub fn quiesce(&mut self) {
+        for index in 0..self.global.len() as u8 {
+            let global = self.global(index);
+            if let Err(error) = again(|| self.config.reset(global)) {
+                defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+            }
+            if let Some(dma) = &mut self.dma
+                && let Err(error) = again(|| dma.detach(global))
+            {
+                defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
+            }
+            for bar in 0..FUNCTION_BARS {
+                if self.addresses[usize::from(index)][bar].is_some() {
+                    self.map_bar(index.into(), bar, None);
+                }
+            }
+        }
+        self.set_deadline(None);
+        self.flush_console();
+    }
+
+    /// Zeroes the guest's memory.
+    pub fn clear_ram(&mut self) {
+        self.ram.clear();
+    }
+
+    /// Slots of page tables that were used, for the counters.
+    pub const fn tables_used(&self) -> u64 {
+        self.bars.tables_used()
     }
 
     /// Guest addresses of its RAM.
