@@ -113,6 +113,29 @@ impl Running {
         (running, port)
     }
 
+    /// Starts `vectis run` on free ports and waits until these guests serve;
+    /// gives their ports.
+    pub fn all_serving(arguments: &[&str], guests: &[&str]) -> (Self, Vec<u16>) {
+        let mut running = Self::start(vectis().args(["run", "--port", "0"]).args(arguments));
+        let mut ports = vec![0; guests.len()];
+        while ports.contains(&0) {
+            let line = running.wait_for(|line| line.starts_with("ready: "));
+            let words: Vec<&str> = line.split(' ').collect();
+            let [_, name, address] = words[..] else {
+                panic!("not about one guest of several: {line}");
+            };
+            let port = address
+                .trim_end_matches('/')
+                .rsplit(':')
+                .next()
+                .and_then(|port| port.parse().ok());
+            if let Some(guest) = guests.iter().position(|guest| *guest == name) {
+                ports[guest] = port.expect("a port");
+            }
+        }
+        (running, ports)
+    }
+
     /// Process id of `vectis`.
     pub fn id(&self) -> u32 {
         self.child.id()

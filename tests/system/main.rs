@@ -7,5 +7,6 @@ mod cli;
 mod client;
 mod devices;
 mod faults;
+mod guests;
 mod harness;
 mod serve;

@@ -101,7 +101,8 @@ pub struct Run {
     /// Which system.
     #[command(flatten)]
     pub system: System,
-    /// TCP port of this host that leads to the guest's port 80; 0: any free one
+    /// TCP port of this host that leads to the first guest's port 80; those that
+    /// follow lead to the other guests. 0: any free ones
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub port: u16,
     /// Show all logs and the kernel's options, not only warnings and errors
@@ -118,7 +119,7 @@ pub struct Run {
     /// table, and end
     #[arg(long)]
     pub bench_boot: bool,
-    /// Crash this component once the guest serves, to see what follows; F and a
+    /// Crash this component once all guests serve, to see what follows; F and a
     /// component's position in the system file crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
     pub inject_fault: Option<String>,
@@ -129,7 +130,7 @@ pub struct Run {
     /// End with status 124 after this time, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
-    /// End with status 0 as soon as the guest serves
+    /// End with status 0 as soon as all guests serve
     #[arg(long)]
     pub exit_after_ready: bool,
 }

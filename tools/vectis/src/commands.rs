@@ -10,6 +10,7 @@ use system::{Model, Programs};
 use crate::cli::{self, profile};
 use crate::error::{Error, Result};
 use crate::logs::Level;
+use crate::network::{free_ports, networks};
 use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
@@ -68,7 +69,8 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     let workspace = Workspace::find()?;
     let mut model = read(&workspace, &arguments.system)?;
     // Asked before the build, so that nobody waits for an error.
-    run::free_port(arguments.port)?;
+    let networks = networks(&model).len();
+    free_ports(arguments.port, networks)?;
     if arguments.bench_boot {
         for guest in &mut model.guests {
             guest.command_line = format!("{} {EXIT_ON_LEASE}", guest.command_line)
@@ -115,7 +117,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         kernel: built.kernel(),
         initrd: Some(built.init()),
         command_line: image::KERNEL_COMMAND_LINE.to_owned(),
-        port: run::free_port(arguments.port)?,
+        ports: free_ports(arguments.port, networks)?,
         counted: options.bench,
     };
     run::run(&machine, &built.writers, Some(&log), &options)
@@ -140,7 +142,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         kernel: files[&guest.name].clone(),
         initrd: None,
         command_line: guest.command_line.clone(),
-        port: run::free_port(port)?,
+        ports: free_ports(port, networks(model).len())?,
         counted: options.bench,
     };
     run::run(&machine, &[], None, options)

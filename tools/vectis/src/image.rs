@@ -53,7 +53,7 @@ pub fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, P
     let mut files = BTreeMap::new();
     for guest in &model.guests {
         let file = match &guest.image {
-            GuestImage::Crate(_, package) => programs::guest(workspace, package)?,
+            GuestImage::Crate(_, package) => programs::guest(workspace, package, guest.address)?,
             GuestImage::File(file) => file.clone(),
         };
         guest::check(guest, &read(&file)?)?;

@@ -19,6 +19,7 @@ mod guest;
 mod image;
 mod logs;
 mod manifest;
+mod network;
 mod output;
 mod packages;
 mod programs;

@@ -36,10 +36,10 @@ const FLAGS: &[&str] = &[
 struct Call<'a> {
     workspace: &'a Workspace,
     /// Below the target folder.
-    folder: &'a str,
+    folder: String,
     /// From the project's folder.
     script: &'a str,
-    more_flags: &'a [&'a str],
+    more_flags: Vec<String>,
     packages: Vec<&'a str>,
     features: Vec<String>,
     log: Option<&'a str>,
@@ -60,10 +60,10 @@ pub fn components(
     };
     let built = Call {
         workspace,
-        folder,
+        folder: folder.to_owned(),
         script: "crates/runtime/component.ld",
         // The sections of defmt's strings; after the script that it adds to.
-        more_flags: &["-Clink-arg=-Tdefmt.x"],
+        more_flags: vec!["-Clink-arg=-Tdefmt.x".to_owned()],
         packages: names.to_vec(),
         features: names.iter().map(|name| format!("{name}/sel4")).collect(),
         log: Some(log),
@@ -81,16 +81,18 @@ pub fn components(
     Ok(built)
 }
 
-/// Builds a guest's crate and gives its file.
+/// Builds a guest's crate for RAM that starts at `ram`, and gives its file. Each
+/// start has a target folder of its own: flags that differ would make cargo
+/// build everything again for each guest, and give both the same file.
 ///
 /// # Errors
 /// If cargo fails, or the crate has not exactly one binary.
-pub fn guest(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+pub fn guest(workspace: &Workspace, package: &str, ram: u64) -> Result<PathBuf> {
     let built = Call {
         workspace,
-        folder: "guest",
+        folder: format!("guest-{ram:x}"),
         script: "guests/kit/guest.ld",
-        more_flags: &[],
+        more_flags: vec![format!("-Clink-arg=-Wl,--defsym=guest_ram={ram:#x}")],
         packages: vec![package],
         features: vec![format!("{package}/guest")],
         log: None,
@@ -120,7 +122,7 @@ impl Call<'_> {
             .args(["build", "--release", "--bins", "--target", TARGET])
             .arg("--message-format=json-render-diagnostics")
             .arg("--target-dir")
-            .arg(self.workspace.target.join(self.folder))
+            .arg(self.workspace.target.join(&self.folder))
             .args(self.packages.iter().flat_map(|package| ["-p", package]))
             .args(["--features", &self.features.join(",")])
             .env_remove("RUSTFLAGS")
@@ -149,14 +151,14 @@ impl Call<'_> {
         // Named from the project's folder, where cargo starts the compiler, so
         // that the same sources give the same file wherever they lie.
         flags.push(format!("-Clink-arg=-T{}", self.script));
-        flags.extend(self.more_flags.iter().map(ToString::to_string));
+        flags.extend(self.more_flags.iter().cloned());
         // Cargo does not watch the script; a flag that changes with it makes
         // cargo link again.
         let script = read(&self.workspace.root.join(self.script))?;
         let hash = crate::manifest::hex(&Sha256::digest(&script));
         flags.push(format!("--cfg=linker_script=\"{}\"", &hash[..16]));
         let home = cargo_home();
-        let target = self.workspace.target.join(self.folder);
+        let target = self.workspace.target.join(&self.folder);
         // The last that fits wins.
         for (from, to) in [
             (home.as_deref(), "cargo"),
@@ -217,9 +219,9 @@ not json
         };
         let call = Call {
             workspace: &workspace,
-            folder: "x",
+            folder: "x".to_owned(),
             script: "a.ld",
-            more_flags: &[],
+            more_flags: Vec::new(),
             packages: Vec::new(),
             features: Vec::new(),
             log: None,

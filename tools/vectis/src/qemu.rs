@@ -13,6 +13,7 @@ use system::Model;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::network::networks;
 use crate::packages;
 
 /// A serial port.
@@ -23,9 +24,6 @@ pub enum Port {
     /// COM2: log frames.
     Logs,
 }
-
-/// The network that a system's devices can be on.
-const NETWORK: &str = "net0";
 
 const PORTS: [(Port, &str); 2] = [(Port::People, "com1"), (Port::Logs, "com2")];
 
@@ -48,8 +46,8 @@ pub enum Event {
     Visitor(UnixStream),
     /// It typed this.
     Keys(Vec<u8>),
-    /// The guest's port on this host was tried.
-    Reachable(std::io::Result<()>),
+    /// A guest's port on this host was tried.
+    Reachable(usize, std::io::Result<()>),
 }
 
 /// What QEMU runs.
@@ -63,8 +61,9 @@ pub struct Machine<'a> {
     pub initrd: Option<PathBuf>,
     /// `-append`.
     pub command_line: String,
-    /// TCP port of this host that leads to port 80 of the guest.
-    pub port: u16,
+    /// TCP ports of this host that lead to port 80 of whoever is on each of the
+    /// system's [`networks`].
+    pub ports: Vec<u16>,
     /// Whether the clock counts instructions.
     pub counted: bool,
 }
@@ -88,12 +87,12 @@ impl Machine<'_> {
             add("-chardev", socket);
             add("-serial", format!("chardev:{name}").into());
         }
-        let devices: Vec<&String> = self.model.devices.iter().flat_map(|d| &d.qemu).collect();
-        if devices.iter().any(|device| device.contains(NETWORK)) {
-            let forward = format!("user,id={NETWORK},hostfwd=tcp:127.0.0.1:{}-:80", self.port);
+        for (network, port) in networks(self.model).iter().zip(&self.ports) {
+            let id = &network.id;
+            let forward = format!("user,id={id},hostfwd=tcp:127.0.0.1:{port}-:80");
             add("-netdev", forward.into());
         }
-        for device in devices {
+        for device in self.model.devices.iter().flat_map(|device| &device.qemu) {
             add("-device", device.into());
         }
         add("-kernel", self.kernel.clone().into());
@@ -235,16 +234,15 @@ fn serve(port: Port, listener: &UnixListener, events: &SyncSender<Event>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn arguments_name_every_part() {
+    fn arguments(system: &str, ports: Vec<u16>) -> String {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let model = system::read(&root, &root.join("system.toml"), None).unwrap();
+        let model = system::read(&root, &root.join(system), None).unwrap();
         let machine = Machine {
             model: &model,
             kernel: "k".into(),
             initrd: Some("a,b".into()),
             command_line: String::new(),
-            port: 8080,
+            ports,
             counted: true,
         };
         let arguments: Vec<String> = machine
@@ -252,7 +250,12 @@ mod tests {
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect();
-        let text = arguments.join(" ");
+        arguments.join(" ")
+    }
+
+    #[test]
+    fn arguments_name_every_part() {
+        let text = arguments("system.toml", vec![8080]);
         for part in [
             "-m 512 ",
             "-chardev socket,id=com2,path=/s/com2 -serial chardev:com2",
@@ -265,5 +268,18 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("-append"));
+    }
+
+    #[test]
+    fn each_network_leads_to_its_own_port() {
+        let text = arguments("tests/systems/two-guests.toml", vec![8080, 9000]);
+        for part in [
+            "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80",
+            "-netdev user,id=net1,hostfwd=tcp:127.0.0.1:9000-:80",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let text = arguments("tests/systems/nvme.toml", Vec::new());
+        assert!(!text.contains("-netdev"), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::bench::Boot;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level, Line};
+use crate::network::Guests;
 use crate::output;
 use crate::qemu::{Event, Machine, Port, Qemu};
 use crate::symbols::Symbols;
@@ -49,33 +50,17 @@ pub struct Options {
     pub level: Level,
     /// No seL4: the guest itself is the kernel.
     pub bare: bool,
-    /// End once the guest serves.
+    /// End once all guests serve.
     pub exit_after_ready: bool,
     /// End after this time.
     pub timeout: Option<Duration>,
     /// End once boot is measured.
     pub bench: bool,
-    /// Crash the component at this position, from 1, once the guest serves.
+    /// Crash the component at this position, from 1, once all
+    /// guests serve.
     pub inject: Option<u8>,
     /// Record the guest's accesses into this file.
     pub trace: Option<PathBuf>,
-}
-
-/// Finds a port for the guest: the one asked for, or any free one for 0.
-///
-/// # Errors
-/// If it is taken.
-pub fn free_port(port: u16) -> Result<u16> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|e| {
-            Error::new(
-                format!("cannot use TCP port {port} of this host"),
-                e,
-                "end the program that has it, or choose another with --port N (0: any free one)",
-            )
-        })
 }
 
 /// Runs a machine. `writers` are the components' names and ELF files in the
@@ -103,7 +88,7 @@ pub fn run(
     let started = Instant::now();
     let mut session = Session {
         options,
-        port: machine.port,
+        guests: Guests::new(machine.model, &machine.ports, options.bare),
         qemu,
         sender,
         decoder,
@@ -116,8 +101,6 @@ pub fn run(
         boot: Boot::default(),
         open: 0,
         alive: false,
-        serving: false,
-        ready: false,
     };
     session.follow(&events, started)
 }
@@ -146,7 +129,7 @@ enum Next {
 
 struct Session<'a> {
     options: &'a Options,
-    port: u16,
+    guests: Guests,
     qemu: Qemu,
     sender: SyncSender<Event>,
     decoder: Decoder,
@@ -163,10 +146,6 @@ struct Session<'a> {
     open: usize,
     /// Whether the machine has said anything.
     alive: bool,
-    /// Whether the guest says that it serves.
-    serving: bool,
-    /// Whether it was found to.
-    ready: bool,
 }
 
 impl Session<'_> {
@@ -190,7 +169,7 @@ impl Session<'_> {
                     }
                 }
                 Err(_) if end.is_some_and(|end| Instant::now() >= end) => {
-                    let what = if self.ready {
+                    let what = if self.guests.all_ready() {
                         "still serving"
                     } else {
                         "not ready"
@@ -251,23 +230,22 @@ impl Session<'_> {
             Event::Said(text) => output::progress(&format!("qemu: {text}")),
             Event::Ended => {}
             Event::Signal(signal) => {
-                if self.ready {
+                if self.guests.any_ready() {
                     output::progress("ended");
                     return Ok(Next::Stop);
                 }
                 return Err(Error::new(
                     "ended by a signal",
-                    "the guest was not serving yet",
+                    "no guest was serving yet",
                     "nothing is left running",
                 )
                 .with_status(128 + signal as u8));
             }
-            Event::Reachable(Ok(())) => {
-                self.ready = true;
-                output::line(&format!(
-                    "ready: http://127.0.0.1:{}/ (Ctrl-C ends it)",
-                    self.port
-                ))?;
+            Event::Reachable(guest, Ok(())) => {
+                output::line(&self.guests.reached(guest))?;
+                if !self.guests.all_ready() {
+                    return Ok(Next::Continue);
+                }
                 if self.options.exit_after_ready {
                     return Ok(Next::Stop);
                 }
@@ -276,12 +254,10 @@ impl Session<'_> {
                     let _ = write!(keys, "F{position}");
                 }
             }
-            Event::Reachable(Err(error)) => {
+            Event::Reachable(guest, Err(error)) => {
+                let port = self.guests.port(guest);
                 return Err(Error::new(
-                    format!(
-                        "the guest serves, but port {} does not lead to it",
-                        self.port
-                    ),
+                    format!("the guest serves, but port {port} does not lead to it"),
                     error,
                     "another program may have taken the port: choose another with --port",
                 ));
@@ -302,12 +278,11 @@ impl Session<'_> {
             if self.mark(&line)? == Next::Stop {
                 return Ok(Next::Stop);
             }
-            if !self.serving && line.contains(": serving on port ") {
-                self.serving = true;
-                let (events, port) = (self.sender.clone(), self.port);
+            if let Some((guest, port)) = self.guests.see(&line) {
+                let events = self.sender.clone();
                 thread::spawn(move || {
                     let tried = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop);
-                    let _ = events.send(Event::Reachable(tried));
+                    let _ = events.send(Event::Reachable(guest, tried));
                 });
             }
         }
@@ -479,16 +454,5 @@ mod tests {
             assert!(verdict(ended(code), bare, alive).is_err(), "{code} {bare}");
         }
         assert!(verdict(ExitStatus::from_raw(9), false, true).is_err());
-    }
-
-    #[test]
-    fn a_taken_port_is_refused_with_a_way_out() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let text = free_port(port).unwrap_err().to_string();
-        assert!(text.contains("--port"), "{text}");
-        drop(taken);
-        assert_eq!(free_port(port), Ok(port));
-        assert_ne!(free_port(0), Ok(0));
     }
 }

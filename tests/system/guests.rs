@@ -1,0 +1,88 @@
+//! Two guests beside each other: both serve, and neither feels the other's load.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::client::{Client, metric};
+use crate::harness::{Running, one_machine};
+
+const SYSTEM: &str = "tests/systems/two-guests.toml";
+const CONNECTIONS: usize = 4;
+const REQUESTS: usize = 200;
+
+/// Requests on several connections at once, each of which must be answered.
+fn requests(port: u16) {
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for _ in 0..REQUESTS / CONNECTIONS {
+                    let (status, body) = client.request("/").expect("an answer");
+                    assert_eq!(status, 200);
+                    assert!(body.contains("</html>"));
+                }
+            });
+        }
+    });
+}
+
+/// Connections that say nothing, and ones that say what is no HTTP, until
+/// `enough`.
+fn flood(port: u16, enough: &AtomicBool) {
+    let mut held = Vec::new();
+    while !enough.load(Ordering::Relaxed) {
+        // The guest may refuse and close as it likes.
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
+        let _ = stream.write_all(&[0xa5; 4096]);
+        held.push(stream);
+        if held.len() > 32 {
+            held.clear();
+        }
+    }
+}
+
+/// A client of its own, since a server closes what has made errors.
+fn errors(port: u16) -> f64 {
+    let (_, metrics) = Client::connect(port).request("/metrics").expect("metrics");
+    metric(&metrics, "vectis_guest_http_errors_total")
+}
+
+#[test]
+fn two_guests_serve() {
+    let _machine = one_machine();
+    let (mut system, ports) = Running::all_serving(&["--system", SYSTEM], &["a", "b"]);
+    let [a, b] = ports[..] else {
+        panic!("two ports: {ports:?}");
+    };
+    std::thread::scope(|scope| {
+        for port in [a, b] {
+            scope.spawn(move || requests(port));
+        }
+    });
+    assert_eq!(errors(a), 0.0);
+    assert_eq!(errors(b), 0.0);
+
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(a, &enough));
+        // Not to flood for ever if a request fails.
+        let done = std::panic::catch_unwind(|| requests(b));
+        enough.store(true, Ordering::Relaxed);
+        done.expect("all requests are answered beside the flood");
+    });
+    assert_eq!(errors(b), 0.0);
+    // The flooded guest is well, and has seen the garbage.
+    assert!(errors(a) > 0.0);
+
+    // Each guest's interrupts went to its own vmm.
+    let counters = system.counters();
+    for vmm in ["vmm-a", "vmm-b"] {
+        assert!(counters[&format!("{vmm}.injected")] > 0, "{counters:?}");
+    }
+    let end = system.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+    assert!(!end.text.contains("init: fault"), "{}", end.text);
+}
