@@ -192,7 +192,7 @@ mod tests {
 
     fn model(file: &str) -> Model {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        system::read(&root, &root.join(file)).unwrap()
+        system::read(&root, &root.join(file), None).unwrap()
     }
 
     fn ids(model: &Model) -> Vec<(String, Option<usize>)> {
