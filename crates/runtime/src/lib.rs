@@ -22,6 +22,7 @@ mod ram;
 mod rate;
 mod resources;
 mod stop;
+mod tables;
 
 pub use entry::{panicked, start};
 pub use ipc::{Channel, Event, Server};
@@ -30,6 +31,7 @@ pub use ram::GuestRam;
 pub use rate::RateLimit;
 pub use resources::{Context, Shared};
 pub use stop::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
+pub use tables::DeviceTables;
 
 /// The time stamp counter.
 #[must_use]

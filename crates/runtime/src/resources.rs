@@ -6,7 +6,7 @@ use pci::FunctionInfo;
 use sel4::cap::{Endpoint, Notification};
 use sel4::{Cap, cap_type};
 use shm::{CounterPage, Ring};
-use spec::{MachineInfo, RESOURCES_ADDRESS, ResourceKind, Resources};
+use spec::{IommuInfo, MachineInfo, RESOURCES_ADDRESS, ResourceKind, Resources};
 
 /// Memory that another component may write at any time: only atomics, valid
 /// for every bit pattern.
@@ -154,6 +154,13 @@ impl Context {
     pub fn machine(&self) -> MachineInfo {
         zerocopy::FromBytes::read_from_prefix(self.bytes("machine"))
             .map_or(MachineInfo::default(), |(info, _)| info)
+    }
+
+    /// What init found out about the IOMMU.
+    #[must_use]
+    pub fn iommu(&self) -> IommuInfo {
+        zerocopy::FromBytes::read_from_prefix(self.bytes("iommu-info"))
+            .map_or(IommuInfo::default(), |(info, _)| info)
     }
 
     /// What init found out about a function.

@@ -14,12 +14,13 @@ pub const STOP_LABEL: u64 = 64;
 /// composed for it does that.
 pub const INJECT_LABEL: u64 = 65;
 
-/// Label of the message by which iommu says that it is ready: the first word is
-/// 1 if a unit is in force, 0 if there is none.
+/// Label of the message by which the iommu component says at boot that it has
+/// done what it can: the first word is 1 if the unit is in force, 0 if nothing
+/// is confined. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;
 
-/// Label of the message by which a component asks the monitor to stop the guest
-/// whose position is the first word.
+/// Label of the message by which a component asks the monitor to stop one guest
+/// and no other: the first word is the guest's position.
 pub const GUEST_STOP_LABEL: u64 = 67;
 
 /// Why the system stops.

@@ -1,0 +1,377 @@
+//! AMD-Vi: one device table with an entry for every requester id, an interrupt
+//! table and page tables for each function.
+//!
+//! Section numbers are those of the AMD I/O Virtualization Technology (IOMMU)
+//! Specification, 48882 revision 3.x.
+
+mod commands;
+mod events;
+mod registers;
+
+use channel::Error;
+use channel::iommu::{FaultRecord, UnitKind};
+use tock_registers::fields::FieldValue;
+
+use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
+use crate::pages::{self, Format, Frames, Ram};
+use crate::unit::{
+    CPU_VECTOR_BASE, DESTINATION, FUNCTIONS, MESSAGE_ADDRESS, Memory, Requesters, SetupError,
+    Start, Unit,
+};
+use commands::Queue;
+use registers::{
+    Buffer, Control, DeviceTable, Domain, Exclusion, Features, Interrupts, Page, Remap, Status,
+    Translation,
+};
+
+/// The device table has all 65536 entries: an id above its end would not be
+/// confined by every unit (QEMU's does not look at the length).
+const IDS: usize = 1 << 16;
+/// Bytes of a device table entry.
+const ENTRY: usize = 32;
+const DEVICES: usize = 0;
+/// One page: 256 commands.
+const COMMANDS: usize = DEVICES + IDS * ENTRY;
+/// One page: 256 events.
+const EVENTS: usize = COMMANDS + PAGE;
+/// One page, of which the first word is what COMPLETION_WAIT stores.
+const STATUS: usize = EVENTS + PAGE;
+/// Entries of a command buffer or event log of one page, as a power of two.
+const BUFFER_LENGTH: u64 = 8;
+/// Interrupt tables, one for each function. A message's index has 11 bits; a
+/// table of that length has an entry of ours for each.
+const INTERRUPTS: usize = STATUS + 2 * PAGE;
+const INTERRUPT_LENGTH: u64 = 11;
+const INTERRUPT_TABLE: usize = 4 << INTERRUPT_LENGTH;
+/// The rest is for page tables.
+const PAGES: usize = INTERRUPTS + FUNCTIONS * INTERRUPT_TABLE;
+
+/// Three levels, 512 GiB, with pages of 2 MiB, which every unit has: an entry of
+/// level 2 whose next level is 0 (section 2.2.3).
+const FORMAT: Format = Format {
+    levels: 3,
+    large: true,
+    end: 1 << 39,
+    table: |address, level| page_entry(address, Page::NEXT.val(level as u64)),
+    page: |address, _| page_entry(address, Page::COHERENT::SET),
+};
+
+fn page_entry(address: u64, more: FieldValue<u64, Page::Register>) -> u64 {
+    let entry = Page::PRESENT::SET
+        + Page::ADDRESS.val(address >> 12)
+        + Page::READ::SET
+        + Page::WRITE::SET
+        + more;
+    entry.value
+}
+
+/// First word of an entry whose device reaches nothing: no tables, and no
+/// permission.
+fn blocked() -> u64 {
+    (Translation::VALID::SET + Translation::TRANSLATION_VALID::SET).value
+}
+
+/// An AMD-Vi unit in force.
+#[derive(Debug)]
+pub struct Amd<R, T> {
+    registers: R,
+    region: Region<T>,
+    size: usize,
+    requesters: Requesters,
+    queue: Queue,
+}
+
+impl<R: Registers, T: Tables> Amd<R, T> {
+    /// Sets the unit up, with every requester id on abort, or takes over one
+    /// that works.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`]; after [`Start::Fresh`] the unit is then off.
+    pub fn new(registers: R, memory: Memory<'_, T>, start: Start) -> Result<Self, SetupError> {
+        let requesters = memory.check(PAGES)?;
+        let mut unit = Self {
+            registers,
+            region: Region::new(memory.tables, memory.base, true),
+            size: memory.size,
+            requesters,
+            queue: Queue::new(),
+        };
+        if unit.registers.read64(registers::CONTROL) == u64::MAX {
+            return Err(SetupError::Absent);
+        }
+        match start {
+            Start::Adopt => unit.adopt()?,
+            Start::Fresh => {
+                if let Err(error) = unit.set_up() {
+                    unit.turn_off();
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(unit)
+    }
+
+    fn device_table(&self) -> u64 {
+        let pages = IDS * ENTRY / PAGE;
+        let value = DeviceTable::SIZE.val(pages as u64 - 1)
+            + DeviceTable::PAGE.val(self.region.address(DEVICES) >> 12);
+        value.value
+    }
+
+    fn buffer(&self, offset: usize) -> u64 {
+        let value =
+            Buffer::PAGE.val(self.region.address(offset) >> 12) + Buffer::LENGTH.val(BUFFER_LENGTH);
+        value.value
+    }
+
+    /// The control register with what the firmware decides and nothing else.
+    fn control_off(&mut self) -> u64 {
+        let firmware = Control::TUNNEL::SET
+            + Control::TIMEOUT.val(7)
+            + Control::PASS_WRITES::SET
+            + Control::PASS_RESPONSES::SET
+            + Control::ISOCHRONOUS::SET;
+        self.registers.read64(registers::CONTROL) & firmware.value
+    }
+
+    fn turn_off(&mut self) {
+        let off = self.control_off();
+        self.registers.write64(registers::CONTROL, off);
+    }
+
+    fn turn_on(&mut self) {
+        let on = Control::ENABLE::SET
+            + Control::EVENT_LOG::SET
+            + Control::COHERENT::SET
+            + Control::COMMANDS::SET;
+        let off = self.control_off();
+        self.registers.write64(registers::CONTROL, off | on.value);
+    }
+
+    fn set_up(&mut self) -> Result<(), Stuck> {
+        self.turn_off();
+        let registers = &mut self.registers;
+        let running = Status::COMMAND_RUN::SET + Status::EVENT_RUN::SET;
+        poll("it does not stop what the firmware started", || {
+            registers.read64(registers::STATUS) & running.value == 0
+        })?;
+        let abort = Interrupts::VALID::SET + Interrupts::CONTROL::Abort;
+        for id in 0..IDS {
+            self.region.write(DEVICES + id * ENTRY, blocked());
+            self.region.write(DEVICES + id * ENTRY + 16, abort.value);
+        }
+        for function in 0..self.requesters.len() {
+            let table = self.region.address(interrupt_table(function));
+            let remap = Interrupts::VALID::SET
+                + Interrupts::LENGTH.val(INTERRUPT_LENGTH)
+                + Interrupts::TABLE.val(table >> 6)
+                + Interrupts::CONTROL::Remap;
+            self.region.write(self.entry(function) + 16, remap.value);
+        }
+        let device_table = self.device_table();
+        self.registers
+            .write64(registers::DEVICE_TABLE, device_table);
+        let (commands, events) = (self.buffer(COMMANDS), self.buffer(EVENTS));
+        self.registers.write64(registers::COMMAND_BASE, commands);
+        self.registers.write64(registers::EVENT_BASE, events);
+        for pointer in [
+            registers::COMMAND_HEAD,
+            registers::COMMAND_TAIL,
+            registers::EVENT_HEAD,
+            registers::EVENT_TAIL,
+            registers::EXCLUSION_BASE,
+        ] {
+            self.registers.write64(pointer, 0);
+        }
+        self.turn_on();
+        self.forget_everything()
+    }
+
+    /// Makes the unit forget what it remembers from before: in one command, or
+    /// each requester id for itself. Translations need no more than our own
+    /// domains: no entry names another.
+    fn forget_everything(&mut self) -> Result<(), Stuck> {
+        let (registers, region) = (&mut self.registers, &mut self.region);
+        if Features::INVALIDATE_ALL.is_set(registers.read64(registers::FEATURES)) {
+            self.queue.all(registers, region)?;
+        } else {
+            for id in 0..=u16::MAX {
+                self.queue.device(registers, region, id)?;
+                self.queue.interrupts(registers, region, id)?;
+            }
+            for function in 0..self.requesters.len() {
+                self.queue.pages(registers, region, domain(function))?;
+            }
+            self.queue.pages(registers, region, 0)?;
+        }
+        self.queue.wait(registers, region)
+    }
+
+    fn adopt(&mut self) -> Result<(), SetupError> {
+        let control = self.registers.read64(registers::CONTROL);
+        if !Control::ENABLE.is_set(control) {
+            return Err(SetupError::Off);
+        }
+        let excluded = self.registers.read64(registers::EXCLUSION_BASE);
+        let ours = Control::COMMANDS.is_set(control)
+            && !Exclusion::ENABLE.is_set(excluded)
+            && self.registers.read64(registers::DEVICE_TABLE) == self.device_table()
+            && self.registers.read64(registers::COMMAND_BASE) == self.buffer(COMMANDS)
+            && self.registers.read64(registers::EVENT_BASE) == self.buffer(EVENTS);
+        if !ours {
+            return Err(SetupError::NotOurs);
+        }
+        self.queue = Queue::adopt(&mut self.registers, &self.region);
+        // The component may have died between the two halves of a restart of
+        // the event log, or after it changed an entry and before the unit knew.
+        self.turn_on();
+        for function in 0..self.requesters.len() {
+            self.forget(function)
+                .and_then(|()| self.forget_interrupts(function))
+                .map_err(|stuck| SetupError::Lost(stuck.0))?;
+        }
+        Ok(())
+    }
+
+    /// Where a function's device table entry lies.
+    fn entry(&self, function: usize) -> usize {
+        DEVICES + usize::from(self.requesters[function]) * ENTRY
+    }
+
+    /// [`Error::NotFound`] unless there is such a function.
+    fn find(&self, function: usize) -> Result<(), Error> {
+        let there = function < self.requesters.len();
+        there.then_some(()).ok_or(Error::NotFound)
+    }
+
+    /// Makes the unit read a function's entry again, and forget the
+    /// translations of its domain.
+    fn forget(&mut self, function: usize) -> Result<(), Stuck> {
+        let (registers, region) = (&mut self.registers, &mut self.region);
+        let requester = self.requesters[function];
+        self.queue.device(registers, region, requester)?;
+        self.queue.pages(registers, region, domain(function))?;
+        self.queue.wait(registers, region)
+    }
+
+    /// Makes the unit read a function's interrupt table again.
+    fn forget_interrupts(&mut self, function: usize) -> Result<(), Stuck> {
+        let (registers, region) = (&mut self.registers, &mut self.region);
+        let requester = self.requesters[function];
+        self.queue.interrupts(registers, region, requester)?;
+        self.queue.wait(registers, region)
+    }
+
+    /// Writes a function's interrupt entries, two to a word.
+    fn write_interrupts(
+        &mut self,
+        function: usize,
+        first: u8,
+        count: u8,
+        entry: fn(u8) -> u32,
+    ) -> Result<(), Error> {
+        self.find(function)?;
+        for vector in first..first + count {
+            let (at, half) = interrupt_place(function, vector);
+            let word = self.region.read(at) & !(0xffff_ffff << half);
+            self.region
+                .write(at, word | u64::from(entry(vector)) << half);
+        }
+        Ok(self.forget_interrupts(function)?)
+    }
+}
+
+/// A function's domain. 0 is that of the devices on abort. Below 256, since
+/// QEMU takes bit 8 for a reserved one.
+const fn domain(function: usize) -> u16 {
+    function as u16 + 1
+}
+
+const fn interrupt_table(function: usize) -> usize {
+    INTERRUPTS + function * INTERRUPT_TABLE
+}
+
+/// The word with a vector's entry, and the entry's first bit in it.
+const fn interrupt_place(function: usize, vector: u8) -> (usize, u32) {
+    let at = interrupt_table(function) + vector as usize / 2 * 8;
+    (at, vector as u32 % 2 * 32)
+}
+
+impl<R: Registers, T: Tables> Unit for Amd<R, T> {
+    fn kind(&self) -> UnitKind {
+        UnitKind::Amd
+    }
+
+    fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
+        self.find(function)?;
+        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        pages::build(&mut self.region, FORMAT, place, function, ram, frames)
+    }
+
+    fn attached(&self, function: usize) -> bool {
+        self.find(function).is_ok()
+            && Translation::LEVELS.read(self.region.read(self.entry(function))) != 0
+    }
+
+    fn attach(&mut self, function: usize) -> Result<(), Error> {
+        self.find(function)?;
+        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        let translated = Translation::VALID::SET
+            + Translation::TRANSLATION_VALID::SET
+            + Translation::LEVELS.val(FORMAT.levels as u64)
+            + Translation::ROOT.val(self.region.address(place.start) >> 12)
+            + Translation::READ::SET
+            + Translation::WRITE::SET;
+        let entry = self.entry(function);
+        // The domain first: while the unit may see one word without the other,
+        // the device still reaches nothing.
+        let domain = Domain::ID.val(domain(function).into());
+        self.region.write(entry + 8, domain.value);
+        self.region.write(entry, translated.value);
+        let forgotten = self.forget(function);
+        if forgotten.is_err() {
+            self.region.write(entry, blocked());
+        }
+        Ok(forgotten?)
+    }
+
+    fn detach(&mut self, function: usize) -> Result<(), Error> {
+        self.find(function)?;
+        self.region.write(self.entry(function), blocked());
+        Ok(self.forget(function)?)
+    }
+
+    fn allowed(&self, function: usize, vector: u8) -> bool {
+        let (at, half) = interrupt_place(function, vector);
+        self.find(function).is_ok() && Remap::VALID.is_set((self.region.read(at) >> half) as u32)
+    }
+
+    /// The message's data is the entry's index: the vector. The device adds a
+    /// message's number to it (section 2.2.5).
+    fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error> {
+        self.write_interrupts(function, first, count, |vector| {
+            let entry = Remap::VALID::SET
+                + Remap::DESTINATION.val(DESTINATION.into())
+                + Remap::VECTOR.val((CPU_VECTOR_BASE + vector).into());
+            entry.value
+        })?;
+        Ok((MESSAGE_ADDRESS, first.into()))
+    }
+
+    fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error> {
+        self.write_interrupts(function, first, count, |_| 0)
+    }
+
+    fn next_fault(&mut self) -> Option<FaultRecord> {
+        events::next(&mut self.registers, &mut self.region)
+    }
+
+    fn overflowed(&mut self) -> bool {
+        events::restart(&mut self.registers)
+    }
+
+    fn explain(&self, reason: u8) -> &'static str {
+        events::explain(reason)
+    }
+}

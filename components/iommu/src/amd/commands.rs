@@ -1,0 +1,125 @@
+//! The command buffer (section 2.4): what the unit is told to forget.
+
+use tock_registers::fields::FieldValue;
+
+use super::registers::{self, Command};
+use super::{COMMANDS, STATUS};
+use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
+
+/// Bytes of a command.
+const COMMAND: usize = 16;
+
+/// Our side of the command buffer.
+#[derive(Debug)]
+pub struct Queue {
+    /// Where the next command goes: a byte offset.
+    tail: usize,
+    /// What the last COMPLETION_WAIT stores.
+    sequence: u64,
+}
+
+impl Queue {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self {
+            tail: 0,
+            sequence: 0,
+        }
+    }
+
+    /// The one that the unit works on. What it was told last may not be done
+    /// yet: it would store one more than it has.
+    pub fn adopt<R: Registers, T: Tables>(registers: &mut R, region: &Region<T>) -> Self {
+        let tail = registers.read64(registers::COMMAND_TAIL) as usize;
+        Self {
+            tail: tail % PAGE / COMMAND * COMMAND,
+            sequence: region.read(STATUS).wrapping_add(1),
+        }
+    }
+
+    fn submit<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        words: [u64; 2],
+    ) -> Result<(), Stuck> {
+        let next = (self.tail + COMMAND) % PAGE;
+        poll("its command buffer stays full", || {
+            registers.read64(registers::COMMAND_HEAD) != next as u64
+        })?;
+        region.write(COMMANDS + self.tail, words[0]);
+        region.write(COMMANDS + self.tail + 8, words[1]);
+        self.tail = next;
+        registers.write64(registers::COMMAND_TAIL, next as u64);
+        Ok(())
+    }
+
+    fn send<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        first: FieldValue<u64, Command::Register>,
+        second: u64,
+    ) -> Result<(), Stuck> {
+        self.submit(registers, region, [first.value, second])
+    }
+
+    /// Forgets a device's entry.
+    pub fn device<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        device: u16,
+    ) -> Result<(), Stuck> {
+        let command = Command::CODE::Device + Command::DEVICE.val(device.into());
+        self.send(registers, region, command, 0)
+    }
+
+    /// Forgets a device's interrupt table.
+    pub fn interrupts<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        device: u16,
+    ) -> Result<(), Stuck> {
+        let command = Command::CODE::Interrupts + Command::DEVICE.val(device.into());
+        self.send(registers, region, command, 0)
+    }
+
+    /// Forgets every translation of a domain.
+    pub fn pages<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        domain: u16,
+    ) -> Result<(), Stuck> {
+        let command = Command::CODE::Pages + Command::DOMAIN.val(domain.into());
+        self.send(registers, region, command, registers::ALL_PAGES)
+    }
+
+    /// Forgets everything.
+    pub fn all<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+    ) -> Result<(), Stuck> {
+        self.send(registers, region, Command::CODE::All, 0)
+    }
+
+    /// Waits until everything before is done.
+    pub fn wait<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+    ) -> Result<(), Stuck> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let command = Command::CODE::Wait
+            + Command::STORE::SET
+            + Command::ADDRESS.val(region.address(STATUS) >> 3);
+        self.send(registers, region, command, sequence)?;
+        poll("its commands are not completed", || {
+            region.read(STATUS) == sequence
+        })
+    }
+}

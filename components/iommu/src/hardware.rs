@@ -1,0 +1,99 @@
+//! What the logic needs of the machine: a unit's registers, and memory that the
+//! unit reads.
+
+/// A unit's registers.
+pub trait Registers {
+    /// Reads 32 bits at byte `offset`, a multiple of 4.
+    fn read32(&mut self, offset: usize) -> u32;
+    /// Writes 32 bits at byte `offset`, a multiple of 4.
+    fn write32(&mut self, offset: usize, value: u32);
+    /// Reads 64 bits at byte `offset`, a multiple of 8.
+    fn read64(&mut self, offset: usize) -> u64;
+    /// Writes 64 bits at byte `offset`, a multiple of 8.
+    fn write64(&mut self, offset: usize, value: u64);
+}
+
+/// The memory for a unit's tables: zero at boot, and kept when the component is
+/// started again.
+pub trait Tables {
+    /// Reads 64 bits at byte `offset`, a multiple of 8.
+    fn read(&self, offset: usize) -> u64;
+    /// Writes 64 bits at byte `offset`, a multiple of 8, in one piece.
+    fn write(&mut self, offset: usize, value: u64);
+    /// Writes the cache line that holds byte `offset` back to memory.
+    fn flush(&mut self, offset: usize);
+}
+
+/// Bytes of a page, which is also the size of most tables.
+pub(crate) const PAGE: usize = 4096;
+/// Bytes of a cache line on every x86_64 CPU.
+const LINE: usize = 64;
+/// How often a bit is looked at before the unit counts as stuck: about a second
+/// of uncached register reads, where a unit takes microseconds.
+const POLLS: u32 = 1_000_000;
+
+/// What the unit did not do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck(pub &'static str);
+
+impl From<Stuck> for channel::Error {
+    fn from(_: Stuck) -> Self {
+        Self::Failed
+    }
+}
+
+/// Looks until `done`, but not for ever.
+pub(crate) fn poll(what: &'static str, mut done: impl FnMut() -> bool) -> Result<(), Stuck> {
+    for _ in 0..POLLS {
+        if done() {
+            return Ok(());
+        }
+        core::hint::spin_loop();
+    }
+    Err(Stuck(what))
+}
+
+/// The tables' memory with its machine address. Every write reaches the memory
+/// itself if the unit does not look into the CPU's caches.
+#[derive(Debug)]
+pub(crate) struct Region<T> {
+    tables: T,
+    base: u64,
+    coherent: bool,
+}
+
+impl<T: Tables> Region<T> {
+    pub fn new(tables: T, base: u64, coherent: bool) -> Self {
+        Self {
+            tables,
+            base,
+            coherent,
+        }
+    }
+
+    /// Machine address of a byte of it.
+    pub fn address(&self, offset: usize) -> u64 {
+        self.base + offset as u64
+    }
+
+    pub fn read(&self, offset: usize) -> u64 {
+        self.tables.read(offset)
+    }
+
+    pub fn write(&mut self, offset: usize, value: u64) {
+        self.tables.write(offset, value);
+        if !self.coherent {
+            self.tables.flush(offset);
+        }
+    }
+
+    /// Writes all of it back, for a unit that does not look into caches: the
+    /// zeros of boot may still lie there.
+    pub fn flush(&mut self, size: usize) {
+        if !self.coherent {
+            (0..size)
+                .step_by(LINE)
+                .for_each(|offset| self.tables.flush(offset));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The fault recording registers (section 7.3): what the unit refused.
+
+use channel::iommu::FaultRecord;
+
+use super::registers::{self, Capability, Fault, FaultStatus};
+use crate::hardware::Registers;
+
+/// The first reason that is about an interrupt, and the first after them
+/// (chapter 7).
+const INTERRUPT_REASONS: core::ops::Range<u8> = 0x20..0x30;
+
+/// Where the records are.
+#[derive(Clone, Copy, Debug)]
+pub struct Records {
+    first: usize,
+    count: usize,
+}
+
+impl Records {
+    pub fn new(capability: u64) -> Self {
+        Self {
+            first: Capability::FAULT_OFFSET.read(capability) as usize * registers::FAULT_RECORD,
+            count: Capability::FAULTS.read(capability) as usize + 1,
+        }
+    }
+
+    /// Takes the oldest fault.
+    pub fn next<R: Registers>(self, registers: &mut R) -> Option<FaultRecord> {
+        let status = registers.read32(registers::FAULT_STATUS);
+        if !FaultStatus::PENDING.is_set(status) {
+            return None;
+        }
+        let oldest = FaultStatus::FIRST.read(status) as usize;
+        (0..self.count).find_map(|position| {
+            let record = (oldest + position) % self.count * registers::FAULT_RECORD;
+            self.take(registers, self.first + record)
+        })
+    }
+
+    fn take<R: Registers>(self, registers: &mut R, record: usize) -> Option<FaultRecord> {
+        let upper = registers.read64(record + registers::FAULT_UPPER);
+        if !Fault::USED.is_set(upper) {
+            return None;
+        }
+        let lower = registers.read64(record);
+        registers.write32(record + registers::FAULT_TOP, registers::FAULT_FREE);
+        let reason = Fault::REASON.read(upper) as u8;
+        let interrupt = INTERRUPT_REASONS.contains(&reason);
+        Some(FaultRecord {
+            number: 0,
+            requester: Fault::SOURCE.read(upper) as u16,
+            write: interrupt || !Fault::READ.is_set(upper),
+            interrupt,
+            reason,
+            address: if interrupt {
+                lower >> 48
+            } else {
+                lower & !0xfff
+            },
+        })
+    }
+
+    /// Has faults recorded again after some were lost.
+    pub fn restart<R: Registers>(registers: &mut R) -> bool {
+        let status = registers.read32(registers::FAULT_STATUS);
+        let lost = FaultStatus::OVERFLOW.is_set(status);
+        if lost {
+            registers.write32(registers::FAULT_STATUS, registers::FAULT_OVERFLOW);
+        }
+        lost
+    }
+}
+
+/// Reasons of legacy mode and of interrupts (chapter 7).
+pub fn explain(reason: u8) -> &'static str {
+    match reason {
+        0x01 => "its bus has no devices attached",
+        0x02 => "not attached",
+        0x03 => "invalid context entry",
+        0x04 => "address beyond the page tables",
+        0x05 => "not mapped or not allowed, write",
+        0x06 => "not mapped or not allowed, read",
+        0x07 => "page table cannot be read",
+        0x08 => "root table cannot be read",
+        0x09 => "context table cannot be read",
+        0x0a..=0x0c => "reserved bits are set in a table",
+        0x20 => "reserved bits are set in an interrupt message",
+        0x21 => "no such interrupt entry",
+        0x22 => "interrupt entry is not present",
+        0x23 => "interrupt table cannot be read",
+        0x24 => "reserved bits are set in an interrupt entry",
+        0x25 => "message in compatibility format",
+        0x26 => "interrupt entry belongs to another function",
+        _ => "unknown fault",
+    }
+}

@@ -1,0 +1,101 @@
+//! The invalidation queue (section 6.5.2): what the unit is told to forget.
+
+use tock_registers::fields::FieldValue;
+
+use super::registers::{self, Descriptor};
+use super::{QUEUE, STATUS};
+use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
+
+/// Bytes of a descriptor.
+const DESCRIPTOR: usize = 16;
+
+/// Our side of the queue.
+#[derive(Debug)]
+pub struct Queue {
+    /// Where the next descriptor goes: a byte offset.
+    tail: usize,
+    /// What the last wait stores.
+    sequence: u32,
+}
+
+impl Queue {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self {
+            tail: 0,
+            sequence: 0,
+        }
+    }
+
+    /// The one that the unit works on. The last wait may not be done yet: it
+    /// would store one more than is there.
+    pub fn adopt<R: Registers, T: Tables>(registers: &mut R, region: &Region<T>) -> Self {
+        let tail = registers.read64(registers::QUEUE_TAIL) as usize;
+        Self {
+            tail: tail % PAGE / DESCRIPTOR * DESCRIPTOR,
+            sequence: (region.read(STATUS) as u32).wrapping_add(1),
+        }
+    }
+
+    fn submit<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+        lower: FieldValue<u64, Descriptor::Register>,
+        upper: u64,
+    ) -> Result<(), Stuck> {
+        let next = (self.tail + DESCRIPTOR) % PAGE;
+        poll("its invalidation queue stays full", || {
+            registers.read64(registers::QUEUE_HEAD) != next as u64
+        })?;
+        region.write(QUEUE + self.tail, lower.value);
+        region.write(QUEUE + self.tail + 8, upper);
+        self.tail = next;
+        registers.write64(registers::QUEUE_TAIL, next as u64);
+        Ok(())
+    }
+
+    /// Forgets every context entry and every translation, after what is on its
+    /// way. All of them, since it is rare, and since a unit in caching mode
+    /// remembers absent entries under a domain that is not the function's
+    /// (section 6.1).
+    pub fn translations<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+    ) -> Result<(), Stuck> {
+        let contexts = Descriptor::TYPE::Context + Descriptor::GRANULARITY::Global;
+        self.submit(registers, region, contexts, 0)?;
+        let translations = Descriptor::TYPE::Translations
+            + Descriptor::GRANULARITY::Global
+            + Descriptor::DRAIN_READS::SET
+            + Descriptor::DRAIN_WRITES::SET;
+        self.submit(registers, region, translations, 0)
+    }
+
+    /// Forgets every interrupt entry.
+    pub fn interrupts<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+    ) -> Result<(), Stuck> {
+        self.submit(registers, region, Descriptor::TYPE::Interrupts, 0)
+    }
+
+    /// Waits until everything before is done.
+    pub fn wait<R: Registers, T: Tables>(
+        &mut self,
+        registers: &mut R,
+        region: &mut Region<T>,
+    ) -> Result<(), Stuck> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = u64::from(self.sequence);
+        let wait = Descriptor::TYPE::Wait + Descriptor::STORE::SET + Descriptor::DATA.val(sequence);
+        let status = region.address(STATUS);
+        self.submit(registers, region, wait, status)?;
+        // It stores 32 bits, and the other half of the word stays 0.
+        poll("its invalidations are not completed", || {
+            region.read(STATUS) == sequence
+        })
+    }
+}

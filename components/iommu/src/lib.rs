@@ -1,0 +1,37 @@
+//! Decides what each PCI function reaches by DMA and which interrupts it may
+//! raise.
+//!
+//! Responsible for: the IOMMU (AMD-Vi or VT-d): its tables, its command queue,
+//! its record of faults, and whose guest a function works for.
+//! Must never: map memory that it holds no capability for, map the interrupt
+//! address range, open the way for a function that is not attached, or believe
+//! a message's function: which client owns it is fixed at start.
+//! May call: the timer.
+//! Invariants: an operation that takes something away is complete, in the unit
+//! too, when it returns without an error; a restart changes nothing that the
+//! unit sees; no wait for the hardware is without an end.
+//!
+//! Out of scope: functions behind a bridge to conventional PCI, whose requests
+//! carry the bridge's id and not their own.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod amd;
+mod faults;
+mod hardware;
+mod intel;
+mod pages;
+mod service;
+mod unit;
+
+pub use amd::Amd;
+pub use faults::{FAULTS_A_POLL, KEPT_FAULTS};
+pub use hardware::{Registers, Tables};
+pub use intel::Intel;
+pub use pages::{FRAME, Frames, Ram};
+pub use service::{Client, Counters, Function, Iommu};
+pub use unit::{FUNCTIONS, Memory, SetupError, Start, Unit, VECTORS, plain_message};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! Binds the iommu component to seL4: the unit's registers, the memory for its
+//! tables, the frames of each function's guest, one endpoint for irq-router, the
+//! vmms and the console, told apart by badge, and a channel to the timer.
+
+#![no_std]
+#![no_main]
+
+use channel::iommu::{FaultRecord, dma, dump, remap};
+use channel::{Caller, Message, timer};
+use heapless::Vec;
+use iommu::{
+    Amd, Client, FUNCTIONS, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError,
+    Start, Tables, Unit,
+};
+use pci::Width;
+use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
+use sel4::cap::{Endpoint, LargePage};
+use sel4::{Cap, MessageInfo};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, IommuInfo, ResourceKind};
+
+runtime::component!(main);
+
+/// Guests in one system.
+const GUESTS: u8 = 4;
+/// Milliseconds between two looks at the unit's record of faults.
+const POLL_MS: u64 = 100;
+/// What [`IommuInfo::kind`] says.
+const KIND_AMD: u32 = 1;
+const KIND_INTEL: u32 = 2;
+
+struct Page(Mmio);
+
+impl Registers for Page {
+    fn read32(&mut self, offset: usize) -> u32 {
+        self.0.read(offset, Width::Dword) as u32
+    }
+    fn write32(&mut self, offset: usize, value: u32) {
+        self.0.write(offset, Width::Dword, value.into());
+    }
+    fn read64(&mut self, offset: usize) -> u64 {
+        self.0.read(offset, Width::Qword)
+    }
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.0.write(offset, Width::Qword, value);
+    }
+}
+
+struct Shared(DeviceTables);
+
+impl Tables for Shared {
+    fn read(&self, offset: usize) -> u64 {
+        self.0.read(offset)
+    }
+    fn write(&mut self, offset: usize, value: u64) {
+        self.0.write(offset, value);
+    }
+    fn flush(&mut self, offset: usize) {
+        self.0.flush(offset);
+    }
+}
+
+/// The first slot and the number of the frame capabilities of each function's
+/// guest.
+struct Capabilities(Vec<(u64, u64), FUNCTIONS>);
+
+impl Frames for Capabilities {
+    fn machine(&mut self, function: usize, index: u64) -> Option<u64> {
+        let &(first, count) = self.0.get(function)?;
+        if index >= count {
+            return None;
+        }
+        let frame: LargePage = Cap::from_bits(first + index);
+        frame.frame_get_address().ok().map(|address| address as u64)
+    }
+}
+
+/// What a system says about a function beside what the service needs.
+struct Policy {
+    name: &'static str,
+    guest: u64,
+    /// Its first fault stops the guest.
+    stops: bool,
+}
+
+/// The number `prefix` + a function's name, and what comes with it.
+fn number(context: &Context, prefix: &'static str, name: &str) -> Option<(u64, u64)> {
+    context
+        .resources
+        .each(ResourceKind::Number, prefix)
+        .find(|(function, _)| *function == name)
+        .map(|(_, resource)| (resource.value, resource.extra))
+}
+
+/// Sends a word to the monitor and waits for its answer.
+fn tell_monitor(label: u64, word: u64) {
+    Endpoint::from_bits(spec::FAULT_SLOT)
+        .call_with_mrs(MessageInfo::new(label, 0, 0, 1), [word, 0, 0, 0]);
+}
+
+/// Has the timer wake the component in a while. A timer that was started again
+/// wakes its clients by itself.
+fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
+    if let Some(timer) = timer
+        && let Err(error) = timer.arm(runtime::tsc() + POLL_MS * tsc_khz)
+    {
+        defmt::warn!("no deadline: {=str}", error.reason());
+    }
+}
+
+fn publish(context: &Context, iommu: &Iommu<'_, Capabilities>, calls: u64) {
+    let counters = iommu.counters();
+    context.counters().publish(&[
+        ("calls", calls),
+        ("attached", counters.attached),
+        ("entries_used", counters.entries_used),
+        ("pages_mapped", counters.pages_mapped),
+        ("faults", counters.faults),
+        ("overflows", counters.overflows),
+        ("failed", counters.failed),
+        ("not_found", counters.not_found),
+    ]);
+}
+
+/// Says what the unit refused.
+fn warn(limit: &mut RateLimit, fault: &FaultRecord, function: Option<&Policy>, why: &str) {
+    let Some(suppressed) = limit.allow(runtime::tsc(), 1) else {
+        return;
+    };
+    let name = function.map_or("?", |function| function.name);
+    let what = match (fault.interrupt, fault.write) {
+        (true, _) => "interrupt",
+        (false, true) => "write",
+        (false, false) => "read",
+    };
+    defmt::warn!(
+        "{=str} ({=u16:#06x}): {=str} of {=u64:#x} refused: {=str} (reason {=u8:#x}); \
+         {=u64} warnings suppressed",
+        name,
+        fault.requester,
+        what,
+        fault.address,
+        why,
+        fault.reason,
+        suppressed
+    );
+}
+
+/// Takes new faults: says so, and stops a guest whose system wants that.
+fn poll(iommu: &mut Iommu<'_, Capabilities>, policies: &mut [Policy], limit: &mut RateLimit) {
+    iommu.poll_faults(|fault, function, why| {
+        let policy = function.and_then(|function| policies.get_mut(function));
+        warn(limit, &fault, policy.as_deref(), why);
+        if let Some(policy) = policy
+            && policy.stops
+        {
+            policy.stops = false;
+            defmt::error!("{=str}: stops its guest for this", policy.name);
+            tell_monitor(runtime::GUEST_STOP_LABEL, policy.guest);
+        }
+    });
+}
+
+/// Sets the unit up, or takes it over, and runs `serve` with it.
+fn with_unit(
+    context: &Context,
+    info: &IommuInfo,
+    requesters: &[u16],
+    serve: impl FnOnce(Result<&mut dyn Unit, SetupError>),
+) {
+    let start = if context.generation == 0 {
+        Start::Fresh
+    } else {
+        Start::Adopt
+    };
+    let memory = || {
+        let tables = Shared(DeviceTables::new(context, "iommu-tables"));
+        Memory {
+            size: tables.0.size().min(info.tables_size as usize),
+            tables,
+            base: info.tables,
+            requesters,
+            ioapic: info.ioapic as u16,
+        }
+    };
+    let registers = || Page(context.registers("registers:iommu"));
+    match info.kind {
+        KIND_AMD => match Amd::new(registers(), memory(), start) {
+            Ok(mut unit) => serve(Ok(&mut unit)),
+            Err(error) => serve(Err(error)),
+        },
+        KIND_INTEL => match Intel::new(registers(), memory(), start) {
+            Ok(mut unit) => serve(Ok(&mut unit)),
+            Err(error) => serve(Err(error)),
+        },
+        _ => serve(Err(SetupError::Absent)),
+    }
+}
+
+fn main(context: Context) -> ! {
+    let mut functions: Vec<Function, FUNCTIONS> = Vec::new();
+    let mut policies: Vec<Policy, FUNCTIONS> = Vec::new();
+    let mut frames = Capabilities(Vec::new());
+    for name in context.functions() {
+        let of = |prefix| number(&context, prefix, name).unwrap_or_default();
+        let (first, count) = of("dma:");
+        let (guest, _) = of("guest-of:");
+        let function = Function {
+            requester: context.function(name).host_bdf,
+            owner: Caller(context.owner(name)),
+            guest: guest as u8,
+            ram: Ram {
+                address: of("dma-address:").0,
+                frames: count,
+            },
+        };
+        let policy = Policy {
+            name,
+            guest,
+            stops: of("stop-on-dma-fault:").0 == 1,
+        };
+        if functions.push(function).is_err()
+            || policies.push(policy).is_err()
+            || frames.0.push((first, count)).is_err()
+        {
+            panic!("more than {FUNCTIONS} functions");
+        }
+    }
+    let requesters: Vec<u16, FUNCTIONS> = functions.iter().map(|f| f.requester).collect();
+    let info = context.iommu();
+    with_unit(&context, &info, &requesters, |unit| {
+        match &unit {
+            Ok(unit) => defmt::info!(
+                "{=str} at {=u64:#x}: nothing passes but what is asked for",
+                if unit.kind() as u32 == KIND_AMD {
+                    "AMD-Vi"
+                } else {
+                    "VT-d"
+                },
+                info.registers
+            ),
+            Err(_) if info.kind == 0 => defmt::warn!("no IOMMU: devices reach all memory"),
+            Err(error) => defmt::error!(
+                "the IOMMU at {=u64:#x} cannot be used: {=str}",
+                info.registers,
+                error.reason()
+            ),
+        }
+        let in_force = u64::from(unit.is_ok());
+        let mut iommu = Iommu::new(unit, frames, functions);
+        if context.generation == 0 {
+            // init measures what holds while a function is attached.
+            if let Some(position) = iommu.attach_all() {
+                defmt::error!("{=str}: not attached", policies[position].name);
+            }
+            tell_monitor(runtime::READY_LABEL, in_force);
+        }
+        serve(&context, iommu, &mut policies);
+    });
+    unreachable!("the receive loop has no end")
+}
+
+/// The client with this badge.
+fn client(context: &Context, caller: Caller) -> Client {
+    let has = |prefix| {
+        let mut badges = context.resources.each(ResourceKind::Number, prefix);
+        badges.any(|(_, resource)| resource.value == caller.0)
+    };
+    if has("client:InterruptRemap:") {
+        Client::Remap
+    } else if has("client:IommuDump:") {
+        Client::Dump
+    } else {
+        Client::Dma
+    }
+}
+
+fn dispatch(
+    context: &Context,
+    iommu: &mut Iommu<'_, Capabilities>,
+    caller: Caller,
+    request: Message,
+) -> Message {
+    match client(context, caller) {
+        Client::Remap => remap::dispatch(iommu, caller, request),
+        Client::Dump => dump::dispatch(iommu, caller, request),
+        Client::Dma => dma::dispatch(iommu, caller, request),
+    }
+}
+
+fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [Policy]) -> ! {
+    let tsc_khz = context.machine().tsc_khz;
+    let mut limit = RateLimit::per_second(tsc_khz);
+    let mut timer = context.find_channel("Timer").map(timer::Client);
+    arm(&mut timer, tsc_khz);
+    let mut server = Server::new(context.endpoint());
+    let mut calls = 0;
+    loop {
+        publish(context, &iommu, calls);
+        match server.wait() {
+            Event::Request(caller, request) => {
+                calls += 1;
+                server.reply(dispatch(context, &mut iommu, caller, request));
+            }
+            Event::Notification(bits) => {
+                for guest in 0..GUESTS {
+                    if bits & BADGE_GUEST_GONE << guest != 0 {
+                        let failed = iommu.guest_gone(guest);
+                        if failed > 0 {
+                            defmt::error!(
+                                "guest {=u8} is gone, and {=usize} of its functions may still \
+                                 reach its memory",
+                                guest,
+                                failed
+                            );
+                        }
+                    }
+                }
+                if bits & BADGE_TIMER != 0 {
+                    poll(&mut iommu, policies, &mut limit);
+                    arm(&mut timer, tsc_khz);
+                }
+            }
+        }
+    }
+}

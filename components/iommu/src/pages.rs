@@ -1,0 +1,171 @@
+//! Builds page tables, of whichever format.
+
+use core::ops::Range;
+
+use channel::Error;
+
+use crate::hardware::{PAGE, Region, Tables};
+use crate::unit::{MESSAGE_ADDRESS, MESSAGE_END};
+
+/// Bytes of a frame of guest RAM: a large page of the CPU and of the units.
+pub const FRAME: u64 = 2 << 20;
+/// Bits of an address that a table decides.
+const INDEX_BITS: u32 = 9;
+/// Levels that both makers have.
+const MAX_LEVELS: usize = 4;
+
+/// Gives the machine address of a guest's frames: those for which there is a
+/// capability, and no others.
+pub trait Frames {
+    /// Machine address of the frame at this position of the function's guest;
+    /// `None` if there is no such frame.
+    fn machine(&mut self, function: usize, index: u64) -> Option<u64>;
+}
+
+/// A guest's RAM: frames that follow each other in its address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ram {
+    /// Guest address of the first.
+    pub address: u64,
+    /// How many of [`FRAME`] bytes.
+    pub frames: u64,
+}
+
+impl Ram {
+    /// 4 KiB pages of it.
+    #[must_use]
+    pub const fn pages(self) -> u64 {
+        self.frames.saturating_mul(FRAME / PAGE as u64)
+    }
+
+    /// Guest addresses, if no device's interrupts lie among them, it is not
+    /// empty, and it lies below `end`.
+    fn range(self, end: u64) -> Option<Range<u64>> {
+        let size = self.frames.checked_mul(FRAME)?;
+        let range = self.address..self.address.checked_add(size)?;
+        let messages = range.start < MESSAGE_END && MESSAGE_ADDRESS < range.end;
+        let usable =
+            !range.is_empty() && range.start.is_multiple_of(FRAME) && range.end <= end && !messages;
+        usable.then_some(range)
+    }
+}
+
+/// A format of page tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Format {
+    /// How many levels a walk has: 3 or 4.
+    pub levels: usize,
+    /// Whether an entry of level 2 can be a page of 2 MiB.
+    pub large: bool,
+    /// The guest addresses that a walk tells apart end here, if not earlier.
+    pub end: u64,
+    /// The entry for a table of this level at a machine address.
+    pub table: fn(u64, usize) -> u64,
+    /// The entry of this level for a page at a machine address.
+    pub page: fn(u64, usize) -> u64,
+}
+
+/// Which entry of a table of this level an address takes.
+const fn index(address: u64, level: usize) -> usize {
+    (address >> shift(level) & 0x1ff) as usize
+}
+
+/// Bits of an address below those that a table of this level decides.
+const fn shift(level: usize) -> u32 {
+    12 + INDEX_BITS * (level as u32 - 1)
+}
+
+/// The tables under construction. Addresses come in ascending order, so that
+/// one open table of each level is enough, and the tables that an address gets
+/// depend on the RAM alone: to build again writes what is there already.
+struct Builder<'a, T> {
+    region: &'a mut Region<T>,
+    format: Format,
+    free: Range<usize>,
+    /// The open table of each level, with the address bits above its own.
+    open: [Option<(u64, usize)>; MAX_LEVELS + 1],
+}
+
+impl<T: Tables> Builder<'_, T> {
+    fn take(&mut self) -> Result<usize, Error> {
+        let table = self.free.start;
+        if self.free.len() < PAGE {
+            return Err(Error::Exhausted);
+        }
+        self.free.start += PAGE;
+        Ok(table)
+    }
+
+    /// The table of this level for an address, which is made if there is none.
+    fn table(&mut self, address: u64, level: usize) -> Result<usize, Error> {
+        let prefix = address >> (shift(level) + INDEX_BITS);
+        if let Some((of, table)) = self.open[level]
+            && (of == prefix || level == self.format.levels)
+        {
+            return Ok(table);
+        }
+        let table = if level == self.format.levels {
+            self.take()?
+        } else {
+            let above = self.table(address, level + 1)?;
+            let table = self.take()?;
+            let entry = (self.format.table)(self.region.address(table), level);
+            self.region
+                .write(above + 8 * index(address, level + 1), entry);
+            table
+        };
+        self.open[level] = Some((prefix, table));
+        Ok(table)
+    }
+
+    fn page(&mut self, guest: u64, machine: u64, level: usize) -> Result<(), Error> {
+        let table = self.table(guest, level)?;
+        let entry = (self.format.page)(machine, level);
+        self.region.write(table + 8 * index(guest, level), entry);
+        Ok(())
+    }
+}
+
+/// Builds the tables of a function's RAM in `place`, whose first table is the
+/// root.
+pub(crate) fn build<T: Tables>(
+    region: &mut Region<T>,
+    format: Format,
+    place: Range<usize>,
+    function: usize,
+    ram: Ram,
+    frames: &mut dyn Frames,
+) -> Result<(), Error> {
+    let walk = 1u64 << (shift(format.levels) + INDEX_BITS);
+    let range = ram.range(format.end.min(walk)).ok_or(Error::Refused)?;
+    let mut builder = Builder {
+        region,
+        format,
+        free: place,
+        open: [None; MAX_LEVELS + 1],
+    };
+    for (position, guest) in range.step_by(FRAME as usize).enumerate() {
+        let machine = frames
+            .machine(function, position as u64)
+            .ok_or(Error::Failed)?;
+        if !machine.is_multiple_of(FRAME) || machine >> 52 != 0 {
+            return Err(Error::Refused);
+        }
+        if format.large {
+            builder.page(guest, machine, 2)?;
+            continue;
+        }
+        for offset in (0..FRAME).step_by(PAGE) {
+            builder.page(guest + offset, machine + offset, 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The part of the memory from `start` on that belongs to a function's page
+/// tables: an equal share, so that nothing has to be remembered about it.
+pub(crate) fn share(start: usize, size: usize, functions: usize, function: usize) -> Range<usize> {
+    let share = size.saturating_sub(start) / functions.max(1) / PAGE * PAGE;
+    let first = start + function * share;
+    first..first + share
+}

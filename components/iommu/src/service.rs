@@ -1,0 +1,345 @@
+//! What clients ask: which function is whose, and what it may do.
+
+use channel::iommu::{
+    FaultRecord, FunctionState, UnitKind, Vectors, dma::DmaControl, dump::IommuDump,
+    remap::InterruptRemap,
+};
+use channel::irq_router::msi::MAX_LOG2;
+use channel::{Caller, Error};
+use heapless::Vec;
+
+use crate::faults::{FAULTS_A_POLL, Faults};
+use crate::pages::{Frames, Ram};
+use crate::unit::{FUNCTIONS, SetupError, Unit, VECTORS, plain_message};
+
+/// A function and whom it works for.
+#[derive(Clone, Copy, Debug)]
+pub struct Function {
+    /// Requester id.
+    pub requester: u16,
+    /// The client that attaches and detaches it.
+    pub owner: Caller,
+    /// The guest's position.
+    pub guest: u8,
+    /// What it reaches when it is attached.
+    pub ram: Ram,
+}
+
+/// Which of the three interfaces a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// `InterruptRemap`: irq-router.
+    Remap,
+    /// `IommuDump`: the console.
+    Dump,
+    /// `DmaControl`: a vmm.
+    Dma,
+}
+
+/// What happened, and how things are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Functions that are attached now.
+    pub attached: u64,
+    /// Vectors that are allowed now.
+    pub entries_used: u64,
+    /// 4 KiB pages that attached functions reach now.
+    pub pages_mapped: u64,
+    /// Faults that the unit recorded.
+    pub faults: u64,
+    /// Polls that found that faults were lost for want of room.
+    pub overflows: u64,
+    /// Operations that the unit did not complete.
+    pub failed: u64,
+    /// Requests about a function that is not there or not the caller's.
+    pub not_found: u64,
+}
+
+/// What stands behind the service.
+enum Behind<'a> {
+    /// A unit in force.
+    Unit(&'a mut dyn Unit),
+    /// Nothing: every request succeeds and confines nothing.
+    Nothing,
+    /// A unit that is on and does not obey: every request fails.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    function: Function,
+    /// Its page tables are made.
+    built: bool,
+    attached: bool,
+    /// Vectors that it may raise, a bit each.
+    vectors: u128,
+}
+
+impl State {
+    const fn pages(&self) -> u64 {
+        if self.attached {
+            self.function.ram.pages()
+        } else {
+            0
+        }
+    }
+}
+
+/// The service.
+pub struct Iommu<'a, F> {
+    behind: Behind<'a>,
+    frames: F,
+    functions: Vec<State, FUNCTIONS>,
+    faults: Faults,
+    overflows: u64,
+    failed: u64,
+    not_found: u64,
+}
+
+impl<'a, F: Frames> Iommu<'a, F> {
+    /// The service over a unit, or over none. What the unit's tables say about
+    /// functions is taken as it is. A unit that is lost
+    /// ([`SetupError::lost`]) is refused to clients, and any other error means
+    /// that there is none. Functions past [`FUNCTIONS`] do not exist.
+    pub fn new(
+        unit: Result<&'a mut dyn Unit, SetupError>,
+        frames: F,
+        functions: impl IntoIterator<Item = Function>,
+    ) -> Self {
+        let behind = match unit {
+            Ok(unit) => Behind::Unit(unit),
+            Err(error) if error.lost() => Behind::Lost,
+            Err(_) => Behind::Nothing,
+        };
+        let functions = functions.into_iter().take(FUNCTIONS).enumerate();
+        let functions = functions
+            .map(|(position, function)| {
+                let (attached, vectors) = match &behind {
+                    Behind::Unit(unit) => (unit.attached(position), vectors(&**unit, position)),
+                    Behind::Nothing | Behind::Lost => (false, 0),
+                };
+                State {
+                    function,
+                    // The entry came after the tables.
+                    built: attached,
+                    attached,
+                    vectors,
+                }
+            })
+            .collect();
+        Self {
+            behind,
+            frames,
+            functions,
+            faults: Faults::new(),
+            overflows: 0,
+            failed: 0,
+            not_found: 0,
+        }
+    }
+
+    /// What happened, and how things are.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let sum = |value: fn(&State) -> u64| self.functions.iter().map(value).sum();
+        Counters {
+            attached: sum(|state| state.attached.into()),
+            entries_used: sum(|state| state.vectors.count_ones().into()),
+            pages_mapped: sum(State::pages),
+            faults: self.faults.total,
+            overflows: self.overflows,
+            failed: self.failed,
+            not_found: self.not_found,
+        }
+    }
+
+    fn kind(&self) -> UnitKind {
+        match &self.behind {
+            Behind::Unit(unit) => unit.kind(),
+            Behind::Nothing | Behind::Lost => UnitKind::None,
+        }
+    }
+
+    /// Lets every function reach its guest's memory. Goes on past a failure, and
+    /// then gives the position of the last.
+    pub fn attach_all(&mut self) -> Option<usize> {
+        let mut failed = None;
+        for position in 0..self.functions.len() {
+            if let Err(error) = self.attach_at(position) {
+                self.count_failure(error);
+                failed = Some(position);
+            }
+        }
+        failed
+    }
+
+    /// A guest is gone: its functions reach nothing any more. Gives how many of
+    /// them could not be detached.
+    pub fn guest_gone(&mut self, guest: u8) -> usize {
+        (0..self.functions.len())
+            .filter(|&position| {
+                self.functions[position].function.guest == guest
+                    && self.detach_at(position).is_err()
+            })
+            .count()
+    }
+
+    /// Takes new faults, at most [`FAULTS_A_POLL`]: what comes with each is the
+    /// function that caused it, if it is one of ours, and what its reason
+    /// means.
+    pub fn poll_faults(&mut self, mut seen: impl FnMut(FaultRecord, Option<usize>, &'static str)) {
+        let Behind::Unit(unit) = &mut self.behind else {
+            return;
+        };
+        for _ in 0..FAULTS_A_POLL {
+            let Some(fault) = unit.next_fault() else {
+                break;
+            };
+            let function = self
+                .functions
+                .iter()
+                .position(|state| state.function.requester == fault.requester);
+            let fault = self.faults.record(function, fault);
+            seen(fault, function, unit.explain(fault.reason));
+        }
+        self.overflows += u64::from(unit.overflowed());
+    }
+
+    fn lookup(&mut self, function: u8) -> Result<usize, Error> {
+        let position = usize::from(function);
+        if position >= self.functions.len() {
+            self.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        Ok(position)
+    }
+
+    fn lookup_owned(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
+        let position = self.lookup(function)?;
+        if self.functions[position].function.owner != caller {
+            self.not_found += 1;
+            return Err(Error::NotFound);
+        }
+        Ok(position)
+    }
+
+    /// Position of the function, first vector and number of them.
+    fn lookup_vectors(&mut self, vectors: Vectors) -> Result<(usize, u8, u8), Error> {
+        let position = self.lookup(vectors.function)?;
+        if vectors.log2 > MAX_LOG2 {
+            return Err(Error::Refused);
+        }
+        let count = 1 << vectors.log2;
+        if !vectors.first.is_multiple_of(count) || vectors.first > VECTORS - count {
+            return Err(Error::Refused);
+        }
+        Ok((position, vectors.first, count))
+    }
+
+    fn count_failure(&mut self, error: Error) -> Error {
+        self.failed += u64::from(error == Error::Failed);
+        error
+    }
+
+    fn attach_at(&mut self, position: usize) -> Result<(), Error> {
+        let state = &mut self.functions[position];
+        match &mut self.behind {
+            Behind::Nothing => return Ok(()),
+            Behind::Lost => return Err(Error::Failed),
+            Behind::Unit(unit) => {
+                if !state.built {
+                    unit.build(position, state.function.ram, &mut self.frames)?;
+                    state.built = true;
+                }
+                // Also if it is attached: the component may have died between
+                // the entry and the invalidation.
+                state.attached = false;
+                unit.attach(position)?;
+            }
+        }
+        state.attached = true;
+        Ok(())
+    }
+
+    fn detach_at(&mut self, position: usize) -> Result<(), Error> {
+        let result = match &mut self.behind {
+            Behind::Nothing => Ok(()),
+            Behind::Lost => Err(Error::Failed),
+            Behind::Unit(unit) => unit.detach(position),
+        };
+        if result.is_ok() {
+            self.functions[position].attached = false;
+        }
+        result.map_err(|error| self.count_failure(error))
+    }
+}
+
+/// Vectors that a unit lets a function raise.
+fn vectors(unit: &dyn Unit, function: usize) -> u128 {
+    (0..VECTORS)
+        .filter(|vector| unit.allowed(function, *vector))
+        .fold(0, |all, vector| all | 1 << vector)
+}
+
+/// The bits of these vectors.
+const fn bits(first: u8, count: u8) -> u128 {
+    ((1 << count) - 1) << first
+}
+
+impl<F: Frames> DmaControl for Iommu<'_, F> {
+    fn attach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+        let position = self.lookup_owned(caller, function)?;
+        self.attach_at(position)
+            .map_err(|error| self.count_failure(error))
+    }
+
+    fn detach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+        let position = self.lookup_owned(caller, function)?;
+        self.detach_at(position)
+    }
+}
+
+impl<F: Frames> InterruptRemap for Iommu<'_, F> {
+    fn allow(&mut self, _caller: Caller, vectors: Vectors) -> Result<(u64, u32), Error> {
+        let (position, first, count) = self.lookup_vectors(vectors)?;
+        let message = match &mut self.behind {
+            Behind::Nothing => Ok(plain_message(first)),
+            Behind::Lost => Err(Error::Failed),
+            Behind::Unit(unit) => unit.allow(position, first, count),
+        };
+        let message = message.map_err(|error| self.count_failure(error))?;
+        self.functions[position].vectors |= bits(first, count);
+        Ok(message)
+    }
+
+    fn forbid(&mut self, _caller: Caller, vectors: Vectors) -> Result<(), Error> {
+        let (position, first, count) = self.lookup_vectors(vectors)?;
+        let result = match &mut self.behind {
+            Behind::Nothing => Ok(()),
+            Behind::Lost => Err(Error::Failed),
+            Behind::Unit(unit) => unit.forbid(position, first, count),
+        };
+        result.map_err(|error| self.count_failure(error))?;
+        self.functions[position].vectors &= !bits(first, count);
+        Ok(())
+    }
+}
+
+impl<F: Frames> IommuDump for Iommu<'_, F> {
+    /// What the console asks for in vain is no mistake to be counted.
+    fn function(&mut self, _caller: Caller, function: u8) -> Result<FunctionState, Error> {
+        let position = usize::from(function);
+        let state = self.functions.get(position).ok_or(Error::NotFound)?;
+        Ok(FunctionState {
+            unit: self.kind(),
+            attached: state.attached,
+            vectors: state.vectors.count_ones() as u8,
+            pages: u32::try_from(state.pages()).unwrap_or(u32::MAX),
+            faults: self.faults.of[position],
+        })
+    }
+
+    fn next_fault(&mut self, _caller: Caller, from: u64) -> Result<FaultRecord, Error> {
+        self.faults.from(from).ok_or(Error::NotFound)
+    }
+}

@@ -1,0 +1,205 @@
+//! What an IOMMU does, whoever made it.
+
+use channel::Error;
+use channel::iommu::{FaultRecord, UnitKind};
+use heapless::Vec;
+
+use crate::hardware::{PAGE, Stuck, Tables};
+use crate::pages::{Frames, Ram};
+
+/// Functions in one system.
+pub const FUNCTIONS: usize = 8;
+/// Vectors that seL4 gives to users (irq_user_min to irq_user_max in the
+/// kernel's plat/pc99/plat/machine.h).
+pub const VECTORS: u8 = 108;
+/// CPU vector of user vector 0: int_irq_user_min in the same file.
+pub(crate) const CPU_VECTOR_BASE: u8 = 0x30;
+/// Destination of every interrupt: the local APIC of the boot CPU, the only one
+/// that the kernel runs on.
+pub(crate) const DESTINATION: u8 = 0;
+/// Where a message for local APIC 0 goes (SDM vol. 3 section 11.11.1).
+pub(crate) const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
+/// End of the interrupt address range, which no unit translates.
+pub(crate) const MESSAGE_END: u64 = 0xfef0_0000;
+
+/// The message that raises user vector `first` where nothing is remapped.
+#[must_use]
+pub const fn plain_message(first: u8) -> (u64, u32) {
+    (MESSAGE_ADDRESS, (CPU_VECTOR_BASE + first) as u32)
+}
+
+/// Why the unit cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// Its registers read all ones: nothing is there.
+    Absent,
+    /// It cannot remap interrupts, without which DMA raises any vector.
+    NoRemapping,
+    /// It has no command queue.
+    NoQueue,
+    /// It has no page tables of three or four levels.
+    NoWalk,
+    /// It has too few domains.
+    NoDomains,
+    /// Its tables' memory is too small or starts at no multiple of 2 MiB.
+    Tables,
+    /// Too many functions.
+    Functions,
+    /// A function has the I/O APIC's requester id.
+    SharedId,
+    /// After a restart: it was not in force before.
+    Off,
+    /// After a restart: it is on, but not as this component left it.
+    NotOurs,
+    /// After a restart: it is on and does not answer.
+    Lost(&'static str),
+    /// It did not do something in time.
+    Stuck(&'static str),
+}
+
+impl SetupError {
+    /// What it means to a person.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Absent => "nothing answers at its address",
+            Self::NoRemapping => "it cannot remap interrupts",
+            Self::NoQueue => "it has no invalidation queue",
+            Self::NoWalk => "it has no page tables of three or four levels",
+            Self::NoDomains => "it has too few domains",
+            Self::Tables => "the memory for its tables is too small or not aligned",
+            Self::Functions => "there are too many functions",
+            Self::SharedId => "a function has the I/O APIC's id",
+            Self::Off => "it was not in force before",
+            Self::NotOurs => "it is not as it was left",
+            Self::Lost(what) | Self::Stuck(what) => what,
+        }
+    }
+
+    /// Whether the unit may be on although we do not rule it: nobody may be
+    /// told then that a function reaches nothing.
+    #[must_use]
+    pub const fn lost(self) -> bool {
+        matches!(self, Self::NotOurs | Self::Lost(_))
+    }
+}
+
+impl From<Stuck> for SetupError {
+    fn from(stuck: Stuck) -> Self {
+        Self::Stuck(stuck.0)
+    }
+}
+
+/// Whether a unit is set up or found set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At boot: everything is off and the tables are zero.
+    Fresh,
+    /// After a restart of this component: the unit works, and goes on working.
+    Adopt,
+}
+
+/// The memory for a unit's tables, and the functions it is for.
+#[derive(Debug)]
+pub struct Memory<'a, T> {
+    /// The memory.
+    pub tables: T,
+    /// Its machine address.
+    pub base: u64,
+    /// Bytes of it.
+    pub size: usize,
+    /// Requester ids of the functions, by position.
+    pub requesters: &'a [u16],
+    /// Requester id of the I/O APIC.
+    pub ioapic: u16,
+}
+
+/// Requester ids by function.
+pub(crate) type Requesters = Vec<u16, FUNCTIONS>;
+
+/// What the tables' machine address is a multiple of.
+const TABLES_ALIGNMENT: u64 = 2 << 20;
+
+impl<T: Tables> Memory<'_, T> {
+    /// What holds for every unit. `fixed` is what its own tables take.
+    pub(crate) fn check(&self, fixed: usize) -> Result<Requesters, SetupError> {
+        let requesters =
+            Requesters::from_slice(self.requesters).map_err(|_| SetupError::Functions)?;
+        if requesters.contains(&self.ioapic) {
+            return Err(SetupError::SharedId);
+        }
+        let end = self.base.checked_add(self.size as u64);
+        if !self.base.is_multiple_of(TABLES_ALIGNMENT)
+            || end.is_none_or(|end| end > 1 << 52)
+            || self.size < fixed + FUNCTIONS * 4 * PAGE
+        {
+            return Err(SetupError::Tables);
+        }
+        Ok(requesters)
+    }
+}
+
+/// An IOMMU in force. Functions are positions in the list that it was set up
+/// with; any other is [`Error::NotFound`].
+pub trait Unit {
+    /// Who made it.
+    fn kind(&self) -> UnitKind;
+
+    /// Makes the function's page tables, which are not in use yet. To make them
+    /// again from the same frames changes nothing, even while they are in use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for memory that no function may have,
+    /// [`Error::Exhausted`] if the tables have no room, [`Error::Failed`] for a
+    /// frame that is not there.
+    fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error>;
+
+    /// Whether the function reaches what its page tables say; else nothing.
+    fn attached(&self, function: usize) -> bool;
+
+    /// Lets the function reach what its page tables say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the unit does not answer; the function is then not
+    /// attached.
+    fn attach(&mut self, function: usize) -> Result<(), Error>;
+
+    /// Lets the function reach nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the unit does not answer: what it remembers may
+    /// still be in force.
+    fn detach(&mut self, function: usize) -> Result<(), Error>;
+
+    /// Whether the function may raise a vector, one of [`VECTORS`].
+    fn allowed(&self, function: usize, vector: u8) -> bool;
+
+    /// Lets the function raise `count` vectors from `first` on, all of
+    /// [`VECTORS`]. Gives the message of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the unit does not answer.
+    fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the unit does not answer: what it remembers may
+    /// still be in force.
+    fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error>;
+
+    /// Takes the next fault, whose number counts for nothing.
+    fn next_fault(&mut self) -> Option<FaultRecord>;
+
+    /// Makes room for faults again if some were lost for want of it; tells
+    /// whether they were.
+    fn overflowed(&mut self) -> bool;
+
+    /// What a reason code means.
+    fn explain(&self, reason: u8) -> &'static str;
+}

@@ -1,0 +1,62 @@
+//! Memory whose machine address is known, for tables that a device reads.
+
+use crate::Context;
+
+/// A region for a device's tables, as it lies in this component. No reference
+/// to it is ever made: the device may write to it at any time.
+#[derive(Debug)]
+pub struct DeviceTables {
+    here: usize,
+    size: usize,
+}
+
+impl DeviceTables {
+    /// The memory `name`.
+    #[must_use]
+    pub fn new(context: &Context, name: &str) -> Self {
+        let (here, size) = context.memory(name);
+        Self { here, size }
+    }
+
+    /// Bytes of it.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Where a word lies here, if it is aligned and inside.
+    fn at(&self, offset: usize) -> Option<*mut u64> {
+        let inside = offset.is_multiple_of(8) && offset < self.size / 8 * 8;
+        inside.then(|| core::ptr::with_exposed_provenance_mut(self.here + offset))
+    }
+
+    /// Reads the word at byte `offset`; 0 if it is not aligned or lies outside.
+    #[must_use]
+    pub fn read(&self, offset: usize) -> u64 {
+        // SAFETY: init mapped the region here for good, and `at` checked the
+        // place; every bit pattern is a number.
+        self.at(offset)
+            .map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    /// Writes the word at byte `offset`, in one piece and after what was
+    /// written before; dropped if it is not aligned or lies outside.
+    pub fn write(&mut self, offset: usize, value: u64) {
+        if let Some(word) = self.at(offset) {
+            // SAFETY: as in `read`; init mapped the region for this component
+            // alone.
+            unsafe { word.write_volatile(value) };
+        }
+    }
+
+    /// Writes the cache line with the word at byte `offset` back to memory, for
+    /// a device that does not look into the CPU's caches. It is ordered with
+    /// writes around it (SDM vol. 2, CLFLUSH).
+    pub fn flush(&mut self, offset: usize) {
+        if let Some(word) = self.at(offset) {
+            // SAFETY: every x86_64 CPU has the instruction, and the place is
+            // mapped.
+            unsafe { core::arch::x86_64::_mm_clflush(word.cast()) };
+        }
+    }
+}
