@@ -11,11 +11,13 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod measure;
 mod report;
 mod restarts;
 mod untyped;
 
 pub use chunks::{Chunk, chunks};
+pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
 pub use restarts::{Decision, LIMIT, Restarts, WINDOW_MS};
 pub use untyped::{Exhausted, Split, Untypeds};

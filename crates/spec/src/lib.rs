@@ -46,14 +46,11 @@ pub const ENDPOINT_SLOT: u64 = 2;
 pub const BADGE_CALL: u64 = 1 << 27;
 /// Badge bit of the timer in a client's notification word.
 pub const BADGE_TIMER: u64 = 1 << 26;
-/// Badge bit of the iommu component's notification that says: guest 0 is gone.
-/// The bits of the other guests follow.
-pub const BADGE_GUEST_GONE: u64 = 1 << 16;
-/// Badge bit of the console's notification that says: there are log records.
-pub const BADGE_DOORBELL: u64 = 1 << 0;
 /// Badge bit of guest 0 in the notification words of pci-config and iommu: the
 /// guest is gone, its functions are to be quiesced. The other guests follow.
 pub const BADGE_GUEST_GONE: u64 = 1 << 16;
+/// Badge bit of the console's notification that says: there are log records.
+pub const BADGE_DOORBELL: u64 = 1 << 0;
 /// Badge bit of a component's first interrupt in its notification word; the
 /// others follow.
 pub const BADGE_FIRST_IRQ: u64 = 1 << 1;

@@ -129,7 +129,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes `count` objects of one kind; gives the first slot.
-    fn retype(
+    pub fn retype(
         &mut self,
         what: &str,
         blueprint: &ObjectBlueprint,

@@ -13,7 +13,7 @@ use super::fatal::fatal;
 /// Configuration mechanism #1 (PCI Local Bus 3.0 section 3.2.2.3.2): init uses
 /// it to look at every function; the ones that are assigned are then reached
 /// by their own page of the ECAM window.
-struct Mechanism1(Bdf);
+pub struct Mechanism1(pub Bdf);
 
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: u16 = 0xcfc;
@@ -117,14 +117,21 @@ fn wanted(function: &Function) -> heapless::String<48> {
     text
 }
 
-/// Finds every function and gives its pages out; gives how many there are.
-pub fn assign(builder: &mut Builder<'_>) -> u64 {
+/// Functions in one system, at most.
+const MAX_FUNCTIONS: usize = 32;
+
+/// What was found, in the order of the image's records.
+pub type Found = heapless::Vec<(Bdf, FunctionInfo), MAX_FUNCTIONS>;
+
+/// Finds every function and gives its pages out.
+pub fn assign(builder: &mut Builder<'_>) -> Found {
     let functions = builder.system.functions;
-    let mut taken: heapless::Vec<Bdf, 32> = heapless::Vec::new();
+    let mut assigned = Found::new();
     for function in functions {
         let mut found = None;
         each_function(|bdf| {
-            if !taken.contains(&bdf) && matches(function, bdf) {
+            let taken = assigned.iter().any(|(taken, _)| *taken == bdf);
+            if !taken && matches(function, bdf) {
                 found = Some(bdf);
             }
             found.is_some()
@@ -136,15 +143,15 @@ pub fn assign(builder: &mut Builder<'_>) -> u64 {
                 wanted(function)
             );
         };
-        if taken.push(bdf).is_err() {
-            fatal!("more than {} devices", taken.len());
+        let info = assign_one(builder, function, bdf);
+        if assigned.push((bdf, info)).is_err() {
+            fatal!("more than {MAX_FUNCTIONS} devices");
         }
-        assign_one(builder, function, bdf);
     }
-    functions.len() as u64
+    assigned
 }
 
-fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) {
+fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
     let name = function.name.as_str();
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
@@ -175,6 +182,7 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) {
         text(bdf).as_str(),
         info.msix.entries
     );
+    info
 }
 
 fn text(bdf: Bdf) -> heapless::String<8> {

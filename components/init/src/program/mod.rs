@@ -3,9 +3,11 @@
 mod builder;
 mod fatal;
 mod functions;
+mod iommu;
 mod monitor;
 mod ports;
 mod restart;
+mod selfcheck;
 
 use core::sync::atomic::Ordering;
 
@@ -54,13 +56,15 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     defmt::info!("handover tsc={=u64}", handover);
     builder.make_objects();
     builder.fill();
+    iommu::find(&mut builder);
     let found = functions::assign(&mut builder);
+    let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,
         zerocopy::IntoBytes::as_bytes(&MachineInfo {
             tsc_khz,
             handover_tsc: handover,
-            functions: found,
+            functions: found.len() as u64,
         }),
     );
     builder.map_all();
@@ -69,6 +73,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if builder.start_threads(2) > 0 {
         monitor::wait_ready(&system, &builder.watched());
     }
+    selfcheck::all(&mut builder, &found, bell);
     builder.start_threads(1);
     let watched = builder.drop_authority();
     defmt::info!(

@@ -1,0 +1,125 @@
+//! What a function can reach, found out by trying.
+
+use core::fmt;
+
+use dma_probe::{Engine, Memory, Registers, SHORTEST, Stuck};
+
+/// The CPU vector of user vector 0 (int_irq_user_min in the kernel's
+/// plat/pc99/plat/machine.h).
+const CPU_VECTOR_BASE: u32 = 0x30;
+/// Where messages of interrupts go: local APIC 0, not in the format that an
+/// IOMMU remaps.
+const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
+
+/// What was found out about one way of reaching something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was tried, and did not happen.
+    Confined,
+    /// It was tried, and happened.
+    Open,
+    /// It could not be tried.
+    Unknown,
+}
+
+/// What a function reaches beyond what is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Memory, by DMA.
+    pub memory: Answer,
+    /// The CPU, by interrupts that nobody gave to it.
+    pub interrupts: Answer,
+}
+
+impl Verdict {
+    /// Nothing was tried.
+    pub const UNKNOWN: Self = Self {
+        memory: Answer::Unknown,
+        interrupts: Answer::Unknown,
+    };
+
+    /// Whether a guest may have the function without its owner's word.
+    #[must_use]
+    pub fn confined(&self) -> bool {
+        (self.memory, self.interrupts) == (Answer::Confined, Answer::Confined)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.memory {
+            Answer::Confined => "reaches its guest's memory only",
+            Answer::Open => "reaches all memory",
+            Answer::Unknown => "may reach all memory",
+        })?;
+        f.write_str(match self.interrupts {
+            Answer::Confined => ", raises its own interrupts only",
+            Answer::Open => ", raises any interrupt",
+            Answer::Unknown => ", may raise any interrupt",
+        })?;
+        f.write_str(match (self.memory, self.interrupts) {
+            (Answer::Unknown, Answer::Unknown) => " (not measured)",
+            _ => " (measured)",
+        })
+    }
+}
+
+/// What the measurement needs beside the device.
+pub trait Surroundings {
+    /// Reads memory that is not the guest's, at byte `offset` of 60.
+    fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]);
+    /// Writes it.
+    fn write_canary(&mut self, bytes: &[u8; SHORTEST]);
+    /// Where a device would find it.
+    fn canary(&self) -> u64;
+    /// Memory of the guest that the engine does not use itself: where it is, and
+    /// the first 60 bytes there.
+    fn allowed(&self) -> u64;
+    /// Reads from there.
+    fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]);
+    /// Whether the interrupt of user vector [`Surroundings::vector`] has come
+    /// since this was last asked.
+    fn interrupted(&mut self) -> bool;
+    /// A user vector that nobody uses.
+    fn vector(&self) -> u8;
+}
+
+/// Two patterns that differ in every byte, and in none look like the type of a
+/// frame that a device takes apart.
+const ONE: [u8; SHORTEST] = [0x5a; SHORTEST];
+const OTHER: [u8; SHORTEST] = [0xa5; SHORTEST];
+
+/// Tries what the function reaches.
+///
+/// # Errors
+/// [`Stuck`] if the device does not even copy where it may: then nothing that it
+/// does not do means anything.
+pub fn measure<R: Registers, M: Memory>(
+    engine: &mut Engine<R, M>,
+    around: &mut impl Surroundings,
+) -> Result<Verdict, Stuck> {
+    let mut found = [0; SHORTEST];
+    engine.write(around.allowed(), &ONE)?;
+    around.read_allowed(&mut found);
+    if found != ONE {
+        return Err(Stuck::Receive);
+    }
+    around.write_canary(&ONE);
+    // Whether the device says that it is done proves nothing: the bytes do.
+    let _ = engine.write(around.canary(), &OTHER);
+    around.read_canary(&mut found);
+    let written = found != ONE;
+    around.write_canary(&ONE);
+    let mut found = OTHER;
+    let read = engine.read(around.canary(), &mut found).is_ok() && found == ONE;
+    // Whatever came before is none of this.
+    around.interrupted();
+    let data = CPU_VECTOR_BASE + u32::from(around.vector());
+    let _ = engine.forge_interrupt(MESSAGE_ADDRESS, data);
+    let forged = around.interrupted();
+    let answer = |open| if open { Answer::Open } else { Answer::Confined };
+    Ok(Verdict {
+        memory: answer(written || read),
+        interrupts: answer(forged),
+    })
+}

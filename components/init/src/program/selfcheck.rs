@@ -1,0 +1,278 @@
+//! Before any guest runs: measures what each function reaches, says so, and
+//! refuses what nothing confines.
+
+use core::fmt::Write as _;
+
+use dma_probe::{DEVICE, Engine, MEMORY_SIZE, REGISTER_BAR, SHORTEST, VENDOR};
+use init::{Surroundings, Verdict, measure};
+use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
+use runtime::Mmio;
+use sel4::cap::{Granule, IrqHandler, LargePage, Notification};
+use sel4::init_thread::slot;
+use sel4::{CapRights, ObjectBlueprint, VmAttributes};
+use spec::Function;
+
+use super::builder::{Builder, SCRATCH};
+use super::fatal::fatal;
+use super::functions::Mechanism1;
+use super::own_slot;
+use super::ports::Com1;
+
+/// Where the device's registers, and the guest's first large page, lie while a
+/// function is measured.
+const REGISTERS: usize = 0x2_1000_0000;
+const RAM: usize = 0x2_2000_0000;
+/// Pages of registers that the engine uses: the highest is the transmit
+/// descriptor control at 0x3828.
+const REGISTER_PAGES: u64 = 4;
+/// The user vector that a forged interrupt would have: nobody has it yet.
+const VECTOR: u8 = 0;
+/// Where in the guest's memory the engine copies to as it may.
+const ALLOWED: usize = 2 * MEMORY_SIZE;
+/// The longest wait for a forged interrupt: many times what a device takes.
+const POLLS: u32 = 10_000;
+
+/// Hears the interrupt that a device may forge.
+pub struct Bell {
+    handler: usize,
+    notification: usize,
+}
+
+impl Bell {
+    /// Makes it, while init has IRQControl.
+    pub fn new(builder: &mut Builder<'_>) -> Self {
+        let handler = builder.slot();
+        builder.message_irq("the self-check", VECTOR.into(), handler);
+        let blueprint = ObjectBlueprint::Notification;
+        let notification = builder.retype("the self-check", &blueprint, 1, None);
+        let bell = Self {
+            handler,
+            notification,
+        };
+        let irq = IrqHandler::from_bits(handler as u64);
+        if let Err(error) = irq.irq_handler_set_notification(bell.notification()) {
+            fatal!("the self-check's interrupt: {error:?}");
+        }
+        bell
+    }
+
+    fn notification(&self) -> Notification {
+        Notification::from_bits(self.notification as u64)
+    }
+
+    /// Gives the vector back.
+    fn end(self) {
+        for slot in [self.handler, self.notification] {
+            // Both are there.
+            let _ = own_slot(slot).delete();
+        }
+    }
+}
+
+/// The device's registers and the engine's memory, as init has them mapped.
+struct Registers(Mmio);
+
+impl dma_probe::Registers for Registers {
+    fn read(&mut self, offset: u32) -> u32 {
+        self.0.read(offset as usize, Width::Dword) as u32
+    }
+    fn write(&mut self, offset: u32, value: u32) {
+        self.0.write(offset as usize, Width::Dword, value.into());
+    }
+}
+
+struct Ram(Mmio);
+
+impl Ram {
+    fn load(&self, offset: usize, bytes: &mut [u8]) {
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.0.read(offset + index, Width::Byte) as u8;
+        }
+    }
+    fn store(&mut self, offset: usize, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.0.write(offset + index, Width::Byte, (*byte).into());
+        }
+    }
+}
+
+impl dma_probe::Memory for Ram {
+    fn read(&mut self, offset: usize, bytes: &mut [u8]) {
+        self.load(offset, bytes);
+    }
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        self.store(offset, bytes);
+    }
+}
+
+/// Memory at an address at which it was just mapped for init.
+fn mapped(address: usize, size: usize) -> Mmio {
+    // SAFETY: the callers have mapped that much there, for this thread alone,
+    // and make no reference to it.
+    unsafe { Mmio::new(address, size) }
+}
+
+struct Around<'a> {
+    ram: Ram,
+    ram_address: u64,
+    canary: Ram,
+    canary_address: u64,
+    bell: &'a Bell,
+}
+
+impl Surroundings for Around<'_> {
+    fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]) {
+        self.canary.load(0, bytes);
+    }
+    fn write_canary(&mut self, bytes: &[u8; SHORTEST]) {
+        self.canary.store(0, bytes);
+    }
+    fn canary(&self) -> u64 {
+        self.canary_address
+    }
+    fn allowed(&self) -> u64 {
+        self.ram_address + ALLOWED as u64
+    }
+    fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]) {
+        self.ram.load(ALLOWED, bytes);
+    }
+    fn interrupted(&mut self) -> bool {
+        // The kernel takes an interrupt on its way back from a system call.
+        (0..POLLS).any(|_| self.bell.notification().poll() != 0)
+    }
+    fn vector(&self) -> u8 {
+        VECTOR
+    }
+}
+
+/// What is mapped for one measurement; gone when it is over.
+struct Mapped {
+    registers: heapless::Vec<Granule, { REGISTER_PAGES as usize }>,
+    ram: LargePage,
+    canary: Granule,
+}
+
+impl Mapped {
+    fn new(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) -> Self {
+        let name = function.name.as_str();
+        let all = CapRights::read_write();
+        let mut registers = heapless::Vec::new();
+        for page in 0..REGISTER_PAGES {
+            let first = info.bars[REGISTER_BAR].first_slot;
+            let from = builder.place(function.bar_cnode, (first + page) as u32);
+            let slot = builder.slot();
+            if let Err(error) = own_slot(slot).copy(&from, CapRights::all()) {
+                fatal!("{name}: a page of its registers: {error:?}");
+            }
+            let frame = Granule::from_bits(slot as u64);
+            let address = REGISTERS + (page * PAGE_SIZE) as usize;
+            builder.map(
+                frame,
+                slot::VSPACE.cap(),
+                address,
+                all,
+                VmAttributes::UNCACHEABLE,
+                name,
+            );
+            // As many as there is room for.
+            let _ = registers.push(frame);
+        }
+        let ram: LargePage = builder.cap(function.ram, 0);
+        let default = VmAttributes::DEFAULT;
+        builder.map(ram, slot::VSPACE.cap(), RAM, all, default, name);
+        let canary = builder.retype("the self-check", &ObjectBlueprint::_4k, 1, None);
+        let canary = Granule::from_bits(canary as u64);
+        builder.map(canary, slot::VSPACE.cap(), SCRATCH, all, default, name);
+        Self {
+            registers,
+            ram,
+            canary,
+        }
+    }
+
+    fn end(self) {
+        // Each is mapped, so that none of this can fail.
+        for frame in self.registers {
+            let _ = frame.frame_unmap();
+            let _ = own_slot(frame.bits() as usize).delete();
+        }
+        let _ = self.ram.frame_unmap();
+        let _ = self.canary.frame_unmap();
+        let _ = own_slot(self.canary.bits() as usize).delete();
+    }
+}
+
+/// Measures one function; unknown if there is no way to.
+fn verdict(
+    builder: &mut Builder<'_>,
+    function: &Function,
+    (bdf, info): &(Bdf, FunctionInfo),
+    bell: &Bell,
+) -> Verdict {
+    let name = function.name.as_str();
+    let registers = &info.bars[REGISTER_BAR];
+    if (info.vendor, info.device) != (VENDOR, DEVICE)
+        || registers.size < REGISTER_PAGES * PAGE_SIZE
+        || registers.first_slot == 0
+    {
+        return Verdict::UNKNOWN;
+    }
+    let mapped_now = Mapped::new(builder, function, info);
+    let Ok(canary_address) = mapped_now.canary.frame_get_address() else {
+        fatal!("{name}: the canary has no address");
+    };
+    let ram_address = builder.system.objects[function.ram as usize].address;
+    let mut space = Mechanism1(*bdf);
+    let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
+    space.write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER | regs::COMMAND_MEMORY);
+    let size = ALLOWED + MEMORY_SIZE;
+    let mut around = Around {
+        ram: Ram(mapped(RAM, size)),
+        ram_address,
+        canary: Ram(mapped(SCRATCH, PAGE_SIZE as usize)),
+        canary_address: canary_address as u64,
+        bell,
+    };
+    let registers = Registers(mapped(REGISTERS, (REGISTER_PAGES * PAGE_SIZE) as usize));
+    let engine = Engine::new(registers, Ram(mapped(RAM, MEMORY_SIZE)), ram_address);
+    let found = engine.and_then(|mut engine| {
+        let found = measure(&mut engine, &mut around);
+        engine.quiesce()?;
+        found
+    });
+    space.write16(regs::COMMAND, command);
+    // The guest's memory is zero when it starts.
+    around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);
+    mapped_now.end();
+    found.unwrap_or_else(|stuck| {
+        let _ = write!(Com1, "init: {name} at {bdf} cannot be measured: {stuck:?}\r\n");
+        Verdict::UNKNOWN
+    })
+}
+
+/// Measures every function and says what it reaches. One that is not confined
+/// needs its owner's word.
+pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell) {
+    for (function, found) in builder.system.functions.iter().zip(found) {
+        let verdict = verdict(builder, function, found, &bell);
+        let (name, (bdf, info)) = (function.name.as_str(), found);
+        let trusted = function.trusted == 1;
+        let word = if trusted && !verdict.confined() {
+            "; assigned, since it is trusted"
+        } else {
+            ""
+        };
+        let _ = write!(Com1, "init: {name} at {bdf}: {verdict}{word}\r\n");
+        if !verdict.confined() && !trusted {
+            fatal!(
+                "device {name} ({:04x}:{:04x}) is not assigned, for it {verdict}. Choose: a \
+                 machine whose IOMMU confines it (vectis run --iommu amd); or \
+                 `dma = \"trusted\"` in [device.{name}], if the guest may have the whole \
+                 machine; or a system without the device",
+                info.vendor,
+                info.device
+            );
+        }
+    }
+    bell.end();
+}
