@@ -1,0 +1,159 @@
+//! IVRS: the AMD units (AMD I/O Virtualization Technology (IOMMU) Specification,
+//! 48882 revision 3.x, section 5.2).
+
+use crate::bytes::{self, Records};
+use crate::{Found, Unusable, note_ioapic};
+
+/// Bytes before the first block (section 5.2.1).
+const HEAD: usize = 48;
+/// Blocks that describe a unit (section 5.2.2): the oldest kind, and two later
+/// ones that repeat it with more. A table may have all three for one unit.
+const UNIT: u8 = 0x10;
+const UNIT_FEATURES: u8 = 0x11;
+const UNIT_NAMES: u8 = 0x40;
+/// Blocks about memory (section 5.2.3): of all devices, of one, of a range.
+const MEMORY_ALL: u8 = 0x20;
+const MEMORY_ONE: u8 = 0x21;
+const MEMORY_RANGE: u8 = 0x22;
+
+/// Device entries (section 5.2.2.1 and following).
+const END_OF_RANGE: u8 = 0x04;
+const ALIAS: u8 = 0x42;
+const ALIAS_RANGE: u8 = 0x43;
+const SPECIAL: u8 = 0x48;
+const NAMED: u8 = 0xf0;
+/// The variety of a special device that is an I/O APIC.
+const IOAPIC: u8 = 1;
+
+/// What the blocks add up to.
+#[derive(Default)]
+struct Units {
+    /// Register address and own id of the first.
+    first: Option<(u64, u16)>,
+    /// Blocks with another address.
+    others: usize,
+    /// It is not on segment 0.
+    partial: bool,
+    ioapic: Option<u16>,
+}
+
+/// Reads a table whose checksum is right.
+pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
+    let blocks = table.get(HEAD..).ok_or(Unusable::Malformed)?;
+    let length = |block: &[u8]| bytes::u16(block, 2).map(usize::from);
+    let mut units = Units::default();
+    for block in Records::new(blocks, 4, length) {
+        let block = block.ok_or(Unusable::Malformed)?;
+        match block.first() {
+            Some(&UNIT) => units.add(block, 24, assigned)?,
+            Some(&(UNIT_FEATURES | UNIT_NAMES)) => units.add(block, 40, assigned)?,
+            Some(&kind @ (MEMORY_ALL | MEMORY_ONE | MEMORY_RANGE)) => {
+                check_memory(kind, block, assigned)?;
+            }
+            // Blocks of a later revision say nothing that we need.
+            _ => {}
+        }
+    }
+    let Some((registers, unit)) = units.first else {
+        return Ok(Found::None);
+    };
+    if units.others > 0 {
+        return Err(Unusable::Units(1 + units.others));
+    }
+    if units.partial {
+        return Err(Unusable::Partial);
+    }
+    // Firmware tells of the I/O APIC where interrupts can be remapped.
+    let ioapic = units.ioapic.ok_or(Unusable::NoRemapping)?;
+    Ok(Found::Amd {
+        registers,
+        unit,
+        ioapic,
+    })
+}
+
+impl Units {
+    /// A unit's block, with device entries from `entries` on.
+    fn add(&mut self, block: &[u8], entries: usize, assigned: &[u16]) -> Result<(), Unusable> {
+        let add = || {
+            Some((
+                bytes::u16(block, 4)?,
+                bytes::u64(block, 8)?,
+                bytes::u16(block, 16)?,
+                block.get(entries..)?,
+            ))
+        };
+        let (unit, registers, segment, entries) = add().ok_or(Unusable::Malformed)?;
+        let (first, _) = *self.first.get_or_insert((registers, unit));
+        self.others += usize::from(first != registers);
+        self.partial |= segment != 0;
+        self.entries(entries, assigned)
+    }
+
+    fn entries(&mut self, entries: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
+        // First id and the id that is used, of an open range of aliases.
+        let mut range: Option<(u16, u16)> = None;
+        for entry in Records::new(entries, 4, entry_length) {
+            let entry = entry.ok_or(Unusable::Malformed)?;
+            let read = || {
+                let (kind, id) = (bytes::u8(entry, 0)?, bytes::u16(entry, 1)?);
+                match kind {
+                    ALIAS | ALIAS_RANGE | SPECIAL => Some((kind, id, bytes::u16(entry, 5)?)),
+                    _ => Some((kind, id, 0)),
+                }
+            };
+            let (kind, id, used) = read().ok_or(Unusable::Malformed)?;
+            match kind {
+                ALIAS => check_aliases(id, id, used, assigned)?,
+                ALIAS_RANGE => range = Some((id, used)),
+                END_OF_RANGE => {
+                    if let Some((first, used)) = range.take() {
+                        check_aliases(first, id, used, assigned)?;
+                    }
+                }
+                SPECIAL if bytes::u8(entry, 7) == Some(IOAPIC) => {
+                    note_ioapic(&mut self.ioapic, used, assigned)?;
+                }
+                _ => {}
+            }
+        }
+        // A range without an end has none.
+        range.map_or(Ok(()), |(first, used)| {
+            check_aliases(first, u16::MAX, used, assigned)
+        })
+    }
+}
+
+/// Bytes of a device entry: the top two bits of its type tell, but for the one
+/// with a name in it (section 5.2.2).
+fn entry_length(entry: &[u8]) -> Option<usize> {
+    let kind = bytes::u8(entry, 0)?;
+    if kind == NAMED {
+        return Some(22 + usize::from(bytes::u8(entry, 21)?));
+    }
+    Some(4 << (kind >> 6))
+}
+
+/// No assigned function from `first` to `last` may use another's id.
+fn check_aliases(first: u16, last: u16, used: u16, assigned: &[u16]) -> Result<(), Unusable> {
+    let mut those = assigned.iter().filter(|id| (first..=last).contains(id));
+    match those.find(|id| **id != used) {
+        Some(id) => Err(Unusable::Alias(*id)),
+        None => Ok(()),
+    }
+}
+
+/// No assigned function may need memory of the firmware's.
+fn check_memory(kind: u8, block: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
+    let first = bytes::u16(block, 4).ok_or(Unusable::Malformed)?;
+    let end = bytes::u16(block, 6).ok_or(Unusable::Malformed)?;
+    let ids = match kind {
+        MEMORY_ALL => 0..=u16::MAX,
+        MEMORY_ONE => first..=first,
+        _ => first..=end,
+    };
+    match assigned.iter().find(|id| ids.contains(id)) {
+        Some(id) => Err(Unusable::FirmwareMemory(*id)),
+        None => Ok(()),
+    }
+}

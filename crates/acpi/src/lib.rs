@@ -1,0 +1,128 @@
+//! Finds the machine's IOMMU in the firmware's ACPI tables.
+//!
+//! Responsible for: the way from the root pointer to the tables IVRS (AMD) and
+//! DMAR (Intel), and for saying from them where the unit is, or why this system
+//! cannot use it.
+//! Must never: believe a length, an address or a count that a table gives
+//! without checking it against what is there; write anything.
+//! May call: nothing but the [`PhysicalMemory`] it is given.
+//! Invariants: any bytes give an answer, without a panic and in bounded time.
+//!
+//! The ready crates for ACPI read tables for interrupts, timers and processors;
+//! they give neither IVRS nor DMAR, which are all that is wanted here, and the
+//! way to them is short.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod dmar;
+mod ivrs;
+mod root;
+
+#[cfg(test)]
+mod tests;
+
+/// Memory by machine address.
+pub trait PhysicalMemory {
+    /// Fills `bytes` from `address` on; `false` if it cannot.
+    #[must_use]
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool;
+}
+
+/// What the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No table tells of an IOMMU.
+    None,
+    /// One AMD-Vi unit.
+    Amd {
+        /// Machine address of its registers.
+        registers: u64,
+        /// Requester id of the unit itself.
+        unit: u16,
+        /// Requester id of the first I/O APIC.
+        ioapic: u16,
+    },
+    /// One VT-d unit.
+    Intel {
+        /// Machine address of its registers.
+        registers: u64,
+        /// Requester id of the first I/O APIC.
+        ioapic: u16,
+        /// Bits of the largest address that DMA can reach.
+        address_bits: u8,
+    },
+}
+
+/// Why the machine's IOMMU cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// The table is larger than the buffer.
+    TooLarge,
+    /// A length in the table does not fit.
+    Malformed,
+    /// There is not one unit but so many.
+    Units(usize),
+    /// The unit is not on PCI segment 0, or not for all functions of it.
+    Partial,
+    /// It cannot remap interrupts, or the table does not tell whose those of
+    /// the I/O APIC are.
+    NoRemapping,
+    /// Firmware needs this function to reach memory of its own.
+    FirmwareMemory(u16),
+    /// This function's requests carry another function's id.
+    Alias(u16),
+    /// This function has the id of an I/O APIC.
+    SharedId(u16),
+}
+
+impl Unusable {
+    /// What it means to a person.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "its ACPI table is too large",
+            Self::Malformed => "its ACPI table is malformed",
+            Self::Units(_) => "there are several units",
+            Self::Partial => "it is not for all PCI functions",
+            Self::NoRemapping => "it cannot remap interrupts",
+            Self::FirmwareMemory(_) => "firmware needs an assigned function to reach its memory",
+            Self::Alias(_) => "an assigned function's requests carry another id",
+            Self::SharedId(_) => "an assigned function has the id of an I/O APIC",
+        }
+    }
+}
+
+/// Finds the IOMMU for a system whose assigned functions have these requester
+/// ids, all on segment 0. `buffer` has to hold the table: 4 KiB are plenty for
+/// a machine with one unit.
+///
+/// # Errors
+///
+/// See [`Unusable`].
+pub fn find(
+    memory: &mut impl PhysicalMemory,
+    buffer: &mut [u8],
+    assigned: &[u16],
+) -> Result<Found, Unusable> {
+    let Some(root) = root::Root::find(memory) else {
+        return Ok(Found::None);
+    };
+    if let Some(table) = root.table(memory, *b"IVRS", buffer)? {
+        return ivrs::parse(table, assigned);
+    }
+    match root.table(memory, *b"DMAR", buffer)? {
+        Some(table) => dmar::parse(table, assigned),
+        None => Ok(Found::None),
+    }
+}
+
+/// Notes an I/O APIC's id: the first is kept, and no function may have any.
+fn note_ioapic(first: &mut Option<u16>, id: u16, assigned: &[u16]) -> Result<(), Unusable> {
+    if assigned.contains(&id) {
+        return Err(Unusable::SharedId(id));
+    }
+    first.get_or_insert(id);
+    Ok(())
+}

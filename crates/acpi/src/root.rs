@@ -1,0 +1,136 @@
+//! The root pointer, and the table of tables that it leads to (ACPI 6.5
+//! sections 5.2.5 to 5.2.8).
+
+use crate::{PhysicalMemory, Unusable, bytes};
+
+/// Where a PC's firmware has the root pointer (section 5.2.5.1). It may also lie
+/// in the extended BIOS data area; no firmware that boots us by BIOS does that.
+const AREA: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+const STEP: usize = 16;
+const SIGNATURE: [u8; 8] = *b"RSD PTR ";
+/// Bytes of the root pointer of ACPI 1.0, which the first checksum covers.
+const OLD: usize = 20;
+/// Bytes of it since ACPI 2.0, which the second covers.
+const NEW: usize = 36;
+/// Bytes of the head that every table has (section 5.2.6).
+pub const HEAD: usize = 36;
+/// Tables that a machine may have: most have twenty.
+const TABLES: usize = 256;
+/// The longest table of tables: that many 64-bit addresses.
+const LONGEST: usize = HEAD + TABLES * 8;
+
+/// The table of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    address: u64,
+    /// Bytes of an address in it: 4 in the RSDT, 8 in the XSDT.
+    width: usize,
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+/// Whether memory is there and its bytes add up to 0.
+fn adds_up(memory: &mut impl PhysicalMemory, address: u64, length: usize) -> bool {
+    let mut total = 0u8;
+    let mut chunk = [0; 64];
+    for offset in (0..length).step_by(chunk.len()) {
+        let chunk = &mut chunk[..(length - offset).min(64)];
+        let Some(at) = address.checked_add(offset as u64) else {
+            return false;
+        };
+        if !memory.read(at, chunk) {
+            return false;
+        }
+        total = total.wrapping_add(sum(chunk));
+    }
+    total == 0
+}
+
+/// Signature and length of the table at an address.
+fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usize)> {
+    let mut head = [0; 8];
+    if !memory.read(address, &mut head) {
+        return None;
+    }
+    let length = bytes::u32(&head, 4)? as usize;
+    Some((bytes::array(&head, 0)?, length))
+}
+
+impl Root {
+    /// Looks for the first root pointer that is sound.
+    pub fn find(memory: &mut impl PhysicalMemory) -> Option<Self> {
+        AREA.step_by(STEP).find_map(|address| {
+            let mut signature = [0; 8];
+            let there = memory.read(address, &mut signature) && signature == SIGNATURE;
+            there.then(|| Self::at(memory, address)).flatten()
+        })
+    }
+
+    fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Self> {
+        let mut pointer = [0; NEW];
+        let old = pointer.first_chunk_mut::<OLD>()?;
+        if !memory.read(address, old) || sum(old) != 0 {
+            return None;
+        }
+        let revision = bytes::u8(&pointer, 15)?;
+        if revision < 2 {
+            return Some(Self {
+                address: bytes::u32(&pointer, 16)?.into(),
+                width: 4,
+            });
+        }
+        if !memory.read(address, &mut pointer) || sum(&pointer) != 0 {
+            return None;
+        }
+        Some(Self {
+            address: bytes::u64(&pointer, 24)?,
+            width: 8,
+        })
+    }
+
+    /// The first table with this signature whose checksum is right, in `buffer`.
+    pub fn table<'a>(
+        self,
+        memory: &mut impl PhysicalMemory,
+        signature: [u8; 4],
+        buffer: &'a mut [u8],
+    ) -> Result<Option<&'a [u8]>, Unusable> {
+        let (expected, longest) = if self.width == 4 {
+            (*b"RSDT", HEAD + TABLES * 4)
+        } else {
+            (*b"XSDT", LONGEST)
+        };
+        let Some((own, length)) = head(memory, self.address) else {
+            return Ok(None);
+        };
+        let sound = own == expected
+            && (HEAD..=longest).contains(&length)
+            && adds_up(memory, self.address, length);
+        if !sound {
+            return Ok(None);
+        }
+        for offset in (HEAD..length).step_by(self.width) {
+            let mut entry = [0; 8];
+            let place = self.address.checked_add(offset as u64);
+            if !place.is_some_and(|place| memory.read(place, &mut entry[..self.width])) {
+                break;
+            }
+            let address = u64::from_le_bytes(entry);
+            let Some((found, length)) = head(memory, address) else {
+                continue;
+            };
+            if found != signature {
+                continue;
+            }
+            let Some(table) = buffer.get_mut(..length) else {
+                return Err(Unusable::TooLarge);
+            };
+            if length >= HEAD && memory.read(address, table) && sum(table) == 0 {
+                return Ok(buffer.get(..length));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,375 @@
+//! Hand-made tables, sound and broken.
+
+extern crate std;
+use std::vec::Vec;
+
+use super::*;
+
+const NIC: u16 = 0x0010;
+const POINTER: u64 = 0xf_5a80;
+const XSDT: u64 = 0x1000;
+const RSDT: u64 = 0x2000;
+const TABLE: u64 = 0x3000;
+
+/// Pieces of memory.
+#[derive(Clone, Default)]
+struct Machine(Vec<(u64, Vec<u8>)>);
+
+impl PhysicalMemory for Machine {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        let piece = self.0.iter().find_map(|(start, piece)| {
+            let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
+            piece.get(offset..offset.checked_add(bytes.len())?)
+        });
+        piece.map(|piece| bytes.copy_from_slice(piece)).is_some()
+    }
+}
+
+fn fix(bytes: &mut [u8], place: usize) {
+    bytes[place] = 0;
+    let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    bytes[place] = sum.wrapping_neg();
+}
+
+/// A table: head, `more` bytes of head, contents.
+fn table(signature: &[u8; 4], contents: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::from(*signature);
+    bytes.extend((36 + contents.len() as u32).to_le_bytes());
+    bytes.resize(36, 0);
+    bytes.extend(contents);
+    fix(&mut bytes, 9);
+    bytes
+}
+
+fn pointer(revision: u8) -> Vec<u8> {
+    let mut bytes = b"RSD PTR \0VECTIS".to_vec();
+    bytes.truncate(15);
+    bytes.push(revision);
+    bytes.extend((RSDT as u32).to_le_bytes());
+    fix(&mut bytes, 8);
+    bytes.extend(36u32.to_le_bytes());
+    bytes.extend(XSDT.to_le_bytes());
+    bytes.resize(36, 0);
+    fix(&mut bytes, 32);
+    bytes
+}
+
+/// A machine with one table of interest and one before it.
+fn machine(revision: u8, of_interest: Vec<u8>) -> Machine {
+    let other = table(b"APIC", &[1, 2, 3]);
+    let addresses = [0x9000, TABLE];
+    let narrow: Vec<u8> = addresses
+        .iter()
+        .flat_map(|a| (*a as u32).to_le_bytes())
+        .collect();
+    let wide: Vec<u8> = addresses
+        .iter()
+        .flat_map(|a: &u64| a.to_le_bytes())
+        .collect();
+    Machine(Vec::from([
+        (POINTER, pointer(revision)),
+        (XSDT, table(b"XSDT", &wide)),
+        (RSDT, table(b"RSDT", &narrow)),
+        (0x9000, other),
+        (TABLE, of_interest),
+    ]))
+}
+
+fn ivhd(kind: u8, base: u64, entries: &[u8]) -> Vec<u8> {
+    let head = if kind == 0x10 { 24 } else { 40 };
+    let mut block = Vec::from([kind, 0]);
+    block.extend((head + entries.len() as u16).to_le_bytes());
+    block.extend(0x0018u16.to_le_bytes());
+    block.extend(0x40u16.to_le_bytes());
+    block.extend(base.to_le_bytes());
+    block.resize(head.into(), 0);
+    block.extend(entries);
+    block
+}
+
+/// The entries of every device and of the I/O APIC.
+const PLAIN: [u8; 12] = [1, 0, 0, 0, 0x48, 0, 0, 0, 0, 0xa0, 0x00, 1];
+
+fn ivrs(blocks: &[Vec<u8>]) -> Vec<u8> {
+    let mut contents = Vec::from([0; 12]);
+    contents.extend(blocks.concat());
+    table(b"IVRS", &contents)
+}
+
+fn ivmd(kind: u8, first: u16, last: u16) -> Vec<u8> {
+    let mut block = Vec::from([kind, 1, 32, 0]);
+    block.extend(first.to_le_bytes());
+    block.extend(last.to_le_bytes());
+    block.resize(32, 0);
+    block
+}
+
+fn dmar(flags: u8, structures: &[Vec<u8>]) -> Vec<u8> {
+    let mut contents = Vec::from([38, flags]);
+    contents.resize(12, 0);
+    contents.extend(structures.concat());
+    table(b"DMAR", &contents)
+}
+
+fn scope(kind: u8, bus: u8, path: &[u8]) -> Vec<u8> {
+    let mut scope = Vec::from([kind, 6 + path.len() as u8, 0, 0, 0, bus]);
+    scope.extend(path);
+    scope
+}
+
+fn drhd(flags: u8, segment: u16, base: u64, scopes: &[Vec<u8>]) -> Vec<u8> {
+    let scopes = scopes.concat();
+    let mut unit = Vec::from([0, 0]);
+    unit.extend((16 + scopes.len() as u16).to_le_bytes());
+    unit.extend([flags, 0]);
+    unit.extend(segment.to_le_bytes());
+    unit.extend(base.to_le_bytes());
+    unit.extend(scopes);
+    unit
+}
+
+fn rmrr(segment: u16, scopes: &[Vec<u8>]) -> Vec<u8> {
+    let scopes = scopes.concat();
+    let mut memory = Vec::from([1, 0]);
+    memory.extend((24 + scopes.len() as u16).to_le_bytes());
+    memory.extend([0, 0]);
+    memory.extend(segment.to_le_bytes());
+    memory.resize(24, 0);
+    memory.extend(scopes);
+    memory
+}
+
+fn look(mut machine: Machine) -> Result<Found, Unusable> {
+    find(&mut machine, &mut [0; 4096], &[NIC, 0x0300])
+}
+
+const BASE: u64 = 0xfed8_0000;
+const AMD: Found = Found::Amd {
+    registers: BASE,
+    unit: 0x18,
+    ioapic: 0xa0,
+};
+const INTEL: Found = Found::Intel {
+    registers: BASE,
+    ioapic: 0xf0f8,
+    address_bits: 39,
+};
+
+fn ioapic_scope() -> Vec<u8> {
+    scope(3, 0xf0, &[0x1f, 0])
+}
+
+#[test]
+fn both_makers_by_both_roots() {
+    for revision in [0, 2] {
+        let amd = ivrs(&[ivhd(0x10, BASE, &PLAIN)]);
+        assert_eq!(look(machine(revision, amd)), Ok(AMD));
+        let intel = dmar(1, &[drhd(1, 0, BASE, &[ioapic_scope()])]);
+        assert_eq!(look(machine(revision, intel)), Ok(INTEL));
+        let none = table(b"MCFG", &[0; 8]);
+        assert_eq!(look(machine(revision, none)), Ok(Found::None));
+    }
+}
+
+#[test]
+fn the_revision_decides_which_root() {
+    for (revision, gone) in [(0, RSDT), (2, XSDT)] {
+        let mut machine = machine(revision, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        machine.0.retain(|(address, _)| *address != gone);
+        assert_eq!(look(machine), Ok(Found::None));
+    }
+}
+
+#[test]
+fn a_wrong_checksum_or_signature_hides_what_it_is_in() {
+    let good = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    for piece in [0, 1, 4] {
+        for place in [0, 10, good.0[piece].1.len() - 1] {
+            let mut bad = good.clone();
+            bad.0[piece].1[place] ^= 4;
+            assert_eq!(look(bad), Ok(Found::None), "piece {piece} byte {place}");
+        }
+    }
+    // Another table's mistake is no matter.
+    let mut other = good;
+    other.0[3].1[10] ^= 4;
+    assert_eq!(look(other), Ok(AMD));
+}
+
+#[test]
+fn a_broken_pointer_before_the_sound_one_is_passed_over() {
+    let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    let mut broken = pointer(2);
+    broken[33] ^= 1;
+    machine.0.push((0xe_0000, broken));
+    assert_eq!(look(machine), Ok(AMD));
+}
+
+#[test]
+fn three_blocks_of_one_unit_are_one_unit() {
+    let blocks = [0x10, 0x11, 0x40].map(|kind| ivhd(kind, BASE, &PLAIN));
+    assert_eq!(look(machine(2, ivrs(&blocks))), Ok(AMD));
+    let two = [ivhd(0x10, BASE, &PLAIN), ivhd(0x10, BASE + 0x8_0000, &[])];
+    assert_eq!(look(machine(2, ivrs(&two))), Err(Unusable::Units(2)));
+}
+
+#[test]
+fn a_unit_that_does_not_remap_or_is_elsewhere() {
+    let no_ioapic = ivrs(&[ivhd(0x10, BASE, &PLAIN[..4])]);
+    assert_eq!(look(machine(2, no_ioapic)), Err(Unusable::NoRemapping));
+    let mut elsewhere = ivhd(0x10, BASE, &PLAIN);
+    elsewhere[16] = 1;
+    let elsewhere = ivrs(&[elsewhere]);
+    assert_eq!(look(machine(2, elsewhere)), Err(Unusable::Partial));
+    let unit = |flags, segment| drhd(flags, segment, BASE, &[ioapic_scope()]);
+    for (flags, structure, why) in [
+        (0, unit(1, 0), Unusable::NoRemapping),
+        (1, drhd(1, 0, BASE, &[]), Unusable::NoRemapping),
+        (1, unit(0, 0), Unusable::Partial),
+        (1, unit(1, 1), Unusable::Partial),
+        (1, [unit(0, 0), unit(1, 0)].concat(), Unusable::Units(2)),
+    ] {
+        assert_eq!(look(machine(2, dmar(flags, &[structure]))), Err(why));
+    }
+}
+
+#[test]
+fn aliases_of_assigned_functions() {
+    let with = |entries: &[u8]| {
+        let entries = [entries, &PLAIN].concat();
+        look(machine(2, ivrs(&[ivhd(0x11, BASE, &entries)])))
+    };
+    // One function, with another's id and with its own.
+    let alias = |id: u16, used: u16| {
+        let (id, used) = (id.to_le_bytes(), used.to_le_bytes());
+        [0x42, id[0], id[1], 0, 0, used[0], used[1], 0]
+    };
+    assert_eq!(with(&alias(NIC, 0x20)), Err(Unusable::Alias(NIC)));
+    assert_eq!(with(&alias(NIC, NIC)), Ok(AMD));
+    assert_eq!(with(&alias(0x18, 0x20)), Ok(AMD));
+    // A range, with its end before, at and after the function, and without.
+    let range = |first: u8, end: u8| [0x43, first, 0, 0, 0, 0x20, 0, 0, 4, end, 0, 0];
+    assert_eq!(with(&range(0x08, 0x0f)), Ok(AMD));
+    assert_eq!(with(&range(0x08, 0x10)), Err(Unusable::Alias(NIC)));
+    assert_eq!(with(&range(0x10, 0x17)), Err(Unusable::Alias(NIC)));
+    assert_eq!(with(&range(0x08, 0xff)[..8]), Err(Unusable::Alias(NIC)));
+    // An entry with a name: its length is in it.
+    let mut named = Vec::from([0xf0]);
+    named.resize(21, 0);
+    named.extend([3, b'a', b'b', b'c']);
+    assert_eq!(with(&named), Ok(AMD));
+    named[21] = 2;
+    assert!(with(&named).is_err());
+}
+
+#[test]
+fn memory_that_firmware_needs() {
+    let unit = || ivhd(0x10, BASE, &PLAIN);
+    let with = |block| look(machine(2, ivrs(&[unit(), block])));
+    let needed = Err(Unusable::FirmwareMemory(NIC));
+    assert_eq!(with(ivmd(0x20, 0, 0)), needed);
+    assert_eq!(with(ivmd(0x21, NIC, 0)), needed);
+    assert_eq!(with(ivmd(0x21, NIC + 1, 0)), Ok(AMD));
+    assert_eq!(with(ivmd(0x22, 1, NIC)), needed);
+    assert_eq!(with(ivmd(0x22, 1, NIC - 1)), Ok(AMD));
+    let unit = || drhd(1, 0, BASE, &[ioapic_scope()]);
+    let with = |memory| look(machine(2, dmar(1, &[unit(), memory])));
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[2, 0])])), needed);
+    assert_eq!(with(rmrr(1, &[scope(1, 0, &[2, 0])])), Ok(INTEL));
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[3, 0])])), Ok(INTEL));
+    // Behind a bridge of bus 0: maybe the function on bus 3.
+    let behind = Err(Unusable::FirmwareMemory(0x0300));
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[1, 0, 0, 0])])), behind);
+    assert_eq!(with(rmrr(0, &[scope(2, 0, &[1, 0])])), behind);
+    assert_eq!(with(rmrr(0, &[scope(4, 0, &[2, 0])])), Ok(INTEL));
+}
+
+#[test]
+fn a_function_with_the_ioapics_id() {
+    let mut entries = PLAIN;
+    entries[9] = NIC as u8;
+    let shared = Err(Unusable::SharedId(NIC));
+    assert_eq!(
+        look(machine(2, ivrs(&[ivhd(0x10, BASE, &entries)]))),
+        shared
+    );
+    let second = drhd(1, 0, BASE, &[ioapic_scope(), scope(3, 0, &[2, 0])]);
+    assert_eq!(look(machine(2, dmar(1, &[second]))), shared);
+}
+
+#[test]
+fn a_table_for_a_larger_buffer() {
+    let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    let found = find(&mut machine, &mut [0; 64], &[NIC]);
+    assert_eq!(found, Err(Unusable::TooLarge));
+}
+
+/// Numbers that look random and are the same in each run (xorshift).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// A machine whose every byte is noise, however much is asked for.
+struct Chaos {
+    noise: Noise,
+    reads: u64,
+}
+
+impl PhysicalMemory for Chaos {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        self.reads += 1;
+        bytes.fill_with(|| self.noise.next() as u8);
+        if address & 15 == 0 && address < 0x10_0000 && bytes.len() == 8 {
+            bytes.copy_from_slice(b"RSD PTR ");
+        }
+        self.noise.next() & 7 != 0
+    }
+}
+
+#[test]
+fn noise_gives_an_answer_in_bounded_time() {
+    for seed in 1..20 {
+        let mut chaos = Chaos {
+            noise: Noise(seed),
+            reads: 0,
+        };
+        let _ = find(&mut chaos, &mut [0; 4096], &[NIC]);
+        assert!(chaos.reads < 100_000);
+    }
+}
+
+#[test]
+fn tables_with_any_bytes_changed_give_an_answer() {
+    let mut noise = Noise(42);
+    let amd = ivrs(&[
+        ivhd(0x10, BASE, &PLAIN),
+        ivhd(0x40, BASE, &PLAIN),
+        ivmd(0x22, 1, 2),
+    ]);
+    let intel = dmar(
+        1,
+        &[
+            drhd(1, 0, BASE, &[ioapic_scope()]),
+            rmrr(0, &[scope(2, 0, &[1, 0])]),
+        ],
+    );
+    for good in [amd, intel] {
+        for _ in 0..20_000 {
+            let mut bad = good.clone();
+            for _ in 0..1 + noise.next() % 4 {
+                let place = 36 + noise.next() as usize % (bad.len() - 36);
+                bad[place] = noise.next() as u8;
+            }
+            bad.truncate(36 + noise.next() as usize % (bad.len() - 35));
+            let _ = ivrs::parse(&bad, &[NIC]);
+            let _ = dmar::parse(&bad, &[NIC]);
+        }
+    }
+}
