@@ -513,6 +513,18 @@ impl<'a> Builder<'a> {
         self.retype(what, &ObjectBlueprint::_4k, 1, Some((address, true)))
     }
 
+    /// The same for an address at which there may be none.
+    pub fn try_device_page(&mut self, address: u64) -> Option<usize> {
+        let blueprint = ObjectBlueprint::_4k;
+        let mut kernel = Kernel(&mut self.slots);
+        let piece = self.untypeds.take_at(address, 12, true, &mut kernel).ok()?;
+        let slot = self.slots.take(1);
+        untyped(piece)
+            .untyped_retype(&blueprint, &own_cnode(), slot, 1)
+            .ok()?;
+        Some(slot)
+    }
+
     /// Moves a capability of init's into a component's CNode.
     pub fn give(&mut self, from: usize, cnode: u32, slot: u32, what: &str) {
         let to = self.place(cnode, slot);

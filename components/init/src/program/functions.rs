@@ -192,7 +192,8 @@ fn text(bdf: Bdf) -> heapless::String<8> {
     text
 }
 
-fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: u64, name: &str) {
+/// Maps a page of a device into a component.
+pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: u64, name: &str) {
     let vspace = builder.cap(vspace, 0);
     builder.map(
         Granule::from_bits(page as u64),

@@ -56,8 +56,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     defmt::info!("handover tsc={=u64}", handover);
     builder.make_objects();
     builder.fill();
-    iommu::find(&mut builder);
     let found = functions::assign(&mut builder);
+    iommu::find(&mut builder, &found);
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,

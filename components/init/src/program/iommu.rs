@@ -1,0 +1,159 @@
+//! Finds the IOMMU by the firmware's tables and gives its registers to the
+//! iommu component.
+
+use acpi_tables::{Found, PhysicalMemory, find as find_unit};
+use heapless::Vec;
+use pci::PAGE_SIZE;
+use sel4::cap::{Granule, LargePage};
+use sel4::init_thread::slot;
+use sel4::{CapRights, VmAttributes};
+use spec::{IommuInfo, NONE};
+use zerocopy::IntoBytes as _;
+
+use super::builder::{Builder, SCRATCH};
+use super::fatal::fatal;
+use super::functions::{Found as Functions, map_device};
+
+/// Pages of firmware memory that are looked at: the 32 below 1 MiB, where the
+/// root pointer is, and those with the tables.
+const PAGES: usize = 128;
+/// Longest table: that of a machine with one unit is much shorter.
+const TABLE: usize = 4096;
+/// What `IommuInfo::kind` says.
+const KIND_AMD: u32 = 1;
+const KIND_INTEL: u32 = 2;
+/// Bytes of registers: AMD-Vi 16 KiB (48882 section 3.4), of VT-d those that
+/// there is room for.
+const AMD_SIZE: u64 = 4 * PAGE_SIZE;
+
+/// Memory that the kernel keeps for devices, a page at a time. What the kernel
+/// calls RAM cannot be read: no table is there.
+struct Firmware<'b, 'a> {
+    builder: &'b mut Builder<'a>,
+    /// Pages that were made so far.
+    pages: Vec<(u64, Granule), PAGES>,
+    /// The one that is mapped.
+    mapped: Option<(u64, Granule)>,
+}
+
+impl Firmware<'_, '_> {
+    /// Maps the page at an address, if it is one that can be.
+    fn page(&mut self, address: u64) -> Option<()> {
+        if self.mapped.is_some_and(|(mapped, _)| mapped == address) {
+            return Some(());
+        }
+        self.unmap();
+        let known = self.pages.iter().find(|(page, _)| *page == address);
+        let frame = match known {
+            Some((_, frame)) => *frame,
+            None => {
+                if self.pages.is_full() {
+                    return None;
+                }
+                let frame = self.builder.try_device_page(address)?;
+                let frame = Granule::from_bits(frame as u64);
+                // There is room.
+                let _ = self.pages.push((address, frame));
+                frame
+            }
+        };
+        self.builder.map(
+            frame,
+            slot::VSPACE.cap(),
+            SCRATCH,
+            CapRights::read_only(),
+            VmAttributes::DEFAULT,
+            "firmware tables",
+        );
+        self.mapped = Some((address, frame));
+        Some(())
+    }
+
+    fn unmap(&mut self) {
+        if let Some((_, frame)) = self.mapped.take() {
+            // It is mapped, so that this cannot fail.
+            let _ = frame.frame_unmap();
+        }
+    }
+
+    /// Takes the pages back: nobody keeps them.
+    fn end(mut self) {
+        self.unmap();
+        for (_, frame) in &self.pages {
+            let _ = super::own_slot(frame.bits() as usize).delete();
+        }
+    }
+}
+
+impl PhysicalMemory for Firmware<'_, '_> {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        for (byte, at) in bytes.iter_mut().zip(address..) {
+            let Some(()) = self.page(at & !(PAGE_SIZE - 1)) else {
+                return false;
+            };
+            let here = SCRATCH + (at % PAGE_SIZE) as usize;
+            // SAFETY: the page was just mapped there, for this thread alone; the
+            // firmware writes it no more.
+            *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(here).read_volatile() };
+        }
+        true
+    }
+}
+
+/// Finds the unit, if the system has a component for it, and gives its registers
+/// and what there is to know about it to that component.
+pub fn find(builder: &mut Builder<'_>, functions: &Functions) {
+    let place = builder.system.header.iommu;
+    if place.cnode == NONE {
+        return;
+    }
+    let assigned: Vec<u16, 32> = functions.iter().map(|(bdf, _)| bdf.requester_id()).collect();
+    let mut firmware = Firmware {
+        builder,
+        pages: Vec::new(),
+        mapped: None,
+    };
+    let found = find_unit(&mut firmware, &mut [0; TABLE], &assigned);
+    firmware.end();
+    let room = u64::from(place.pages) * PAGE_SIZE;
+    let (kind, registers, size, ioapic) = match found {
+        Ok(Found::Amd {
+            registers, ioapic, ..
+        }) => (KIND_AMD, registers, AMD_SIZE.min(room), ioapic),
+        Ok(Found::Intel {
+            registers, ioapic, ..
+        }) => (KIND_INTEL, registers, PAGE_SIZE, ioapic),
+        Ok(Found::None) => {
+            defmt::warn!("the firmware tells of no IOMMU");
+            (0, 0, 0, 0)
+        }
+        Err(unusable) => {
+            defmt::warn!("the IOMMU cannot be used: {=str}", unusable.reason());
+            (0, 0, 0, 0)
+        }
+    };
+    for page in 0..size / PAGE_SIZE {
+        let frame = builder.device_page("the IOMMU", registers + page * PAGE_SIZE);
+        let address = place.address + page * PAGE_SIZE;
+        map_device(builder, frame, place.vspace, address, "the IOMMU");
+        let slot = place.slot + page as u32;
+        builder.give(frame, place.cnode, slot, "the IOMMU");
+    }
+    let tables: LargePage = builder.cap(place.tables, 0);
+    let Ok(tables) = tables.frame_get_address() else {
+        fatal!("the IOMMU's tables have no address");
+    };
+    let info = IommuInfo {
+        kind,
+        ioapic: ioapic.into(),
+        registers,
+        registers_size: size,
+        tables: tables as u64,
+        tables_size: builder.system.objects[place.tables as usize].count << 21,
+    };
+    builder.write(place.info, info.as_bytes());
+    if kind != 0 {
+        let what = if kind == KIND_AMD { "AMD-Vi" } else { "VT-d" };
+        defmt::info!("{=str} unit at {=u64:#x}", what, registers);
+    }
+}
