@@ -107,7 +107,10 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) {
     if place.cnode == NONE {
         return;
     }
-    let assigned: Vec<u16, 32> = functions.iter().map(|(bdf, _)| bdf.requester_id()).collect();
+    let assigned: Vec<u16, 32> = functions
+        .iter()
+        .map(|(bdf, _)| bdf.requester_id())
+        .collect();
     let mut firmware = Firmware {
         builder,
         pages: Vec::new(),

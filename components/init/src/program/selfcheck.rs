@@ -224,7 +224,10 @@ fn verdict(
     let ram_address = builder.system.objects[function.ram as usize].address;
     let mut space = Mechanism1(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
-    space.write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER | regs::COMMAND_MEMORY);
+    space.write16(
+        regs::COMMAND,
+        command | regs::COMMAND_BUS_MASTER | regs::COMMAND_MEMORY,
+    );
     let size = ALLOWED + MEMORY_SIZE;
     let mut around = Around {
         ram: Ram(mapped(RAM, size)),
@@ -245,7 +248,10 @@ fn verdict(
     around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);
     mapped_now.end();
     found.unwrap_or_else(|stuck| {
-        let _ = write!(Com1, "init: {name} at {bdf} cannot be measured: {stuck:?}\r\n");
+        let _ = write!(
+            Com1,
+            "init: {name} at {bdf} cannot be measured: {stuck:?}\r\n"
+        );
         Verdict::UNKNOWN
     })
 }

@@ -1,0 +1,248 @@
+//! An Intel 82574L ("e1000e") as a copy engine: what it sends to itself, it reads at one bus address and writes at another.
+//!
+//! Responsible for: moving bytes by DMA between memory that the device may reach
+//! and any bus address, to measure what confines it. With MAC loopback a frame's
+//! bytes are read from the transmit descriptor's address and written to the
+//! receive descriptor's; nothing leaves the machine.
+//! Must never: wait without a bound, raise an interrupt of the device's own, or
+//! leave the receiver on between two calls, when a frame from the network could
+//! land where the last call pointed.
+//! May call: the device's registers and the memory that it is given.
+//! Invariants: each call starts both rings anew, so one that got stuck leaves
+//! nothing behind for the next.
+//!
+//! What arrives is what was sent: the device adds a frame check sequence on the
+//! wire and takes it off again (SECRC), and frames have 60 bytes at least, so
+//! there is no padding. Two things do not go through as plain bytes: QEMU's
+//! model drops a frame that claims to be IP or VLAN-tagged (bytes 12 and 13 are
+//! 08 00, 86 dd, 81 00 or 88 a8) and is not, and a unit that blocks an access
+//! may answer it with any value instead of dropping the frame. Whoever asks
+//! compares bytes; the call's result alone proves nothing.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod registers;
+#[cfg(test)]
+mod tests;
+
+use registers::*;
+
+/// PCI vendor identifier of the device.
+pub const VENDOR: u16 = 0x8086;
+/// PCI device identifier of the device.
+pub const DEVICE: u16 = 0x10d3;
+/// BAR of the registers.
+pub const REGISTER_BAR: usize = 0;
+
+/// Bytes of [`Memory`] that the engine needs. They begin at a multiple of 128.
+pub const MEMORY_SIZE: usize = 4096;
+/// Fewest bytes that can be moved at once: a frame without its check sequence.
+pub const SHORTEST: usize = 60;
+/// Most bytes that can be moved at once.
+pub const LONGEST: usize = 1500;
+
+/// Rings of 8 descriptors, the shortest there are; one of them is used.
+const RING_BYTES: u32 = 128;
+const SEND_RING: usize = 0;
+const RECEIVE_RING: usize = RING_BYTES as usize;
+const OUTGOING: usize = 512;
+/// The receiver's buffers have 2048 bytes (RCTL.BSIZE = 0).
+const INCOMING: usize = 2048;
+
+/// Bound on the reads that wait for the end of a reset, which takes about a
+/// microsecond (10.2.2) and so a few reads.
+const RESET_READS: u32 = 100_000;
+/// Bound on the reads that wait for a frame: at 1 Gbit/s the longest takes 12
+/// microseconds, and a read of a register a good part of one.
+const FRAME_READS: u32 = 1_000;
+/// How often a frame that is not ours is followed by another try.
+const TRIES: u32 = 4;
+
+/// 32-bit registers of the device, by byte offset.
+pub trait Registers {
+    /// Reads the register at `offset`.
+    fn read(&mut self, offset: u32) -> u32;
+    /// Writes the register at `offset`; what was written to [`Memory`] before is
+    /// seen by what the device does then.
+    fn write(&mut self, offset: u32, value: u32);
+}
+
+/// At least [`MEMORY_SIZE`] bytes that the device may reach.
+pub trait Memory {
+    /// Copies out of the memory; what the device wrote is seen.
+    fn read(&mut self, offset: usize, bytes: &mut [u8]);
+    /// Copies into the memory.
+    fn write(&mut self, offset: usize, bytes: &[u8]);
+}
+
+/// Why bytes were not moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// The device's reset does not end.
+    Reset,
+    /// The device does not finish the transmit descriptor.
+    Send,
+    /// The frame does not come back: its bytes could not be read, or the device
+    /// could not write them, or the device took them for a broken frame.
+    Receive,
+    /// Fewer than [`SHORTEST`] or more than [`LONGEST`] bytes were asked for.
+    Length,
+}
+
+/// A device under the engine's control.
+#[derive(Debug)]
+pub struct Engine<R, M> {
+    registers: R,
+    memory: M,
+    bus_address: u64,
+}
+
+impl<R: Registers, M: Memory> Engine<R, M> {
+    /// Resets the device. `memory` is at `bus_address` for it; memory decode and
+    /// bus mastering are on.
+    ///
+    /// # Errors
+    /// [`Stuck::Reset`].
+    pub fn new(registers: R, memory: M, bus_address: u64) -> Result<Self, Stuck> {
+        let mut engine = Self {
+            registers,
+            memory,
+            bus_address,
+        };
+        engine.quiesce()?;
+        let ring = |offset: usize| engine.bus_address + offset as u64;
+        let (send, receive) = (ring(SEND_RING), ring(RECEIVE_RING));
+        for (register, value) in [
+            (CTRL, CTRL_SLU | CTRL_FD),
+            (RDBAL, receive as u32),
+            (RDBAH, (receive >> 32) as u32),
+            (RDLEN, RING_BYTES),
+            (RXDCTL, WRITE_BACK_EACH),
+            (TDBAL, send as u32),
+            (TDBAH, (send >> 32) as u32),
+            (TDLEN, RING_BYTES),
+            (TIPG, TIPG_VALUE),
+            (TXDCTL, WRITE_BACK_EACH | TXDCTL_COUNT_DESC),
+        ] {
+            engine.registers.write(register, value);
+        }
+        Ok(engine)
+    }
+
+    /// Resets the device and leaves it silent: no ring, no interrupt, no link
+    /// of ours.
+    ///
+    /// # Errors
+    /// [`Stuck::Reset`].
+    pub fn quiesce(&mut self) -> Result<(), Stuck> {
+        let registers = &mut self.registers;
+        registers.write(IMC, u32::MAX);
+        registers.write(RCTL, 0);
+        registers.write(TCTL, 0);
+        registers.write(CTRL, CTRL_RST);
+        if !(0..RESET_READS).any(|_| registers.read(CTRL) & CTRL_RST == 0) {
+            return Err(Stuck::Reset);
+        }
+        // The reset brings back what is on after power-up.
+        registers.write(IMC, u32::MAX);
+        registers.write(ICR, u32::MAX);
+        Ok(())
+    }
+
+    /// Writes `bytes` to bus address `to`.
+    ///
+    /// # Errors
+    /// [`Stuck`]. `Ok` says that the device was done, not that the bytes are
+    /// there.
+    pub fn write(&mut self, to: u64, bytes: &[u8]) -> Result<(), Stuck> {
+        if !(SHORTEST..=LONGEST).contains(&bytes.len()) {
+            return Err(Stuck::Length);
+        }
+        self.memory.write(OUTGOING, bytes);
+        self.copy(self.bus_address + OUTGOING as u64, to, bytes.len())
+    }
+
+    /// Reads from bus address `from` into `bytes`, which are left alone if it
+    /// fails.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn read(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), Stuck> {
+        if !(SHORTEST..=LONGEST).contains(&bytes.len()) {
+            return Err(Stuck::Length);
+        }
+        self.copy(from, self.bus_address + INCOMING as u64, bytes.len())?;
+        self.memory.read(INCOMING, bytes);
+        Ok(())
+    }
+
+    /// Writes the dword `data` at `address`, which makes it a message-signalled
+    /// interrupt if the address is one of those (0xFEE00000 to 0xFEEFFFFF). The
+    /// 56 bytes below it are written as zeros: below 0xFEE00000 there is nothing,
+    /// above it zeros are messages too, of a vector that no CPU takes.
+    ///
+    /// # Errors
+    /// [`Stuck`], as [`write`](Self::write).
+    pub fn forge_interrupt(&mut self, address: u64, data: u32) -> Result<(), Stuck> {
+        let mut frame = [0; SHORTEST];
+        frame[SHORTEST - 4..].copy_from_slice(&data.to_le_bytes());
+        self.write(address.wrapping_sub(SHORTEST as u64 - 4), &frame)
+    }
+
+    /// One frame of `length` bytes, read at `from` and written at `to`.
+    fn copy(&mut self, from: u64, to: u64, length: usize) -> Result<(), Stuck> {
+        for _ in 0..TRIES {
+            let received = self.exchange(from, to, length);
+            self.registers.write(RCTL, 0);
+            self.registers.write(TCTL, 0);
+            // A frame of another length came from the network.
+            if received? == length {
+                return Ok(());
+            }
+        }
+        Err(Stuck::Receive)
+    }
+
+    /// Sends a frame and gives the length of the one that was received.
+    fn exchange(&mut self, from: u64, to: u64, length: usize) -> Result<usize, Stuck> {
+        let send = length as u64 | SEND_END | SEND_FCS | SEND_REPORT;
+        self.set_descriptor(RECEIVE_RING, to, 0);
+        self.set_descriptor(SEND_RING, from, send);
+        let receive = RCTL_EN | RCTL_UPE | RCTL_MPE | RCTL_BAM | RCTL_LBM_MAC | RCTL_SECRC;
+        for (register, value) in [
+            (RDH, 0),
+            (RDT, 0),
+            (TDH, 0),
+            (TDT, 0),
+            (RCTL, receive),
+            (RDT, 1),
+            (TCTL, TCTL_EN | TCTL_COLLISIONS),
+            (TDT, 1),
+        ] {
+            self.registers.write(register, value);
+        }
+        self.done(SEND_RING).ok_or(Stuck::Send)?;
+        let fields = self.done(RECEIVE_RING).ok_or(Stuck::Receive)?;
+        Ok(usize::from(fields as u16))
+    }
+
+    fn set_descriptor(&mut self, ring: usize, address: u64, fields: u64) {
+        self.memory.write(ring, &address.to_le_bytes());
+        self.memory.write(ring + 8, &fields.to_le_bytes());
+    }
+
+    /// Waits for a ring's first descriptor and gives its fields.
+    fn done(&mut self, ring: usize) -> Option<u64> {
+        (0..FRAME_READS).find_map(|_| {
+            let mut fields = [0; 8];
+            self.memory.read(ring + 8, &mut fields);
+            let fields = u64::from_le_bytes(fields);
+            if fields & DONE != 0 {
+                return Some(fields);
+            }
+            // For the time that it takes.
+            self.registers.read(STATUS);
+            None
+        })
+    }
+}
