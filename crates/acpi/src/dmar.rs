@@ -23,7 +23,7 @@ const IOAPIC: u8 = 3;
 #[derive(Clone, Copy)]
 struct Unit {
     registers: u64,
-    /// For all functions of segment 0.
+    /// For all functions of segment 0, or at least all that are assigned.
     all: bool,
 }
 
@@ -85,9 +85,14 @@ fn unit(structure: &[u8], ioapic: &mut Option<u16>, assigned: &[u16]) -> Result<
             note_ioapic(ioapic, id, assigned)?;
         }
     }
+    // One that is not for all lists what it is for, as QEMU's does.
+    let listed = |id| {
+        scopes_in(scopes).any(|scope| Scope::read(scope).is_some_and(|scope| scope.may_be(id)))
+    };
+    let all = flags & ALL != 0 || assigned.iter().all(|&id| listed(id));
     Ok(Unit {
         registers,
-        all: flags & ALL != 0 && segment == 0,
+        all: all && segment == 0,
     })
 }
 

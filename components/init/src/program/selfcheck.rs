@@ -49,8 +49,14 @@ impl Bell {
             handler,
             notification,
         };
+        // Without a badge its word would always be 0.
+        let badged = builder.slot();
         let irq = IrqHandler::from_bits(handler as u64);
-        if let Err(error) = irq.irq_handler_set_notification(bell.notification()) {
+        let rung = own_slot(badged)
+            .mint(&own_slot(notification), CapRights::write_only(), 1)
+            .and_then(|()| irq.irq_handler_set_notification(Notification::from_bits(badged as u64)))
+            .and_then(|()| own_slot(badged).delete());
+        if let Err(error) = rung {
             fatal!("the self-check's interrupt: {error:?}");
         }
         bell
