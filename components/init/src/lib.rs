@@ -11,12 +11,14 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod expect;
 mod measure;
 mod report;
 mod restarts;
 mod untyped;
 
 pub use chunks::{Chunk, chunks};
+pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
 pub use restarts::{Decision, LIMIT, Restarts, WINDOW_MS};

@@ -14,7 +14,7 @@ use core::arch::global_asm;
 static VECTIS_IMAGE: [core::sync::atomic::AtomicU64; 2] =
     [const { core::sync::atomic::AtomicU64::new(0) }; 2];
 
-const STACK_SIZE: usize = 64 * 1024;
+const STACK_SIZE: usize = 256 * 1024;
 
 /// The kernel gives no stack: this is it.
 #[repr(C, align(16))]

@@ -144,11 +144,6 @@ impl Untypeds {
         }
         Ok(piece.slot)
     }
-
-    /// Slots of the pieces that are still free.
-    pub fn slots(&self) -> impl Iterator<Item = usize> + '_ {
-        self.free.iter().map(|piece| piece.slot)
-    }
 }
 
 #[cfg(test)]

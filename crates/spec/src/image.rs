@@ -42,6 +42,9 @@ pub struct Header {
     pub doorbell: u64,
     /// 1: the console may ask the monitor to crash a component, for tests.
     pub inject_faults: u64,
+    /// 1: init compares every CSpace with the table and ends the machine, for
+    /// `vectis caps --live`.
+    pub audit: u64,
     /// The IOMMU.
     pub iommu: IommuPlace,
     /// Notifications that hear when a guest is gone (`BADGE_GUEST_GONE`):
@@ -338,6 +341,7 @@ mod tests {
             monitor: 2,
             doorbell: 3,
             inject_faults: 0,
+            audit: 0,
             iommu: IommuPlace::NONE,
             gone: [NONE; 2],
             objects: Table {

@@ -211,6 +211,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
     header.monitor = u64::from(monitor);
     header.doorbell = u64::from(doorbell);
     header.inject_faults = u64::from(model.inject_faults);
+    header.audit = u64::from(model.audit);
     header.iommu = unit;
     builder.image.iommu = unit;
     header.gone = [Authority::ConfigurationSpace, Authority::Iommu].map(|authority| {

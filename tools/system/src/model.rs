@@ -181,6 +181,9 @@ pub struct Model {
     /// The console may crash components: for tests, set by the command, never
     /// by the file.
     pub inject_faults: bool,
+    /// init compares every CSpace with the table and ends: set by the command,
+    /// never by the file.
+    pub audit: bool,
     /// Components log every access of the guests: set by the command, never by
     /// the file.
     pub trace: bool,
@@ -533,6 +536,7 @@ pub fn parse(
         devices: Vec::new(),
         guests: Vec::new(),
         inject_faults: false,
+        audit: false,
         trace: false,
     };
     if let Some(system) = top.required_section("system", "{ name, board }") {

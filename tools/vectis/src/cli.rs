@@ -50,6 +50,10 @@ enum Command {
     Caps {
         #[command(flatten)]
         system: System,
+        /// Boot the system, compare every slot of every component with the
+        /// table, print what differs, and end with status 1 if anything does
+        #[arg(long)]
+        live: bool,
     },
     /// Decode the log of a run
     Logs(Logs),
@@ -191,7 +195,11 @@ pub fn main() -> ExitCode {
         Some(Command::Build(build)) => commands::build(build),
         Some(Command::Test { arguments }) => commands::test(arguments),
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
-        Some(Command::Caps { system }) => commands::caps(system),
+        Some(Command::Caps {
+            system,
+            live: false,
+        }) => commands::caps(system),
+        Some(Command::Caps { system, live: true }) => commands::audit(system),
         Some(Command::Logs(logs)) => commands::logs(logs),
         Some(Command::Dump { keys }) => commands::dump(keys),
         Some(Command::Replay { files, summary }) => crate::replay::replay(files, *summary),

@@ -17,6 +17,8 @@ use crate::steps::Steps;
 use crate::workspace::{Workspace, write};
 use crate::{control, image, output, packages, run};
 
+/// Bound on an audit: twenty times what a slow machine takes.
+const AUDIT: Duration = Duration::from_secs(300);
 /// The guest's word for measuring: it ends once it has a lease.
 const EXIT_ON_LEASE: &str = "exit=on-lease";
 
@@ -230,6 +232,37 @@ pub fn caps(system: &cli::System) -> Result<()> {
         )
     })?;
     output::line(system::capability_table(&model, &image).trim_end())
+}
+
+/// `vectis caps --live`.
+///
+/// # Errors
+/// If the system cannot be built or does not start, or a slot is not as the
+/// table says.
+pub fn audit(system: &cli::System) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let mut model = read(&workspace, system)?;
+    model.audit = true;
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
+    let mut steps = Steps::new(image::STEPS + 1);
+    let profile = profile(false);
+    let folder = workspace.output(profile).join("audit");
+    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    steps.begin("QEMU", "comparing every slot with the table");
+    let ports = free_ports(0, networks(&model).len())?;
+    let options = run::Options {
+        timeout: Some(AUDIT),
+        ..run::Options::default()
+    };
+    let machine = Machine {
+        model: &model,
+        kernel: built.kernel(),
+        initrd: Some(built.init()),
+        command_line: image::KERNEL_COMMAND_LINE.to_owned(),
+        ports,
+        counted: false,
+    };
+    run::run(&machine, &built.writers, None, &options)
 }
 
 /// `vectis logs`.

@@ -11,7 +11,7 @@ use crate::frames::{Frame, Frames};
 use crate::workspace::read;
 
 /// How urgent a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Level {
     /// Every detail.
     Trace,
@@ -20,6 +20,7 @@ pub enum Level {
     /// What happens.
     Info,
     /// Something is not as it should be.
+    #[default]
     Warn,
     /// Something failed.
     Error,

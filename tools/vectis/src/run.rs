@@ -32,6 +32,9 @@ const TIMED_OUT: u8 = 124;
 /// takes: only a boot that will never come is cut off.
 const FIRST_SIGN: Duration = Duration::from_secs(30);
 
+/// How lines begin that init writes by itself, before the console runs.
+const FROM_INIT: [&str; 2] = ["init: ", "audit: "];
+
 /// Bound on how long the last bytes of the serial ports are waited for once
 /// QEMU has ended.
 const LAST_BYTES: Duration = Duration::from_secs(2);
@@ -44,7 +47,7 @@ const EVENTS: usize = 256;
 const GUEST_SUCCESS: i32 = 0x10;
 
 /// What the user asked of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Least urgent level of logs that is shown.
     pub level: Level,
@@ -269,6 +272,7 @@ impl Session<'_> {
     fn people(&mut self, bytes: &[u8]) -> Result<Next> {
         for line in self.lines.push(bytes) {
             output::line(&line)?;
+            self.alive |= FROM_INIT.iter().any(|sign| line.starts_with(sign));
             if let Some(control) = &mut self.control {
                 control.show(&line);
             }

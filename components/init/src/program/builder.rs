@@ -84,8 +84,18 @@ pub struct Builder<'a> {
     slots: Slots,
     /// First slot of each object's capabilities, 0 while it is not made.
     first_slots: Vec<usize, MAX_OBJECTS>,
-    user_image: core::ops::Range<usize>,
+    /// Untyped memory, as the kernel gave it.
+    given: core::ops::Range<usize>,
+    /// The first slot that was empty at boot.
+    first_empty: usize,
+    own_bits: usize,
+    /// A bit for each slot whose capability stays.
+    kept: [u64; KEPT_WORDS],
 }
+
+/// Slots of init's CNode, as 64-bit words: at most 2^16 (CONFIG_ROOT_CNODE_SIZE_BITS
+/// of the kernel's build).
+const KEPT_WORDS: usize = (1 << 16) / 64;
 
 impl<'a> Builder<'a> {
     /// Takes stock of what the kernel gave.
@@ -119,8 +129,38 @@ impl<'a> Builder<'a> {
                 end: empty.end,
             },
             first_slots,
-            user_image: boot_info.user_image_frames().range(),
+            given: boot_info.untyped().range(),
+            first_empty: empty.start,
+            own_bits: boot_info.init_cnode_size_bits(),
+            kept: [0; KEPT_WORDS],
         }
+    }
+
+    /// Slots of init's CNode.
+    pub const fn own_slots(&self) -> usize {
+        1 << self.own_bits
+    }
+
+    /// The capability in a slot is to stay.
+    fn keep(&mut self, slot: usize) {
+        match self.kept.get_mut(slot / 64) {
+            Some(word) => *word |= 1 << (slot % 64),
+            None => fatal!("slot {slot} is past init's CNode"),
+        }
+    }
+
+    /// Whether a capability may be in the slot after boot.
+    pub fn is_kept(&self, slot: usize) -> bool {
+        let dropped = [
+            slot::IRQ_CONTROL.index(),
+            slot::ASID_CONTROL.index(),
+            slot::IO_PORT_CONTROL.index(),
+            slot::DOMAIN.index(),
+        ];
+        // What the kernel made of init: its program, its page tables.
+        let fixed = slot < self.given.start;
+        let word = self.kept.get(slot / 64).copied().unwrap_or(0);
+        fixed && !dropped.contains(&slot) || word >> (slot % 64) & 1 == 1
     }
 
     /// Takes a slot of init's CNode.
@@ -320,6 +360,7 @@ impl<'a> Builder<'a> {
             let frame: sel4::cap::Granule = self.cap(log, page);
             // The object's own capability stays unmapped for the console's copy.
             let copy = self.copy(frame.bits() as usize, CapRights::all(), "log");
+            self.keep(copy);
             self.map(
                 Cap::<cap_type::Granule>::from_bits(copy as u64),
                 slot::VSPACE.cap(),
@@ -336,6 +377,7 @@ impl<'a> Builder<'a> {
         let doorbell: Notification = self.cap(self.system.header.doorbell as u32, 0);
         // Unbadged, it would wake the console with nothing to do: badge it.
         let badged = self.slot();
+        self.keep(badged);
         let minted = own_slot(badged).mint(
             &own_slot(doorbell.bits() as usize),
             CapRights::write_only(),
@@ -391,15 +433,18 @@ impl<'a> Builder<'a> {
             let made = match missing {
                 21 => {
                     let slot = self.retype(what, &ObjectBlueprint::PageTable, 1, None);
+                    self.keep(slot);
                     PageTable::from_bits(slot as u64).page_table_map(vspace, address, default)
                 }
                 30 => {
                     let slot = self.retype(what, &ObjectBlueprint::PageDirectory, 1, None);
+                    self.keep(slot);
                     PageDirectory::from_bits(slot as u64)
                         .page_directory_map(vspace, address, default)
                 }
                 39 => {
                     let slot = self.retype(what, &ObjectBlueprint::PDPT, 1, None);
+                    self.keep(slot);
                     PDPT::from_bits(slot as u64).pdpt_map(vspace, address, default)
                 }
                 _ => fatal!("mapping {what}: the kernel misses level {missing}"),
@@ -474,7 +519,10 @@ impl<'a> Builder<'a> {
                 let from = self.first_slots[mapping.object as usize] + page as usize;
                 let copy = self.copy(from, CapRights::all(), object.name.as_str());
                 self.map_page(mapping, object, page, copy);
-                if mapping.holder != NONE {
+                if mapping.holder == NONE {
+                    // With it the mapping would go.
+                    self.keep(copy);
+                } else {
                     let to = self.place(mapping.holder, mapping.holder_slot + page as u32);
                     self.move_cap(copy, &to, object.name.as_str());
                 }
@@ -622,13 +670,13 @@ impl<'a> Builder<'a> {
         tcb.tcb_write_all_registers(false, &registers)
     }
 
-    /// What the monitor needs, while everything else is still there.
-    pub fn watched(&self) -> Watched<'_> {
+    /// What the monitor needs.
+    pub fn watched(&self, gone: Vec<Vec<Notification, 2>, MAX_GUESTS>) -> Watched<'_> {
         Watched {
             monitor: self.cap(self.system.header.monitor as u32, 0),
             first_slots: &self.first_slots,
             slots_left: self.slots.end - self.slots.next,
-            gone: Vec::new(),
+            gone,
         }
     }
 
@@ -642,6 +690,7 @@ impl<'a> Builder<'a> {
             for notification in there {
                 let unbadged = self.first_slots[notification as usize];
                 let slot = self.slot();
+                self.keep(slot);
                 let badge = spec::BADGE_GUEST_GONE << guest;
                 let minted =
                     own_slot(slot).mint(&own_slot(unbadged), CapRights::write_only(), badge);
@@ -658,22 +707,20 @@ impl<'a> Builder<'a> {
         gone
     }
 
-    /// Deletes every capability that the monitor does not need.
-    pub fn drop_authority(&mut self) -> Watched<'_> {
+    /// Deletes every capability that the monitor does not need: untyped memory
+    /// above all, for whoever holds it can take back what was made of it.
+    pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
         let (com1, exit) = ports::needed();
         let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
         let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
-        let gone = self.gone();
+        self.keep(com1);
+        self.keep(exit);
         ports::keep(
             IoPort::from_bits(com1 as u64),
             IoPort::from_bits(exit as u64),
         );
-        let delete = |slot: usize| {
-            // An empty slot is as good as a deleted capability.
-            let _ = own_slot(slot).delete();
-        };
+        let gone = self.gone();
         for (index, object) in self.system.objects.iter().enumerate() {
-            let first = self.first_slots[index];
             let kept = match object.kind() {
                 Some(ObjectKind::Tcb) => true,
                 Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
@@ -684,35 +731,25 @@ impl<'a> Builder<'a> {
                 Some(ObjectKind::Memory) => object.address == u64::MAX && object.size_bits == 12,
                 _ => false,
             };
-            if !kept {
-                let count = match object.kind() {
-                    Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
-                    _ => 1,
-                };
-                (first..first + count).for_each(delete);
+            let count = match object.kind() {
+                Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
+                _ => 1,
+            };
+            let first = self.first_slots[index];
+            if kept {
+                (first..first + count).for_each(|slot| self.keep(slot));
             }
-        }
-        for slot in self.untypeds.slots() {
-            delete(slot);
         }
         // The ASID pool stays: with its last capability the kernel would take
         // every address space in it out of use.
-        for slot in [
-            slot::IO_PORT_CONTROL.index(),
-            slot::ASID_CONTROL.index(),
-            slot::IRQ_CONTROL.index(),
-            slot::DOMAIN.index(),
-        ] {
-            delete(slot);
+        let fixed = slot::TCB.index()..slot::DOMAIN.index() + 1;
+        let made = self.first_empty..self.slots.next;
+        for slot in fixed.chain(self.given.clone()).chain(made) {
+            if !self.is_kept(slot) {
+                // An empty slot is as good as a deleted capability.
+                let _ = own_slot(slot).delete();
+            }
         }
-        defmt::debug!(
-            "own image: slots {=usize} to {=usize}",
-            self.user_image.start,
-            self.user_image.end
-        );
-        Watched {
-            gone,
-            ..self.watched()
-        }
+        gone
     }
 }

@@ -101,11 +101,12 @@ impl PhysicalMemory for Firmware<'_, '_> {
 }
 
 /// Finds the unit, if the system has a component for it, and gives its registers
-/// and what there is to know about it to that component.
-pub fn find(builder: &mut Builder<'_>, functions: &Functions) {
+/// and what there is to know about it to that component. Kind 0 if there is none
+/// that can be used.
+pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     let place = builder.system.header.iommu;
     if place.cnode == NONE {
-        return;
+        return IommuInfo::default();
     }
     let assigned: Vec<u16, 32> = functions
         .iter()
@@ -159,4 +160,5 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) {
         let what = if kind == KIND_AMD { "AMD-Vi" } else { "VT-d" };
         defmt::info!("{=str} unit at {=u64:#x}", what, registers);
     }
+    info
 }

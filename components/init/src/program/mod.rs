@@ -1,5 +1,6 @@
 //! What init does, in order: take stock, build, find devices, start, watch.
 
+mod audit;
 mod builder;
 mod fatal;
 mod functions;
@@ -17,6 +18,7 @@ use spec::{MachineInfo, System};
 
 use builder::Builder;
 use fatal::fatal;
+use init::Given;
 
 /// The image that the build tool attached.
 fn image() -> &'static [u8] {
@@ -57,7 +59,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
-    iommu::find(&mut builder, &found);
+    let unit = iommu::find(&mut builder, &found);
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,
@@ -71,11 +73,25 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.hand_out();
     builder.configure_threads();
     if builder.start_threads(2) > 0 {
-        monitor::wait_ready(&system, &builder.watched());
+        monitor::wait_ready(&system, &builder.watched(heapless::Vec::new()));
     }
     selfcheck::all(&mut builder, &found, bell);
+    if system.header.audit == 1 {
+        let functions: heapless::Vec<_, 32> = found.iter().map(|(_, info)| *info).collect();
+        let given = Given {
+            system: &system,
+            functions: &functions,
+            iommu: unit,
+        };
+        let mut audit = audit::Audit::new(&mut builder, given);
+        audit.threads(&builder);
+        builder.drop_authority();
+        audit.own(&builder);
+        audit.end();
+    }
     builder.start_threads(1);
-    let watched = builder.drop_authority();
+    let gone = builder.drop_authority();
+    let watched = builder.watched(gone);
     defmt::info!(
         "{=usize} objects, {=usize} capabilities, {=usize} slots left",
         system.objects.len(),

@@ -1,7 +1,7 @@
 //! What the iommu component gets: the unit, memory for its tables, and a
 //! capability for everything that it maps.
 
-use spec::{IommuPlace, ObjectKind, ResourceKind, Rights};
+use spec::{Cache, IommuPlace, Mapping, ObjectKind, ResourceKind, Rights};
 
 use super::PAGE;
 use super::builder::{Builder, Place};
@@ -31,7 +31,17 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
     );
     let size = TABLE_PAGES << LARGE_PAGE_BITS;
     let address = place.reserve(size, 1 << LARGE_PAGE_BITS);
-    builder.map(place.vspace, tables, address, Rights::READ_WRITE);
+    // The component holds them itself: nobody else is to write them.
+    let holder_slot = place.slots(TABLE_PAGES as u32);
+    builder.image.mappings.push(Mapping {
+        vspace: place.vspace,
+        object: tables,
+        address,
+        rights: Rights::READ_WRITE,
+        cache: Cache::WriteBack as u32,
+        holder: place.cnode,
+        holder_slot,
+    });
     place.tell(ResourceKind::Memory, "iommu-tables", address, size);
     let size = u64::from(REGISTER_PAGES) * PAGE;
     let (slot, address) = (place.slots(REGISTER_PAGES), place.reserve(size, PAGE));

@@ -1,0 +1,121 @@
+//! What a slot must hold, from the image's records and what was found at boot:
+//! the other side of an audit.
+
+use pci::{FunctionInfo, MsixPage, PAGE_SIZE};
+use spec::{Function, IommuInfo, NONE, ObjectKind, System};
+
+/// What a slot must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// A capability of this object, or of its `index`th page.
+    Object {
+        /// The object.
+        object: u32,
+        /// The page.
+        index: u64,
+        /// Badge, 0 for none.
+        badge: u64,
+    },
+    /// The device page at this machine address.
+    Page(u64),
+}
+
+/// What was found at boot and given out.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// The image.
+    pub system: &'a System<'a>,
+    /// The functions, in the image's order.
+    pub functions: &'a [FunctionInfo],
+    /// The IOMMU.
+    pub iommu: IommuInfo,
+}
+
+impl Given<'_> {
+    /// What `slot` of a CNode must hold; `None` if it must be empty. A slot that
+    /// a component fills later is empty at boot.
+    #[must_use]
+    pub fn expected(&self, cnode: u32, slot: u32) -> Option<Expect> {
+        self.by_record(cnode, slot)
+            .or_else(|| self.by_mapping(cnode, slot))
+            .or_else(|| {
+                let functions = self.system.functions.iter().zip(self.functions);
+                functions
+                    .filter_map(|(function, info)| self.by_function(function, info, cnode, slot))
+                    .next()
+            })
+            .or_else(|| self.by_unit(cnode, slot))
+    }
+
+    fn by_record(&self, cnode: u32, slot: u32) -> Option<Expect> {
+        self.system.capabilities.iter().find_map(|capability| {
+            let object = &self.system.objects[capability.object as usize];
+            let count = match object.kind() {
+                Some(ObjectKind::Memory | ObjectKind::Device) => object.count,
+                _ => 1,
+            };
+            let index = u64::from(slot.checked_sub(capability.slot)?);
+            (capability.cnode == cnode && index < count).then_some(Expect::Object {
+                object: capability.object,
+                index,
+                // A CNode's badge is its guard.
+                badge: match object.kind() {
+                    Some(ObjectKind::CNode) => 0,
+                    _ => capability.badge,
+                },
+            })
+        })
+    }
+
+    fn by_mapping(&self, cnode: u32, slot: u32) -> Option<Expect> {
+        self.system.mappings.iter().find_map(|mapping| {
+            let count = self.system.objects[mapping.object as usize].count;
+            let index = u64::from(slot.checked_sub(mapping.holder_slot)?);
+            let held = mapping.holder == cnode && mapping.holder != NONE;
+            (held && index < count).then_some(Expect::Object {
+                object: mapping.object,
+                index,
+                badge: 0,
+            })
+        })
+    }
+
+    fn by_function(
+        &self,
+        function: &Function,
+        info: &FunctionInfo,
+        cnode: u32,
+        slot: u32,
+    ) -> Option<Expect> {
+        if (function.config_cnode, function.config_slot) == (cnode, slot) {
+            let page = self.system.header.ecam + (u64::from(info.host_bdf) << 12);
+            return Some(Expect::Page(page));
+        }
+        let address = |page: &MsixPage| {
+            let bar = info.bars.get(page.bar as usize)?;
+            Some(bar.address + u64::from(page.page) * PAGE_SIZE)
+        };
+        if function.msix_cnode == cnode
+            && let Some(index) = slot.checked_sub(function.msix_slot)
+            && let Some(page) = info.msix.pages().get(index as usize)
+        {
+            return address(page).map(Expect::Page);
+        }
+        if function.bar_cnode != cnode {
+            return None;
+        }
+        (0..).zip(&info.bars).find_map(|(index, bar)| {
+            let page = u64::from(slot).checked_sub(bar.first_slot)?;
+            let given = bar.first_slot != 0 && page < bar.size / PAGE_SIZE;
+            let claimed = info.msix.page_index(index, page).is_some();
+            (given && !claimed).then_some(Expect::Page(bar.address + page * PAGE_SIZE))
+        })
+    }
+
+    fn by_unit(&self, cnode: u32, slot: u32) -> Option<Expect> {
+        let place = &self.system.header.iommu;
+        let index = u64::from(slot.checked_sub(place.slot)?);
+        let given = place.cnode == cnode && index < self.iommu.registers_size / PAGE_SIZE;
+        given.then_some(Expect::Page(self.iommu.registers + index * PAGE_SIZE))
+    }
+}
