@@ -59,7 +59,10 @@ const WORK: [fn(&mut dyn Unit); 6] = [
     |unit| unit.attach(2).expect("attach"),
     |unit| assert!(unit.allow(1, 40, 4).is_ok()),
     |unit| unit.forbid(1, 20, 2).expect("forbid"),
-    |unit| unit.build(0, RAM, &mut Backwards).expect("build"),
+    |unit| {
+        let ram = Ram { frames: 1, ..RAM };
+        unit.build(0, ram, &mut Backwards).expect("build");
+    },
 ];
 
 #[test]

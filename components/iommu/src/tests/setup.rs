@@ -17,7 +17,7 @@ fn nothing_passes_from_the_first_moment() {
         board.0.borrow_mut().probes = IDS[from..]
             .iter()
             .chain(&STRANGERS)
-            .flat_map(|id| places.map(|address| (*id, address, None)))
+            .map(|id| (*id, RAM.address, None))
             .collect();
         kind.start(&board, Start::Fresh).expect("set up");
         for id in IDS.iter().chain(&STRANGERS) {
