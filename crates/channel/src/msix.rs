@@ -121,7 +121,7 @@ impl Words for EntryState {
             | u64::from(self.updated) << 18
             | u64::from(self.bound) << 19
             | u64::from(self.pending) << 20
-            | self.error.map_or(0, |error| error as u64) << 32;
+            | self.error.map_or(0, Error::label) << 32;
         words[1] = self.address;
         words[2] = self.data.into();
     }

@@ -39,7 +39,7 @@ fn errors_keep_their_kind_on_the_wire() {
         Error::Exhausted,
         Error::Refused,
         Error::Failed,
-        Error::Gone,
+        Error::Gone(0),
     ] {
         let mut server = Server {
             error: Some(error),
@@ -47,10 +47,25 @@ fn errors_keep_their_kind_on_the_wire() {
         };
         let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
         assert_eq!(client.arm(1), Err(error));
-        assert_eq!(Error::from_label(error as u64), error);
+        assert_eq!(Error::from_label(error.label()), error);
     }
     // A number that a newer server may have is an error to us as well.
     assert_eq!(Error::from_label(1000), Error::Failed);
+}
+
+#[test]
+fn a_server_that_is_gone_says_its_generation() {
+    for generation in [1, u32::MAX] {
+        let gone = Error::Gone(generation);
+        let mut client = Client(Local(|_| Message::error(gone)));
+        assert_eq!(client.arm(1), Err(gone));
+    }
+    // Without one it is gone all the same.
+    let mut client = Client(Local(|_| Message {
+        length: 0,
+        ..Message::error(Error::Gone(7))
+    }));
+    assert_eq!(client.arm(1), Err(Error::Gone(0)));
 }
 
 #[test]
