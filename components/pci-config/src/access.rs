@@ -7,8 +7,9 @@ use pci::regs::{
 };
 use pci::{FUNCTION_BARS, Width};
 
-use crate::function::{Function, Peers};
+use crate::function::Function;
 use crate::layout::CONVENTIONAL;
+use crate::peers::Peers;
 use crate::registers::{Action, Masks, MsiField, Register};
 use crate::{Counters, Hardware};
 
@@ -29,8 +30,8 @@ const DEVICE_CONTROL: Masks = Masks {
 };
 
 /// A function together with what its handlers need.
-pub struct Access<'a, H, T> {
-    pub function: &'a mut Function<H>,
+pub struct Access<'a, 'k, H, T> {
+    pub function: &'a mut Function<'k, H>,
     pub peers: &'a mut Peers<T>,
     pub counters: &'a mut Counters,
 }
@@ -40,7 +41,7 @@ const fn ones(bytes: u16) -> u32 {
     (u64::MAX >> (64 - 8 * bytes as u64)) as u32
 }
 
-impl<H: Hardware, T: Transport> Access<'_, H, T> {
+impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     /// Reads `bytes` bytes at `offset`.
     pub fn read(&mut self, offset: u16, bytes: u16) -> u32 {
         let end = offset + bytes;

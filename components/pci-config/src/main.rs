@@ -6,8 +6,9 @@
 
 use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::Width;
-use pci_config::{Counters, Functions, Hardware};
+use pci_config::{Counters, Functions, Hardware, kept_words};
 use runtime::{Context, Event, Mmio, Server};
+use shm::Kept;
 use spec::ResourceKind;
 
 runtime::component!(main);
@@ -109,7 +110,9 @@ fn main(context: Context) -> ! {
     });
     let msix = msix::control::Client(context.channel("MsixControl"));
     let router = irq_router::msi::Client(context.channel("MsiRouter"));
-    let mut functions: Functions<_, _, FUNCTIONS> = Functions::new(functions, msix, router);
+    let kept: &Kept<{ kept_words(FUNCTIONS) }> = context.shared("kept");
+    let mut functions: Functions<'_, _, _, FUNCTIONS> =
+        Functions::new(functions, msix, router, kept);
     defmt::info!(
         "{=usize} functions, each with {=u64} bytes",
         context.functions().count(),
