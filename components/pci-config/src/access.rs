@@ -155,7 +155,10 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
                     bar.with_high(bar.high() & !written | value & written),
                 );
             }
-            Action::InterruptLine => self.function.interrupt_line = value as u8,
+            Action::InterruptLine => {
+                self.function.interrupt_line = value as u8;
+                self.function.keep();
+            }
             Action::Msi(field) => return self.write_msi(field, value, written),
             Action::MsixControl => {
                 return self.write_msix_control(register, value as u16, written as u16);
@@ -198,6 +201,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         }
         self.function.command = command;
         self.function.write_host_command();
+        self.function.keep();
         if (command ^ before) & COMMAND_MEMORY != 0 {
             Effect::DECODE
         } else {
@@ -216,6 +220,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             return;
         }
         bar.set_address(address);
+        self.function.keep();
     }
 
     /// MSI: address and data act at once (P1). An enable while MSI-X is on is
@@ -224,7 +229,9 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         let before = self.function.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
         let router = &mut self.peers.router;
-        match self.function.write_msi(field, value, router) {
+        let written = self.function.write_msi(field, value, router);
+        self.function.keep();
+        match written {
             Ok(true) => Effect::ROUTES,
             Ok(false) => Effect::NONE,
             Err(_) => {
@@ -263,6 +270,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
                 self.function.write_host_command();
             }
         }
+        self.function.keep();
         if effect.routes {
             Effect::ROUTES
         } else {

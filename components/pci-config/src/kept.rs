@@ -101,7 +101,8 @@ impl<'a> Record<'a> {
 }
 
 impl<H: Hardware> Function<'_, H> {
-    /// Keeps the whole state.
+    /// Keeps the whole state. To be called when a change is complete: until then
+    /// the same write finds something to do.
     pub fn keep(&self) {
         let record = &self.record;
         let (address, msi) = self.msi.map_or((0, 0), |msi| {

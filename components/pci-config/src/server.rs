@@ -152,11 +152,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
         self.counters.writes += 1;
         let bytes = width.bytes() as u16;
         Ok(match self.access(caller, bdf, offset, width) {
-            Some(mut access) => {
-                let effect = access.write(offset, bytes, value);
-                access.function.keep();
-                effect
-            }
+            Some(mut access) => access.write(offset, bytes, value),
             None => Effect::NONE,
         })
     }

@@ -68,6 +68,48 @@ fn a_server_that_is_gone_says_its_generation() {
     assert_eq!(client.arm(1), Err(Error::Gone(0)));
 }
 
+/// A server that dies in the first `deaths` calls and then answers 0.
+fn dies(deaths: &mut u32) -> Local<impl FnMut(Message) -> Message> {
+    Local(move |_| {
+        if *deaths > 0 {
+            *deaths -= 1;
+            return Message::error(Error::Gone(1));
+        }
+        Message {
+            length: 1,
+            ..Message::default()
+        }
+    })
+}
+
+#[test]
+fn a_write_that_was_cut_off_may_have_had_any_effect() {
+    use crate::msix::{FunctionBar, table};
+    use crate::pci_config::{Client, Effect};
+    use pci::{Bdf, Width};
+
+    let assumed = Effect::DECODE.and(Effect::ROUTES);
+    let place = FunctionBar {
+        function: 0,
+        bar: 0,
+    };
+    for (deaths, effect, routes) in [
+        (0, Effect::NONE, false),
+        (1, assumed, true),
+        (3, assumed, true),
+        // It was never made whole, and may have been made in part.
+        (9, assumed, true),
+    ] {
+        let mut left = deaths;
+        let mut config = Client(dies(&mut left));
+        let bdf = Bdf::from_requester_id(8);
+        assert_eq!(config.write_again(bdf, 4, Width::Word, 0), effect);
+        let mut left = deaths;
+        let mut table = table::Client(dies(&mut left));
+        assert_eq!(table.write_again(place, 0, Width::Dword, 0), routes);
+    }
+}
+
 #[test]
 fn malformed_requests_are_answered_and_do_nothing() {
     let request = |label, length| Message {

@@ -40,7 +40,7 @@ const PROGRAM_DEVICES: [(&str, &str); 3] =
 const GUEST_DEVICES: usize = 8;
 
 /// Programs that go on where they were after a restart.
-const RESTARTABLE: [&str; 2] = ["console", "timer"];
+const RESTARTABLE: [&str; 5] = ["console", "timer", "pci-config", "msix", "irq-router"];
 
 /// Names of the folders in a folder, sorted; none if it cannot be read.
 pub fn folders(path: &Path) -> Vec<String> {

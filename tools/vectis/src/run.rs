@@ -55,8 +55,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// End once boot is measured.
     pub bench: bool,
-    /// Crash the component at this position, from 1, once the guest serves.
-    pub inject: Option<u8>,
+    /// Crash the component that this key stands for once the guest serves.
+    pub inject: Option<char>,
     /// Record the guest's accesses into this file.
     pub trace: Option<PathBuf>,
 }
