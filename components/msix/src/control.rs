@@ -26,7 +26,6 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             if self.unbind(function, entry).is_err() {
                 return (routes, false);
             }
-            self.change(function, entry, |entry| entry.updated = true);
             routes = true;
             at = entry + 1;
         }

@@ -250,14 +250,18 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.change(function, entry, |entry| entry.error = Some(error));
     }
 
-    /// Unbinds a bound entry; on an error it is as it was before.
+    /// Unbinds a bound entry, which is to be bound anew by the next update; on an
+    /// error it is as it was before.
     pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
         let before = self.entry(function, entry).device_masked;
         self.mask_in_device(function, entry, true);
         match self.router.unbind(source(function, entry)) {
             Ok(()) => {
+                // In one change: an entry that is unbound and not marked would
+                // never be bound again if this were the last thing done.
                 self.change(function, entry, |entry| {
                     entry.bound = None;
+                    entry.updated = true;
                     entry.error = None;
                 });
                 Ok(())
