@@ -7,7 +7,8 @@ use channel::pci_config::PciConfig;
 use channel::{Caller, Error, Local, Message};
 use divan::{Bencher, black_box};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, Width};
-use pci_config::{Functions, Hardware};
+use pci_config::{Functions, Hardware, kept_words};
+use shm::Kept;
 
 const VMM: Caller = Caller(5);
 /// Where the guest sees the function.
@@ -57,10 +58,11 @@ fn no_router(_: Message) -> Message {
     Message::error(Error::Failed)
 }
 
-type Config = Functions<Memory, Local<fn(Message) -> Message>, 1>;
+type Words = Kept<{ kept_words(1) }>;
+type Config<'a> = Functions<'a, Memory, Local<fn(Message) -> Message>, 1>;
 
 /// A function laid out like an 82574.
-fn function() -> Config {
+fn function(kept: &Words) -> Config<'_> {
     let mut config = [0; 256];
     for (offset, value) in [
         (0x00, 0x10d3_8086),
@@ -91,14 +93,15 @@ fn function() -> Config {
     let client = Client(Local(call as fn(Message) -> Message));
     // The function has no plain MSI: the router is never called.
     let router = msi::Client(Local(no_router as fn(Message) -> Message));
-    Functions::new([(info, VMM, Memory(config))], client, router)
+    Functions::new([(info, VMM, Memory(config))], client, router, kept)
 }
 
 /// A register of the device, one that pci-config keeps itself, and one that it
 /// asks msix for.
 #[divan::bench(sample_size = 1000, args = ["plain", "command", "bar", "msix_control"])]
 fn read(bencher: Bencher, register: &str) {
-    let mut functions = function();
+    let kept = Words::new();
+    let mut functions = function(&kept);
     let (offset, width) = match register {
         "plain" => (0x2c, Width::Dword),
         "command" => (0x04, Width::Word),
@@ -111,13 +114,15 @@ fn read(bencher: Bencher, register: &str) {
 /// Three registers in one access: id, link, and one of msix's.
 #[divan::bench(sample_size = 1000)]
 fn read_split(bencher: Bencher) {
-    let mut functions = function();
+    let kept = Words::new();
+    let mut functions = function(&kept);
     bencher.bench_local(|| functions.read(VMM, GUEST, black_box(MSIX), black_box(Width::Dword)));
 }
 
 /// The command register, with the value that it has.
 #[divan::bench(sample_size = 1000)]
 fn write_command_same(bencher: Bencher) {
-    let mut functions = function();
+    let kept = Words::new();
+    let mut functions = function(&kept);
     bencher.bench_local(|| functions.write(VMM, GUEST, black_box(4), black_box(Width::Word), 2));
 }

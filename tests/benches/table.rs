@@ -8,6 +8,7 @@ use channel::{Caller, Error, Local, Message};
 use divan::{Bencher, black_box};
 use msix::{Entry, Hardware, Msix};
 use pci::{FunctionInfo, MsixInfo, MsixPage, Width};
+use shm::Kept;
 
 const CONTROL: Caller = Caller(1);
 const VMM: Caller = Caller(2);
@@ -57,6 +58,9 @@ impl IrqRouter for Router {
     fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
         Ok(())
     }
+    fn bound(&mut self, _: Caller, _: Source) -> Result<(u64, u32), Error> {
+        Err(Error::NotFound)
+    }
 }
 
 /// The message is made and taken apart as between components, but not sent.
@@ -86,7 +90,9 @@ fn with_table(bound: u32, bench: impl FnOnce(&mut Table)) {
     let mut entries = vec![Entry::RESET; ENTRIES as usize];
     let memory = Memory(vec![0; 0x9000 / 4]);
     let router = Client(Local(call as fn(Message) -> Message));
-    let mut msix = Msix::new(memory, router, &mut entries, CONTROL, [(&info, VMM)]);
+    let kept = Kept::<{ msix::kept_words(1, ENTRIES as usize) }>::new();
+    let functions = [(&info, VMM)];
+    let mut msix = Msix::new(memory, router, &mut entries, &kept, CONTROL, functions);
     for entry in 0..bound {
         let start = 16 * entry;
         for (field, value) in [(0, 0xfee0_0000), (8, 0x40), (12, 0)] {

@@ -17,6 +17,16 @@ keys: h  this help\r\n\
       S  counters of every component, records that logs dropped\r\n\
 h end\r\n";
 
+/// The position that a key stands for: 1 to 9, and a to z for 10 to 35.
+#[must_use]
+pub fn position(key: u8) -> Option<u8> {
+    match key {
+        b'1'..=b'9' => Some(key - b'0'),
+        b'a'..=b'z' => Some(key - b'a' + 10),
+        _ => None,
+    }
+}
+
 /// What the keys can show.
 pub struct Keys<C, L, D> {
     /// Counter pages with their component's name.
@@ -210,6 +220,21 @@ mod tests {
             pressed.press(key, &mut sink);
         }
         sink.0
+    }
+
+    #[test]
+    fn positions_are_digits_and_then_letters() {
+        for (key, expected) in [
+            (b'1', Some(1)),
+            (b'9', Some(9)),
+            (b'a', Some(10)),
+            (b'z', Some(35)),
+            (b'0', None),
+            (b'F', None),
+            (b'{', None),
+        ] {
+            assert_eq!(position(key), expected);
+        }
     }
 
     #[test]

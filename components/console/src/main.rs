@@ -7,7 +7,7 @@
 mod servers;
 
 use channel::timer;
-use console::{Keys, Lines, Ports, Uart, send_frames};
+use console::{Keys, Lines, Ports, Uart, position, send_frames};
 use heapless::Vec;
 use runtime::{Channel, Context, INJECT_LABEL};
 use sel4::MessageInfo;
@@ -64,7 +64,7 @@ fn rings(
     rings
 }
 
-/// Followed by a digit, this key crashes the component at that position of
+/// Followed by a position, this key crashes the component that is there in
 /// system.toml, in a system that was composed for it: for tests.
 const INJECT_KEY: u8 = b'F';
 
@@ -170,9 +170,9 @@ fn main(context: Context) -> ! {
         }
         if event & wake.badge() != 0 {
             while let Some(key) = people.get() {
-                match (inject_next, key) {
-                    (true, b'1'..=b'9') => inject_fault(key - b'0'),
-                    (false, INJECT_KEY) => {}
+                match (position(key), key) {
+                    (Some(position), _) if inject_next => inject_fault(position),
+                    (_, INJECT_KEY) if !inject_next => {}
                     _ => keys.press(key, &mut people),
                 }
                 inject_next = !inject_next && key == INJECT_KEY;

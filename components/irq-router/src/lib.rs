@@ -9,7 +9,9 @@
 //! Invariants: a source has at most one slot, a slot at most one source, a
 //! vector at most one slot; a slot is on the routing page only while its
 //! handler capability is there, and then always but for an MSI message that no
-//! local APIC takes.
+//! local APIC takes. All this holds again once a new router has taken over from
+//! one that died, at whichever instruction; what was bound then has not stopped
+//! being delivered.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -19,4 +21,4 @@ mod router;
 mod vectors;
 
 pub use message::{GuestMessage, VECTORS, host_message};
-pub use router::{Counters, IrqControl, KernelError, Router, Slot};
+pub use router::{Counters, IrqControl, KernelError, Router, Slot, kept_words};

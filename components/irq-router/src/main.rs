@@ -6,12 +6,15 @@
 
 use channel::Caller;
 use channel::routes::RoutePage;
-use channel::{iommu, irq_router as interface};
+use channel::{iommu, irq_router as interface, retry};
 use heapless::Vec;
-use irq_router::{Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message};
+use irq_router::{
+    Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words,
+};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
+use shm::Kept;
 use spec::ResourceKind;
 
 runtime::component!(main);
@@ -70,26 +73,30 @@ impl Kernel {
         let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
             return Err(sel4::Error::InvalidArgument);
         };
-        self.handler(vector, pin)?;
+        there(self.handler(vector, pin))?;
         let handler = self.handler_slot(vector);
         let badged = self.first_slot + VECTORS as u64;
         let source = self.own_slot(guest.notification.bits());
+        // A crash may have left one there; an empty slot is deleted without
+        // error.
+        self.own_slot(badged).delete()?;
         self.own_slot(badged)
             .mint(&source, CapRights::write_only(), 1 << slot.index)?;
         let set =
             IrqHandler::from_bits(handler).irq_handler_set_notification(Cap::from_bits(badged));
         self.own_slot(badged).delete()?;
         set?;
-        guest
+        let in_vmm = guest
             .slots
-            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix)
-            .copy(&self.own_slot(handler), CapRights::all())
+            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix);
+        there(in_vmm.copy(&self.own_slot(handler), CapRights::all()))
     }
 
     fn try_connect(&self, slot: Slot, vector: u8, pin: Option<u8>) -> Result<(), KernelError> {
         self.connect(slot, vector, pin).map_err(|error| {
             defmt::warn!("vector {=u8}: kernel error {=u64}", vector, error as u64);
-            // Whatever was made goes; an empty slot is deleted without error.
+            // Whatever was made goes. The copy in the vmm was last, so that it is
+            // not there.
             let _ = self.own_slot(self.handler_slot(vector)).delete();
             KernelError
         })
@@ -114,7 +121,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2,
         };
-        again(|| remap.allow(vectors))
+        ask(|| remap.allow(vectors))
     }
 
     fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
@@ -126,30 +133,39 @@ impl IrqControl for Kernel {
             first: vector,
             log2: 0,
         };
-        again(|| remap.forbid(vectors))
+        ask(|| remap.forbid(vectors))
     }
 
-    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
         let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
-            return Err(KernelError);
+            // A guest that is not there has nothing.
+            return Ok(());
         };
-        let in_vmm = guest
+        guest
             .slots
-            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix);
-        in_vmm
+            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix)
             .delete()
-            .and_then(|()| self.own_slot(self.handler_slot(vector)).delete())
             .map_err(|_| KernelError)
+    }
+
+    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
+        let handler = self.own_slot(self.handler_slot(vector));
+        handler.delete().map_err(|_| KernelError)
     }
 }
 
-/// Asks iommu, once more if it died meanwhile: what is asked may be repeated.
-fn again<T>(mut ask: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
-    let answer = match ask() {
-        Err(channel::Error::Gone) => ask(),
-        answer => answer,
-    };
-    answer.map_err(|error| {
+/// Takes a capability that was there already for made: nobody else puts any into
+/// these slots.
+fn there(made: sel4::Result<()>) -> sel4::Result<()> {
+    match made {
+        Err(sel4::Error::DeleteFirst) => Ok(()),
+        made => made,
+    }
+}
+
+/// Asks iommu, again if it died meanwhile: what is asked may be repeated.
+fn ask<T>(mut call: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
+    retry(|_| call()).map_err(|error| {
         defmt::warn!("iommu: {=str}", error.reason());
         KernelError
     })
@@ -214,7 +230,9 @@ fn main(context: Context) -> ! {
             .find_channel("InterruptRemap")
             .map(iommu::remap::Client),
     };
-    let mut router: Router<'_, _, GUESTS, FUNCTIONS> = Router::new(kernel, pages, owners, !free);
+    let kept: &Kept<{ kept_words(GUESTS) }> = context.shared("kept");
+    let mut router: Router<'_, _, GUESTS, FUNCTIONS> =
+        Router::new(kernel, pages, owners, !free, kept);
     for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {
         let (function, pin) = (resource.value as u8, resource.extra as u8);
         if let Err(error) = router.bind_pin(function, pin) {

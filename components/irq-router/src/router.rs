@@ -1,12 +1,15 @@
 //! Slots and routes.
 
 mod block;
+mod kept;
 mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
+pub use kept::kept_words;
+use shm::Keep;
 
 use crate::message::{GuestMessage, host_message};
 use crate::vectors::Vectors;
@@ -20,14 +23,17 @@ pub struct Slot {
     pub index: u8,
 }
 
-/// The kernel refused; the router is as it was before.
+/// The kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelError;
 
-/// What the router needs from the kernel.
+/// What the router needs from the kernel. Each operation makes of an earlier one
+/// that was cut off at any point what a complete one would have made.
 pub trait IrqControl {
-    /// Makes the IRQ handler capability for user vector `vector`, puts it into
-    /// the guest's vmm, and lets it signal bit `slot.index`.
+    /// Makes the IRQ handler capability for user vector `vector`, lets it signal
+    /// bit `slot.index`, and last puts it into the guest's vmm. What is there
+    /// already stays: a handler that is deleted and made again would lose an
+    /// event that comes between. If it fails, nothing is left of a new one.
     fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
     /// The same for a pin of the I/O APIC, level-triggered and not delivered
     /// before its first acknowledgement.
@@ -44,8 +50,16 @@ pub trait IrqControl {
         let _ = (function, vector);
         Ok(())
     }
-    /// Takes that capability away again.
-    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
+    /// Takes what the guest's vmm has at a slot away; nothing there is no error.
+    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError>;
+    /// Takes our own capability for a vector away; nothing there is no error.
+    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError>;
+    /// Takes both away. The vmm's copy goes first: while ours is there the
+    /// vector is nobody else's.
+    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        self.clear_slot(slot)?;
+        self.clear_vector(vector)
+    }
 }
 
 /// What happened so far.
@@ -102,6 +116,8 @@ pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
     slots: [[SlotState; SLOTS]; GUESTS],
     vectors: Vectors,
     releases: u64,
+    /// What the next router finds if this one dies.
+    kept: &'a dyn Keep,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -109,21 +125,18 @@ pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
 impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     Router<'a, C, GUESTS, FUNCTIONS>
 {
-    /// A router without routes; the pages are cleared. `owners` gives for each
-    /// function the guest that owns it; bit `v` of `reserved` keeps user vector
-    /// `v` for others.
+    /// A router without routes, or with those that the last one kept in `kept`,
+    /// [`kept_words`] words; the pages say the same afterwards. `owners` gives
+    /// for each function the guest that owns it; bit `v` of `reserved` keeps user
+    /// vector `v` for others.
     pub fn new(
         control: C,
         pages: [&'a RoutePage; GUESTS],
         owners: [u8; FUNCTIONS],
         reserved: u128,
+        kept: &'a dyn Keep,
     ) -> Self {
-        for page in pages {
-            for slot in 0..SLOTS {
-                page.set(slot, None);
-            }
-        }
-        Self {
+        let mut router = Self {
             control,
             pages,
             owners,
@@ -131,8 +144,11 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             slots: [[SlotState::FREE; SLOTS]; GUESTS],
             vectors: Vectors::new(reserved),
             releases: 0,
+            kept,
             counters: Counters::default(),
-        }
+        };
+        router.adopt();
+        router
     }
 
     /// A slot as a dump shows it, if it is in use.
@@ -157,12 +173,18 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
-    /// Where `source` is bound.
-    fn bound_at(&mut self, source: Source) -> Result<(usize, usize), Error> {
-        let guest = self.guest_of(source)?;
-        let index = self.slots[guest]
+    /// The slot that is bound to `source`.
+    fn slot_of(&self, guest: usize, source: Source) -> Option<usize> {
+        self.slots[guest]
             .iter()
             .position(|slot| slot.binding.is_some() && slot.belongs_to(source))
+    }
+
+    /// Where an MSI-X source is bound.
+    fn bound_at(&mut self, source: Source) -> Result<(usize, usize), Error> {
+        let guest = self.guest_of(source)?;
+        let index = self
+            .slot_of(guest, source)
             .filter(|_| source.kind == SourceKind::Msix);
         if index.is_none() {
             self.counters.not_found += 1;
@@ -185,6 +207,14 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .map(|(index, _)| index)
     }
 
+    /// Makes the kernel's side of a binding, or what is missing of it.
+    fn acquire(&mut self, slot: Slot, source: Source, vector: u8) -> Result<(), KernelError> {
+        match source.kind {
+            SourceKind::Msix | SourceKind::Msi => self.control.acquire(slot, vector),
+            SourceKind::Pin => self.control.acquire_pin(slot, vector, source.entry as u8),
+        }
+    }
+
     /// Binds a free slot of the guest to `source`; the vector was taken for it.
     fn occupy(
         &mut self,
@@ -196,11 +226,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             guest: guest as u8,
             index: index as u8,
         };
-        let acquired = match source.kind {
-            SourceKind::Msix | SourceKind::Msi => self.control.acquire(slot, vector),
-            SourceKind::Pin => self.control.acquire_pin(slot, vector, source.entry as u8),
-        };
-        if acquired.is_err() {
+        if self.acquire(slot, source, vector).is_err() {
             self.counters.failed += 1;
             return Err(Error::Failed);
         }
@@ -263,7 +289,9 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         result
     }
 
+    /// Keeps a slot's state, and then says on the routing page what it is.
     fn publish(&self, guest: usize, index: usize) {
+        self.keep(guest, index);
         let slot = &self.slots[guest][index];
         let route = slot
             .binding
@@ -298,9 +326,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         masked: bool,
     ) -> Result<(u64, u32), Error> {
         let guest = self.guest_of(source)?;
-        let already = self.slots[guest]
-            .iter()
-            .any(|slot| slot.binding.is_some() && slot.belongs_to(source));
+        let already = self.slot_of(guest, source).is_some();
         let message = GuestMessage::parse(address, data);
         if already || message.is_none() || source.kind != SourceKind::Msix {
             self.counters.refused += 1;
@@ -352,6 +378,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
     ) -> Result<(), Error> {
         let guest = self.guest_of(Source::msix(function, 0))?;
         self.function_masked[usize::from(function)] = masked;
+        self.keep_masks();
         for index in 0..SLOTS {
             self.publish(guest, index);
         }
@@ -361,7 +388,23 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
     fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
         let guest = self.guest_of(Source::msix(function, 0))?;
         self.function_masked[usize::from(function)] = false;
+        self.keep_masks();
         self.free_all(guest, function, SourceKind::Msix)
+    }
+
+    fn bound(&mut self, _caller: Caller, source: Source) -> Result<(u64, u32), Error> {
+        // To ask is no mistake to be counted.
+        let guest = self.owners.get(usize::from(source.function));
+        let (_, vector) = guest
+            .map(|&guest| usize::from(guest))
+            .filter(|&guest| guest < GUESTS && source.kind == SourceKind::Msix)
+            .and_then(|guest| self.slots[guest][self.slot_of(guest, source)?].owner)
+            .ok_or(Error::NotFound)?;
+        let message = self.control.allow(source.function, vector, 0);
+        message.map_err(|_| {
+            self.counters.failed += 1;
+            Error::Failed
+        })
     }
 }
 

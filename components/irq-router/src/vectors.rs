@@ -37,12 +37,27 @@ impl Vectors {
         Some(first)
     }
 
+    /// Takes this vector; `false` if it is taken already or there is no such.
+    pub fn claim(&mut self, vector: u8) -> bool {
+        let free = vector < VECTORS && self.is_free(vector, 1);
+        if free {
+            self.taken |= mask(vector, 1);
+        }
+        free
+    }
+
+    /// The next search starts behind this one, which rests.
+    pub fn start_after(&mut self, vector: u8) {
+        self.next = (vector + 1) % VECTORS;
+    }
+
     /// Gives a vector back that was taken.
     pub fn give_back(&mut self, vector: u8) {
         self.taken &= !(1 << vector);
     }
 
-    fn is_free(&self, first: u8, count: u8) -> bool {
+    /// Whether `count` vectors from `first` on are free.
+    pub fn is_free(&self, first: u8, count: u8) -> bool {
         first < VECTORS && self.taken & mask(first, count) == 0
     }
 }
@@ -78,6 +93,19 @@ mod tests {
         vectors.give_back(0);
         assert_eq!(vectors.take(None, 1), Some(1));
         assert_eq!(vectors.take(Some(0), 1), Some(0));
+    }
+
+    #[test]
+    fn a_vector_is_claimed_once() {
+        let mut vectors = Vectors::new(1 << 3);
+        assert!(vectors.claim(5));
+        for taken in [3, 5, VECTORS, 127] {
+            assert!(!vectors.claim(taken));
+        }
+        vectors.start_after(4);
+        assert_eq!(vectors.take(None, 1), Some(6));
+        vectors.start_after(VECTORS - 1);
+        assert_eq!(vectors.take(None, 1), Some(0));
     }
 
     #[test]

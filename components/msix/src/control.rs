@@ -26,7 +26,6 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             if self.unbind(function, entry).is_err() {
                 return (routes, false);
             }
-            self.change(function, entry, |entry| entry.updated = true);
             routes = true;
             at = entry + 1;
         }
@@ -93,11 +92,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
                 Err(_) => self.counters.mask_failures += 1,
             }
         }
-        self.functions[index].enabled = enabled;
-        self.functions[index].function_mask = function_mask;
         if enabled && !function_mask {
             routes |= self.update_all(index);
         }
+        // Last: until here the same write finds something to do.
+        self.set_function(index, enabled, function_mask);
         Ok(ControlEffect {
             write: Some(self.functions[index].message_control()),
             disable_intx: enabled && !was_enabled,

@@ -4,9 +4,12 @@ use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, Transport};
 use pci::{FunctionInfo, MsixInfo, Width, regs};
+use shm::Keep;
 
 use crate::area::ENTRY_SIZE;
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
+use crate::kept::Words;
+use crate::router::Router;
 use crate::{Entry, Hardware};
 
 /// Offset of vector control in an entry.
@@ -67,24 +70,29 @@ pub(crate) struct Function {
 /// The MSI-X side of `FUNCTIONS` functions.
 pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     pub(crate) hardware: H,
-    pub(crate) router: Client<T>,
+    pub(crate) router: Router<T>,
     /// The badge of pci-config.
     pub(crate) control: Caller,
     pub(crate) functions: [Function; FUNCTIONS],
     pub(crate) entries: &'a mut [Entry],
+    /// What the next msix finds if this one dies.
+    pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
     /// What happened so far.
     pub counters: Counters,
 }
 
 impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCTIONS> {
-    /// Takes the functions over and resets each (M24). `control` is
-    /// pci-config's badge; each function comes with its vmm's. A function that
-    /// does not fit into what is left of `entries` has no MSI-X (M16).
+    /// Takes the functions over: as the last msix kept them in `kept`,
+    /// [`kept_words`](crate::kept_words) words, or, if there was none, with a
+    /// reset of each (M24). `control` is pci-config's badge; each function comes
+    /// with its vmm's. A function that does not fit into what is left of
+    /// `entries` has no MSI-X (M16).
     pub fn new(
         hardware: H,
         router: Client<T>,
         entries: &'a mut [Entry],
+        kept: &'a dyn Keep,
         control: Caller,
         functions: [(&FunctionInfo, Caller); FUNCTIONS],
     ) -> Self {
@@ -110,16 +118,17 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         });
         let mut msix = Self {
             hardware,
-            router,
+            router: Router(router),
             control,
             functions,
             entries,
+            kept: Words::new(kept, FUNCTIONS),
             failures: None,
             counters: Counters::default(),
         };
         for function in 0..FUNCTIONS {
-            if msix.functions[function].info.entries != 0 && msix.reset_function(function).is_err()
-            {
+            let there = msix.functions[function].info.entries != 0;
+            if there && !msix.adopt(function) && msix.reset_function(function).is_err() {
                 msix.counters.unbind_failures += 1;
             }
         }
@@ -169,16 +178,26 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 
     /// An entry below the function's number of entries.
     pub(crate) fn entry(&self, function: usize, entry: u16) -> &Entry {
-        &self.entries[self.functions[function].first + usize::from(entry)]
+        &self.entries[self.functions[function].index(entry)]
     }
 
-    /// Changes an entry and brings the bitmaps in line with it.
+    /// Changes an entry, brings the bitmaps in line with it and keeps it.
     pub(crate) fn change(&mut self, function: usize, entry: u16, change: impl FnOnce(&mut Entry)) {
         let state = &mut self.functions[function];
-        let stored = &mut self.entries[state.first + usize::from(entry)];
+        let index = state.index(entry);
+        let stored = &mut self.entries[index];
         change(stored);
         state.bound.set(entry, stored.bound.is_some());
         state.due.set(entry, stored.wants_update());
+        self.kept.set_entry(index, stored);
+    }
+
+    /// Sets enable and function mask, and keeps them.
+    pub(crate) fn set_function(&mut self, function: usize, enabled: bool, function_mask: bool) {
+        let state = &mut self.functions[function];
+        state.enabled = enabled;
+        state.function_mask = function_mask;
+        self.kept.set_function(function, enabled, function_mask);
     }
 
     /// *update* (M5): binds an unmasked entry with its current address and
@@ -195,7 +214,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             ..
         } = *self.entry(function, entry);
         let source = source(function, entry);
-        match self.router.bind(source, address, data, false) {
+        match self.router.bind(source, address, data) {
             Ok(message) => {
                 // The device's entry is masked, as each unbound one is: it
                 // never sends a message that is half old and half new.
@@ -224,22 +243,31 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.change(function, entry, |entry| entry.error = Some(error));
     }
 
-    /// Unbinds a bound entry; on an error it is as it was before.
+    /// Counts and keeps why an entry stays bound.
+    pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
+        self.counters.unbind_failures += 1;
+        self.failed(function, entry, "unbind", error);
+        self.change(function, entry, |entry| entry.error = Some(error));
+    }
+
+    /// Unbinds a bound entry, which is to be bound anew by the next update; on an
+    /// error it is as it was before.
     pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
         let before = self.entry(function, entry).device_masked;
         self.mask_in_device(function, entry, true);
         match self.router.unbind(source(function, entry)) {
             Ok(()) => {
+                // In one change: an entry that is unbound and not marked would
+                // never be bound again if this were the last thing done.
                 self.change(function, entry, |entry| {
                     entry.bound = None;
+                    entry.updated = true;
                     entry.error = None;
                 });
                 Ok(())
             }
             Err(error) => {
-                self.counters.unbind_failures += 1;
-                self.failed(function, entry, "unbind", error);
-                self.change(function, entry, |entry| entry.error = Some(error));
+                self.unbind_failed(function, entry, error);
                 if !before {
                     self.mask_in_device(function, entry, false);
                 }
@@ -257,12 +285,13 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.flush(function, 0);
         let result = self.router.unbind_function(function as u8);
         let state = &mut self.functions[function];
-        state.enabled = false;
-        state.function_mask = false;
         state.bound = Bitmap::EMPTY;
         state.due = Bitmap::EMPTY;
-        let range = state.range();
-        self.entries[range].fill(Entry::RESET);
+        for index in state.range() {
+            self.entries[index] = Entry::RESET;
+            self.kept.set_entry(index, &Entry::RESET);
+        }
+        self.set_function(function, false, false);
         result
     }
 
@@ -273,7 +302,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// no event is on its way to a vector that is about to be given back (M21).
     pub(crate) fn mask_in_device(&mut self, function: usize, entry: u16, masked: bool) {
         self.write_control(function, entry, masked);
-        self.change(function, entry, |entry| entry.device_masked = masked);
+        let index = self.functions[function].index(entry);
+        self.entries[index].device_masked = masked;
         if masked {
             self.flush(function, entry);
         }
@@ -294,7 +324,12 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 
     /// Writes address and data, in dwords: every device takes these (PCIe 6.0
     /// section 7.7.2, an 8-byte access is the device's choice).
-    fn write_message(&mut self, function: usize, entry: u16, (address, data): (u64, u32)) {
+    pub(crate) fn write_message(
+        &mut self,
+        function: usize,
+        entry: u16,
+        (address, data): (u64, u32),
+    ) {
         let (place, offset) = self.functions[function].place(function, entry);
         for (field, value) in [
             (0, address & 0xffff_ffff),
@@ -314,6 +349,11 @@ impl Function {
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
+    }
+
+    /// An entry's place in the shared storage.
+    pub(crate) fn index(&self, entry: u16) -> usize {
+        self.first + usize::from(entry)
     }
 
     pub(crate) fn range(&self) -> core::ops::Range<usize> {

@@ -8,7 +8,9 @@
 //! not bound unmasked, or touch configuration space.
 //! May call: irq-router.
 //! Invariants: the device's entry is unmasked only while it is bound, unmasked
-//! by the guest and not throttled; no operation on one entry walks the table.
+//! by the guest and not throttled; no operation on one entry walks the table. An
+//! msix that takes over from one that died, at whichever instruction, finds all
+//! that was kept and makes device and router agree with it.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -19,10 +21,13 @@ mod control;
 mod dump;
 mod entry;
 mod function;
+mod kept;
+mod router;
 mod table;
 
 pub use entry::Entry;
 pub use function::{Counters, Failure, Msix};
+pub use kept::kept_words;
 
 use channel::msix::FunctionBar;
 use pci::Width;

@@ -8,9 +8,10 @@
 use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Counters, Entry, Failure, Hardware, Msix};
+use msix::{Counters, Entry, Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
+use shm::Kept;
 use spec::ResourceKind;
 use static_cell::ConstStaticCell;
 
@@ -132,8 +133,9 @@ fn main(context: Context) -> ! {
     });
     let router = irq_router::Client(context.channel("IrqRouter"));
     let entries = STORAGE.take();
+    let kept: &Kept<{ kept_words(FUNCTIONS, ENTRIES) }> = context.shared("kept");
     let mut msix: Msix<'_, _, _, FUNCTIONS> =
-        Msix::new(device, router, entries, control, functions);
+        Msix::new(device, router, entries, kept, control, functions);
     for function in 0..context.functions().count() as u8 {
         match dump::MsixDump::state(&mut msix, control, function) {
             Ok(value) => defmt::info!(

@@ -24,14 +24,21 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     /// Vector control (M9). Gives whether a route changed.
     fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) -> bool {
         let masked = value & 1 == 1;
-        let before = *self.entry(function, entry);
-        if masked == before.masked {
+        if masked == self.entry(function, entry).masked {
             return false;
         }
+        let routes = self.follow_mask(function, entry, masked);
+        // Last: until here the same write finds something to do.
         self.change(function, entry, |entry| entry.masked = masked);
+        routes
+    }
+
+    /// What follows from a new mask.
+    fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) -> bool {
+        let before = *self.entry(function, entry);
         let state = &self.functions[function];
         let live = state.enabled && !state.function_mask;
-        if live && self.entry(function, entry).wants_update() {
+        if live && !masked && before.updated {
             return self.update(function, entry);
         }
         if before.bound.is_none() {
@@ -45,7 +52,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if routed.is_err() {
             self.counters.mask_failures += 1;
         }
-        if !self.entry(function, entry).keep_masked() {
+        if !masked && !before.throttled {
             self.mask_in_device(function, entry, false);
         }
         routed.is_ok()

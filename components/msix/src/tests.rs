@@ -16,6 +16,7 @@ use channel::msix::table::MsixTable;
 use channel::msix::{ControlEffect, FunctionBar};
 use channel::{Caller, Error, Local, Message};
 use pci::{FunctionInfo, MsixInfo, MsixPage, Width};
+use shm::Kept;
 
 use super::*;
 
@@ -104,7 +105,7 @@ impl IrqRouter for Fake {
             "bound twice"
         );
         world.log.push(Bind(source.entry, address, data));
-        Ok((HOST, 0x1000 + u32::from(source.entry)))
+        Ok(message(source.entry))
     }
 
     fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
@@ -141,6 +142,18 @@ impl IrqRouter for Fake {
         world.log.push(UnbindFunction);
         Ok(())
     }
+
+    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+        let world = self.0.borrow();
+        let bound = world.bound.contains(&(source.function, source.entry));
+        bound
+            .then_some(message(source.entry))
+            .ok_or(Error::NotFound)
+    }
+}
+
+fn message(entry: u16) -> (u64, u32) {
+    (HOST, 0x1000 + u32::from(entry))
 }
 
 type Link = Local<Box<dyn FnMut(Message) -> Message>>;
@@ -181,7 +194,15 @@ fn rig_with(storage: usize) -> Rig {
     }));
     let entries = Box::leak(vec![Entry::RESET; storage].into_boxed_slice());
     let functions = [(&first, VMM), (&second, VMM), (&third, VMM)];
-    let msix = Msix::new(fake.clone(), Client(link), entries, CONTROL, functions);
+    let kept: &Kept<{ kept_words(3, 75) }> = Box::leak(Box::default());
+    let msix = Msix::new(
+        fake.clone(),
+        Client(link),
+        entries,
+        kept,
+        CONTROL,
+        functions,
+    );
     let rig = Rig { msix, fake };
     rig.log();
     rig

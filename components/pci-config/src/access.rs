@@ -7,8 +7,9 @@ use pci::regs::{
 };
 use pci::{FUNCTION_BARS, Width};
 
-use crate::function::{Function, Peers};
+use crate::function::Function;
 use crate::layout::CONVENTIONAL;
+use crate::peers::Peers;
 use crate::registers::{Action, Masks, MsiField, Register};
 use crate::{Counters, Hardware};
 
@@ -29,8 +30,8 @@ const DEVICE_CONTROL: Masks = Masks {
 };
 
 /// A function together with what its handlers need.
-pub struct Access<'a, H, T> {
-    pub function: &'a mut Function<H>,
+pub struct Access<'a, 'k, H, T> {
+    pub function: &'a mut Function<'k, H>,
     pub peers: &'a mut Peers<T>,
     pub counters: &'a mut Counters,
 }
@@ -40,7 +41,7 @@ const fn ones(bytes: u16) -> u32 {
     (u64::MAX >> (64 - 8 * bytes as u64)) as u32
 }
 
-impl<H: Hardware, T: Transport> Access<'_, H, T> {
+impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     /// Reads `bytes` bytes at `offset`.
     pub fn read(&mut self, offset: u16, bytes: u16) -> u32 {
         let end = offset + bytes;
@@ -154,7 +155,10 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
                     bar.with_high(bar.high() & !written | value & written),
                 );
             }
-            Action::InterruptLine => self.function.interrupt_line = value as u8,
+            Action::InterruptLine => {
+                self.function.interrupt_line = value as u8;
+                self.function.keep();
+            }
             Action::Msi(field) => return self.write_msi(field, value, written),
             Action::MsixControl => {
                 return self.write_msix_control(register, value as u16, written as u16);
@@ -197,6 +201,7 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
         }
         self.function.command = command;
         self.function.write_host_command();
+        self.function.keep();
         if (command ^ before) & COMMAND_MEMORY != 0 {
             Effect::DECODE
         } else {
@@ -215,6 +220,7 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
             return;
         }
         bar.set_address(address);
+        self.function.keep();
     }
 
     /// MSI: address and data act at once (P1). An enable while MSI-X is on is
@@ -223,7 +229,9 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
         let before = self.function.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
         let router = &mut self.peers.router;
-        match self.function.write_msi(field, value, router) {
+        let written = self.function.write_msi(field, value, router);
+        self.function.keep();
+        match written {
             Ok(true) => Effect::ROUTES,
             Ok(false) => Effect::NONE,
             Err(_) => {
@@ -262,6 +270,7 @@ impl<H: Hardware, T: Transport> Access<'_, H, T> {
                 self.function.write_host_command();
             }
         }
+        self.function.keep();
         if effect.routes {
             Effect::ROUTES
         } else {

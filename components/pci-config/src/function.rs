@@ -1,28 +1,23 @@
 //! One function: its state, and what takes it back to start (M24, C8).
 
-use channel::irq_router::msi;
-use channel::{Caller, Error, Transport, msix};
+use channel::{Caller, Error, Transport};
 use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
 use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
 
 use crate::Hardware;
 use crate::bar::Bar;
+use crate::kept::Record;
 use crate::layout::{self, Policy};
 use crate::msi::Msi;
+use crate::peers::Peers;
 use crate::registers::RegisterTable;
 
 /// How often a reset looks whether the device's own requests are done. The
 /// bound keeps a broken device from holding us; the reset then cuts them off.
 const PENDING_POLLS: usize = 1000;
 
-/// The components that a function's messages need.
-pub struct Peers<T> {
-    pub msix: msix::control::Client<T>,
-    pub router: msi::Client<T>,
-}
-
 /// A function and the guest's view of it.
-pub struct Function<H> {
+pub struct Function<'a, H> {
     pub hardware: H,
     /// Its position among all assigned functions.
     pub index: u8,
@@ -37,6 +32,9 @@ pub struct Function<H> {
     pub interrupt_line: u8,
     /// The MSI-X capability that msix plays.
     pub msix: Option<u16>,
+    /// The guest has not touched command or messages since start or reset: the
+    /// device's command register is as a reset leaves it.
+    pub quiet: bool,
     /// MSI-X is on in the device.
     pub msix_enabled: bool,
     /// The first MSI capability.
@@ -44,6 +42,8 @@ pub struct Function<H> {
     /// The PCI Express capability, if the function has function-level reset.
     pub flr: Option<u16>,
     list: CapabilityList,
+    /// What the next pci-config finds if this one dies.
+    pub record: Record<'a>,
     /// The guest's command register and interrupt line at start.
     start: (u16, u8),
 }
@@ -62,8 +62,9 @@ impl<H: Hardware> ConfigSpace for Space<'_, H> {
     }
 }
 
-impl<H: Hardware> Function<H> {
-    /// Latches the capability list, quiesces the function (M24), and lays out
+impl<'a, H: Hardware> Function<'a, H> {
+    /// Latches the capability list, takes the function over as the last
+    /// pci-config left it or, if there was none, quiesces it (M24), and lays out
     /// its registers. If msix does not take it, it has no MSI-X (M16); if
     /// irq-router does not, no MSI.
     pub fn new<T: Transport>(
@@ -72,10 +73,12 @@ impl<H: Hardware> Function<H> {
         owner: Caller,
         info: FunctionInfo,
         multi_function: bool,
+        record: Record<'a>,
         peers: &mut Peers<T>,
     ) -> Self {
         let list = CapabilityList::read(&mut Space(&mut hardware));
-        let command = hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY;
+        let command = record
+            .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY);
         // The guest's I/O APIC has its pin where the machine's has it (C9).
         let interrupt_line = match info.intx {
             0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
@@ -102,19 +105,26 @@ impl<H: Hardware> Function<H> {
             command,
             interrupt_line,
             msix: has_msix.then_some(info.msix.capability as u16),
+            quiet: true,
             msix_enabled: false,
             msi,
             flr,
             list,
+            record,
             start: (command, interrupt_line),
         };
-        let (msix, msi) = function.quiesce(peers);
-        if msix.is_err() {
-            function.msix = None;
+        if function.recall() {
+            function.adopt(peers);
+        } else {
+            let (msix, msi) = function.quiesce(peers);
+            if msix.is_err() {
+                function.msix = None;
+            }
+            if msi.is_err() {
+                function.msi = None;
+            }
         }
-        if msi.is_err() {
-            function.msi = None;
-        }
+        function.keep();
         let policy = Policy {
             permissive: info.permissive != 0,
             msix: function.msix,
@@ -134,6 +144,7 @@ impl<H: Hardware> Function<H> {
         let mut command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
         command |= COMMAND_MEMORY;
         self.set_host_command(command);
+        self.record.doubt_msi();
         self.switch_messages_off();
         let msix = match self.msix {
             Some(_) => peers.msix.reset(self.index),
@@ -150,7 +161,41 @@ impl<H: Hardware> Function<H> {
         self.bars = self.info.bars.map(Bar::new);
         (self.command, self.interrupt_line) = self.start;
         self.msix_enabled = false;
+        self.quiet = true;
         (msix, msi)
+    }
+
+    /// Makes device, msix and irq-router agree with what was recalled. A call
+    /// that fails is the guest's to try again, by its next write.
+    fn adopt<T: Transport>(&mut self, peers: &mut Peers<T>) {
+        if let (Some(control), Some(capability)) = (self.record.reset_under_way(), self.flr) {
+            self.finish_reset(capability, control);
+        }
+        if let Some(at) = self.msix
+            && let Ok(control) = peers.msix.read_control(self.index)
+        {
+            self.follow_msix(at + regs::MSIX_CONTROL, control);
+        }
+        if !self.quiet {
+            self.write_host_command();
+        }
+        let _ = self.adopt_msi(&mut peers.router);
+    }
+
+    /// Writes message control as msix has it, INTx off before it is enabled and
+    /// back after it is disabled (M6).
+    pub fn follow_msix(&mut self, at: u16, control: u16) {
+        let enabled = control & regs::MSIX_CONTROL_ENABLE != 0;
+        let was_enabled = self.msix_enabled;
+        self.msix_enabled |= enabled;
+        if enabled {
+            self.write_host_command();
+        }
+        self.hardware.write(at, Width::Word, control.into());
+        self.msix_enabled = enabled;
+        if was_enabled && !enabled {
+            self.write_host_command();
+        }
     }
 
     /// Function-level reset (C8): quiesces the function, resets the device,
@@ -161,8 +206,9 @@ impl<H: Hardware> Function<H> {
         peers: &mut Peers<T>,
     ) -> Result<(), Error> {
         let (msix, msi) = self.quiesce(peers);
+        self.keep();
         let control_at = capability + regs::PCIE_DEVICE_CONTROL;
-        let control = self.hardware.read(control_at, Width::Word);
+        let control = self.hardware.read(control_at, Width::Word) as u16;
         for _ in 0..PENDING_POLLS {
             let status_at = capability + regs::PCIE_DEVICE_STATUS;
             let status = self.hardware.read(status_at, Width::Word) as u16;
@@ -170,10 +216,19 @@ impl<H: Hardware> Function<H> {
                 break;
             }
         }
-        let reset = control | u32::from(regs::PCIE_DEVICE_CONTROL_FLR);
-        self.hardware.write(control_at, Width::Word, reset);
+        self.record.set_reset(Some(control));
+        let reset = control | regs::PCIE_DEVICE_CONTROL_FLR;
+        self.hardware.write(control_at, Width::Word, reset.into());
+        self.finish_reset(capability, control);
+        msix.and(msi)
+    }
+
+    /// Waits for a function-level reset to be over and gives the device back
+    /// what it forgot.
+    fn finish_reset(&mut self, capability: u16, control: u16) {
+        let control_at = capability + regs::PCIE_DEVICE_CONTROL;
         self.hardware.wait_for_reset();
-        self.hardware.write(control_at, Width::Word, control);
+        self.hardware.write(control_at, Width::Word, control.into());
         for index in 0..FUNCTION_BARS {
             let bar = &self.info.bars[index];
             let at = regs::BAR0 + 4 * index as u16;
@@ -189,7 +244,7 @@ impl<H: Hardware> Function<H> {
             }
         }
         self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
-        msix.and(msi)
+        self.record.set_reset(None);
     }
 
     /// Writes the device's command register from the guest's (C5): memory
@@ -200,6 +255,7 @@ impl<H: Hardware> Function<H> {
         if self.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
             command |= COMMAND_INTX_DISABLE;
         }
+        self.quiet = false;
         self.set_host_command(command);
     }
 

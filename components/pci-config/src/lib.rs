@@ -10,7 +10,9 @@
 //! Invariants: the handlers of a function's register table are sorted and do
 //! not overlap; INTx is off in the device while MSI-X or MSI is on, and never
 //! both of these are; a message register of the device is written only with what
-//! irq-router gave, under every policy.
+//! irq-router gave, under every policy. A pci-config that takes over from one
+//! that died, at whichever instruction, quiesces nothing: it finds all that was
+//! kept and makes device, msix and irq-router agree with it.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,11 +20,14 @@
 mod access;
 mod bar;
 mod function;
+mod kept;
 mod layout;
 mod msi;
+mod peers;
 mod registers;
 mod server;
 
+pub use kept::kept_words;
 pub use server::{Counters, Functions};
 
 use pci::Width;

@@ -6,8 +6,9 @@
 
 use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::Width;
-use pci_config::{Counters, Functions, Hardware};
+use pci_config::{Counters, Functions, Hardware, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
+use shm::Kept;
 use spec::{BADGE_GUEST_GONE, ResourceKind};
 
 runtime::component!(main);
@@ -100,7 +101,7 @@ fn publish(context: &Context, counters: &Counters) {
 fn release(
     context: &Context,
     bits: u64,
-    functions: &mut Functions<ConfigPage, Channel, FUNCTIONS>,
+    functions: &mut Functions<'_, ConfigPage, Channel, FUNCTIONS>,
 ) {
     for (index, device) in context.functions().enumerate() {
         let guest = context.guest_index(device);
@@ -126,7 +127,9 @@ fn main(context: Context) -> ! {
     });
     let msix = msix::control::Client(context.channel("MsixControl"));
     let router = irq_router::msi::Client(context.channel("MsiRouter"));
-    let mut functions: Functions<_, _, FUNCTIONS> = Functions::new(functions, msix, router);
+    let kept: &Kept<{ kept_words(FUNCTIONS) }> = context.shared("kept");
+    let mut functions: Functions<'_, _, _, FUNCTIONS> =
+        Functions::new(functions, msix, router, kept);
     defmt::info!(
         "{=usize} functions, each with {=u64} bytes",
         context.functions().count(),

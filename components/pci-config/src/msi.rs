@@ -6,6 +6,7 @@ use pci::{Width, regs};
 
 use crate::Hardware;
 use crate::function::Function;
+use crate::peers::Router;
 use crate::registers::MsiField;
 
 /// Message control: log2 of the messages that the function can send, bits 3:1
@@ -25,14 +26,14 @@ const EXTENDED_DATA: u16 = 1 << 10;
 
 /// What the guest wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State {
-    enabled: bool,
+pub struct State {
+    pub enabled: bool,
     /// Log2 of the messages allowed.
-    log2: u8,
-    address: u64,
-    data: u16,
+    pub log2: u8,
+    pub address: u64,
+    pub data: u16,
     /// Bit `i` masks message `i`.
-    mask: u32,
+    pub mask: u32,
 }
 
 /// The MSI capability of one function.
@@ -47,9 +48,9 @@ pub struct Msi {
     /// Log2 of the messages offered: those that the device has, but no more
     /// than irq-router gives in one block.
     capable: u8,
-    state: State,
+    pub state: State,
     /// The device has a message of ours and is enabled.
-    live: bool,
+    pub live: bool,
 }
 
 impl Msi {
@@ -106,7 +107,7 @@ impl Msi {
     pub fn reset<T: Transport>(
         &mut self,
         function: u8,
-        router: &mut msi::Client<T>,
+        router: &mut Router<T>,
     ) -> Result<(), Error> {
         self.state = State::default();
         self.live = false;
@@ -114,7 +115,7 @@ impl Msi {
     }
 }
 
-impl<H: Hardware> Function<H> {
+impl<H: Hardware> Function<'_, H> {
     /// Whether the guest has MSI enabled.
     pub fn msi_enabled(&self) -> bool {
         self.msi.is_some_and(|msi| msi.enabled())
@@ -125,7 +126,7 @@ impl<H: Hardware> Function<H> {
         &mut self,
         field: MsiField,
         value: u32,
-        router: &mut msi::Client<T>,
+        router: &mut Router<T>,
     ) -> Result<bool, Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(false);
@@ -157,7 +158,7 @@ impl<H: Hardware> Function<H> {
     fn write_msi_control<T: Transport>(
         &mut self,
         value: u16,
-        router: &mut msi::Client<T>,
+        router: &mut Router<T>,
     ) -> Result<bool, Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(false);
@@ -187,7 +188,7 @@ impl<H: Hardware> Function<H> {
     fn write_msi_mask<T: Transport>(
         &mut self,
         value: u32,
-        router: &mut msi::Client<T>,
+        router: &mut Router<T>,
     ) -> Result<bool, Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(false);
@@ -207,7 +208,7 @@ impl<H: Hardware> Function<H> {
     /// Binds the messages and switches the device's MSI on. If that fails, the
     /// device stays off; the guest's next write of control, address or data
     /// tries again.
-    fn start_msi<T: Transport>(&mut self, router: &mut msi::Client<T>) -> Result<(), Error> {
+    fn start_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
         self.stop_msi(router)?;
         let Some(msi) = &mut self.msi else {
             return Ok(());
@@ -241,13 +242,49 @@ impl<H: Hardware> Function<H> {
         Ok(())
     }
 
+    /// Makes device and irq-router agree with the messages as they were
+    /// recalled: live ones in place, so that no event is lost, and what was
+    /// half on or half off anew.
+    pub fn adopt_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
+        let Some(msi) = &mut self.msi else {
+            return Ok(());
+        };
+        let State {
+            enabled,
+            address,
+            data,
+            mask,
+            ..
+        } = msi.state;
+        if msi.live {
+            if msi.maskable {
+                let mask_at = msi.mask_at();
+                self.hardware.write(mask_at, Width::Dword, mask);
+            }
+            let routed = router
+                .set_message(self.index, address, data.into())
+                .and_then(|()| router.set_mask(self.index, mask));
+            if routed != Err(Error::NotFound) {
+                return routed;
+            }
+        }
+        // It may be on.
+        msi.live = true;
+        if enabled {
+            self.start_msi(router)
+        } else {
+            self.stop_msi(router)
+        }
+    }
+
     /// Switches the device's MSI off and gives the vectors back.
-    fn stop_msi<T: Transport>(&mut self, router: &mut msi::Client<T>) -> Result<(), Error> {
+    fn stop_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
         };
         if msi.live {
             msi.live = false;
+            self.record.doubt_msi();
             let control_at = msi.at + regs::MSI_CONTROL;
             self.write_device_msi_control(0);
             // What was sent before is here once the read is: no event is on its

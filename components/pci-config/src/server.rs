@@ -5,11 +5,14 @@ use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Error, Transport, msix};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
+use shm::Keep;
 
 use crate::Hardware;
 use crate::access::Access;
-use crate::function::{Function, Peers};
+use crate::function::Function;
+use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
+use crate::peers::{Msix, Peers, Router};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
 const EXTENDED: u16 = 4096;
@@ -34,22 +37,27 @@ pub struct Counters {
 }
 
 /// All assigned functions, at most `FUNCTIONS`.
-pub struct Functions<H, T, const FUNCTIONS: usize> {
-    functions: Vec<Function<H>, FUNCTIONS>,
+pub struct Functions<'a, H, T, const FUNCTIONS: usize> {
+    functions: Vec<Function<'a, H>, FUNCTIONS>,
     peers: Peers<T>,
     /// What happened so far.
     pub counters: Counters,
 }
 
-impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTIONS> {
-    /// Takes the functions over: each is quiesced (M24). Each comes with the
-    /// badge of the vmm whose guest owns it.
+impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, FUNCTIONS> {
+    /// Takes the functions over: each as the last pci-config kept it in `kept`,
+    /// [`kept_words`](crate::kept_words) words, or, if there was none, quiesced
+    /// (M24). Each comes with the badge of the vmm whose guest owns it.
     pub fn new(
         functions: impl IntoIterator<Item = (FunctionInfo, Caller, H)>,
         msix: msix::control::Client<T>,
         router: msi::Client<T>,
+        kept: &'a dyn Keep,
     ) -> Self {
-        let mut peers = Peers { msix, router };
+        let mut peers = Peers {
+            msix: Msix(msix),
+            router: Router(router),
+        };
         let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
         let devices: Vec<_, FUNCTIONS> = functions
@@ -67,6 +75,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
                     owner,
                     info,
                     multi_function,
+                    Record::new(kept, index),
                     &mut peers,
                 )
             })
@@ -86,7 +95,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
         bdf: Bdf,
         offset: u16,
         width: Width,
-    ) -> Option<Access<'_, H, T>> {
+    ) -> Option<Access<'_, 'a, H, T>> {
         let function = self
             .functions
             .iter_mut()
@@ -120,6 +129,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
             Some(capability) => function.reset_device(capability, peers),
             None => {
                 let (msix, msi) = function.quiesce(peers);
+                function.keep();
                 msix.and(msi)
             }
         };
@@ -135,7 +145,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
         }
     }
 
-    fn owned(&mut self, caller: Caller, function: u8) -> Result<&mut Function<H>, Error> {
+    fn owned(&mut self, caller: Caller, function: u8) -> Result<&mut Function<'a, H>, Error> {
         self.functions
             .get_mut(usize::from(function))
             .filter(|function| function.owner == caller)
@@ -144,7 +154,9 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<H, T, FUNCTION
     }
 }
 
-impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig for Functions<H, T, FUNCTIONS> {
+impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
+    for Functions<'_, H, T, FUNCTIONS>
+{
     fn read(&mut self, caller: Caller, bdf: Bdf, offset: u16, width: Width) -> Result<u32, Error> {
         self.counters.reads += 1;
         let bytes = width.bytes() as u16;

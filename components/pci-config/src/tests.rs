@@ -16,6 +16,7 @@ use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Error, Local, Message};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo};
+use shm::Kept;
 
 use super::*;
 
@@ -164,7 +165,7 @@ impl MsiRouter for Fake {
 type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 
 struct Rig {
-    functions: Functions<Fake, Link, 1>,
+    functions: Functions<'static, Fake, Link, 1>,
     fake: Fake,
 }
 
@@ -248,7 +249,8 @@ fn rig_of(world: World, info: FunctionInfo) -> Rig {
         dispatch(&mut server, Caller(1), request)
     }));
     let router = router(&fake);
-    let functions = Functions::new([(info, VMM, fake.clone())], Client(link), router);
+    let kept: &Kept<{ kept_words(1) }> = Box::leak(Box::default());
+    let functions = Functions::new([(info, VMM, fake.clone())], Client(link), router, kept);
     Rig { functions, fake }
 }
 
@@ -526,7 +528,7 @@ fn m2_no_effect_writes_nothing() {
 #[test]
 fn an_msix_that_fails_changes_nothing() {
     let mut rig = rig();
-    rig.fake.0.borrow_mut().error = Some(Error::Gone);
+    rig.fake.0.borrow_mut().error = Some(Error::Gone(1));
     assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::NONE);
     assert_eq!(rig.read(MSIX + 2, Word), 0xffff);
     assert_eq!(rig.functions.counters.failed, 2);
@@ -545,7 +547,7 @@ fn c6_only_known_capabilities_are_shown_in_order() {
 #[test]
 fn c6_a_hidden_msi_is_read_only_even_if_permissive() {
     let mut world = world();
-    world.router_error = Some(Error::Gone);
+    world.router_error = Some(Error::Gone(1));
     let mut rig = rig_of(world, info(true));
     rig.log();
     assert_eq!(rig.capabilities(), [0xc8, 0xe0, 0xa0]);
@@ -751,7 +753,8 @@ fn functions_of_one_device_say_so() {
     infos[2].guest_bdf += 8;
     let [a, b, c] = fakes;
     let list = [(infos[0], VMM, a), (infos[1], VMM, b), (infos[2], VMM, c)];
-    let mut functions: Functions<_, _, 4> = Functions::new(list, Client(link), router);
+    let kept = Kept::<{ kept_words(4) }>::new();
+    let mut functions: Functions<'_, _, _, 4> = Functions::new(list, Client(link), router, &kept);
     for (info, expected) in infos.iter().zip([0x80, 0x80, 0]) {
         let read = functions.read(VMM, info.guest(), 0x0e, Byte);
         assert_eq!(read, Ok(expected));

@@ -93,8 +93,8 @@ macro_rules! interface {
                     };
                     request.words[..values.len()].copy_from_slice(values);
                     let reply = self.0.call(request);
-                    if reply.label != 0 {
-                        return Err($crate::Error::from_label(reply.label));
+                    if let Some(error) = reply.failure() {
+                        return Err(error);
                     }
                     if reply.length != <$reply as $crate::Words>::LENGTH {
                         return Err($crate::Error::Malformed);

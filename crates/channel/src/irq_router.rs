@@ -117,6 +117,10 @@ interface! {
         /// Unbinds every MSI-X entry of a function and ends its function mask.
         /// Goes on past an error, and then gives it.
         5 => fn unbind_function(function: u8) -> ();
+        /// The message (address, data) for the device of a source that is bound;
+        /// [`NotFound`](crate::Error::NotFound) if it is not. For a client that
+        /// cannot know: it, or the router, died while it was bound or unbound.
+        6 => fn bound(source: Source) -> (u64, u32);
     }
 }
 

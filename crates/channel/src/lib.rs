@@ -1,7 +1,8 @@
 //! Typed IPC between components.
 //!
 //! Responsible for: the interfaces (one module each), and for making from each
-//! of them a client stub, the server's dispatch and a host-side transport.
+//! of them a client stub, the server's dispatch and a host-side transport; and
+//! for what a client does when its server dies in a call.
 //! Must never: know about seL4; a [`Transport`] is what carries a message.
 //! May call: nothing but the transport it is given.
 //! Invariants: a message fits the four message registers of the kernel's
@@ -19,10 +20,12 @@ pub mod irq_router;
 mod message;
 pub mod msix;
 pub mod pci_config;
+mod retry;
 pub mod routes;
 pub mod timer;
 
 pub use message::{Caller, Error, Local, MESSAGE_WORDS, Message, Transport, Word, Words};
+pub use retry::{RETRIES, retry};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use pci::{Bdf, Width};
 pub const MESSAGE_WORDS: usize = 4;
 
 /// A request or a reply. A request's label is the operation's number; a
-/// reply's label is 0 or the discriminant of an [`Error`].
+/// reply's label is 0 or the number of an [`Error`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// Operation or result.
@@ -18,14 +18,31 @@ pub struct Message {
 }
 
 impl Message {
-    /// The reply that carries an error and nothing else.
+    /// The reply that carries an error and nothing else, but for a generation.
     #[must_use]
     pub const fn error(error: Error) -> Self {
-        Self {
-            label: error as u64,
+        let mut message = Self {
+            label: error.label(),
             length: 0,
             words: [0; MESSAGE_WORDS],
+        };
+        if let Error::Gone(generation) = error {
+            message.length = 1;
+            message.words[0] = generation as u64;
         }
+        message
+    }
+
+    /// The error that a reply carries; `None` if the call succeeded.
+    #[must_use]
+    pub const fn failure(&self) -> Option<Error> {
+        if self.label == 0 {
+            return None;
+        }
+        Some(match Error::from_label(self.label) {
+            Error::Gone(_) if self.length == 1 => Error::Gone(self.words[0] as u32),
+            error => error,
+        })
     }
 }
 
@@ -34,23 +51,22 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Caller(pub u64);
 
-/// Why a call failed. The discriminants are part of the wire format.
+/// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
 pub enum Error {
     /// Unknown operation, wrong length, or a word that is no value of its type.
-    Malformed = 1,
+    Malformed,
     /// The function, source or BAR named does not exist or is not the caller's.
-    NotFound = 2,
+    NotFound,
     /// Vectors, slots or table entries are used up.
-    Exhausted = 3,
+    Exhausted,
     /// The value is well formed but not allowed here.
-    Refused = 4,
+    Refused,
     /// The kernel or a component further on failed.
-    Failed = 5,
-    /// The server died during the call and was started again; the reply's word
-    /// is its new generation. What the call did is unknown.
-    Gone = 6,
+    Failed,
+    /// The server died during the call and was started again: this is its new
+    /// generation. What the call did is unknown; see [`retry`](crate::retry).
+    Gone(u32),
 }
 
 impl Error {
@@ -63,12 +79,27 @@ impl Error {
             Self::Exhausted => "no vector or slot left",
             Self::Refused => "refused",
             Self::Failed => "the kernel or a server failed",
-            Self::Gone => "server gone",
+            Self::Gone(_) => "server gone",
         }
     }
 
-    /// The error with this discriminant; what is unknown counts as
-    /// [`Error::Failed`], so that a newer server is still an error to us.
+    /// The number that stands for it: the label of a reply, part of the wire
+    /// format.
+    #[must_use]
+    pub const fn label(self) -> u64 {
+        match self {
+            Self::Malformed => 1,
+            Self::NotFound => 2,
+            Self::Exhausted => 3,
+            Self::Refused => 4,
+            Self::Failed => 5,
+            Self::Gone(_) => 6,
+        }
+    }
+
+    /// The error with this number, of no known generation; what is unknown
+    /// counts as [`Error::Failed`], so that a newer server is still an error to
+    /// us.
     #[must_use]
     pub const fn from_label(label: u64) -> Self {
         match label {
@@ -76,7 +107,7 @@ impl Error {
             2 => Self::NotFound,
             3 => Self::Exhausted,
             4 => Self::Refused,
-            6 => Self::Gone,
+            6 => Self::Gone(0),
             _ => Self::Failed,
         }
     }

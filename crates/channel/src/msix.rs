@@ -72,6 +72,7 @@ pub mod control {
 pub mod table {
     use super::FunctionBar;
     use crate::irq_router::Source;
+    use crate::{Transport, retry};
     use pci::Width;
 
     interface! {
@@ -85,6 +86,24 @@ pub mod table {
             /// Masks the device's entry whatever the guest's mask says, or
             /// stops doing so: a source over its budget (M23).
             3 => fn set_throttled(source: Source, throttled: bool) -> ();
+        }
+    }
+
+    impl<T: Transport> Client<T> {
+        /// [`Client::write`], made again if the server dies in it. Then it is
+        /// unknown what the first write did, and routes count as changed.
+        pub fn write_again(
+            &mut self,
+            place: FunctionBar,
+            offset: u32,
+            width: Width,
+            value: u64,
+        ) -> bool {
+            retry(|again| {
+                let routes = self.write(place, offset, width, value)?;
+                Ok(routes || again)
+            })
+            .unwrap_or(true)
         }
     }
 }
@@ -121,7 +140,7 @@ impl Words for EntryState {
             | u64::from(self.updated) << 18
             | u64::from(self.bound) << 19
             | u64::from(self.pending) << 20
-            | self.error.map_or(0, |error| error as u64) << 32;
+            | self.error.map_or(0, Error::label) << 32;
         words[1] = self.address;
         words[2] = self.data.into();
     }

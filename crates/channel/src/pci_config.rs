@@ -2,7 +2,7 @@
 
 use pci::{Bdf, Width};
 
-use crate::Word;
+use crate::{Transport, Word, retry};
 
 /// What a configuration write changed beyond the register itself. The caller
 /// acts on it before the guest goes on.
@@ -54,5 +54,19 @@ interface! {
         3 => fn bar(function: u8, index: u8) -> u64;
         /// Takes the function back to its state at start (M24).
         4 => fn reset(function: u8) -> ();
+    }
+}
+
+impl<T: Transport> Client<T> {
+    /// [`Client::write`], made again if the server dies in it. Then it is unknown
+    /// what the first write did, so that every effect is assumed; to act on one
+    /// that was not there does no harm.
+    pub fn write_again(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
+        let assumed = Effect::DECODE.and(Effect::ROUTES);
+        retry(|again| {
+            let effect = self.write(bdf, offset, width, value)?;
+            Ok(if again { effect.and(assumed) } else { effect })
+        })
+        .unwrap_or(assumed)
     }
 }

@@ -39,7 +39,7 @@ fn errors_keep_their_kind_on_the_wire() {
         Error::Exhausted,
         Error::Refused,
         Error::Failed,
-        Error::Gone,
+        Error::Gone(0),
     ] {
         let mut server = Server {
             error: Some(error),
@@ -47,10 +47,67 @@ fn errors_keep_their_kind_on_the_wire() {
         };
         let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
         assert_eq!(client.arm(1), Err(error));
-        assert_eq!(Error::from_label(error as u64), error);
+        assert_eq!(Error::from_label(error.label()), error);
     }
     // A number that a newer server may have is an error to us as well.
     assert_eq!(Error::from_label(1000), Error::Failed);
+}
+
+#[test]
+fn a_server_that_is_gone_says_its_generation() {
+    for generation in [1, u32::MAX] {
+        let gone = Error::Gone(generation);
+        let mut client = Client(Local(|_| Message::error(gone)));
+        assert_eq!(client.arm(1), Err(gone));
+    }
+    // Without one it is gone all the same.
+    let mut client = Client(Local(|_| Message {
+        length: 0,
+        ..Message::error(Error::Gone(7))
+    }));
+    assert_eq!(client.arm(1), Err(Error::Gone(0)));
+}
+
+/// A server that dies in the first `deaths` calls and then answers 0.
+fn dies(deaths: &mut u32) -> Local<impl FnMut(Message) -> Message> {
+    Local(move |_| {
+        if *deaths > 0 {
+            *deaths -= 1;
+            return Message::error(Error::Gone(1));
+        }
+        Message {
+            length: 1,
+            ..Message::default()
+        }
+    })
+}
+
+#[test]
+fn a_write_that_was_cut_off_may_have_had_any_effect() {
+    use crate::msix::{FunctionBar, table};
+    use crate::pci_config::{Client, Effect};
+    use pci::{Bdf, Width};
+
+    let assumed = Effect::DECODE.and(Effect::ROUTES);
+    let place = FunctionBar {
+        function: 0,
+        bar: 0,
+    };
+    for (deaths, effect, routes) in [
+        (0, Effect::NONE, false),
+        (1, assumed, true),
+        (3, assumed, true),
+        // It was never made whole, and may have been made in part.
+        (9, assumed, true),
+    ] {
+        let mut left = deaths;
+        let mut config = Client(dies(&mut left));
+        let bdf = Bdf::from_requester_id(8);
+        assert_eq!(config.write_again(bdf, 4, Width::Word, 0), effect);
+        let mut left = deaths;
+        let mut table = table::Client(dies(&mut left));
+        assert_eq!(table.write_again(place, 0, Width::Dword, 0), routes);
+    }
 }
 
 #[test]

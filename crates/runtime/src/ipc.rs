@@ -7,7 +7,12 @@ use spec::BADGE_CALL;
 
 /// A client's end of a channel.
 #[derive(Clone, Copy, Debug)]
-pub struct Channel(pub Endpoint);
+pub struct Channel {
+    /// Where the server receives.
+    pub endpoint: Endpoint,
+    /// The channel's interface, for the log.
+    pub interface: &'static str,
+}
 
 fn info(message: &Message) -> MessageInfo {
     MessageInfo::new(message.label, 0, 0, message.length.min(MESSAGE_WORDS))
@@ -23,18 +28,24 @@ fn message(info: MessageInfo, words: [u64; MESSAGE_WORDS]) -> Message {
 
 impl Transport for Channel {
     fn call(&mut self, request: Message) -> Message {
-        let reply = self.0.call_with_mrs(info(&request), request.words);
-        message(reply.info, reply.msg)
+        let reply = self.endpoint.call_with_mrs(info(&request), request.words);
+        let reply = message(reply.info, reply.msg);
+        if let Some(Error::Gone(generation)) = reply.failure() {
+            defmt::warn!(
+                "{=str}: the server died in a call, it is generation {=u32} now",
+                self.interface,
+                generation
+            );
+        }
+        reply
     }
 }
 
 /// Answers the call that a component was serving when it died. If there was
 /// none, the kernel drops the reply.
 pub(crate) fn reply_gone(generation: u64) {
-    sel4::reply_with_mrs(
-        MessageInfo::new(Error::Gone as u64, 0, 0, 1),
-        [generation, 0, 0, 0],
-    );
+    let gone = Message::error(Error::Gone(generation as u32));
+    sel4::reply_with_mrs(info(&gone), gone.words);
 }
 
 /// What a component woke up for.

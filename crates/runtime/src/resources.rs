@@ -5,11 +5,11 @@ use channel::routes::RoutePage;
 use pci::FunctionInfo;
 use sel4::cap::{Endpoint, Notification};
 use sel4::{Cap, cap_type};
-use shm::{CounterPage, Ring};
+use shm::{CounterPage, Kept, Ring};
 use spec::{IommuInfo, MachineInfo, RESOURCES_ADDRESS, ResourceKind, Resources};
 
-/// Memory that another component may write at any time: only atomics, valid
-/// for every bit pattern.
+/// Memory that another component, or this one's former life, may have written
+/// at any time: only atomics, valid for every bit pattern.
 ///
 /// # Safety
 /// The implementor must consist of atomics only.
@@ -23,6 +23,8 @@ unsafe impl Shared for CounterPage {}
 unsafe impl Shared for RoutePage {}
 // SAFETY: atomics only, as its documentation says.
 unsafe impl Shared for EventPage {}
+// SAFETY: atomics only, as its documentation says.
+unsafe impl<const WORDS: usize> Shared for Kept<WORDS> {}
 
 /// What a component was given.
 #[derive(Clone, Copy, Debug)]
@@ -213,7 +215,10 @@ impl Context {
         self.resources
             .each(ResourceKind::Capability, "channel:")
             .find(|(name, _)| *name == interface)
-            .map(|(_, resource)| crate::Channel(Cap::from_bits(resource.value)))
+            .map(|(interface, resource)| crate::Channel {
+                endpoint: Cap::from_bits(resource.value),
+                interface,
+            })
     }
 
     /// The notification on which something arrives for somebody else.

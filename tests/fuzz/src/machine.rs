@@ -20,6 +20,7 @@ use irq_router::{IrqControl, KernelError, Router, Slot};
 use msix::{Entry, Msix};
 use pci::{ConfigSpace, FunctionInfo, Width, regs};
 use pci_config::Functions;
+use shm::Kept;
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -134,10 +135,13 @@ impl IrqControl for Shared {
     fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
         self.acquire(slot, vector)
     }
-    fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+    fn clear_slot(&mut self, _: Slot) -> Result<(), KernelError> {
         self.count();
         let refused = self.0.borrow().refuse_release;
         if refused { Err(KernelError) } else { Ok(()) }
+    }
+    fn clear_vector(&mut self, _: u8) -> Result<(), KernelError> {
+        Ok(())
     }
 }
 
@@ -146,7 +150,7 @@ type Table<'a> = RefCell<Msix<'a, Shared, Link<'a>, 1>>;
 
 struct Machine<'m, 'r> {
     info: FunctionInfo,
-    config: Functions<Shared, Link<'m>, 1>,
+    config: Functions<'m, Shared, Link<'m>, 1>,
     msix: &'m Table<'r>,
     shared: Shared,
 }
@@ -241,14 +245,23 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         return;
     };
     let page = RoutePage::new();
-    let routes = RefCell::new(Router::new(shared.clone(), [&page], [0], 0));
+    let kept = Kept::<{ irq_router::kept_words(1) }>::new();
+    let routes = RefCell::new(Router::new(shared.clone(), [&page], [0], 0, &kept));
     let to_router: Link = Local(Box::new(|request| {
         router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));
     let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let router = router_channel::Client(to_router);
     let functions = [(&info, VMM)];
-    let msix = Msix::new(shared.clone(), router, &mut entries, PCI_CONFIG, functions);
+    let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
+    let msix = Msix::new(
+        shared.clone(),
+        router,
+        &mut entries,
+        &kept,
+        PCI_CONFIG,
+        functions,
+    );
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
@@ -258,9 +271,10 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         router_channel::msi::dispatch(&mut *routes.borrow_mut(), PCI_CONFIG, request)
     }));
     let messages = router_channel::msi::Client(messages);
+    let kept = Kept::<{ pci_config::kept_words(1) }>::new();
     let mut machine = Machine {
         info,
-        config: Functions::new([(info, VMM, shared.clone())], client, messages),
+        config: Functions::new([(info, VMM, shared.clone())], client, messages, &kept),
         msix: &msix,
         shared,
     };

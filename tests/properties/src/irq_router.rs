@@ -7,8 +7,9 @@ use std::rc::Rc;
 use channel::irq_router::{IrqRouter, Source};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
-use irq_router::{IrqControl, KernelError, Router, Slot};
+use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use proptest::prelude::*;
+use shm::Kept;
 
 const MSIX: Caller = Caller(1);
 const GUESTS: usize = 2;
@@ -85,6 +86,16 @@ impl IrqControl for Shared {
         }
         let at = kernel.held.iter().position(|&held| held == (slot, vector));
         kernel.held.remove(at.expect("only what is held goes back"));
+        Ok(())
+    }
+
+    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.0.borrow_mut().held.retain(|&(held, _)| held != slot);
+        Ok(())
+    }
+
+    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
+        self.0.borrow_mut().held.retain(|&(_, held)| held != vector);
         Ok(())
     }
 }
@@ -270,7 +281,8 @@ proptest! {
     ) {
         let pages = <[RoutePage; GUESTS]>::default();
         let kernel = Shared::default();
-        let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, RESERVED);
+        let kept = Kept::<{ kept_words(GUESTS) }>::new();
+        let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, RESERVED, &kept);
         let mut pair = Pair {
             router,
             pages: &pages,
@@ -290,7 +302,8 @@ proptest! {
     ) {
         let pages = <[RoutePage; GUESTS]>::default();
         let kernel = Shared::default();
-        let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED);
+        let kept = Kept::<{ kept_words(GUESTS) }>::new();
+        let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED, &kept);
         let mut bind = |entry, data| {
             router.bind(MSIX, source(0, entry), 0xfee0_0000, data, false)
         };

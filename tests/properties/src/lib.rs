@@ -2,7 +2,7 @@
 //!
 //! Responsible for: the models, written from the rules (M1 to M24, C1 to C8)
 //! and not from the components, and the random sequences that both are put
-//! through.
+//! through; and the joined components, killed at every step of what they do.
 //! Must never: share code with a component; a mistake would then be in both.
 //! May call: channel, msix, pci-config, irq-router, on the host.
 //! Invariants: a run is the same every time, unless `PROPTEST_RNG_SEED` asks
@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod irq_router;
 #[cfg(test)]

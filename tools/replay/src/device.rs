@@ -219,6 +219,13 @@ impl IrqRouter for Shared {
             .into_iter()
             .try_for_each(|entry| self.unbind(caller, Source::msix(function, entry)))
     }
+
+    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+        let bound = self.0.borrow().bound.contains(&source.entry);
+        bound
+            .then(|| irq_router::host_message(0))
+            .ok_or(Error::NotFound)
+    }
 }
 
 /// The trace format has no events of plain MSI: it is bound in silence.

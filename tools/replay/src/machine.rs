@@ -12,6 +12,7 @@ use msix_channel::table::MsixTable;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use pci_config::Functions;
 use serde::Serialize;
+use shm::{Keep, Kept};
 
 use crate::device::Shared;
 use crate::trace::{Bar, Event, Operation, Step, Trace};
@@ -91,7 +92,7 @@ type Msi<'e> = Msix<'e, Shared, Link<'static>, 1>;
 
 /// What a vmm does with the two components, for one function.
 struct Machine<'m, 'e> {
-    config: Functions<Shared, Link<'m>, 1>,
+    config: Functions<'m, Shared, Link<'m>, 1>,
     msix: &'m RefCell<Msi<'e>>,
     info: FunctionInfo,
     bars: [Bar; FUNCTION_BARS],
@@ -127,9 +128,18 @@ pub fn run(trace: &Trace) -> Report {
     }));
     let router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
-    let msix = Msix::new(shared.clone(), router, &mut entries, PCI_CONFIG, functions);
+    let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
+    let msix = Msix::new(
+        shared.clone(),
+        router,
+        &mut entries,
+        &kept,
+        PCI_CONFIG,
+        functions,
+    );
     let msix = RefCell::new(msix);
-    play(trace, &shared, info, &msix, &mut report);
+    let kept = Kept::<{ pci_config::kept_words(1) }>::new();
+    play(trace, &shared, info, &msix, &kept, &mut report);
     report
 }
 
@@ -138,6 +148,7 @@ fn play<'m>(
     shared: &Shared,
     info: FunctionInfo,
     msix: &'m RefCell<Msi<'_>>,
+    kept: &'m dyn Keep,
     report: &mut Report,
 ) {
     let to_msix: Link<'m> = Local(Box::new(move |request| {
@@ -151,7 +162,7 @@ fn play<'m>(
     let router = irq_router::msi::Client(to_router);
     let bars = trace.device.bars;
     let mut machine = Machine {
-        config: Functions::new([(info, VMM, shared.clone())], client, router),
+        config: Functions::new([(info, VMM, shared.clone())], client, router, kept),
         msix,
         info,
         bars,

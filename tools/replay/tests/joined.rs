@@ -14,6 +14,7 @@ use irq_router::{IrqControl, KernelError, Router, Slot};
 use msix::{Entry, Msix};
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
+use shm::Kept;
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
@@ -72,7 +73,10 @@ impl IrqControl for Kernel {
     fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
         Ok(())
     }
-    fn release(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
+    fn clear_slot(&mut self, _: Slot) -> Result<(), KernelError> {
+        Ok(())
+    }
+    fn clear_vector(&mut self, _: u8) -> Result<(), KernelError> {
         Ok(())
     }
 }
@@ -101,7 +105,7 @@ fn info() -> FunctionInfo {
 type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 
 struct Machine {
-    config: Functions<Device, Link, 1>,
+    config: Functions<'static, Device, Link, 1>,
     msix: Rc<RefCell<Msix<'static, Device, Link, 1>>>,
     page: &'static RoutePage,
     device: Device,
@@ -114,7 +118,8 @@ fn machine() -> Machine {
     device.put(false, 0x04, Width::Dword, 0x0010_0002);
     device.put(false, 0x34, Width::Byte, CAPABILITY.into());
     device.put(false, CAPABILITY.into(), Width::Dword, 0x0027_0011);
-    let router = Rc::new(RefCell::new(Router::new(Kernel, [page], [0], 0)));
+    let kept: &Kept<{ irq_router::kept_words(1) }> = Box::leak(Box::default());
+    let router = Rc::new(RefCell::new(Router::new(Kernel, [page], [0], 0, kept)));
     let messages = router.clone();
     let to_messages: Link = Local(Box::new(move |request| {
         router_channel::msi::dispatch(&mut *messages.borrow_mut(), Caller(2), request)
@@ -124,10 +129,12 @@ fn machine() -> Machine {
     }));
     let entries = Box::leak(vec![Entry::RESET; ENTRIES as usize].into_boxed_slice());
     let info = info();
+    let kept: &Kept<{ msix::kept_words(1, ENTRIES as usize) }> = Box::leak(Box::default());
     let msix = Rc::new(RefCell::new(Msix::new(
         device.clone(),
         router_channel::Client(to_router),
         entries,
+        kept,
         Caller(2),
         [(&info, VMM)],
     )));
@@ -137,8 +144,9 @@ fn machine() -> Machine {
     }));
     let client = msix_channel::control::Client(to_msix);
     let messages = router_channel::msi::Client(to_messages);
+    let kept: &Kept<{ pci_config::kept_words(1) }> = Box::leak(Box::default());
     Machine {
-        config: Functions::new([(info, VMM, device.clone())], client, messages),
+        config: Functions::new([(info, VMM, device.clone())], client, messages, kept),
         msix,
         page,
         device,

@@ -75,7 +75,14 @@ const PROGRAM_DEVICES: [(&str, &str); 3] =
 const GUEST_DEVICES: usize = 8;
 
 /// Programs that go on where they were after a restart.
-const RESTARTABLE: [&str; 3] = ["console", "timer", "iommu"];
+const RESTARTABLE: [&str; 6] = [
+    "console",
+    "timer",
+    "pci-config",
+    "msix",
+    "irq-router",
+    "iommu",
+];
 
 /// Names of the folders in a folder, sorted; none if it cannot be read.
 pub fn folders(path: &Path) -> Vec<String> {

@@ -30,6 +30,15 @@ const PAGE: u64 = 4096;
 /// 0x30 to 0x9b).
 const VECTORS: u64 = 108;
 
+/// Memory that a restart leaves as it is, by program, in bytes: what the program
+/// asks of its resource `kept`.
+const KEPT: [(&str, u64); 3] = [
+    ("irq-router", PAGE),
+    // 16 bytes for each of 4096 table entries, and a word for each function.
+    ("msix", 17 * PAGE),
+    ("pci-config", PAGE),
+];
+
 /// Programs by name, and guest images by the guest's name.
 #[derive(Clone, Debug, Default)]
 pub struct Programs {
@@ -126,6 +135,10 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         let page = builder.memory(&format!("counters:{}", component.name), PAGE);
         builder.share(&mut place, "counters", page, Rights::READ_WRITE, PAGE);
         counters.push(page);
+        if let Some((_, size)) = KEPT.iter().find(|(name, _)| *name == component.program) {
+            let kept = builder.memory(&format!("{}:kept", component.name), *size);
+            builder.share(&mut place, "kept", kept, Rights::READ_WRITE, *size);
+        }
         place.tell(ResourceKind::Number, "trace", u64::from(model.trace), 0);
         let guest = model.guests.iter().position(|guest| guest.vmm == index);
         let guest = guest.map_or(u64::MAX, |guest| guest as u64);

@@ -280,3 +280,22 @@ fn who_must_never_hold_what() {
     };
     assert!(fault.contains("endpoint of vmm"), "{fault}");
 }
+
+/// What a restart does not renew: everything but a program's writable segments.
+#[test]
+fn a_component_that_keeps_its_state_has_memory_of_its_own_for_it() {
+    let (_, image) = good();
+    for program in ["irq-router", "msix", "pci-config"] {
+        let name = format!("{program}:kept");
+        let mut objects = image.objects.iter();
+        let object = objects.position(|o| o.name.as_str() == name).unwrap();
+        assert_eq!(image.objects[object].last, 0, "{name} is renewed");
+        let mapped: Vec<_> = image
+            .mappings
+            .iter()
+            .filter(|mapping| mapping.object as usize == object)
+            .map(|mapping| mapping.vspace)
+            .collect();
+        assert_eq!(mapped, [image.threads[thread(&image, program)].vspace]);
+    }
+}

@@ -124,7 +124,7 @@ pub struct Run {
     #[arg(long)]
     pub bench_boot: bool,
     /// Crash this component once all guests serve, to see what follows; F and a
-    /// component's position in the system file crash one again
+    /// component's position in the system file (1 to 9, a to z) crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
     pub inject_fault: Option<String>,
     /// Record the guest's accesses to configuration space and MSI-X pages, for

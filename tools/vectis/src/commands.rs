@@ -43,8 +43,9 @@ fn print_options(built: &image::Built) -> Result<()> {
     Ok(())
 }
 
-/// Position, from 1, of the component that `--inject-fault` names.
-fn position(model: &system::Model, name: Option<&str>) -> Result<Option<u8>> {
+/// The key that stands for the component that `--inject-fault` names: its
+/// position from 1 as one digit of base 36.
+fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
     let Some(name) = name else {
         return Ok(None);
     };
@@ -52,12 +53,12 @@ fn position(model: &system::Model, name: Option<&str>) -> Result<Option<u8>> {
     names
         .iter()
         .position(|known| *known == name)
-        .and_then(|index| u8::try_from(index + 1).ok())
+        .and_then(|index| char::from_digit(index as u32 + 1, 36))
         .map(Some)
         .ok_or_else(|| {
             Error::new(
                 format!("no component {name}"),
-                "it is not in the system file",
+                "it is not among the first 35 of the system file",
                 format!("there is {}", names.join(", ")),
             )
         })

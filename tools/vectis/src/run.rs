@@ -59,9 +59,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// End once boot is measured.
     pub bench: bool,
-    /// Crash the component at this position, from 1, once all
-    /// guests serve.
-    pub inject: Option<u8>,
+    /// Crash the component that this key stands for once all guests serve.
+    pub inject: Option<char>,
     /// Record the guest's accesses into this file.
     pub trace: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! INTx pins (C9): bound at start, for good.
+//! INTx pins (C9): bound at start, for good, which outlives the router.
 //!
 //! The guest's I/O APIC says where a pin's interrupt goes, and it is the vmm
 //! that plays it: the route only tells the vmm which pin the slot is. Its vector
@@ -21,7 +21,8 @@ const MESSAGE: GuestMessage = GuestMessage {
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
     /// Gives the function's INTx pin, which is pin `pin` of the machine's I/O
-    /// APIC, a vector and a slot of its guest. To be called once for each pin.
+    /// APIC, a vector and a slot of its guest, unless it has them already. To be
+    /// called for each pin at start.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a function that nobody owns,
@@ -30,6 +31,9 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
     pub fn bind_pin(&mut self, function: u8, pin: u8) -> Result<(), Error> {
         let source = Source::pin(function, pin);
         let guest = self.guest_of(source)?;
+        if self.slot_of(guest, source).is_some() {
+            return Ok(());
+        }
         let exhausted = |router: &mut Self| {
             router.counters.exhausted += 1;
             Error::Exhausted

@@ -1,12 +1,16 @@
 //! The router against a kernel that keeps a list.
 
 extern crate std;
+use std::boxed::Box;
 use std::vec::Vec;
+
+use shm::Kept;
 
 use super::*;
 use crate::VECTORS;
 
 mod block;
+mod restart;
 
 const MSIX: Caller = Caller(1);
 const ADDRESS: u64 = 0xfee0_0000;
@@ -68,12 +72,32 @@ impl IrqControl for Kernel {
         self.held.remove(position.expect("released what was held"));
         Ok(())
     }
+
+    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.held.retain(|&(held, _)| held != slot);
+        Ok(())
+    }
+
+    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
+        self.held.retain(|&(_, held)| held != vector);
+        Ok(())
+    }
 }
 
 type Two<'a> = Router<'a, Kernel, 2, 5>;
 
 fn router<'a>(pages: &'a [RoutePage; 2]) -> Two<'a> {
-    Router::new(Kernel::default(), pages.each_ref(), [0, 1, 1, 1, 9], 0)
+    Router::new(
+        Kernel::default(),
+        pages.each_ref(),
+        [0, 1, 1, 1, 9],
+        0,
+        nothing_kept(),
+    )
+}
+
+fn nothing_kept() -> &'static Kept<{ kept_words(2) }> {
+    Box::leak(Box::default())
 }
 
 fn source(function: u8, entry: u16) -> Source {
@@ -150,6 +174,7 @@ fn m22_vectors_run_out() {
         <[RoutePage; 2]>::each_ref(&pages),
         [0, 1, 1, 1, 9],
         all_but_one,
+        nothing_kept(),
     );
     let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
     assert_eq!(result, Ok((ADDRESS, 0x30 + 77)));

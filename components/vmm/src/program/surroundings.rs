@@ -3,13 +3,12 @@
 
 use core::ops::Range;
 
-use channel::Error;
 use channel::events::{EventPage, SlotEvents};
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
-use channel::{iommu, msix, pci_config, timer};
+use channel::{iommu, msix, pci_config, retry, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
@@ -49,14 +48,6 @@ pub struct Surroundings<'a> {
     trace: bool,
     /// Where the guest has each BAR, for the trace.
     addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
-}
-
-/// Asks a server once more if it died meanwhile: what is asked may be repeated.
-fn again<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    match ask() {
-        Err(Error::Gone) => ask(),
-        answer => answer,
-    }
 }
 
 impl<'a> Surroundings<'a> {
@@ -138,7 +129,7 @@ impl<'a> Surroundings<'a> {
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
             if let Some(dma) = &mut self.dma
-                && again(|| dma.attach(global)).is_err()
+                && retry(|_| dma.attach(global)).is_err()
             {
                 return Err(self.name(index));
             }
@@ -151,11 +142,11 @@ impl<'a> Surroundings<'a> {
     pub fn quiesce(&mut self) {
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
-            if let Err(error) = again(|| self.config.reset(global)) {
+            if let Err(error) = retry(|_| self.config.reset(global)) {
                 defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
             }
             if let Some(dma) = &mut self.dma
-                && let Err(error) = again(|| dma.detach(global))
+                && let Err(error) = retry(|_| dma.detach(global))
             {
                 defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
             }
@@ -230,35 +221,30 @@ impl Host for Surroundings<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<u64>) {
-        let done = match deadline {
+        let done = retry(|_| match deadline {
             Some(tsc) => self.timer.arm(tsc),
             None => self.timer.cancel(),
-        };
+        });
         if let Err(error) = done {
-            defmt::warn!("timer: error {=u64}", error as u64);
+            defmt::warn!("timer: {=str}", error.reason());
         }
     }
 
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
-        let value = self
-            .config
-            .read(bdf, offset, width)
-            .unwrap_or(width.all_ones() as u32);
+        let value =
+            retry(|_| self.config.read(bdf, offset, width)).unwrap_or(width.all_ones() as u32);
         self.trace_config("cfg_read", bdf, offset, width, value);
         value
     }
 
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
         self.trace_config("cfg_write", bdf, offset, width, value);
-        // A server that is gone drops the write.
-        self.config
-            .write(bdf, offset, width, value)
-            .unwrap_or(Effect::NONE)
+        self.config.write_again(bdf, offset, width, value)
     }
 
     fn bar(&mut self, function: usize, bar: usize) -> Option<u64> {
-        self.config
-            .bar(self.global(function as u8), bar as u8)
+        let function = self.global(function as u8);
+        retry(|_| self.config.bar(function, bar as u8))
             .ok()
             .filter(|&address| address != u64::MAX)
     }
@@ -275,10 +261,7 @@ impl Host for Surroundings<'_> {
             function: self.global(place.function),
             ..place
         };
-        let value = self
-            .table
-            .read(global, offset, width)
-            .unwrap_or(width.all_ones());
+        let value = retry(|_| self.table.read(global, offset, width)).unwrap_or(width.all_ones());
         self.trace_memory("mmio_read", place, offset, width, value);
         value
     }
@@ -289,9 +272,7 @@ impl Host for Surroundings<'_> {
             function: self.global(place.function),
             ..place
         };
-        self.table
-            .write(global, offset, width, value)
-            .unwrap_or(false)
+        self.table.write_again(global, offset, width, value)
     }
 
     fn route(&mut self, slot: usize) -> Option<Route> {
@@ -307,9 +288,8 @@ impl Host for Surroundings<'_> {
 
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
         let function = self.global(source.function);
-        let done = self
-            .table
-            .set_throttled(Source { function, ..source }, throttled);
+        let global = Source { function, ..source };
+        let done = retry(|_| self.table.set_throttled(global, throttled));
         if throttled && let Some(suppressed) = self.storms.allow(runtime::tsc(), 1) {
             defmt::warn!(
                 "{=str}: {=str} entry {=u16}: interrupt storm, masked for a while (M23); \

@@ -12,6 +12,7 @@ use channel::{Caller, Error, Local, Message};
 use msix::{Entry, Msix};
 use pci::Width;
 use proptest::prelude::*;
+use shm::Kept;
 
 use layout::{Layout, layouts, widths};
 use model::Model;
@@ -86,8 +87,10 @@ fn place(bar: u8) -> FunctionBar {
     FunctionBar { function: 0, bar }
 }
 
+type Words = Kept<{ msix::kept_words(1, 2048) }>;
+
 impl<'a> Pair<'a> {
-    fn new(layout: Layout, entries: &'a mut [Entry]) -> Self {
+    fn new(layout: Layout, entries: &'a mut [Entry], kept: &'a Words) -> Self {
         let world = Shared::new(layout);
         let mut router = world.clone();
         let link: Link = Local(Box::new(move |request| {
@@ -96,7 +99,14 @@ impl<'a> Pair<'a> {
         let info = layout.info();
         let functions = [(&info, VMM)];
         let mut pair = Self {
-            msix: Msix::new(world.clone(), Client(link), entries, CONTROL, functions),
+            msix: Msix::new(
+                world.clone(),
+                Client(link),
+                entries,
+                kept,
+                CONTROL,
+                functions,
+            ),
             world,
             model: Model::new(layout),
         };
@@ -231,7 +241,8 @@ proptest! {
         ops in prop::collection::vec(ops(), 1..80),
     ) {
         let mut entries = vec![Entry::RESET; layout.entries as usize];
-        let mut pair = Pair::new(layout, &mut entries);
+        let kept = Words::new();
+        let mut pair = Pair::new(layout, &mut entries, &kept);
         for op in &ops {
             pair.play(op);
         }

@@ -227,4 +227,9 @@ impl IrqRouter for Shared {
             Err(Error::Failed)
         }
     }
+
+    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+        let bound = self.0.borrow().bound.get(&source.entry).copied();
+        bound.ok_or(Error::NotFound)
+    }
 }

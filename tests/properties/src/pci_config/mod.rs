@@ -8,6 +8,7 @@ use channel::{Caller, Local, Message};
 use pci::{BarKind, Bdf, FUNCTION_BARS, Width};
 use pci_config::Functions;
 use proptest::prelude::*;
+use shm::Kept;
 
 use device::{BARS, MSI, MSIX, PCIE, PM, Plan, Shared, VENDOR, plans};
 
@@ -152,7 +153,7 @@ type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 struct Pair {
     plan: Plan,
     map: Vec<Bits>,
-    functions: Functions<Shared, Link, 1>,
+    functions: Functions<'static, Shared, Link, 1>,
     device: Shared,
     /// The guest's view and the device, as they were after start.
     start: (Vec<u8>, Vec<u8>),
@@ -169,7 +170,8 @@ impl Pair {
         // No function of these plans has plain MSI.
         let messages: Link = Local(Box::new(|_| Message::error(channel::Error::Failed)));
         let messages = channel::irq_router::msi::Client(messages);
-        let functions = Functions::new([(info, VMM, device.clone())], Client(link), messages);
+        let kept: &Kept<{ pci_config::kept_words(1) }> = Box::leak(Box::default());
+        let functions = Functions::new([(info, VMM, device.clone())], Client(link), messages, kept);
         let mut pair = Self {
             map: map(&plan),
             plan,

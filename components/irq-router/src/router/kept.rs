@@ -1,0 +1,215 @@
+//! What outlives a crash: a word for each slot, written when its binding is
+//! complete and before anybody is told.
+//!
+//! A word says what was true between two requests. Whatever a request had half
+//! done when the router died, a new router brings the kernel back to what the
+//! words say, and the client makes its request again.
+
+use channel::irq_router::{Source, SourceKind};
+use channel::routes::SLOTS;
+
+use super::{Binding, IrqControl, Router, Slot, SlotState};
+use crate::VECTORS;
+use crate::message::GuestMessage;
+
+/// Words that a router keeps for each slot: the slot's state, and when it was
+/// given back.
+const PER_SLOT: usize = 2;
+
+/// Words that a router of so many guests keeps.
+#[must_use]
+pub const fn kept_words(guests: usize) -> usize {
+    1 + guests * SLOTS * PER_SLOT
+}
+
+/// The first word: a router was here. Its low bits are the function masks.
+const STARTED: u64 = 1 << 63;
+/// A slot's word: a source has it.
+const BOUND: u64 = 1 << 63;
+/// A source has it or had it last: its word is in bits 57:32, the vector in
+/// 30:24.
+const OWNED: u64 = 1 << 62;
+/// The message is one that a local APIC takes, in bits 20:0.
+const MESSAGE: u64 = 1 << 61;
+/// Events are held.
+const MASKED: u64 = 1 << 60;
+/// Bits of a source's word.
+const SOURCE_MASK: u64 = 0x03ff_ffff;
+
+impl SlotState {
+    fn to_word(self) -> u64 {
+        let Some((source, vector)) = self.owner else {
+            return 0;
+        };
+        use channel::Word as _;
+        let binding = self.binding.map_or(0, |binding| {
+            let bit = |set: bool, mask: u64| if set { mask } else { 0 };
+            let message = binding.message.map_or(0, |message| {
+                MESSAGE
+                    | u64::from(message.vector)
+                    | u64::from(message.destination) << 8
+                    | u64::from(message.delivery_mode) << 16
+                    | u64::from(message.level) << 19
+                    | u64::from(message.logical) << 20
+            });
+            BOUND | message | bit(binding.masked, MASKED)
+        });
+        OWNED | source.to_word() << 32 | u64::from(vector) << 24 | binding
+    }
+
+    /// What a word says; a word that makes no sense is a free slot.
+    fn from_words(word: u64, freed: u64) -> Self {
+        use channel::Word as _;
+        let bit = |mask: u64| word & mask != 0;
+        let vector = (word >> 24 & 0x7f) as u8;
+        let source = Source::from_word(word >> 32 & SOURCE_MASK);
+        let owner = source
+            .zip(Some(vector))
+            .filter(|_| bit(OWNED) && vector < VECTORS);
+        let message = bit(MESSAGE).then_some(GuestMessage {
+            vector: word as u8,
+            destination: (word >> 8) as u8,
+            delivery_mode: (word >> 16 & 7) as u8,
+            level: bit(1 << 19),
+            logical: bit(1 << 20),
+        });
+        let binding = owner.filter(|_| bit(BOUND)).map(|_| Binding {
+            message,
+            masked: bit(MASKED),
+        });
+        Self {
+            binding,
+            owner,
+            freed,
+        }
+    }
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
+    const MASKS_FIT: () = assert!(FUNCTIONS < 63, "a function mask for each bit");
+
+    fn word_of(guest: usize, index: usize) -> usize {
+        1 + (guest * SLOTS + index) * PER_SLOT
+    }
+
+    /// Keeps a slot's state.
+    pub(super) fn keep(&self, guest: usize, index: usize) {
+        let state = &self.slots[guest][index];
+        let at = Self::word_of(guest, index);
+        self.kept.set(at + 1, state.freed);
+        self.kept.set(at, state.to_word());
+    }
+
+    /// Keeps the function masks.
+    pub(super) fn keep_masks(&self) {
+        let () = Self::MASKS_FIT;
+        let masks = self.function_masked.iter().enumerate();
+        let word = masks.fold(STARTED, |word, (function, &masked)| {
+            word | u64::from(masked) << function
+        });
+        self.kept.set(0, word);
+    }
+
+    /// Takes over what a router before this one left, if there was one: slots,
+    /// vectors and masks are as it kept them, and the kernel's side is made the
+    /// same. What is bound never stops being delivered.
+    pub(super) fn adopt(&mut self) {
+        let word = self.kept.get(0);
+        if word & STARTED != 0 {
+            for (function, masked) in self.function_masked.iter_mut().enumerate() {
+                *masked = word >> function & 1 == 1;
+            }
+            for guest in 0..GUESTS {
+                for index in 0..SLOTS {
+                    self.adopt_slot(guest, index);
+                }
+            }
+            let freed_last = self.slots.iter().flatten().max_by_key(|slot| slot.freed);
+            if let Some((_, vector)) = freed_last.and_then(|slot| slot.owner) {
+                self.vectors.start_after(vector);
+            }
+            self.clear();
+            self.repair();
+        }
+        for guest in 0..GUESTS {
+            for index in 0..SLOTS {
+                self.publish(guest, index);
+            }
+        }
+        self.keep_masks();
+    }
+
+    fn adopt_slot(&mut self, guest: usize, index: usize) {
+        let at = Self::word_of(guest, index);
+        let mut state = SlotState::from_words(self.kept.get(at), self.kept.get(at + 1));
+        if state.binding.is_some() {
+            // The memory is our own, but so was the crash.
+            let sensible = state.owner.is_some_and(|(source, vector)| {
+                let owner = self.owners.get(usize::from(source.function));
+                owner.is_some_and(|&owner| usize::from(owner) == guest)
+                    && self.slot_of(guest, source).is_none()
+                    && self.vectors.claim(vector)
+            });
+            if !sensible {
+                state = SlotState::FREE;
+            }
+        }
+        self.releases = self.releases.max(state.freed);
+        self.slots[guest][index] = state;
+    }
+
+    /// Takes away what stands where nothing is bound: halves of a bind that was
+    /// never completed.
+    fn clear(&mut self) {
+        for guest in 0..GUESTS {
+            for index in 0..SLOTS {
+                let slot = Slot {
+                    guest: guest as u8,
+                    index: index as u8,
+                };
+                let free = self.slots[guest][index].binding.is_none();
+                if free && self.control.clear_slot(slot).is_err() {
+                    self.counters.failed += 1;
+                }
+            }
+        }
+        for vector in 0..VECTORS {
+            if self.vectors.is_free(vector, 1) && self.control.clear_vector(vector).is_err() {
+                self.counters.failed += 1;
+            }
+        }
+    }
+
+    /// Makes what is missing of the bindings: halves of an unbind that will be
+    /// asked for again.
+    fn repair(&mut self) {
+        for guest in 0..GUESTS {
+            for index in 0..SLOTS {
+                let state = self.slots[guest][index];
+                let Some((source, vector)) = state.owner.filter(|_| state.binding.is_some()) else {
+                    continue;
+                };
+                let slot = Slot {
+                    guest: guest as u8,
+                    index: index as u8,
+                };
+                // A bind is complete before its device may raise the vector.
+                let allowed = match source.kind {
+                    SourceKind::Pin => Ok(()),
+                    SourceKind::Msix | SourceKind::Msi => {
+                        self.control.allow(source.function, vector, 0).map(|_| ())
+                    }
+                };
+                let made = self.acquire(slot, source, vector).and(allowed);
+                if made.is_err() {
+                    self.counters.failed += 1;
+                    // Half a binding is worse than none, and this one's source
+                    // is told by its absence.
+                    let _ = self.control.release(slot, vector);
+                    self.vectors.give_back(vector);
+                    self.slots[guest][index].binding = None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What outlives a crash: a record for each function.
+//!
+//! It says what was true between two accesses. A new pci-config brings device
+//! and irq-router back to that, and what msix plays to what msix says; then the
+//! vmm makes its access again. A record's words need not change together: any
+//! mixture of old and new ones is a state that the guest could have made, and
+//! the access that is made again writes them all.
+
+use pci::FUNCTION_BARS;
+use shm::Keep;
+
+use crate::Hardware;
+use crate::function::Function;
+use crate::msi;
+
+/// The words of a record.
+const STATE: usize = 0;
+const START: usize = 1;
+const RESET: usize = 2;
+const MSI_ADDRESS: usize = 3;
+const MSI: usize = 4;
+const BARS: usize = 5;
+const WORDS: usize = BARS + FUNCTION_BARS;
+
+/// A word that was written.
+const WRITTEN: u64 = 1 << 63;
+const MSIX_ENABLED: u64 = 1 << 32;
+const QUIET: u64 = 1 << 33;
+const HAS_MSIX: u64 = 1 << 34;
+const HAS_MSI: u64 = 1 << 35;
+
+/// Of the word for MSI: bits 15:0 are data, 47:16 the mask, 50:48 log2.
+const MSI_ENABLED: u64 = 1 << 52;
+const MSI_LIVE: u64 = 1 << 53;
+
+/// Words that are kept for so many functions.
+#[must_use]
+pub const fn kept_words(functions: usize) -> usize {
+    functions * WORDS
+}
+
+/// One function's record.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    kept: &'a dyn Keep,
+    first: usize,
+}
+
+const fn bit(set: bool, mask: u64) -> u64 {
+    if set { mask } else { 0 }
+}
+
+impl<'a> Record<'a> {
+    pub const fn new(kept: &'a dyn Keep, function: usize) -> Self {
+        Self {
+            kept,
+            first: function * WORDS,
+        }
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        self.kept.get(self.first + word)
+    }
+
+    fn set(&self, word: usize, value: u64) {
+        if self.get(word) != value {
+            self.kept.set(self.first + word, value);
+        }
+    }
+
+    /// The command register at start. What the first pci-config found counts:
+    /// it then changed the register.
+    pub fn start_command(&self, found: impl FnOnce() -> u16) -> u16 {
+        let kept = self.get(START);
+        if kept & WRITTEN != 0 {
+            return kept as u16;
+        }
+        let command = found();
+        self.set(START, WRITTEN | u64::from(command));
+        command
+    }
+
+    /// A function-level reset begins or, with `None`, is over. Device control
+    /// is what the reset must not lose.
+    pub fn set_reset(&self, device_control: Option<u16>) {
+        let word = device_control.map_or(0, |control| WRITTEN | u64::from(control));
+        self.set(RESET, word);
+    }
+
+    /// Device control from before the function-level reset that is under way.
+    pub fn reset_under_way(&self) -> Option<u16> {
+        let word = self.get(RESET);
+        (word & WRITTEN != 0).then_some(word as u16)
+    }
+
+    /// From here on it is uncertain what of the MSI messages is bound, and
+    /// whether the device has one of ours.
+    pub fn doubt_msi(&self) {
+        self.set(MSI, self.get(MSI) & !MSI_LIVE);
+    }
+}
+
+impl<H: Hardware> Function<'_, H> {
+    /// Keeps the whole state. To be called when a change is complete: until then
+    /// the same write finds something to do.
+    pub fn keep(&self) {
+        let record = &self.record;
+        let (address, msi) = self.msi.map_or((0, 0), |msi| {
+            let msi::State { data, mask, .. } = msi.state;
+            let word = u64::from(data)
+                | u64::from(mask) << 16
+                | u64::from(msi.state.log2) << 48
+                | bit(msi.state.enabled, MSI_ENABLED)
+                | bit(msi.live, MSI_LIVE);
+            (msi.state.address, word)
+        });
+        record.set(MSI_ADDRESS, address);
+        record.set(MSI, msi);
+        for (index, bar) in self.bars.iter().enumerate() {
+            record.set(BARS + index, bar.address());
+        }
+        record.set(
+            STATE,
+            WRITTEN
+                | u64::from(self.command)
+                | u64::from(self.interrupt_line) << 16
+                | bit(self.msix_enabled, MSIX_ENABLED)
+                | bit(self.quiet, QUIET)
+                | bit(self.msix.is_some(), HAS_MSIX)
+                | bit(self.msi.is_some(), HAS_MSI),
+        );
+    }
+
+    /// Takes the state that was kept; `false` if there is none.
+    pub fn recall(&mut self) -> bool {
+        let record = self.record;
+        let word = record.get(STATE);
+        if word & WRITTEN == 0 {
+            return false;
+        }
+        self.command = word as u16;
+        self.interrupt_line = (word >> 16) as u8;
+        self.msix_enabled = word & MSIX_ENABLED != 0;
+        self.quiet = word & QUIET != 0;
+        self.msix = self.msix.filter(|_| word & HAS_MSIX != 0);
+        self.msi = self.msi.filter(|_| word & HAS_MSI != 0);
+        for (index, bar) in self.bars.iter_mut().enumerate() {
+            bar.set_address(record.get(BARS + index));
+        }
+        if let Some(msi) = &mut self.msi {
+            let word = record.get(MSI);
+            msi.state = msi::State {
+                enabled: word & MSI_ENABLED != 0,
+                log2: (word >> 48 & 7) as u8,
+                address: record.get(MSI_ADDRESS),
+                data: word as u16,
+                mask: (word >> 16) as u32,
+            };
+            msi.live = word & MSI_LIVE != 0;
+        }
+        true
+    }
+}

@@ -1,0 +1,71 @@
+//! Calling a server that can die in a call.
+
+use crate::Error;
+
+/// How often a call is made again. A server that dies more often than this is
+/// past being waited for: the monitor is about to give it up.
+pub const RETRIES: u32 = 3;
+
+/// Makes a call, and makes it again if its server died in it.
+///
+/// `call` is told whether it was made before. What it did then is unknown, so
+/// that it must be one that can be made twice, or look first. A server that dies
+/// each time counts as [`Error::Failed`]: our own callers must not take it for
+/// us.
+///
+/// # Errors
+/// What `call` gives.
+pub fn retry<V>(mut call: impl FnMut(bool) -> Result<V, Error>) -> Result<V, Error> {
+    let mut result = call(false);
+    for _ in 0..RETRIES {
+        if !matches!(result, Err(Error::Gone(_))) {
+            return result;
+        }
+        result = call(true);
+    }
+    match result {
+        Err(Error::Gone(_)) => Err(Error::Failed),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    fn calls(deaths: usize, then: Result<u8, Error>) -> (Vec<bool>, Result<u8, Error>) {
+        let mut made = Vec::new();
+        let result = retry(|again| {
+            made.push(again);
+            if made.len() <= deaths {
+                Err(Error::Gone(made.len() as u32))
+            } else {
+                then
+            }
+        });
+        (made, result)
+    }
+
+    #[test]
+    fn a_call_is_made_once_if_its_server_lives() {
+        for result in [Ok(1), Err(Error::NotFound)] {
+            assert_eq!(calls(0, result), ([false].into(), result));
+        }
+    }
+
+    #[test]
+    fn a_call_is_made_again_if_its_server_died() {
+        for result in [Ok(1), Err(Error::NotFound)] {
+            assert_eq!(calls(2, result), ([false, true, true].into(), result));
+            assert_eq!(calls(3, result).1, result);
+        }
+    }
+
+    #[test]
+    fn a_server_that_dies_each_time_has_failed() {
+        let (made, result) = calls(4, Ok(1));
+        assert_eq!((made.len(), result), (4, Err(Error::Failed)));
+    }
+}

@@ -1,0 +1,278 @@
+//! What outlives every crash: the kernel, the devices, the pages, and the memory
+//! that each component keeps. And the fuse that makes one of them die.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+use channel::irq_router::{Source, SourceKind};
+use channel::msix::FunctionBar;
+use channel::routes::{RoutePage, SLOTS};
+use irq_router::{IrqControl, KernelError, Slot};
+use pci::Width;
+use shm::Keep;
+
+use super::device::{Device, TABLE_BAR};
+
+pub const GUESTS: usize = 2;
+pub const FUNCTIONS: usize = 2;
+pub const ENTRIES: [usize; FUNCTIONS] = [5, 3];
+
+/// Who can die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    Irq,
+    Msix,
+    Config,
+    /// It makes the calls, and never dies.
+    Vmm,
+}
+
+/// The panic of a component that dies.
+pub struct Killed;
+
+/// An IRQ handler object of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handler {
+    /// Made when: a handler that was deleted and made again is another one.
+    pub birth: u64,
+    /// The bit that it signals.
+    pub signals: Option<Slot>,
+}
+
+#[derive(Default)]
+pub struct KernelState {
+    /// By vector, in irq-router's own slots.
+    pub handlers: BTreeMap<u8, Handler>,
+    /// The vmms' copies: vector by guest and slot.
+    pub copies: BTreeMap<(u8, u8), u8>,
+    births: u64,
+}
+
+/// The memory that outlives a component; each store is a step of its owner.
+pub struct Fragile {
+    owner: Component,
+    words: RefCell<Vec<u64>>,
+    world: RefCell<Option<Rc<World>>>,
+}
+
+impl Fragile {
+    pub fn new(owner: Component, words: usize) -> Self {
+        Self {
+            owner,
+            words: RefCell::new(vec![0; words]),
+            world: RefCell::default(),
+        }
+    }
+
+    /// As at boot, in a world.
+    pub fn start(&self, world: &Rc<World>) {
+        self.words.borrow_mut().fill(0);
+        *self.world.borrow_mut() = Some(world.clone());
+    }
+}
+
+impl Keep for Fragile {
+    fn get(&self, index: usize) -> u64 {
+        self.words.borrow()[index]
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        if let Some(world) = &*self.world.borrow() {
+            world.step(self.owner);
+        }
+        self.words.borrow_mut()[index] = value;
+    }
+}
+
+/// All that is there but the components.
+pub struct World {
+    pub pages: &'static [RoutePage; GUESTS],
+    pub kernel: RefCell<KernelState>,
+    pub devices: [RefCell<Device>; FUNCTIONS],
+    /// Who dies next, and after how many steps each time.
+    victim: Cell<Option<Component>>,
+    deaths: RefCell<Vec<usize>>,
+    /// Steps of each component so far.
+    steps: [Cell<usize>; 4],
+}
+
+impl World {
+    pub fn new(pages: &'static [RoutePage; GUESTS]) -> Rc<Self> {
+        for page in pages {
+            (0..SLOTS).for_each(|slot| page.set(slot, None));
+        }
+        Rc::new(Self {
+            pages,
+            kernel: RefCell::default(),
+            devices: std::array::from_fn(|function| RefCell::new(Device::new(ENTRIES[function]))),
+            victim: Cell::default(),
+            deaths: RefCell::default(),
+            steps: Default::default(),
+        })
+    }
+
+    /// Lets a component die after so many of its steps, and in its next lives
+    /// after as many as follow.
+    pub fn arm(&self, victim: Component, deaths: &[usize]) {
+        self.victim.set(Some(victim));
+        *self.deaths.borrow_mut() = deaths.to_vec();
+    }
+
+    /// Lets everybody live; gives whether the victim died as often as it should.
+    pub fn disarm(&self) -> bool {
+        self.victim.set(None);
+        self.deaths.take().is_empty()
+    }
+
+    pub fn steps(&self, component: Component) -> usize {
+        self.steps[component as usize].get()
+    }
+
+    /// A component is about to do something that others can see, or that it
+    /// keeps.
+    pub fn step(&self, component: Component) {
+        self.check_live();
+        let count = &self.steps[component as usize];
+        count.set(count.get() + 1);
+        if self.victim.get() != Some(component) {
+            return;
+        }
+        let mut deaths = self.deaths.borrow_mut();
+        match deaths.first_mut() {
+            Some(0) => {
+                deaths.remove(0);
+                drop(deaths);
+                resume_unwind(Box::new(Killed));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+
+    /// At every moment, crash or not: what a device may send reaches the slot on
+    /// whose route its own source stands.
+    fn check_live(&self) {
+        for (function, device) in self.devices.iter().enumerate() {
+            let device = device.borrow();
+            for entry in 0..ENTRIES[function] as u16 {
+                if let Some(message) = device.msix_message(entry) {
+                    let source = Source::msix(function as u8, entry);
+                    self.check_delivery(source, message);
+                }
+            }
+            for (number, message) in device.msi_messages().into_iter().enumerate() {
+                let source = Source::msi(function as u8, number as u16);
+                self.check_delivery(source, message);
+            }
+        }
+    }
+
+    fn check_delivery(&self, source: Source, (address, data): (u64, u32)) {
+        assert_eq!(address, 0xfee0_0000, "{source:?}: not our message");
+        let vector = (data - 0x30) as u8;
+        let kernel = self.kernel.borrow();
+        let handler = kernel.handlers.get(&vector);
+        let slot = handler.and_then(|handler| handler.signals);
+        let Some(slot) = slot else {
+            panic!("{source:?} raises vector {vector}: {handler:?}");
+        };
+        let route = self.pages[usize::from(slot.guest)].get(slot.index.into());
+        // MSI messages that no local APIC takes have no route.
+        if route.is_some() || source.kind == SourceKind::Msix {
+            assert_eq!(route.map(|route| route.source), Some(source));
+        }
+    }
+}
+
+/// The kernel as irq-router reaches it, step by step as the program does it.
+#[derive(Clone)]
+pub struct Kernel(pub Rc<World>);
+
+impl Kernel {
+    fn step(&self) -> std::cell::RefMut<'_, KernelState> {
+        self.0.step(Component::Irq);
+        self.0.kernel.borrow_mut()
+    }
+}
+
+impl IrqControl for Kernel {
+    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
+        let mut kernel = self.step();
+        kernel.births += 1;
+        let birth = kernel.births;
+        kernel.handlers.entry(vector).or_insert(Handler {
+            birth,
+            signals: None,
+        });
+        drop(kernel);
+        let mut kernel = self.step();
+        let handler = kernel.handlers.get_mut(&vector).expect("just made");
+        handler.signals = Some(slot);
+        drop(kernel);
+        let mut kernel = self.step();
+        let place = (slot.guest, slot.index);
+        let copy = *kernel.copies.entry(place).or_insert(vector);
+        assert_eq!(copy, vector, "another handler's copy is in {slot:?}");
+        Ok(())
+    }
+
+    fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
+        self.acquire(slot, vector)
+    }
+
+    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.step().copies.remove(&(slot.guest, slot.index));
+        Ok(())
+    }
+
+    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
+        let mut kernel = self.step();
+        let copied = kernel.copies.values().any(|&copy| copy == vector);
+        assert!(!copied, "a copy outlives the handler of {vector}");
+        kernel.handlers.remove(&vector);
+        Ok(())
+    }
+}
+
+/// The pages with the tables, as msix reaches them.
+#[derive(Clone)]
+pub struct Tables(pub Rc<World>);
+
+impl msix::Hardware for Tables {
+    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
+        assert_eq!(place.bar, TABLE_BAR);
+        let device = self.0.devices[usize::from(place.function)].borrow();
+        device.table_read(offset, width)
+    }
+
+    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
+        assert_eq!(place.bar, TABLE_BAR);
+        self.0.step(Component::Msix);
+        let mut device = self.0.devices[usize::from(place.function)].borrow_mut();
+        device.table_write(offset, width, value);
+    }
+}
+
+/// A function's configuration space, as pci-config reaches it.
+#[derive(Clone)]
+pub struct Space(pub Rc<World>, pub usize);
+
+impl pci_config::Hardware for Space {
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        self.0.devices[self.1].borrow().config_read(offset, width)
+    }
+
+    fn write(&mut self, offset: u16, width: Width, value: u32) {
+        self.0.step(Component::Config);
+        let mut device = self.0.devices[self.1].borrow_mut();
+        device.config_write(offset, width, value);
+    }
+
+    fn has_extended_space(&self) -> bool {
+        false
+    }
+
+    fn wait_for_reset(&mut self) {}
+}
