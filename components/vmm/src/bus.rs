@@ -67,20 +67,29 @@ impl<'a> Devices<'a> {
     }
 
     /// Asks where every BAR is and maps or unmaps what changed. Unmapping comes
-    /// first, since a BAR may move to where another one was.
+    /// first, since a BAR may move to where another one was. Of BARs that a guest
+    /// lays over each other, the first decodes: a page can be mapped once only.
     pub fn refresh_bars(&mut self, host: &mut impl Host) {
         let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
+        let mut decoded: heapless::Vec<Range<u64>, { MAX_FUNCTIONS * FUNCTION_BARS }> =
+            heapless::Vec::new();
         for (function, info) in self.functions.iter().enumerate() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
                 if !bar_info.is_memory() {
                     continue;
                 }
-                let address = host.bar(function, bar).filter(|&address| {
-                    address >= MMIO_WINDOW.start
-                        && address
-                            .checked_add(bar_info.size)
-                            .is_some_and(|end| end <= MMIO_WINDOW.end)
+                let range = host.bar(function, bar).and_then(|start| {
+                    let range = start..start.checked_add(bar_info.size)?;
+                    let inside = MMIO_WINDOW.start <= range.start && range.end <= MMIO_WINDOW.end;
+                    let free =
+                        |other: &Range<u64>| range.end <= other.start || other.end <= range.start;
+                    (inside && decoded.iter().all(free)).then_some(range)
                 });
+                let address = range.as_ref().map(|range| range.start);
+                if let Some(range) = range {
+                    // It has room for every BAR that there can be.
+                    let _ = decoded.push(range);
+                }
                 moved[function][bar] = address;
                 if self.bars[function][bar] != address && self.bars[function][bar].is_some() {
                     host.map_bar(function, bar, None);

@@ -21,6 +21,7 @@ const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Register offsets in xAPIC mode; divided by 16 they are MSR numbers from
 /// 0x800 on (SDM vol. 3, tables 10-1 and 10-6).
 const ID: u32 = 0x020;
+const TASK_PRIORITY: u32 = 0x080;
 const EOI: u32 = 0x0b0;
 const SPURIOUS: u32 = 0x0f0;
 const LVT_TIMER: u32 = 0x320;
@@ -121,6 +122,17 @@ impl Lapic {
             Mode::Xapic(_) => (self.read(ID) >> 24) as u8,
             Mode::X2apic => self.read(ID) as u8,
         }
+    }
+
+    /// Ends an interrupt whose handler did not: the stubs do it for those that
+    /// they count.
+    pub fn end_of_interrupt(&mut self) {
+        self.write(EOI, 0);
+    }
+
+    /// Lets no interrupt through any more, by the highest task priority.
+    pub fn close(&mut self) {
+        self.write(TASK_PRIORITY, 0xf0);
     }
 
     /// Whether registers are reached as MSRs.

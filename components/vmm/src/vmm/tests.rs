@@ -24,6 +24,7 @@ const CODE: u64 = RAM + 0x1_0000;
 const IDT: u64 = RAM + 0x4000;
 const STACK: u64 = RAM + 0x8000;
 const HANDLER: u64 = RAM + 0x9000;
+const BAR0: u64 = 0xfea0_0000;
 const BAR3: u64 = 0xfebf_0000;
 const BUDGET: Budget = Budget {
     events: 100,
@@ -37,6 +38,8 @@ struct Fake {
     deadline: Option<u64>,
     routes: [Option<Route>; 4],
     bar: Option<u64>,
+    /// BAR 0, which most tests have no use for.
+    bar0: Option<u64>,
     decode_changes: bool,
     config_writes: Vec<(Bdf, u16, Width, u32)>,
     table_writes: Vec<(u32, Width, u64)>,
@@ -91,7 +94,11 @@ impl Host for Fake {
         }
     }
     fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
-        self.bar.filter(|_| bar == 3)
+        match bar {
+            0 => self.bar0,
+            3 => self.bar,
+            _ => None,
+        }
     }
     fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
         self.maps.push((function, bar, address));
@@ -369,6 +376,41 @@ fn configuration_mechanism_one() {
     outl(&mut m, 0xcf8, 0x1844);
     outl(&mut m, 0xcfc, 7);
     assert_eq!(m.host.config_writes.len(), 1);
+}
+
+#[test]
+fn bars_that_overlap_are_not_both_mapped() {
+    let mut functions = functions();
+    functions[0].bars[0] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        size: 0x2_0000,
+        address: BAR0,
+        ..BarInfo::default()
+    };
+    let mut vmm = Vmm::new(&functions, BUDGET);
+    let mut fake = Fake {
+        bar0: Some(BAR0),
+        bar: Some(BAR0 + 0x1_0000),
+        ..Fake::default()
+    };
+    vmm.start(&mut fake);
+    assert_eq!(fake.maps, [(0, 0, Some(BAR0))]);
+    // It comes back once the other is out of its way, and not before.
+    fake.maps.clear();
+    fake.bar0 = Some(BAR0 + 0x1_3000);
+    vmm.start(&mut fake);
+    assert_eq!(fake.maps, [(0, 0, None), (0, 0, Some(BAR0 + 0x1_3000))]);
+    fake.maps.clear();
+    fake.bar0 = Some(BAR0 + 0x1_4000);
+    vmm.start(&mut fake);
+    assert_eq!(
+        fake.maps,
+        [
+            (0, 0, None),
+            (0, 0, Some(BAR0 + 0x1_4000)),
+            (0, 3, Some(BAR0 + 0x1_0000))
+        ]
+    );
 }
 
 #[test]

@@ -160,6 +160,18 @@ impl<'m, R: Registers> E1000e<'m, R> {
         })
     }
 
+    /// Resets the device, which then does nothing by itself, and gives its
+    /// registers back.
+    pub fn stop(mut self) -> R {
+        let r = &mut self.registers;
+        IMC.set(r, u32::MAX);
+        CTRL.write(r, Control::RST::SET);
+        // As when it started; if it is stuck, whoever starts it next will see.
+        let _ = (0..RESET_READS).any(|_| !CTRL.read(r).is_set(Control::RST));
+        IMC.set(r, u32::MAX);
+        self.registers
+    }
+
     /// Station (MAC) address.
     pub fn address(&self) -> [u8; 6] {
         self.address

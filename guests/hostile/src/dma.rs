@@ -1,0 +1,136 @@
+//! Attacks by DMA: what the function reads and writes by itself. Without an IOMMU these reach the kernel.
+
+use probe::check::{Verdict, expect};
+use probe::target::{BUS_MASTER, MEMORY};
+
+use crate::attack::{Attack, Group, Hostile};
+use crate::machine::Machine;
+
+/// First address of interrupt messages.
+const MESSAGES: u64 = 0xfee0_0000;
+/// What is written.
+const PATTERN: u8 = 0xa5;
+/// What the buffer holds before a read.
+const BEFORE: u8 = 0x5a;
+
+/// The attacks.
+pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
+    let attack = |name, run| Attack {
+        name,
+        group: Group::Dma,
+        run,
+    };
+    [
+        attack("dma-reads", reads),
+        attack("dma-writes", writes),
+        attack("dma-interrupts", interrupts),
+    ]
+}
+
+/// Addresses that are not the guest's: low memory and firmware, the kernel and
+/// what it loads, other guests' RAM on both sides, the configuration window, the
+/// own and others' BARs, the I/O APIC, the timer, the IOMMU.
+fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
+    let own = h.machine().ram_end() - 0x200_0000;
+    let table = h.target.bar_address(3);
+    let random = h.random.word() & 0x1fff_ffc0;
+    // Its own RAM is no attack.
+    let random = if (own..own + 0x200_0000).contains(&random) {
+        0x10_0000
+    } else {
+        random
+    };
+    [
+        0x500,
+        0x7c00,
+        0xf_0000,
+        0x10_0000,
+        0x20_0000,
+        0x100_0000,
+        own - 0x1000,
+        own - 0x100_0000,
+        own + 0x200_0000,
+        own + 0x210_0000,
+        0xb000_0000,
+        table,
+        0xfec0_0000,
+        0xfed0_0000,
+        0xfed9_0000,
+        random,
+    ]
+}
+
+/// A read of what is not the guest's gives nothing of it: one value all over, or
+/// no answer.
+fn reads<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    h.target.set_command(MEMORY | BUS_MASTER);
+    for _ in 0..h.times(4) {
+        for place in places(h) {
+            let Some(dma) = h.machine().dma() else {
+                return Err(probe::check::Stop::Skip("no copy engine"));
+            };
+            let mut bytes = [BEFORE; 256];
+            if dma.read(place, &mut bytes).is_ok() {
+                let others = bytes.iter().filter(|byte| **byte != bytes[0]).count();
+                expect("foreign bytes read by DMA", place, 0u8, others as u64)?;
+            }
+        }
+    }
+    finish(h)
+}
+
+/// Writes to what is not the guest's. Who was hurt, the test must look at.
+fn writes<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    h.target.set_command(MEMORY | BUS_MASTER);
+    for _ in 0..h.times(4) {
+        for place in places(h) {
+            let Some(dma) = h.machine().dma() else {
+                return Err(probe::check::Stop::Skip("no copy engine"));
+            };
+            let _ = dma.write(place, &[PATTERN; 256]);
+        }
+    }
+    finish(h)
+}
+
+/// Interrupt messages in all their forms: vectors of the kernel, of other
+/// guests and of exceptions, other delivery modes, every place in the range, the
+/// remappable format. None arrives here.
+fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    h.target.set_command(MEMORY | BUS_MASTER);
+    let before: [u64; 256] = core::array::from_fn(|v| h.machine().taken(v as u8));
+    for round in 0..h.times(400) {
+        let vector = h.random.pick(&[
+            0x15, 0xa0, 0x30, 0x31, 0x32, 0x40, 0x51, 0x9b, 0x9e, 0xfe, 0xff, 0x00, 0x02, 0x08,
+            0x0e,
+        ]);
+        // Fixed, SMI, NMI, INIT, start-up, ExtINT; level.
+        let mode = h
+            .random
+            .pick(&[0, 0, 0, 0x200, 0x400, 0x500, 0x600, 0x700, 0xc000]);
+        let within = h.random.below(0x10_0000) & !3;
+        let remappable = 0x10 | h.random.below(0x8000) << 5 | (h.random.below(2) << 3);
+        let offset = h
+            .random
+            .pick(&[0, 0, within, remappable, 0xf_f000, 0xf_fffc]);
+        let Some(dma) = h.machine().dma() else {
+            return Err(probe::check::Stop::Skip("no copy engine"));
+        };
+        let _ = dma.forge(MESSAGES + offset, mode | vector);
+        if round % 16 == 0 {
+            h.machine().window();
+        }
+    }
+    for vector in 0x20..=u8::MAX {
+        let more = h.machine().taken(vector) - before[usize::from(vector)];
+        // The timer's may be the guest's own.
+        let expected = if vector == 0x40 { more } else { 0 };
+        expect("forged interrupts taken", vector, expected, more)?;
+    }
+    finish(h)
+}
+
+fn finish<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    let stuck = h.machine().dma().is_some_and(|dma| dma.quiesce().is_err());
+    expect("reset after DMA", 0u8, false, stuck)
+}

@@ -1,0 +1,221 @@
+//! The hostile guest: runs the attacks that its command line names.
+//!
+//! Responsible for: running any instructions and surviving their exceptions,
+//! wiring kit's hardware to the attacks of this crate's library, and the end.
+//! Must never: judge anything itself, or run without a monitor around it: on a
+//! bare machine nothing stops what it does.
+//! May call: kit, dma-probe, the library.
+//! Invariants: interrupts are open only in `rest` and `window`, or in code that
+//! opens them itself.
+#![no_std]
+#![no_main]
+
+mod processor;
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use dma_probe::{Engine, MEMORY_SIZE};
+use hostile::machine::{Dma, Ended, Machine, Reach, Registers};
+use hostile::options::{Exit, Options, Random};
+use hostile::{Hostile, attack, churn, ends};
+use kit::boot::Boot;
+use kit::boot_params::MemoryKind;
+use kit::clock::Clock;
+use kit::e1000e::dma::{BUFFER, DmaMemory};
+use kit::e1000e::{self, E1000e};
+use kit::interrupts::Interrupts;
+use kit::lapic::Lapic;
+use kit::mmio::Mmio;
+use kit::pci::{self, Function};
+use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, println};
+use probe::target::Target;
+
+kit::entry!(main);
+
+/// Longest rest, in microseconds: what a message takes from the device.
+const REST_MICROS: u64 = 5_000;
+
+static NETWORK_MEMORY: DmaMemory = DmaMemory::new();
+
+/// Memory that the copy engine's rings and buffers lie in.
+#[repr(C, align(4096))]
+struct EngineMemory([AtomicU64; MEMORY_SIZE / 8]);
+
+static ENGINE_MEMORY: EngineMemory = EngineMemory([const { AtomicU64::new(0) }; MEMORY_SIZE / 8]);
+
+struct EngineView;
+
+impl dma_probe::Memory for EngineView {
+    fn read(&mut self, offset: usize, bytes: &mut [u8]) {
+        for (at, byte) in (offset..).zip(bytes) {
+            let word = ENGINE_MEMORY.0[at / 8].load(Ordering::Acquire);
+            *byte = word.to_le_bytes()[at % 8];
+        }
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        for (at, byte) in (offset..).zip(bytes) {
+            let word = &ENGINE_MEMORY.0[at / 8];
+            let mut value = word.load(Ordering::Relaxed).to_le_bytes();
+            value[at % 8] = *byte;
+            word.store(u64::from_le_bytes(value), Ordering::Release);
+        }
+    }
+}
+
+/// The device's registers for the engine; made anew by each `Engine`.
+struct EngineRegisters(Mmio);
+
+impl dma_probe::Registers for EngineRegisters {
+    fn read(&mut self, offset: u32) -> u32 {
+        kit::mmio::Registers::read(&self.0, offset)
+    }
+
+    fn write(&mut self, offset: u32, value: u32) {
+        kit::mmio::Registers::write(&mut self.0, offset, value);
+    }
+}
+
+/// This machine.
+struct Hardware {
+    interrupts: Interrupts,
+    lapic: Lapic,
+    ram_end: u64,
+    registers: Option<Mmio>,
+    engine: Option<Engine<EngineRegisters, EngineView>>,
+}
+
+impl Machine for Hardware {
+    fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended {
+        processor::run(code, registers)
+    }
+
+    fn taken(&self, vector: u8) -> u64 {
+        self.interrupts.count(vector)
+    }
+
+    fn rest(&mut self) {
+        self.lapic.arm(REST_MICROS);
+        self.interrupts.wait();
+    }
+
+    fn window(&mut self) {
+        self.interrupts.window();
+    }
+
+    fn end_of_interrupt(&mut self) {
+        self.lapic.end_of_interrupt();
+    }
+
+    fn scratch(&self) -> u64 {
+        processor::scratch()
+    }
+
+    fn ram_end(&self) -> u64 {
+        self.ram_end
+    }
+
+    fn reset_console(&mut self) {
+        console::init();
+    }
+
+    fn line(&mut self, text: fmt::Arguments) {
+        println!("{text}");
+    }
+
+    fn dma(&mut self) -> Option<&mut dyn Dma> {
+        if self.engine.is_none() {
+            let registers = EngineRegisters(self.registers.take()?);
+            let address = ENGINE_MEMORY.0.as_ptr().addr() as u64;
+            self.engine = Engine::new(registers, EngineView, address).ok();
+        }
+        self.engine.as_mut().map(|engine| engine as &mut dyn Dma)
+    }
+}
+
+fn main(boot: Boot) -> ! {
+    console::init();
+    if boot.command_line.value("host") != Some("vectis") {
+        println!("hostile: not on a machine that nobody guards");
+        kit::exit(EXIT_FAILURE);
+    }
+    let options = Options::new(&boot.command_line);
+    let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
+    let interrupts = Interrupts::install();
+    processor::install();
+    let lapic = Lapic::enable(&clock, &boot.command_line);
+    let ram_end = boot
+        .params
+        .memory()
+        .filter(|range| range.kind == MemoryKind::Usable)
+        .map(|range| range.start + range.size)
+        .max()
+        .expect("there is no memory");
+    let mut hardware = Hardware {
+        interrupts,
+        lapic,
+        ram_end,
+        registers: None,
+        engine: None,
+    };
+    let bdf = pci::present().next().expect("there is no function");
+    let mut function = Function::at(bdf);
+    let mut registers = function.map(e1000e::REGISTER_BAR);
+    if options.wait {
+        function.enable();
+        registers = registers.map(|registers| wait_for_frame(registers, &mut hardware));
+    }
+    hardware.registers = registers;
+
+    println!("# hostile: start seed={}", options.seed);
+    let mut reach = Reach(hardware);
+    let mut hostile = Hostile {
+        target: Target::new(&mut reach, bdf, true),
+        random: Random::new(options.seed),
+        count: options.count,
+    };
+    if options.after > 0 && churn::churn(&mut hostile, options.after).is_err() {
+        println!("not ok churn");
+    }
+    let passed = attack::run(&mut hostile, options.attacks);
+    println!("# hostile: {}", if passed { "pass" } else { "fail" });
+    end(options.exit, passed, &mut hostile)
+}
+
+/// Waits until anything at all comes from the network, and gives the registers
+/// back.
+fn wait_for_frame(registers: Mmio, hardware: &mut Hardware) -> Mmio {
+    let mut driver =
+        E1000e::new(registers, &NETWORK_MEMORY).expect("the network device does not start");
+    println!("# hostile: waits for a frame");
+    let mut frame = [0; BUFFER];
+    while driver.receive(&mut frame).is_none() {
+        hardware.rest();
+    }
+    driver.stop()
+}
+
+/// Ends as the command line says.
+fn end(exit: Exit, passed: bool, hostile: &mut Hostile<Hardware>) -> ! {
+    match exit {
+        Exit::Result if passed => kit::exit(EXIT_SUCCESS),
+        Exit::Result => kit::exit(EXIT_FAILURE),
+        Exit::Code(code) => kit::exit(code),
+        Exit::Panic => panic!("asked to"),
+        Exit::Triple => {
+            let _ = ends::triple_fault(hostile);
+            kit::exit(EXIT_FAILURE)
+        }
+        Exit::Hang => loop {
+            core::hint::spin_loop();
+        },
+        Exit::Stay => {
+            let machine = hostile.machine();
+            machine.lapic.close();
+            loop {
+                machine.interrupts.wait();
+            }
+        }
+    }
+}
