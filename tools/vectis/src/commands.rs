@@ -43,13 +43,16 @@ fn print_options(built: &image::Built) -> Result<()> {
     Ok(())
 }
 
-/// The key that stands for the component that `--inject-fault` names: its
-/// position from 1 as one digit of base 36.
+/// The key that stands for the component, or the guest as `guest:NAME`, that
+/// `--inject-fault` names: its position from 1 as one digit of base 36; guests
+/// come after the components.
 fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
     let Some(name) = name else {
         return Ok(None);
     };
-    let names: Vec<&str> = model.components.iter().map(|c| c.name.as_str()).collect();
+    let components = model.components.iter().map(|c| c.name.clone());
+    let guests = model.guests.iter().map(|g| format!("guest:{}", g.name));
+    let names: Vec<String> = components.chain(guests).collect();
     names
         .iter()
         .position(|known| *known == name)
