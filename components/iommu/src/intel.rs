@@ -179,8 +179,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         )?;
         self.unprotect_memory()?;
         // What was recorded before is not about our tables.
-        while self.records.next(&mut self.registers).is_some() {}
-        Records::restart(&mut self.registers);
+        self.records.clear(&mut self.registers);
         Ok(())
     }
 

@@ -34,4 +34,6 @@ pub use service::{Client, Counters, Function, Iommu};
 pub use unit::{FUNCTIONS, Memory, SetupError, Start, Unit, VECTORS, plain_message};
 
 #[cfg(test)]
+extern crate std;
+#[cfg(test)]
 mod tests;

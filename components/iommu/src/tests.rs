@@ -1,8 +1,11 @@
-//! Names and numbers; the models of the units follow.
+//! Both back ends against models of the units, which read the tables as the
+//! specifications say and remember what they read until they are told to
+//! forget it. The models use numbers of their own, not those of the drivers.
 
-use super::*;
-
-#[test]
-fn the_plain_message_is_the_kernels() {
-    assert_eq!(plain_message(2), (0xfee0_0000, 0x32));
-}
+mod amd_model;
+mod board;
+mod intel_model;
+mod restart;
+mod service;
+mod setup;
+mod units;

@@ -37,6 +37,14 @@ impl Records {
         })
     }
 
+    /// Frees each record once: a device may fill them again meanwhile.
+    pub fn clear<R: Registers>(self, registers: &mut R) {
+        for _ in 0..self.count {
+            let _ = self.next(registers);
+        }
+        Self::restart(registers);
+    }
+
     fn take<R: Registers>(self, registers: &mut R, record: usize) -> Option<FaultRecord> {
         let upper = registers.read64(record + registers::FAULT_UPPER);
         if !Fault::USED.is_set(upper) {

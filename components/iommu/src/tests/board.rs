@@ -1,0 +1,249 @@
+//! The machine around a model: memory with a cache before it, and probes that
+//! are tried after every write of the driver.
+
+use std::boxed::Box;
+use std::cell::RefCell;
+use std::panic;
+use std::rc::Rc;
+use std::vec;
+use std::vec::Vec;
+
+use super::amd_model::AmdModel;
+use super::intel_model::IntelModel;
+use crate::*;
+
+/// Machine address of the tables.
+pub const BASE: u64 = 0x1_0020_0000;
+/// Bytes of them.
+pub const SIZE: usize = 4 << 20;
+/// Requester ids of the functions. Two share a bus.
+pub const IDS: [u16; 3] = [0x0010, 0x0118, 0x0120];
+/// Ids that are no function's.
+pub const STRANGERS: [u16; 5] = [0x0000, 0x00a0, 0x0119, 0x8000, 0xffff];
+pub const IOAPIC: u16 = 0x00a0;
+/// Where guests have their RAM.
+pub const RAM: Ram = Ram {
+    address: 0x20_0000,
+    frames: 4,
+};
+
+/// Memory as the unit sees it, and as the CPU does.
+pub struct Ram64 {
+    pub seen: Vec<u64>,
+    cpu: Vec<u64>,
+    coherent: bool,
+}
+
+impl Ram64 {
+    fn index(address: u64) -> usize {
+        let offset = address.checked_sub(BASE).expect("below the tables");
+        assert!(offset.is_multiple_of(8) && (offset as usize) < SIZE);
+        offset as usize / 8
+    }
+
+    /// What the unit reads at a machine address.
+    pub fn read(&self, address: u64) -> u64 {
+        self.seen[Self::index(address)]
+    }
+
+    /// What the unit writes, which the CPU's cache learns.
+    pub fn write(&mut self, address: u64, value: u64) {
+        let index = Self::index(address);
+        self.seen[index] = value;
+        self.cpu[index] = value;
+    }
+}
+
+/// A unit in hardware.
+pub trait Model {
+    fn read(&mut self, offset: usize) -> u64;
+    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64);
+    /// Where a device's access goes, if it is let through.
+    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64>;
+    /// The CPU vector that a device's message raises.
+    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8>;
+    /// Translation and remapping are on.
+    fn on(&self) -> bool;
+    /// From now on it does nothing any more that it is asked for.
+    fn hang(&mut self);
+}
+
+/// An access and what has to become of it while the unit is on.
+pub type Probe = (u16, u64, Option<u64>);
+
+pub struct Board {
+    pub ram: Ram64,
+    pub model: Box<dyn Model>,
+    pub probes: Vec<Probe>,
+    /// Writes until the component dies.
+    pub dies_in: Option<usize>,
+}
+
+impl Board {
+    fn wrote(&mut self) {
+        if self.model.on() {
+            for (id, address, expected) in self.probes.clone() {
+                let reached = self.model.dma(&mut self.ram, id, address, true);
+                assert_eq!(reached, expected, "{id:#x} at {address:#x}");
+            }
+        }
+        match &mut self.dies_in {
+            Some(0) => panic::resume_unwind(Box::new(())),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Shared(pub Rc<RefCell<Board>>);
+
+impl Registers for Shared {
+    fn read32(&mut self, offset: usize) -> u32 {
+        let word = self.0.borrow_mut().model.read(offset / 8 * 8);
+        (word >> (offset % 8 * 8)) as u32
+    }
+    /// Models tell a 32-bit register in the upper half by its offset.
+    fn write32(&mut self, offset: usize, value: u32) {
+        self.write64(offset, value.into());
+    }
+    fn read64(&mut self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8));
+        self.0.borrow_mut().model.read(offset)
+    }
+    fn write64(&mut self, offset: usize, value: u64) {
+        let board = &mut *self.0.borrow_mut();
+        board.model.write(&mut board.ram, offset, value);
+        board.wrote();
+    }
+}
+
+impl Tables for Shared {
+    fn read(&self, offset: usize) -> u64 {
+        self.0.borrow().ram.cpu[offset / 8]
+    }
+    fn write(&mut self, offset: usize, value: u64) {
+        let board = &mut *self.0.borrow_mut();
+        board.ram.cpu[offset / 8] = value;
+        if board.ram.coherent {
+            board.ram.seen[offset / 8] = value;
+            board.wrote();
+        }
+    }
+    fn flush(&mut self, offset: usize) {
+        let board = &mut *self.0.borrow_mut();
+        let line = offset / 64 * 8;
+        let (seen, cpu) = (&mut board.ram.seen, &board.ram.cpu);
+        if seen[line..line + 8] != cpu[line..line + 8] {
+            seen[line..line + 8].copy_from_slice(&cpu[line..line + 8]);
+            board.wrote();
+        }
+    }
+}
+
+/// Which machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Amd,
+    /// Without the command that invalidates everything.
+    OldAmd,
+    /// Three levels, large pages, no look into caches, as QEMU has it.
+    Intel,
+    /// Four levels, small pages, caching mode, a write buffer.
+    OddIntel,
+}
+
+pub const KINDS: [Kind; 4] = [Kind::Amd, Kind::OldAmd, Kind::Intel, Kind::OddIntel];
+
+impl Kind {
+    pub fn board(self) -> Shared {
+        let model: Box<dyn Model> = match self {
+            Self::Amd => Box::new(AmdModel::new(true)),
+            Self::OldAmd => Box::new(AmdModel::new(false)),
+            Self::Intel => Box::new(IntelModel::qemu()),
+            Self::OddIntel => Box::new(IntelModel::odd()),
+        };
+        let coherent = self != Self::Intel;
+        // What boot left: zeros, which may lie in the cache alone.
+        let seen = vec![if coherent { 0 } else { u64::MAX }; SIZE / 8];
+        Shared(Rc::new(RefCell::new(Board {
+            ram: Ram64 {
+                seen,
+                cpu: vec![0; SIZE / 8],
+                coherent,
+            },
+            model,
+            probes: Vec::new(),
+            dies_in: None,
+        })))
+    }
+
+    pub fn start(self, board: &Shared, start: Start) -> Result<Box<dyn Unit>, SetupError> {
+        let memory = Memory {
+            tables: board.clone(),
+            base: BASE,
+            size: SIZE,
+            requesters: &IDS,
+            ioapic: IOAPIC,
+        };
+        self.start_with(board, memory, start)
+    }
+
+    pub fn start_with(
+        self,
+        board: &Shared,
+        memory: Memory<'_, Shared>,
+        start: Start,
+    ) -> Result<Box<dyn Unit>, SetupError> {
+        let registers = board.clone();
+        Ok(match self {
+            Self::Amd | Self::OldAmd => Box::new(Amd::new(registers, memory, start)?),
+            Self::Intel | Self::OddIntel => Box::new(Intel::new(registers, memory, start)?),
+        })
+    }
+
+    pub fn is_intel(self) -> bool {
+        matches!(self, Self::Intel | Self::OddIntel)
+    }
+
+    /// A board with the unit in force.
+    pub fn fresh(self) -> (Shared, Box<dyn Unit>) {
+        let board = self.board();
+        let unit = self.start(&board, Start::Fresh).expect("set up");
+        (board, unit)
+    }
+}
+
+impl Shared {
+    pub fn dma(&self, id: u16, address: u64, write: bool) -> Option<u64> {
+        let board = &mut *self.0.borrow_mut();
+        board.model.dma(&mut board.ram, id, address, write)
+    }
+
+    pub fn interrupt(&self, id: u16, address: u64, data: u32) -> Option<u8> {
+        let board = &mut *self.0.borrow_mut();
+        board.model.interrupt(&mut board.ram, id, address, data)
+    }
+
+    /// A message of one of several that a function has.
+    pub fn message(&self, id: u16, message: (u64, u32), number: u32) -> Option<u8> {
+        self.interrupt(id, message.0, message.1 | number)
+    }
+}
+
+/// Frames of each function: in descending order, so that no two are neighbours
+/// by chance.
+pub struct Backwards;
+
+/// Machine address of a guest address of [`RAM`].
+pub fn machine(function: usize, guest: u64) -> u64 {
+    let index = (guest - RAM.address) / FRAME;
+    0x2_0000_0000 + (function as u64 + 1) * 0x1000_0000 - index * FRAME + guest % FRAME
+}
+
+impl Frames for Backwards {
+    fn machine(&mut self, function: usize, index: u64) -> Option<u64> {
+        let there = index < 1 << 10;
+        there.then(|| machine(function, RAM.address) - index * FRAME)
+    }
+}
