@@ -17,12 +17,17 @@ pub struct AmdModel {
     event_tail: u64,
     overflow: bool,
     hung: bool,
+    lagging: bool,
     entries: HashMap<u16, [u64; 4]>,
-    pages: HashMap<(u64, u64), u64>,
+    /// By device and page, with the domain: found without a look at the entry.
+    pages: HashMap<(u16, u64), (u64, u64)>,
     remaps: HashMap<(u16, u32), u32>,
 }
 
 impl AmdModel {
+    /// Devices whose entries it remembers from before, as ones that pass.
+    pub const REMEMBERED: [u16; 3] = [super::board::IDS[0], 0, 0xffff];
+
     /// As firmware may leave it: on, with a range that everything reaches.
     pub fn new(invalidate_all: bool) -> Self {
         Self {
@@ -38,18 +43,10 @@ impl AmdModel {
             event_tail: 0,
             overflow: false,
             hung: false,
-            entries: HashMap::from([(super::board::IDS[0], [0; 4])]),
-            pages: HashMap::from([((1, 0x200), 0)]),
+            lagging: false,
+            entries: Self::REMEMBERED.map(|id| (id, [0; 4])).into(),
+            pages: HashMap::from([((super::board::IDS[0], 0x200), (0, 0))]),
             remaps: HashMap::from([((super::board::IDS[0], 9), 1 | 0x80 << 16)]),
-        }
-    }
-
-    fn run(&mut self, ram: &mut Ram64) {
-        while self.on() && self.control >> 12 & 1 == 1 && !self.hung && self.head != self.tail {
-            let at = (self.commands & 0x000f_ffff_ffff_f000) + self.head;
-            let command = [ram.read(at), ram.read(at + 8)];
-            self.execute(ram, command);
-            self.head = (self.head + 16) % 4096;
         }
     }
 
@@ -68,7 +65,7 @@ impl AmdModel {
                 assert_eq!(second, 0x7fff_ffff_ffff_f003);
                 assert_eq!(first & 0x0fff_0000_fff0_ffff, 0);
                 let domain = first >> 32 & 0xffff;
-                self.pages.retain(|(of, _), _| *of != domain);
+                self.pages.retain(|_, (of, _)| *of != domain);
             }
             5 => {
                 assert!(first << 4 >> 20 == 0 && second == 0);
@@ -196,12 +193,15 @@ impl Model for AmdModel {
             }
             other => panic!("write of {other:#x}"),
         }
-        self.run(ram);
+        while !self.lagging && self.step(ram) {}
     }
 
     fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
         if !self.on() || self.exclusion & 1 == 1 {
             return Some(address);
+        }
+        if let Some((_, page)) = self.pages.get(&(id, address >> 12)) {
+            return Some(page | address & 0xfff);
         }
         let Some(entry) = self.entry(ram, id) else {
             return Some(address);
@@ -210,17 +210,16 @@ impl Model for AmdModel {
             return Some(address);
         }
         let domain = entry[1] & 0xffff;
-        let known = self.pages.get(&(domain, address >> 12)).copied();
         let reached = if entry[0] & 2 == 0 || entry[0] >> 9 & 7 == 0 {
             (entry[0] >> if write { 62 } else { 61 } & 1 == 1).then_some(address)
-        } else if let Some(page) = known {
-            Some(page | address & 0xfff)
         } else {
+            assert_ne!(domain, 0, "that of the devices on abort");
             self.walk(ram, entry, address, write)
         };
         match reached {
             Some(machine) => {
-                self.pages.insert((domain, address >> 12), machine & !0xfff);
+                let page = (domain, machine & !0xfff);
+                self.pages.insert((id, address >> 12), page);
             }
             None => {
                 let first = 2 << 60 | u64::from(write) << 53 | domain << 32 | u64::from(id);
@@ -247,10 +246,10 @@ impl Model for AmdModel {
             2 => {}
             other => panic!("interrupt control {other}"),
         }
-        if data >> 8 & 7 != 0 || address != 0xfee0_0000 {
+        if address != 0xfee0_0000 {
             return None;
         }
-        // The unit that does not look at the length reads on.
+        // Units need not look at the length, and read on.
         let index = data & 0x7ff;
         let remap = self.remaps.get(&(id, index)).copied().unwrap_or_else(|| {
             let table = entry[2] & 0x000f_ffff_ffff_ffc0;
@@ -269,6 +268,22 @@ impl Model for AmdModel {
 
     fn on(&self) -> bool {
         self.control & 1 == 1
+    }
+
+    fn lag(&mut self) {
+        self.lagging = true;
+    }
+
+    fn step(&mut self, ram: &mut Ram64) -> bool {
+        let runs = self.on() && self.control >> 12 & 1 == 1 && !self.hung;
+        if !runs || self.head == self.tail {
+            return false;
+        }
+        let at = (self.commands & 0x000f_ffff_ffff_f000) + self.head;
+        let command = [ram.read(at), ram.read(at + 8)];
+        self.execute(ram, command);
+        self.head = (self.head + 16) % 4096;
+        true
     }
 
     fn hang(&mut self) {

@@ -64,6 +64,10 @@ pub trait Model {
     fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8>;
     /// Translation and remapping are on.
     fn on(&self) -> bool;
+    /// From now on it runs no command at once, but one in each step.
+    fn lag(&mut self);
+    /// Runs a command, if there is one.
+    fn step(&mut self, ram: &mut Ram64) -> bool;
     /// From now on it does nothing any more that it is asked for.
     fn hang(&mut self);
 }
@@ -75,6 +79,8 @@ pub struct Board {
     pub ram: Ram64,
     pub model: Box<dyn Model>,
     pub probes: Vec<Probe>,
+    /// What devices do between the driver's writes.
+    pub meanwhile: Option<fn(&mut dyn Model, &mut Ram64)>,
     /// Writes until the component dies.
     pub dies_in: Option<usize>,
 }
@@ -86,6 +92,9 @@ impl Board {
                 let reached = self.model.dma(&mut self.ram, id, address, true);
                 assert_eq!(reached, expected, "{id:#x} at {address:#x}");
             }
+        }
+        if let Some(meanwhile) = self.meanwhile {
+            meanwhile(&mut *self.model, &mut self.ram);
         }
         match &mut self.dies_in {
             Some(0) => panic::resume_unwind(Box::new(())),
@@ -109,7 +118,10 @@ impl Registers for Shared {
     }
     fn read64(&mut self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8));
-        self.0.borrow_mut().model.read(offset)
+        let board = &mut *self.0.borrow_mut();
+        let value = board.model.read(offset);
+        board.model.step(&mut board.ram);
+        value
     }
     fn write64(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
@@ -120,7 +132,10 @@ impl Registers for Shared {
 
 impl Tables for Shared {
     fn read(&self, offset: usize) -> u64 {
-        self.0.borrow().ram.cpu[offset / 8]
+        let board = &mut *self.0.borrow_mut();
+        let value = board.ram.cpu[offset / 8];
+        board.model.step(&mut board.ram);
+        value
     }
     fn write(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
@@ -174,6 +189,7 @@ impl Kind {
             },
             model,
             probes: Vec::new(),
+            meanwhile: None,
             dies_in: None,
         })))
     }

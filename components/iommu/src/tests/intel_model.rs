@@ -30,6 +30,7 @@ pub struct IntelModel {
     /// A bit of the global command that never shows in the status.
     pub deaf_to: u32,
     hung: bool,
+    lagging: bool,
     contexts: HashMap<u16, [u64; 2]>,
     pages: HashMap<(u64, u64), u64>,
     remaps: HashMap<u64, [u64; 2]>,
@@ -54,6 +55,7 @@ impl IntelModel {
             faults: vec![[0x1234_5000, 1 << 63 | 5 << 32]; faults],
             deaf_to: 0,
             hung: false,
+            lagging: false,
             contexts: HashMap::from([(IDS[0], [1, 1 | 9 << 8])]),
             pages: HashMap::from([((1, 0x200), 0)]),
             remaps: HashMap::from([(9, [1 | 0x80 << 16, 1 << 18 | u64::from(IDS[0])])]),
@@ -96,33 +98,6 @@ impl IntelModel {
         let heard = changed & !self.deaf_to & !(1 << 27);
         let on = value & heard;
         self.status = self.status & !heard | on;
-    }
-
-    fn run(&mut self, ram: &mut Ram64) {
-        while self.status >> 26 & 1 == 1 && !self.hung && self.head != self.tail {
-            assert_eq!(self.queue & 0xfff, 0, "256 descriptors of 16 bytes");
-            let [lower, upper] = [0, 8].map(|word| ram.read(self.queue + self.head + word));
-            match lower & 0xf {
-                1 => {
-                    assert_eq!((lower, upper), (0x11, 0));
-                    self.contexts.clear();
-                }
-                2 => {
-                    assert_eq!((lower, upper), (0xd2, 0));
-                    self.pages.clear();
-                }
-                4 => {
-                    assert_eq!((lower, upper), (4, 0));
-                    self.remaps.clear();
-                }
-                5 => {
-                    assert_eq!(lower as u32, 0x25);
-                    ram.write(upper, lower >> 32);
-                }
-                other => panic!("descriptor {other}"),
-            }
-            self.head = (self.head + 16) % 4096;
-        }
     }
 
     fn fault(&mut self, id: u16, lower: u64, read: bool, reason: u64) {
@@ -222,7 +197,7 @@ impl Model for IntelModel {
                 self.faults[place / 16] = [0; 2];
             }
         }
-        self.run(ram);
+        while !self.lagging && self.step(ram) {}
     }
 
     fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
@@ -287,6 +262,39 @@ impl Model for IntelModel {
 
     fn on(&self) -> bool {
         self.status >> 31 == 1 && self.status >> 25 & 1 == 1
+    }
+
+    fn lag(&mut self) {
+        self.lagging = true;
+    }
+
+    fn step(&mut self, ram: &mut Ram64) -> bool {
+        if self.status >> 26 & 1 == 0 || self.hung || self.head == self.tail {
+            return false;
+        }
+        assert_eq!(self.queue & 0xfff, 0, "256 descriptors of 16 bytes");
+        let [lower, upper] = [0, 8].map(|word| ram.read(self.queue + self.head + word));
+        match lower & 0xf {
+            1 => {
+                assert_eq!((lower, upper), (0x11, 0));
+                self.contexts.clear();
+            }
+            2 => {
+                assert_eq!((lower, upper), (0xd2, 0));
+                self.pages.clear();
+            }
+            4 => {
+                assert_eq!((lower, upper), (4, 0));
+                self.remaps.clear();
+            }
+            5 => {
+                assert_eq!(lower as u32, 0x25);
+                ram.write(upper, lower >> 32);
+            }
+            other => panic!("descriptor {other}"),
+        }
+        self.head = (self.head + 16) % 4096;
+        true
     }
 
     fn hang(&mut self) {

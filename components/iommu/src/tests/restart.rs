@@ -27,6 +27,7 @@ fn running(kind: Kind) -> (Shared, Box<dyn Unit>) {
     }
     unit.attach(1).expect("attach");
     unit.allow(1, 20, 2).expect("allow");
+    board.0.borrow_mut().model.lag();
     (board, unit)
 }
 
