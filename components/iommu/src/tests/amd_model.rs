@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::board::{Model, Ram64};
+use super::board::{Dram, Model};
 
 pub struct AmdModel {
     device_table: u64,
@@ -50,7 +50,7 @@ impl AmdModel {
         }
     }
 
-    fn execute(&mut self, ram: &mut Ram64, [first, second]: [u64; 2]) {
+    fn execute(&mut self, ram: &mut Dram, [first, second]: [u64; 2]) {
         let id = first as u16;
         match first >> 60 {
             1 => {
@@ -82,7 +82,7 @@ impl AmdModel {
         }
     }
 
-    fn entry(&mut self, ram: &Ram64, id: u16) -> Option<[u64; 4]> {
+    fn entry(&mut self, ram: &Dram, id: u16) -> Option<[u64; 4]> {
         if let Some(entry) = self.entries.get(&id) {
             return Some(*entry);
         }
@@ -101,7 +101,7 @@ impl AmdModel {
         Some(entry)
     }
 
-    fn log(&mut self, ram: &mut Ram64, event: [u64; 2]) {
+    fn log(&mut self, ram: &mut Dram, event: [u64; 2]) {
         if self.control >> 2 & 1 == 0 || self.overflow {
             return;
         }
@@ -116,7 +116,7 @@ impl AmdModel {
         self.event_tail = next;
     }
 
-    fn walk(&self, ram: &Ram64, entry: [u64; 4], address: u64, write: bool) -> Option<u64> {
+    fn walk(&self, ram: &Dram, entry: [u64; 4], address: u64, write: bool) -> Option<u64> {
         let needed = if write { 1 << 62 } else { 1 << 61 };
         let mut word = entry[0];
         let mut level = word >> 9 & 7;
@@ -167,7 +167,7 @@ impl Model for AmdModel {
         }
     }
 
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64) {
+    fn write(&mut self, ram: &mut Dram, offset: usize, value: u64) {
         let off = self.control & 1 == 0;
         match offset {
             0x0000 | 0x0008 | 0x0010 | 0x0020 | 0x2000 | 0x2018 => {
@@ -196,7 +196,7 @@ impl Model for AmdModel {
         while !self.lagging && self.step(ram) {}
     }
 
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
+    fn dma(&mut self, ram: &mut Dram, id: u16, address: u64, write: bool) -> Option<u64> {
         if !self.on() || self.exclusion & 1 == 1 {
             return Some(address);
         }
@@ -229,7 +229,7 @@ impl Model for AmdModel {
         reached
     }
 
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8> {
+    fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8> {
         assert_eq!(address >> 20, 0xfee);
         if !self.on() {
             return Some(data as u8);
@@ -274,7 +274,7 @@ impl Model for AmdModel {
         self.lagging = true;
     }
 
-    fn step(&mut self, ram: &mut Ram64) -> bool {
+    fn step(&mut self, ram: &mut Dram) -> bool {
         let runs = self.on() && self.control >> 12 & 1 == 1 && !self.hung;
         if !runs || self.head == self.tail {
             return false;

@@ -28,13 +28,23 @@ pub const RAM: Ram = Ram {
 };
 
 /// Memory as the unit sees it, and as the CPU does.
-pub struct Ram64 {
+pub struct Dram {
     pub seen: Vec<u64>,
     cpu: Vec<u64>,
-    coherent: bool,
+    kept_back: KeptBack,
 }
 
-impl Ram64 {
+/// Where writes of the CPU may be kept back from the unit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeptBack {
+    Nowhere,
+    /// In the CPU's cache, until a line is flushed.
+    InCache,
+    /// In the unit's write buffer, until that is flushed.
+    InBuffer,
+}
+
+impl Dram {
     fn index(address: u64) -> usize {
         let offset = address.checked_sub(BASE).expect("below the tables");
         assert!(offset.is_multiple_of(8) && (offset as usize) < SIZE);
@@ -44,6 +54,20 @@ impl Ram64 {
     /// What the unit reads at a machine address.
     pub fn read(&self, address: u64) -> u64 {
         self.seen[Self::index(address)]
+    }
+
+    /// The same, past the unit's write buffer.
+    pub fn latest(&self, address: u64) -> u64 {
+        let index = Self::index(address);
+        match self.kept_back {
+            KeptBack::InBuffer => self.cpu[index],
+            _ => self.seen[index],
+        }
+    }
+
+    /// Flushes the unit's write buffer.
+    pub fn drain(&mut self) {
+        self.seen.copy_from_slice(&self.cpu);
     }
 
     /// What the unit writes, which the CPU's cache learns.
@@ -57,17 +81,17 @@ impl Ram64 {
 /// A unit in hardware.
 pub trait Model {
     fn read(&mut self, offset: usize) -> u64;
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64);
+    fn write(&mut self, ram: &mut Dram, offset: usize, value: u64);
     /// Where a device's access goes, if it is let through.
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64>;
+    fn dma(&mut self, ram: &mut Dram, id: u16, address: u64, write: bool) -> Option<u64>;
     /// The CPU vector that a device's message raises.
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8>;
+    fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8>;
     /// Translation and remapping are on.
     fn on(&self) -> bool;
     /// From now on it runs no command at once, but one in each step.
     fn lag(&mut self);
     /// Runs a command, if there is one.
-    fn step(&mut self, ram: &mut Ram64) -> bool;
+    fn step(&mut self, ram: &mut Dram) -> bool;
     /// From now on it does nothing any more that it is asked for.
     fn hang(&mut self);
 }
@@ -76,11 +100,11 @@ pub trait Model {
 pub type Probe = (u16, u64, Option<u64>);
 
 pub struct Board {
-    pub ram: Ram64,
+    pub ram: Dram,
     pub model: Box<dyn Model>,
     pub probes: Vec<Probe>,
     /// What devices do between the driver's writes.
-    pub meanwhile: Option<fn(&mut dyn Model, &mut Ram64)>,
+    pub meanwhile: Option<fn(&mut dyn Model, &mut Dram)>,
     /// Writes until the component dies.
     pub dies_in: Option<usize>,
 }
@@ -140,14 +164,15 @@ impl Tables for Shared {
     fn write(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
         board.ram.cpu[offset / 8] = value;
-        if board.ram.coherent {
+        if board.ram.kept_back == KeptBack::Nowhere {
             board.ram.seen[offset / 8] = value;
-            board.wrote();
         }
+        board.wrote();
     }
     fn flush(&mut self, offset: usize) {
         let board = &mut *self.0.borrow_mut();
         let line = offset / 64 * 8;
+        assert!(board.ram.kept_back == KeptBack::InCache, "no need");
         let (seen, cpu) = (&mut board.ram.seen, &board.ram.cpu);
         if seen[line..line + 8] != cpu[line..line + 8] {
             seen[line..line + 8].copy_from_slice(&cpu[line..line + 8]);
@@ -178,14 +203,18 @@ impl Kind {
             Self::Intel => Box::new(IntelModel::qemu()),
             Self::OddIntel => Box::new(IntelModel::odd()),
         };
-        let coherent = self != Self::Intel;
-        // What boot left: zeros, which may lie in the cache alone.
-        let seen = vec![if coherent { 0 } else { u64::MAX }; SIZE / 8];
+        let (kept_back, below) = match self {
+            Self::Amd | Self::OldAmd => (KeptBack::Nowhere, 0),
+            // The zeros of boot lie in the cache.
+            Self::Intel => (KeptBack::InCache, u64::MAX),
+            Self::OddIntel => (KeptBack::InBuffer, 0),
+        };
+        let seen = vec![below; SIZE / 8];
         Shared(Rc::new(RefCell::new(Board {
-            ram: Ram64 {
+            ram: Dram {
                 seen,
                 cpu: vec![0; SIZE / 8],
-                coherent,
+                kept_back,
             },
             model,
             probes: Vec::new(),

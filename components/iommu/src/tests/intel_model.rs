@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::vec;
 use std::vec::Vec;
 
-use super::board::{IDS, Model, Ram64};
+use super::board::{Dram, IDS, Model};
 
 /// Bits of the global command that stay, and those that are done once.
 const LASTING: [u32; 4] = [31, 26, 25, 23];
@@ -77,7 +77,7 @@ impl IntelModel {
         Self::new(capability, extended, 1)
     }
 
-    fn command(&mut self, value: u32) {
+    fn command(&mut self, ram: &mut Dram, value: u32) {
         let lasting: u32 = LASTING.iter().map(|bit| 1 << bit).sum();
         let once: u32 = ONCE.iter().map(|bit| 1 << bit).sum();
         assert_eq!(value & !(lasting | once), 0, "unknown command {value:#x}");
@@ -95,6 +95,10 @@ impl IntelModel {
         if changed == 1 << 24 {
             self.interrupts_taken = self.interrupts;
         }
+        if changed == 1 << 27 {
+            assert!(self.capability >> 4 & 1 == 1, "it has no write buffer");
+            ram.drain();
+        }
         let heard = changed & !self.deaf_to & !(1 << 27);
         let on = value & heard;
         self.status = self.status & !heard | on;
@@ -108,7 +112,7 @@ impl IntelModel {
         }
     }
 
-    fn context(&mut self, ram: &Ram64, id: u16) -> Result<[u64; 2], u64> {
+    fn context(&mut self, ram: &Dram, id: u16) -> Result<[u64; 2], u64> {
         if let Some(context) = self.contexts.get(&id) {
             return Ok(*context);
         }
@@ -125,7 +129,7 @@ impl IntelModel {
         Ok(context)
     }
 
-    fn walk(&self, ram: &Ram64, context: [u64; 2], address: u64, write: bool) -> Result<u64, u64> {
+    fn walk(&self, ram: &Dram, context: [u64; 2], address: u64, write: bool) -> Result<u64, u64> {
         assert_eq!(context[0] & 0xffe, 0, "second-level translation");
         let levels = (context[1] & 7) + 2;
         assert!(self.capability >> (6 + levels) & 1 == 1, "no such walk");
@@ -179,9 +183,9 @@ impl Model for IntelModel {
         }
     }
 
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64) {
+    fn write(&mut self, ram: &mut Dram, offset: usize, value: u64) {
         match offset {
-            0x18 => self.command(value as u32),
+            0x18 => self.command(ram, value as u32),
             0x20 => self.root = value,
             0x34 => self.overflow &= value & 1 == 0,
             0x64 => self.protected = value as u32 & 1 << 31,
@@ -200,7 +204,10 @@ impl Model for IntelModel {
         while !self.lagging && self.step(ram) {}
     }
 
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
+    fn dma(&mut self, ram: &mut Dram, id: u16, address: u64, write: bool) -> Option<u64> {
+        if self.capability & 0x60 != 0 && self.protected & 1 == 1 {
+            return None;
+        }
         if self.status >> 31 == 0 {
             return Some(address);
         }
@@ -221,7 +228,7 @@ impl Model for IntelModel {
             .ok()
     }
 
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8> {
+    fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8> {
         assert_eq!(address >> 20, 0xfee);
         if self.status >> 25 & 1 == 0 {
             return Some(data as u8);
@@ -253,6 +260,7 @@ impl Model for IntelModel {
         }
         self.remaps.insert(index, entry);
         assert_eq!(entry[0] & !0xff_0001, 0, "fixed, physical, local APIC 0");
+        assert_eq!(entry[1] >> 16, 4, "usable by all 16 bits of one id");
         if entry[1] != 1 << 18 | u64::from(id) {
             self.fault(id, index << 48, false, 0x26);
             return None;
@@ -268,12 +276,12 @@ impl Model for IntelModel {
         self.lagging = true;
     }
 
-    fn step(&mut self, ram: &mut Ram64) -> bool {
+    fn step(&mut self, ram: &mut Dram) -> bool {
         if self.status >> 26 & 1 == 0 || self.hung || self.head == self.tail {
             return false;
         }
         assert_eq!(self.queue & 0xfff, 0, "256 descriptors of 16 bytes");
-        let [lower, upper] = [0, 8].map(|word| ram.read(self.queue + self.head + word));
+        let [lower, upper] = [0, 8].map(|word| ram.latest(self.queue + self.head + word));
         match lower & 0xf {
             1 => {
                 assert_eq!((lower, upper), (0x11, 0));
