@@ -226,12 +226,8 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         // The component may have died between the two halves of a restart of
         // the event log, or after it changed an entry and before the unit knew.
         self.turn_on();
-        for function in 0..self.requesters.len() {
-            self.forget(function)
-                .and_then(|()| self.forget_interrupts(function))
-                .map_err(|stuck| SetupError::Lost(stuck.0))?;
-        }
-        Ok(())
+        self.forget_functions()
+            .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
     /// Where a function's device table entry lies.
@@ -252,6 +248,17 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         let requester = self.requesters[function];
         self.queue.device(registers, region, requester)?;
         self.queue.pages(registers, region, domain(function))?;
+        self.queue.wait(registers, region)
+    }
+
+    /// Makes the unit forget all that it remembers of the functions.
+    fn forget_functions(&mut self) -> Result<(), Stuck> {
+        let (registers, region) = (&mut self.registers, &mut self.region);
+        for (function, requester) in self.requesters.iter().enumerate() {
+            self.queue.device(registers, region, *requester)?;
+            self.queue.pages(registers, region, domain(function))?;
+            self.queue.interrupts(registers, region, *requester)?;
+        }
         self.queue.wait(registers, region)
     }
 

@@ -214,7 +214,8 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         }
         self.queue = Queue::adopt(&mut self.registers, &self.region);
         // The component may have died after it changed an entry, and before the
-        // unit knew.
+        // memory or the unit knew.
+        self.region.flush(self.size);
         self.forget_everything()
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }

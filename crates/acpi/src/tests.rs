@@ -206,6 +206,33 @@ fn a_broken_pointer_before_the_sound_one_is_passed_over() {
 }
 
 #[test]
+fn an_old_pointer_has_one_checksum_that_counts() {
+    let mut machine = machine(0, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    machine.0[0].1[32] ^= 1;
+    assert_eq!(look(machine.clone()), Ok(AMD));
+    machine.0[0].1[8] ^= 1;
+    assert_eq!(look(machine), Ok(Found::None));
+}
+
+#[test]
+fn a_table_of_tables_has_a_shortest_and_a_longest_form() {
+    let with = |entries: usize| {
+        let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let addresses = core::iter::repeat_n(0x9000, entries - 1).chain([TABLE]);
+        let addresses: Vec<u8> = addresses.flat_map(u64::to_le_bytes).collect();
+        machine.0[1].1 = table(b"XSDT", &addresses);
+        machine
+    };
+    assert_eq!(look(with(256)), Ok(AMD));
+    assert_eq!(look(with(257)), Ok(Found::None));
+    let mut short = with(1);
+    short.0[1].1[4] = 35;
+    let sound = &mut short.0[1].1[..35];
+    fix(sound, 9);
+    assert_eq!(look(short), Ok(Found::None));
+}
+
+#[test]
 fn three_blocks_of_one_unit_are_one_unit() {
     let blocks = [0x10, 0x11, 0x40].map(|kind| ivhd(kind, BASE, &PLAIN));
     assert_eq!(look(machine(2, ivrs(&blocks))), Ok(AMD));

@@ -5,12 +5,12 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{NONE, ResourceKind, Resources, System};
+use spec::{NONE, ObjectKind, ResourceKind, Resources, System};
 use system::{Image, Model, Program, Programs, Segment, capability_table, compose};
 use zerocopy::IntoBytes;
 
 fn good() -> (Model, Image) {
-    let root = common::project(&common::files().join("good.toml"));
+    let root = common::project(&common::files().join("good-iommu.toml"));
     let model = common::read(&root).unwrap_or_else(|report| panic!("{report}"));
     let program = Program {
         entry: 0x40_0010,
@@ -45,12 +45,16 @@ fn aligned(image: &Image) -> Vec<u64> {
 fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     let mut used = Vec::new();
     for capability in &image.capabilities {
-        let what = image.objects[capability.object as usize].name;
+        let object = &image.objects[capability.object as usize];
+        let count = match object.kind() {
+            Some(ObjectKind::Memory) => object.count as u32,
+            _ => 1,
+        };
         used.push((
             capability.cnode,
             capability.slot,
-            1,
-            what.as_str().to_owned(),
+            count,
+            object.name.as_str().to_owned(),
         ));
     }
     for mapping in image.mappings.iter().filter(|m| m.holder != NONE) {
@@ -79,6 +83,8 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
             used.push((cnode, slot, count, format!("{what} of {name}")));
         }
     }
+    let unit = &image.iommu;
+    used.push((unit.cnode, unit.slot, unit.pages, "the IOMMU".to_owned()));
     let words = aligned(image);
     let system = System::parse(words.as_bytes()).unwrap();
     for component in &model.components {
@@ -226,6 +232,9 @@ fn the_table_names_exactly_what_is_handed_out() {
                 }
             }
         }
+        if image.iommu.cnode == thread.cnode {
+            held.push(image.iommu.slot);
+        }
         shown.sort_unstable();
         held.sort_unstable();
         assert_eq!(shown, held, "{}", thread.name.as_str());
@@ -272,6 +281,15 @@ fn who_must_never_hold_what() {
     assert_eq!(holders("BAR pages of"), ["vmm"]);
     assert_eq!(holders("I/O ports"), ["console"]);
     assert_eq!(holders("registers of hpet"), ["timer"]);
+    assert_eq!(holders("registers of the IOMMU"), ["iommu"]);
+    assert_eq!(holders("memory iommu-tables"), ["iommu"]);
+    assert_eq!(holders("pages of memory guest:web"), ["iommu"]);
+    assert_eq!(
+        holders("IRQ handler, pin"),
+        [""; 0],
+        "the I/O APIC is blocked"
+    );
+    assert_eq!(holders("IRQ handler, user vector"), ["timer"]);
     assert_eq!(holders("TCB of"), ["vmm"]);
     let guest = block(&table, "guest:web");
     let slots: Vec<_> = guest.iter().filter(|l| l.starts_with("  slot")).collect();

@@ -263,7 +263,8 @@ mod tests {
             "-initrd a,,b",
             "-icount shift=0,sleep=off",
             "-device e1000e,netdev=net0",
-            "-no-reboot -device isa-debug-exit",
+            "-no-reboot -device amd-iommu,intremap=on",
+            "-device isa-debug-exit",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

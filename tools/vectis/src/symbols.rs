@@ -11,6 +11,9 @@ use addr2line::Loader;
 /// How the monitor begins its lines. A guest's begin with its name in brackets.
 const MONITOR: &str = "init: ";
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
 /// The prefix that programs are built with in place of the project's folder.
 const PROJECT: &str = "vectis/";
 
@@ -75,6 +78,10 @@ impl Symbols {
 /// was inlined into.
 fn describe(loader: &Loader, address: u64) -> Vec<String> {
     let mut lines = Vec::new();
+    // The first page is nobody's; symbols there are not of code.
+    if address < PAGE {
+        return vec![format!("    {address:#x} no code")];
+    }
     if let Ok(mut frames) = loader.find_frames(address) {
         while let Ok(Some(frame)) = frames.next() {
             let name = frame
@@ -135,6 +142,8 @@ mod tests {
         let shown = symbols.explain(&backtrace);
         assert!(shown[0].contains("_start"), "{shown:?}");
         assert!(shown[1].contains("no symbol"), "{shown:?}");
+        let shown = symbols.explain("init: fault component=vmm cause=page ip=0x8");
+        assert!(shown[0].contains("no code"), "{shown:?}");
     }
 
     #[test]
