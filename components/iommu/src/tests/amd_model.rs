@@ -2,11 +2,7 @@
 
 use std::collections::HashMap;
 
-<<<<<<< HEAD
-use super::board::{Model, Ram64};
-=======
 use super::board::{Dram, Model};
->>>>>>> iommu
 
 pub struct AmdModel {
     device_table: u64,
@@ -21,25 +17,17 @@ pub struct AmdModel {
     event_tail: u64,
     overflow: bool,
     hung: bool,
-<<<<<<< HEAD
-    entries: HashMap<u16, [u64; 4]>,
-    pages: HashMap<(u64, u64), u64>,
-=======
     lagging: bool,
     entries: HashMap<u16, [u64; 4]>,
     /// By device and page, with the domain: found without a look at the entry.
     pages: HashMap<(u16, u64), (u64, u64)>,
->>>>>>> iommu
     remaps: HashMap<(u16, u32), u32>,
 }
 
 impl AmdModel {
-<<<<<<< HEAD
-=======
     /// Devices whose entries it remembers from before, as ones that pass.
     pub const REMEMBERED: [u16; 3] = [super::board::IDS[0], 0, 0xffff];
 
->>>>>>> iommu
     /// As firmware may leave it: on, with a range that everything reaches.
     pub fn new(invalidate_all: bool) -> Self {
         Self {
@@ -55,32 +43,14 @@ impl AmdModel {
             event_tail: 0,
             overflow: false,
             hung: false,
-<<<<<<< HEAD
-            entries: HashMap::from([(super::board::IDS[0], [0; 4])]),
-            pages: HashMap::from([((1, 0x200), 0)]),
-=======
             lagging: false,
             entries: Self::REMEMBERED.map(|id| (id, [0; 4])).into(),
             pages: HashMap::from([((super::board::IDS[0], 0x200), (0, 0))]),
->>>>>>> iommu
             remaps: HashMap::from([((super::board::IDS[0], 9), 1 | 0x80 << 16)]),
         }
     }
 
-<<<<<<< HEAD
-    fn run(&mut self, ram: &mut Ram64) {
-        while self.on() && self.control >> 12 & 1 == 1 && !self.hung && self.head != self.tail {
-            let at = (self.commands & 0x000f_ffff_ffff_f000) + self.head;
-            let command = [ram.read(at), ram.read(at + 8)];
-            self.execute(ram, command);
-            self.head = (self.head + 16) % 4096;
-        }
-    }
-
-    fn execute(&mut self, ram: &mut Ram64, [first, second]: [u64; 2]) {
-=======
     fn execute(&mut self, ram: &mut Dram, [first, second]: [u64; 2]) {
->>>>>>> iommu
         let id = first as u16;
         match first >> 60 {
             1 => {
@@ -95,11 +65,7 @@ impl AmdModel {
                 assert_eq!(second, 0x7fff_ffff_ffff_f003);
                 assert_eq!(first & 0x0fff_0000_fff0_ffff, 0);
                 let domain = first >> 32 & 0xffff;
-<<<<<<< HEAD
-                self.pages.retain(|(of, _), _| *of != domain);
-=======
                 self.pages.retain(|_, (of, _)| *of != domain);
->>>>>>> iommu
             }
             5 => {
                 assert!(first << 4 >> 20 == 0 && second == 0);
@@ -116,11 +82,7 @@ impl AmdModel {
         }
     }
 
-<<<<<<< HEAD
-    fn entry(&mut self, ram: &Ram64, id: u16) -> Option<[u64; 4]> {
-=======
     fn entry(&mut self, ram: &Dram, id: u16) -> Option<[u64; 4]> {
->>>>>>> iommu
         if let Some(entry) = self.entries.get(&id) {
             return Some(*entry);
         }
@@ -139,11 +101,7 @@ impl AmdModel {
         Some(entry)
     }
 
-<<<<<<< HEAD
-    fn log(&mut self, ram: &mut Ram64, event: [u64; 2]) {
-=======
     fn log(&mut self, ram: &mut Dram, event: [u64; 2]) {
->>>>>>> iommu
         if self.control >> 2 & 1 == 0 || self.overflow {
             return;
         }
@@ -158,11 +116,7 @@ impl AmdModel {
         self.event_tail = next;
     }
 
-<<<<<<< HEAD
-    fn walk(&self, ram: &Ram64, entry: [u64; 4], address: u64, write: bool) -> Option<u64> {
-=======
     fn walk(&self, ram: &Dram, entry: [u64; 4], address: u64, write: bool) -> Option<u64> {
->>>>>>> iommu
         let needed = if write { 1 << 62 } else { 1 << 61 };
         let mut word = entry[0];
         let mut level = word >> 9 & 7;
@@ -213,11 +167,7 @@ impl Model for AmdModel {
         }
     }
 
-<<<<<<< HEAD
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64) {
-=======
     fn write(&mut self, ram: &mut Dram, offset: usize, value: u64) {
->>>>>>> iommu
         let off = self.control & 1 == 0;
         match offset {
             0x0000 | 0x0008 | 0x0010 | 0x0020 | 0x2000 | 0x2018 => {
@@ -243,15 +193,6 @@ impl Model for AmdModel {
             }
             other => panic!("write of {other:#x}"),
         }
-<<<<<<< HEAD
-        self.run(ram);
-    }
-
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
-        if !self.on() || self.exclusion & 1 == 1 {
-            return Some(address);
-        }
-=======
         while !self.lagging && self.step(ram) {}
     }
 
@@ -262,7 +203,6 @@ impl Model for AmdModel {
         if let Some((_, page)) = self.pages.get(&(id, address >> 12)) {
             return Some(page | address & 0xfff);
         }
->>>>>>> iommu
         let Some(entry) = self.entry(ram, id) else {
             return Some(address);
         };
@@ -270,29 +210,16 @@ impl Model for AmdModel {
             return Some(address);
         }
         let domain = entry[1] & 0xffff;
-<<<<<<< HEAD
-        let known = self.pages.get(&(domain, address >> 12)).copied();
-        let reached = if entry[0] & 2 == 0 || entry[0] >> 9 & 7 == 0 {
-            (entry[0] >> if write { 62 } else { 61 } & 1 == 1).then_some(address)
-        } else if let Some(page) = known {
-            Some(page | address & 0xfff)
-        } else {
-=======
         let reached = if entry[0] & 2 == 0 || entry[0] >> 9 & 7 == 0 {
             (entry[0] >> if write { 62 } else { 61 } & 1 == 1).then_some(address)
         } else {
             assert_ne!(domain, 0, "that of the devices on abort");
->>>>>>> iommu
             self.walk(ram, entry, address, write)
         };
         match reached {
             Some(machine) => {
-<<<<<<< HEAD
-                self.pages.insert((domain, address >> 12), machine & !0xfff);
-=======
                 let page = (domain, machine & !0xfff);
                 self.pages.insert((id, address >> 12), page);
->>>>>>> iommu
             }
             None => {
                 let first = 2 << 60 | u64::from(write) << 53 | domain << 32 | u64::from(id);
@@ -302,11 +229,7 @@ impl Model for AmdModel {
         reached
     }
 
-<<<<<<< HEAD
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8> {
-=======
     fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8> {
->>>>>>> iommu
         assert_eq!(address >> 20, 0xfee);
         if !self.on() {
             return Some(data as u8);
@@ -323,17 +246,10 @@ impl Model for AmdModel {
             2 => {}
             other => panic!("interrupt control {other}"),
         }
-<<<<<<< HEAD
-        if data >> 8 & 7 != 0 || address != 0xfee0_0000 {
-            return None;
-        }
-        // The unit that does not look at the length reads on.
-=======
         if address != 0xfee0_0000 {
             return None;
         }
         // Units need not look at the length, and read on.
->>>>>>> iommu
         let index = data & 0x7ff;
         let remap = self.remaps.get(&(id, index)).copied().unwrap_or_else(|| {
             let table = entry[2] & 0x000f_ffff_ffff_ffc0;
@@ -354,8 +270,6 @@ impl Model for AmdModel {
         self.control & 1 == 1
     }
 
-<<<<<<< HEAD
-=======
     fn lag(&mut self) {
         self.lagging = true;
     }
@@ -372,7 +286,6 @@ impl Model for AmdModel {
         true
     }
 
->>>>>>> iommu
     fn hang(&mut self) {
         self.hung = true;
     }

@@ -28,15 +28,6 @@ pub const RAM: Ram = Ram {
 };
 
 /// Memory as the unit sees it, and as the CPU does.
-<<<<<<< HEAD
-pub struct Ram64 {
-    pub seen: Vec<u64>,
-    cpu: Vec<u64>,
-    coherent: bool,
-}
-
-impl Ram64 {
-=======
 pub struct Dram {
     pub seen: Vec<u64>,
     cpu: Vec<u64>,
@@ -54,7 +45,6 @@ enum KeptBack {
 }
 
 impl Dram {
->>>>>>> iommu
     fn index(address: u64) -> usize {
         let offset = address.checked_sub(BASE).expect("below the tables");
         assert!(offset.is_multiple_of(8) && (offset as usize) < SIZE);
@@ -66,8 +56,6 @@ impl Dram {
         self.seen[Self::index(address)]
     }
 
-<<<<<<< HEAD
-=======
     /// The same, past the unit's write buffer.
     pub fn latest(&self, address: u64) -> u64 {
         let index = Self::index(address);
@@ -82,7 +70,6 @@ impl Dram {
         self.seen.copy_from_slice(&self.cpu);
     }
 
->>>>>>> iommu
     /// What the unit writes, which the CPU's cache learns.
     pub fn write(&mut self, address: u64, value: u64) {
         let index = Self::index(address);
@@ -94,15 +81,6 @@ impl Dram {
 /// A unit in hardware.
 pub trait Model {
     fn read(&mut self, offset: usize) -> u64;
-<<<<<<< HEAD
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64);
-    /// Where a device's access goes, if it is let through.
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64>;
-    /// The CPU vector that a device's message raises.
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8>;
-    /// Translation and remapping are on.
-    fn on(&self) -> bool;
-=======
     fn write(&mut self, ram: &mut Dram, offset: usize, value: u64);
     /// Where a device's access goes, if it is let through.
     fn dma(&mut self, ram: &mut Dram, id: u16, address: u64, write: bool) -> Option<u64>;
@@ -114,7 +92,6 @@ pub trait Model {
     fn lag(&mut self);
     /// Runs a command, if there is one.
     fn step(&mut self, ram: &mut Dram) -> bool;
->>>>>>> iommu
     /// From now on it does nothing any more that it is asked for.
     fn hang(&mut self);
 }
@@ -123,17 +100,11 @@ pub trait Model {
 pub type Probe = (u16, u64, Option<u64>);
 
 pub struct Board {
-<<<<<<< HEAD
-    pub ram: Ram64,
-    pub model: Box<dyn Model>,
-    pub probes: Vec<Probe>,
-=======
     pub ram: Dram,
     pub model: Box<dyn Model>,
     pub probes: Vec<Probe>,
     /// What devices do between the driver's writes.
     pub meanwhile: Option<fn(&mut dyn Model, &mut Dram)>,
->>>>>>> iommu
     /// Writes until the component dies.
     pub dies_in: Option<usize>,
 }
@@ -146,12 +117,9 @@ impl Board {
                 assert_eq!(reached, expected, "{id:#x} at {address:#x}");
             }
         }
-<<<<<<< HEAD
-=======
         if let Some(meanwhile) = self.meanwhile {
             meanwhile(&mut *self.model, &mut self.ram);
         }
->>>>>>> iommu
         match &mut self.dies_in {
             Some(0) => panic::resume_unwind(Box::new(())),
             Some(left) => *left -= 1,
@@ -174,14 +142,10 @@ impl Registers for Shared {
     }
     fn read64(&mut self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8));
-<<<<<<< HEAD
-        self.0.borrow_mut().model.read(offset)
-=======
         let board = &mut *self.0.borrow_mut();
         let value = board.model.read(offset);
         board.model.step(&mut board.ram);
         value
->>>>>>> iommu
     }
     fn write64(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
@@ -192,37 +156,23 @@ impl Registers for Shared {
 
 impl Tables for Shared {
     fn read(&self, offset: usize) -> u64 {
-<<<<<<< HEAD
-        self.0.borrow().ram.cpu[offset / 8]
-=======
         let board = &mut *self.0.borrow_mut();
         let value = board.ram.cpu[offset / 8];
         board.model.step(&mut board.ram);
         value
->>>>>>> iommu
     }
     fn write(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
         board.ram.cpu[offset / 8] = value;
-<<<<<<< HEAD
-        if board.ram.coherent {
-            board.ram.seen[offset / 8] = value;
-            board.wrote();
-        }
-=======
         if board.ram.kept_back == KeptBack::Nowhere {
             board.ram.seen[offset / 8] = value;
         }
         board.wrote();
->>>>>>> iommu
     }
     fn flush(&mut self, offset: usize) {
         let board = &mut *self.0.borrow_mut();
         let line = offset / 64 * 8;
-<<<<<<< HEAD
-=======
         assert!(board.ram.kept_back == KeptBack::InCache, "no need");
->>>>>>> iommu
         let (seen, cpu) = (&mut board.ram.seen, &board.ram.cpu);
         if seen[line..line + 8] != cpu[line..line + 8] {
             seen[line..line + 8].copy_from_slice(&cpu[line..line + 8]);
@@ -253,19 +203,6 @@ impl Kind {
             Self::Intel => Box::new(IntelModel::qemu()),
             Self::OddIntel => Box::new(IntelModel::odd()),
         };
-<<<<<<< HEAD
-        let coherent = self != Self::Intel;
-        // What boot left: zeros, which may lie in the cache alone.
-        let seen = vec![if coherent { 0 } else { u64::MAX }; SIZE / 8];
-        Shared(Rc::new(RefCell::new(Board {
-            ram: Ram64 {
-                seen,
-                cpu: vec![0; SIZE / 8],
-                coherent,
-            },
-            model,
-            probes: Vec::new(),
-=======
         let (kept_back, below) = match self {
             Self::Amd | Self::OldAmd => (KeptBack::Nowhere, 0),
             // The zeros of boot lie in the cache.
@@ -282,7 +219,6 @@ impl Kind {
             model,
             probes: Vec::new(),
             meanwhile: None,
->>>>>>> iommu
             dies_in: None,
         })))
     }

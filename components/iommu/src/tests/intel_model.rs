@@ -5,11 +5,7 @@ use std::collections::HashMap;
 use std::vec;
 use std::vec::Vec;
 
-<<<<<<< HEAD
-use super::board::{IDS, Model, Ram64};
-=======
 use super::board::{Dram, IDS, Model};
->>>>>>> iommu
 
 /// Bits of the global command that stay, and those that are done once.
 const LASTING: [u32; 4] = [31, 26, 25, 23];
@@ -34,10 +30,7 @@ pub struct IntelModel {
     /// A bit of the global command that never shows in the status.
     pub deaf_to: u32,
     hung: bool,
-<<<<<<< HEAD
-=======
     lagging: bool,
->>>>>>> iommu
     contexts: HashMap<u16, [u64; 2]>,
     pages: HashMap<(u64, u64), u64>,
     remaps: HashMap<u64, [u64; 2]>,
@@ -62,10 +55,7 @@ impl IntelModel {
             faults: vec![[0x1234_5000, 1 << 63 | 5 << 32]; faults],
             deaf_to: 0,
             hung: false,
-<<<<<<< HEAD
-=======
             lagging: false,
->>>>>>> iommu
             contexts: HashMap::from([(IDS[0], [1, 1 | 9 << 8])]),
             pages: HashMap::from([((1, 0x200), 0)]),
             remaps: HashMap::from([(9, [1 | 0x80 << 16, 1 << 18 | u64::from(IDS[0])])]),
@@ -87,11 +77,7 @@ impl IntelModel {
         Self::new(capability, extended, 1)
     }
 
-<<<<<<< HEAD
-    fn command(&mut self, value: u32) {
-=======
     fn command(&mut self, ram: &mut Dram, value: u32) {
->>>>>>> iommu
         let lasting: u32 = LASTING.iter().map(|bit| 1 << bit).sum();
         let once: u32 = ONCE.iter().map(|bit| 1 << bit).sum();
         assert_eq!(value & !(lasting | once), 0, "unknown command {value:#x}");
@@ -109,48 +95,15 @@ impl IntelModel {
         if changed == 1 << 24 {
             self.interrupts_taken = self.interrupts;
         }
-<<<<<<< HEAD
-=======
         if changed == 1 << 27 {
             assert!(self.capability >> 4 & 1 == 1, "it has no write buffer");
             ram.drain();
         }
->>>>>>> iommu
         let heard = changed & !self.deaf_to & !(1 << 27);
         let on = value & heard;
         self.status = self.status & !heard | on;
     }
 
-<<<<<<< HEAD
-    fn run(&mut self, ram: &mut Ram64) {
-        while self.status >> 26 & 1 == 1 && !self.hung && self.head != self.tail {
-            assert_eq!(self.queue & 0xfff, 0, "256 descriptors of 16 bytes");
-            let [lower, upper] = [0, 8].map(|word| ram.read(self.queue + self.head + word));
-            match lower & 0xf {
-                1 => {
-                    assert_eq!((lower, upper), (0x11, 0));
-                    self.contexts.clear();
-                }
-                2 => {
-                    assert_eq!((lower, upper), (0xd2, 0));
-                    self.pages.clear();
-                }
-                4 => {
-                    assert_eq!((lower, upper), (4, 0));
-                    self.remaps.clear();
-                }
-                5 => {
-                    assert_eq!(lower as u32, 0x25);
-                    ram.write(upper, lower >> 32);
-                }
-                other => panic!("descriptor {other}"),
-            }
-            self.head = (self.head + 16) % 4096;
-        }
-    }
-
-=======
->>>>>>> iommu
     fn fault(&mut self, id: u16, lower: u64, read: bool, reason: u64) {
         let upper = 1 << 63 | u64::from(read) << 62 | reason << 32 | u64::from(id);
         match self.faults.iter_mut().find(|fault| fault[1] >> 63 == 0) {
@@ -159,11 +112,7 @@ impl IntelModel {
         }
     }
 
-<<<<<<< HEAD
-    fn context(&mut self, ram: &Ram64, id: u16) -> Result<[u64; 2], u64> {
-=======
     fn context(&mut self, ram: &Dram, id: u16) -> Result<[u64; 2], u64> {
->>>>>>> iommu
         if let Some(context) = self.contexts.get(&id) {
             return Ok(*context);
         }
@@ -180,11 +129,7 @@ impl IntelModel {
         Ok(context)
     }
 
-<<<<<<< HEAD
-    fn walk(&self, ram: &Ram64, context: [u64; 2], address: u64, write: bool) -> Result<u64, u64> {
-=======
     fn walk(&self, ram: &Dram, context: [u64; 2], address: u64, write: bool) -> Result<u64, u64> {
->>>>>>> iommu
         assert_eq!(context[0] & 0xffe, 0, "second-level translation");
         let levels = (context[1] & 7) + 2;
         assert!(self.capability >> (6 + levels) & 1 == 1, "no such walk");
@@ -238,15 +183,9 @@ impl Model for IntelModel {
         }
     }
 
-<<<<<<< HEAD
-    fn write(&mut self, ram: &mut Ram64, offset: usize, value: u64) {
-        match offset {
-            0x18 => self.command(value as u32),
-=======
     fn write(&mut self, ram: &mut Dram, offset: usize, value: u64) {
         match offset {
             0x18 => self.command(ram, value as u32),
->>>>>>> iommu
             0x20 => self.root = value,
             0x34 => self.overflow &= value & 1 == 0,
             0x64 => self.protected = value as u32 & 1 << 31,
@@ -262,12 +201,6 @@ impl Model for IntelModel {
                 self.faults[place / 16] = [0; 2];
             }
         }
-<<<<<<< HEAD
-        self.run(ram);
-    }
-
-    fn dma(&mut self, ram: &mut Ram64, id: u16, address: u64, write: bool) -> Option<u64> {
-=======
         while !self.lagging && self.step(ram) {}
     }
 
@@ -275,7 +208,6 @@ impl Model for IntelModel {
         if self.capability & 0x60 != 0 && self.protected & 1 == 1 {
             return None;
         }
->>>>>>> iommu
         if self.status >> 31 == 0 {
             return Some(address);
         }
@@ -296,11 +228,7 @@ impl Model for IntelModel {
             .ok()
     }
 
-<<<<<<< HEAD
-    fn interrupt(&mut self, ram: &mut Ram64, id: u16, address: u64, data: u32) -> Option<u8> {
-=======
     fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8> {
->>>>>>> iommu
         assert_eq!(address >> 20, 0xfee);
         if self.status >> 25 & 1 == 0 {
             return Some(data as u8);
@@ -332,10 +260,7 @@ impl Model for IntelModel {
         }
         self.remaps.insert(index, entry);
         assert_eq!(entry[0] & !0xff_0001, 0, "fixed, physical, local APIC 0");
-<<<<<<< HEAD
-=======
         assert_eq!(entry[1] >> 16, 4, "usable by all 16 bits of one id");
->>>>>>> iommu
         if entry[1] != 1 << 18 | u64::from(id) {
             self.fault(id, index << 48, false, 0x26);
             return None;
@@ -347,8 +272,6 @@ impl Model for IntelModel {
         self.status >> 31 == 1 && self.status >> 25 & 1 == 1
     }
 
-<<<<<<< HEAD
-=======
     fn lag(&mut self) {
         self.lagging = true;
     }
@@ -382,7 +305,6 @@ impl Model for IntelModel {
         true
     }
 
->>>>>>> iommu
     fn hang(&mut self) {
         self.hung = true;
     }

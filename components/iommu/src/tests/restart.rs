@@ -27,10 +27,7 @@ fn running(kind: Kind) -> (Shared, Box<dyn Unit>) {
     }
     unit.attach(1).expect("attach");
     unit.allow(1, 20, 2).expect("allow");
-<<<<<<< HEAD
-=======
     board.0.borrow_mut().model.lag();
->>>>>>> iommu
     (board, unit)
 }
 
@@ -141,8 +138,6 @@ fn a_unit_that_is_not_as_it_was() {
         };
         let error = kind.start_with(&board, memory, Start::Adopt).err();
         assert_eq!(error, Some(SetupError::NotOurs), "{kind:?}");
-<<<<<<< HEAD
-=======
         // On, and letting old messages pass.
         if kind.is_intel() {
             let (board, unit) = running(kind);
@@ -153,7 +148,6 @@ fn a_unit_that_is_not_as_it_was() {
             let error = kind.start(&board, Start::Adopt).err();
             assert_eq!(error, Some(SetupError::NotOurs), "{kind:?}");
         }
->>>>>>> iommu
         assert!(SetupError::NotOurs.lost() && !SetupError::Off.lost());
     }
 }

@@ -143,15 +143,12 @@ fn sixteen_faults_are_kept_and_a_poll_is_bounded() {
         assert_eq!(first.address, first.number << 12);
         assert_eq!(iommu.counters().faults, 100);
         assert_eq!(iommu.counters().overflows, 0);
-<<<<<<< HEAD
-=======
         for number in 0..300 {
             board.dma(STRANGERS[3], number << 12, false);
         }
         iommu.poll_faults(|_, _, _| {});
         iommu.poll_faults(|_, _, _| {});
         assert_eq!(iommu.counters().overflows, 1);
->>>>>>> iommu
     });
 }
 

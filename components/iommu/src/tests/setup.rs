@@ -2,10 +2,7 @@
 
 use std::boxed::Box;
 
-<<<<<<< HEAD
-=======
 use super::amd_model::AmdModel;
->>>>>>> iommu
 use super::board::*;
 use super::intel_model::IntelModel;
 use crate::*;
@@ -15,20 +12,11 @@ fn nothing_passes_from_the_first_moment() {
     for kind in KINDS {
         let board = kind.board();
         let places = [0, RAM.address, BASE, 0xffff_f000, 1 << 40];
-<<<<<<< HEAD
-        // The AMD model remembers an entry of the first function, until the last
-        // step makes it forget.
-        let from = if kind.is_intel() { 0 } else { 1 };
-        board.0.borrow_mut().probes = IDS[from..]
-            .iter()
-            .chain(&STRANGERS)
-=======
         // What the AMD model remembers, the last step makes it forget.
         board.0.borrow_mut().probes = IDS
             .iter()
             .chain(&STRANGERS)
             .filter(|id| kind.is_intel() || !AmdModel::REMEMBERED.contains(id))
->>>>>>> iommu
             .map(|id| (*id, RAM.address, None))
             .collect();
         kind.start(&board, Start::Fresh).expect("set up");

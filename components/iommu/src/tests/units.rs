@@ -46,10 +46,7 @@ fn an_attached_function_reaches_its_guest_and_nothing_else() {
 fn a_detached_function_reaches_nothing_that_was_remembered() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
-<<<<<<< HEAD
-=======
         board.0.borrow_mut().model.lag();
->>>>>>> iommu
         attach(&mut *unit, 1);
         attach(&mut *unit, 2);
         assert!(unit.attached(1) && unit.attached(2) && !unit.attached(0));
@@ -71,8 +68,6 @@ fn a_detached_function_reaches_nothing_that_was_remembered() {
     }
 }
 
-<<<<<<< HEAD
-=======
 /// A device that never rests: the models refuse entries that are half written.
 #[test]
 fn no_entry_is_seen_half_written() {
@@ -99,7 +94,6 @@ fn no_entry_is_seen_half_written() {
     }
 }
 
->>>>>>> iommu
 #[test]
 fn to_build_again_changes_nothing() {
     for kind in KINDS {
@@ -196,11 +190,8 @@ fn a_function_raises_what_it_is_allowed_and_nothing_else() {
         let (board, mut unit) = kind.fresh();
         let one = unit.allow(1, 107, 1).expect("allow");
         let block = unit.allow(1, 16, 16).expect("allow");
-<<<<<<< HEAD
-=======
         unit.allow(0, 64, 16).expect("allow");
         unit.allow(2, 64, 16).expect("allow");
->>>>>>> iommu
         assert_eq!(board.message(IDS[1], one, 0), Some(0x30 + 107), "{kind:?}");
         for number in 0..16 {
             let vector = 0x40 + number as u8;
@@ -229,10 +220,7 @@ fn a_function_raises_what_it_is_allowed_and_nothing_else() {
 fn a_vector_that_is_forbidden_is_forgotten() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
-<<<<<<< HEAD
-=======
         board.0.borrow_mut().model.lag();
->>>>>>> iommu
         let first = unit.allow(0, 8, 2).expect("allow");
         let other = unit.allow(0, 10, 1).expect("allow");
         let neighbour = unit.allow(2, 8, 1).expect("allow");
@@ -285,10 +273,7 @@ fn a_unit_that_hangs_fails_what_waits_for_it() {
 fn the_ring_of_commands_wraps() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
-<<<<<<< HEAD
-=======
         board.0.borrow_mut().model.lag();
->>>>>>> iommu
         attach(&mut *unit, 1);
         for _ in 0..300 {
             unit.detach(1).expect("detach");
