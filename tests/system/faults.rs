@@ -9,14 +9,19 @@ use crate::harness::{
 };
 
 /// A system file of its own for a test: the project's with one thing changed.
-struct Changed(PathBuf);
+pub struct Changed(pub PathBuf);
 
 impl Changed {
-    fn new(name: &str, from: &str, to: &str) -> Self {
-        let text = fs::read_to_string(root().join("system.toml")).expect("system.toml");
-        assert!(text.contains(from), "system.toml has no `{from}`");
+    pub fn new(name: &str, from: &str, to: &str) -> Self {
+        Self::of("system.toml", name, from, to)
+    }
+
+    /// The same of another file, where `from` is changed wherever it stands.
+    pub fn of(file: &str, name: &str, from: &str, to: &str) -> Self {
+        let text = fs::read_to_string(root().join(file)).expect("the system file");
+        assert!(text.contains(from), "{file} has no `{from}`");
         let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::write(&path, text.replacen(from, to, 1)).expect("a file in the project");
+        fs::write(&path, text.replace(from, to)).expect("a file in the project");
         Self(path)
     }
 
@@ -220,7 +225,7 @@ fn a_component_that_crashes_again_and_again_stops_the_system() {
 }
 
 #[test]
-fn a_component_without_restart_stops_the_system() {
+fn a_vmm_that_dies_takes_its_guest_and_no_more() {
     let _machine = one_machine();
     let end = finish(vectis().args([
         "run",
@@ -230,7 +235,33 @@ fn a_component_without_restart_stops_the_system() {
         "vmm",
     ]));
     assert!(!end.status.success(), "{}", end.text);
-    for word in ["fault component=vmm", "cause=page-fault", "vmm is dead"] {
+    for word in [
+        "fault component=vmm",
+        "cause=page-fault",
+        "guest:web lost its vmm: it is stopped",
+        "nic0: its guest is gone, taken back",
+        "no guest is left, the system stops",
+    ] {
+        assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
+    }
+}
+
+#[test]
+fn a_component_without_restart_stops_the_system() {
+    let _machine = one_machine();
+    let changed = Changed::new(
+        "stop",
+        "authority = [\"msix-tables\"]\non-fault = \"restart\"",
+        "authority = [\"msix-tables\"]",
+    );
+    let end = finish(
+        vectis()
+            .args(["run", "--port", &free_port().to_string()])
+            .args(["--inject-fault", "msix", "--system"])
+            .arg(&changed.0),
+    );
+    assert!(!end.status.success(), "{}", end.text);
+    for word in ["fault component=msix", "msix is dead, the system stops"] {
         assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
     }
 }

@@ -9,4 +9,6 @@ mod devices;
 mod faults;
 mod guests;
 mod harness;
+mod iommu;
+mod lives;
 mod serve;
