@@ -113,6 +113,10 @@ fn main(context: Context) -> ! {
             lines.drain(ring, &mut people);
         }
         if event & irq_badge != 0 {
+            // Before the keys are read: the kernel masks the interrupt until
+            // then, and an edge that comes while it is masked is lost, with it
+            // every key after.
+            let _ = irq.irq_handler_ack();
             while let Some(key) = people.get() {
                 match (position(key), key) {
                     (Some(position), _) if inject_next => inject_fault(position),
@@ -121,7 +125,6 @@ fn main(context: Context) -> ! {
                 }
                 inject_next = !inject_next && key == INJECT_KEY;
             }
-            let _ = irq.irq_handler_ack();
         }
     }
 }
