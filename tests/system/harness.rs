@@ -188,6 +188,19 @@ impl Running {
         }
     }
 
+    /// What the console's key `key` shows, line by line without its end.
+    pub fn shown(&mut self, key: char) -> Vec<String> {
+        self.type_line(&key.to_string());
+        let mut lines = Vec::new();
+        loop {
+            let line = self.wait_for(|line| line.starts_with(&format!("{key} ")));
+            if line == format!("{key} end") {
+                return lines;
+            }
+            lines.push(line);
+        }
+    }
+
     /// Ends it as Ctrl-C does.
     pub fn interrupt(mut self) -> Finished {
         signal(self.child.id(), "INT");
