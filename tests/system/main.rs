@@ -9,4 +9,5 @@ mod devices;
 mod faults;
 mod guests;
 mod harness;
+mod hostile;
 mod serve;

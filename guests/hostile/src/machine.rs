@@ -81,6 +81,11 @@ pub trait Machine {
 
 /// DMA to and from any bus address.
 pub trait Dma {
+    /// Takes the device over, whatever was done with it.
+    ///
+    /// # Errors
+    /// As `dma_probe::Engine::start`.
+    fn start(&mut self) -> Result<(), Stuck>;
     /// Reads from bus address `from`.
     ///
     /// # Errors
@@ -104,6 +109,10 @@ pub trait Dma {
 }
 
 impl<R: dma_probe::Registers, M: dma_probe::Memory> Dma for dma_probe::Engine<R, M> {
+    fn start(&mut self) -> Result<(), Stuck> {
+        Self::start(self)
+    }
+
     fn read(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), Stuck> {
         Self::read(self, from, bytes)
     }
