@@ -36,11 +36,11 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
 /// what it loads, other guests' RAM on both sides, the configuration window, the
 /// own and others' BARs, the I/O APIC, the timer, the IOMMU.
 fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
-    let own = h.machine().ram_end() - 0x200_0000;
+    let own = h.machine().ram();
     let table = h.target.bar_address(3);
     let random = h.random.word() & 0x1fff_ffc0;
     // Its own RAM is no attack.
-    let random = if (own..own + 0x200_0000).contains(&random) {
+    let random = if own.contains(&random) {
         0x10_0000
     } else {
         random
@@ -52,10 +52,10 @@ fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
         0x10_0000,
         0x20_0000,
         0x100_0000,
-        own - 0x1000,
-        own - 0x100_0000,
-        own + 0x200_0000,
-        own + 0x210_0000,
+        own.start - 0x1000,
+        own.start - 0x100_0000,
+        own.end,
+        own.end + 0x10_0000,
         0xb000_0000,
         table,
         0xfec0_0000,

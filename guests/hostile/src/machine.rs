@@ -1,6 +1,7 @@
 //! The machine that is attacked: instructions that are run, and what becomes of them.
 
 use core::fmt;
+use core::ops::Range;
 
 use dma_probe::Stuck;
 
@@ -69,8 +70,8 @@ pub trait Machine {
     /// Address of [`SCRATCH`] bytes of RAM that nothing else uses, on a page
     /// boundary.
     fn scratch(&self) -> u64;
-    /// Address behind the last byte of the guest's RAM.
-    fn ram_end(&self) -> u64;
+    /// The guest's RAM, of which the last page is free.
+    fn ram(&self) -> Range<u64>;
     /// Sets up the console again, whatever was done to it.
     fn reset_console(&mut self);
     /// Writes a line.
