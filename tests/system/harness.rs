@@ -62,6 +62,18 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// The first of `count` ports that follow each other and are all free.
+pub fn free_ports(count: u16) -> u16 {
+    loop {
+        let first = free_port();
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let all = (1..count).all(|n| first.checked_add(n).is_some_and(free));
+        if all {
+            return first;
+        }
+    }
+}
+
 /// A running `vectis`.
 pub struct Running {
     child: Child,
