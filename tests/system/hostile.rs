@@ -57,12 +57,13 @@ const ENDS: &[(&str, &str)] = &[
     ("exit=51", "guest failed with code 0x33"),
 ];
 
-const COMPONENTS: [&str; 7] = [
+const COMPONENTS: [&str; 8] = [
     "console",
     "timer",
     "irq-router",
     "msix",
     "pci-config",
+    "iommu",
     "vmm-victim",
     "vmm-hostile",
 ];
@@ -71,13 +72,20 @@ const COMPONENTS: [&str; 7] = [
 struct SystemFile(PathBuf);
 
 impl SystemFile {
-    fn new(name: &str, words: &str) -> Self {
+    /// With words on the hostile guest's command line and more keys for its
+    /// function.
+    fn new(name: &str, words: &str, keys: &str) -> Self {
         let text = fs::read_to_string(root().join("tests/systems/hostile.toml")).expect("a system");
-        let from = "command-line = \"attack=all\"";
-        assert!(text.contains(from), "the system has no `{from}`");
+        let replace = |text: String, from: &str, to: &str| {
+            assert!(text.contains(from), "the system has no `{from}`");
+            text.replace(from, to)
+        };
         let line = format!("command-line = \"{words}\"");
+        let text = replace(text, "command-line = \"attack=all\"", &line);
+        let device = "match = \"8086:10d3\"";
+        let text = replace(text, device, &format!("{device}\n{keys}"));
         let file = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::write(&file, text.replacen(from, &line, 1)).expect("a file in the project");
+        fs::write(&file, text).expect("a file in the project");
         Self(file)
     }
 }
@@ -100,12 +108,17 @@ struct Attacked {
 
 impl Attacked {
     fn start(name: &str, words: &str) -> Self {
-        let file = SystemFile::new(name, &format!("start=frame {words}"));
+        Self::start_on(name, words, "", "amd")
+    }
+
+    /// The same with more keys for each function, on a machine with this IOMMU.
+    fn start_on(name: &str, words: &str, keys: &str, iommu: &str) -> Self {
+        let file = SystemFile::new(name, &format!("start=frame {words}"), keys);
         let port = free_ports(2);
         let mut system = Running::start(
             vectis()
                 .args(["run", "--port", &port.to_string(), "--timeout", "300"])
-                .arg("--system")
+                .args(["--iommu", iommu, "--system"])
                 .arg(&file.0),
         );
         let (mut serves, mut waits) = (false, false);
@@ -171,11 +184,8 @@ fn nobody_was_hurt(text: &str) {
     }
 }
 
-#[test]
-fn attacks_reach_nobody_else() {
-    let _machine = one_machine();
-    let words = format!("attack={} exit=stay", ATTACKS.join(","));
-    let mut attacked = Attacked::start("attacks", &words);
+/// Runs these attacks beside a guest under load; gives all that was printed.
+fn reach_nobody_else(mut attacked: Attacked, attacks: &[&str]) -> String {
     let before = attacked.counters();
     let victim = attacked.victim;
     let enough = AtomicBool::new(false);
@@ -195,14 +205,14 @@ fn attacks_reach_nobody_else() {
         }
     });
     let after = attacked.counters();
-    assert!(after["vmm-hostile.traps"] > before["vmm-hostile.traps"] + 100_000);
+    assert!(after["vmm-hostile.traps"] > before["vmm-hostile.traps"]);
     let (status, _) = Client::connect(victim).request("/").expect("an answer");
     assert_eq!(status, 200);
     let end = attacked.system.interrupt();
     assert!(end.status.success(), "{}", end.text);
     nobody_was_hurt(&end.text);
     assert!(!end.text.contains("not ok"), "{}", end.text);
-    for attack in ATTACKS {
+    for attack in attacks {
         let name = attack.split(':').next().expect("a name");
         let line = format!("] ok {name}");
         assert!(
@@ -211,6 +221,73 @@ fn attacks_reach_nobody_else() {
             end.text
         );
     }
+    end.text
+}
+
+/// The command line for these attacks.
+fn words(attacks: &[&str]) -> String {
+    format!("attack={} exit=stay", attacks.join(","))
+}
+
+#[test]
+fn attacks_reach_nobody_else() {
+    let _machine = one_machine();
+    let attacked = Attacked::start("attacks", &words(ATTACKS));
+    reach_nobody_else(attacked, ATTACKS);
+}
+
+/// Everything that a device can do by itself, where it is confined.
+const DMA: &[&str] = &["dma-within", "dma-reads", "dma-writes", "dma-interrupts"];
+
+#[test]
+fn dma_and_forged_interrupts_reach_nobody_else() {
+    let _machine = one_machine();
+    let attacked = Attacked::start("dma", &words(DMA));
+    let text = reach_nobody_else(attacked, DMA);
+    // QEMU itself says what its unit refused.
+    assert!(text.contains("failed to remap interrupt"), "{text}");
+}
+
+/// Known gap of that machine: QEMU 7.2's VT-d delivers interrupt messages in
+/// compatibility format although they are switched off, so that `dma-interrupts`
+/// would halt the kernel there. The measurement at boot knows, and the functions
+/// need their owner's word. Should it say otherwise one day, the attack belongs
+/// into this test.
+#[test]
+fn dma_on_vt_d_reaches_nobody_else() {
+    let _machine = one_machine();
+    let attacks = &DMA[..3];
+    let trusted = "dma = \"trusted\"";
+    let mut attacked = Attacked::start_on("vt-d", &words(attacks), trusted, "intel");
+    let gap = "reaches its guest's memory only, raises any interrupt (measured)";
+    assert_eq!(attacked.system.text().matches(gap).count(), 2);
+    attacked.counters();
+    let text = reach_nobody_else(attacked, attacks);
+    // The unit's records come out as warnings, with the function's name.
+    assert!(text.contains("nic1 (0x"), "{text}");
+}
+
+#[test]
+fn a_guest_can_be_stopped_by_its_first_refused_access() {
+    let _machine = one_machine();
+    let keys = "dma = \"trusted\"\non-dma-fault = \"stop-guest\"";
+    let words = words(&["dma-writes"]);
+    let mut attacked = Attacked::start_on("stop", &words, keys, "intel");
+    let _frame = attacked.go();
+    attacked
+        .system
+        .wait_for(|line| line.contains("guest:hostile accessed memory that is not its own by DMA"));
+    attacked
+        .system
+        .wait_for(|line| line.contains("nic1: its guest is gone, taken back"));
+    let mut client = Client::connect(attacked.victim);
+    for _ in 0..20 {
+        assert_eq!(client.request("/").expect("an answer").0, 200);
+    }
+    let counters = attacked.counters();
+    assert_eq!(counters["iommu.attached"], 1, "the victim's function only");
+    let end = attacked.system.interrupt();
+    nobody_was_hurt(&end.text);
 }
 
 #[test]
@@ -220,13 +297,14 @@ fn a_guest_that_ends_is_named_and_ends_nobody_else() {
         let mut attacked = Attacked::start("ends", words);
         let mut client = Client::connect(attacked.victim);
         let _frame = attacked.go();
-        // Until a guest's end is its own, it is the system's, in good order.
-        let _ = client.request("/");
-        let status = attacked.system.wait();
-        let text = attacked.system.text();
-        let line = format!("init: vmm-hostile stopped the system: {reason}");
-        assert!(text.contains(&line), "no `{line}` after {words} in\n{text}");
-        assert_eq!(status.code(), Some(1), "{text}");
+        let end = format!("{reason}: it stays halted");
+        attacked.system.wait_for(|line| line.contains(&end));
+        for _ in 0..20 {
+            assert_eq!(client.request("/").expect("an answer").0, 200, "{words}");
+        }
+        let counters = attacked.counters();
+        assert_eq!(counters["iommu.attached"], 1, "after {words}");
+        let text = attacked.system.interrupt().text;
         nobody_was_hurt(&text.replace("panicked at guests/hostile", ""));
     }
 }
