@@ -57,6 +57,9 @@ const ENDS: &[(&str, &str)] = &[
     ("exit=51", "guest failed with code 0x33"),
 ];
 
+/// Bound on a run, in seconds: several times what the longest takes.
+const TIMEOUT: &str = "900";
+
 const COMPONENTS: [&str; 8] = [
     "console",
     "timer",
@@ -113,12 +116,17 @@ impl Attacked {
 
     /// The same with more keys for each function, on a machine with this IOMMU.
     fn start_on(name: &str, words: &str, keys: &str, iommu: &str) -> Self {
+        Self::start_with(name, words, keys, &["--iommu", iommu])
+    }
+
+    fn start_with(name: &str, words: &str, keys: &str, arguments: &[&str]) -> Self {
         let file = SystemFile::new(name, &format!("start=frame {words}"), keys);
         let port = free_ports(2);
         let mut system = Running::start(
             vectis()
-                .args(["run", "--port", &port.to_string(), "--timeout", "300"])
-                .args(["--iommu", iommu, "--system"])
+                .args(["run", "--port", &port.to_string(), "--timeout", TIMEOUT])
+                .args(arguments)
+                .arg("--system")
                 .arg(&file.0),
         );
         let (mut serves, mut waits) = (false, false);
@@ -234,6 +242,55 @@ fn attacks_reach_nobody_else() {
     let _machine = one_machine();
     let attacked = Attacked::start("attacks", &words(ATTACKS));
     reach_nobody_else(attacked, ATTACKS);
+}
+
+#[test]
+fn a_million_random_accesses_reach_nobody_else() {
+    let _machine = one_machine();
+    let attacks = &["config-random:100000", "random:1000000"];
+    let attacked = Attacked::start("million", &words(attacks));
+    reach_nobody_else(attacked, attacks);
+}
+
+/// A guest that moves its interrupts all the time, while the components that
+/// carry them out crash one after the other: none is lost, and none arrives where
+/// it was before.
+#[test]
+fn interrupts_that_move_survive_crashes() {
+    let _machine = one_machine();
+    let words = words(&["churn:4000"]);
+    // Keys crash components; the first crash waits for all guests to serve,
+    // which the hostile one never does.
+    let arguments = ["--inject-fault", "console"];
+    let mut attacked = Attacked::start_with("churn", &words, "", &arguments);
+    let _frame = attacked.go();
+    // In the order of the system file these are the third to the sixth.
+    let components = [
+        ('3', "irq-router"),
+        ('4', "msix"),
+        ('5', "pci-config"),
+        ('6', "iommu"),
+    ];
+    for generation in 1..=5 {
+        for (key, name) in components {
+            attacked.system.type_line(&format!("F{key}"));
+            let line = format!("{name} restarted, generation {generation}");
+            attacked.system.wait_for(|found| found.contains(&line));
+        }
+    }
+    attacked
+        .system
+        .wait_for(|line| line.contains("# hostile: pass") || line.contains("# hostile: fail"));
+    let (status, _) = Client::connect(attacked.victim)
+        .request("/")
+        .expect("an answer");
+    assert_eq!(status, 200);
+    let text = attacked.system.interrupt().text;
+    assert!(
+        text.contains("churn: 4000 rounds, 0 lost, 0 wrong"),
+        "{text}"
+    );
+    assert!(text.contains("# hostile: pass"), "{text}");
 }
 
 /// Everything that a device can do by itself, where it is confined.
