@@ -37,6 +37,7 @@ const ATTACKS: &[&str] = &[
     "system-calls",
     "debug-calls",
     "forged-faults",
+    "jump-mmio",
     "dma-within",
     "churn:1000",
     "random:60000",

@@ -116,3 +116,35 @@ fn a_vmm_that_dies_leaves_the_other_guest_serving() {
     );
     assert!(system.interrupt().status.success());
 }
+
+/// A probe that ends well starts again, and finds its function as it was: the
+/// NVMe controller has a function-level reset, which it gets between two lives.
+#[test]
+fn a_function_is_clean_in_each_life() {
+    let _machine = one_machine();
+    let priority = "priority = 100\n";
+    let changed = Changed::of(
+        "tests/systems/nvme.toml",
+        "nvme",
+        priority,
+        &format!("{priority}on-exit = \"restart\"\n"),
+    );
+    let file = changed.0.display().to_string();
+    let port = free_port().to_string();
+    let arguments = [
+        "run",
+        "--port",
+        &port,
+        "--timeout",
+        "300",
+        "--system",
+        &file,
+    ];
+    let mut system = Running::start(vectis().args(arguments));
+    for restart in 1..=3 {
+        system.wait_for(|line| line.contains("# probe: pass"));
+        let line = format!("guest finished: restart {restart}");
+        system.wait_for(|found| found.contains(&line));
+    }
+    assert!(!system.text().contains("] not ok"), "{}", system.text());
+}

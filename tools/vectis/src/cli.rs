@@ -60,8 +60,8 @@ enum Command {
     /// Ask the console of a running system for a report
     ///
     /// KEYS are the console's keys, one report for each: M is the MSI and MSI-X
-    /// state of every function, MM all of it, R the routes, S every component's
-    /// counters.
+    /// state of every function, MM all of it, R the routes, I what each function
+    /// reaches and what was refused, S every component's counters.
     Dump {
         /// Keys
         #[arg(default_value = "M")]
