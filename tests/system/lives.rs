@@ -17,6 +17,13 @@ fn held(system: &mut Running) -> [u64; 5] {
     ]
 }
 
+/// The project's system with words on the guest's command line.
+fn web_with(name: &str, words: &str) -> Changed {
+    let policy = "on-exit = \"restart\"";
+    let line = format!("{policy}\ncommand-line = \"{words}\"");
+    Changed::new(name, policy, &line)
+}
+
 #[test]
 fn a_guest_restarts_a_hundred_times_and_leaks_nothing() {
     let _machine = one_machine();
@@ -24,12 +31,7 @@ fn a_guest_restarts_a_hundred_times_and_leaks_nothing() {
     Client::connect(port).request("/").expect("an answer");
     let before = held(&mut fresh);
     drop(fresh);
-    let policy = "on-exit = \"restart\"";
-    let changed = Changed::new(
-        "lives",
-        policy,
-        &format!("{policy}\ncommand-line = \"exit=on-lease lives=101\""),
-    );
+    let changed = web_with("lives", "exit=on-lease lives=101");
     let file = changed.0.display().to_string();
     let (mut system, port) = Running::serving(&["--system", &file]);
     let restarts = system.text().matches("guest finished: restart").count();
@@ -58,12 +60,7 @@ fn a_guest_that_panics_serves_again() {
 #[test]
 fn a_guest_that_fails_again_and_again_stays_halted() {
     let _machine = one_machine();
-    let policy = "on-exit = \"restart\"";
-    let changed = Changed::new(
-        "failing",
-        policy,
-        &format!("{policy}\ncommand-line = \"exit=panic\""),
-    );
+    let changed = web_with("failing", "exit=panic");
     let text = std::fs::read_to_string(&changed.0).expect("the file is ours");
     let text = text.replace("guests/web", "guests/hostile");
     std::fs::write(&changed.0, text).expect("the file is ours");

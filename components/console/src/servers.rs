@@ -9,10 +9,7 @@ use console::dump::{Function, State};
 use heapless::Vec;
 use pci::Bdf;
 use runtime::{Channel, Context};
-use spec::ResourceKind;
-
-/// Guests in one system.
-const GUESTS: usize = 4;
+use spec::{GUESTS, ResourceKind};
 
 /// The servers, if system.toml has channels to them.
 pub struct Servers {

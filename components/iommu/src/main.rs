@@ -16,12 +16,13 @@ use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, IommuInfo, ResourceKind};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, GUESTS, IommuInfo, ResourceKind};
 
 runtime::component!(main);
 
-/// Guests in one system.
-const GUESTS: u8 = 4;
+// The logic has room for all functions that a system can have.
+const _: () = assert!(FUNCTIONS >= spec::FUNCTIONS);
+
 /// Milliseconds between two looks at the unit's record of faults.
 const POLL_MS: u64 = 100;
 /// What [`IommuInfo::kind`] says.
@@ -305,7 +306,7 @@ fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [
                 server.reply(dispatch(context, &mut iommu, caller, request));
             }
             Event::Notification(bits) => {
-                for guest in 0..GUESTS {
+                for guest in 0..GUESTS as u8 {
                     if bits & BADGE_GUEST_GONE << guest != 0 {
                         let failed = iommu.guest_gone(guest);
                         if failed > 0 {

@@ -15,14 +15,9 @@ use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
-use spec::ResourceKind;
+use spec::{FUNCTIONS, GUESTS, ResourceKind};
 
 runtime::component!(main);
-
-/// Guests in one system.
-const GUESTS: usize = 4;
-/// Functions in one system.
-const FUNCTIONS: usize = 8;
 
 struct Guest {
     slots: CNode,

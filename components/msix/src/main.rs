@@ -12,13 +12,11 @@ use msix::{Counters, Entry, Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use shm::Kept;
-use spec::ResourceKind;
+use spec::{FUNCTIONS, ResourceKind};
 use static_cell::ConstStaticCell;
 
 runtime::component!(main);
 
-/// Functions in one system.
-const FUNCTIONS: usize = 8;
 /// Table entries of all functions together: two of the largest tables.
 const ENTRIES: usize = 4096;
 static STORAGE: ConstStaticCell<[Entry; ENTRIES]> = ConstStaticCell::new([Entry::RESET; ENTRIES]);

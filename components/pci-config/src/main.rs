@@ -9,14 +9,10 @@ use pci::Width;
 use pci_config::{Counters, Functions, Hardware, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
-use spec::{BADGE_GUEST_GONE, ResourceKind};
+use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
 
 runtime::component!(main);
 
-/// Functions in one system.
-const FUNCTIONS: usize = 8;
-/// Guests in one system.
-const GUESTS: u64 = 4;
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
 /// How long a function-level reset may take: 100 ms, in ms.
@@ -105,7 +101,7 @@ fn release(
 ) {
     for (index, device) in context.functions().enumerate() {
         let guest = context.guest_index(device);
-        if guest < GUESTS && bits & BADGE_GUEST_GONE << guest != 0 {
+        if guest < GUESTS as u64 && bits & BADGE_GUEST_GONE << guest != 0 {
             defmt::warn!("{=str}: its guest is gone, taken back", device);
             functions.release(index as u8);
         }

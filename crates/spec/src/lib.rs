@@ -24,6 +24,11 @@ pub use records::{
 };
 pub use resources::{Resource, ResourceKind, Resources};
 
+/// Guests in one system, at most: each has a bit in a notification word
+/// ([`BADGE_GUEST_GONE`]), and each component room for so many.
+pub const GUESTS: usize = 4;
+/// PCI functions in one system, at most.
+pub const FUNCTIONS: usize = 8;
 /// Where every component finds its resource table ([`Resources`]).
 pub const RESOURCES_ADDRESS: u64 = 0x10_0000;
 /// Where every component has its IPC buffer. The page before and the page

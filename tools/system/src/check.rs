@@ -71,9 +71,6 @@ const INTERFACES: [Interface; 11] = [
 const PROGRAM_DEVICES: [(&str, &str); 3] =
     [("console", "com1"), ("console", "com2"), ("timer", "hpet")];
 
-/// Most devices of a guest (`MAX_FUNCTIONS` of components/vmm).
-const GUEST_DEVICES: usize = 8;
-
 /// Programs that go on where they were after a restart.
 const RESTARTABLE: [&str; 6] = [
     "console",
@@ -176,13 +173,13 @@ pub fn once(context: &Context<'_>, names: &[Located<String>]) {
     }
 }
 
-/// A guest has no more devices than its vmm can hold.
-pub fn guest_devices(context: &Context<'_>, names: &[Located<String>]) {
-    if let Some(name) = names.get(GUEST_DEVICES) {
+/// A system has no more guests and devices than its components have room for.
+pub fn room(context: &Context<'_>, what: &str, names: &[Range<usize>], most: usize) {
+    if let Some(span) = names.get(most) {
         context.error(
-            &name.span,
-            format!("{} devices are too many for one guest", names.len()),
-            format!("a vmm handles at most {GUEST_DEVICES}"),
+            span,
+            format!("{} {what}s are too many for one system", names.len()),
+            format!("components have room for {most}"),
         );
     }
 }

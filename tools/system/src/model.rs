@@ -457,7 +457,6 @@ fn guest(
     }
     let devices = section.strings("devices");
     check::once(context, &devices);
-    check::guest_devices(context, &devices);
     let devices = devices
         .iter()
         .filter(|device| !broken.contains(&device.value))
@@ -579,7 +578,10 @@ pub fn parse(
     check::cycles(&context, &model, &channel_spans);
     let mut device_spans = Vec::new();
     let mut broken_devices = Vec::new();
-    for (index, (name, section)) in top.named("device").iter().enumerate() {
+    let devices = top.named("device");
+    let names: Vec<_> = devices.iter().map(|(name, _)| name.span.clone()).collect();
+    check::room(&context, "device", &names, spec::FUNCTIONS);
+    for (index, (name, section)) in devices.iter().enumerate() {
         match device(name, section, index, &model) {
             Some(device) => {
                 check::device(&context, name, &device, &model);
@@ -591,7 +593,10 @@ pub fn parse(
     }
     let before_guests = errors();
     let mut next_address = model.board.guest_memory.0;
-    for (name, section) in top.named("guest") {
+    let guests = top.named("guest");
+    let names: Vec<_> = guests.iter().map(|(name, _)| name.span.clone()).collect();
+    check::room(&context, "guest", &names, spec::GUESTS);
+    for (name, section) in guests {
         let guest = guest(
             &name,
             &section,

@@ -265,6 +265,11 @@ fn verdict(
 /// Measures every function and says what it reaches. One that is not confined
 /// needs its owner's word.
 pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell) {
+    if !found.is_empty() {
+        let _ = Com1.write_str(
+            "init: measuring what each function reaches; what is refused now, it tried\r\n",
+        );
+    }
     for (function, found) in builder.system.functions.iter().zip(found) {
         let verdict = verdict(builder, function, found, &bell);
         let (name, (bdf, info)) = (function.name.as_str(), found);
