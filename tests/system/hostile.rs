@@ -295,7 +295,12 @@ fn interrupts_that_move_survive_crashes() {
 }
 
 /// Everything that a device can do by itself, where it is confined.
-const DMA: &[&str] = &["dma-within", "dma-reads", "dma-writes", "dma-interrupts"];
+const DMA: &[&str] = &[
+    "dma-within",
+    "dma-reads:20",
+    "dma-writes:20",
+    "dma-interrupts",
+];
 
 #[test]
 fn dma_and_forged_interrupts_reach_nobody_else() {
