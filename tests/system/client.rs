@@ -38,7 +38,9 @@ impl Client {
     /// Gets a path: status and body.
     pub fn request(&mut self, path: &str) -> std::io::Result<(u16, String)> {
         let stream = self.stream.get_mut();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: vectis\r\n\r\n")?;
+        // In one piece: a second one would wait for the first's acknowledgement.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: vectis\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let bad = |what: &str| std::io::Error::other(what.to_owned());
         let mut line = String::new();
         self.stream.read_line(&mut line)?;

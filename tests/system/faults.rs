@@ -9,14 +9,19 @@ use crate::harness::{
 };
 
 /// A system file of its own for a test: the project's with one thing changed.
-struct Changed(PathBuf);
+pub struct Changed(pub PathBuf);
 
 impl Changed {
-    fn new(name: &str, from: &str, to: &str) -> Self {
-        let text = fs::read_to_string(root().join("system.toml")).expect("system.toml");
-        assert!(text.contains(from), "system.toml has no `{from}`");
+    pub fn new(name: &str, from: &str, to: &str) -> Self {
+        Self::of("system.toml", name, from, to)
+    }
+
+    /// The same of another file, where `from` is changed wherever it stands.
+    pub fn of(file: &str, name: &str, from: &str, to: &str) -> Self {
+        let text = fs::read_to_string(root().join(file)).expect("the system file");
+        assert!(text.contains(from), "{file} has no `{from}`");
         let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::write(&path, text.replacen(from, to, 1)).expect("a file in the project");
+        fs::write(&path, text.replace(from, to)).expect("a file in the project");
         Self(path)
     }
 
@@ -202,6 +207,70 @@ fn components_that_crash_are_restarted_under_load() {
     assert!(system.interrupt().status.success());
 }
 
+/// Entries and routes, without how often something came over them.
+fn interrupts(system: &mut Running) -> Vec<String> {
+    let lines = [system.shown('M'), system.shown('R')].concat();
+    assert!(
+        lines.iter().any(|line| line.contains("slot=0")),
+        "{lines:?}"
+    );
+    lines
+        .into_iter()
+        .map(|line| match line.split_once(" delivered=") {
+            Some((state, _)) => state.to_owned(),
+            None => line,
+        })
+        .collect()
+}
+
+#[test]
+fn interrupts_outlive_the_components_that_make_them() {
+    let _machine = one_machine();
+    let (mut system, port) = Running::serving(&["--inject-fault", "irq-router"]);
+    system.wait_for(|line| line.contains("irq-router restarted, generation 1"));
+    let before = interrupts(&mut system);
+    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load = std::thread::spawn({
+        let end = end.clone();
+        move || {
+            let mut client = Client::connect(port);
+            let mut answers = 0;
+            while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                let (status, _) = client.request("/").expect("an answer");
+                assert_eq!(status, 200);
+                answers += 1;
+            }
+            answers
+        }
+    });
+    // In the order of system.toml these are the third to the fifth.
+    for round in 1..=4 {
+        for (key, name) in [('3', "irq-router"), ('4', "msix"), ('5', "pci-config")] {
+            let generation = round + u32::from(name == "irq-router");
+            system.type_line(&format!("F{key}"));
+            system.wait_for(|line| {
+                line.contains(&format!("{name} restarted, generation {generation}"))
+            });
+        }
+        assert_eq!(interrupts(&mut system), before, "round {round}");
+    }
+    let counted = system.counters()["vmm.events"];
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(system.counters()["vmm.events"] > counted, "no event came");
+    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    let answers = load.join().expect("every request was answered");
+    assert!(answers > 100, "{answers} answers are hardly a load");
+    let counters = system.counters();
+    // Each works and counts again: the dump asked two of them.
+    for name in ["irq-router.calls", "msix.calls", "pci-config.calls"] {
+        assert!(counters.contains_key(name), "no {name} in {counters:?}");
+    }
+    assert_eq!(counters["irq-router.failed"], 0);
+    let (status, _) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    assert!(system.interrupt().status.success());
+}
+
 #[test]
 fn a_component_that_crashes_again_and_again_stops_the_system() {
     let _machine = one_machine();
@@ -220,7 +289,7 @@ fn a_component_that_crashes_again_and_again_stops_the_system() {
 }
 
 #[test]
-fn a_component_without_restart_stops_the_system() {
+fn a_vmm_that_dies_takes_its_guest_and_no_more() {
     let _machine = one_machine();
     let end = finish(vectis().args([
         "run",
@@ -230,7 +299,33 @@ fn a_component_without_restart_stops_the_system() {
         "vmm",
     ]));
     assert!(!end.status.success(), "{}", end.text);
-    for word in ["fault component=vmm", "cause=page-fault", "vmm is dead"] {
+    for word in [
+        "fault component=vmm",
+        "cause=page-fault",
+        "guest:web lost its vmm: it is stopped",
+        "nic0: its guest is gone, taken back",
+        "no guest is left, the system stops",
+    ] {
+        assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
+    }
+}
+
+#[test]
+fn a_component_without_restart_stops_the_system() {
+    let _machine = one_machine();
+    let changed = Changed::new(
+        "stop",
+        "authority = [\"msix-tables\"]\non-fault = \"restart\"",
+        "authority = [\"msix-tables\"]",
+    );
+    let end = finish(
+        vectis()
+            .args(["run", "--port", &free_port().to_string()])
+            .args(["--inject-fault", "msix", "--system"])
+            .arg(&changed.0),
+    );
+    assert!(!end.status.success(), "{}", end.text);
+    for word in ["fault component=msix", "msix is dead, the system stops"] {
         assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
     }
 }

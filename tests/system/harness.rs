@@ -62,6 +62,18 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// The first of `count` ports that follow each other and are all free.
+pub fn free_ports(count: u16) -> u16 {
+    loop {
+        let first = free_port();
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let all = (1..count).all(|n| first.checked_add(n).is_some_and(free));
+        if all {
+            return first;
+        }
+    }
+}
+
 /// A running `vectis`.
 pub struct Running {
     child: Child,
@@ -185,6 +197,19 @@ impl Running {
                 }
                 _ => panic!("not a counter: {line}"),
             }
+        }
+    }
+
+    /// What the console's key `key` shows, line by line without its end.
+    pub fn shown(&mut self, key: char) -> Vec<String> {
+        self.type_line(&key.to_string());
+        let mut lines = Vec::new();
+        loop {
+            let line = self.wait_for(|line| line.starts_with(&format!("{key} ")));
+            if line == format!("{key} end") {
+                return lines;
+            }
+            lines.push(line);
         }
     }
 

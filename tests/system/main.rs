@@ -9,4 +9,7 @@ mod devices;
 mod faults;
 mod guests;
 mod harness;
+mod hostile;
+mod iommu;
+mod lives;
 mod serve;

@@ -169,6 +169,10 @@ fn main(context: Context) -> ! {
             lines.drain(ring, &mut people);
         }
         if event & wake.badge() != 0 {
+            // Before the keys are read: the kernel masks COM1's interrupt until
+            // then, and an edge that comes while it is masked is lost, with it
+            // every key after.
+            wake.again();
             while let Some(key) = people.get() {
                 match (position(key), key) {
                     (Some(position), _) if inject_next => inject_fault(position),
@@ -177,7 +181,6 @@ fn main(context: Context) -> ! {
                 }
                 inject_next = !inject_next && key == INJECT_KEY;
             }
-            wake.again();
         }
     }
 }

@@ -253,6 +253,9 @@ fn main(context: Context) -> ! {
                 defmt::error!("{=str}: not attached", policies[position].name);
             }
             tell_monitor(runtime::READY_LABEL, in_force);
+            // The answer came after the measurement: what it provoked is no
+            // guest's doing. It stays on record.
+            iommu.poll_faults(|_, _, _| {});
         }
         serve(&context, iommu, &mut policies);
     });

@@ -268,7 +268,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             }
             Err(error) => {
                 self.unbind_failed(function, entry, error);
-                if !before {
+                // A router that died too often may have given its vector to
+                // another source.
+                let bound = self.router.bound(source(function, entry));
+                if !before && bound.is_ok() {
                     self.mask_in_device(function, entry, false);
                 }
                 Err(error)

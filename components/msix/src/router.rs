@@ -22,11 +22,12 @@ impl<T: Transport> Router<T> {
         })
     }
 
-    /// Unbinds a source.
+    /// Unbinds a source. If it is not bound any more, that is done, whatever the
+    /// router said.
     pub fn unbind(&mut self, source: Source) -> Result<(), Error> {
-        retry(|again| match self.0.unbind(source) {
-            Err(Error::NotFound) if again => Ok(()),
-            unbound => unbound,
+        retry(|_| self.0.unbind(source)).or_else(|error| match self.bound(source) {
+            Err(Error::NotFound) => Ok(()),
+            _ => Err(error),
         })
     }
 

@@ -109,8 +109,18 @@ impl<R: Registers, M: Memory> Engine<R, M> {
             memory,
             bus_address,
         };
-        engine.quiesce()?;
-        let ring = |offset: usize| engine.bus_address + offset as u64;
+        engine.start()?;
+        Ok(engine)
+    }
+
+    /// Resets the device and sets it up, as [`new`](Self::new) does: for one that
+    /// was used otherwise meanwhile.
+    ///
+    /// # Errors
+    /// [`Stuck::Reset`].
+    pub fn start(&mut self) -> Result<(), Stuck> {
+        self.quiesce()?;
+        let ring = |offset: usize| self.bus_address + offset as u64;
         let (send, receive) = (ring(SEND_RING), ring(RECEIVE_RING));
         for (register, value) in [
             (CTRL, CTRL_SLU | CTRL_FD),
@@ -124,9 +134,9 @@ impl<R: Registers, M: Memory> Engine<R, M> {
             (TIPG, TIPG_VALUE),
             (TXDCTL, WRITE_BACK_EACH | TXDCTL_COUNT_DESC),
         ] {
-            engine.registers.write(register, value);
+            self.registers.write(register, value);
         }
-        Ok(engine)
+        Ok(())
     }
 
     /// Resets the device and leaves it silent: no ring, no interrupt, no link

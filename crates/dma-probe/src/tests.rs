@@ -215,4 +215,8 @@ fn quiesce_leaves_no_ring_and_no_interrupt() {
         assert_eq!(device.register(register), 0, "{register:#x}");
     }
     assert_eq!(device.register(IMC), u32::MAX);
+    drop(device);
+    engine.start().unwrap();
+    assert_eq!(engine.write(0x2000, &[7; 64]), Ok(()));
+    assert_eq!(side.0.borrow().load(0x2000, 64), [7; 64]);
 }

@@ -20,6 +20,8 @@ pub enum Group {
     Dma,
     /// By its name only: it goes on for as long as it is told.
     Mode,
+    /// By its name only, and last: afterwards the guest cannot wait any more.
+    Last,
     /// By its name only: the guest does not go on.
     End,
 }
@@ -127,7 +129,7 @@ pub fn run<M: Machine>(hostile: &mut Hostile<M>, names: &str) -> bool {
             let group = match attack.group {
                 Group::Common => "all",
                 Group::Dma => "dma",
-                Group::Mode | Group::End => "",
+                Group::Mode | Group::Last | Group::End => "",
             };
             if attack.name != wanted && group != wanted {
                 continue;
@@ -149,7 +151,7 @@ fn one<M: Machine>(hostile: &mut Hostile<M>, attack: &Attack<M>) -> bool {
     let name = attack.name;
     hostile.machine().line(format_args!("# {name}"));
     let verdict = (attack.run)(hostile);
-    if attack.group != Group::End {
+    if !matches!(attack.group, Group::Last | Group::End) {
         nic::stop(hostile);
         hostile.target.restore();
     }

@@ -4,7 +4,7 @@ use probe::check::{Verdict, expect};
 use probe::target::{BAR0, MEMORY};
 
 use crate::attack::{Attack, Group, Hostile};
-use crate::machine::{Machine, SCRATCH, ones};
+use crate::machine::{Machine, ones};
 use crate::nic::STATION;
 
 const WIDTHS: [u8; 4] = [1, 2, 4, 8];
@@ -56,6 +56,7 @@ fn decode_off<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 /// RAM stays RAM, and the way back works.
 fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
+    let ram_end = h.machine().ram().end;
     let registers = h.target.bar_address(0);
     let table = h.target.table()?;
     h.target.set_command(MEMORY);
@@ -63,7 +64,7 @@ fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.reach().store(scratch, 8, PATTERN);
     let places = [
         scratch,
-        h.machine().ram_end() - SCRATCH,
+        ram_end - 0x1000,
         table,
         registers,
         0xfee0_0000,
@@ -86,7 +87,7 @@ fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
                 // Of what is there now, the guest's own RAM only is defined.
                 let _ = h.target.load(place, bytes);
                 let _ = h.target.load(mine, bytes);
-                if place != scratch && place + SCRATCH != h.machine().ram_end() {
+                if place != scratch && place + 0x1000 != ram_end {
                     let _ = h.target.store(place, bytes, u64::MAX);
                 }
             }

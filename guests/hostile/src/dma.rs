@@ -1,10 +1,10 @@
 //! Attacks by DMA: what the function reads and writes by itself. Without an IOMMU these reach the kernel.
 
-use probe::check::{Verdict, expect};
+use probe::check::{Stop, Verdict, expect};
 use probe::target::{BUS_MASTER, MEMORY};
 
 use crate::attack::{Attack, Group, Hostile};
-use crate::machine::Machine;
+use crate::machine::{Dma, Machine, SCRATCH};
 
 /// First address of interrupt messages.
 const MESSAGES: u64 = 0xfee0_0000;
@@ -14,13 +14,18 @@ const PATTERN: u8 = 0xa5;
 const BEFORE: u8 = 0x5a;
 
 /// The attacks.
-pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
+pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     let attack = |name, run| Attack {
         name,
         group: Group::Dma,
         run,
     };
     [
+        Attack {
+            name: "dma-within",
+            group: Group::Common,
+            run: within,
+        },
         attack("dma-reads", reads),
         attack("dma-writes", writes),
         attack("dma-interrupts", interrupts),
@@ -31,11 +36,11 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
 /// what it loads, other guests' RAM on both sides, the configuration window, the
 /// own and others' BARs, the I/O APIC, the timer, the IOMMU.
 fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
-    let own = h.machine().ram_end() - 0x200_0000;
+    let own = h.machine().ram();
     let table = h.target.bar_address(3);
     let random = h.random.word() & 0x1fff_ffc0;
     // Its own RAM is no attack.
-    let random = if (own..own + 0x200_0000).contains(&random) {
+    let random = if own.contains(&random) {
         0x10_0000
     } else {
         random
@@ -47,10 +52,10 @@ fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
         0x10_0000,
         0x20_0000,
         0x100_0000,
-        own - 0x1000,
-        own - 0x100_0000,
-        own + 0x200_0000,
-        own + 0x210_0000,
+        own.start - 0x1000,
+        own.start - 0x100_0000,
+        own.end,
+        own.end + 0x10_0000,
         0xb000_0000,
         table,
         0xfec0_0000,
@@ -60,15 +65,37 @@ fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
     ]
 }
 
+/// No attack: what is the guest's own can be written and read, or the others
+/// would prove nothing.
+fn within<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    start(h)?;
+    let scratch = h.machine().scratch();
+    for round in 0..h.times(16) {
+        let place = scratch + h.random.below(SCRATCH - 256);
+        let first = h.random.word() as u8;
+        let bytes: [u8; 128] = core::array::from_fn(|n| first.wrapping_add(n as u8));
+        let written = engine(h)?.write(place, &bytes);
+        expect("write by DMA", place, true, written.is_ok())?;
+        for (at, byte) in (place..).zip(bytes) {
+            let found = h.reach().load(at, 1).1 & 0xff;
+            expect("byte written by DMA", at, byte, found)?;
+        }
+        let mut back = [0; 128];
+        let read = engine(h)?.read(place, &mut back);
+        expect("read by DMA", place, true, read.is_ok())?;
+        let same = back == bytes;
+        expect("bytes read by DMA", round, true, same)?;
+    }
+    finish(h)
+}
+
 /// A read of what is not the guest's gives nothing of it: one value all over, or
 /// no answer.
 fn reads<M: Machine>(h: &mut Hostile<M>) -> Verdict {
-    h.target.set_command(MEMORY | BUS_MASTER);
+    start(h)?;
     for _ in 0..h.times(4) {
         for place in places(h) {
-            let Some(dma) = h.machine().dma() else {
-                return Err(probe::check::Stop::Skip("no copy engine"));
-            };
+            let dma = engine(h)?;
             let mut bytes = [BEFORE; 256];
             if dma.read(place, &mut bytes).is_ok() {
                 let others = bytes.iter().filter(|byte| **byte != bytes[0]).count();
@@ -81,12 +108,10 @@ fn reads<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 
 /// Writes to what is not the guest's. Who was hurt, the test must look at.
 fn writes<M: Machine>(h: &mut Hostile<M>) -> Verdict {
-    h.target.set_command(MEMORY | BUS_MASTER);
+    start(h)?;
     for _ in 0..h.times(4) {
         for place in places(h) {
-            let Some(dma) = h.machine().dma() else {
-                return Err(probe::check::Stop::Skip("no copy engine"));
-            };
+            let dma = engine(h)?;
             let _ = dma.write(place, &[PATTERN; 256]);
         }
     }
@@ -97,7 +122,7 @@ fn writes<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 /// guests and of exceptions, other delivery modes, every place in the range, the
 /// remappable format. None arrives here.
 fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
-    h.target.set_command(MEMORY | BUS_MASTER);
+    start(h)?;
     let before: [u64; 256] = core::array::from_fn(|v| h.machine().taken(v as u8));
     for round in 0..h.times(400) {
         let vector = h.random.pick(&[
@@ -113,9 +138,7 @@ fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         let offset = h
             .random
             .pick(&[0, 0, within, remappable, 0xf_f000, 0xf_fffc]);
-        let Some(dma) = h.machine().dma() else {
-            return Err(probe::check::Stop::Skip("no copy engine"));
-        };
+        let dma = engine(h)?;
         let _ = dma.forge(MESSAGES + offset, mode | vector);
         if round % 16 == 0 {
             h.machine().window();
@@ -130,7 +153,17 @@ fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     finish(h)
 }
 
+fn engine<'h, M: Machine>(h: &'h mut Hostile<M>) -> Verdict<&'h mut dyn Dma> {
+    h.machine().dma().ok_or(Stop::Skip("no copy engine"))
+}
+
+fn start<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    h.target.set_command(MEMORY | BUS_MASTER);
+    let started = engine(h)?.start().is_ok();
+    expect("reset before DMA", 0u8, true, started)
+}
+
 fn finish<M: Machine>(h: &mut Hostile<M>) -> Verdict {
-    let stuck = h.machine().dma().is_some_and(|dma| dma.quiesce().is_err());
-    expect("reset after DMA", 0u8, false, stuck)
+    let silent = engine(h)?.quiesce().is_ok();
+    expect("reset after DMA", 0u8, true, silent)
 }

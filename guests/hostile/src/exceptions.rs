@@ -316,7 +316,7 @@ fn changing_code<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 
 /// Instructions that end with RAM, or would end behind it.
 fn end_of_ram<M: Machine>(h: &mut Hostile<M>) -> Verdict {
-    let end = h.machine().ram_end();
+    let end = h.machine().ram().end;
     // cli; in al, imm8; out dx, eax; a prefix; lidt [rdi]; mov eax, [rdi]; hlt's
     // prefix; rdmsr; ud2
     let pieces: [&[u8]; 9] = [

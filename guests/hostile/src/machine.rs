@@ -1,6 +1,7 @@
 //! The machine that is attacked: instructions that are run, and what becomes of them.
 
 use core::fmt;
+use core::ops::Range;
 
 use dma_probe::Stuck;
 
@@ -69,8 +70,8 @@ pub trait Machine {
     /// Address of [`SCRATCH`] bytes of RAM that nothing else uses, on a page
     /// boundary.
     fn scratch(&self) -> u64;
-    /// Address behind the last byte of the guest's RAM.
-    fn ram_end(&self) -> u64;
+    /// The guest's RAM, of which the last page is free.
+    fn ram(&self) -> Range<u64>;
     /// Sets up the console again, whatever was done to it.
     fn reset_console(&mut self);
     /// Writes a line.
@@ -81,6 +82,11 @@ pub trait Machine {
 
 /// DMA to and from any bus address.
 pub trait Dma {
+    /// Takes the device over, whatever was done with it.
+    ///
+    /// # Errors
+    /// As `dma_probe::Engine::start`.
+    fn start(&mut self) -> Result<(), Stuck>;
     /// Reads from bus address `from`.
     ///
     /// # Errors
@@ -104,6 +110,10 @@ pub trait Dma {
 }
 
 impl<R: dma_probe::Registers, M: dma_probe::Memory> Dma for dma_probe::Engine<R, M> {
+    fn start(&mut self) -> Result<(), Stuck> {
+        Self::start(self)
+    }
+
     fn read(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), Stuck> {
         Self::read(self, from, bytes)
     }

@@ -13,6 +13,7 @@
 mod processor;
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_probe::{Engine, MEMORY_SIZE};
@@ -81,7 +82,7 @@ impl dma_probe::Registers for EngineRegisters {
 struct Hardware {
     interrupts: Interrupts,
     lapic: Lapic,
-    ram_end: u64,
+    ram: Range<u64>,
     registers: Option<Mmio>,
     engine: Option<Engine<EngineRegisters, EngineView>>,
     /// An exception in code that is run ends the guest: nothing that is done
@@ -120,8 +121,8 @@ impl Machine for Hardware {
         processor::scratch()
     }
 
-    fn ram_end(&self) -> u64 {
-        self.ram_end
+    fn ram(&self) -> Range<u64> {
+        self.ram.clone()
     }
 
     fn reset_console(&mut self) {
@@ -153,17 +154,19 @@ fn main(boot: Boot) -> ! {
     let interrupts = Interrupts::install();
     processor::install();
     let lapic = Lapic::enable(&clock, &boot.command_line);
-    let ram_end = boot
+    // Where the image is, there is the RAM: the map's other ranges are none of it.
+    let here = processor::scratch();
+    let ram = boot
         .params
         .memory()
         .filter(|range| range.kind == MemoryKind::Usable)
-        .map(|range| range.start + range.size)
-        .max()
+        .map(|range| range.start..range.start + range.size)
+        .find(|range| range.contains(&here))
         .expect("there is no memory");
     let mut hardware = Hardware {
         interrupts,
         lapic,
-        ram_end,
+        ram,
         registers: None,
         engine: None,
         frail: options.soak,

@@ -137,6 +137,7 @@ fn messages<M: Machine>(h: &mut Hostile<M>) -> Verdict {
             expect("arrivals at a vector of nobody", other, 0u8, more)?;
         }
     }
+    nic::stop(h);
     h.target.set_control(0)
 }
 
@@ -166,5 +167,6 @@ fn storm<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         }
     }
     expect("delivery after a storm", VECTOR, true, delivers)?;
+    nic::stop(h);
     h.target.set_control(0)
 }

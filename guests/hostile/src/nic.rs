@@ -93,9 +93,17 @@ pub fn raise<M: Machine>(hostile: &mut Hostile<M>, entry: u32) -> Verdict {
     hostile.target.store(address, 4, cause)
 }
 
-/// Has it raise nothing more.
+/// Has it raise nothing more, and waits for what it still has to do: QEMU's model
+/// ends QEMU if MSI-X goes off within 128 microseconds of an interrupt.
 pub fn stop<M: Machine>(hostile: &mut Hostile<M>) {
     let address = at(hostile, IMC);
     // Where it is not decoded it raises nothing either.
     let _ = hostile.target.store(address, 4, u32::MAX.into());
+    settle(hostile);
+}
+
+/// Waits until an interrupt just taken is long past.
+pub fn settle<M: Machine>(hostile: &mut Hostile<M>) {
+    hostile.machine().rest();
+    hostile.machine().rest();
 }

@@ -25,10 +25,9 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
             group: Group::Common,
             run: random,
         },
-        // After it nothing that waits by the local APIC's timer works.
         Attack {
             name: "local-apic",
-            group: Group::Mode,
+            group: Group::Last,
             run: local_apic,
         },
     ]

@@ -138,7 +138,12 @@ fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
                     address, prefix, ..
                 } = held.lease;
                 println!("web: lease {address}/{prefix} tsc={}", cpu::tsc());
-                if machine.boot.command_line.value("exit") == Some("on-lease") {
+                let line = &machine.boot.command_line;
+                // The last life of those that were asked for stays.
+                let last = line.number("lives").is_some_and(|lives| {
+                    lives <= line.number("restarts").unwrap_or(0).saturating_add(1)
+                });
+                if line.value("exit") == Some("on-lease") && !last {
                     kit::exit(kit::EXIT_SUCCESS);
                 }
             }

@@ -20,8 +20,8 @@ use guest::Guest;
 use surroundings::Surroundings;
 
 /// What the guest is told on its command line besides what system.toml says:
-/// where it runs, and how fast its clocks are.
-fn command_line(context: &Context) -> heapless::String<{ vmm::COMMAND_LINE_MAX }> {
+/// where it runs, how fast its clocks are, and how often it was started again.
+fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COMMAND_LINE_MAX }> {
     use core::fmt::Write as _;
     let mut line = heapless::String::new();
     let tsc_khz = context.machine().tsc_khz;
@@ -29,7 +29,7 @@ fn command_line(context: &Context) -> heapless::String<{ vmm::COMMAND_LINE_MAX }
     // after the division by 16 that guests choose.
     let _ = write!(
         line,
-        "host=vectis tsc_khz={tsc_khz} apic_khz={}",
+        "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
     if let Ok(own) = core::str::from_utf8(context.bytes("command-line"))
@@ -101,7 +101,7 @@ impl Life<'_> {
             defmt::error!("{=str}: not attached, it reaches no memory", device);
         }
         vmm.start(host);
-        let line = command_line(self.context);
+        let line = command_line(self.context, self.lives.restarts);
         let image = self.context.bytes("guest-image");
         let (entry, boot_params) = match vmm::load(image, line.as_bytes(), host.ram(), host) {
             Ok(loaded) => loaded,

@@ -270,6 +270,36 @@ fn a_crash_in_taking_over_from_a_crash() {
     kill_everywhere(&TABLE[..16], &RESETS[..8], then);
 }
 
+/// The client does not try again: then what was kept must do by itself. (Without
+/// the messages that go nowhere, which no dump shows.)
+#[test]
+fn a_crash_that_is_not_made_up_for() {
+    let ground = Ground::new();
+    for ops in [HEADER, TABLE, &MESSAGES[..8], RESETS] {
+        for (at, op) in ops.iter().enumerate() {
+            for victim in VICTIMS {
+                for step in 0.. {
+                    let system = boot(ground, &[]);
+                    ops[..at].iter().for_each(|&op| system.play(op));
+                    system.world.arm(victim, &[step]);
+                    system.world.impatient.set(true);
+                    system.play(*op);
+                    if !system.world.disarm() {
+                        break;
+                    }
+                    match (victim, op) {
+                        // A server's own client cannot know what it did.
+                        (Component::Irq, _) | (Component::Msix, Op::Config(..) | Op::Reset(_)) => {
+                            system.check_kernel(0);
+                        }
+                        _ => system.check(),
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// At boot there is nothing to take over yet, or half of it.
 #[test]
 fn a_crash_at_boot() {

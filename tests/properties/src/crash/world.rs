@@ -96,6 +96,8 @@ pub struct World {
     deaths: RefCell<Vec<usize>>,
     /// Steps of each component so far.
     steps: [Cell<usize>; 4],
+    /// Clients do not try again.
+    pub impatient: Cell<bool>,
 }
 
 impl World {
@@ -110,6 +112,7 @@ impl World {
             victim: Cell::default(),
             deaths: RefCell::default(),
             steps: Default::default(),
+            impatient: Cell::default(),
         })
     }
 

@@ -1,0 +1,325 @@
+//! A guest that attacks, beside one that serves: whatever it does, requests are
+//! answered, every component is there, and nobody but itself has ended.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::client::Client;
+use crate::harness::{Running, free_ports, one_machine, root, vectis};
+
+/// What the hostile guest survives itself, with how often where that is less
+/// than its own number. The last two stand behind the others: they leave little
+/// of the guest whole.
+const ATTACKS: &[&str] = &[
+    "msix-table",
+    "pba",
+    "decode-off:50",
+    "bar-moves",
+    "config-random:20000",
+    "config-absent:5000",
+    "function-states:25",
+    "messages:200",
+    "storm:60000",
+    // 7 does not divide 0x10000, nor anything that ports are grouped by.
+    "ports:9362",
+    "port-strings",
+    "exceptions",
+    "interrupt-instructions",
+    "flags",
+    "changing-code",
+    "end-of-ram",
+    "far-returns",
+    "segment-registers",
+    "bases",
+    "system-calls",
+    "debug-calls",
+    "forged-faults",
+    "dma-within",
+    "churn:1000",
+    "random:60000",
+    "local-apic:5000",
+];
+
+/// What ends the hostile guest, and what the monitor says of it.
+const ENDS: &[(&str, &str)] = &[
+    ("attack=triple-fault", "guest triple fault, exception 6"),
+    ("attack=stack-gone", "guest triple fault, exception 6"),
+    ("attack=stack-at-0", "guest triple fault, exception 6"),
+    ("attack=idt-gone", "guest triple fault, exception 6"),
+    ("attack=idt-garbage", "guest triple fault, exception 6"),
+    ("attack=fault-loop", "guest triple fault, exception 6"),
+    ("attack=halt", "guest halted with interrupts off"),
+    ("exit=panic", "guest failed with code 0x11"),
+    ("exit=triple after=20", "guest triple fault, exception 6"),
+    ("exit=51", "guest failed with code 0x33"),
+];
+
+const COMPONENTS: [&str; 8] = [
+    "console",
+    "timer",
+    "irq-router",
+    "msix",
+    "pci-config",
+    "iommu",
+    "vmm-victim",
+    "vmm-hostile",
+];
+
+/// A system file of its own for a test.
+struct SystemFile(PathBuf);
+
+impl SystemFile {
+    /// With words on the hostile guest's command line and more keys for its
+    /// function.
+    fn new(name: &str, words: &str, keys: &str) -> Self {
+        let text = fs::read_to_string(root().join("tests/systems/hostile.toml")).expect("a system");
+        let replace = |text: String, from: &str, to: &str| {
+            assert!(text.contains(from), "the system has no `{from}`");
+            text.replace(from, to)
+        };
+        let line = format!("command-line = \"{words}\"");
+        let text = replace(text, "command-line = \"attack=all\"", &line);
+        let device = "match = \"8086:10d3\"";
+        let text = replace(text, device, &format!("{device}\n{keys}"));
+        let file = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
+        fs::write(&file, text).expect("a file in the project");
+        Self(file)
+    }
+}
+
+impl Drop for SystemFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The system with words on the hostile guest's command line, running: the
+/// victim serves, and the hostile guest waits for its first frame.
+struct Attacked {
+    system: Running,
+    /// Removed when it goes.
+    _file: SystemFile,
+    victim: u16,
+    hostile: u16,
+}
+
+impl Attacked {
+    fn start(name: &str, words: &str) -> Self {
+        Self::start_on(name, words, "", "amd")
+    }
+
+    /// The same with more keys for each function, on a machine with this IOMMU.
+    fn start_on(name: &str, words: &str, keys: &str, iommu: &str) -> Self {
+        let file = SystemFile::new(name, &format!("start=frame {words}"), keys);
+        let port = free_ports(2);
+        let mut system = Running::start(
+            vectis()
+                .args(["run", "--port", &port.to_string(), "--timeout", "300"])
+                .args(["--iommu", iommu, "--system"])
+                .arg(&file.0),
+        );
+        let (mut serves, mut waits) = (false, false);
+        while !(serves && waits) {
+            let line = system.wait_for(|line| {
+                line.starts_with("ready: victim") || line.contains("waits for a frame")
+            });
+            serves |= line.starts_with("ready: ");
+            waits |= !line.starts_with("ready: ");
+        }
+        Self {
+            system,
+            _file: file,
+            victim: port,
+            hostile: port + 1,
+        }
+    }
+
+    /// Sends the hostile guest its first frame: QEMU asks for its address.
+    fn go(&self) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.hostile)).expect("QEMU's network answers")
+    }
+
+    /// Every component's counters; each must have some.
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        let counters = self.system.counters();
+        for component in COMPONENTS {
+            let prefix = format!("{component}.");
+            assert!(
+                counters.keys().any(|name| name.starts_with(&prefix)),
+                "{component} does not answer: {counters:?}"
+            );
+        }
+        counters
+    }
+}
+
+/// Asks for the page until `enough`; how often it was answered.
+fn load(port: u16, enough: &AtomicBool) -> usize {
+    let mut client = Client::connect(port);
+    let mut answers = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let (status, body) = client.request("/").expect("an answer");
+        assert_eq!(status, 200);
+        assert!(body.contains("</html>"));
+        answers += 1;
+    }
+    answers
+}
+
+/// Sets the flag when it goes, whether all went well or not.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn nobody_was_hurt(text: &str) {
+    for word in ["init: fault", "restarted", "panicked"] {
+        assert!(!text.contains(word), "`{word}` in\n{text}");
+    }
+}
+
+/// Runs these attacks beside a guest under load; gives all that was printed.
+fn reach_nobody_else(mut attacked: Attacked, attacks: &[&str]) -> String {
+    let before = attacked.counters();
+    let victim = attacked.victim;
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| load(victim, &enough)))
+            .collect();
+        let done = Enough(&enough);
+        let frame = attacked.go();
+        attacked
+            .system
+            .wait_for(|line| line.contains("# hostile: pass") || line.contains("# hostile: fail"));
+        drop((frame, done));
+        for client in clients {
+            let answers = client.join().expect("every request was answered");
+            assert!(answers > 0);
+        }
+    });
+    let after = attacked.counters();
+    assert!(after["vmm-hostile.traps"] > before["vmm-hostile.traps"]);
+    let (status, _) = Client::connect(victim).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    let end = attacked.system.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+    nobody_was_hurt(&end.text);
+    assert!(!end.text.contains("not ok"), "{}", end.text);
+    for attack in attacks {
+        let name = attack.split(':').next().expect("a name");
+        let line = format!("] ok {name}");
+        assert!(
+            end.text.lines().any(|found| found.ends_with(&line)),
+            "no `{line}` in\n{}",
+            end.text
+        );
+    }
+    end.text
+}
+
+/// The command line for these attacks.
+fn words(attacks: &[&str]) -> String {
+    format!("attack={} exit=stay", attacks.join(","))
+}
+
+#[test]
+fn attacks_reach_nobody_else() {
+    let _machine = one_machine();
+    let attacked = Attacked::start("attacks", &words(ATTACKS));
+    reach_nobody_else(attacked, ATTACKS);
+}
+
+/// Everything that a device can do by itself, where it is confined.
+const DMA: &[&str] = &["dma-within", "dma-reads", "dma-writes", "dma-interrupts"];
+
+#[test]
+fn dma_and_forged_interrupts_reach_nobody_else() {
+    let _machine = one_machine();
+    let attacked = Attacked::start("dma", &words(DMA));
+    let text = reach_nobody_else(attacked, DMA);
+    // QEMU itself says what its unit refused.
+    assert!(text.contains("failed to remap interrupt"), "{text}");
+}
+
+/// Known gap of that machine: QEMU 7.2's VT-d delivers interrupt messages in
+/// compatibility format although they are switched off, so that `dma-interrupts`
+/// would halt the kernel there. The measurement at boot knows, and the functions
+/// need their owner's word. Should it say otherwise one day, the attack belongs
+/// into this test.
+#[test]
+fn dma_on_vt_d_reaches_nobody_else() {
+    let _machine = one_machine();
+    let attacks = &DMA[..3];
+    let trusted = "dma = \"trusted\"";
+    let mut attacked = Attacked::start_on("vt-d", &words(attacks), trusted, "intel");
+    let gap = "reaches its guest's memory only, raises any interrupt (measured)";
+    assert_eq!(attacked.system.text().matches(gap).count(), 2);
+    attacked.counters();
+    let text = reach_nobody_else(attacked, attacks);
+    // The unit's records come out as warnings, with the function's name.
+    assert!(text.contains("nic1 (0x"), "{text}");
+}
+
+#[test]
+fn a_guest_can_be_stopped_by_its_first_refused_access() {
+    let _machine = one_machine();
+    let keys = "dma = \"trusted\"\non-dma-fault = \"stop-guest\"";
+    let words = words(&["dma-writes"]);
+    let mut attacked = Attacked::start_on("stop", &words, keys, "intel");
+    let _frame = attacked.go();
+    attacked
+        .system
+        .wait_for(|line| line.contains("guest:hostile accessed memory that is not its own by DMA"));
+    attacked
+        .system
+        .wait_for(|line| line.contains("nic1: its guest is gone, taken back"));
+    let mut client = Client::connect(attacked.victim);
+    for _ in 0..20 {
+        assert_eq!(client.request("/").expect("an answer").0, 200);
+    }
+    let counters = attacked.counters();
+    assert_eq!(counters["iommu.attached"], 1, "the victim's function only");
+    let end = attacked.system.interrupt();
+    nobody_was_hurt(&end.text);
+}
+
+#[test]
+fn a_guest_that_ends_is_named_and_ends_nobody_else() {
+    let _machine = one_machine();
+    for (words, reason) in ENDS {
+        let mut attacked = Attacked::start("ends", words);
+        let mut client = Client::connect(attacked.victim);
+        let _frame = attacked.go();
+        let end = format!("{reason}: it stays halted");
+        attacked.system.wait_for(|line| line.contains(&end));
+        for _ in 0..20 {
+            assert_eq!(client.request("/").expect("an answer").0, 200, "{words}");
+        }
+        let counters = attacked.counters();
+        assert_eq!(counters["iommu.attached"], 1, "after {words}");
+        let text = attacked.system.interrupt().text;
+        nobody_was_hurt(&text.replace("panicked at guests/hostile", ""));
+    }
+}
+
+#[test]
+fn a_guest_that_spins_leaves_time_for_others() {
+    let _machine = one_machine();
+    let attacked = Attacked::start("spins", "exit=hang");
+    let mut client = Client::connect(attacked.victim);
+    let _frame = attacked.go();
+    for _ in 0..100 {
+        let (status, _) = client.request("/").expect("an answer");
+        assert_eq!(status, 200);
+    }
+    let end = attacked.system.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+    nobody_was_hurt(&end.text);
+}

@@ -1,0 +1,118 @@
+//! A guest's end: what follows it, and that nobody else notices.
+
+use crate::client::Client;
+use crate::faults::Changed;
+use crate::harness::{Running, finish, free_port, one_machine, vectis};
+
+/// What a guest holds of the system's: slots, remapping entries, mapped pages,
+/// page tables.
+fn held(system: &mut Running) -> [u64; 5] {
+    let counters = system.counters();
+    [
+        counters["irq-router.bound"] - counters["irq-router.unbound"],
+        counters["iommu.entries_used"],
+        counters["iommu.pages_mapped"],
+        counters["iommu.attached"],
+        counters["vmm.table_slots_used"],
+    ]
+}
+
+#[test]
+fn a_guest_restarts_a_hundred_times_and_leaks_nothing() {
+    let _machine = one_machine();
+    let (mut fresh, port) = Running::serving(&[]);
+    Client::connect(port).request("/").expect("an answer");
+    let before = held(&mut fresh);
+    drop(fresh);
+    let policy = "on-exit = \"restart\"";
+    let changed = Changed::new(
+        "lives",
+        policy,
+        &format!("{policy}\ncommand-line = \"exit=on-lease lives=101\""),
+    );
+    let file = changed.0.display().to_string();
+    let (mut system, port) = Running::serving(&["--system", &file]);
+    let restarts = system.text().matches("guest finished: restart").count();
+    assert_eq!(restarts, 100, "{}", system.text());
+    let (status, _) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    assert_eq!(held(&mut system), before);
+    assert_eq!(system.counters()["vmm.guest_restarts"], 100);
+    assert!(system.interrupt().status.success());
+}
+
+#[test]
+fn a_guest_that_panics_serves_again() {
+    let _machine = one_machine();
+    let (mut system, port) = Running::serving(&["--inject-fault", "guest:web"]);
+    system.wait_for(|line| line.contains("guest failed with code 0x11: restart 1"));
+    system.wait_for(|line| line.contains(": serving on port "));
+    let (status, _) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    // Its function is clean: nothing of the former life is bound twice.
+    let held = held(&mut system);
+    assert_eq!(held, [3, 3, 8192, 1, held[4]]);
+    assert!(system.interrupt().status.success());
+}
+
+#[test]
+fn a_guest_that_fails_again_and_again_stays_halted() {
+    let _machine = one_machine();
+    let policy = "on-exit = \"restart\"";
+    let changed = Changed::new(
+        "failing",
+        policy,
+        &format!("{policy}\ncommand-line = \"exit=panic\""),
+    );
+    let text = std::fs::read_to_string(&changed.0).expect("the file is ours");
+    let text = text.replace("guests/web", "guests/hostile");
+    std::fs::write(&changed.0, text).expect("the file is ours");
+    let file = changed.0.display().to_string();
+    let port = free_port().to_string();
+    let arguments = [
+        "run",
+        "--port",
+        &port,
+        "--timeout",
+        "120",
+        "--system",
+        &file,
+    ];
+    let mut system = Running::start(vectis().args(arguments));
+    system.wait_for(|line| line.contains("failed 7 times in a row, it stays halted"));
+    // The rest of the system is there: keys answer.
+    let counters = system.counters();
+    assert_eq!(counters["vmm.guest_restarts"], 6);
+    assert_eq!(
+        counters["iommu.attached"], 0,
+        "its function reaches nothing"
+    );
+    assert_eq!(counters["iommu.entries_used"], 0);
+}
+
+#[test]
+fn a_vmm_that_dies_leaves_the_other_guest_serving() {
+    let _machine = one_machine();
+    let changed = Changed::of(
+        "tests/systems/two-guests.toml",
+        "vmm-b",
+        "program = \"vmm\"\n",
+        "program = \"vmm\"\non-fault = \"stop-guest\"\n",
+    );
+    let file = changed.0.display().to_string();
+    let arguments = ["--system", &file, "--inject-fault", "vmm-b"];
+    let (mut system, ports) = Running::all_serving(&arguments, &["a", "b"]);
+    system.wait_for(|line| line.contains("guest:b lost its vmm: it is stopped"));
+    system.wait_for(|line| line.contains("nic1: its guest is gone, taken back"));
+    let mut client = Client::connect(ports[0]);
+    for _ in 0..100 {
+        assert_eq!(client.request("/").expect("an answer").0, 200);
+    }
+    let dump = finish(vectis().args(["dump", "I"])).text;
+    assert!(dump.contains("I nic0 (a): AMD-Vi, attached"), "{dump}");
+    assert!(
+        dump.contains("I nic1 (b): AMD-Vi, detached, 0 pages, 0 vectors"),
+        "{dump}"
+    );
+    assert!(system.interrupt().status.success());
+}
