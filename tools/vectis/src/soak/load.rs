@@ -22,7 +22,7 @@ const KEPT: usize = 10;
 /// How it stands with the guest that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It was crashed.
+    /// It is being crashed: what is asked may still be answered.
     Down,
     /// It was started again, and has not answered yet.
     Starting,
@@ -37,7 +37,9 @@ enum Phase {
 struct Moment {
     phase: Phase,
     /// Crashes so far.
-    life: u64,
+    crashes: u64,
+    /// Starts so far; a connection does not outlive one.
+    starts: u64,
 }
 
 /// What became of a request.
@@ -49,13 +51,14 @@ enum Fate {
     Wrong(String),
 }
 
-/// Judges a request that began while the guest was up. An answer that came is
-/// judged alone; no answer is excused by a crash of the guest before its end.
+/// Judges a request that did not begin before the guest was up. An answer that
+/// came is judged alone; no answer is excused by a crash of the guest before its
+/// end.
 fn judge(began: Moment, ended: Moment, outcome: Result<u16, String>) -> Fate {
     match outcome {
         Ok(200) => Fate::Answered,
         Ok(status) => Fate::Wrong(format!("status {status}")),
-        Err(_) if began.life != ended.life => Fate::Cut,
+        Err(_) if began.phase == Phase::Down || began.crashes != ended.crashes => Fate::Cut,
         Err(why) => Fate::Wrong(why),
     }
 }
@@ -97,7 +100,8 @@ impl Shared {
             state.since = Instant::now();
         }
         state.now.phase = phase;
-        state.now.life += u64::from(phase == Phase::Down);
+        state.now.crashes += u64::from(phase == Phase::Down);
+        state.now.starts += u64::from(phase == Phase::Starting);
         drop(state);
         self.changed.notify_all();
     }
@@ -115,7 +119,8 @@ impl Load {
     pub fn start(port: u16) -> Self {
         let now = Moment {
             phase: Phase::Up,
-            life: 0,
+            crashes: 0,
+            starts: 0,
         };
         let shared = Arc::new(Shared {
             port,
@@ -180,7 +185,7 @@ fn client(shared: &Shared) {
     for path in PATHS.into_iter().cycle() {
         let began = {
             let mut state = shared.lock();
-            while state.now.phase == Phase::Down {
+            while state.now.phase == Phase::Down && kept.is_none() {
                 // Bounded, so that a change that is missed costs a moment only.
                 let waited = shared.changed.wait_timeout(state, PAUSE);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -192,9 +197,9 @@ fn client(shared: &Shared) {
         }
         let due = || {
             let now = shared.lock().now;
-            now.life == began.life && now.phase != Phase::Over
+            now.starts == began.starts && now.phase != Phase::Over
         };
-        let same = kept.take().filter(|(_, life)| *life == began.life);
+        let same = kept.take().filter(|(_, starts)| *starts == began.starts);
         let outcome = match same.map(|(connection, _)| connection) {
             Some(mut connection) => connection
                 .get(path, Instant::now() + ANSWER, due)
@@ -206,7 +211,7 @@ fn client(shared: &Shared) {
             return;
         }
         if let (Ok(_), Phase::Starting) = (&outcome, state.now.phase)
-            && state.now.life == began.life
+            && state.now.starts == began.starts
         {
             state.now.phase = Phase::Up;
             state.since = Instant::now();
@@ -215,7 +220,7 @@ fn client(shared: &Shared) {
             Ok((status, connection)) => (Ok(status), Some(connection)),
             Err(why) => (Err(why), None),
         };
-        kept = connection.map(|connection| (connection, began.life));
+        kept = connection.map(|connection| (connection, began.starts));
         if began.phase == Phase::Starting && status.is_err() {
             // Not up yet: this was only a try.
             continue;
@@ -268,19 +273,20 @@ mod tests {
 
     #[test]
     fn only_a_crash_of_the_guest_excuses_a_request() {
-        let up = |life| Moment {
-            phase: Phase::Up,
-            life,
+        let at = |phase, crashes| Moment {
+            phase,
+            crashes,
+            starts: 0,
         };
-        let down = Moment {
-            phase: Phase::Down,
-            life: 1,
-        };
+        let up = |crashes| at(Phase::Up, crashes);
+        let down = at(Phase::Down, 1);
         let gone = || Err("reset".to_owned());
         assert_eq!(judge(up(0), up(0), Ok(200)), Fate::Answered);
         assert_eq!(judge(up(0), down, Ok(200)), Fate::Answered);
         assert_eq!(judge(up(0), down, gone()), Fate::Cut);
+        assert_eq!(judge(down, down, gone()), Fate::Cut);
         // It was up again before the client noticed.
+        assert_eq!(judge(down, up(1), gone()), Fate::Cut);
         assert_eq!(judge(up(0), up(1), gone()), Fate::Cut);
         assert_eq!(judge(up(1), up(1), gone()), Fate::Wrong("reset".to_owned()));
         // A wrong answer is wrong at any time.
