@@ -17,7 +17,7 @@ const WORK: [&str; 8] = [
 ];
 /// Quiet time at the beginning, in microseconds: nothing is bound meanwhile, so
 /// that what components hold can be compared with another such time.
-const REST_MICROS: u64 = 4_000_000;
+const REST_MICROS: u64 = 2_500_000;
 /// Shortest life that ends in a failure, in microseconds: longer than the 10 s
 /// after which a failure begins a new row (components/vmm/src/lives.rs), so that
 /// a guest which is crashed from outside as well is not given up.

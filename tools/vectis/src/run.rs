@@ -73,7 +73,7 @@ pub struct Options {
 /// A line that the machine wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// For people: from a guest, the console or the monitor.
+    /// For people: from a guest, the console or the monitor, or from QEMU.
     Console(String),
     /// A component's log.
     Log(Line),
@@ -304,7 +304,15 @@ impl<'a> Session<'a> {
                     let _ = keys.write_all(&bytes);
                 }
             }
-            Event::Said(text) => output::progress(&format!("qemu: {text}")),
+            Event::Said(text) => {
+                let line = format!("qemu: {text}");
+                if !self.options.quiet {
+                    output::progress(&line);
+                }
+                if self.options.watched {
+                    self.seen.push(Seen::Console(line));
+                }
+            }
             Event::Ended => {}
             Event::Signal(signal) => {
                 if self.guests.any_ready() {

@@ -84,6 +84,7 @@ struct State {
 
 struct Shared {
     port: u16,
+    started: Instant,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -124,6 +125,7 @@ impl Load {
         };
         let shared = Arc::new(Shared {
             port,
+            started: Instant::now(),
             state: Mutex::new(State {
                 now,
                 since: Instant::now(),
@@ -231,7 +233,9 @@ fn client(shared: &Shared) {
             Fate::Wrong(why) => {
                 state.sums.wrong += 1;
                 if state.sums.first_wrong.len() < KEPT {
-                    state.sums.first_wrong.push(format!("GET {path}: {why}"));
+                    let seconds = shared.started.elapsed().as_secs_f64();
+                    let what = format!("GET {path}, {seconds:.1} s after the load began: {why}");
+                    state.sums.first_wrong.push(what);
                 }
             }
         }

@@ -11,19 +11,18 @@ mod load;
 mod plan;
 mod report;
 mod state;
+mod targets;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use spec::{OnExit, OnFault};
-use system::Model;
 
 use self::counters::{Counters, Gauge, Totals, compare};
 use self::load::Load;
 use self::plan::Plan;
 use self::report::Summary;
 use self::state::Driver;
+use self::targets::{Target, targets};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::qemu::Machine;
@@ -53,41 +52,6 @@ pub struct Options {
     pub seed: u64,
     /// Show every line of the system.
     pub verbose: bool,
-}
-
-/// Something that can be crashed.
-struct Target {
-    name: String,
-    /// What is typed after `F` for it.
-    key: char,
-    /// For a guest, the component that runs it.
-    vmm: Option<String>,
-    /// Crashes so far.
-    crashes: u64,
-}
-
-/// Components that are restarted, then guests that are.
-fn targets(model: &Model) -> Vec<Target> {
-    let target = |index, name: &str, vmm| {
-        Some(Target {
-            name: name.to_owned(),
-            key: run::position_key(index)?,
-            vmm,
-            crashes: 0,
-        })
-    };
-    let components = model.components.iter().enumerate();
-    let components = components
-        .filter(|(_, component)| component.on_fault == OnFault::Restart)
-        .filter_map(|(index, component)| target(index, &component.name, None));
-    let guests = model.guests.iter().enumerate();
-    let guests = guests
-        .filter(|(_, guest)| guest.on_exit == OnExit::Restart)
-        .filter_map(|(index, guest)| {
-            let vmm = model.components[guest.vmm].name.clone();
-            target(model.components.len() + index, &guest.name, Some(vmm))
-        });
-    components.chain(guests).collect()
 }
 
 /// Boots the system, crashes what is in it for a while, and compares.

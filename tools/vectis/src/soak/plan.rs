@@ -20,7 +20,7 @@ const GAP_MS: std::ops::Range<u64> = 200..3_000;
 /// How many targets are crashed at once, more often few.
 const SIZES: [usize; 8] = [1, 1, 1, 1, 2, 2, 3, 4];
 /// Of so many choices a guest is one, as a component's restart is the shorter.
-const GUEST_SHARE: u32 = 4;
+const GUEST_SHARE: u32 = 6;
 
 /// Crashes of one target.
 #[derive(Clone, Copy, Debug, Default)]

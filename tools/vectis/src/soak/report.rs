@@ -14,7 +14,8 @@ pub struct Summary {
     pub guests: Vec<(String, u64)>,
     /// Times that a source was masked for a storm.
     pub storms: u64,
-    /// Accesses by DMA that were refused.
+    /// Accesses by DMA that the IOMMU recorded as refused (QEMU's AMD-Vi records
+    /// none).
     pub refused: u64,
     /// What is held; empty if it was not compared.
     pub gauges: Vec<Gauge>,
@@ -61,7 +62,7 @@ impl Summary {
             row(&format!("  {name}"), *count);
         }
         row("storms throttled", self.storms);
-        row("DMA refused", self.refused);
+        row("DMA refusals recorded", self.refused);
         if !self.gauges.is_empty() {
             lines.push(format!("{:WIDTH$}{:>10}{:>10}", "held", "before", "after"));
         }
@@ -84,14 +85,13 @@ impl Summary {
         let total = |all: &[(String, u64)]| -> u64 { all.iter().map(|(_, count)| count).sum() };
         format!(
             "{} requests, {} cut, {} errors; {} component faults, {} guest restarts, \
-             {} storms, {} DMA refused",
+             {} storms",
             self.requests.answered,
             self.requests.cut,
             self.requests.wrong,
             total(&self.components),
             total(&self.guests),
-            self.storms,
-            self.refused
+            self.storms
         )
     }
 }
