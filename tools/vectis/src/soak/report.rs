@@ -33,7 +33,7 @@ impl Summary {
         changed
             .map(|gauge| {
                 format!(
-                    "{} was {} and is {} after all guests started anew",
+                    "{} was {} and is {} after the other guests started anew",
                     gauge.name,
                     number(gauge.before),
                     number(gauge.after)
