@@ -8,7 +8,7 @@ use crate::harness::{finish, one_machine, root, vectis};
 fn help_names_every_command() {
     let end = finish(vectis().arg("--help"));
     assert!(end.status.success());
-    for command in ["run", "build", "test", "graph", "caps", "logs"] {
+    for command in ["run", "soak", "build", "test", "graph", "caps", "logs"] {
         assert!(end.text.contains(command), "{command}");
         let help = finish(vectis().args([command, "--help"]));
         assert!(

@@ -13,3 +13,4 @@ mod hostile;
 mod iommu;
 mod lives;
 mod serve;
+mod soak;

@@ -166,7 +166,9 @@ fn ask<T>(mut call: impl FnMut() -> Result<T, channel::Error>) -> Result<T, Kern
     })
 }
 
-fn publish(context: &Context, counters: &Counters, calls: u64) {
+/// Publishes what happened since the component was started, and last how things
+/// are: that does not begin anew when it is restarted.
+fn publish(context: &Context, counters: &Counters, calls: u64, slots_used: u64, vectors_used: u64) {
     context.counters().publish(&[
         ("calls", calls),
         ("bound", counters.bound),
@@ -175,6 +177,8 @@ fn publish(context: &Context, counters: &Counters, calls: u64) {
         ("exhausted", counters.exhausted),
         ("not_found", counters.not_found),
         ("failed", counters.failed),
+        ("slots_used", slots_used),
+        ("vectors_used", vectors_used),
     ]);
 }
 
@@ -244,7 +248,13 @@ fn main(context: Context) -> ! {
     let mut server = Server::new(context.endpoint());
     let mut calls = 0;
     loop {
-        publish(&context, &router.counters, calls);
+        publish(
+            &context,
+            &router.counters,
+            calls,
+            router.slots_used(),
+            router.vectors_used(),
+        );
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
             server.reply(if Some(caller) == console {

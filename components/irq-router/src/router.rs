@@ -151,6 +151,17 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         router
     }
 
+    /// Slots that are bound now, of all guests.
+    pub fn slots_used(&self) -> u64 {
+        let bound = |slot: &&SlotState| slot.binding.is_some();
+        self.slots.iter().flatten().filter(bound).count() as u64
+    }
+
+    /// Vectors that are taken now.
+    pub const fn vectors_used(&self) -> u64 {
+        self.vectors.used() as u64
+    }
+
     /// A slot as a dump shows it, if it is in use.
     fn bound_slot(&self, guest: usize, index: usize) -> Option<BoundSlot> {
         let (_, vector) = self.slots.get(guest)?.get(index)?.owner?;

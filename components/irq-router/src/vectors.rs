@@ -6,6 +6,8 @@ use crate::VECTORS;
 pub struct Vectors {
     /// Bit `v` is set while vector `v` is taken or reserved.
     taken: u128,
+    /// Those that are never given to anybody.
+    reserved: u128,
     /// Where the next search starts, so that a vector which was just given
     /// back rests: an event still on its way then meets no new owner.
     next: u8,
@@ -14,10 +16,17 @@ pub struct Vectors {
 impl Vectors {
     /// All free but those in `reserved` (bit `v` for vector `v`).
     pub const fn new(reserved: u128) -> Self {
+        let reserved = reserved | u128::MAX << VECTORS;
         Self {
-            taken: reserved | u128::MAX << VECTORS,
+            taken: reserved,
+            reserved,
             next: 0,
         }
+    }
+
+    /// How many were taken and not given back.
+    pub const fn used(&self) -> u32 {
+        (self.taken & !self.reserved).count_ones()
     }
 
     /// Takes `count` vectors (a power of two, at most 16) that follow each
@@ -82,7 +91,9 @@ mod tests {
         }
         assert_eq!(vectors.take(None, 1), None);
         assert_eq!(vectors.take(Some(0), 1), None);
+        assert_eq!(vectors.used(), u32::from(VECTORS) - 2);
         vectors.give_back(50);
+        assert_eq!(vectors.used(), u32::from(VECTORS) - 3);
         assert_eq!(vectors.take(None, 1), Some(50));
     }
 

@@ -37,6 +37,8 @@ pub struct Slots {
     /// emulated memory.
     held: u32,
     budget: Budget,
+    /// Sources that went over it, since somebody asked.
+    storms: u64,
 }
 
 /// What became of an event.
@@ -57,6 +59,7 @@ impl Slots {
             slots: [Slot::default(); SLOTS],
             held: 0,
             budget,
+            storms: 0,
         }
     }
 
@@ -118,7 +121,13 @@ impl Slots {
         if over && route.source.kind == SourceKind::Msix && host.set_throttled(route.source, true) {
             slot.until = Some(slot.start.saturating_add(self.budget.interval));
             slot.events.storms += 1;
+            self.storms += 1;
         }
+    }
+
+    /// How often a source went over its budget since this was last asked.
+    pub fn take_storms(&mut self) -> u64 {
+        core::mem::take(&mut self.storms)
     }
 
     /// Slots with an event that is held back, a bit each.

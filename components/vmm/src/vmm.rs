@@ -94,6 +94,8 @@ pub struct Counters {
     pub exceptions: u64,
     /// System calls that the guest tried.
     pub system_calls: u64,
+    /// Times that a source was masked for a storm (M23).
+    pub storms: u64,
 }
 
 /// One guest with one virtual CPU.
@@ -178,6 +180,7 @@ impl<'a> Vmm<'a> {
             Taken::Held => self.counters.held += 1,
             Taken::Lost => self.counters.dropped += 1,
         }
+        self.counters.storms += self.slots.take_storms();
     }
 
     /// Routes changed: events that were held may go on (M20).

@@ -26,6 +26,7 @@ pub mod options;
 pub mod ports;
 pub mod random;
 pub mod segments;
+pub mod soak;
 pub mod table;
 
 pub use attack::{Attack, Group, Hostile};

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use dma_probe::{Engine, MEMORY_SIZE};
 use hostile::machine::{Dma, Ended, Machine, Reach, Registers};
 use hostile::options::{Exit, Options, Random};
-use hostile::{Hostile, attack, churn, ends};
+use hostile::{Hostile, attack, churn, ends, soak};
 use kit::boot::Boot;
 use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
@@ -85,11 +85,19 @@ struct Hardware {
     ram: Range<u64>,
     registers: Option<Mmio>,
     engine: Option<Engine<EngineRegisters, EngineView>>,
+    /// An exception in code that is run ends the guest: nothing that is done
+    /// raises one, so it was made to crash.
+    frail: bool,
 }
 
 impl Machine for Hardware {
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended {
-        processor::run(code, registers)
+        let ended = processor::run(code, registers);
+        if self.frail && ended != Ended::Returned {
+            println!("hostile: {ended:?}");
+            kit::exit(EXIT_FAILURE);
+        }
+        ended
     }
 
     fn taken(&self, vector: u8) -> u64 {
@@ -161,6 +169,7 @@ fn main(boot: Boot) -> ! {
         ram,
         registers: None,
         engine: None,
+        frail: options.soak,
     };
     let bdf = pci::present().next().expect("there is no function");
     let mut function = Function::at(bdf);
@@ -178,6 +187,12 @@ fn main(boot: Boot) -> ! {
         random: Random::new(options.seed),
         count: options.count,
     };
+    if options.soak {
+        // Each life another one.
+        hostile.random = Random::new(options.seed ^ boot.entry_tsc);
+        let exit = soak::live(&mut hostile, || clock.micros());
+        end(exit, true, &mut hostile)
+    }
     if options.after > 0 && churn::churn(&mut hostile, options.after).is_err() {
         println!("not ok churn");
     }

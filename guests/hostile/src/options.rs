@@ -35,6 +35,8 @@ pub struct Options<'a> {
     pub exit: Exit,
     /// It waits for a frame from the network before it begins.
     pub wait: bool,
+    /// Instead of all that it lives as `soak` says.
+    pub soak: bool,
 }
 
 impl<'a> Options<'a> {
@@ -61,6 +63,7 @@ impl<'a> Options<'a> {
             after: line.number("after").unwrap_or(0),
             exit,
             wait: line.value("start") == Some("frame"),
+            soak: line.value("mode") == Some("soak"),
         }
     }
 }
@@ -128,6 +131,7 @@ mod tests {
         assert_eq!((some.exit, some.wait), (Exit::Stay, true));
         let end = options("exit=33 after=5");
         assert_eq!((end.attacks, end.exit, end.after), ("", Exit::Code(33), 5));
+        assert!(options("mode=soak").soak && !end.soak);
         assert_eq!(options("exit=nonsense").exit, Exit::Code(0x11));
     }
 

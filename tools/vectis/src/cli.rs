@@ -30,6 +30,14 @@ enum Command {
     /// What is typed, line by line, goes to the system's console: h lists its
     /// keys. The log of the run stays for `vectis logs`.
     Run(Run),
+    /// Crash components and guests under load for a while; count what is lost
+    ///
+    /// Boots a system, keeps HTTP requests going to its guest that serves, and
+    /// crashes at random moments every component that is restarted and every
+    /// guest. At the end nothing may be lost but the requests that a restart of
+    /// that guest cut, and what components hold must be what they held before.
+    /// Status 1 says that it is not so, and the last lines say what and where.
+    Soak(Soak),
     /// Build everything that boots into one folder
     Build(Build),
     /// Run `cargo test --workspace` with these arguments
@@ -139,6 +147,31 @@ pub struct Run {
     pub exit_after_ready: bool,
 }
 
+/// Arguments of `vectis soak`.
+#[derive(Debug, Args)]
+pub struct Soak {
+    /// How long crashes go on; 0.5 is half a minute
+    #[arg(long, value_name = "N", default_value = "3", value_parser = minutes)]
+    pub minutes: f64,
+    /// Where random choices start [default: a random one, which is printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The system file [default: tests/systems/soak.toml]
+    #[arg(long, value_name = "FILE")]
+    pub system: Option<PathBuf>,
+    /// Show every line of the system
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A time that is not negative, and at most a week.
+fn minutes(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.0..=10_080.0).contains(&minutes) => Ok(minutes),
+        _ => Err("there are 0 to 10080 minutes".to_owned()),
+    }
+}
+
 /// Arguments of `vectis build`.
 #[derive(Debug, Args)]
 pub struct Build {
@@ -192,6 +225,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         None => commands::run(&cli.run),
         Some(Command::Run(run)) => commands::run(run),
+        Some(Command::Soak(soak)) => commands::soak(soak),
         Some(Command::Build(build)) => commands::build(build),
         Some(Command::Test { arguments }) => commands::test(arguments),
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
@@ -240,6 +274,8 @@ mod tests {
             &["vectis", "build", "--release", "--debug"],
             &["vectis", "run", "--bare", "--debug"],
             &["vectis", "--port", "1", "caps"],
+            &["vectis", "soak", "--minutes", "-1"],
+            &["vectis", "soak", "--minutes", "nan"],
         ] {
             assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
         }

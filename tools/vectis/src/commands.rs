@@ -15,10 +15,12 @@ use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, write};
-use crate::{control, image, output, packages, run};
+use crate::{control, image, output, packages, run, soak};
 
 /// Bound on an audit: twenty times what a slow machine takes.
 const AUDIT: Duration = Duration::from_secs(300);
+/// What `vectis soak` runs unless another system is named.
+const SOAK_SYSTEM: &str = "tests/systems/soak.toml";
 /// The guest's word for measuring: it ends once it has a lease.
 const EXIT_ON_LEASE: &str = "exit=on-lease";
 
@@ -56,7 +58,7 @@ fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
     names
         .iter()
         .position(|known| *known == name)
-        .and_then(|index| char::from_digit(index as u32 + 1, 36))
+        .and_then(run::position_key)
         .map(Some)
         .ok_or_else(|| {
             Error::new(
@@ -96,6 +98,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         bench: arguments.bench_boot,
         trace: arguments.trace.clone(),
         inject: position(&model, arguments.inject_fault.as_deref())?,
+        ..run::Options::default()
     };
     model.inject_faults = options.inject.is_some();
     model.trace = options.trace.is_some();
@@ -119,14 +122,57 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         &format!("{}M, {}", model.board.memory >> 20, model.board.name),
     );
     let machine = Machine {
-        model: &model,
+        counted: options.bench,
+        ..machine(&model, &built, free_ports(arguments.port, networks)?)
+    };
+    run::run(&machine, &built.writers, Some(&log), &options)
+}
+
+/// The machine that boots an image.
+fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Machine<'a> {
+    Machine {
+        model,
         kernel: built.kernel(),
         initrd: Some(built.init()),
         command_line: image::KERNEL_COMMAND_LINE.to_owned(),
-        ports: free_ports(arguments.port, networks)?,
-        counted: options.bench,
+        ports,
+        counted: false,
+    }
+}
+
+/// `vectis soak`.
+///
+/// # Errors
+/// If the system cannot be built or does not start, or something is lost or
+/// leaked.
+pub fn soak(arguments: &cli::Soak) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let file = match &arguments.system {
+        Some(file) => file.clone(),
+        None => workspace.root.join(SOAK_SYSTEM),
     };
-    run::run(&machine, &built.writers, Some(&log), &options)
+    let system = cli::System {
+        file: Some(file),
+        iommu: None,
+    };
+    let mut model = read(&workspace, &system)?;
+    model.inject_faults = true;
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
+    let mut steps = Steps::new(image::STEPS + 1);
+    let profile = profile(false);
+    let folder = workspace.output(profile).join("soak");
+    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    let log = record::prepare(&built.folder, &workspace.run_folder())?;
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    steps.begin("QEMU", &format!("{} min, seed {seed}", arguments.minutes));
+    let ports = free_ports(0, networks(&model).len())?;
+    let options = soak::Options {
+        time: Duration::from_secs_f64(arguments.minutes * 60.0),
+        seed,
+        verbose: arguments.verbose,
+    };
+    let machine = machine(&model, &built, ports);
+    soak::soak(&machine, &built.writers, &log, &options)
 }
 
 /// The guest without seL4.
@@ -258,14 +304,7 @@ pub fn audit(system: &cli::System) -> Result<()> {
         timeout: Some(AUDIT),
         ..run::Options::default()
     };
-    let machine = Machine {
-        model: &model,
-        kernel: built.kernel(),
-        initrd: Some(built.init()),
-        command_line: image::KERNEL_COMMAND_LINE.to_owned(),
-        ports,
-        counted: false,
-    };
+    let machine = machine(&model, &built, ports);
     run::run(&machine, &built.writers, None, &options)
 }
 

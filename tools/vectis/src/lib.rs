@@ -27,6 +27,7 @@ mod qemu;
 mod record;
 mod replay;
 mod run;
+mod soak;
 mod steps;
 mod symbols;
 mod text;

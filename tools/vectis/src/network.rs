@@ -171,6 +171,13 @@ impl Guests {
         self.all[number].port
     }
 
+    /// Name and port of the first that was reached.
+    #[must_use]
+    pub fn first_ready(&self) -> Option<(String, u16)> {
+        let ready = self.all.iter().find(|guest| guest.ready)?;
+        Some((ready.name.clone(), ready.port))
+    }
+
     /// Whether any of them was reached.
     #[must_use]
     pub fn any_ready(&self) -> bool {

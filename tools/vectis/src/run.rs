@@ -63,6 +63,29 @@ pub struct Options {
     pub inject: Option<char>,
     /// Record the guest's accesses into this file.
     pub trace: Option<PathBuf>,
+    /// Print none of the machine's lines.
+    pub quiet: bool,
+    /// Keep the machine's lines for [`Session::take_seen`], and leave its keys to
+    /// [`Session::press`].
+    pub watched: bool,
+}
+
+/// A line that the machine wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// For people: from a guest, the console or the monitor, or from QEMU.
+    Console(String),
+    /// A component's log.
+    Log(Line),
+}
+
+/// The key that stands, after `F`, for the component or guest at `index`: its
+/// position from 1 as one digit of base 36; guests come after the components.
+/// `None` past the last digit.
+#[must_use]
+pub fn position_key(index: usize) -> Option<char> {
+    let position = u32::try_from(index).ok()?.checked_add(1)?;
+    char::from_digit(position, 36)
 }
 
 /// Runs a machine. `writers` are the components' names and ELF files in the
@@ -76,34 +99,8 @@ pub fn run(
     log: Option<&Path>,
     options: &Options,
 ) -> Result<()> {
-    let decoder = Decoder::new(writers)?;
-    let recording = log
-        .map(|path| File::create(path).map_err(|e| Error::file("make", path, &e)))
-        .transpose()?;
-    let (sender, events) = sync_channel(EVENTS);
-    watch_signals(&sender)?;
-    let qemu = Qemu::start(machine, &sender)?;
-    let control = match log.and_then(Path::parent) {
-        Some(folder) => Some(Control::listen(&qemu.socket("control"), folder, &sender)?),
-        None => None,
-    };
     let started = Instant::now();
-    let mut session = Session {
-        options,
-        guests: Guests::new(machine.model, &machine.ports, options.bare),
-        qemu,
-        sender,
-        decoder,
-        recording,
-        symbols: Symbols::new(writers),
-        keys: None,
-        control,
-        traces: options.trace.as_deref().map(Traces::new),
-        lines: Lines::default(),
-        boot: Boot::default(),
-        open: 0,
-        alive: false,
-    };
+    let (mut session, events) = Session::start(machine, writers, log, options)?;
     session.follow(&events, started)
 }
 
@@ -124,12 +121,15 @@ fn watch_signals(events: &SyncSender<Event>) -> Result<()> {
 
 /// Whether the run goes on.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub enum Next {
+    /// It does.
     Continue,
+    /// It came to the end that was asked for.
     Stop,
 }
 
-struct Session<'a> {
+/// A machine that runs, and all that is known of it.
+pub struct Session<'a> {
     options: &'a Options,
     guests: Guests,
     qemu: Qemu,
@@ -143,6 +143,7 @@ struct Session<'a> {
     control: Option<Control>,
     traces: Option<Traces>,
     lines: Lines,
+    seen: Vec<Seen>,
     boot: Boot,
     /// Serial ports that are open.
     open: usize,
@@ -150,7 +151,75 @@ struct Session<'a> {
     alive: bool,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Starts a machine, as [`run`] does, and gives what happens to it: each event
+    /// is to be handed to [`Session::handle`].
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(
+        machine: &Machine<'_>,
+        writers: &[(String, PathBuf)],
+        log: Option<&Path>,
+        options: &'a Options,
+    ) -> Result<(Self, Receiver<Event>)> {
+        let decoder = Decoder::new(writers)?;
+        let recording = log
+            .map(|path| File::create(path).map_err(|e| Error::file("make", path, &e)))
+            .transpose()?;
+        let (sender, events) = sync_channel(EVENTS);
+        watch_signals(&sender)?;
+        let qemu = Qemu::start(machine, &sender)?;
+        let control = match log.and_then(Path::parent) {
+            Some(folder) => Some(Control::listen(&qemu.socket("control"), folder, &sender)?),
+            None => None,
+        };
+        let session = Self {
+            options,
+            guests: Guests::new(machine.model, &machine.ports, options.bare),
+            qemu,
+            sender,
+            decoder,
+            recording,
+            symbols: Symbols::new(writers),
+            keys: None,
+            control,
+            traces: options.trace.as_deref().map(Traces::new),
+            lines: Lines::default(),
+            seen: Vec::new(),
+            boot: Boot::default(),
+            open: 0,
+            alive: false,
+        };
+        Ok((session, events))
+    }
+
+    /// The lines that came since this was last asked.
+    pub fn take_seen(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen)
+    }
+
+    /// Name and port of a guest that serves, if there is one.
+    #[must_use]
+    pub fn ready(&self) -> Option<(String, u16)> {
+        self.guests.first_ready()
+    }
+
+    /// Types keys on the console.
+    pub fn press(&mut self, keys: &str) {
+        if let Some(port) = &mut self.keys {
+            // If the port is closed, QEMU is ending, which is said there.
+            let _ = port.write_all(keys.as_bytes());
+        }
+    }
+
+    fn print(&self, line: &str) -> Result<()> {
+        if self.options.quiet {
+            return Ok(());
+        }
+        output::line(line)
+    }
+
     fn follow(&mut self, events: &Receiver<Event>, started: Instant) -> Result<()> {
         let end = self.options.timeout.map(|timeout| started + timeout);
         let first_sign = started + FIRST_SIGN;
@@ -199,13 +268,19 @@ impl Session<'_> {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Result<Next> {
+    /// Takes an event in.
+    ///
+    /// # Errors
+    /// If it is the end of the run, and not one that was asked for.
+    pub fn handle(&mut self, event: Event) -> Result<Next> {
         match event {
             Event::Open(port, stream) => {
                 self.open += 1;
                 if port == Port::People {
                     self.keys = stream.try_clone().ok();
-                    pass_keys(stream);
+                    if !self.options.watched {
+                        pass_keys(stream);
+                    }
                 }
             }
             Event::Bytes(port, bytes) => {
@@ -229,7 +304,15 @@ impl Session<'_> {
                     let _ = keys.write_all(&bytes);
                 }
             }
-            Event::Said(text) => output::progress(&format!("qemu: {text}")),
+            Event::Said(text) => {
+                let line = format!("qemu: {text}");
+                if !self.options.quiet {
+                    output::progress(&line);
+                }
+                if self.options.watched {
+                    self.seen.push(Seen::Console(line));
+                }
+            }
             Event::Ended => {}
             Event::Signal(signal) => {
                 if self.guests.any_ready() {
@@ -244,16 +327,16 @@ impl Session<'_> {
                 .with_status(128 + signal as u8));
             }
             Event::Reachable(guest, Ok(())) => {
-                output::line(&self.guests.reached(guest))?;
+                let ready = self.guests.reached(guest);
+                self.print(&ready)?;
                 if !self.guests.all_ready() {
                     return Ok(Next::Continue);
                 }
                 if self.options.exit_after_ready {
                     return Ok(Next::Stop);
                 }
-                if let (Some(position), Some(keys)) = (self.options.inject, &mut self.keys) {
-                    // If the port is closed, QEMU is ending, which is said there.
-                    let _ = write!(keys, "F{position}");
+                if let Some(position) = self.options.inject {
+                    self.press(&format!("F{position}"));
                 }
             }
             Event::Reachable(guest, Err(error)) => {
@@ -270,13 +353,18 @@ impl Session<'_> {
 
     fn people(&mut self, bytes: &[u8]) -> Result<Next> {
         for line in self.lines.push(bytes) {
-            output::line(&line)?;
+            self.print(&line)?;
             self.alive |= FROM_INIT.iter().any(|sign| line.starts_with(sign));
             if let Some(control) = &mut self.control {
                 control.show(&line);
             }
-            for explanation in self.symbols.explain(&line) {
-                output::line(&explanation)?;
+            let explanations = self.symbols.explain(&line);
+            for explanation in &explanations {
+                self.print(explanation)?;
+            }
+            if self.options.watched {
+                let all = std::iter::once(line.clone()).chain(explanations);
+                self.seen.extend(all.map(Seen::Console));
             }
             if self.mark(&line)? == Next::Stop {
                 return Ok(Next::Stop);
@@ -306,9 +394,14 @@ impl Session<'_> {
             if let Some(traces) = &mut self.traces {
                 traces.line(&line.text)?;
             }
-            show(&self.decoder, &line, self.options.level)?;
+            if !self.options.quiet {
+                show(&self.decoder, &line, self.options.level)?;
+            }
             if self.mark(&line.text)? == Next::Stop {
                 return Ok(Next::Stop);
+            }
+            if self.options.watched {
+                self.seen.push(Seen::Log(line));
             }
         }
         Ok(Next::Continue)
@@ -324,7 +417,10 @@ impl Session<'_> {
     }
 
     /// Shows the last bytes and says why QEMU ended.
-    fn ended(&mut self, events: &Receiver<Event>) -> Result<()> {
+    ///
+    /// # Errors
+    /// If its end was none that was asked for.
+    pub fn ended(&mut self, events: &Receiver<Event>) -> Result<()> {
         let status = self.qemu.wait()?;
         let bound = Instant::now() + LAST_BYTES;
         while self.open > 0 {

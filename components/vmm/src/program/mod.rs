@@ -69,6 +69,7 @@ fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
         ("ticks", runtime::tsc() - context.machine().handover_tsc),
         ("exceptions", counters.exceptions),
         ("system_calls", counters.system_calls),
+        ("storms", counters.storms),
         ("unclaimed_ports", counters.unclaimed_ports),
         ("unclaimed_memory", counters.unclaimed_memory),
         ("guest_restarts", lives.restarts),

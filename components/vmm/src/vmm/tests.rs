@@ -641,6 +641,7 @@ fn m23_a_storm_is_masked_counted_and_let_go() {
     m.vmm.events(1 << 1, &mut m.host);
     assert_eq!(m.host.events[1].delivered, 102);
     assert_eq!(m.host.throttled.len(), 1);
+    assert_eq!(m.vmm.counters.storms, 1);
     // The timer is set for the end of the interval.
     assert_eq!(m.host.deadline, Some(6000));
     m.host.now = 6000;
