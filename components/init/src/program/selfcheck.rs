@@ -12,9 +12,10 @@ use sel4::init_thread::slot;
 use sel4::{CapRights, ObjectBlueprint, VmAttributes};
 use spec::Function;
 
-use super::builder::{Builder, SCRATCH};
+use super::builder::Builder;
 use super::fatal::fatal;
 use super::functions::Mechanism1;
+use super::memory::SCRATCH;
 use super::own_slot;
 use super::ports::Com1;
 
