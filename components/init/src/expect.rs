@@ -119,3 +119,6 @@ impl Given<'_> {
         given.then_some(Expect::Page(self.iommu.registers + index * PAGE_SIZE))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,12 +89,25 @@ pub trait Surroundings {
 const ONE: [u8; SHORTEST] = [0x5a; SHORTEST];
 const OTHER: [u8; SHORTEST] = [0xa5; SHORTEST];
 
-/// Tries what the function reaches.
+/// Tries what the function reaches, and leaves the device silent. `memory` is the
+/// engine's, at `bus_address` for the device.
 ///
 /// # Errors
-/// [`Stuck`] if the device does not even copy where it may: then nothing that it
-/// does not do means anything.
+/// [`Stuck`] if the device does not even copy where it may, or cannot be reset:
+/// then nothing that it does not do means anything.
 pub fn measure<R: Registers, M: Memory>(
+    registers: R,
+    memory: M,
+    bus_address: u64,
+    around: &mut impl Surroundings,
+) -> Result<Verdict, Stuck> {
+    let mut engine = Engine::new(registers, memory, bus_address)?;
+    let verdict = attempts(&mut engine, around);
+    engine.quiesce()?;
+    verdict
+}
+
+fn attempts<R: Registers, M: Memory>(
     engine: &mut Engine<R, M>,
     around: &mut impl Surroundings,
 ) -> Result<Verdict, Stuck> {
@@ -123,3 +136,6 @@ pub fn measure<R: Registers, M: Memory>(
         interrupts: answer(forged),
     })
 }
+
+#[cfg(test)]
+mod tests;

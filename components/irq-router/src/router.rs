@@ -226,6 +226,26 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
+    /// Lets a source's function raise its vector. A pin is nothing that the IOMMU
+    /// sees.
+    fn allow(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
+        match source.kind {
+            SourceKind::Msix | SourceKind::Msi => {
+                let message = self.control.allow(source.function, vector, 0);
+                message.map(|_| ())
+            }
+            SourceKind::Pin => Ok(()),
+        }
+    }
+
+    /// Ends that.
+    fn forbid(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
+        match source.kind {
+            SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),
+            SourceKind::Pin => Ok(()),
+        }
+    }
+
     /// Binds a free slot of the guest to `source`; the vector was taken for it.
     fn occupy(
         &mut self,
@@ -255,20 +275,20 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             guest: guest as u8,
             index: index as u8,
         };
-        let state = &mut self.slots[guest][index];
-        if let Some((source, vector)) = state.owner {
-            let forbidden = match source.kind {
-                SourceKind::Pin => Ok(()),
-                SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),
-            };
-            let released = forbidden.and_then(|()| self.control.release(slot, vector));
+        if let Some((source, vector)) = self.slots[guest][index].owner {
+            let released = self
+                .forbid(source, vector)
+                .and_then(|()| self.control.release(slot, vector));
             if released.is_err() {
                 self.counters.failed += 1;
+                // It stays bound, and so its device must be able to raise it.
+                let _ = self.allow(source, vector);
                 return Err(Error::Failed);
             }
             self.vectors.give_back(vector);
         }
         self.releases += 1;
+        let state = &mut self.slots[guest][index];
         state.freed = self.releases;
         state.binding = None;
         self.publish(guest, index);

@@ -260,6 +260,40 @@ fn a_unit_that_does_not_remap_or_is_elsewhere() {
     }
 }
 
+/// QEMU's unit is not for all that no other has, but lists what it is for.
+#[test]
+fn a_unit_that_lists_its_functions() {
+    let with = |segment: u16, scopes: &[Vec<u8>]| {
+        let scopes = [&[ioapic_scope()], scopes].concat();
+        look(machine(2, dmar(1, &[drhd(0, segment, BASE, &scopes)])))
+    };
+    let nic = || scope(1, 0, &[2, 0]);
+    let second = || scope(1, 3, &[0, 0]);
+    let bridge = || scope(2, 0, &[1, 0]);
+    assert_eq!(with(0, &[nic(), second()]), Ok(INTEL));
+    // The second function is behind the bridge, or may be.
+    assert_eq!(with(0, &[scope(1, 0, &[5, 0]), bridge(), nic()]), Ok(INTEL));
+    for (segment, listed) in [
+        (0, [].as_slice()),
+        (0, &[nic()]),
+        (0, &[second()]),
+        // Behind a bridge is not beside it.
+        (0, &[bridge()]),
+        (0, &[nic(), scope(2, 3, &[0, 0])]),
+        // Its neighbours.
+        (0, &[second(), scope(1, 0, &[2, 1]), scope(1, 0, &[3, 0])]),
+        // No kind that a function has.
+        (0, &[second(), scope(4, 0, &[2, 0])]),
+        (1, &[nic(), second()]),
+    ] {
+        assert_eq!(with(segment, listed), Err(Unusable::Partial), "{listed:?}");
+    }
+    assert_eq!(
+        with(0, &[nic(), Vec::from([1, 0])]),
+        Err(Unusable::Malformed)
+    );
+}
+
 #[test]
 fn aliases_of_assigned_functions() {
     let with = |entries: &[u8]| {

@@ -21,6 +21,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod registers;
 #[cfg(test)]
 mod tests;

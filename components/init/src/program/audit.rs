@@ -198,7 +198,7 @@ impl<'a> Audit<'a> {
         for slot in (0..slots).filter(|slot| !self.scratch.contains(slot)) {
             // What is kept need not be looked at, and must not be: init stops at
             // a copy of the paging structures that the kernel made for it.
-            if builder.is_kept(slot) {
+            if builder.kept.contains(slot) {
                 kept += 1;
             } else if !matches!(self.look(&own_slot(slot)), Content::Empty) {
                 self.forget();

@@ -1,28 +1,21 @@
-//! Makes objects, fills memory, maps it, hands out capabilities, configures
-//! threads, and gives everything else away.
+//! Makes objects, hands out capabilities and configures threads.
 
 use heapless::Vec;
 use init::{Chunk, Exhausted, Split, Untypeds, chunks};
-use sel4::cap::{
-    CNode, IoPort, LargePage, Notification, PDPT, PageDirectory, PageTable, Tcb, VSpace,
-};
+use sel4::cap::{CNode, Granule, Notification, Tcb, VSpace};
 use sel4::init_thread::slot;
 use sel4::{
     AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, IoPortRange, ObjectBlueprint,
-    VmAttributes, cap_type,
+    VmAttributes,
 };
-use spec::{Cache, Capability, Mapping, NONE, Object, ObjectKind, System, Thread};
+use spec::{Capability, NONE, Object, ObjectKind, System, Thread};
 
+use super::authority::Kept;
 use super::fatal::fatal;
-use super::{own_slot, ports, rights};
+use super::{own_slot, rights};
 
 /// Objects in an image; the web system has about 150.
 const MAX_OBJECTS: usize = 2048;
-/// Guests in one system.
-pub const MAX_GUESTS: usize = 4;
-/// Where init maps a page for a moment. Its own program and the kernel's
-/// BootInfo lie far below.
-pub const SCRATCH: usize = 0x2_0000_0000;
 /// Where init maps its own log ring.
 const LOG: usize = 0x3_0000_0000;
 
@@ -65,37 +58,21 @@ fn own_cnode() -> AbsoluteCPtr {
     slot::CNODE.cap().absolute_cptr_for_self()
 }
 
-/// What init keeps after boot.
-pub struct Watched<'a> {
-    /// Endpoint for faults.
-    pub monitor: sel4::cap::Endpoint,
-    /// First slot of each object's capabilities.
-    pub first_slots: &'a [usize],
-    /// Slots never used.
-    pub slots_left: usize,
-    /// For each guest the signals that say it is gone, to pci-config and iommu.
-    pub gone: Vec<Vec<Notification, 2>, MAX_GUESTS>,
-}
-
 /// The system under construction.
 pub struct Builder<'a> {
     pub system: &'a System<'a>,
     untypeds: Untypeds,
     slots: Slots,
     /// First slot of each object's capabilities, 0 while it is not made.
-    first_slots: Vec<usize, MAX_OBJECTS>,
+    pub first_slots: Vec<usize, MAX_OBJECTS>,
     /// Untyped memory, as the kernel gave it.
-    given: core::ops::Range<usize>,
+    pub given: core::ops::Range<usize>,
     /// The first slot that was empty at boot.
     first_empty: usize,
     own_bits: usize,
-    /// A bit for each slot whose capability stays.
-    kept: [u64; KEPT_WORDS],
+    /// Slots whose capability stays after boot.
+    pub kept: Kept,
 }
-
-/// Slots of init's CNode, as 64-bit words: at most 2^16 (CONFIG_ROOT_CNODE_SIZE_BITS
-/// of the kernel's build).
-const KEPT_WORDS: usize = (1 << 16) / 64;
 
 impl<'a> Builder<'a> {
     /// Takes stock of what the kernel gave.
@@ -132,7 +109,7 @@ impl<'a> Builder<'a> {
             given: boot_info.untyped().range(),
             first_empty: empty.start,
             own_bits: boot_info.init_cnode_size_bits(),
-            kept: [0; KEPT_WORDS],
+            kept: Kept::new(&boot_info.untyped().range()),
         }
     }
 
@@ -141,26 +118,14 @@ impl<'a> Builder<'a> {
         1 << self.own_bits
     }
 
-    /// The capability in a slot is to stay.
-    fn keep(&mut self, slot: usize) {
-        match self.kept.get_mut(slot / 64) {
-            Some(word) => *word |= 1 << (slot % 64),
-            None => fatal!("slot {slot} is past init's CNode"),
-        }
+    /// Slots that were filled since init started.
+    pub const fn filled(&self) -> core::ops::Range<usize> {
+        self.first_empty..self.slots.next
     }
 
-    /// Whether a capability may be in the slot after boot.
-    pub fn is_kept(&self, slot: usize) -> bool {
-        let dropped = [
-            slot::IRQ_CONTROL.index(),
-            slot::ASID_CONTROL.index(),
-            slot::IO_PORT_CONTROL.index(),
-            slot::DOMAIN.index(),
-        ];
-        // What the kernel made of init: its program, its page tables.
-        let fixed = slot < self.given.start;
-        let word = self.kept.get(slot / 64).copied().unwrap_or(0);
-        fixed && !dropped.contains(&slot) || word >> (slot % 64) & 1 == 1
+    /// Slots never used.
+    pub const fn slots_left(&self) -> usize {
+        self.slots.end - self.slots.next
     }
 
     /// Takes a slot of init's CNode.
@@ -204,7 +169,8 @@ impl<'a> Builder<'a> {
         first
     }
 
-    fn object(&self, index: u32) -> &'a Object {
+    /// An object's record.
+    pub fn object(&self, index: u32) -> &'a Object {
         &self.system.objects[index as usize]
     }
 
@@ -340,7 +306,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn mint_ports(&mut self, name: &str, range: IoPortRange) -> usize {
+    /// Makes a capability to some of the I/O ports.
+    pub fn mint_ports(&mut self, name: &str, range: IoPortRange) -> usize {
         let slot = self.slots.take(1);
         let all = own_slot(slot::IO_PORT_CONTROL.index());
         let minted = own_slot(slot).mint(&all, CapRights::all(), range.into_word());
@@ -357,12 +324,12 @@ impl<'a> Builder<'a> {
         self.make(self.system.header.doorbell as usize);
         let object = self.object(log);
         for page in 0..object.count {
-            let frame: sel4::cap::Granule = self.cap(log, page);
+            let frame: Granule = self.cap(log, page);
             // The object's own capability stays unmapped for the console's copy.
             let copy = self.copy(frame.bits() as usize, CapRights::all(), "log");
-            self.keep(copy);
+            self.kept.add(copy);
             self.map(
-                Cap::<cap_type::Granule>::from_bits(copy as u64),
+                Granule::from_bits(copy as u64),
                 slot::VSPACE.cap(),
                 LOG + (page as usize) * 4096,
                 CapRights::read_write(),
@@ -377,7 +344,7 @@ impl<'a> Builder<'a> {
         let doorbell: Notification = self.cap(self.system.header.doorbell as u32, 0);
         // Unbadged, it would wake the console with nothing to do: badge it.
         let badged = self.slot();
-        self.keep(badged);
+        self.kept.add(badged);
         let minted = own_slot(badged).mint(
             &own_slot(doorbell.bits() as usize),
             CapRights::write_only(),
@@ -403,150 +370,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn copy(&mut self, from: usize, rights: CapRights, what: &str) -> usize {
+    /// Copies a capability of init's to another slot of init's.
+    pub fn copy(&mut self, from: usize, rights: CapRights, what: &str) -> usize {
         let slot = self.slot();
         if let Err(error) = own_slot(slot).copy(&own_slot(from), rights) {
             fatal!("copying the capability of {what}: {error:?}");
         }
         slot
-    }
-
-    /// Maps a page, with the paging structures that are missing.
-    pub fn map<T: sel4::cap::CapTypeForFrameObject>(
-        &mut self,
-        frame: Cap<T>,
-        vspace: VSpace,
-        address: usize,
-        rights: CapRights,
-        attributes: VmAttributes,
-        what: &str,
-    ) {
-        // At most three levels can be missing.
-        for _ in 0..4 {
-            match frame.frame_map(vspace, address, rights, attributes) {
-                Ok(()) => return,
-                Err(Error::FailedLookup) => {}
-                Err(error) => fatal!("mapping {what} at {address:#x}: {error:?}"),
-            }
-            let missing = sel4::last_lookup_bits_missing();
-            let default = VmAttributes::DEFAULT;
-            let made = match missing {
-                21 => {
-                    let slot = self.retype(what, &ObjectBlueprint::PageTable, 1, None);
-                    self.keep(slot);
-                    PageTable::from_bits(slot as u64).page_table_map(vspace, address, default)
-                }
-                30 => {
-                    let slot = self.retype(what, &ObjectBlueprint::PageDirectory, 1, None);
-                    self.keep(slot);
-                    PageDirectory::from_bits(slot as u64)
-                        .page_directory_map(vspace, address, default)
-                }
-                39 => {
-                    let slot = self.retype(what, &ObjectBlueprint::PDPT, 1, None);
-                    self.keep(slot);
-                    PDPT::from_bits(slot as u64).pdpt_map(vspace, address, default)
-                }
-                _ => fatal!("mapping {what}: the kernel misses level {missing}"),
-            };
-            if let Err(error) = made {
-                fatal!("page tables of {what} at {address:#x}: {error:?}");
-            }
-        }
-        fatal!("mapping {what} at {address:#x}: page tables stay missing");
-    }
-
-    /// Calls `f` with a page of a memory object, mapped for that time.
-    fn with_page(&mut self, object: u32, page: u64, f: impl FnOnce(&mut [u8])) {
-        let name = self.object(object).name.as_str();
-        let frame: sel4::cap::Granule = self.cap(object, page);
-        self.map(
-            frame,
-            slot::VSPACE.cap(),
-            SCRATCH,
-            CapRights::read_write(),
-            VmAttributes::DEFAULT,
-            name,
-        );
-        let start = core::ptr::with_exposed_provenance_mut::<u8>(SCRATCH);
-        // SAFETY: the page was just mapped there, writable, for this thread
-        // alone, and nothing else runs yet.
-        f(unsafe { core::slice::from_raw_parts_mut(start, 4096) });
-        if let Err(error) = frame.frame_unmap() {
-            fatal!("unmapping {name}: {error:?}");
-        }
-    }
-
-    /// Copies bytes to the start of a memory object.
-    pub fn write(&mut self, object: u32, bytes: &[u8]) {
-        self.write_at(object, 0, bytes);
-    }
-
-    fn write_at(&mut self, object: u32, offset: u64, bytes: &[u8]) {
-        if self.object(object).size_bits != 12 {
-            fatal!(
-                "{}: only small pages can be filled",
-                self.object(object).name.as_str()
-            );
-        }
-        let mut rest = bytes;
-        let mut at = offset;
-        while !rest.is_empty() {
-            let start = (at % 4096) as usize;
-            let (now, later) = rest.split_at(rest.len().min(4096 - start));
-            self.with_page(object, at / 4096, |page| {
-                page[start..start + now.len()].copy_from_slice(now);
-            });
-            at += now.len() as u64;
-            rest = later;
-        }
-    }
-
-    /// Carries out the fills.
-    pub fn fill(&mut self) {
-        let system = self.system;
-        for fill in system.fills {
-            self.write_at(fill.object, fill.offset, system.source(fill));
-        }
-    }
-
-    /// Carries out the mappings. A mapping takes a capability of its own, which
-    /// goes to the mapping's holder.
-    pub fn map_all(&mut self) {
-        for mapping in self.system.mappings {
-            let object = self.object(mapping.object);
-            for page in 0..object.count {
-                let from = self.first_slots[mapping.object as usize] + page as usize;
-                let copy = self.copy(from, CapRights::all(), object.name.as_str());
-                self.map_page(mapping, object, page, copy);
-                if mapping.holder == NONE {
-                    // With it the mapping would go.
-                    self.keep(copy);
-                } else {
-                    let to = self.place(mapping.holder, mapping.holder_slot + page as u32);
-                    self.move_cap(copy, &to, object.name.as_str());
-                }
-            }
-        }
-    }
-
-    fn map_page(&mut self, mapping: &Mapping, object: &Object, page: u64, slot: usize) {
-        let address = (mapping.address + (page << object.size_bits)) as usize;
-        let vspace: VSpace = self.cap(mapping.vspace, 0);
-        let rights = rights(mapping.rights);
-        let attributes = if mapping.cache == Cache::Uncached as u32 {
-            VmAttributes::UNCACHEABLE
-        } else {
-            VmAttributes::DEFAULT
-        };
-        let name = object.name.as_str();
-        if object.size_bits == 21 {
-            let frame = LargePage::from_bits(slot as u64);
-            self.map(frame, vspace, address, rights, attributes, name);
-        } else {
-            let frame = sel4::cap::Granule::from_bits(slot as u64);
-            self.map(frame, vspace, address, rights, attributes, name);
-        }
     }
 
     /// A slot of a component's CNode.
@@ -644,7 +474,7 @@ impl<'a> Builder<'a> {
         let tcb: Tcb = self.cap(thread.tcb, 0);
         let radix = self.object(thread.cnode).size_bits as usize;
         let buffer = if thread.ipc_buffer == NONE {
-            sel4::cap::Granule::from_bits(0)
+            Granule::from_bits(0)
         } else {
             self.cap(thread.ipc_buffer, 0)
         };
@@ -668,88 +498,5 @@ impl<'a> Builder<'a> {
             ..sel4::UserContext::default()
         };
         tcb.tcb_write_all_registers(false, &registers)
-    }
-
-    /// What the monitor needs.
-    pub fn watched(&self, gone: Vec<Vec<Notification, 2>, MAX_GUESTS>) -> Watched<'_> {
-        Watched {
-            monitor: self.cap(self.system.header.monitor as u32, 0),
-            first_slots: &self.first_slots,
-            slots_left: self.slots.end - self.slots.next,
-            gone,
-        }
-    }
-
-    /// The capabilities by which the monitor says that a guest is gone.
-    fn gone(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
-        let guests = self.system.threads.iter().filter(|t| t.start == 0).count();
-        let mut gone = Vec::new();
-        for guest in 0..guests {
-            let mut signals = Vec::new();
-            let there = self.system.header.gone.into_iter().filter(|&n| n != NONE);
-            for notification in there {
-                let unbadged = self.first_slots[notification as usize];
-                let slot = self.slot();
-                self.keep(slot);
-                let badge = spec::BADGE_GUEST_GONE << guest;
-                let minted =
-                    own_slot(slot).mint(&own_slot(unbadged), CapRights::write_only(), badge);
-                if let Err(error) = minted {
-                    fatal!("signal for the end of guest {guest}: {error:?}");
-                }
-                // There are two of them at most.
-                let _ = signals.push(Notification::from_bits(slot as u64));
-            }
-            if gone.push(signals).is_err() {
-                fatal!("{guests} guests, at most {MAX_GUESTS} can be watched");
-            }
-        }
-        gone
-    }
-
-    /// Deletes every capability that the monitor does not need: untyped memory
-    /// above all, for whoever holds it can take back what was made of it.
-    pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
-        let (com1, exit) = ports::needed();
-        let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
-        let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
-        self.keep(com1);
-        self.keep(exit);
-        ports::keep(
-            IoPort::from_bits(com1 as u64),
-            IoPort::from_bits(exit as u64),
-        );
-        let gone = self.gone();
-        for (index, object) in self.system.objects.iter().enumerate() {
-            let kept = match object.kind() {
-                Some(ObjectKind::Tcb) => true,
-                Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
-                Some(ObjectKind::Notification) => index as u64 == self.system.header.doorbell,
-                // A component's own memory: a backtrace reads its stack. A
-                // guest's RAM has a given address, its vmm holds it; what the
-                // IOMMU reads has large pages, and nobody else writes it.
-                Some(ObjectKind::Memory) => object.address == u64::MAX && object.size_bits == 12,
-                _ => false,
-            };
-            let count = match object.kind() {
-                Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
-                _ => 1,
-            };
-            let first = self.first_slots[index];
-            if kept {
-                (first..first + count).for_each(|slot| self.keep(slot));
-            }
-        }
-        // The ASID pool stays: with its last capability the kernel would take
-        // every address space in it out of use.
-        let fixed = slot::TCB.index()..slot::DOMAIN.index() + 1;
-        let made = self.first_empty..self.slots.next;
-        for slot in fixed.chain(self.given.clone()).chain(made) {
-            if !self.is_kept(slot) {
-                // An empty slot is as good as a deleted capability.
-                let _ = own_slot(slot).delete();
-            }
-        }
-        gone
     }
 }

@@ -10,9 +10,10 @@ use sel4::{CapRights, VmAttributes};
 use spec::{IommuInfo, NONE};
 use zerocopy::IntoBytes as _;
 
-use super::builder::{Builder, SCRATCH};
+use super::builder::Builder;
 use super::fatal::fatal;
 use super::functions::{Found as Functions, map_device};
+use super::memory::SCRATCH;
 
 /// Pages of firmware memory that are looked at: the 32 below 1 MiB, where the
 /// root pointer is, and those with the tables.

@@ -1,10 +1,12 @@
 //! What init does, in order: take stock, build, find devices, start, watch.
 
 mod audit;
+mod authority;
 mod builder;
 mod fatal;
 mod functions;
 mod iommu;
+mod memory;
 mod monitor;
 mod ports;
 mod restart;

@@ -10,8 +10,9 @@ use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
 use spec::{NONE, OnFault, System, Thread};
 
-use super::builder::{SCRATCH, Watched};
+use super::authority::Watched;
 use super::fatal::{self, fatal};
+use super::memory::SCRATCH;
 use super::ports::{self, Com1};
 use super::restart;
 

@@ -6,7 +6,8 @@ use sel4::init_thread::slot;
 use sel4::{CapRights, Result, VmAttributes};
 use spec::{System, Thread};
 
-use super::builder::{SCRATCH, Watched};
+use super::authority::Watched;
+use super::memory::SCRATCH;
 
 /// Makes the thread's own writable memory anew and starts it with `generation`
 /// as its argument.

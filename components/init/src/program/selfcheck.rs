@@ -3,7 +3,7 @@
 
 use core::fmt::Write as _;
 
-use dma_probe::{DEVICE, Engine, MEMORY_SIZE, REGISTER_BAR, SHORTEST, VENDOR};
+use dma_probe::{DEVICE, MEMORY_SIZE, REGISTER_BAR, SHORTEST, VENDOR};
 use init::{Surroundings, Verdict, measure};
 use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
 use runtime::Mmio;
@@ -12,9 +12,10 @@ use sel4::init_thread::slot;
 use sel4::{CapRights, ObjectBlueprint, VmAttributes};
 use spec::Function;
 
-use super::builder::{Builder, SCRATCH};
+use super::builder::Builder;
 use super::fatal::fatal;
 use super::functions::Mechanism1;
+use super::memory::SCRATCH;
 use super::own_slot;
 use super::ports::Com1;
 
@@ -243,12 +244,8 @@ fn verdict(
         bell,
     };
     let registers = Registers(mapped(REGISTERS, (REGISTER_PAGES * PAGE_SIZE) as usize));
-    let engine = Engine::new(registers, Ram(mapped(RAM, MEMORY_SIZE)), ram_address);
-    let found = engine.and_then(|mut engine| {
-        let found = measure(&mut engine, &mut around);
-        engine.quiesce()?;
-        found
-    });
+    let memory = Ram(mapped(RAM, MEMORY_SIZE));
+    let found = measure(registers, memory, ram_address, &mut around);
     space.write16(regs::COMMAND, command);
     // The guest's memory is zero when it starts.
     around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);

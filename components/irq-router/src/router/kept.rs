@@ -5,7 +5,7 @@
 //! done when the router died, a new router brings the kernel back to what the
 //! words say, and the client makes its request again.
 
-use channel::irq_router::{Source, SourceKind};
+use channel::irq_router::Source;
 use channel::routes::SLOTS;
 
 use super::{Binding, IrqControl, Router, Slot, SlotState};
@@ -194,20 +194,21 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
                     index: index as u8,
                 };
                 // A bind is complete before its device may raise the vector.
-                let allowed = match source.kind {
-                    SourceKind::Pin => Ok(()),
-                    SourceKind::Msix | SourceKind::Msi => {
-                        self.control.allow(source.function, vector, 0).map(|_| ())
-                    }
-                };
-                let made = self.acquire(slot, source, vector).and(allowed);
-                if made.is_err() {
-                    self.counters.failed += 1;
-                    // Half a binding is worse than none, and this one's source
-                    // is told by its absence.
-                    let _ = self.control.release(slot, vector);
+                let made = self
+                    .acquire(slot, source, vector)
+                    .and_then(|()| self.allow(source, vector));
+                if made.is_ok() {
+                    continue;
+                }
+                self.counters.failed += 1;
+                // Half a binding is worse than none, and this one's source is
+                // told by its absence. While its device may still raise the
+                // vector, that is nobody else's.
+                self.slots[guest][index].binding = None;
+                let forbidden = self.forbid(source, vector);
+                let _ = self.control.release(slot, vector);
+                if forbidden.is_ok() {
                     self.vectors.give_back(vector);
-                    self.slots[guest][index].binding = None;
                 }
             }
         }

@@ -293,7 +293,8 @@ impl System {
             Component::Irq => self.irq.begin(),
             Component::Msix => self.msix.begin(),
             Component::Config => self.config.begin(),
-            Component::Vmm => {}
+            // What it wrote outlives it, and nobody asks it here.
+            Component::Iommu | Component::Vmm => {}
         }
     }
 
@@ -399,7 +400,8 @@ impl System {
     }
 
     /// The kernel has what the router shows, whole, and `unrouted` more: no vector
-    /// twice, and none that nobody has.
+    /// twice, and none that nobody has. And a function may raise the vectors of
+    /// its sources, and no others.
     pub fn check_kernel(&self, unrouted: usize) {
         let kernel = self.world.kernel.borrow();
         let bound = self.bound();
@@ -410,6 +412,17 @@ impl System {
             assert_eq!(signals, Some(place));
             assert_eq!(kernel.copies.get(&place), Some(&slot.vector));
         }
+        let raised = bound
+            .iter()
+            .filter(|s| s.route.source.kind != SourceKind::Pin);
+        let raised = raised.map(|slot| (slot.route.source.function, slot.vector));
+        let allowed = self.world.allowed.borrow();
+        let mut count = unrouted;
+        for entry in raised {
+            assert!(allowed.contains(&entry), "{entry:?} is bound and blocked");
+            count += 1;
+        }
+        assert_eq!(allowed.len(), count, "an entry is stale: {allowed:?}");
         let expected = bound.len() + unrouted;
         assert_eq!(kernel.copies.len(), expected, "a slot leaked");
         assert_eq!(kernel.handlers.len(), expected, "a vector leaked");

@@ -9,11 +9,12 @@ use std::rc::Rc;
 use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::routes::{RoutePage, SLOTS};
-use irq_router::{IrqControl, KernelError, Slot};
+use irq_router::{IrqControl, KernelError, Slot, host_message};
 use pci::Width;
 use shm::Keep;
 
 use super::device::{Device, TABLE_BAR};
+use super::remap::{self, Entries};
 
 pub const GUESTS: usize = 2;
 pub const FUNCTIONS: usize = 2;
@@ -25,6 +26,7 @@ pub enum Component {
     Irq,
     Msix,
     Config,
+    Iommu,
     /// It makes the calls, and never dies.
     Vmm,
 }
@@ -91,11 +93,12 @@ pub struct World {
     pub pages: &'static [RoutePage; GUESTS],
     pub kernel: RefCell<KernelState>,
     pub devices: [RefCell<Device>; FUNCTIONS],
+    pub allowed: RefCell<Entries>,
     /// Who dies next, and after how many steps each time.
     victim: Cell<Option<Component>>,
     deaths: RefCell<Vec<usize>>,
     /// Steps of each component so far.
-    steps: [Cell<usize>; 4],
+    steps: [Cell<usize>; 5],
     /// Clients do not try again.
     pub impatient: Cell<bool>,
 }
@@ -109,6 +112,7 @@ impl World {
             pages,
             kernel: RefCell::default(),
             devices: std::array::from_fn(|function| RefCell::new(Device::new(ENTRIES[function]))),
+            allowed: RefCell::default(),
             victim: Cell::default(),
             deaths: RefCell::default(),
             steps: Default::default(),
@@ -155,8 +159,16 @@ impl World {
     }
 
     /// At every moment, crash or not: what a device may send reaches the slot on
-    /// whose route its own source stands.
+    /// whose route its own source stands, and what it is allowed to raise has a
+    /// handler, its own guest's.
     fn check_live(&self) {
+        for &(function, vector) in &*self.allowed.borrow() {
+            let kernel = self.kernel.borrow();
+            let slot = kernel.handlers.get(&vector).and_then(|h| h.signals);
+            // Function and guest have one number here.
+            let guest = slot.map(|slot| slot.guest);
+            assert_eq!(guest, Some(function), "{function} may raise {vector}");
+        }
         for (function, device) in self.devices.iter().enumerate() {
             let device = device.borrow();
             for entry in 0..ENTRIES[function] as u16 {
@@ -175,6 +187,8 @@ impl World {
     fn check_delivery(&self, source: Source, (address, data): (u64, u32)) {
         assert_eq!(address, 0xfee0_0000, "{source:?}: not our message");
         let vector = (data - 0x30) as u8;
+        let allowed = self.allowed.borrow().contains(&(source.function, vector));
+        assert!(allowed, "{source:?}: vector {vector} is blocked");
         let kernel = self.kernel.borrow();
         let handler = kernel.handlers.get(&vector);
         let slot = handler.and_then(|handler| handler.signals);
@@ -223,6 +237,22 @@ impl IrqControl for Kernel {
 
     fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
         self.acquire(slot, vector)
+    }
+
+    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+        self.0.step(Component::Irq);
+        let vectors = vector..vector + (1 << log2);
+        remap::change(&self.0, vectors, |entries, vector| {
+            entries.insert((function, vector));
+        })?;
+        Ok(host_message(vector))
+    }
+
+    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+        self.0.step(Component::Irq);
+        remap::change(&self.0, vector..vector + 1, |entries, vector| {
+            entries.remove(&(function, vector));
+        })
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {

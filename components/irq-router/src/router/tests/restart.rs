@@ -98,6 +98,32 @@ fn what_the_kernel_does_not_give_again_is_unbound() {
     );
 }
 
+/// A binding that is not made again must not be raised either. As long as it can
+/// be, its vector is nobody else's.
+#[test]
+fn what_is_unbound_at_start_is_forbidden() {
+    for refuse_forbid in [false, true] {
+        let (pages, kept) = (Default::default(), nothing_kept());
+        let mut first = again(&pages, kept, Kernel::default());
+        assert!(first.bind(MSIX, source(1, 3), ADDRESS, 0x31, false).is_ok());
+        let refuses = Kernel {
+            held: held(&first),
+            refuse_acquire: true,
+            refuse_forbid,
+            ..Kernel::default()
+        };
+        let mut second = again(&pages, kept, refuses);
+        assert_eq!(pages[1].get(0), None);
+        assert_eq!(held(&second), []);
+        assert_eq!(second.control.allowed, []);
+        second.control.refuse_acquire = false;
+        let other = second.bind(MSIX, source(2, 0), ADDRESS, 0x31, false);
+        let vector = u32::from(refuse_forbid);
+        assert_eq!(second.control.forbidden.is_empty(), refuse_forbid);
+        assert_eq!(other, Ok((ADDRESS, 0x30 + vector)));
+    }
+}
+
 #[test]
 fn words_that_make_no_sense_are_free_slots() {
     use shm::Keep;

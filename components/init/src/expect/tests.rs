@@ -1,0 +1,470 @@
+//! What slots must hold, against a small image.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use pci::{BarInfo, BarKind, MsixInfo};
+use spec::{Capability, Header, ImageWriter, IommuPlace, Mapping, Name, Object, Rights};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use super::*;
+
+const CONFIG: u32 = 0;
+const MSIX: u32 = 1;
+const VMM: u32 = 2;
+const IOMMU: u32 = 3;
+const SPACE: u32 = 4;
+const MONITOR: u32 = 5;
+const BELL: u32 = 6;
+/// One page.
+const PAGE: u32 = 7;
+/// Three pages.
+const PAGES: u32 = 8;
+/// Two pages of registers.
+const REGISTERS: u32 = 9;
+/// An object that is no memory but has a count.
+const PIN: u32 = 10;
+
+const KINDS: [(ObjectKind, u64); 11] = [
+    (ObjectKind::CNode, 0),
+    (ObjectKind::CNode, 0),
+    (ObjectKind::CNode, 0),
+    (ObjectKind::CNode, 0),
+    (ObjectKind::VSpace, 0),
+    (ObjectKind::Endpoint, 0),
+    (ObjectKind::Notification, 0),
+    (ObjectKind::Memory, 1),
+    (ObjectKind::Memory, 3),
+    (ObjectKind::Device, 2),
+    (ObjectKind::IoApicIrq, 2),
+];
+
+const ECAM: u64 = 0xb000_0000;
+
+fn capability(cnode: u32, slot: u32, object: u32, badge: u64) -> Capability {
+    Capability {
+        cnode,
+        slot,
+        object,
+        rights: Rights::ALL,
+        badge,
+    }
+}
+
+fn mapping(object: u32, holder: u32, holder_slot: u32) -> Mapping {
+    Mapping {
+        vspace: SPACE,
+        object,
+        address: 0x1000,
+        rights: Rights::READ,
+        cache: 0,
+        holder,
+        holder_slot,
+    }
+}
+
+/// What an image says.
+#[derive(Default)]
+struct Image {
+    capabilities: Vec<Capability>,
+    mappings: Vec<Mapping>,
+    functions: Vec<Function>,
+    iommu: Option<IommuPlace>,
+}
+
+impl Image {
+    /// Asks about the image, with what was found at boot.
+    fn ask<V>(&self, found: (&[FunctionInfo], IommuInfo), ask: impl FnOnce(Given<'_>) -> V) -> V {
+        let objects = KINDS.map(|(kind, count)| Object {
+            name: Name::new("x"),
+            kind: kind as u32,
+            size_bits: 12,
+            count,
+            address: u64::MAX,
+            last: 0,
+        });
+        let mut header = Header::new_zeroed();
+        header.ecam = ECAM;
+        header.machine = PAGE.into();
+        header.log = PAGE.into();
+        header.monitor = MONITOR.into();
+        header.doorbell = BELL.into();
+        header.iommu = self.iommu.unwrap_or(IommuPlace::NONE);
+        header.gone = [NONE; 2];
+        let writer = ImageWriter {
+            header,
+            objects: &objects,
+            capabilities: &self.capabilities,
+            mappings: &self.mappings,
+            fills: &[],
+            threads: &[],
+            functions: &self.functions,
+            data: &[],
+        };
+        let mut bytes = Vec::new();
+        writer.write(|piece| bytes.extend_from_slice(piece));
+        let aligned: Vec<u64> = bytes
+            .chunks(8)
+            .map(|word| word.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)))
+            .collect();
+        let (functions, iommu) = found;
+        ask(Given {
+            system: &System::parse(aligned.as_bytes()).unwrap(),
+            functions,
+            iommu,
+        })
+    }
+
+    /// What some slots of a CNode must hold.
+    fn slots(
+        &self,
+        found: (&[FunctionInfo], IommuInfo),
+        cnode: u32,
+        slots: &[u32],
+    ) -> Vec<Option<Expect>> {
+        let all = |given: Given<'_>| slots.iter().map(|&s| given.expected(cnode, s)).collect();
+        self.ask(found, all)
+    }
+}
+
+fn nothing() -> (&'static [FunctionInfo], IommuInfo) {
+    (&[], IommuInfo::default())
+}
+
+fn object(object: u32, index: u64, badge: u64) -> Option<Expect> {
+    Some(Expect::Object {
+        object,
+        index,
+        badge,
+    })
+}
+
+fn page(address: u64) -> Option<Expect> {
+    Some(Expect::Page(address))
+}
+
+#[test]
+fn records_fill_a_slot_or_one_for_each_page() {
+    let image = Image {
+        capabilities: [
+            capability(VMM, 2, MONITOR, 7),
+            capability(VMM, 4, PAGES, 0),
+            capability(VMM, 10, REGISTERS, 0),
+            // Its count is the trigger mode.
+            capability(VMM, 13, PIN, 0),
+            // A CNode's badge is its guard.
+            capability(VMM, 15, MSIX, 58),
+            capability(MSIX, 3, BELL, 2),
+        ]
+        .into(),
+        ..Image::default()
+    };
+    let slots: Vec<u32> = (0..17).collect();
+    let expected = [
+        None,
+        None,
+        object(MONITOR, 0, 7),
+        None,
+        object(PAGES, 0, 0),
+        object(PAGES, 1, 0),
+        object(PAGES, 2, 0),
+        None,
+        None,
+        None,
+        object(REGISTERS, 0, 0),
+        object(REGISTERS, 1, 0),
+        None,
+        object(PIN, 0, 0),
+        None,
+        object(MSIX, 0, 0),
+        None,
+    ];
+    assert_eq!(image.slots(nothing(), VMM, &slots), expected);
+    let expected = [None, object(BELL, 0, 2), None];
+    assert_eq!(image.slots(nothing(), MSIX, &[2, 3, 4]), expected);
+}
+
+#[test]
+fn mapped_pages_lie_with_their_holder() {
+    let image = Image {
+        mappings: [
+            mapping(PAGES, VMM, 5),
+            mapping(REGISTERS, IOMMU, 6),
+            // init holds these.
+            mapping(PAGES, NONE, 9),
+        ]
+        .into(),
+        ..Image::default()
+    };
+    let expected = [
+        None,
+        object(PAGES, 0, 0),
+        object(PAGES, 1, 0),
+        object(PAGES, 2, 0),
+        None,
+    ];
+    assert_eq!(
+        image.slots(nothing(), VMM, &[4, 5, 6, 7, 8]),
+        expected,
+        "and not init's"
+    );
+    let expected = [None, object(REGISTERS, 0, 0), object(REGISTERS, 1, 0), None];
+    assert_eq!(image.slots(nothing(), IOMMU, &[5, 6, 7, 8]), expected);
+    assert_eq!(image.slots(nothing(), NONE, &[9]), [None]);
+}
+
+/// Configuration in slot 3, table pages from 7 on, BAR pages from 20 on.
+fn function() -> Function {
+    Function {
+        info: PAGE,
+        config_vspace: SPACE,
+        config_cnode: CONFIG,
+        config_slot: 3,
+        msix_vspace: SPACE,
+        msix_cnode: MSIX,
+        msix_slot: 7,
+        bar_cnode: VMM,
+        bar_slot: 20,
+        bar_slots: 10,
+        ram: PAGES,
+        ..Function::new_zeroed()
+    }
+}
+
+fn bar(address: u64, pages: u64, first_slot: u64) -> BarInfo {
+    BarInfo {
+        kind: BarKind::Memory32 as u32,
+        address,
+        size: pages * PAGE_SIZE,
+        first_slot,
+        ..BarInfo::default()
+    }
+}
+
+/// BAR 0 has 4 pages; the table is in the second, the PBA in the last. BAR 1 is
+/// given to nobody, BAR 3 has one page.
+fn info() -> FunctionInfo {
+    let mut info = FunctionInfo {
+        host_bdf: 0x0118,
+        ..FunctionInfo::default()
+    };
+    info.bars[0] = bar(0xfe80_0000, 4, 20);
+    info.bars[1] = bar(0xfe90_0000, 1, 0);
+    info.bars[3] = bar(0x10_fea0_0000, 1, 24);
+    info.msix = MsixInfo {
+        entries: 5,
+        page_count: 2,
+        ..MsixInfo::default()
+    };
+    info.msix.pages[0].page = 1;
+    info.msix.pages[1].page = 3;
+    // Past the count.
+    info.msix.pages[2].page = 2;
+    info
+}
+
+fn with_function() -> Image {
+    Image {
+        functions: [function()].into(),
+        ..Image::default()
+    }
+}
+
+#[test]
+fn a_function_has_its_configuration_page() {
+    let infos = [info()];
+    let image = with_function();
+    let found = image.slots((&infos, IommuInfo::default()), CONFIG, &[2, 3, 4]);
+    assert_eq!(found, [None, page(ECAM + 0x11_8000), None]);
+}
+
+#[test]
+fn claimed_pages_are_with_msix_and_nowhere_else() {
+    let infos = [info()];
+    let image = with_function();
+    let found = (&infos[..], IommuInfo::default());
+    let expected = [None, page(0xfe80_1000), page(0xfe80_3000), None];
+    assert_eq!(image.slots(found, MSIX, &[6, 7, 8, 9]), expected);
+    let slots: Vec<u32> = (19..27).collect();
+    let expected = [
+        None,
+        page(0xfe80_0000),
+        None,
+        page(0xfe80_2000),
+        None,
+        page(0x10_fea0_0000),
+        None,
+        None,
+    ];
+    assert_eq!(image.slots(found, VMM, &slots), expected);
+    // BAR 1 was not given: no slot counts from 0.
+    assert_eq!(image.slots(found, VMM, &[0]), [None]);
+}
+
+#[test]
+fn each_function_has_its_own() {
+    let second = Function {
+        config_slot: 4,
+        msix_slot: 9,
+        ..function()
+    };
+    let mut second_info = info();
+    second_info.host_bdf = 0x0020;
+    second_info.bars[0] = bar(0xfeb0_0000, 4, 30);
+    second_info.bars[3] = BarInfo::default();
+    let image = Image {
+        functions: [function(), second].into(),
+        ..Image::default()
+    };
+    let infos = [info(), second_info];
+    let found = (&infos[..], IommuInfo::default());
+    assert_eq!(
+        image.slots(found, CONFIG, &[3, 4]),
+        [page(ECAM + 0x11_8000), page(ECAM + 0x2_0000)]
+    );
+    assert_eq!(
+        image.slots(found, MSIX, &[8, 9, 10, 11]),
+        [
+            page(0xfe80_3000),
+            page(0xfeb0_1000),
+            page(0xfeb0_3000),
+            None
+        ]
+    );
+    assert_eq!(
+        image.slots(found, VMM, &[22, 32]),
+        [page(0xfe80_2000), page(0xfeb0_2000)]
+    );
+}
+
+/// Where one component is everything, a page of one kind does not hide another.
+#[test]
+fn one_cnode_for_all() {
+    let everywhere = Function {
+        config_cnode: VMM,
+        msix_cnode: VMM,
+        ..function()
+    };
+    let image = Image {
+        capabilities: [capability(VMM, 1, BELL, 1)].into(),
+        mappings: [mapping(PAGE, VMM, 5)].into(),
+        functions: [everywhere].into(),
+        iommu: Some(IommuPlace {
+            cnode: VMM,
+            slot: 30,
+            ..IommuPlace::NONE
+        }),
+    };
+    let infos = [info()];
+    let unit = IommuInfo {
+        registers: 0xfed8_0000,
+        registers_size: PAGE_SIZE,
+        ..IommuInfo::default()
+    };
+    assert_eq!(
+        image.slots((&infos, unit), VMM, &[1, 3, 5, 7, 20, 30, 31]),
+        [
+            object(BELL, 0, 1),
+            page(ECAM + 0x11_8000),
+            object(PAGE, 0, 0),
+            page(0xfe80_1000),
+            page(0xfe80_0000),
+            page(0xfed8_0000),
+            None,
+        ]
+    );
+}
+
+#[test]
+fn as_many_registers_of_the_iommu_as_were_given() {
+    let image = Image {
+        iommu: Some(IommuPlace {
+            cnode: IOMMU,
+            slot: 40,
+            pages: 16,
+            ..IommuPlace::NONE
+        }),
+        ..Image::default()
+    };
+    let unit = |pages| IommuInfo {
+        registers: 0xfed8_0000,
+        registers_size: pages * PAGE_SIZE,
+        ..IommuInfo::default()
+    };
+    let slots = [39, 40, 43, 44];
+    let expected = [None, page(0xfed8_0000), page(0xfed8_3000), None];
+    assert_eq!(image.slots((&[], unit(4)), IOMMU, &slots), expected);
+    assert_eq!(image.slots((&[], unit(0)), IOMMU, &slots), [None; 4]);
+    assert_eq!(image.slots((&[], unit(4)), VMM, &slots), [None; 4]);
+    // Without a component for it nobody has any.
+    let none = Image::default();
+    for cnode in [CONFIG, MSIX, VMM, IOMMU] {
+        assert_eq!(none.slots((&[], unit(4)), cnode, &[0, 40]), [None; 2]);
+    }
+}
+
+/// Numbers at the end of their range make no slot hold what another does.
+#[test]
+fn slots_do_not_wrap() {
+    const LAST: u32 = u32::MAX;
+    let function = Function {
+        msix_slot: LAST,
+        config_slot: LAST - 9,
+        ..function()
+    };
+    let image = Image {
+        capabilities: [capability(VMM, LAST, PAGES, 0)].into(),
+        mappings: [mapping(PAGES, CONFIG, LAST)].into(),
+        functions: [function].into(),
+        iommu: Some(IommuPlace {
+            cnode: IOMMU,
+            slot: LAST,
+            ..IommuPlace::NONE
+        }),
+    };
+    let mut info = info();
+    // In 32 bits these would be slot 0, and slots from the last on.
+    info.bars[0].first_slot = 1 << 32;
+    info.bars[3] = bar(0xfea0_0000, 4, u64::from(LAST) - 1);
+    info.host_bdf = 0xffff;
+    let unit = IommuInfo {
+        registers: 0xfed8_0000,
+        registers_size: 4 * PAGE_SIZE,
+        ..IommuInfo::default()
+    };
+    let infos = [info];
+    let found = (&infos[..], unit);
+    let around = [0, 1, 2, 3, LAST - 2, LAST - 1, LAST];
+    let at_the_end = |last| [None, None, None, None, None, None, last];
+    let mut vmm = at_the_end(object(PAGES, 0, 0));
+    vmm[5] = page(0xfea0_0000);
+    assert_eq!(image.slots(found, VMM, &around), vmm);
+    let expected = at_the_end(object(PAGES, 0, 0));
+    assert_eq!(image.slots(found, CONFIG, &around), expected);
+    let expected = at_the_end(page(0xfe80_1000));
+    assert_eq!(image.slots(found, MSIX, &around), expected);
+    let expected = at_the_end(page(0xfed8_0000));
+    assert_eq!(image.slots(found, IOMMU, &around), expected);
+    let expected = [page(ECAM + 0x0fff_f000)];
+    assert_eq!(image.slots(found, CONFIG, &[LAST - 9]), expected);
+}
+
+#[test]
+fn a_table_in_a_bar_that_is_not_there_is_nowhere() {
+    let mut info = info();
+    info.msix.pages[0].bar = 9;
+    let infos = [info];
+    let found = (&infos[..], IommuInfo::default());
+    let image = with_function();
+    assert_eq!(image.slots(found, MSIX, &[7, 8])[0], None);
+}
+
+/// A record for a function that was not found gives nothing.
+#[test]
+fn functions_without_a_finding() {
+    let image = with_function();
+    for cnode in [CONFIG, MSIX, VMM] {
+        assert_eq!(image.slots(nothing(), cnode, &[3, 7, 20]), [None; 3]);
+    }
+}

@@ -1,0 +1,155 @@
+//! What init keeps after boot, and what it drops: all of its authority but what
+//! the monitor needs.
+
+use core::ops::Range;
+
+use heapless::Vec;
+use sel4::cap::{Endpoint, IoPort, Notification};
+use sel4::init_thread::slot;
+use sel4::{CapRights, IoPortRange};
+use spec::{NONE, ObjectKind};
+
+use super::builder::Builder;
+use super::fatal::fatal;
+use super::{own_slot, ports};
+
+/// Guests in one system.
+pub const MAX_GUESTS: usize = 4;
+/// Slots of init's CNode, as 64-bit words: at most 2^16 (CONFIG_ROOT_CNODE_SIZE_BITS
+/// of the kernel's build).
+const KEPT_WORDS: usize = (1 << 16) / 64;
+
+/// The slots of init's CNode whose capability stays.
+pub struct Kept {
+    /// Those below hold what the kernel made of init: its program, its page
+    /// tables.
+    fixed: usize,
+    /// A bit for each slot.
+    words: [u64; KEPT_WORDS],
+}
+
+impl Kept {
+    /// What the kernel gave below the untyped memory, and nothing more.
+    pub const fn new(untyped: &Range<usize>) -> Self {
+        Self {
+            fixed: untyped.start,
+            words: [0; KEPT_WORDS],
+        }
+    }
+
+    /// The capability in a slot is to stay.
+    pub fn add(&mut self, slot: usize) {
+        match self.words.get_mut(slot / 64) {
+            Some(word) => *word |= 1 << (slot % 64),
+            None => fatal!("slot {slot} is past init's CNode"),
+        }
+    }
+
+    /// Whether a capability may be in the slot after boot.
+    pub fn contains(&self, slot: usize) -> bool {
+        let dropped = [
+            slot::IRQ_CONTROL.index(),
+            slot::ASID_CONTROL.index(),
+            slot::IO_PORT_CONTROL.index(),
+            slot::DOMAIN.index(),
+        ];
+        let word = self.words.get(slot / 64).copied().unwrap_or(0);
+        slot < self.fixed && !dropped.contains(&slot) || word >> (slot % 64) & 1 == 1
+    }
+}
+
+/// What init keeps after boot.
+pub struct Watched<'a> {
+    /// Endpoint for faults.
+    pub monitor: Endpoint,
+    /// First slot of each object's capabilities.
+    pub first_slots: &'a [usize],
+    /// Slots never used.
+    pub slots_left: usize,
+    /// For each guest the signals that say it is gone, to pci-config and iommu.
+    pub gone: Vec<Vec<Notification, 2>, MAX_GUESTS>,
+}
+
+impl Builder<'_> {
+    /// What the monitor needs.
+    pub fn watched(&self, gone: Vec<Vec<Notification, 2>, MAX_GUESTS>) -> Watched<'_> {
+        Watched {
+            monitor: self.cap(self.system.header.monitor as u32, 0),
+            first_slots: &self.first_slots,
+            slots_left: self.slots_left(),
+            gone,
+        }
+    }
+
+    /// The capabilities by which the monitor says that a guest is gone.
+    fn gone(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
+        let guests = self.system.threads.iter().filter(|t| t.start == 0).count();
+        let mut gone = Vec::new();
+        for guest in 0..guests {
+            let mut signals = Vec::new();
+            let there = self.system.header.gone.into_iter().filter(|&n| n != NONE);
+            for notification in there {
+                let unbadged = self.first_slots[notification as usize];
+                let slot = self.slot();
+                self.kept.add(slot);
+                let badge = spec::BADGE_GUEST_GONE << guest;
+                let minted =
+                    own_slot(slot).mint(&own_slot(unbadged), CapRights::write_only(), badge);
+                if let Err(error) = minted {
+                    fatal!("signal for the end of guest {guest}: {error:?}");
+                }
+                // There are two of them at most.
+                let _ = signals.push(Notification::from_bits(slot as u64));
+            }
+            if gone.push(signals).is_err() {
+                fatal!("{guests} guests, at most {MAX_GUESTS} can be watched");
+            }
+        }
+        gone
+    }
+
+    /// Deletes every capability that the monitor does not need: untyped memory
+    /// above all, for whoever holds it can take back what was made of it.
+    pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
+        let (com1, exit) = ports::needed();
+        let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
+        let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
+        self.kept.add(com1);
+        self.kept.add(exit);
+        ports::keep(
+            IoPort::from_bits(com1 as u64),
+            IoPort::from_bits(exit as u64),
+        );
+        let gone = self.gone();
+        for (index, object) in self.system.objects.iter().enumerate() {
+            let kept = match object.kind() {
+                Some(ObjectKind::Tcb) => true,
+                Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
+                Some(ObjectKind::Notification) => index as u64 == self.system.header.doorbell,
+                // A component's own memory: a backtrace reads its stack. A
+                // guest's RAM has a given address, its vmm holds it; what the
+                // IOMMU reads has large pages, and nobody else writes it.
+                Some(ObjectKind::Memory) => object.address == u64::MAX && object.size_bits == 12,
+                _ => false,
+            };
+            let count = match object.kind() {
+                Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
+                _ => 1,
+            };
+            let first = self.first_slots[index];
+            if kept {
+                (first..first + count).for_each(|slot| self.kept.add(slot));
+            }
+        }
+        // The ASID pool stays: with its last capability the kernel would take
+        // every address space in it out of use.
+        let fixed = slot::TCB.index()..slot::DOMAIN.index() + 1;
+        for slot in fixed.chain(self.given.clone()).chain(self.filled()) {
+            if !self.kept.contains(slot) {
+                // An empty slot is as good as a deleted capability.
+                let _ = own_slot(slot).delete();
+            }
+        }
+        gone
+    }
+}
