@@ -7,14 +7,12 @@ use heapless::Vec;
 use sel4::cap::{Endpoint, IoPort, Notification};
 use sel4::init_thread::slot;
 use sel4::{CapRights, IoPortRange};
-use spec::{NONE, ObjectKind};
+use spec::{GUESTS, NONE, ObjectKind};
 
 use super::builder::Builder;
 use super::fatal::fatal;
 use super::{own_slot, ports};
 
-/// Guests in one system.
-pub const MAX_GUESTS: usize = 4;
 /// Slots of init's CNode, as 64-bit words: at most 2^16 (CONFIG_ROOT_CNODE_SIZE_BITS
 /// of the kernel's build).
 const KEPT_WORDS: usize = (1 << 16) / 64;
@@ -67,12 +65,12 @@ pub struct Watched<'a> {
     /// Slots never used.
     pub slots_left: usize,
     /// For each guest the signals that say it is gone, to pci-config and iommu.
-    pub gone: Vec<Vec<Notification, 2>, MAX_GUESTS>,
+    pub gone: Vec<Vec<Notification, 2>, GUESTS>,
 }
 
 impl Builder<'_> {
     /// What the monitor needs.
-    pub fn watched(&self, gone: Vec<Vec<Notification, 2>, MAX_GUESTS>) -> Watched<'_> {
+    pub fn watched(&self, gone: Vec<Vec<Notification, 2>, GUESTS>) -> Watched<'_> {
         Watched {
             monitor: self.cap(self.system.header.monitor as u32, 0),
             first_slots: &self.first_slots,
@@ -82,7 +80,7 @@ impl Builder<'_> {
     }
 
     /// The capabilities by which the monitor says that a guest is gone.
-    fn gone(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
+    fn gone(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
         let guests = self.system.threads.iter().filter(|t| t.start == 0).count();
         let mut gone = Vec::new();
         for guest in 0..guests {
@@ -102,7 +100,7 @@ impl Builder<'_> {
                 let _ = signals.push(Notification::from_bits(slot as u64));
             }
             if gone.push(signals).is_err() {
-                fatal!("{guests} guests, at most {MAX_GUESTS} can be watched");
+                fatal!("{guests} guests, at most {GUESTS} can be watched");
             }
         }
         gone
@@ -110,7 +108,7 @@ impl Builder<'_> {
 
     /// Deletes every capability that the monitor does not need: untyped memory
     /// above all, for whoever holds it can take back what was made of it.
-    pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, MAX_GUESTS> {
+    pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
         let (com1, exit) = ports::needed();
         let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
         let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));

@@ -4,7 +4,7 @@ use pci::{Bdf, ConfigSpace, FunctionInfo, MsixPage, PAGE_SIZE, discover, regs};
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
-use spec::{Function, Selector};
+use spec::{FUNCTIONS, Function, Selector};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -117,11 +117,8 @@ fn wanted(function: &Function) -> heapless::String<48> {
     text
 }
 
-/// Functions in one system, at most.
-const MAX_FUNCTIONS: usize = 32;
-
 /// What was found, in the order of the image's records.
-pub type Found = heapless::Vec<(Bdf, FunctionInfo), MAX_FUNCTIONS>;
+pub type Found = heapless::Vec<(Bdf, FunctionInfo), FUNCTIONS>;
 
 /// Finds every function and gives its pages out.
 pub fn assign(builder: &mut Builder<'_>) -> Found {
@@ -145,7 +142,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
         };
         let info = assign_one(builder, function, bdf);
         if assigned.push((bdf, info)).is_err() {
-            fatal!("more than {MAX_FUNCTIONS} devices");
+            fatal!("more than {FUNCTIONS} devices");
         }
     }
     assigned

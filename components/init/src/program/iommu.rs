@@ -7,7 +7,7 @@ use pci::PAGE_SIZE;
 use sel4::cap::{Granule, LargePage};
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
-use spec::{IommuInfo, NONE};
+use spec::{FUNCTIONS, IommuInfo, NONE};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -109,7 +109,7 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     if place.cnode == NONE {
         return IommuInfo::default();
     }
-    let assigned: Vec<u16, 32> = functions
+    let assigned: Vec<u16, FUNCTIONS> = functions
         .iter()
         .map(|(bdf, _)| bdf.requester_id())
         .collect();

@@ -79,7 +79,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     }
     selfcheck::all(&mut builder, &found, bell);
     if system.header.audit == 1 {
-        let functions: heapless::Vec<_, 32> = found.iter().map(|(_, info)| *info).collect();
+        let functions: heapless::Vec<_, { spec::FUNCTIONS }> =
+            found.iter().map(|(_, info)| *info).collect();
         let given = Given {
             system: &system,
             functions: &functions,
