@@ -15,8 +15,7 @@ pub const STOP_LABEL: u64 = 64;
 pub const INJECT_LABEL: u64 = 65;
 
 /// Label of the message by which the iommu component says at boot that it has
-/// done what it can: the first word is 1 if the unit is in force, 0 if nothing
-/// is confined. Before the answer, no guest runs.
+/// done what it can. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;
 
 /// Label of the message by which a component asks the monitor to stop one guest

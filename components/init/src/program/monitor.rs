@@ -36,14 +36,18 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
         };
         let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
         match info.label() {
-            STOP_LABEL => stop(system, watched, thread, Stop::from_word(words[0])),
+            // Only who runs a guest, or drives the IOMMU, has a say here; from
+            // anybody else it is a fault.
+            STOP_LABEL if thread.guest != u64::MAX => {
+                stop(system, watched, thread, Stop::from_word(words[0]));
+            }
             INJECT_LABEL => {
                 if system.header.inject_faults == 1 {
                     inject(system, watched, words[0]);
                 }
                 sel4::reply(MessageInfo::new(0, 0, 0, 0));
             }
-            GUEST_STOP_LABEL => {
+            GUEST_STOP_LABEL if thread.start == 2 => {
                 guests.stop(words[0], "accessed memory that is not its own by DMA");
                 sel4::reply(MessageInfo::new(0, 0, 0, 0));
             }
@@ -68,18 +72,16 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
     }
 }
 
-/// Waits until the component that was started first says that it is ready; gives
-/// its word.
-pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) -> u64 {
+/// Waits until the component that was started first says that it is ready.
+pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) {
     loop {
         let (info, badge) = watched.monitor.recv(());
         let Some((_, thread)) = thread(system, badge) else {
             continue;
         };
-        let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
         if info.label() == READY_LABEL {
             sel4::reply(MessageInfo::new(0, 0, 0, 0));
-            return words[0];
+            return;
         }
         let fault = Fault::from_ipc_buffer(info);
         let cause = cause(fault, info.label(), stack_size(system, thread));
