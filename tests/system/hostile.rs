@@ -120,6 +120,7 @@ impl Attacked {
         Self::start_with(name, words, keys, &["--iommu", iommu])
     }
 
+    /// The same with more arguments.
     fn start_with(name: &str, words: &str, keys: &str, arguments: &[&str]) -> Self {
         let file = SystemFile::new(name, &format!("start=frame {words}"), keys);
         let port = free_ports(2);
@@ -370,6 +371,27 @@ fn a_guest_that_ends_is_named_and_ends_nobody_else() {
         let text = attacked.system.interrupt().text;
         nobody_was_hurt(&text.replace("panicked at guests/hostile", ""));
     }
+}
+
+/// The monitor waits between two restarts, and comes back although a guest never
+/// rests.
+#[test]
+fn a_component_restarts_beside_a_guest_that_spins() {
+    let _machine = one_machine();
+    let arguments = ["--inject-fault", "timer"];
+    let mut attacked = Attacked::start_with("restarts", "exit=hang", "", &arguments);
+    let _frame = attacked.go();
+    // The timer is the second component of the system.
+    for generation in 1..4 {
+        attacked.system.type_line("F2");
+        let restarted = format!("timer restarted, generation {generation}");
+        attacked.system.wait_for(|line| line.contains(&restarted));
+    }
+    let (status, _) = Client::connect(attacked.victim)
+        .request("/")
+        .expect("an answer");
+    assert_eq!(status, 200);
+    assert!(attacked.system.interrupt().status.success());
 }
 
 #[test]

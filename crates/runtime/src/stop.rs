@@ -18,8 +18,9 @@ pub const INJECT_LABEL: u64 = 65;
 /// done what it can. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;
 
-/// Label of the message by which a component asks the monitor to stop one guest
-/// and no other: the first word is the guest's position.
+/// Label of the message by which the iommu component asks the monitor to stop one
+/// guest and no other: the first word is the guest's position. From anybody else
+/// it is answered and does nothing.
 pub const GUEST_STOP_LABEL: u64 = 67;
 
 /// Why the system stops.

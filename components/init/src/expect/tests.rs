@@ -5,42 +5,11 @@ extern crate std;
 use std::vec::Vec;
 
 use pci::{BarInfo, BarKind, MsixInfo};
-use spec::{Capability, Header, ImageWriter, IommuPlace, Mapping, Name, Object, Rights};
-use zerocopy::{FromZeros as _, IntoBytes as _};
+use spec::{Capability, IommuPlace, Mapping, Rights};
+use zerocopy::FromZeros as _;
 
 use super::*;
-
-const CONFIG: u32 = 0;
-const MSIX: u32 = 1;
-const VMM: u32 = 2;
-const IOMMU: u32 = 3;
-const SPACE: u32 = 4;
-const MONITOR: u32 = 5;
-const BELL: u32 = 6;
-/// One page.
-const PAGE: u32 = 7;
-/// Three pages.
-const PAGES: u32 = 8;
-/// Two pages of registers.
-const REGISTERS: u32 = 9;
-/// An object that is no memory but has a count.
-const PIN: u32 = 10;
-
-const KINDS: [(ObjectKind, u64); 11] = [
-    (ObjectKind::CNode, 0),
-    (ObjectKind::CNode, 0),
-    (ObjectKind::CNode, 0),
-    (ObjectKind::CNode, 0),
-    (ObjectKind::VSpace, 0),
-    (ObjectKind::Endpoint, 0),
-    (ObjectKind::Notification, 0),
-    (ObjectKind::Memory, 1),
-    (ObjectKind::Memory, 3),
-    (ObjectKind::Device, 2),
-    (ObjectKind::IoApicIrq, 2),
-];
-
-const ECAM: u64 = 0xb000_0000;
+use crate::image::*;
 
 fn capability(cnode: u32, slot: u32, object: u32, badge: u64) -> Capability {
     Capability {
@@ -64,55 +33,16 @@ fn mapping(object: u32, holder: u32, holder_slot: u32) -> Mapping {
     }
 }
 
-/// What an image says.
-#[derive(Default)]
-struct Image {
-    capabilities: Vec<Capability>,
-    mappings: Vec<Mapping>,
-    functions: Vec<Function>,
-    iommu: Option<IommuPlace>,
-}
-
 impl Image {
     /// Asks about the image, with what was found at boot.
     fn ask<V>(&self, found: (&[FunctionInfo], IommuInfo), ask: impl FnOnce(Given<'_>) -> V) -> V {
-        let objects = KINDS.map(|(kind, count)| Object {
-            name: Name::new("x"),
-            kind: kind as u32,
-            size_bits: 12,
-            count,
-            address: u64::MAX,
-            last: 0,
-        });
-        let mut header = Header::new_zeroed();
-        header.ecam = ECAM;
-        header.machine = PAGE.into();
-        header.log = PAGE.into();
-        header.monitor = MONITOR.into();
-        header.doorbell = BELL.into();
-        header.iommu = self.iommu.unwrap_or(IommuPlace::NONE);
-        header.gone = [NONE; 2];
-        let writer = ImageWriter {
-            header,
-            objects: &objects,
-            capabilities: &self.capabilities,
-            mappings: &self.mappings,
-            fills: &[],
-            threads: &[],
-            functions: &self.functions,
-            data: &[],
-        };
-        let mut bytes = Vec::new();
-        writer.write(|piece| bytes.extend_from_slice(piece));
-        let aligned: Vec<u64> = bytes
-            .chunks(8)
-            .map(|word| word.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)))
-            .collect();
         let (functions, iommu) = found;
-        ask(Given {
-            system: &System::parse(aligned.as_bytes()).unwrap(),
-            functions,
-            iommu,
+        self.system(|system| {
+            ask(Given {
+                system,
+                functions,
+                iommu,
+            })
         })
     }
 

@@ -111,13 +111,13 @@ impl Builder<'_> {
     pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
         let (com1, exit) = ports::needed();
         let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
-        let exit = self.mint_ports("exit port", IoPortRange::new(exit, exit));
         self.kept.add(com1);
-        self.kept.add(exit);
-        ports::keep(
-            IoPort::from_bits(com1 as u64),
-            IoPort::from_bits(exit as u64),
-        );
+        let exit = exit.map(|port| {
+            let slot = self.mint_ports("exit port", IoPortRange::new(port, port));
+            self.kept.add(slot);
+            IoPort::from_bits(slot as u64)
+        });
+        ports::keep(IoPort::from_bits(com1 as u64), exit);
         let gone = self.gone();
         for (index, object) in self.system.objects.iter().enumerate() {
             let kept = match object.kind() {

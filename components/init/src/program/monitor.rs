@@ -3,9 +3,12 @@
 use core::fmt::Write as _;
 
 use heapless::String;
-use init::{BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page};
+use init::{
+    BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page,
+    may_stop_guests, resting_priority,
+};
 use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
-use sel4::cap::{Granule, Tcb};
+use sel4::cap::{Granule, Notification, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
 use spec::{NONE, OnFault, System, Thread};
@@ -47,8 +50,10 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                 }
                 sel4::reply(MessageInfo::new(0, 0, 0, 0));
             }
-            GUEST_STOP_LABEL if thread.start == 2 => {
-                guests.stop(words[0], "accessed memory that is not its own by DMA");
+            GUEST_STOP_LABEL => {
+                if may_stop_guests(system, thread) {
+                    guests.stop(words[0], "accessed memory that is not its own by DMA");
+                }
                 sel4::reply(MessageInfo::new(0, 0, 0, 0));
             }
             label => {
@@ -67,6 +72,7 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                 });
                 let generation = restarts.get(index).map_or(0, |r| r.generation);
                 after_fault(system, watched, thread, decision, generation, tsc_khz);
+                guests.tell_again();
             }
         }
     }
@@ -120,7 +126,7 @@ fn after_fault(
     };
     if wait_ms > 0 {
         let _ = write!(Com1, "init: {name} starts again in {wait_ms} ms\r\n");
-        rest(wait_ms * tsc_khz);
+        rest(system, wait_ms * tsc_khz);
     }
     match restart::restart(system, watched, thread, generation) {
         Ok(()) => {
@@ -142,6 +148,16 @@ struct Guests<'a> {
 }
 
 impl Guests<'_> {
+    /// Says once more which guests are gone: a component that died may have been
+    /// about to act on it. To do so twice is no harm.
+    fn tell_again(&self) {
+        for (guest, signals) in self.watched.gone.iter().enumerate() {
+            if self.stopped >> guest & 1 == 1 {
+                tell(signals);
+            }
+        }
+    }
+
     /// Stops a guest and its vmm, and has its functions quiesced (M24). The
     /// others go on; without any the system ends.
     fn stop(&mut self, guest: u64, why: &str) {
@@ -155,9 +171,7 @@ impl Guests<'_> {
                 name = thread.name.as_str();
             }
         }
-        for signal in signals {
-            signal.signal();
-        }
+        tell(signals);
         self.stopped |= 1 << guest;
         let _ = write!(Com1, "init: {name} {why}: it is stopped\r\n");
         if self.stopped.count_ones() as usize == self.watched.gone.len() {
@@ -168,12 +182,18 @@ impl Guests<'_> {
     }
 }
 
+fn tell(signals: &[Notification]) {
+    for signal in signals {
+        signal.signal();
+    }
+}
+
 /// Lets everybody else run for that many ticks of the time stamp counter.
-fn rest(ticks: u64) {
+fn rest(system: &System<'_>, ticks: u64) {
     let end = runtime::tsc() + ticks;
     let own = slot::TCB.cap();
     // Init's own capability and a lower priority: this cannot fail.
-    let _ = own.tcb_set_priority(0);
+    let _ = own.tcb_set_priority(resting_priority(system.threads));
     while runtime::tsc() < end {
         sel4::r#yield();
     }

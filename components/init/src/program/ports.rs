@@ -34,15 +34,16 @@ pub fn set_exit_port(port: u16) {
     EXIT_PORT.store(port, Ordering::Relaxed);
 }
 
-/// From now on uses these capabilities: COM1 and the exit port only.
-pub fn keep(com1: IoPort, exit: IoPort) {
+/// From now on uses these capabilities: COM1 and the exit port, if there is one.
+pub fn keep(com1: IoPort, exit: Option<IoPort>) {
     COM1_CAP.store(com1.bits(), Ordering::Relaxed);
-    EXIT_CAP.store(exit.bits(), Ordering::Relaxed);
+    EXIT_CAP.store(exit.map_or(0, IoPort::bits), Ordering::Relaxed);
 }
 
 /// First and last port of COM1, and the exit port.
-pub fn needed() -> ((u16, u16), u16) {
-    ((COM1, COM1 + 7), EXIT_PORT.load(Ordering::Relaxed))
+pub fn needed() -> ((u16, u16), Option<u16>) {
+    let exit = EXIT_PORT.load(Ordering::Relaxed);
+    ((COM1, COM1 + 7), (exit != 0).then_some(exit))
 }
 
 /// Text on COM1. If the console was in the middle of a line, a new one begins.

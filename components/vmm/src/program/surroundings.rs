@@ -120,21 +120,21 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Lets the guest's functions reach its memory.
-    ///
-    /// # Errors
-    /// The name of the function for which iommu failed, which then reaches
-    /// nothing.
-    pub fn attach(&mut self) -> Result<(), &'static str> {
+    /// Lets the guest's functions reach its memory. One for which iommu fails
+    /// reaches nothing.
+    pub fn attach(&mut self) {
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
             if let Some(dma) = &mut self.dma
-                && retry(|_| dma.attach(global)).is_err()
+                && let Err(error) = retry(|_| dma.attach(global))
             {
-                return Err(self.name(index));
+                defmt::error!(
+                    "{=str}: not attached, it reaches no memory: {=str}",
+                    self.name(index),
+                    error.reason()
+                );
             }
         }
-        Ok(())
     }
 
     /// Takes every function back to start (M24) and away from the guest's

@@ -1,0 +1,72 @@
+//! Who may have the monitor do what, and where it steps back.
+
+use spec::{NONE, System, Thread};
+
+/// Whether a component may have a guest stopped: the one that drives the IOMMU,
+/// for what the guest's function did. Every component can send to the monitor.
+#[must_use]
+pub fn may_stop_guests(system: &System<'_>, thread: &Thread) -> bool {
+    let driver = system.header.iommu.cnode;
+    driver != NONE && thread.cnode == driver
+}
+
+/// The priority at which the monitor lets time pass: that of the most urgent
+/// guest, with which it then takes turns. Any lower, a guest that spins would
+/// keep it from ever coming back; any higher, nobody but components would run.
+#[must_use]
+pub fn resting_priority(threads: &[Thread]) -> u8 {
+    let guests = threads.iter().filter(|thread| thread.start == 0);
+    // The image's priorities are 255 at most.
+    guests.map(|guest| guest.priority as u8).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Image;
+    use spec::IommuPlace;
+    use zerocopy::FromZeros as _;
+
+    fn thread(start: u32, priority: u32, cnode: u32) -> Thread {
+        Thread {
+            start,
+            priority,
+            cnode,
+            ..Thread::new_zeroed()
+        }
+    }
+
+    #[test]
+    fn only_the_iommus_driver_stops_guests() {
+        let with = |iommu| Image {
+            iommu,
+            ..Image::default()
+        };
+        let driven = with(Some(IommuPlace {
+            cnode: 3,
+            ..IommuPlace::NONE
+        }));
+        driven.system(|system| {
+            assert!(may_stop_guests(system, &thread(2, 200, 3)));
+            assert!(!may_stop_guests(system, &thread(1, 200, 2)));
+        });
+        with(None).system(|system| {
+            for cnode in [0, 3, NONE] {
+                assert!(!may_stop_guests(system, &thread(1, 200, cnode)));
+            }
+        });
+    }
+
+    #[test]
+    fn the_monitor_rests_among_the_guests() {
+        let components = [thread(1, 200, 0), thread(2, 150, 0)];
+        assert_eq!(resting_priority(&components), 0);
+        let all = [
+            thread(1, 200, 0),
+            thread(0, 90, 0),
+            thread(0, 100, 0),
+            thread(2, 150, 0),
+        ];
+        assert_eq!(resting_priority(&all), 100);
+    }
+}
