@@ -34,8 +34,8 @@ impl Hardware for ConfigPage {
         true
     }
     fn wait_for_reset(&mut self) {
-        // Only the guest that asked for the reset waits for it: its vmm's call
-        // does not return before.
+        // The vmm's call does not return before: its guest may not touch the
+        // function while it resets. Other guests wait as well (docs/roadmap.md).
         let end = runtime::tsc() + RESET_MS * self.tsc_khz;
         while runtime::tsc() < end {
             sel4::r#yield();

@@ -235,7 +235,7 @@ pub fn main(context: Context) -> ! {
         if next == Next::Stop {
             stop(reason).request();
         }
-        host.quiesce();
+        let clean = host.quiesce();
         drain(endpoint);
         match next {
             Next::Stop | Next::Halt => {
@@ -250,11 +250,13 @@ pub fn main(context: Context) -> ! {
                 );
                 halt(endpoint)
             }
+            Next::Restart(_) if !clean => {
+                defmt::error!("{}: it stays halted, a function was not taken back", text);
+                halt(endpoint)
+            }
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
-                if wait_ms > 0 {
-                    rest(&mut host, endpoint, wait_ms * tsc_khz);
-                }
+                rest(&mut host, endpoint, wait_ms * tsc_khz);
             }
         }
         host.clear_ram();

@@ -138,17 +138,21 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Takes every function back to start (M24) and away from the guest's
-    /// memory, unmaps its BARs and drops the deadline: the guest is over.
-    pub fn quiesce(&mut self) {
+    /// memory, unmaps its BARs and drops the deadline: the guest is over. Whether
+    /// all functions are back: one that is not could disturb another life.
+    pub fn quiesce(&mut self) -> bool {
+        let mut clean = true;
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
             if let Err(error) = retry(|_| self.config.reset(global)) {
                 defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+                clean = false;
             }
             if let Some(dma) = &mut self.dma
                 && let Err(error) = retry(|_| dma.detach(global))
             {
                 defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
+                clean = false;
             }
             for bar in 0..FUNCTION_BARS {
                 if self.addresses[usize::from(index)][bar].is_some() {
@@ -158,6 +162,7 @@ impl<'a> Surroundings<'a> {
         }
         self.set_deadline(None);
         self.flush_console();
+        clean
     }
 
     /// Zeroes the guest's memory.
