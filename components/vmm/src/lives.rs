@@ -34,8 +34,22 @@ pub enum Next {
     Halt,
     /// It failed too often: leave it as it is.
     GiveUp,
+    /// One of its functions was not taken back, and could disturb another life:
+    /// leave it as it is.
+    Unclean,
     /// Start it again after so many milliseconds.
     Restart(u64),
+}
+
+impl Next {
+    /// The same, once it is known whether all functions were taken back.
+    #[must_use]
+    pub const fn given(self, clean: bool) -> Self {
+        match self {
+            Self::Restart(_) if !clean => Self::Unclean,
+            next => next,
+        }
+    }
 }
 
 /// A guest's lives so far.
@@ -113,6 +127,17 @@ mod tests {
         assert_eq!(lives.restarts, u64::from(LIMIT));
         // What lived long enough begins anew.
         assert_eq!(lives.ended(PANIC, 101 + WINDOW_MS), Next::Restart(WAIT_MS));
+    }
+
+    #[test]
+    fn a_function_that_was_not_taken_back_ends_the_lives() {
+        for next in [Next::Stop, Next::Halt, Next::GiveUp, Next::Restart(5)] {
+            assert_eq!(next.given(true), next);
+        }
+        assert_eq!(Next::Restart(5).given(false), Next::Unclean);
+        for next in [Next::Stop, Next::Halt, Next::GiveUp] {
+            assert_eq!(next.given(false), next);
+        }
     }
 
     #[test]

@@ -235,7 +235,7 @@ pub fn main(context: Context) -> ! {
         if next == Next::Stop {
             stop(reason).request();
         }
-        let clean = host.quiesce();
+        let next = next.given(host.quiesce());
         drain(endpoint);
         match next {
             Next::Stop | Next::Halt => {
@@ -250,7 +250,7 @@ pub fn main(context: Context) -> ! {
                 );
                 halt(endpoint)
             }
-            Next::Restart(_) if !clean => {
+            Next::Unclean => {
                 defmt::error!("{}: it stays halted, a function was not taken back", text);
                 halt(endpoint)
             }
