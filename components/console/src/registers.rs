@@ -24,10 +24,8 @@ register_bitfields![u8,
     ],
     /// FIFO control.
     pub FCR [
-        /// FIFOs on.
-        ENABLE OFFSET(0) NUMBITS(1) [],
-        /// Empty both.
-        CLEAR OFFSET(1) NUMBITS(2) []
+        /// FIFOs on; a change empties both.
+        ENABLE OFFSET(0) NUMBITS(1) []
     ],
     /// Line control.
     pub LCR [

@@ -34,13 +34,16 @@ pub struct Uart<P> {
 impl<P: Ports> Uart<P> {
     /// Sets 115200 baud, 8 data bits, no parity, FIFOs on; interrupts for
     /// received bytes if `receive`.
+    ///
+    /// What is in the FIFOs stays there: a console that was started again reads
+    /// what was typed meanwhile, and the monitor's last line goes out.
     pub fn new(mut ports: P, receive: bool) -> Self {
         ports.write(INTERRUPT_ENABLE, 0);
         ports.write(LINE_CONTROL, LCR::DIVISOR::SET.value);
         ports.write(DATA, 1);
         ports.write(INTERRUPT_ENABLE, 0);
         ports.write(LINE_CONTROL, LCR::WORD::Eight.value);
-        ports.write(FIFO_CONTROL, (FCR::ENABLE::SET + FCR::CLEAR.val(3)).value);
+        ports.write(FIFO_CONTROL, FCR::ENABLE::SET.value);
         ports.write(
             MODEM_CONTROL,
             (MCR::READY.val(3) + MCR::INTERRUPT::SET).value,
@@ -90,7 +93,10 @@ mod tests {
     /// Takes 16 bytes between two looks at its status.
     struct Fake {
         sent: Vec<u8>,
+        /// What of it still waits in the FIFO.
         in_fifo: usize,
+        divisor: bool,
+        enabled: bool,
         ready: bool,
         received: Vec<u8>,
     }
@@ -107,10 +113,28 @@ mod tests {
             }
         }
         fn write(&mut self, offset: u16, value: u8) {
-            if offset == DATA {
-                self.in_fifo += 1;
-                assert!(self.in_fifo <= 16, "overrun");
-                self.sent.push(value);
+            match offset {
+                DATA if self.divisor => {}
+                DATA => {
+                    self.in_fifo += 1;
+                    assert!(self.in_fifo <= 16, "overrun");
+                    self.sent.push(value);
+                }
+                LINE_CONTROL => self.divisor = value & 1 << 7 != 0,
+                // Bits 1 and 2 empty the receiver's and the transmitter's FIFO;
+                // so does switching them on or off (8.5).
+                FIFO_CONTROL => {
+                    let changed = self.enabled != (value & 1 == 1);
+                    self.enabled = value & 1 == 1;
+                    if changed || value & 1 << 1 != 0 {
+                        self.received.clear();
+                    }
+                    if changed || value & 1 << 2 != 0 {
+                        self.sent.truncate(self.sent.len() - self.in_fifo);
+                        self.in_fifo = 0;
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -120,13 +144,15 @@ mod tests {
             Fake {
                 sent: Vec::new(),
                 in_fifo: 0,
+                divisor: false,
+                enabled: false,
                 ready,
-                received: b"hS".to_vec(),
+                received: b"firmware's".to_vec(),
             },
             true,
         );
-        uart.ports.sent.clear();
-        uart.ports.in_fifo = 0;
+        assert_eq!(uart.get(), None, "keys that were not for us");
+        uart.ports.received = b"hS".to_vec();
         uart
     }
 
@@ -151,5 +177,15 @@ mod tests {
         assert_eq!(uart.get(), Some(b'h'));
         assert_eq!(uart.get(), Some(b'S'));
         assert_eq!(uart.get(), None);
+    }
+    #[test]
+    fn a_restart_loses_nothing_that_was_typed_or_sent() {
+        let mut uart = fake(true);
+        uart.text("restarted");
+        let mut uart = Uart::new(uart.ports, true);
+        assert_eq!(uart.get(), Some(b'h'));
+        assert_eq!(uart.get(), Some(b'S'));
+        uart.text(", generation 1");
+        assert_eq!(uart.ports.sent, b"restarted, generation 1");
     }
 }
