@@ -33,7 +33,9 @@ impl Hardware for Memory {
     fn has_extended_space(&self) -> bool {
         false
     }
-    fn wait_for_reset(&mut self) {}
+    fn now_ms(&mut self) -> u64 {
+        0
+    }
 }
 
 struct Msix;

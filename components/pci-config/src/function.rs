@@ -15,6 +15,9 @@ use crate::registers::RegisterTable;
 /// How often a reset looks whether the device's own requests are done. The
 /// bound keeps a broken device from holding us; the reset then cuts them off.
 const PENDING_POLLS: usize = 1000;
+/// How long a function-level reset may take, in ms (PCIe 6.0 section 6.6.2).
+/// Nothing touches the function before.
+pub const RESET_MS: u64 = 100;
 
 /// A function and the guest's view of it.
 pub struct Function<'a, H> {
@@ -41,6 +44,8 @@ pub struct Function<'a, H> {
     pub msi: Option<Msi>,
     /// The PCI Express capability, if the function has function-level reset.
     pub flr: Option<u16>,
+    /// When the function-level reset that is under way is over, in ms.
+    reset_over: Option<u64>,
     list: CapabilityList,
     /// What the next pci-config finds if this one dies.
     pub record: Record<'a>,
@@ -76,6 +81,12 @@ impl<'a, H: Hardware> Function<'a, H> {
         record: Record<'a>,
         peers: &mut Peers<T>,
     ) -> Self {
+        if record.reset_under_way().is_some() {
+            // The last pci-config died meanwhile. It is not known when the reset
+            // began, and nothing can be read before its end.
+            let over = hardware.now_ms() + RESET_MS;
+            while hardware.now_ms() < over {}
+        }
         let list = CapabilityList::read(&mut Space(&mut hardware));
         let command = record
             .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY);
@@ -109,6 +120,7 @@ impl<'a, H: Hardware> Function<'a, H> {
             msix_enabled: false,
             msi,
             flr,
+            reset_over: None,
             list,
             record,
             start: (command, interrupt_line),
@@ -146,14 +158,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         self.set_host_command(command);
         self.record.doubt_msi();
         self.switch_messages_off();
-        let msix = match self.msix {
-            Some(_) => peers.msix.reset(self.index),
-            None => Ok(()),
-        };
-        let msi = match &mut self.msi {
-            Some(msi) => msi.reset(self.index, &mut peers.router),
-            None => Ok(()),
-        };
+        let messages = self.reset_messages(peers);
         command |= COMMAND_INTX_DISABLE;
         self.set_host_command(command);
         command &= !(COMMAND_BUS_MASTER | COMMAND_IO);
@@ -162,15 +167,29 @@ impl<'a, H: Hardware> Function<'a, H> {
         (self.command, self.interrupt_line) = self.start;
         self.msix_enabled = false;
         self.quiet = true;
+        messages
+    }
+
+    /// Has msix and irq-router take what is theirs back to start.
+    fn reset_messages<T: Transport>(
+        &mut self,
+        peers: &mut Peers<T>,
+    ) -> (Result<(), Error>, Result<(), Error>) {
+        let msix = match self.msix {
+            Some(_) => peers.msix.reset(self.index),
+            None => Ok(()),
+        };
+        let msi = match &mut self.msi {
+            Some(msi) => msi.reset(self.index, &mut peers.router),
+            None => Ok(()),
+        };
         (msix, msi)
     }
 
     /// Makes device, msix and irq-router agree with what was recalled. A call
-    /// that fails is the guest's to try again, by its next write.
+    /// that fails is the guest's to try again, by its next write; a reset is
+    /// completed by its next access.
     fn adopt<T: Transport>(&mut self, peers: &mut Peers<T>) {
-        if let (Some(control), Some(capability)) = (self.record.reset_under_way(), self.flr) {
-            self.finish_reset(capability, control);
-        }
         if let Some(at) = self.msix
             && let Ok(control) = peers.msix.read_control(self.index)
         {
@@ -198,8 +217,43 @@ impl<'a, H: Hardware> Function<'a, H> {
         }
     }
 
-    /// Function-level reset (C8): quiesces the function, resets the device,
-    /// and gives it back what the firmware had set up.
+    /// Whether the function can be accessed. A function-level reset that is over
+    /// is completed first.
+    pub fn is_ready(&mut self) -> bool {
+        match (self.reset_left(), self.record.reset_under_way(), self.flr) {
+            (0, Some(control), Some(capability)) => {
+                self.finish_reset(capability, control);
+                true
+            }
+            (left, ..) => left == 0,
+        }
+    }
+
+    /// Milliseconds until the function-level reset that is under way is over.
+    pub fn reset_left(&mut self) -> u64 {
+        let now = self.hardware.now_ms();
+        self.reset_over.map_or(0, |over| over.saturating_sub(now))
+    }
+
+    /// Takes the function back to start (M24), with a function-level reset if the
+    /// device has one (C8). One that is under way already is as good: no access
+    /// has reached the device since.
+    pub fn take_back<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
+        if !self.is_ready() {
+            let (msix, msi) = self.reset_messages(peers);
+            return msix.and(msi);
+        }
+        let Some(capability) = self.flr else {
+            let (msix, msi) = self.quiesce(peers);
+            self.keep();
+            return msix.and(msi);
+        };
+        self.reset_device(capability, peers)
+    }
+
+    /// Function-level reset (C8): quiesces the function and begins the reset.
+    /// Nobody waits for its end: until then the function answers no access, and
+    /// the first one after it finds what the firmware had set up.
     pub fn reset_device<T: Transport>(
         &mut self,
         capability: u16,
@@ -219,15 +273,13 @@ impl<'a, H: Hardware> Function<'a, H> {
         self.record.set_reset(Some(control));
         let reset = control | regs::PCIE_DEVICE_CONTROL_FLR;
         self.hardware.write(control_at, Width::Word, reset.into());
-        self.finish_reset(capability, control);
+        self.reset_over = Some(self.hardware.now_ms() + RESET_MS);
         msix.and(msi)
     }
 
-    /// Waits for a function-level reset to be over and gives the device back
-    /// what it forgot.
+    /// A function-level reset is over: gives the device back what it forgot.
     fn finish_reset(&mut self, capability: u16, control: u16) {
         let control_at = capability + regs::PCIE_DEVICE_CONTROL;
-        self.hardware.wait_for_reset();
         self.hardware.write(control_at, Width::Word, control.into());
         for index in 0..FUNCTION_BARS {
             let bar = &self.info.bars[index];
@@ -245,6 +297,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         }
         self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
         self.record.set_reset(None);
+        self.reset_over = None;
     }
 
     /// Writes the device's command register from the guest's (C5): memory

@@ -40,9 +40,8 @@ pub trait Hardware {
     fn write(&mut self, offset: u16, width: Width, value: u32);
     /// Whether `offset` may be above 255.
     fn has_extended_space(&self) -> bool;
-    /// Returns when a function-level reset that was just begun must be over:
-    /// 100 ms (PCIe 6.0 section 6.6.2).
-    fn wait_for_reset(&mut self);
+    /// Milliseconds since a moment that every pci-config of this boot shares.
+    fn now_ms(&mut self) -> u64;
 }
 
 #[cfg(test)]

@@ -15,8 +15,6 @@ runtime::component!(main);
 
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
-/// How long a function-level reset may take: 100 ms, in ms.
-const RESET_MS: u64 = 100;
 
 struct ConfigPage {
     registers: Mmio,
@@ -33,13 +31,8 @@ impl Hardware for ConfigPage {
     fn has_extended_space(&self) -> bool {
         true
     }
-    fn wait_for_reset(&mut self) {
-        // The vmm's call does not return before: its guest may not touch the
-        // function while it resets. Other guests wait as well (docs/roadmap.md).
-        let end = runtime::tsc() + RESET_MS * self.tsc_khz;
-        while runtime::tsc() < end {
-            sel4::r#yield();
-        }
+    fn now_ms(&mut self) -> u64 {
+        runtime::tsc() / self.tsc_khz
     }
 }
 
@@ -109,7 +102,7 @@ fn release(
 }
 
 fn main(context: Context) -> ! {
-    let tsc_khz = context.machine().tsc_khz;
+    let tsc_khz = context.machine().tsc_khz.max(1);
     if context.number("trace").0 == 1 {
         context
             .functions()

@@ -24,7 +24,8 @@ pub struct Counters {
     pub reads: u64,
     /// Writes asked for.
     pub writes: u64,
-    /// Parts of writes that were dropped, and accesses of a bad shape.
+    /// Parts of writes that were dropped, accesses of a bad shape, and those to a
+    /// function that is being reset.
     pub dropped: u64,
     /// Accesses to functions that are not there or not the caller's.
     pub not_found: u64,
@@ -87,8 +88,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         }
     }
 
-    /// The function that `caller`'s guest sees at `bdf`, if the access has a
-    /// shape that reaches a register.
+    /// The function that `caller`'s guest sees at `bdf`, if it is not being reset
+    /// and the access has a shape that reaches a register.
     fn access(
         &mut self,
         caller: Caller,
@@ -104,6 +105,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
             self.counters.not_found += 1;
             return None;
         };
+        if !function.is_ready() {
+            self.counters.dropped += 1;
+            return None;
+        }
         let limit = if function.hardware.has_extended_space() {
             EXTENDED
         } else {
@@ -120,20 +125,16 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         })
     }
 
-    /// Takes a function back to start (M24), with a function-level reset if the
-    /// device has one (C8).
-    fn take_back(&mut self, index: usize) -> Result<(), Error> {
+    fn take_back(&mut self, index: usize) -> Result<u64, Error> {
         self.counters.resets += 1;
-        let (function, peers) = (&mut self.functions[index], &mut self.peers);
-        let result = match function.flr {
-            Some(capability) => function.reset_device(capability, peers),
-            None => {
-                let (msix, msi) = function.quiesce(peers);
-                function.keep();
-                msix.and(msi)
+        let function = &mut self.functions[index];
+        match function.take_back(&mut self.peers) {
+            Ok(()) => Ok(function.reset_left()),
+            Err(error) => {
+                self.counters.failed += 1;
+                Err(error)
             }
-        };
-        result.inspect_err(|_| self.counters.failed += 1)
+        }
     }
 
     /// The guest of a function is gone: takes the function back to start. One
@@ -188,10 +189,12 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
         if index >= FUNCTION_BARS {
             return Err(Error::NotFound);
         }
+        // A guest that begins to run may touch a BAR before anything else.
+        function.is_ready();
         Ok(function.decoded(index).unwrap_or(u64::MAX))
     }
 
-    fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn reset(&mut self, caller: Caller, function: u8) -> Result<u64, Error> {
         self.owned(caller, function)?;
         self.take_back(function.into())
     }

@@ -19,6 +19,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo};
 use shm::Kept;
 
 use super::*;
+use crate::function::RESET_MS;
 
 mod messages;
 
@@ -43,7 +44,6 @@ enum Event {
     Message(u64, u32),
     Mask(u32),
     Unbind,
-    Wait,
 }
 use Event::Write;
 
@@ -56,6 +56,11 @@ struct World {
     /// Answer to every call on irq-router.
     router_error: Option<Error>,
     extended: bool,
+    /// The clock, which goes on by `tick` with each look at it.
+    now: u64,
+    tick: u64,
+    /// Until when the device is in a function-level reset.
+    reset_over: u64,
 }
 
 #[derive(Clone)]
@@ -65,6 +70,7 @@ impl Hardware for Fake {
     fn read(&mut self, offset: u16, width: Width) -> u32 {
         assert!(width != Qword && width.is_aligned(offset.into()));
         let world = self.0.borrow();
+        assert!(world.now >= world.reset_over, "read while it is reset");
         let at = usize::from(offset);
         let bytes = &world.config[at..at + width.bytes() as usize];
         bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
@@ -74,26 +80,36 @@ impl Hardware for Fake {
         assert!(width != Qword && width.is_aligned(offset.into()));
         assert_eq!(value & !(width.all_ones() as u32), 0, "bits past the width");
         let mut world = self.0.borrow_mut();
+        assert!(world.now >= world.reset_over, "written while it is reset");
         world.log.push(Write(offset, width, value));
         world.put(offset, width.bytes() as usize, value);
+        if (offset, value >> 15) == (PCIE + 8, 1) && world.has_reset() {
+            // A reset device has forgotten its BARs and its command register.
+            world.reset_over = world.now + RESET_MS;
+            world.put(PCIE + 8, 2, 0);
+            world.put(0x04, 2, 0);
+            for bar in (0x10..0x28).step_by(4) {
+                world.put(bar, 4, 0);
+            }
+        }
     }
 
     fn has_extended_space(&self) -> bool {
         self.0.borrow().extended
     }
 
-    fn wait_for_reset(&mut self) {
+    fn now_ms(&mut self) -> u64 {
         let mut world = self.0.borrow_mut();
-        world.log.push(Event::Wait);
-        // A reset device has forgotten its BARs and its command register.
-        world.put(0x04, 2, 0);
-        for bar in (0x10..0x28).step_by(4) {
-            world.put(bar, 4, 0);
-        }
+        world.now += world.tick;
+        world.now
     }
 }
 
 impl World {
+    fn has_reset(&self) -> bool {
+        self.config[usize::from(PCIE) + 7] >> 4 & 1 == 1
+    }
+
     fn put(&mut self, offset: u16, bytes: usize, value: u32) {
         let at = usize::from(offset);
         self.config[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
@@ -181,6 +197,9 @@ fn world() -> World {
         error: None,
         router_error: None,
         extended: true,
+        now: 1_000_000,
+        tick: 0,
+        reset_over: 0,
     };
     for (offset, value) in [
         (0x00, 0x10d3_8086),
@@ -287,6 +306,11 @@ impl Rig {
 
     fn device(&mut self, offset: u16, width: Width) -> u32 {
         Hardware::read(&mut self.fake, offset, width)
+    }
+
+    /// Time goes by, in ms.
+    fn pass(&mut self, time: u64) {
+        self.fake.0.borrow_mut().now += time;
     }
 
     /// Offsets of the capabilities that the guest finds.
@@ -615,10 +639,11 @@ fn c8_function_level_reset_resets_everything() {
         Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)
     );
     let log = rig.log();
-    let reset = log.iter().position(|e| *e == Write(PCIE + 8, Word, 0xa810));
-    let wait = log.iter().position(|e| *e == Event::Wait);
-    let quiesced = log.iter().position(|e| *e == Event::MsixReset);
-    assert!(quiesced < reset && reset < wait, "{log:?}");
+    assert_eq!(log.last(), Some(&Write(PCIE + 8, Word, 0xa810)));
+    assert!(log.contains(&Event::MsixReset), "{log:?}");
+    rig.pass(RESET_MS);
+    assert_eq!(rig.read(0x00, Dword), 0x10d3_8086);
+    assert_eq!(rig.device(PCIE + 8, Word), 0x2810);
     assert_eq!(rig.device(0x10, Dword), 0xfe80_0000);
     assert_eq!(rig.device(0x14, Dword), 0xfe90_0000);
     assert_eq!(rig.device(0x18, Dword), 1);
@@ -629,6 +654,87 @@ fn c8_function_level_reset_resets_everything() {
     assert_eq!(rig.bar(0), 0xfe80_0000);
     assert_eq!(rig.read(MSIX + 2, Word), 4);
     assert_eq!(rig.functions.counters.resets, 1);
+    assert_eq!(rig.functions.counters.dropped, 0);
+}
+
+#[test]
+fn c8_a_function_that_is_reset_answers_nothing_and_holds_nobody_up() {
+    let fakes = [0, 1].map(|_| Fake(Rc::new(RefCell::new(world()))));
+    let mut server = fakes[0].clone();
+    let link: Link = Local(Box::new(move |request| {
+        dispatch(&mut server, Caller(1), request)
+    }));
+    let router = router(&fakes[0]);
+    let other = Caller(6);
+    let [a, b] = fakes.clone();
+    let list = [(info(false), VMM, a), (info(false), other, b)];
+    let kept = Kept::<{ kept_words(2) }>::new();
+    let mut functions: Functions<'_, _, _, 2> = Functions::new(list, Client(link), router, &kept);
+    // The clock stands still, so that nobody can wait for it.
+    let reset = functions.write(VMM, bdf(), PCIE + 8, Word, 0x8000);
+    assert!(reset.is_ok_and(|effect| effect.contains(Effect::RESET)));
+    fakes[0].0.borrow_mut().now += RESET_MS - 1;
+    assert_eq!(functions.read(VMM, bdf(), 0x00, Dword), Ok(u32::MAX));
+    assert_eq!(functions.read(VMM, bdf(), 0x06, Byte), Ok(0xff));
+    let write = functions.write(VMM, bdf(), 0x04, Word, 0x0406);
+    assert_eq!(write, Ok(Effect::NONE));
+    assert_eq!(functions.counters.dropped, 3);
+    assert_eq!(functions.bar(VMM, 0, 0), Ok(0xfe80_0000));
+    assert_eq!(functions.read(other, bdf(), 0x00, Dword), Ok(0x10d3_8086));
+    fakes[0].0.borrow_mut().now += 1;
+    assert_eq!(functions.read(VMM, bdf(), 0x04, Word), Ok(0x0002));
+    assert_eq!(functions.counters.dropped, 3);
+}
+
+#[test]
+fn c8_a_bar_is_there_when_the_vmm_asks_after_the_reset() {
+    let mut rig = rig();
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    rig.pass(RESET_MS);
+    assert_eq!(rig.device(0x10, Dword), 0);
+    assert_eq!(rig.bar(0), 0xfe80_0000);
+    assert_eq!(rig.device(0x10, Dword), 0xfe80_0000);
+    assert_eq!(rig.device(0x04, Word), 0x0402);
+}
+
+#[test]
+fn c8_a_guest_that_ends_while_its_function_is_reset() {
+    let mut rig = rig();
+    rig.write(PCIE + 8, Word, 0x8000);
+    rig.log();
+    rig.pass(30);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS - 30));
+    // What msix and irq-router hold is void, and the device is left alone.
+    assert_eq!(rig.log(), [Event::MsixReset, Event::Unbind]);
+    rig.functions.release(0);
+    assert_eq!(rig.log(), [Event::MsixReset, Event::Unbind]);
+    rig.pass(RESET_MS - 30);
+    assert_eq!(rig.read(0x04, Word), 0x0002);
+    assert_eq!(rig.device(0x10, Dword), 0xfe80_0000);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+}
+
+#[test]
+fn c8_a_crash_in_a_reset_waits_for_its_end() {
+    let fake = Fake(Rc::new(RefCell::new(world())));
+    let kept = Kept::<{ kept_words(1) }>::new();
+    let start = || {
+        let mut server = fake.clone();
+        let link: Link = Local(Box::new(move |request| {
+            dispatch(&mut server, Caller(1), request)
+        }));
+        let functions = [(info(false), VMM, fake.clone())];
+        Functions::<'_, _, _, 1>::new(functions, Client(link), router(&fake), &kept)
+    };
+    let reset = start().write(VMM, bdf(), PCIE + 8, Word, 0x8000);
+    assert!(reset.is_ok_and(|effect| effect.contains(Effect::RESET)));
+    fake.0.borrow_mut().tick = 1;
+    let mut functions = start();
+    fake.0.borrow_mut().tick = 0;
+    assert_eq!(functions.read(VMM, bdf(), 0x34, Byte), Ok(PM.into()));
+    let mut device = fake.clone();
+    assert_eq!(Hardware::read(&mut device, 0x10, Dword), 0xfe80_0000);
+    assert_eq!(functions.reset(VMM, 0), Ok(RESET_MS));
 }
 
 #[test]
@@ -701,7 +807,7 @@ fn m24_start_and_reset_quiesce_in_order() {
     rig.write(MSIX + 2, Word, 0x8000);
     rig.write(0x3c, Byte, 0x77);
     rig.log();
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(()));
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
     let again = [
         Write(0x04, Word, 0x0406),
         msi_off,
@@ -716,6 +822,7 @@ fn m24_start_and_reset_quiesce_in_order() {
     // The device can do a function-level reset, and does it then (C8).
     let reset = Write(PCIE + 8, Word, 0xa810);
     assert!(log[again.len()..].contains(&reset), "{log:?}");
+    rig.pass(RESET_MS);
     assert_eq!(rig.read(0x04, Word), 0);
     assert_eq!(rig.read(0x3c, Byte), 20);
 }
@@ -735,7 +842,8 @@ fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
     let silent = log.iter().position(|e| *e == Write(0x04, Word, 0x0402));
     assert!(off.is_some() && off < masked && masked < silent, "{log:?}");
     // Without the capability there is no reset; another function is nobody's.
-    assert!(!log.contains(&Event::Wait));
+    let device_control = |e: &Event| matches!(e, Write(offset, ..) if *offset == PCIE + 8);
+    assert!(!log.iter().any(device_control), "{log:?}");
     rig.functions.release(1);
     assert_eq!(rig.log(), []);
 }

@@ -42,12 +42,14 @@ pub enum Next {
 }
 
 impl Next {
-    /// The same, once it is known whether all functions were taken back.
+    /// The same, once it is known in how many milliseconds all functions are back
+    /// at start, if ever.
     #[must_use]
-    pub const fn given(self, clean: bool) -> Self {
-        match self {
-            Self::Restart(_) if !clean => Self::Unclean,
-            next => next,
+    pub fn given(self, back_ms: Option<u64>) -> Self {
+        match (self, back_ms) {
+            (Self::Restart(wait_ms), Some(back_ms)) => Self::Restart(wait_ms.max(back_ms)),
+            (Self::Restart(_), None) => Self::Unclean,
+            (next, _) => next,
         }
     }
 }
@@ -132,11 +134,19 @@ mod tests {
     #[test]
     fn a_function_that_was_not_taken_back_ends_the_lives() {
         for next in [Next::Stop, Next::Halt, Next::GiveUp, Next::Restart(5)] {
-            assert_eq!(next.given(true), next);
+            assert_eq!(next.given(Some(0)), next);
         }
-        assert_eq!(Next::Restart(5).given(false), Next::Unclean);
+        assert_eq!(Next::Restart(5).given(None), Next::Unclean);
         for next in [Next::Stop, Next::Halt, Next::GiveUp] {
-            assert_eq!(next.given(false), next);
+            assert_eq!(next.given(None), next);
+            assert_eq!(next.given(Some(100)), next);
+        }
+    }
+
+    #[test]
+    fn a_restart_waits_for_the_functions() {
+        for (wait, back, both) in [(5, 100, 100), (160, 100, 160), (5, 0, 5)] {
+            assert_eq!(Next::Restart(wait).given(Some(back)), Next::Restart(both));
         }
     }
 

@@ -150,8 +150,8 @@ fn words_that_are_no_values_are_malformed() {
         fn bar(&mut self, _: Caller, _: u8, _: u8) -> Result<u64, Error> {
             Ok(0)
         }
-        fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
-            Ok(())
+        fn reset(&mut self, _: Caller, _: u8) -> Result<u64, Error> {
+            Ok(0)
         }
     }
 

@@ -20,6 +20,9 @@ const DEVICE_CAPABILITIES: u8 = 0x04;
 const HAS_RESET: u32 = 1 << 28;
 const DEVICE_CONTROL: u8 = 0x08;
 const RESET: u16 = 1 << 15;
+/// How often to look whether a function answers after a reset: each look is a
+/// trap of a few microseconds or more.
+const RESET_POLLS: u32 = 1_000_000;
 /// A value that no register here has of itself.
 const MARKER: u64 = 0x5ee5_a554;
 /// Where a BAR is moved to: the start of the PCI window, where firmware, which
@@ -389,6 +392,9 @@ fn function_level_reset<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.set_command(MEMORY | BUS_MASTER);
     let control = t.word(express + DEVICE_CONTROL);
     t.set_word(express + DEVICE_CONTROL, control | RESET);
+    // It may read all ones for 100 ms (PCIe 6.0 section 6.6.2).
+    let answers = (0..RESET_POLLS).any(|_| t.dword(0) != u32::MAX);
+    expect("answers after a reset", 0u8, 1u8, u8::from(answers))?;
     let entries = t.msix()?.entries;
     expect("message control", 0u8, entries - 1, t.control()?)?;
     expect("bus master", 0x04u8, 0u8, t.word(0x04) & BUS_MASTER)?;

@@ -41,6 +41,8 @@ struct World {
     refuse_acquire: bool,
     refuse_release: bool,
     calls: usize,
+    /// Goes on with each look at it, so that some accesses meet a reset.
+    now_ms: u64,
 }
 
 #[derive(Clone)]
@@ -102,7 +104,11 @@ impl pci_config::Hardware for Shared {
     fn has_extended_space(&self) -> bool {
         self.0.borrow().config.len() > 256
     }
-    fn wait_for_reset(&mut self) {}
+    fn now_ms(&mut self) -> u64 {
+        let mut world = self.0.borrow_mut();
+        world.now_ms += 9;
+        world.now_ms
+    }
 }
 
 impl msix::Hardware for Shared {
@@ -239,6 +245,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         refuse_acquire: false,
         refuse_release: false,
         calls: 0,
+        now_ms: 0,
     })));
     let bdf = pci::Bdf::from_requester_id(0x18);
     let Some(info) = pci::discover(&mut shared.clone(), bdf, bdf, permissive) else {

@@ -51,7 +51,9 @@ impl pci_config::Hardware for Device {
     fn has_extended_space(&self) -> bool {
         false
     }
-    fn wait_for_reset(&mut self) {}
+    fn now_ms(&mut self) -> u64 {
+        0
+    }
 }
 
 impl msix::Hardware for Device {
@@ -258,7 +260,7 @@ fn m24_a_reset_function_has_no_route_and_every_entry_masked() {
     machine.control(0xc000);
     machine.control(0x8000);
     machine.program(3, 0x60);
-    assert_eq!(machine.config.reset(VMM, 0), Ok(()));
+    assert_eq!(machine.config.reset(VMM, 0), Ok(0));
     assert_eq!(machine.routes(), []);
     for entry in 0..ENTRIES {
         assert_eq!(machine.device_entry(entry).1, 1);

@@ -138,15 +138,20 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Takes every function back to start (M24) and away from the guest's
-    /// memory, unmaps its BARs and drops the deadline: the guest is over. Whether
-    /// all functions are back: one that is not could disturb another life.
-    pub fn quiesce(&mut self) -> bool {
+    /// memory, unmaps its BARs and drops the deadline: the guest is over. Gives in
+    /// how many milliseconds all functions are back; `None` if one is not, which
+    /// could disturb another life.
+    pub fn quiesce(&mut self) -> Option<u64> {
         let mut clean = true;
+        let mut wait_ms = 0;
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
-            if let Err(error) = retry(|_| self.config.reset(global)) {
-                defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
-                clean = false;
+            match retry(|_| self.config.reset(global)) {
+                Ok(left) => wait_ms = left.max(wait_ms),
+                Err(error) => {
+                    defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+                    clean = false;
+                }
             }
             if let Some(dma) = &mut self.dma
                 && let Err(error) = retry(|_| dma.detach(global))
@@ -162,7 +167,7 @@ impl<'a> Surroundings<'a> {
         }
         self.set_deadline(None);
         self.flush_console();
-        clean
+        clean.then_some(wait_ms)
     }
 
     /// Zeroes the guest's memory.

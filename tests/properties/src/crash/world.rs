@@ -19,6 +19,9 @@ use super::remap::{self, Entries};
 pub const GUESTS: usize = 2;
 pub const FUNCTIONS: usize = 2;
 pub const ENTRIES: [usize; FUNCTIONS] = [5, 3];
+/// Between two looks at the clock: a function-level reset is over by the next
+/// access, with a crash as without.
+const RESET_MS: u64 = 100;
 
 /// Who can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub struct World {
     steps: [Cell<usize>; 5],
     /// Clients do not try again.
     pub impatient: Cell<bool>,
+    /// The clock.
+    now_ms: Cell<u64>,
 }
 
 impl World {
@@ -117,6 +122,7 @@ impl World {
             deaths: RefCell::default(),
             steps: Default::default(),
             impatient: Cell::default(),
+            now_ms: Cell::default(),
         })
     }
 
@@ -307,5 +313,8 @@ impl pci_config::Hardware for Space {
         false
     }
 
-    fn wait_for_reset(&mut self) {}
+    fn now_ms(&mut self) -> u64 {
+        self.0.now_ms.update(|now| now + RESET_MS);
+        self.0.now_ms.get()
+    }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use channel::msix::ControlEffect;
 use channel::msix::control::MsixControl;
 use channel::{Caller, Error};
-use pci::{BarInfo, BarKind, FunctionInfo, Width};
+use pci::{BarInfo, BarKind, FunctionInfo, Width, regs};
 use pci_config::Hardware;
 use proptest::prelude::*;
 
@@ -122,6 +122,8 @@ pub struct World {
     bars: Vec<u8>,
     /// The device is being reset: its BARs may be written.
     resetting: bool,
+    /// Goes on with each look at it, by as much as a reset takes.
+    now_ms: u64,
     pcie: bool,
     msix: bool,
     pub control: u16,
@@ -143,6 +145,7 @@ impl Shared {
             config: plan.config.clone(),
             bars: plan.config[BAR_BYTES].to_vec(),
             resetting: false,
+            now_ms: 0,
             pcie: plan.has(PCIE),
             msix: plan.has(MSIX),
             control: 4,
@@ -194,17 +197,22 @@ impl Hardware for Shared {
         }
         // The restored command register is the end of a reset.
         world.resetting &= offset != 4;
+        let reset = u32::from(regs::PCIE_DEVICE_CONTROL_FLR);
+        if world.pcie && offset == PCIE + regs::PCIE_DEVICE_CONTROL && value & reset != 0 {
+            world.resetting = true;
+            world.config[4..6].fill(0);
+            world.config[BAR_BYTES].fill(0);
+        }
     }
 
     fn has_extended_space(&self) -> bool {
         self.0.borrow().config.len() > 256
     }
 
-    fn wait_for_reset(&mut self) {
+    fn now_ms(&mut self) -> u64 {
         let mut world = self.0.borrow_mut();
-        world.resetting = true;
-        world.config[4..6].fill(0);
-        world.config[BAR_BYTES].fill(0);
+        world.now_ms += 100;
+        world.now_ms
     }
 }
 

@@ -254,7 +254,7 @@ impl Pair {
     fn play(&mut self, op: Op) {
         match op {
             Op::Reset => {
-                assert_eq!(self.functions.reset(VMM, 0), Ok(()));
+                assert_eq!(self.functions.reset(VMM, 0), Ok(0));
                 self.check_reset();
             }
             Op::Write(offset, width, value) => self.write(offset, width, value),
