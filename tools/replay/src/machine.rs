@@ -22,6 +22,10 @@ const VMM: Caller = Caller(1);
 const PCI_CONFIG: Caller = Caller(2);
 const MSIX: Caller = Caller(3);
 
+/// How long a function-level reset takes, in ms (PCIe 6.0 section 6.6.2). A trace
+/// has no times: so much passes before each operation that finds the function.
+const RESET_MS: u64 = 100;
+
 /// Something that was not as the trace expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
@@ -170,6 +174,9 @@ fn play<'m>(
     };
     shared.0.borrow_mut().events.clear();
     for step in &trace.steps {
+        if !finds_nothing(step) {
+            shared.0.borrow_mut().now_ms += RESET_MS;
+        }
         let value = machine.play(step, shared);
         let events = std::mem::take(&mut shared.0.borrow_mut().events);
         if let (Some(expected), Some(got)) = (step.value, value) {
@@ -184,6 +191,14 @@ fn play<'m>(
             value,
             events,
         });
+    }
+}
+
+/// Whether the function answered nothing here, as one that is being reset does.
+fn finds_nothing(step: &Step) -> bool {
+    match step.operation {
+        Operation::ConfigRead { len, .. } => step.value == Some(ones(len)),
+        _ => false,
     }
 }
 

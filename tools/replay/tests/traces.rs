@@ -31,7 +31,7 @@ fn every_trace_plays_as_recorded() {
         played += 1;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(played >= 18, "only {played} traces");
+    assert!(played >= 19, "only {played} traces");
 }
 
 /// Plays a trace with one text replaced, and gives what was then wrong.
@@ -66,6 +66,20 @@ fn wrong_events_are_told() {
         "\"events\":[{\"mask\":{\"entry\":0}}]",
     );
     assert_eq!(wrong, ["line 2: events: expected [mask 0], got []"]);
+}
+
+#[test]
+fn c8_a_function_that_is_reset_is_expected_to_find_nothing() {
+    let name = "function_level_reset.jsonl";
+    let poll = r#"{"expect":{"value":4294967295},"len":4,"op":"cfg_read","reg":0}"#;
+    let found = r#"{"expect":{"value":1055542},"len":4,"op":"cfg_read","reg":0}"#;
+    assert_eq!(changed(name, found, poll).len(), 0, "it takes longer");
+    // Without the reset the function is there.
+    let reset = r#""reg":136,"value":32768"#;
+    let polls = text(name).matches(poll).count();
+    let wrong = changed(name, reset, r#""reg":136,"value":0"#);
+    let missed = wrong.iter().filter(|m| m.contains("expected 0xffffffff"));
+    assert_eq!(missed.count(), polls, "{wrong:?}");
 }
 
 #[test]
