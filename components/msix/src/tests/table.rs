@@ -1,0 +1,209 @@
+//! Accesses to the table, the PBA and what lies beside them (M7 to M15, M18).
+
+use super::*;
+
+#[test]
+fn m7_halves_are_independent() {
+    let mut rig = rig();
+    rig.write(at(0, 4), Width::Dword, 0x1234_5678);
+    rig.write(at(0, 0), Width::Dword, 0xfee0_a000);
+    assert_eq!(rig.read(at(0, 0), Width::Qword), 0x1234_5678_fee0_a000);
+    rig.write(at(0, 4), Width::Dword, 0x9abc_def0);
+    assert_eq!(rig.read(at(0, 0), Width::Dword), 0xfee0_a000);
+    assert_eq!(rig.read(at(0, 4), Width::Dword), 0x9abc_def0);
+    rig.write(at(0, 0), Width::Qword, 0x1_0000_0002);
+    assert_eq!(rig.read(at(0, 0), Width::Qword), 0x1_0000_0002);
+    assert_eq!(rig.entry(1), Entry::RESET);
+}
+
+#[test]
+fn m18_fields_count_from_the_table_s_start() {
+    // The table starts at 8 mod 16: the entry's data lies where an entry of a
+    // table that starts at 0 has its address.
+    assert_eq!(TABLE % 16, 8);
+    let mut rig = rig();
+    rig.write(TABLE + 8, Width::Qword, 0x1_0000_0055);
+    let entry = rig.entry(0);
+    assert_eq!((entry.address, entry.data, entry.masked), (0, 0x55, true));
+    rig.write(TABLE, Width::Qword, 0xfee0_0000);
+    assert_eq!(rig.entry(0).address, 0xfee0_0000);
+}
+
+#[test]
+fn m8_the_same_value_makes_updated_and_binds_nothing() {
+    for field in [0, 4, 8] {
+        let mut rig = Rig::live(&[2]);
+        let value = rig.read(at(2, field), Width::Dword);
+        rig.write(at(2, field), Width::Dword, value);
+        assert_eq!(rig.log(), []);
+        assert!(rig.entry(2).updated);
+        rig.mask(2, true);
+        rig.mask(2, false);
+        assert_eq!(rig.routed(), [Mask(2, true), Unbind(2), bound(2)]);
+    }
+}
+
+#[test]
+fn m9_only_bit_0_counts() {
+    let mut rig = Rig::live(&[2]);
+    rig.write(at(2, 12), Width::Dword, 0xffff_fffe);
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.read(at(2, 12), Width::Dword), 0);
+    rig.write(at(2, 12), Width::Dword, 0xffff_ffff);
+    assert_eq!(rig.read(at(2, 12), Width::Dword), 1);
+}
+
+#[test]
+fn m9_mask_and_unmask_of_an_unbound_entry_do_nothing() {
+    let mut rig = Rig::live(&[]);
+    assert!(!rig.mask(2, false));
+    assert!(!rig.mask(2, true));
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m9_a_bound_entry_is_masked_and_unmasked_in_place() {
+    let mut rig = Rig::live(&[2]);
+    assert!(rig.mask(2, true));
+    let control = at(2, 12);
+    let masked = [
+        Write(control, Width::Dword, 1),
+        Read(control, Width::Dword),
+        Mask(2, true),
+    ];
+    assert_eq!(rig.log(), masked);
+    assert!(rig.mask(2, false));
+    assert_eq!(rig.log(), [Mask(2, false), Write(control, Width::Dword, 0)]);
+}
+
+#[test]
+fn m10_an_entry_written_after_its_unmask_waits_for_a_cycle() {
+    let mut rig = Rig::live(&[]);
+    rig.mask(5, false);
+    rig.program(5, 0xfee0_0000, 0x35);
+    assert_eq!(rig.log(), []);
+    rig.mask(5, true);
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [bound(5)]);
+}
+
+#[test]
+fn m10_unmasked_under_function_mask_on_the_old_binding() {
+    let mut rig = Rig::live(&[5]);
+    rig.mask(5, true);
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.write(at(5, 8), Width::Dword, 0x99);
+    rig.log();
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [Mask(5, false)]);
+    rig.control(ENABLE);
+    let expected = [FunctionMask(false), Unbind(5), Bind(5, 0xfee0_0000, 0x99)];
+    assert_eq!(rig.routed(), expected);
+}
+
+#[test]
+fn m10_mask_disable_enable_unmask_binds() {
+    let mut rig = Rig::live(&[5]);
+    rig.mask(5, true);
+    rig.control(0);
+    rig.control(ENABLE);
+    assert_eq!(rig.routed(), [Mask(5, true), Unbind(5)]);
+    rig.mask(5, false);
+    assert_eq!(rig.routed(), [bound(5)]);
+}
+
+#[test]
+fn m11_eight_bytes_at_data_hold_the_mask_too() {
+    let mut rig = rig();
+    rig.write(at(3, 8), Width::Dword, 0xabcd);
+    assert_eq!(rig.read(at(3, 8), Width::Qword), 0x1_0000_abcd);
+    rig.write(at(3, 8), Width::Qword, 0x5a);
+    assert_eq!(rig.read(at(3, 8), Width::Qword), 0x5a);
+    assert_eq!(rig.read(at(3, 12), Width::Dword), 0);
+}
+
+#[test]
+fn m12_small_and_unaligned_are_dropped() {
+    let mut rig = rig();
+    let wrong = [
+        (at(0, 0), Width::Byte),
+        (at(0, 0), Width::Word),
+        (at(0, 2), Width::Dword),
+        (at(0, 4), Width::Qword),
+        (at(69, 12), Width::Qword),
+        (PBA, Width::Word),
+        (PBA + 4, Width::Qword),
+    ];
+    for (count, (offset, width)) in wrong.into_iter().enumerate() {
+        assert_eq!(rig.read(offset, width), width.all_ones());
+        assert!(!rig.write(offset, width, 0));
+        assert_eq!(rig.msix.counters.dropped, 2 * count as u64 + 2);
+    }
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.msix.entries_in_use(0).count(), 0);
+}
+
+#[test]
+fn m14_adjacent_goes_to_the_device() {
+    let mut rig = rig();
+    assert_eq!(at(70, 0), 0x1468);
+    rig.write(0x1468, Width::Qword, 0x8877_6655_4433_2211);
+    assert_eq!(
+        rig.log(),
+        [Write(0x1468, Width::Qword, 0x8877_6655_4433_2211)]
+    );
+    assert_eq!(rig.read(0x146a, Width::Word), 0x4433);
+    assert_eq!(rig.log(), [Read(0x146a, Width::Word)]);
+    assert_eq!(rig.read(0x1469, Width::Dword), 0x5544_3322);
+    let bytes = [0x1469, 0x146a, 0x146b, 0x146c].map(|at| Read(at, Width::Byte));
+    assert_eq!(rig.log(), bytes);
+    rig.write(0x146b, Width::Word, 0xbeef);
+    let bytes = [(0x146b, 0xef), (0x146c, 0xbe)].map(|(at, v)| Write(at, Width::Byte, v));
+    assert_eq!(rig.log(), bytes);
+    rig.read(0x1000, Width::Qword);
+    assert_eq!(rig.log(), [Read(0x1000, Width::Qword)]);
+    assert_eq!(rig.msix.counters.dropped, 0);
+}
+
+#[test]
+fn m14_what_runs_into_table_pba_or_off_the_page_is_dropped_whole() {
+    let mut rig = rig();
+    for (function, offset, width) in [
+        (0, TABLE - 2, Width::Dword),
+        (0, PBA - 4, Width::Qword),
+        (1, 0x7ff, Width::Word),
+        (1, 0xffe, Width::Dword),
+    ] {
+        assert_eq!(rig.read_of(function, offset, width), width.all_ones());
+        rig.write_of(function, offset, width, 0);
+    }
+    assert_eq!(rig.log(), []);
+    assert_eq!(rig.msix.counters.dropped, 8);
+}
+
+#[test]
+fn m13_other_pages_and_bars_are_refused() {
+    let mut rig = rig();
+    for (bar, offset) in [(0, 0), (0, 0x2000), (1, TABLE), (0, u32::MAX)] {
+        let place = FunctionBar { function: 0, bar };
+        let result = rig.msix.read(VMM, place, offset, Width::Dword);
+        assert_eq!(result, Err(Error::Refused));
+        let result = rig.msix.write(VMM, place, offset, Width::Dword, 0);
+        assert_eq!(result, Err(Error::Refused));
+    }
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m15_pba_is_two_qwords_read_from_the_device() {
+    let mut rig = rig();
+    for (offset, width) in [(PBA, Width::Qword), (PBA + 12, Width::Dword)] {
+        rig.read(offset, width);
+        assert_eq!(rig.log(), [Read(offset, width)]);
+        rig.write(offset, width, 1);
+        assert_eq!(rig.log(), []);
+    }
+    assert_eq!(rig.msix.counters.dropped, 2);
+    rig.write_of(1, 0x800, Width::Dword, 1);
+    assert_eq!(rig.log(), [Write(0x800, Width::Dword, 1)]);
+}
