@@ -59,9 +59,11 @@ impl From<kernel::Error> for Error {
 
 impl From<system::Report> for Error {
     fn from(report: system::Report) -> Self {
-        // Each of its errors has a place and a help line already.
+        // Each of its errors has a place and a help line already, and begins with
+        // "error: ", as what is printed of any error does.
+        let text = report.to_string();
         Self {
-            text: report.to_string(),
+            text: text.strip_prefix("error: ").unwrap_or(&text).to_owned(),
             status: FAILURE,
         }
     }
