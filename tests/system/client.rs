@@ -69,6 +69,21 @@ impl Client {
     }
 }
 
+/// `requests` requests on each connection, at once; each must be answered.
+pub fn all_answered(clients: Vec<Client>, requests: usize) {
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for _ in 0..requests {
+                    let (status, body) = client.request("/").expect("an answer");
+                    assert_eq!(status, 200);
+                    assert!(body.contains("</html>"));
+                }
+            });
+        }
+    });
+}
+
 /// The value of a line of Prometheus text that starts with `name`.
 pub fn metric(text: &str, name: &str) -> f64 {
     text.lines()

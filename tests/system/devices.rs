@@ -1,7 +1,7 @@
 //! The probe guest on every kind of device: what it can see of configuration
 //! space and MSI-X is as the contract says.
 
-use crate::harness::{finish, free_port, one_machine, vectis};
+use crate::harness::{finish, one_machine, run_of};
 
 fn probe(system: &str, functions: usize) -> String {
     probe_on(system, functions, &[])
@@ -11,20 +11,7 @@ fn probe(system: &str, functions: usize) -> String {
 fn probe_on(system: &str, functions: usize, machine: &[&str]) -> String {
     let _machine = one_machine();
     let file = format!("tests/systems/{system}.toml");
-    let port = free_port().to_string();
-    let end = finish(
-        vectis()
-            .args([
-                "run",
-                "--port",
-                &port,
-                "--timeout",
-                "300",
-                "--system",
-                &file,
-            ])
-            .args(machine),
-    );
+    let end = finish(run_of(file.as_ref(), 300).args(machine));
     assert!(end.status.success(), "{}", end.text);
     assert!(end.text.contains("# probe: pass"), "{}", end.text);
     assert!(!end.text.contains("] not ok"), "{}", end.text);

@@ -3,43 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{
     Finished, Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
 };
-
-/// A system file of its own for a test: the project's with one thing changed.
-pub struct Changed(pub PathBuf);
-
-impl Changed {
-    pub fn new(name: &str, from: &str, to: &str) -> Self {
-        Self::of("system.toml", name, from, to)
-    }
-
-    /// The same of another file, where `from` is changed wherever it stands.
-    pub fn of(file: &str, name: &str, from: &str, to: &str) -> Self {
-        let text = fs::read_to_string(root().join(file)).expect("the system file");
-        assert!(text.contains(from), "{file} has no `{from}`");
-        let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::write(&path, text.replace(from, to)).expect("a file in the project");
-        Self(path)
-    }
-
-    fn run(&self) -> Finished {
-        let port = free_port().to_string();
-        finish(
-            vectis()
-                .args(["run", "--port", &port, "--timeout", "300", "--system"])
-                .arg(&self.0),
-        )
-    }
-}
-
-impl Drop for Changed {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 fn refused(end: &Finished, words: &[&str]) {
     assert!(!end.status.success(), "{}", end.text);

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::client::{Client, metric};
+use crate::client::{Client, all_answered, metric};
 use crate::harness::{Running, one_machine};
 
 const SYSTEM: &str = "tests/systems/two-guests.toml";
@@ -13,18 +13,8 @@ const REQUESTS: usize = 200;
 
 /// Requests on several connections at once, each of which must be answered.
 fn requests(port: u16) {
-    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
-    std::thread::scope(|scope| {
-        for mut client in clients {
-            scope.spawn(move || {
-                for _ in 0..REQUESTS / CONNECTIONS {
-                    let (status, body) = client.request("/").expect("an answer");
-                    assert_eq!(status, 200);
-                    assert!(body.contains("</html>"));
-                }
-            });
-        }
-    });
+    let clients = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
+    all_answered(clients, REQUESTS / CONNECTIONS);
 }
 
 /// Connections that say nothing, and ones that say what is no HTTP, until

@@ -38,6 +38,17 @@ pub fn vectis() -> Command {
     command
 }
 
+/// The command, to run another system file on a free port for at most so many
+/// seconds.
+pub fn run_of(file: &Path, seconds: u32) -> Command {
+    let mut command = vectis();
+    command
+        .args(["run", "--port", &free_port().to_string()])
+        .args(["--timeout", &seconds.to_string(), "--system"])
+        .arg(file);
+    command
+}
+
 /// What a command printed and how it ended.
 pub struct Finished {
     pub status: ExitStatus,

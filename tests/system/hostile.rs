@@ -2,13 +2,12 @@
 //! answered, every component is there, and nobody but itself has ended.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, free_ports, one_machine, root, vectis};
+use crate::harness::{Running, free_ports, one_machine, vectis};
 
 /// What the hostile guest survives itself, with how often where that is less
 /// than its own number. The last two stand behind the others: they leave little
@@ -72,32 +71,18 @@ const COMPONENTS: [&str; 8] = [
     "vmm-hostile",
 ];
 
-/// A system file of its own for a test.
-struct SystemFile(PathBuf);
-
-impl SystemFile {
-    /// With words on the hostile guest's command line and more keys for its
-    /// function.
-    fn new(name: &str, words: &str, keys: &str) -> Self {
-        let text = fs::read_to_string(root().join("tests/systems/hostile.toml")).expect("a system");
-        let replace = |text: String, from: &str, to: &str| {
-            assert!(text.contains(from), "the system has no `{from}`");
-            text.replace(from, to)
-        };
-        let line = format!("command-line = \"{words}\"");
-        let text = replace(text, "command-line = \"attack=all\"", &line);
-        let device = "match = \"8086:10d3\"";
-        let text = replace(text, device, &format!("{device}\n{keys}"));
-        let file = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::write(&file, text).expect("a file in the project");
-        Self(file)
-    }
-}
-
-impl Drop for SystemFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// The hostile system with words on the hostile guest's command line and more
+/// keys for each function.
+fn system_with(name: &str, words: &str, keys: &str) -> Changed {
+    let line = format!("command-line = \"{words}\"");
+    let device = "match = \"8086:10d3\"";
+    Changed::of(
+        "tests/systems/hostile.toml",
+        name,
+        "command-line = \"attack=all\"",
+        &line,
+    )
+    .also(device, &format!("{device}\n{keys}"))
 }
 
 /// The system with words on the hostile guest's command line, running: the
@@ -105,7 +90,7 @@ impl Drop for SystemFile {
 struct Attacked {
     system: Running,
     /// Removed when it goes.
-    _file: SystemFile,
+    _file: Changed,
     victim: u16,
     hostile: u16,
 }
@@ -122,7 +107,7 @@ impl Attacked {
 
     /// The same with more arguments.
     fn start_with(name: &str, words: &str, keys: &str, arguments: &[&str]) -> Self {
-        let file = SystemFile::new(name, &format!("start=frame {words}"), keys);
+        let file = system_with(name, &format!("start=frame {words}"), keys);
         let port = free_ports(2);
         let mut system = Running::start(
             vectis()

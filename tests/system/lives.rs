@@ -1,8 +1,8 @@
 //! A guest's end: what follows it, and that nobody else notices.
 
+use crate::changed::Changed;
 use crate::client::Client;
-use crate::faults::Changed;
-use crate::harness::{Running, finish, free_port, one_machine, vectis};
+use crate::harness::{Running, finish, one_machine, run_of, vectis};
 
 /// What a guest holds of the system's: slots, vectors, remapping entries, mapped
 /// pages, attached functions, page tables.
@@ -61,22 +61,8 @@ fn a_guest_that_panics_serves_again() {
 #[test]
 fn a_guest_that_fails_again_and_again_stays_halted() {
     let _machine = one_machine();
-    let changed = web_with("failing", "exit=panic");
-    let text = std::fs::read_to_string(&changed.0).expect("the file is ours");
-    let text = text.replace("guests/web", "guests/hostile");
-    std::fs::write(&changed.0, text).expect("the file is ours");
-    let file = changed.0.display().to_string();
-    let port = free_port().to_string();
-    let arguments = [
-        "run",
-        "--port",
-        &port,
-        "--timeout",
-        "120",
-        "--system",
-        &file,
-    ];
-    let mut system = Running::start(vectis().args(arguments));
+    let changed = web_with("failing", "exit=panic").also("guests/web", "guests/hostile");
+    let mut system = Running::start(&mut run_of(&changed.0, 120));
     system.wait_for(|line| line.contains("failed 7 times in a row, it stays halted"));
     // The rest of the system is there: keys answer.
     let counters = system.counters();
@@ -127,18 +113,7 @@ fn a_function_is_clean_in_each_life() {
         priority,
         &format!("{priority}on-exit = \"restart\"\n"),
     );
-    let file = changed.0.display().to_string();
-    let port = free_port().to_string();
-    let arguments = [
-        "run",
-        "--port",
-        &port,
-        "--timeout",
-        "300",
-        "--system",
-        &file,
-    ];
-    let mut system = Running::start(vectis().args(arguments));
+    let mut system = Running::start(&mut run_of(&changed.0, 300));
     for restart in 1..=3 {
         system.wait_for(|line| line.contains("# probe: pass"));
         let line = format!("guest finished: restart {restart}");

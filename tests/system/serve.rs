@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::client::{Client, metric};
+use crate::client::{Client, all_answered, metric};
 use crate::harness::{Running, alive, finish, free_port, machines_of, one_machine, root, vectis};
 
 const CONNECTIONS: usize = 8;
@@ -22,19 +22,9 @@ fn change(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, name: &
 fn a_thousand_requests_and_no_component_hop() {
     let _machine = one_machine();
     let (mut system, port) = Running::serving(&[]);
-    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
+    let clients = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
     let before = system.counters();
-    std::thread::scope(|scope| {
-        for mut client in clients {
-            scope.spawn(move || {
-                for _ in 0..REQUESTS / CONNECTIONS {
-                    let (status, body) = client.request("/").expect("an answer");
-                    assert_eq!(status, 200);
-                    assert!(body.contains("</html>"));
-                }
-            });
-        }
-    });
+    all_answered(clients, REQUESTS / CONNECTIONS);
     let after = system.counters();
     // The data path: kernel notification and injection, nobody else.
     for served in ["pci-config.calls", "msix.calls", "irq-router.calls"] {
