@@ -1,0 +1,137 @@
+//! Functions: which, whose, and what they may reach.
+
+use super::choice;
+use crate::board::Iommu;
+use crate::model::{Authority, Device, Model};
+use crate::reader::{Context, Located, Section};
+
+/// `8086:10d3` as vendor << 16 | device.
+pub fn hex_pair(text: &str) -> Option<u32> {
+    let (vendor, device) = text.split_once(':')?;
+    Some(hex(vendor, 4)? << 16 | hex(device, 4)?)
+}
+
+/// `020000` as a class code.
+pub fn hex_class(text: &str) -> Option<u32> {
+    hex(text, 6)
+}
+
+fn hex(text: &str, digits: usize) -> Option<u32> {
+    let good = text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
+    good.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// Two entries must not be the same function, nor the same address to a guest,
+/// nor share an interrupt pin (C9).
+pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, model: &Model) {
+    for other in &model.devices {
+        if other.selector == device.selector
+            && other.value == device.value
+            && device.selector == spec::Selector::Address
+        {
+            context.error(
+                &name.span,
+                format!(
+                    "devices `{}` and `{}` are one function",
+                    other.name, device.name
+                ),
+                "a function is assigned once: remove one entry",
+            );
+        }
+        if other.guest_address == device.guest_address {
+            context.error(
+                &name.span,
+                format!(
+                    "devices `{}` and `{}` both have guest-address {}",
+                    other.name, device.name, device.guest_address
+                ),
+                "give each its own `guest-address`",
+            );
+        }
+    }
+    let Some(pin) = device.intx else {
+        return;
+    };
+    let functions = model.devices.iter().map(|other| (other.intx, &other.name));
+    let board = model.board.devices.iter();
+    let board = board.map(|other| (other.irq.map(|(pin, _)| pin), &other.name));
+    if let Some((_, other)) = functions.chain(board).find(|(p, _)| *p == Some(pin)) {
+        context.error(
+            &name.span,
+            format!("`{other}` and `{}` share interrupt pin {pin}", device.name),
+            "the kernel gives a pin to one owner: remove `intx` here, and let the guest use \
+             MSI-X or MSI, or put the function into another slot of the machine",
+        );
+    }
+}
+
+/// Where nothing confines it, a bus-mastering function needs its owner's word;
+/// gives whether it has it.
+pub fn dma(section: &Section<'_, '_>, model: &Model) -> bool {
+    let context = section.context;
+    match section.string("dma") {
+        Some(text) if text.value == "trusted" => true,
+        Some(text) => {
+            context.error(
+                &text.span,
+                format!("`{}` is no way to treat DMA here", text.value),
+                "write \"trusted\" if the guest may reach all memory by DMA; without the key the \
+                 function must be confined",
+            );
+            false
+        }
+        None => {
+            let missing = if model.board.iommu == Iommu::None {
+                Some("nothing on this board confines it")
+            } else if model.holder(Authority::Iommu).is_none() {
+                Some("no component drives this board's IOMMU")
+            } else {
+                None
+            };
+            if let Some(missing) = missing {
+                context.error(
+                    &section.span,
+                    format!("{} can reach all memory by DMA: {missing}", section.name),
+                    "add `dma = \"trusted\"` if you trust the guest with that, else do not assign it",
+                );
+            }
+            false
+        }
+    }
+}
+
+/// Reads `on-dma-fault`: whether the first refused access stops the guest.
+pub fn on_dma_fault(section: &Section<'_, '_>) -> bool {
+    let words = [("count", false), ("stop-guest", true)];
+    choice(
+        section,
+        "on-dma-fault",
+        "policy for refused accesses",
+        &words,
+    )
+}
+
+/// Where interrupts are remapped, the I/O APIC's pins are silent.
+pub fn intx(context: &Context<'_>, pin: Option<&Located<u64>>, model: &Model) {
+    if let Some(pin) = pin.filter(|_| model.remaps()) {
+        context.error(
+            &pin.span,
+            "an IOMMU that remaps interrupts blocks the I/O APIC, through which INTx comes",
+            "remove `intx`, and let the guest use MSI-X or MSI; or run without the IOMMU",
+        );
+    }
+}
+
+/// A function has one guest.
+pub fn device_owner(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
+    if let Some(owner) = model.owner(index) {
+        context.error(
+            &name.span,
+            format!(
+                "device `{}` already belongs to guest `{}`",
+                name.value, model.guests[owner].name
+            ),
+            "a function has one guest: take it from one of them",
+        );
+    }
+}

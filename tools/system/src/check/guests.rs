@@ -1,0 +1,113 @@
+//! Guests: image, vmm, memory, priority and end.
+
+use std::path::Path;
+
+use spec::OnExit;
+
+use super::{GUEST_PAGE, choice};
+use crate::board::Board;
+use crate::model::{Component, GuestImage, Model};
+use crate::reader::{Context, Located, Section};
+
+/// The image is a crate's folder or a file; both must be there.
+pub fn guest_image(
+    context: &Context<'_>,
+    image: &Located<String>,
+    root: &Path,
+) -> Option<GuestImage> {
+    let path = root.join(&image.value);
+    if path.is_file() {
+        return Some(GuestImage::File(path));
+    }
+    let manifest = path.join("Cargo.toml");
+    let package = std::fs::read_to_string(&manifest).ok().and_then(|text| {
+        let table: toml::Table = text.parse().ok()?;
+        Some(table.get("package")?.get("name")?.as_str()?.to_owned())
+    });
+    if let Some(package) = package {
+        return Some(GuestImage::Crate(path, package));
+    }
+    let message = if path.is_dir() {
+        format!("`{}` is a folder without a crate", image.value)
+    } else {
+        format!("there is no guest image `{}`", image.value)
+    };
+    context.error(
+        &image.span,
+        message,
+        "name an ELF file, or the folder of a guest's crate, from the project's root",
+    );
+    None
+}
+
+/// A guest's vmm runs the program vmm, and this guest only.
+pub fn vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
+    let component = &model.components[index];
+    if component.program != "vmm" {
+        context.error(
+            &name.span,
+            format!(
+                "`{}` runs {}, which runs no guests",
+                component.name, component.program
+            ),
+            "name a component whose program is `vmm`",
+        );
+    }
+    if let Some(other) = model.guest_of(index) {
+        context.error(
+            &name.span,
+            format!("`{}` already runs guest `{}`", component.name, other.name),
+            "give each guest its own vmm: a second component with `program = \"vmm\"`",
+        );
+    }
+}
+
+/// Guest RAM lies in the board's range, in large pages.
+pub fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, start: u64) {
+    if !memory.value.is_multiple_of(GUEST_PAGE) {
+        context.error(
+            &memory.span,
+            format!("{} bytes are not whole large pages", memory.value),
+            "give a multiple of 2M",
+        );
+    }
+    let (base, size) = board.guest_memory;
+    let left = (base + size).saturating_sub(start);
+    if memory.value > left {
+        context.error(
+            &memory.span,
+            format!(
+                "{}M do not fit: board {} has {}M left for guests",
+                memory.value >> 20,
+                board.name,
+                left >> 20
+            ),
+            "give this or another guest less memory",
+        );
+    }
+}
+
+/// A guest never keeps its own vmm from running.
+pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, vmm: &Component) {
+    // 0 stands for a priority that is missing or wrong, which has its own error.
+    if priority.value >= u64::from(vmm.priority) && vmm.priority > 0 {
+        context.error(
+            &priority.span,
+            format!(
+                "the guest's priority {} is not below its vmm's ({})",
+                priority.value, vmm.priority
+            ),
+            "lower it: the vmm must run as soon as it has something to do",
+        );
+    }
+}
+
+/// Reads `on-exit`.
+pub fn on_exit(section: &Section<'_, '_>) -> OnExit {
+    let words = [
+        ("stop", OnExit::Stop),
+        ("halt", OnExit::Halt),
+        ("restart", OnExit::Restart),
+    ];
+    choice(section, "on-exit", "policy for a guest's end", &words)
+}
