@@ -151,8 +151,8 @@ fn main(boot: Boot) -> ! {
     }
     let options = Options::new(&boot.command_line);
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
-    let interrupts = Interrupts::install();
-    processor::install();
+    let mut interrupts = Interrupts::install();
+    processor::install(&mut interrupts);
     let lapic = Lapic::enable(&clock, &boot.command_line);
     // Where the image is, there is the RAM: the map's other ranges are none of it.
     let here = processor::scratch();

@@ -42,6 +42,17 @@ struct TablePointer {
     base: u64,
 }
 
+/// Vectors that are exceptions.
+pub const EXCEPTIONS: usize = 32;
+
+/// Interrupt gate (type 0xE, interrupts stay off), present, IST 0.
+const fn gate(stub: u64) -> [u64; 2] {
+    [
+        stub & 0xffff | CODE_SELECTOR << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48,
+        stub >> 32,
+    ]
+}
+
 /// Proof that the interrupt table is loaded.
 pub struct Interrupts {
     halts: u64,
@@ -58,15 +69,11 @@ impl Interrupts {
         let table = &raw mut TABLE;
         // SAFETY: the CPU reads the table from the `lidt` below on; until then
         // this is the only reference to it.
-        for (gate, stub) in unsafe { &mut *table }
+        for (entry, stub) in unsafe { &mut *table }
             .iter_mut()
             .zip((stubs..).step_by(STUB_SIZE))
         {
-            // Interrupt gate (type 0xE, interrupts stay off), present, IST 0.
-            *gate = [
-                stub & 0xffff | CODE_SELECTOR << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48,
-                stub >> 32,
-            ];
+            *entry = gate(stub);
         }
         let pointer = TablePointer {
             limit: 256 * 16 - 1,
@@ -75,6 +82,20 @@ impl Interrupts {
         // SAFETY: the table lives forever and every gate leads to a stub.
         unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack)) };
         Self { halts: 0 }
+    }
+
+    /// Has these stubs handle the exceptions, by vector, instead of ending the
+    /// guest.
+    ///
+    /// # Safety
+    /// Each is code that may be entered as a handler of its exception.
+    pub unsafe fn handle_exceptions(&mut self, stubs: [u64; EXCEPTIONS]) {
+        let table = &raw mut TABLE;
+        // SAFETY: one CPU, and whoever has `self` has the table; no gate is used
+        // while it is written, for nothing here raises an exception.
+        for (entry, stub) in unsafe { &mut *table }.iter_mut().zip(stubs) {
+            *entry = gate(stub);
+        }
     }
 
     /// Interrupts taken on `vector` so far.
