@@ -67,7 +67,8 @@ pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Res
     let source = locate()?;
     let headers = kernel_headers(&source, config)?;
     let unit = compilation_unit(&source, config)?;
-    let stamp = stamp(config, &headers, &unit)?;
+    let assembly = assembly(&source)?;
+    let stamp = stamp(config, &headers, &unit, &assembly)?;
     let built = Built {
         elf64: out.join("kernel64.elf"),
         elf32: out.join("kernel32.elf"),
@@ -99,9 +100,10 @@ pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Res
     progress("kernel: compiling");
     compiler.compile("kernel.c", "kernel.o")?;
     let mut objects = vec!["kernel.o".to_string()];
-    for file in ASM {
-        let object = format!("{}.o", stem(file));
-        compiler.compile(&source.root.join(file).display().to_string(), &object)?;
+    for (name, text) in &assembly {
+        write(out, name, text)?;
+        let object = format!("{}.o", stem(name));
+        compiler.compile(name, &object)?;
         objects.push(object);
     }
     progress("kernel: linking");
@@ -149,9 +151,25 @@ fn compilation_unit(source: &Source, config: &Config) -> Result<String, Error> {
     Ok(unit)
 }
 
-/// What a result depends on. The headers and assembly that are used as they
-/// are do not appear: Cargo.lock pins them together with the version.
-fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<String, Error> {
+/// The assembly files by the name that they get in the build folder, edited.
+fn assembly(source: &Source) -> Result<Vec<(String, String)>, Error> {
+    ASM.iter()
+        .map(|file| {
+            let name = format!("{}.S", stem(file));
+            let text = edited(file, source.read(file)?)?;
+            Ok((name, format!("#line 1 \"{file}\"\n{text}")))
+        })
+        .collect()
+}
+
+/// What a result depends on. The headers that are used as they are do not
+/// appear: Cargo.lock pins them together with the version.
+fn stamp(
+    config: &Config,
+    headers: &[(String, String)],
+    unit: &str,
+    assembly: &[(String, String)],
+) -> Result<String, Error> {
     let compiler = run(
         Command::new("gcc").arg("--version"),
         "ask gcc for its version",
@@ -166,6 +184,7 @@ fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<St
     lines.extend(
         headers
             .iter()
+            .chain(assembly)
             .map(|(name, text)| format!("{name} {:016x}", fnv1a(text))),
     );
     lines.extend(config.describe());
@@ -236,5 +255,26 @@ impl Compiler<'_> {
         gcc.current_dir(self.out).args(LINK_FLAGS);
         gcc.args(["-T", "linker.lds", "-o", result]).args(objects);
         run(&mut gcc, "link the kernel").map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EDITS, Profile};
+
+    #[test]
+    fn every_edit_reaches_the_compiler() {
+        let source = locate().expect("the kernel's sources");
+        let config = Config::x86_64_pc99(Profile::Release);
+        let mut inputs = vec![compilation_unit(&source, &config).expect("a unit")];
+        let files = kernel_headers(&source, &config).expect("headers");
+        inputs.extend(files.into_iter().map(|(_, text)| text));
+        let files = assembly(&source).expect("assembly");
+        inputs.extend(files.into_iter().map(|(_, text)| text));
+        for edit in EDITS {
+            let found = inputs.iter().filter(|text| text.contains(edit.becomes));
+            assert_eq!(found.count(), 1, "{}: {}", edit.file, edit.becomes);
+        }
     }
 }
