@@ -160,6 +160,8 @@ pub struct Guest {
     pub interrupt_budget: u64,
     /// What happens when it ends.
     pub on_exit: OnExit,
+    /// Its part of the CPU's time, relative to the other guests of its priority.
+    pub share: u64,
 }
 
 /// A system that passed every check.
@@ -453,7 +455,7 @@ fn guest(
     *next_address += memory.as_ref().map_or(0, |m| m.value);
     let priority = section.required_number("priority", 1..254, "100");
     if let (Some(priority), Some(vmm)) = (&priority, vmm) {
-        check::guest_priority(context, priority, &model.components[vmm]);
+        check::guest_priority(context, priority, model, vmm);
     }
     let devices = section.strings("devices");
     check::once(context, &devices);
@@ -471,6 +473,7 @@ fn guest(
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
     let on_exit = check::on_exit(section);
+    let share = section.number("share", 1..1001).map_or(1, |s| s.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
         && text.value.len() > 1024
@@ -493,6 +496,7 @@ fn guest(
         command_line: command_line.map_or_else(String::new, |text| text.value),
         interrupt_budget,
         on_exit,
+        share,
     })
 }
 

@@ -114,8 +114,12 @@ pub fn component(
 }
 
 /// Reads `on-fault`. Only a program whose state survives its restart may be
-/// restarted.
+/// restarted. A vmm takes its guest with it and nobody else, unless the file says
+/// so: it is the component that meets whatever a guest does.
 pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
+    if program == "vmm" && section.string("on-fault").is_none() {
+        return OnFault::StopGuest;
+    }
     let words = [
         ("stop", OnFault::Stop),
         ("restart", OnFault::Restart),
