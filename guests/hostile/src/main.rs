@@ -23,12 +23,12 @@ use hostile::{Hostile, attack, churn, ends, soak};
 use kit::boot::Boot;
 use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
+use kit::e1000e;
 use kit::e1000e::dma::{BUFFER, DmaMemory};
-use kit::e1000e::{self, E1000e};
 use kit::interrupts::Interrupts;
 use kit::lapic::Lapic;
 use kit::mmio::Mmio;
-use kit::pci::{self, Function};
+use kit::pci::{self, Function, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, println};
 use probe::target::Target;
 
@@ -176,7 +176,8 @@ fn main(boot: Boot) -> ! {
     let mut registers = function.map(e1000e::REGISTER_BAR);
     if options.wait {
         function.enable();
-        registers = registers.map(|registers| wait_for_frame(registers, &mut hardware));
+        registers =
+            registers.map(|registers| wait_for_frame(registers, &mut function, &mut hardware));
     }
     hardware.registers = registers;
 
@@ -203,9 +204,14 @@ fn main(boot: Boot) -> ! {
 
 /// Waits until anything at all comes from the network, and gives the registers
 /// back.
-fn wait_for_frame(registers: Mmio, hardware: &mut Hardware) -> Mmio {
-    let mut driver =
-        E1000e::new(registers, &NETWORK_MEMORY).expect("the network device does not start");
+fn wait_for_frame(
+    registers: Mmio,
+    function: &mut Function<PortConfig>,
+    hardware: &mut Hardware,
+) -> Mmio {
+    let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
+    function.enable_bus_master();
+    let mut driver = stopped.start(&NETWORK_MEMORY);
     println!("# hostile: waits for a frame");
     let mut frame = [0; BUFFER];
     while driver.receive(&mut frame).is_none() {

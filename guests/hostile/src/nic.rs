@@ -47,9 +47,7 @@ fn at<M: Machine>(hostile: &Hostile<M>, register: u64) -> u64 {
 /// # Errors
 /// If it does not answer.
 pub fn start<M: Machine>(hostile: &mut Hostile<M>) -> Verdict {
-    hostile
-        .target
-        .set_command(MEMORY | BUS_MASTER | INTX_DISABLE);
+    hostile.target.set_command(MEMORY | INTX_DISABLE);
     let control = at(hostile, CTRL);
     hostile.target.store(control, 4, CTRL_RST)?;
     for _ in 0..RESET_READS {
@@ -59,7 +57,11 @@ pub fn start<M: Machine>(hostile: &mut Hostile<M>) -> Verdict {
     }
     let stuck = hostile.target.load(control, 4)? & CTRL_RST;
     expect("reset", CTRL, 0u8, stuck)?;
-    // As kit's driver does (guests/kit/src/e1000e/mod.rs says why).
+    hostile
+        .target
+        .set_command(MEMORY | BUS_MASTER | INTX_DISABLE);
+    // As kit's driver does (guests/kit/src/e1000e/mod.rs says why), but that "other"
+    // clears itself too: it is raised as the queues are.
     let settings = [
         (IMC, u64::from(u32::MAX)),
         (ICR, u32::MAX.into()),
