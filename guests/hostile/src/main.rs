@@ -88,16 +88,22 @@ struct Hardware {
     /// An exception in code that is run ends the guest: nothing that is done
     /// raises one, so it was made to crash.
     frail: bool,
+    /// But for now they are part of an attack.
+    tolerant: bool,
 }
 
 impl Machine for Hardware {
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended {
         let ended = processor::run(code, registers);
-        if self.frail && ended != Ended::Returned {
+        if self.frail && !self.tolerant && ended != Ended::Returned {
             println!("hostile: {ended:?}");
             kit::exit(EXIT_FAILURE);
         }
         ended
+    }
+
+    fn tolerate(&mut self, exceptions: bool) {
+        self.tolerant = exceptions;
     }
 
     fn taken(&self, vector: u8) -> u64 {
@@ -144,12 +150,15 @@ impl Machine for Hardware {
 }
 
 fn main(boot: Boot) -> ! {
+    let options = Options::new(&boot.command_line);
+    if options.at_once {
+        kit::exit(EXIT_SUCCESS);
+    }
     console::init();
     if boot.command_line.value("host") != Some("vectis") {
         println!("hostile: not on a machine that nobody guards");
         kit::exit(EXIT_FAILURE);
     }
-    let options = Options::new(&boot.command_line);
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
     let mut interrupts = Interrupts::install();
     processor::install(&mut interrupts);
@@ -170,6 +179,7 @@ fn main(boot: Boot) -> ! {
         registers: None,
         engine: None,
         frail: options.soak,
+        tolerant: false,
     };
     let bdf = pci::present().next().expect("there is no function");
     let mut function = Function::at(bdf);
