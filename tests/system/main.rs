@@ -14,4 +14,5 @@ mod hostile;
 mod iommu;
 mod lives;
 mod serve;
+mod share;
 mod soak;

@@ -66,6 +66,9 @@ impl fmt::Display for Verdict {
 
 /// What the measurement needs beside the device.
 pub trait Surroundings {
+    /// Switches the function's bus mastering on, which is off so far: the device was
+    /// reset, and forgot what it was told by whoever had it before.
+    fn let_it_master(&mut self);
     /// Reads memory that is not the guest's, at byte `offset` of 60.
     fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]);
     /// Writes it.
@@ -102,6 +105,8 @@ pub fn measure<R: Registers, M: Memory>(
     around: &mut impl Surroundings,
 ) -> Result<Verdict, Stuck> {
     let mut engine = Engine::new(registers, memory, bus_address)?;
+    around.let_it_master();
+    engine.set_up();
     let verdict = attempts(&mut engine, around);
     engine.quiesce()?;
     verdict

@@ -14,6 +14,9 @@ use std::vec::Vec;
 use crate::registers::*;
 use crate::{MEMORY_SIZE, Memory, Registers};
 
+/// A bit of CTRL that the NVM sets (bit 20, wake-up), and that is nobody's here.
+pub const FROM_NVM: u32 = 1 << 20;
+
 /// A device, and the bus that it is on.
 #[derive(Debug, Default)]
 pub struct Device {
@@ -31,6 +34,17 @@ pub struct Device {
     pub good_resets: Option<u32>,
     /// Lengths of frames that the network puts before ours.
     pub strangers: Vec<u16>,
+    /// Reads until what the device asked of the bus has ended, once it must not ask
+    /// more.
+    pub drains: u32,
+    /// Reads after a reset until the NVM is read, which writes over [`CTRL`] then.
+    pub nvm: u32,
+    /// What is left of those.
+    nvm_left: u32,
+    /// Whether it still knows what somebody told it before it was reset.
+    pub armed: bool,
+    /// Whether the bus takes requests from it.
+    pub mastering: bool,
     /// How often a register was read.
     pub reads: u32,
 }
@@ -63,6 +77,9 @@ impl Device {
 
     /// Reads as the device does; `None` if it gets nothing.
     fn fetch(&self, address: u64, length: u64) -> Option<Vec<u8>> {
+        if !self.mastering || self.register(CTRL) & CTRL_GIO_MASTER_DISABLE != 0 {
+            return None;
+        }
         let mut bytes = self.load(address, length);
         for (byte, at) in bytes.iter_mut().zip(address..) {
             if self.unreadable.iter().any(|range| range.contains(&at)) {
@@ -129,6 +146,28 @@ impl Device {
         Some(())
     }
 
+    /// What a register reads, which may be nearer to its end then.
+    fn register_read(&mut self, offset: u32) -> u32 {
+        self.reads += 1;
+        if self.nvm_left > 0 {
+            self.nvm_left -= 1;
+            if self.nvm_left == 0 {
+                self.registers.insert(CTRL, FROM_NVM);
+            }
+        }
+        let value = self.register(offset);
+        let disabled = self.register(CTRL) & CTRL_GIO_MASTER_DISABLE != 0;
+        match offset {
+            EECD if self.nvm_left == 0 => value | EECD_AUTO_RD,
+            STATUS if !disabled => value | STATUS_GIO_MASTER_EN,
+            STATUS if self.drains > 0 => {
+                self.drains -= 1;
+                value | STATUS_GIO_MASTER_EN
+            }
+            _ => value,
+        }
+    }
+
     /// Forgets the rings. The device is in its reset as long as `CTRL` says so.
     fn reset(&mut self) {
         let hangs = match &mut self.good_resets {
@@ -139,8 +178,14 @@ impl Device {
             }
             None => false,
         };
+        assert!(
+            self.register(RCTL) & RCTL_EN == 0 && self.register(TCTL) & TCTL_EN == 0,
+            "reset while it receives or sends"
+        );
+        self.armed = false;
         self.registers.clear();
-        let stays = if hangs { CTRL_RST } else { 0 };
+        self.nvm_left = self.nvm;
+        let stays = if hangs { CTRL_RST } else { FROM_NVM };
         self.registers.insert(CTRL, stays);
     }
 }
@@ -153,11 +198,16 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// A device whose engine has its memory at this bus address.
+    /// A device whose engine has its memory at this bus address, and which the bus
+    /// takes requests from.
     #[must_use]
     pub fn new(own: u64) -> Self {
+        let device = Device {
+            mastering: true,
+            ..Device::default()
+        };
         Self {
-            device: Rc::default(),
+            device: Rc::new(RefCell::new(device)),
             own,
         }
     }
@@ -171,9 +221,7 @@ impl Fake {
 
 impl Registers for Fake {
     fn read(&mut self, offset: u32) -> u32 {
-        let mut device = self.device();
-        device.reads += 1;
-        device.register(offset)
+        self.device().register_read(offset)
     }
 
     fn write(&mut self, offset: u32, value: u32) {

@@ -7,7 +7,8 @@
 //! Must never: wait without a bound, raise an interrupt of the device's own, or
 //! leave the receiver on between two calls, when a frame from the network could
 //! land where the last call pointed.
-//! May call: the device's registers and the memory that it is given.
+//! May call: the device's registers and the memory that it is given; bus mastering
+//! is the caller's to switch on, between the reset and the first frame.
 //! Invariants: each call starts both rings anew, so one that got stuck leaves
 //! nothing behind for the next.
 //!
@@ -54,6 +55,12 @@ const INCOMING: usize = 2048;
 /// Bound on the reads that wait for the end of a reset, which takes about a
 /// microsecond (10.2.2) and so a few reads.
 const RESET_READS: u32 = 100_000;
+/// Bound on the reads that wait until requests on the bus have ended: 80 ms, as
+/// the drivers of Linux and FreeBSD wait, at four reads a microsecond.
+const DRAIN_READS: u32 = 320_000;
+/// Bound on the reads that wait until the NVM is read after a reset: 100 ms, more
+/// than those drivers wait.
+const NVM_READS: u32 = 400_000;
 /// Bound on the reads that wait for a frame: at 1 Gbit/s the longest takes 12
 /// microseconds, and a read of a register a good part of one.
 const FRAME_READS: u32 = 1_000;
@@ -80,7 +87,7 @@ pub trait Memory {
 /// Why bytes were not moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
-    /// The device's reset does not end.
+    /// The device's reset does not end, or not its reading of the NVM after it.
     Reset,
     /// The device does not finish the transmit descriptor.
     Send,
@@ -100,8 +107,9 @@ pub struct Engine<R, M> {
 }
 
 impl<R: Registers, M: Memory> Engine<R, M> {
-    /// Resets the device. `memory` is at `bus_address` for it; memory decode and
-    /// bus mastering are on.
+    /// Resets the device. `memory` is at `bus_address` for it. Memory decode is on;
+    /// bus mastering is better off until then, for nobody knows what the device was
+    /// told before. [`set_up`](Self::set_up) comes next.
     ///
     /// # Errors
     /// [`Stuck::Reset`].
@@ -111,21 +119,27 @@ impl<R: Registers, M: Memory> Engine<R, M> {
             memory,
             bus_address,
         };
-        engine.start()?;
+        engine.quiesce()?;
         Ok(engine)
     }
 
-    /// Resets the device and sets it up, as [`new`](Self::new) does: for one that
-    /// was used otherwise meanwhile.
+    /// Resets the device and sets it up: for one that was used otherwise meanwhile.
     ///
     /// # Errors
     /// [`Stuck::Reset`].
     pub fn start(&mut self) -> Result<(), Stuck> {
         self.quiesce()?;
+        self.set_up();
+        Ok(())
+    }
+
+    /// Sets up a device that was reset. Bus mastering is on by then.
+    pub fn set_up(&mut self) {
         let ring = |offset: usize| self.bus_address + offset as u64;
         let (send, receive) = (ring(SEND_RING), ring(RECEIVE_RING));
+        let control = self.registers.read(CTRL) & !CTRL_GIO_MASTER_DISABLE;
         for (register, value) in [
-            (CTRL, CTRL_SLU | CTRL_FD),
+            (CTRL, control | CTRL_SLU | CTRL_FD),
             (RDBAL, receive as u32),
             (RDBAH, (receive >> 32) as u32),
             (RDLEN, RING_BYTES),
@@ -138,11 +152,11 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         ] {
             self.registers.write(register, value);
         }
-        Ok(())
     }
 
     /// Resets the device and leaves it silent: no ring, no interrupt, no link
-    /// of ours.
+    /// of ours. Nothing more begins and what is under way ends before the reset,
+    /// which could leave the bus waiting otherwise.
     ///
     /// # Errors
     /// [`Stuck::Reset`].
@@ -151,8 +165,16 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         registers.write(IMC, u32::MAX);
         registers.write(RCTL, 0);
         registers.write(TCTL, 0);
-        registers.write(CTRL, CTRL_RST);
+        let control = registers.read(CTRL) & !CTRL_RST;
+        registers.write(CTRL, control | CTRL_GIO_MASTER_DISABLE);
+        // The reset is the last resort for requests that do not end, too.
+        let _ = (0..DRAIN_READS).any(|_| registers.read(STATUS) & STATUS_GIO_MASTER_EN == 0);
+        registers.write(CTRL, control | CTRL_GIO_MASTER_DISABLE | CTRL_RST);
         if !(0..RESET_READS).any(|_| registers.read(CTRL) & CTRL_RST == 0) {
+            return Err(Stuck::Reset);
+        }
+        // What the NVM holds is written over what was set before it was read.
+        if !(0..NVM_READS).any(|_| registers.read(EECD) & EECD_AUTO_RD != 0) {
             return Err(Stuck::Reset);
         }
         // The reset brings back what is on after power-up.

@@ -6,12 +6,20 @@
 pub const CTRL: u32 = 0x0000;
 /// Full duplex.
 pub const CTRL_FD: u32 = 1 << 0;
+/// No new requests on the bus.
+pub const CTRL_GIO_MASTER_DISABLE: u32 = 1 << 2;
 /// Set link up. A frame that loops inside the MAC needs it too.
 pub const CTRL_SLU: u32 = 1 << 6;
 /// Full device reset; clears itself.
 pub const CTRL_RST: u32 = 1 << 26;
 /// Device status; read to let time pass.
 pub const STATUS: u32 = 0x0008;
+/// Requests on the bus are possible or under way.
+pub const STATUS_GIO_MASTER_EN: u32 = 1 << 19;
+/// NVM control.
+pub const EECD: u32 = 0x0010;
+/// What the NVM holds was read after a reset.
+pub const EECD_AUTO_RD: u32 = 1 << 9;
 /// Interrupt causes; writing 1 clears one.
 pub const ICR: u32 = 0x00c0;
 /// Interrupt mask clear.

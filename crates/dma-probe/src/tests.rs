@@ -4,7 +4,7 @@ extern crate std;
 
 use std::vec::Vec;
 
-use super::fake::Fake;
+use super::fake::{FROM_NVM, Fake};
 use super::*;
 
 /// Where the engine's memory is.
@@ -12,7 +12,8 @@ const OWN: u64 = 0x7_0000_0000;
 
 fn engine() -> (Engine<Fake, Fake>, Fake) {
     let fake = Fake::new(OWN);
-    let engine = Engine::new(fake.clone(), fake.clone(), OWN).unwrap();
+    let mut engine = Engine::new(fake.clone(), fake.clone(), OWN).unwrap();
+    engine.set_up();
     (engine, fake)
 }
 
@@ -91,7 +92,33 @@ fn a_reset_that_does_not_end_is_given_up() {
     fake.device().good_resets = Some(0);
     let stuck = Engine::new(fake.clone(), fake.clone(), OWN).err();
     assert_eq!(stuck, Some(Stuck::Reset));
-    assert!(fake.device().reads <= RESET_READS);
+    assert!(fake.device().reads <= 2 + RESET_READS);
+    fake.device().good_resets = None;
+    fake.device().nvm = u32::MAX;
+    let stuck = Engine::new(fake.clone(), fake.clone(), OWN).err();
+    assert_eq!(stuck, Some(Stuck::Reset));
+}
+
+/// The reset comes when nothing is under way, and the set-up when the NVM, which
+/// would write over it, was read.
+#[test]
+fn a_reset_waits_for_the_bus_and_for_the_nvm() {
+    let fake = Fake::new(OWN);
+    fake.device().drains = 700;
+    fake.device().nvm = 2_000;
+    let mut engine = Engine::new(fake.clone(), fake.clone(), OWN).unwrap();
+    assert_eq!(fake.device().drains, 0);
+    for register in [RDBAL, TDBAL, RDLEN, TDLEN, RCTL, TCTL] {
+        assert_eq!(fake.device().register(register), 0, "{register:#x}");
+    }
+    engine.set_up();
+    let control = FROM_NVM | CTRL_SLU | CTRL_FD;
+    assert_eq!(fake.device().register(CTRL), control);
+    assert_eq!(engine.write(0x1000, &[7; 64]), Ok(()));
+    assert_eq!(fake.device().load(0x1000, 64), [7; 64]);
+    // What never ends on the bus does not stop the reset.
+    fake.device().drains = u32::MAX;
+    assert_eq!(engine.quiesce(), Ok(()));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use probe::target::Target;
 
 use crate::machine::{Ended, Machine, Reach, Registers};
 use crate::options::Random;
-use crate::{bars, calls, churn, config, dma, ends, exceptions, message, ports, random, segments};
-use crate::{nic, table};
+use crate::{bars, calls, churn, config, dma, ends, exceptions, flood, kernel, message, nic};
+use crate::{ports, random, segments, table};
 
 /// When an attack is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +110,11 @@ pub fn attacks<M: Machine>() -> impl Iterator<Item = Attack<M>> {
         .chain(exceptions::attacks())
         .chain(segments::attacks())
         .chain(calls::attacks())
+        .chain(kernel::attacks())
         .chain(random::attacks())
         .chain(dma::attacks())
         .chain(churn::attacks())
+        .chain(flood::attacks())
         .chain(ends::attacks())
 }
 

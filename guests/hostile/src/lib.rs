@@ -19,6 +19,8 @@ pub mod config;
 pub mod dma;
 pub mod ends;
 pub mod exceptions;
+pub mod flood;
+pub mod kernel;
 pub mod machine;
 pub mod message;
 pub mod nic;

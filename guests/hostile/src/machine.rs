@@ -59,6 +59,9 @@ pub trait Machine {
     /// Runs `code`, at most [`CODE`] bytes, with these registers and with RBX =
     /// RSP. It may leave every register and flag but RSP changed.
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended;
+    /// Whether exceptions of code that is run are part of what is tried: otherwise a
+    /// guest that does nothing that raises one takes them for its end.
+    fn tolerate(&mut self, exceptions: bool);
     /// Interrupts taken on `vector` so far.
     fn taken(&self, vector: u8) -> u64;
     /// Opens interrupts until one was taken, or for some milliseconds.

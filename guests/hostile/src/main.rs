@@ -23,12 +23,12 @@ use hostile::{Hostile, attack, churn, ends, soak};
 use kit::boot::Boot;
 use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
+use kit::e1000e;
 use kit::e1000e::dma::{BUFFER, DmaMemory};
-use kit::e1000e::{self, E1000e};
 use kit::interrupts::Interrupts;
 use kit::lapic::Lapic;
 use kit::mmio::Mmio;
-use kit::pci::{self, Function};
+use kit::pci::{self, Function, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, println};
 use probe::target::Target;
 
@@ -88,16 +88,22 @@ struct Hardware {
     /// An exception in code that is run ends the guest: nothing that is done
     /// raises one, so it was made to crash.
     frail: bool,
+    /// But for now they are part of an attack.
+    tolerant: bool,
 }
 
 impl Machine for Hardware {
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended {
         let ended = processor::run(code, registers);
-        if self.frail && ended != Ended::Returned {
+        if self.frail && !self.tolerant && ended != Ended::Returned {
             println!("hostile: {ended:?}");
             kit::exit(EXIT_FAILURE);
         }
         ended
+    }
+
+    fn tolerate(&mut self, exceptions: bool) {
+        self.tolerant = exceptions;
     }
 
     fn taken(&self, vector: u8) -> u64 {
@@ -144,12 +150,15 @@ impl Machine for Hardware {
 }
 
 fn main(boot: Boot) -> ! {
+    let options = Options::new(&boot.command_line);
+    if options.at_once {
+        kit::exit(EXIT_SUCCESS);
+    }
     console::init();
     if boot.command_line.value("host") != Some("vectis") {
         println!("hostile: not on a machine that nobody guards");
         kit::exit(EXIT_FAILURE);
     }
-    let options = Options::new(&boot.command_line);
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
     let mut interrupts = Interrupts::install();
     processor::install(&mut interrupts);
@@ -170,13 +179,15 @@ fn main(boot: Boot) -> ! {
         registers: None,
         engine: None,
         frail: options.soak,
+        tolerant: false,
     };
     let bdf = pci::present().next().expect("there is no function");
     let mut function = Function::at(bdf);
     let mut registers = function.map(e1000e::REGISTER_BAR);
     if options.wait {
         function.enable();
-        registers = registers.map(|registers| wait_for_frame(registers, &mut hardware));
+        registers =
+            registers.map(|registers| wait_for_frame(registers, &mut function, &mut hardware));
     }
     hardware.registers = registers;
 
@@ -203,9 +214,14 @@ fn main(boot: Boot) -> ! {
 
 /// Waits until anything at all comes from the network, and gives the registers
 /// back.
-fn wait_for_frame(registers: Mmio, hardware: &mut Hardware) -> Mmio {
-    let mut driver =
-        E1000e::new(registers, &NETWORK_MEMORY).expect("the network device does not start");
+fn wait_for_frame(
+    registers: Mmio,
+    function: &mut Function<PortConfig>,
+    hardware: &mut Hardware,
+) -> Mmio {
+    let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
+    function.enable_bus_master();
+    let mut driver = stopped.start(&NETWORK_MEMORY);
     println!("# hostile: waits for a frame");
     let mut frame = [0; BUFFER];
     while driver.receive(&mut frame).is_none() {

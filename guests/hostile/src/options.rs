@@ -37,6 +37,8 @@ pub struct Options<'a> {
     pub wait: bool,
     /// Instead of all that it lives as `soak` says.
     pub soak: bool,
+    /// Instead of all that it ends as it is entered, and all is well.
+    pub at_once: bool,
 }
 
 impl<'a> Options<'a> {
@@ -64,6 +66,7 @@ impl<'a> Options<'a> {
             exit,
             wait: line.value("start") == Some("frame"),
             soak: line.value("mode") == Some("soak"),
+            at_once: line.value("mode") == Some("exit-at-once"),
         }
     }
 }
@@ -132,6 +135,7 @@ mod tests {
         let end = options("exit=33 after=5");
         assert_eq!((end.attacks, end.exit, end.after), ("", Exit::Code(33), 5));
         assert!(options("mode=soak").soak && !end.soak);
+        assert!(options("mode=exit-at-once").at_once && !end.at_once);
         assert_eq!(options("exit=nonsense").exit, Exit::Code(0x11));
     }
 

@@ -1,6 +1,7 @@
 //! Device registers, behind a trait so that drivers run against fakes in tests.
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -39,6 +40,14 @@ impl<L: RegisterLongName> Register<L> {
     /// Writes fields; the others become 0.
     pub fn write(&self, registers: &mut impl Registers, fields: FieldValue<u32, L>) {
         registers.write(self.offset, fields.value);
+    }
+
+    /// Reads it and writes it back with these fields changed: for registers of
+    /// which firmware or hardware owns the other bits.
+    pub fn modify(&self, registers: &mut impl Registers, fields: FieldValue<u32, L>) {
+        let mut value = self.read(registers);
+        value.modify(fields);
+        registers.write(self.offset, value.get());
     }
 
     /// Writes a plain number.
@@ -84,6 +93,75 @@ impl Registers for Mmio {
     fn write(&mut self, offset: u32, value: u32) {
         // SAFETY: as in `read`.
         unsafe { self.at(offset).write_volatile(value) }
+    }
+}
+
+/// Memory that a device reads and writes by itself, copied in bulk.
+///
+/// A device may write at any time, whatever it promised: a copy out is whatever
+/// was there byte by byte, and nothing but the copy is looked at afterwards.
+#[repr(C, align(64))]
+pub struct SharedBytes<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
+
+// SAFETY: the bytes are reached only by `copy_to` and `copy_from`, whose
+// accesses are assembly: to the compiler they race with nothing.
+unsafe impl<const SIZE: usize> Sync for SharedBytes<SIZE> {}
+
+impl<const SIZE: usize> SharedBytes<SIZE> {
+    /// Creates zeroed memory, for a `static`.
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new([0; SIZE]))
+    }
+
+    /// Returns the bus address, which equals the virtual address in a guest.
+    pub fn address(&self) -> u64 {
+        self.0.get().addr() as u64
+    }
+
+    /// Copies the first `to.len()` bytes out, at most as many as there are;
+    /// what is longer in `to` stays as it is.
+    pub fn copy_to(&self, to: &mut [u8]) {
+        let length = to.len().min(SIZE);
+        // SAFETY: `length` bytes lie inside both, and a `&mut` slice and this
+        // memory cannot overlap: nobody has a reference into it.
+        unsafe { copy(self.0.get().cast(), to.as_mut_ptr(), length) };
+    }
+
+    /// Copies `from` in, at most as many bytes as there are. What is behind it
+    /// stays as it is.
+    pub fn copy_from(&self, from: &[u8]) {
+        let length = from.len().min(SIZE);
+        // SAFETY: as in `copy_to`.
+        unsafe { copy(from.as_ptr(), self.0.get().cast(), length) };
+    }
+}
+
+impl<const SIZE: usize> Default for SharedBytes<SIZE> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Copies `length` bytes, eight at a time and the rest one by one. By assembly,
+/// so that a device which writes meanwhile changes what is copied and no more:
+/// the compiler may neither split, repeat nor leave out the accesses.
+///
+/// # Safety
+/// Both ranges must be valid for that many bytes and not overlap.
+unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the caller answers for the ranges; the direction flag is clear, as
+    // the ABI has it, and these instructions change no flag.
+    unsafe {
+        asm!(
+            "rep movsq",
+            "mov ecx, {rest:e}",
+            "rep movsb",
+            rest = in(reg) length % 8,
+            inout("rcx") length / 8 => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags)
+        );
     }
 }
 
@@ -173,5 +251,37 @@ impl PciWindow {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SharedBytes;
+
+    #[test]
+    fn bytes_are_copied_at_every_length_and_no_further() {
+        for length in 0..=40 {
+            let memory = SharedBytes::<40>::new();
+            memory.copy_from(&[0xee; 40]);
+            let from: [u8; 40] = core::array::from_fn(|n| n as u8 + 1);
+            memory.copy_from(&from[..length]);
+            let mut to = [0x55; 48];
+            memory.copy_to(&mut to[..40]);
+            assert_eq!(to[..length], from[..length]);
+            assert!(to[length..40].iter().all(|byte| *byte == 0xee));
+            assert_eq!(to[40..], [0x55; 8]);
+            let mut to = [0x55; 48];
+            memory.copy_to(&mut to[..length]);
+            assert!(to[length..].iter().all(|byte| *byte == 0x55));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left() {
+        let memory = SharedBytes::<8>::new();
+        memory.copy_from(&[7; 12]);
+        let mut to = [0x55; 12];
+        memory.copy_to(&mut to);
+        assert_eq!(to, [7, 7, 7, 7, 7, 7, 7, 7, 0x55, 0x55, 0x55, 0x55]);
     }
 }

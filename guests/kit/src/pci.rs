@@ -194,11 +194,19 @@ impl<C: ConfigSpace> Function<C> {
         }
     }
 
-    /// Switches memory decoding and bus mastering on, and pin interrupts off.
+    /// Switches memory decoding on, bus mastering and pin interrupts off: the
+    /// function can be reset, and does what it was told before to nobody.
     pub fn enable(&mut self) {
-        let command = self.config.read(COMMAND) & COMMAND_MASK;
+        let command = self.config.read(COMMAND) & COMMAND_MASK & !BUS_MASTER;
         self.config
-            .write(COMMAND, command | MEMORY_DECODE | BUS_MASTER | INTX_DISABLE);
+            .write(COMMAND, command | MEMORY_DECODE | INTX_DISABLE);
+    }
+
+    /// Switches bus mastering on: from here on the function reaches memory. Its
+    /// driver has reset it by now.
+    pub fn enable_bus_master(&mut self) {
+        let command = self.config.read(COMMAND) & COMMAND_MASK;
+        self.config.write(COMMAND, command | BUS_MASTER);
     }
 
     /// The configuration offset of the first capability with this identifier.
@@ -407,8 +415,13 @@ pub(crate) mod tests {
     #[test]
     fn enable_keeps_other_command_bits() {
         let mut function = Function::new(BDF, FakeConfig::e1000e());
-        function.config.dwords[1] = 0x0010_0040;
+        function.config.dwords[1] = 0x0010_0044;
         function.enable();
+        assert_eq!(
+            function.config.dwords[1], 0x0010_0442,
+            "no bus mastering yet"
+        );
+        function.enable_bus_master();
         assert_eq!(function.config.dwords[1], 0x0010_0446);
     }
 }

@@ -177,9 +177,11 @@ fn check_network(
     processor: &mut Processor,
     tap: &mut Tap<impl FnMut(fmt::Arguments)>,
 ) {
-    let driver = function
+    let stopped = function
         .map(e1000e::REGISTER_BAR)
-        .and_then(|registers| E1000e::new(registers, &NETWORK_MEMORY).ok());
+        .and_then(|registers| e1000e::Stopped::reset(registers).ok());
+    function.enable_bus_master();
+    let driver = stopped.map(|stopped| stopped.start(&NETWORK_MEMORY));
     let started = expect("driver", 0u8, true, driver.is_some());
     tap.result(target.bdf, "e1000e_starts", started);
     if let Some(driver) = driver {
@@ -197,9 +199,11 @@ fn check_disk(
     // The controller chooses its interrupts as it starts. A function without
     // MSI-X has failed its checks by now.
     let on = target.set_control(ENABLE);
-    let driver = function
+    let stopped = function
         .map(nvme::REGISTER_BAR)
-        .and_then(|registers| Nvme::new(registers, &DISK_MEMORY).ok());
+        .and_then(|registers| nvme::Stopped::reset(registers).ok());
+    function.enable_bus_master();
+    let driver = stopped.and_then(|stopped| stopped.start(&DISK_MEMORY).ok());
     let started = on.and_then(|()| expect("driver", 0u8, true, driver.is_some()));
     tap.result(target.bdf, "nvme_starts", started);
     let Some(driver) = driver else { return };

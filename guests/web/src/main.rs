@@ -15,7 +15,7 @@ use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
 use kit::e1000e::dma::DmaMemory;
 use kit::e1000e::phy::Nic;
-use kit::e1000e::{self, E1000e, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
+use kit::e1000e::{self, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
 use kit::interrupts::Interrupts;
 use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
@@ -97,7 +97,10 @@ fn main(boot: Boot) -> ! {
     let registers = function
         .map(e1000e::REGISTER_BAR)
         .expect("BAR 0 cannot be mapped");
-    let driver = E1000e::new(registers, &DMA).expect("the network device does not start");
+    let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
+    // What it was told before is forgotten: it may reach memory.
+    function.enable_bus_master();
+    let driver = stopped.start(&DMA);
     println!("web: driver up tsc={}", cpu::tsc());
 
     let machine = Machine {
@@ -171,10 +174,18 @@ fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
         }
         let time = now(&machine.clock);
         let mut deadline = time + LONGEST_SLEEP;
+        match nic.driver.watch(time.total_micros() as u64) {
+            Ok(Some(at)) => deadline = deadline.min(Instant::from_micros(at as i64)),
+            Ok(None) => {}
+            Err(error) => {
+                println!("web: the network device hangs and does not start: {error:?}");
+                deadline = deadline.min(time + FULL_RING_RETRY);
+            }
+        }
         if let Some(at) = interface.poll_at(time, &sockets) {
             // A stack that wants to send at once but has no room waits for the
             // ring.
-            let at = if nic.driver.can_transmit() {
+            let at = if nic.driver.can_begin() {
                 at
             } else {
                 at.max(time + FULL_RING_RETRY)

@@ -128,6 +128,13 @@ pub fn write(out: &mut dyn Write, report: &Report) -> fmt::Result {
     by_direction(out, "drops_total", "Frames lost or refused.", drops)?;
     single(
         out,
+        "transmit_hangs_total",
+        "counter",
+        "Times the transmitter hung and the device was started again.",
+        traffic.transmit_hangs,
+    )?;
+    single(
+        out,
         "link_up",
         "gauge",
         "Whether the link is up.",
@@ -205,9 +212,10 @@ mod tests {
                 samples += 1;
             }
         }
-        assert_eq!(samples, 26);
+        assert_eq!(samples, 27);
         assert!(text.contains("vectis_guest_interrupts_total{entry=\"0\",purpose=\"rx\"} 1234\n"));
         assert!(text.contains("vectis_guest_uptime_seconds 93784.000123\n"));
         assert!(text.contains("vectis_guest_drops_total{direction=\"receive\"} 3\n"));
+        assert!(text.contains("vectis_guest_transmit_hangs_total 5\n"));
     }
 }

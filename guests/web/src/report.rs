@@ -172,6 +172,7 @@ pub(crate) mod tests {
                 missed: 1,
                 receive_errors: 2,
                 send_drops: 4,
+                transmit_hangs: 5,
             },
             lease: Some(Lease {
                 address: Ipv4Addr::new(10, 0, 2, 15),

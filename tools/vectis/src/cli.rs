@@ -131,6 +131,10 @@ pub struct Run {
     /// table, and end
     #[arg(long)]
     pub bench_boot: bool,
+    /// Let the machine's clock count instructions, one a nanosecond: what does not
+    /// wait for a network goes the same way each time
+    #[arg(long)]
+    pub icount: bool,
     /// Crash this component once all guests serve, to see what follows; F and a
     /// component's position in the system file (1 to 9, a to z) crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]

@@ -96,6 +96,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         exit_after_ready: arguments.exit_after_ready,
         timeout: arguments.timeout.map(Duration::from_secs),
         bench: arguments.bench_boot,
+        counted: arguments.bench_boot || arguments.icount,
         trace: arguments.trace.clone(),
         inject: position(&model, arguments.inject_fault.as_deref())?,
         ..run::Options::default()
@@ -122,7 +123,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         &format!("{}M, {}", model.board.memory >> 20, model.board.name),
     );
     let machine = Machine {
-        counted: options.bench,
+        counted: options.counted,
         ..machine(&model, &built, free_ports(arguments.port, networks)?)
     };
     run::run(&machine, &built.writers, Some(&log), &options)
@@ -195,7 +196,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         initrd: None,
         command_line: guest.command_line.clone(),
         ports: free_ports(port, networks(model).len())?,
-        counted: options.bench,
+        counted: options.counted,
     };
     run::run(&machine, &[], None, options)
 }

@@ -59,6 +59,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// End once boot is measured.
     pub bench: bool,
+    /// The machine's clock counts instructions.
+    pub counted: bool,
     /// Crash the component that this key stands for once all guests serve.
     pub inject: Option<char>,
     /// Record the guest's accesses into this file.

@@ -5,7 +5,7 @@ extern crate std;
 use std::ops::Range;
 use std::string::ToString;
 
-use dma_probe::fake::{Device, Fake};
+use dma_probe::fake::{Device, FROM_NVM, Fake};
 use dma_probe::{MEMORY_SIZE, SHORTEST};
 
 use super::*;
@@ -38,6 +38,11 @@ impl Cpu {
 }
 
 impl Surroundings for Cpu {
+    fn let_it_master(&mut self) {
+        let mut device = self.0.device();
+        assert!(!device.armed, "it knows what it was told before its reset");
+        device.mastering = true;
+    }
     fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]) {
         self.load(CANARY, bytes);
     }
@@ -72,6 +77,8 @@ fn message() -> [u8; 4] {
 /// Measures a device that `set_up` puts behind an IOMMU.
 fn measured(set_up: impl FnOnce(&mut Device)) -> (Result<Verdict, Stuck>, Fake) {
     let fake = Fake::new(OWN);
+    fake.device().mastering = false;
+    fake.device().armed = true;
     set_up(&mut fake.device());
     let mut cpu = Cpu(fake.clone());
     (measure(fake.clone(), fake.clone(), OWN, &mut cpu), fake)
@@ -228,7 +235,8 @@ fn the_device_is_silent_afterwards() {
         });
         assert_eq!(result.is_err(), broken);
         // Control, both rings' addresses: as after the reset.
-        for register in [0x0000, 0x0100, 0x0400, 0x2800, 0x3800] {
+        assert_eq!(fake.device().register(0x0000), FROM_NVM);
+        for register in [0x0100, 0x0400, 0x2800, 0x3800] {
             assert_eq!(fake.device().register(register), 0, "{register:#x}");
         }
     }

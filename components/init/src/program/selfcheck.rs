@@ -120,6 +120,7 @@ fn mapped(address: usize, size: usize) -> Mmio {
 }
 
 struct Around<'a> {
+    space: Mechanism1,
     ram: Ram,
     ram_address: u64,
     canary: Ram,
@@ -128,6 +129,11 @@ struct Around<'a> {
 }
 
 impl Surroundings for Around<'_> {
+    fn let_it_master(&mut self) {
+        let command = self.space.read32(regs::COMMAND) as u16;
+        self.space
+            .write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER);
+    }
     fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]) {
         self.canary.load(0, bytes);
     }
@@ -231,12 +237,12 @@ fn verdict(
     let ram_address = builder.system.objects[function.ram as usize].address;
     let mut space = Mechanism1(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
-    space.write16(
-        regs::COMMAND,
-        command | regs::COMMAND_BUS_MASTER | regs::COMMAND_MEMORY,
-    );
+    // Firmware may have left it with rings of its own: it is reset before it may
+    // reach memory.
+    space.write16(regs::COMMAND, command | regs::COMMAND_MEMORY);
     let size = ALLOWED + MEMORY_SIZE;
     let mut around = Around {
+        space,
         ram: Ram(mapped(RAM, size)),
         ram_address,
         canary: Ram(mapped(SCRATCH, PAGE_SIZE as usize)),
@@ -246,7 +252,7 @@ fn verdict(
     let registers = Registers(mapped(REGISTERS, (REGISTER_PAGES * PAGE_SIZE) as usize));
     let memory = Ram(mapped(RAM, MEMORY_SIZE));
     let found = measure(registers, memory, ram_address, &mut around);
-    space.write16(regs::COMMAND, command);
+    around.space.write16(regs::COMMAND, command);
     // The guest's memory is zero when it starts.
     around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);
     mapped_now.end();

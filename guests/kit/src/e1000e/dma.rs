@@ -1,12 +1,13 @@
 //! The memory that driver and device share: descriptor rings and frame buffers.
 //!
 //! Legacy descriptors, 82574 datasheet sections 7.1 (receive) and 7.2
-//! (transmit). Every word is an atomic, because the device writes it at any
-//! time: that makes sharing it defined without any unsafe code, and a frame is
-//! copied out before anything looks at it.
+//! (transmit). Every word of a descriptor is an atomic, because the device writes
+//! it at any time. A frame is copied out in one piece before anything looks at it.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
+
+use crate::mmio::SharedBytes;
 
 /// Descriptors in each ring. Rings are a multiple of 128 bytes, so 8 descriptors.
 pub const RING: usize = 64;
@@ -60,37 +61,7 @@ pub mod transmit {
 }
 
 /// One frame buffer.
-#[repr(C, align(64))]
-pub struct Buffer([AtomicU64; BUFFER / 8]);
-
-impl Buffer {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; BUFFER / 8])
-    }
-
-    /// Bus address, which equals the virtual address in a guest.
-    pub fn address(&self) -> u64 {
-        self.0.as_ptr().addr() as u64
-    }
-
-    /// Copies the first `to.len()` bytes out (at most [`BUFFER`]).
-    pub fn copy_to(&self, to: &mut [u8]) {
-        for (bytes, word) in to.chunks_mut(8).zip(&self.0) {
-            let word = word.load(Ordering::Relaxed).to_le_bytes();
-            bytes.copy_from_slice(&word[..bytes.len()]);
-        }
-    }
-
-    /// Copies `from` in (at most [`BUFFER`] bytes); the rest of the last word
-    /// becomes 0.
-    pub fn copy_from(&self, from: &[u8]) {
-        for (bytes, word) in from.chunks(8).zip(&self.0) {
-            let mut value = [0; 8];
-            value[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(value), Ordering::Relaxed);
-        }
-    }
-}
+pub type Buffer = SharedBytes<BUFFER>;
 
 /// A descriptor ring.
 #[repr(C, align(128))]

@@ -1,9 +1,23 @@
 //! Driver of the Intel 82574L ("e1000e"), one receive and one transmit queue, MSI-X.
 //!
-//! Interrupt scheme: three MSI-X entries (receive, transmit, other). Each cause
-//! clears itself as its message is sent (EIAC) and none masks itself, so an
-//! interrupt costs no register access at all. The transmit interrupt comes
-//! once for [`REPORT_EVERY`] frames, when that part of the ring is free again.
+//! Responsible for: the device from its reset on ([`Stopped`]), its rings, and a
+//! transmitter that hangs ([`E1000e::watch`]).
+//! Must never: let the device reach memory before it was reset, or wait without a
+//! bound.
+//! May call: the device's registers, and the memory of its rings.
+//! Invariants: what the device does between its reset and [`Stopped::start`] is
+//! nothing, so bus mastering is switched on between the two.
+//!
+//! Interrupt scheme: three MSI-X entries (receive, transmit, other). The causes of
+//! the queues clear themselves as their message is sent (EIAC) and none masks
+//! itself, so an interrupt costs no register access at all. The cause "other" does
+//! not clear itself: some devices forget then what was behind it, and who handles
+//! it has to look at the device anyway ([`E1000e::acknowledge_other`]). The
+//! transmit interrupt comes once for [`REPORT_EVERY`] frames, when that part of the
+//! ring is free again.
+//!
+//! What is set beyond the datasheet is what the drivers of Linux (e1000e) and
+//! FreeBSD (em) set on this device.
 #![forbid(unsafe_code)]
 
 pub mod dma;
@@ -40,9 +54,34 @@ const MAX_FRAME: usize = 1518;
 /// The device reports the end of every so many frames; divides [`RING`].
 pub const REPORT_EVERY: usize = 16;
 
-/// Bound on the reads that wait for the end of a reset, which takes about a
-/// microsecond (82574 datasheet 10.2.2) and so a few reads.
-const RESET_READS: u32 = 100_000;
+/// Transmit descriptors that only answers to received frames may take, so that a
+/// stack which fills the ring leaves room to acknowledge what comes in.
+const ANSWERS: usize = REPORT_EVERY;
+
+/// Reads of a register that take a microsecond at least: one has to cross the bus
+/// and come back, which is several hundred nanoseconds on PCI Express.
+const READS_PER_MICRO: u32 = 4;
+/// Bound on the wait for the end of a reset, in microseconds; it takes about one
+/// (82574 datasheet 10.2.2).
+const RESET_MICROS: u32 = 25_000;
+/// Bound on the wait for requests on the bus that are under way, in microseconds:
+/// what Linux and FreeBSD give it.
+const DRAIN_MICROS: u32 = 80_000;
+/// Bound on the wait for firmware to let go of the PHY, in microseconds: the same.
+const OWNERSHIP_MICROS: u32 = 20_000;
+/// Bound on the wait until the NVM is read, in microseconds: more than the 20 ms
+/// that Linux and FreeBSD give it.
+const NVM_MICROS: u32 = 100_000;
+/// What the device may still need behind that for what it read, in microseconds.
+/// Linux and FreeBSD wait that long in any case, since they go on to the PHY and the
+/// NVM. This driver needs the address only, which has a bit to say that it is there.
+const ADDRESS_MICROS: u32 = 25_000;
+
+/// How often a transmitter with frames to send is looked at, in microseconds.
+pub const WATCH_MICROS: u64 = 500_000;
+/// After how long without a frame sent it hangs, in microseconds: a frame of 1518
+/// bytes takes 1.3 ms at 10 Mbit/s.
+pub const HANG_MICROS: u64 = 2_000_000;
 
 /// Inter-packet gap that the datasheet recommends (10.2.6): 8, 8, 6.
 const TIPG_VALUE: u32 = 8 | 8 << 10 | 6 << 20;
@@ -52,6 +91,8 @@ const TIPG_VALUE: u32 = 8 | 8 << 10 | 6 << 20;
 pub enum InitError {
     /// The reset does not end.
     ResetStuck,
+    /// The device does not finish reading its NVM after a reset.
+    NvmStuck,
     /// The device has no valid station address.
     NoAddress,
 }
@@ -93,6 +134,65 @@ pub struct Statistics {
     pub receive_errors: u64,
     /// Frames refused for transmission.
     pub send_drops: u64,
+    /// How often the transmitter hung, and the device was started again.
+    pub transmit_hangs: u64,
+}
+
+/// A device after its reset: it is silent and reaches no memory.
+#[derive(Debug)]
+pub struct Stopped<R> {
+    registers: R,
+    address: [u8; 6],
+}
+
+impl<R: Registers> Stopped<R> {
+    /// Stops the device, whatever it does, and resets it. Its bus mastering is off
+    /// or is about to be: nobody knows what it was told to do before.
+    ///
+    /// # Errors
+    /// [`InitError`] says what the device failed to do.
+    pub fn reset(mut registers: R) -> Result<Self, InitError> {
+        let address = reset(&mut registers)?;
+        Ok(Self { registers, address })
+    }
+
+    /// Starts both queues and the interrupts, on rings in `memory`. Bus mastering is
+    /// on by then. The function's MSI-X may be switched on before or afterwards.
+    pub fn start(mut self, memory: &DmaMemory) -> E1000e<'_, R> {
+        start(&mut self.registers, memory);
+        E1000e {
+            registers: self.registers,
+            memory,
+            address: self.address,
+            receive_next: 0,
+            receive_moved: false,
+            skipping: false,
+            transmit_next: 0,
+            transmit_oldest: 0,
+            transmit_moved: false,
+            watched: Watched::default(),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Gives its registers back.
+    pub fn into_registers(self) -> R {
+        self.registers
+    }
+}
+
+/// What was seen of the transmitter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// Frames were given to the device that it is not known to have sent.
+    unsent: bool,
+    /// The device was reset and did not start again.
+    failed: bool,
+    /// When it is looked at next, at the earliest.
+    next: u64,
+    /// The device's next descriptor, and since when that is so; `None` if it was
+    /// not looked at since a part of the ring came back.
+    head: Option<(u32, u64)>,
 }
 
 /// The driver. Frames are copied between its caller and the rings.
@@ -110,65 +210,24 @@ pub struct E1000e<'m, R> {
     transmit_next: usize,
     transmit_oldest: usize,
     transmit_moved: bool,
+    watched: Watched,
     statistics: Statistics,
 }
 
 impl<'m, R: Registers> E1000e<'m, R> {
-    /// Resets the device and starts both queues and the interrupts. The
-    /// function's MSI-X must be on by then or be switched on afterwards.
-    ///
-    /// # Errors
-    /// [`InitError`] says what the device failed to do.
-    pub fn new(mut registers: R, memory: &'m DmaMemory) -> Result<Self, InitError> {
-        let r = &mut registers;
-        IMC.set(r, u32::MAX);
-        CTRL.write(r, Control::RST::SET);
-        let done = (0..RESET_READS).any(|_| !CTRL.read(r).is_set(Control::RST));
-        if !done {
-            return Err(InitError::ResetStuck);
-        }
-        IMC.set(r, u32::MAX);
-        ICR.set(r, u32::MAX);
-
-        let low = RAL0.read(r).get();
-        let high = RAH0.read(r);
-        if !high.is_set(AddressHigh::AV) {
-            return Err(InitError::NoAddress);
-        }
-        let mut address = [0; 6];
-        address[..4].copy_from_slice(&low.to_le_bytes());
-        address[4..].copy_from_slice(&(high.read(AddressHigh::HIGH) as u16).to_le_bytes());
-
-        CTRL.write(r, Control::SLU::SET);
-        for index in 0..MTA_LEN {
-            r.write(MTA + 4 * index, 0);
-        }
-        start_receive(r, memory);
-        start_transmit(r, memory);
-        start_interrupts(r);
-        Ok(Self {
-            registers,
-            memory,
-            address,
-            receive_next: 0,
-            receive_moved: false,
-            skipping: false,
-            transmit_next: 0,
-            transmit_oldest: 0,
-            transmit_moved: false,
-            statistics: Statistics::default(),
-        })
+    /// Resets and starts in one step, on a device that is a test's.
+    #[cfg(test)]
+    pub(crate) fn new(registers: R, memory: &'m DmaMemory) -> Result<Self, InitError> {
+        Ok(Stopped::reset(registers)?.start(memory))
     }
 
-    /// Resets the device, which then does nothing by itself, and gives its
-    /// registers back.
+    /// Resets the device, which then does nothing by itself, lets firmware have it,
+    /// and gives its registers back.
     pub fn stop(mut self) -> R {
         let r = &mut self.registers;
-        IMC.set(r, u32::MAX);
-        CTRL.write(r, Control::RST::SET);
-        // As when it started; if it is stuck, whoever starts it next will see.
-        let _ = (0..RESET_READS).any(|_| !CTRL.read(r).is_set(Control::RST));
-        IMC.set(r, u32::MAX);
+        // If it is stuck, whoever starts it next will see.
+        let _ = reset(r);
+        CTRL_EXT.modify(r, ControlExt::DRV_LOAD::CLEAR);
         self.registers
     }
 
@@ -257,10 +316,24 @@ impl<'m, R: Registers> E1000e<'m, R> {
 
     /// Whether [`transmit`](Self::transmit) has room for a frame.
     pub fn can_transmit(&mut self) -> bool {
-        if self.in_use() == RING - 1 {
+        self.has_room(1)
+    }
+
+    /// Whether there is room for a frame that is no answer to another, and for
+    /// answers besides.
+    pub fn can_begin(&mut self) -> bool {
+        self.has_room(1 + ANSWERS)
+    }
+
+    /// Whether as many descriptors are free. Where they are not, the device is told
+    /// of those that it may not know yet.
+    fn has_room(&mut self, wanted: usize) -> bool {
+        let free = |driver: &Self| RING - 1 - driver.in_use();
+        if free(self) < wanted {
+            self.flush();
             self.reclaim();
         }
-        self.in_use() < RING - 1
+        free(self) >= wanted
     }
 
     /// Puts `frame` into the transmit ring; [`flush`](Self::flush) sends it.
@@ -306,12 +379,67 @@ impl<'m, R: Registers> E1000e<'m, R> {
         if self.transmit_moved {
             TDT.set(&mut self.registers, self.transmit_next as u32);
             self.transmit_moved = false;
+            self.watched.unsent = true;
         }
         if self.receive_moved {
             let last = (self.receive_next + RING - 1) % RING;
             RDT.set(&mut self.registers, last as u32);
             self.receive_moved = false;
         }
+    }
+
+    /// Looks whether the transmitter still moves, if it has frames to send, and
+    /// starts the device again if it does not: the frames in both rings are lost.
+    /// `now` is in microseconds. Returns when to look again; `None` once all was
+    /// sent, until the next frame.
+    ///
+    /// # Errors
+    /// [`InitError`] if the device hung and cannot be reset; it is tried again.
+    pub fn watch(&mut self, now: u64) -> Result<Option<u64>, InitError> {
+        if !self.watched.unsent && !self.watched.failed {
+            return Ok(None);
+        }
+        if now < self.watched.next {
+            return Ok(Some(self.watched.next));
+        }
+        self.watched.next = now + WATCH_MICROS;
+        if !self.watched.failed {
+            if !self.hangs(now) {
+                return Ok(self.watched.unsent.then_some(self.watched.next));
+            }
+            self.statistics.transmit_hangs += 1;
+            self.watched.failed = true;
+        }
+        reset(&mut self.registers)?;
+        start(&mut self.registers, self.memory);
+        self.receive_next = 0;
+        self.receive_moved = false;
+        self.skipping = false;
+        self.transmit_next = 0;
+        self.transmit_oldest = 0;
+        self.transmit_moved = false;
+        self.watched = Watched::default();
+        Ok(None)
+    }
+
+    /// Whether the transmitter has not moved for too long.
+    fn hangs(&mut self, now: u64) -> bool {
+        let head = TDH.read(&self.registers).get();
+        if head == self.transmit_next as u32 && !self.transmit_moved {
+            self.watched.unsent = false;
+            self.watched.head = None;
+            return false;
+        }
+        let status = STATUS.read(&self.registers);
+        // Neither without a link nor while the other side has paused it is it to
+        // send anything.
+        let sends = status.is_set(Status::LU) && !status.is_set(Status::TXOFF);
+        let since = match self.watched.head {
+            Some((before, since)) if before == head && sends => since,
+            _ => now,
+        };
+        self.watched.head = Some((head, since));
+        now - since >= HANG_MICROS
     }
 
     /// Transmit descriptors that the device may still use.
@@ -334,6 +462,8 @@ impl<'m, R: Registers> E1000e<'m, R> {
                 break;
             }
             self.transmit_oldest = (last + 1) % RING;
+            // The head may have gone round to where it was.
+            self.watched.head = None;
         }
     }
 }
@@ -341,6 +471,90 @@ impl<'m, R: Registers> E1000e<'m, R> {
 /// Whether descriptor `index` is the last of its report group.
 fn ends_report(index: usize) -> bool {
     (index + 1).is_multiple_of(REPORT_EVERY)
+}
+
+/// Waits until `done`, for that long at least.
+fn wait<R: Registers>(r: &R, micros: u32, done: impl Fn(&R) -> bool) -> bool {
+    (0..micros * READS_PER_MICRO).any(|_| done(r))
+}
+
+/// Stops the device, resets it, waits until it has read its NVM, and gives the
+/// station address from there.
+fn reset(r: &mut impl Registers) -> Result<[u8; 6], InitError> {
+    IMC.set(r, u32::MAX);
+    // Nothing more begins, and what is under way ends, before the reset: a request
+    // that it cuts off can leave the bus waiting for its end.
+    RCTL.set(r, 0);
+    TCTL.modify(r, TransmitControl::EN::CLEAR);
+    CTRL.modify(r, Control::GIO_MASTER_DISABLE::SET + Control::RST::CLEAR);
+    // The reset is the last resort for requests that do not end, too.
+    let _ = wait(r, DRAIN_MICROS, |r| {
+        !STATUS.read(r).is_set(Status::GIO_MASTER_EN)
+    });
+    // The reset also takes the PHY away from firmware that may be talking to it.
+    EXTCNF_CTRL.modify(r, ExtendedConfiguration::MDIO_SW_OWNERSHIP::SET);
+    let owned = wait(r, OWNERSHIP_MICROS, |r| {
+        EXTCNF_CTRL
+            .read(r)
+            .is_set(ExtendedConfiguration::MDIO_SW_OWNERSHIP)
+    });
+    CTRL.modify(r, Control::RST::SET);
+    if !wait(r, RESET_MICROS, |r| !CTRL.read(r).is_set(Control::RST)) {
+        return Err(InitError::ResetStuck);
+    }
+    if owned {
+        EXTCNF_CTRL.modify(r, ExtendedConfiguration::MDIO_SW_OWNERSHIP::CLEAR);
+    }
+    // What the NVM holds is written over what was set before it was read.
+    if !wait(r, NVM_MICROS, |r| EECD.read(r).is_set(NvmControl::AUTO_RD)) {
+        return Err(InitError::NvmStuck);
+    }
+    // The reset brings back what is on after power-up.
+    IMC.set(r, u32::MAX);
+    ICR.set(r, u32::MAX);
+    if !wait(r, ADDRESS_MICROS, |r| RAH0.read(r).is_set(AddressHigh::AV)) {
+        return Err(InitError::NoAddress);
+    }
+    let mut address = [0; 6];
+    address[..4].copy_from_slice(&RAL0.read(r).get().to_le_bytes());
+    let high = RAH0.read(r).read(AddressHigh::HIGH) as u16;
+    address[4..].copy_from_slice(&high.to_le_bytes());
+    Ok(address)
+}
+
+/// Sets up a device that was reset.
+fn start(r: &mut impl Registers, memory: &DmaMemory) {
+    set_hardware_bits(r);
+    CTRL.modify(
+        r,
+        Control::SLU::SET
+            + Control::FRCSPD::CLEAR
+            + Control::FRCDPX::CLEAR
+            + Control::GIO_MASTER_DISABLE::CLEAR
+            + Control::RESERVED_29::CLEAR,
+    );
+    for index in 0..MTA_LEN {
+        r.write(MTA + 4 * index, 0);
+    }
+    start_receive(r, memory);
+    start_transmit(r, memory);
+    start_interrupts(r);
+}
+
+/// Bits that are reserved in the datasheet, or about queues that are not used, and
+/// that the drivers of Linux and FreeBSD set on this device all the same.
+fn set_hardware_bits(r: &mut impl Registers) {
+    TXDCTL1.modify(r, DescriptorControl::COUNT_DESC::SET);
+    TARC0.modify(
+        r,
+        Arbitration::RESERVED_26::SET + Arbitration::RESERVED_27::CLEAR,
+    );
+    GCR.modify(r, BusControl::RESERVED_22::SET);
+    GCR2.modify(r, BusControl2::RESERVED_0::SET);
+    CTRL_EXT.modify(
+        r,
+        ControlExt::RESERVED_22::SET + ControlExt::RESERVED_23::CLEAR + ControlExt::DRV_LOAD::SET,
+    );
 }
 
 fn start_receive(r: &mut impl Registers, memory: &DmaMemory) {
@@ -422,11 +636,11 @@ fn start_interrupts(r: &mut impl Registers) {
     for throttle in EITR {
         throttle.set(r, 0);
     }
-    let causes = Cause::RXQ0::SET + Cause::TXQ0::SET + Cause::OTHER::SET;
+    let queues = Cause::RXQ0::SET + Cause::TXQ0::SET;
     // IAME with an empty IAM: no cause masks itself. (Without IAME, QEMU's
     // model masks what EIAC clears.)
     IAM.set(r, 0);
-    CTRL_EXT.write(r, ControlExt::IAME::SET + ControlExt::PBA_CLR::SET);
-    EIAC.write(r, causes);
-    IMS.write(r, causes + Cause::LSC::SET);
+    CTRL_EXT.modify(r, ControlExt::IAME::SET + ControlExt::PBA_CLR::SET);
+    EIAC.write(r, queues);
+    IMS.write(r, queues + Cause::OTHER::SET + Cause::LSC::SET);
 }

@@ -11,10 +11,18 @@ use crate::mmio::Register;
 register_bitfields![u32,
     /// Device control.
     pub Control [
+        /// No new requests on the bus.
+        GIO_MASTER_DISABLE OFFSET(2) NUMBITS(1) [],
         /// Set link up.
         SLU OFFSET(6) NUMBITS(1) [],
+        /// Force speed: not what the PHY agrees on.
+        FRCSPD OFFSET(11) NUMBITS(1) [],
+        /// Force duplex: not what the PHY agrees on.
+        FRCDPX OFFSET(12) NUMBITS(1) [],
         /// Full device reset; clears itself.
         RST OFFSET(26) NUMBITS(1) [],
+        /// Reserved; the drivers of Linux and FreeBSD clear it on this device.
+        RESERVED_29 OFFSET(29) NUMBITS(1) [],
     ],
     /// Device status.
     pub Status [
@@ -22,13 +30,33 @@ register_bitfields![u32,
         FD OFFSET(0) NUMBITS(1) [],
         /// Link up.
         LU OFFSET(1) NUMBITS(1) [],
+        /// Transmission is paused by flow control.
+        TXOFF OFFSET(4) NUMBITS(1) [],
         /// Link speed.
         SPEED OFFSET(6) NUMBITS(2) [Mbit10 = 0, Mbit100 = 1],
+        /// Requests on the bus are possible or under way.
+        GIO_MASTER_EN OFFSET(19) NUMBITS(1) [],
+    ],
+    /// NVM control.
+    pub NvmControl [
+        /// What the NVM holds was read after a reset.
+        AUTO_RD OFFSET(9) NUMBITS(1) [],
+    ],
+    /// Extended configuration control.
+    pub ExtendedConfiguration [
+        /// The driver, not firmware, owns the way to the PHY.
+        MDIO_SW_OWNERSHIP OFFSET(5) NUMBITS(1) [],
     ],
     /// Extended device control.
     pub ControlExt [
+        /// Reserved; the drivers of Linux and FreeBSD set it on this device.
+        RESERVED_22 OFFSET(22) NUMBITS(1) [],
+        /// Reserved; the drivers of Linux and FreeBSD clear it on this device.
+        RESERVED_23 OFFSET(23) NUMBITS(1) [],
         /// Interrupt acknowledge auto-mask enable.
         IAME OFFSET(27) NUMBITS(1) [],
+        /// A driver has the device: firmware leaves it alone.
+        DRV_LOAD OFFSET(28) NUMBITS(1) [],
         /// Clears pending bits when an entry's cause is cleared.
         PBA_CLR OFFSET(31) NUMBITS(1) [],
     ],
@@ -88,6 +116,24 @@ register_bitfields![u32,
         /// Thresholds count descriptors, not cache lines.
         GRAN OFFSET(24) NUMBITS(1) [],
     ],
+    /// Transmit arbitration.
+    pub Arbitration [
+        /// Reserved; the drivers of Linux and FreeBSD set it on this device.
+        RESERVED_26 OFFSET(26) NUMBITS(1) [],
+        /// Reserved; the same drivers clear them.
+        RESERVED_27 OFFSET(27) NUMBITS(4) [],
+    ],
+    /// PCI Express control.
+    pub BusControl [
+        /// Reserved; the drivers of Linux and FreeBSD set it on this device.
+        RESERVED_22 OFFSET(22) NUMBITS(1) [],
+    ],
+    /// Second PCI Express control.
+    pub BusControl2 [
+        /// Reserved; the same drivers set it, as a work-around for completions
+        /// that the device drops.
+        RESERVED_0 OFFSET(0) NUMBITS(1) [],
+    ],
     /// Upper half of a receive address.
     pub AddressHigh [
         /// Bytes 4 and 5 of the address.
@@ -102,8 +148,16 @@ register_bitfields![u32,
 pub const CTRL: Register<Control::Register> = Register::at(0x0000);
 /// Device status.
 pub const STATUS: Register<Status::Register> = Register::at(0x0008);
+/// NVM control.
+pub const EECD: Register<NvmControl::Register> = Register::at(0x0010);
 /// Extended device control.
 pub const CTRL_EXT: Register<ControlExt::Register> = Register::at(0x0018);
+/// Extended configuration control.
+pub const EXTCNF_CTRL: Register<ExtendedConfiguration::Register> = Register::at(0x0f00);
+/// PCI Express control.
+pub const GCR: Register<BusControl::Register> = Register::at(0x5b00);
+/// Second PCI Express control.
+pub const GCR2: Register<BusControl2::Register> = Register::at(0x5b64);
 
 // 10.2.4, interrupt registers.
 /// Cause read; writing 1 clears a cause.
@@ -178,6 +232,10 @@ pub const TDH: Register = Register::at(0x3810);
 pub const TDT: Register = Register::at(0x3818);
 /// Transmit descriptor control.
 pub const TXDCTL: Register<DescriptorControl::Register> = Register::at(0x3828);
+/// Transmit arbitration of queue 0.
+pub const TARC0: Register<Arbitration::Register> = Register::at(0x3840);
+/// Transmit descriptor control of queue 1, which is not used.
+pub const TXDCTL1: Register<DescriptorControl::Register> = Register::at(0x3928);
 
 // 10.2.7, statistics; reading clears them.
 /// Frames with a bad check sequence.

@@ -90,13 +90,21 @@ pub struct Nvme<'m, R> {
     busy: bool,
 }
 
-impl<'m, R: Registers> Nvme<'m, R> {
-    /// Resets the controller and starts it with its admin queues. MSI-X must
-    /// be on by then, for some controllers choose their interrupts here.
+/// A controller after its reset: it is silent and reaches no memory.
+#[derive(Debug)]
+pub struct Stopped<R> {
+    registers: R,
+    /// Bytes from one doorbell to the next.
+    stride: u32,
+}
+
+impl<R: Registers> Stopped<R> {
+    /// Resets the controller. Its bus mastering is off or is about to be: nobody
+    /// knows what it was told to do before.
     ///
     /// # Errors
     /// [`InitError`] says what the controller failed to do.
-    pub fn new(mut registers: R, memory: &'m NvmeMemory) -> Result<Self, InitError> {
+    pub fn reset(mut registers: R) -> Result<Self, InitError> {
         let r = &mut registers;
         let low = CAP.read(r);
         let high = CAP_HIGH.read(r);
@@ -108,6 +116,19 @@ impl<'m, R: Registers> Nvme<'m, R> {
         }
         CC.set(r, 0);
         wait(r, false)?;
+        Ok(Self {
+            registers,
+            stride: 4 << high.read(CapabilitiesHigh::DSTRD),
+        })
+    }
+
+    /// Starts it with its admin queues in `memory`. Bus mastering and MSI-X are on
+    /// by then, for some controllers choose their interrupts here.
+    ///
+    /// # Errors
+    /// [`InitError`] says what the controller failed to do.
+    pub fn start(mut self, memory: &NvmeMemory) -> Result<Nvme<'_, R>, InitError> {
+        let r = &mut self.registers;
         memory.clear();
         AQA.write(
             r,
@@ -125,9 +146,9 @@ impl<'m, R: Registers> Nvme<'m, R> {
                 + Configuration::IOCQES.val(COMPLETION_SHIFT),
         );
         wait(r, true)?;
-        Ok(Self {
-            stride: 4 << high.read(CapabilitiesHigh::DSTRD),
-            registers,
+        Ok(Nvme {
+            stride: self.stride,
+            registers: self.registers,
             memory,
             tail: 0,
             head: 0,
@@ -136,7 +157,9 @@ impl<'m, R: Registers> Nvme<'m, R> {
             busy: false,
         })
     }
+}
 
+impl<R: Registers> Nvme<'_, R> {
     /// Starts an identify command. False if one is still under way.
     pub fn identify(&mut self) -> bool {
         if self.busy {

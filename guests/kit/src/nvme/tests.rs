@@ -75,7 +75,7 @@ fn fake() -> Fake {
 
 fn driver(fake: Fake) -> Result<Nvme<'static, Fake>, InitError> {
     let memory = fake.memory;
-    Nvme::new(fake, memory)
+    Stopped::reset(fake)?.start(memory)
 }
 
 #[test]
