@@ -156,7 +156,7 @@ fn logs_are_in_the_order_of_time() {
         time.trim().parse().ok()
     };
     let stamps: Vec<f64> = end.text.lines().filter_map(stamp).collect();
-    assert!(stamps.len() > 20, "{}", end.text);
+    assert!(stamps.len() > 5, "{}", end.text);
     assert!(stamps.is_sorted(), "{}", end.text);
 }
 
