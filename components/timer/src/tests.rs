@@ -450,7 +450,7 @@ fn a_deadline_that_was_put_off_comes_at_the_interval_s_end() {
     let start = rig.now();
     let mut last = Ok(());
     let mut asked = 0;
-    while last.is_ok() {
+    while last.is_ok() && asked < 100 {
         last = rig.timers.arm(A, start + 100_000);
         asked += 1;
     }

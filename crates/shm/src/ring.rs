@@ -124,6 +124,11 @@ mod tests {
     }
 
     #[test]
+    fn it_takes_four_pages() {
+        assert_eq!(size_of::<Ring>(), 4 * 4096);
+    }
+
+    #[test]
     fn records_come_out_in_order_over_many_laps() {
         let ring = Box::new(Ring::new());
         for lap in 0..2000u32 {
@@ -159,7 +164,9 @@ mod tests {
             RING_CAPACITY / (RING_RECORD_MAX + 2),
             RING_CAPACITY % (RING_RECORD_MAX + 2),
         );
+        assert!(ring.is_empty());
         (0..records).for_each(|_| fill(RING_RECORD_MAX));
+        assert!(!ring.is_empty());
         // One byte more than there is room for; then all of it.
         assert!(!ring.push(&std::vec![1; rest - 1]));
         fill(rest - 2);
