@@ -248,13 +248,10 @@ fn component(
 ) -> Component {
     let context = section.context;
     let program = section.string("program").unwrap_or_else(|| name.clone());
-    if !root
-        .join("components")
-        .join(&program.value)
-        .join("Cargo.toml")
-        .is_file()
-    {
-        let folders = check::folders(&root.join("components"));
+    let folders = check::folders(&root.join("components"));
+    let manifest = Path::new(&program.value).join("Cargo.toml");
+    let is_crate = root.join("components").join(manifest).is_file();
+    if !folders.contains(&program.value) || !is_crate {
         context.error(
             &program.span,
             format!("there is no component program `{}`", program.value),
@@ -515,7 +512,8 @@ pub fn parse(
         .and_then(|system| system.get_ref().as_table()?.get("board"))
         .and_then(|board| board.get_ref().as_str());
     let board = board_name.and_then(|name| {
-        let exists = root.join("board").join(name).join("board.toml").is_file();
+        let exists = check::folders(&root.join("board"));
+        let exists = exists.iter().any(|folder| folder == name);
         exists.then(|| board::parse(root, name, report)).flatten()
     });
     let report = RefCell::new(report);

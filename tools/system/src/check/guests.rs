@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spec::OnExit;
 
-use super::{GUEST_PAGE, choice};
+use super::{GUEST_PAGE, choice, read_text};
 use crate::board::Board;
 use crate::model::{Guest, GuestImage, Model};
 use crate::reader::{Context, Located, Section};
@@ -20,7 +20,7 @@ pub fn guest_image(
         return Some(GuestImage::File(path));
     }
     let manifest = path.join("Cargo.toml");
-    let package = std::fs::read_to_string(&manifest).ok().and_then(|text| {
+    let package = read_text(&manifest).ok().and_then(|text| {
         let table: toml::Table = text.parse().ok()?;
         Some(table.get("package")?.get("name")?.as_str()?.to_owned())
     });
@@ -29,6 +29,8 @@ pub fn guest_image(
     }
     let message = if path.is_dir() {
         format!("`{}` is a folder without a crate", image.value)
+    } else if path.exists() {
+        format!("guest image `{}` is not a regular file", image.value)
     } else {
         format!("there is no guest image `{}`", image.value)
     };
