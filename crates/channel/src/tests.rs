@@ -154,6 +154,9 @@ fn words_that_are_no_values_are_malformed() {
         fn reset(&mut self, _: Caller, _: u8) -> Result<u64, Error> {
             Ok(0)
         }
+        fn throttle_msi(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+            Ok(())
+        }
     }
 
     let read = |words: [u64; MESSAGE_WORDS]| {
