@@ -80,7 +80,7 @@ fn publish(context: &Context, counters: &Counters) {
         ("writes", counters.writes),
         ("dropped", counters.dropped),
         ("not_found", counters.not_found),
-        ("bar_moves_refused", counters.refused),
+        ("bar_moves", counters.moves),
         ("failures", counters.failed),
         ("resets", counters.resets),
     ]);

@@ -51,7 +51,7 @@ pub fn discover(
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
         intx: 0,
-        reserved: 0,
+        reset_optional: 0,
         bars,
         msix,
     })
@@ -123,6 +123,7 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
         kind: kind as u32,
         prefetchable: u32::from(prefetchable),
         address,
+        guest: address,
         // The lowest bit that can be set: a power of two whatever the device says.
         size: mask & mask.wrapping_neg(),
         first_slot: 0,
@@ -130,7 +131,8 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
 }
 
 /// Reads the MSI-X capability (PCIe 6.0 section 7.7.2). Leaves `entries` 0 if
-/// table or PBA does not lie in a memory BAR that has an address (M16).
+/// table or PBA does not lie in a memory BAR that has an address, or if the two
+/// overlap (M16): such a capability lies over other registers of the device.
 fn read_msix(
     space: &mut impl ConfigSpace,
     capability: u16,
@@ -156,7 +158,11 @@ fn read_msix(
     };
     let table_size = info.table_size();
     let pba_size = info.pba_size();
-    let placed = inside(bars, info.table_bar, info.table_offset, table_size)
+    let apart = info.table_bar != info.pba_bar
+        || u64::from(info.table_offset) + table_size <= u64::from(info.pba_offset)
+        || u64::from(info.pba_offset) + pba_size <= u64::from(info.table_offset);
+    let placed = apart
+        && inside(bars, info.table_bar, info.table_offset, table_size)
         && inside(bars, info.pba_bar, info.pba_offset, pba_size)
         && add_pages(&mut info, table & 7, table & !7, table_size)
         && add_pages(&mut info, pba & 7, pba & !7, pba_size);
@@ -356,6 +362,29 @@ mod tests {
         fake.dwords[0xf8 / 4] = 0x0004_0011;
         fake.dwords[0xfc / 4] = 0x1000;
         assert_eq!(fake.entries(), 0);
+    }
+
+    #[test]
+    fn m16_table_and_pba_must_not_overlap() {
+        let cases = [
+            // As RTL5287 has it, both at the start of its registers.
+            (0, 0, 1, 0),
+            // 5 entries are 80 bytes, their PBA is 8: one byte less than apart
+            // cannot be said, for both begin at a multiple of 8.
+            (0x1000, 0x1048, 5, 0),
+            (0x1000, 0x1050, 5, 5),
+            (0x1000, 0x0ff8, 5, 5),
+            // 65 entries have 16 bytes of PBA.
+            (0x1000, 0x0ff8, 65, 0),
+            (0x1000, 0x0ff0, 65, 65),
+            // The same place of another BAR is another place.
+            (0x1000, 0x1002, 5, 5),
+        ];
+        for (table, pba, entries, usable) in cases {
+            let mut fake = Fake::new();
+            fake.set_msix(0x50, 0, entries, table, pba);
+            assert_eq!(fake.entries(), usable, "{table:#x} {pba:#x}");
+        }
     }
 
     #[test]

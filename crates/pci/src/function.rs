@@ -37,6 +37,9 @@ pub struct BarInfo {
     pub prefetchable: u32,
     /// Host-physical address, or port; 0 if the firmware gave none.
     pub address: u64,
+    /// Where the guest finds it at start: `address`, unless that lies outside
+    /// the window in which a vmm maps BARs (see [`place_bars`](crate::place_bars)).
+    pub guest: u64,
     /// Size in bytes, a power of two; 0 if there is no BAR.
     pub size: u64,
     /// First slot of the vmm's CSpace that holds this BAR's page capabilities,
@@ -149,8 +152,8 @@ pub struct FunctionInfo {
     /// I/O APIC pin that its INTx pin raises; 0 if the guest is not offered it
     /// (C9). The virtual pin has the number of the real one.
     pub intx: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// 1: the guest may start again although nothing resets the function (M24).
+    pub reset_optional: u32,
     /// The BARs as the firmware left them.
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.

@@ -153,6 +153,7 @@ fn function() -> FunctionInfo {
         kind: BarKind::Memory32 as u32,
         size: BAR_SIZE,
         address: BAR,
+        guest: BAR,
         ..BarInfo::default()
     };
     info.msix = MsixInfo {
@@ -190,6 +191,7 @@ fn step(
                 },
                 _ => Fault::Page {
                     address: BAR,
+                    guest: BAR,
                     fetch: kind & 8 != 0,
                     code: 6,
                 },

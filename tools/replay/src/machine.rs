@@ -79,6 +79,22 @@ impl Report {
         self.mismatches.is_empty()
     }
 
+    /// Notes what an operation did, and compares it with what is expected.
+    fn record(&mut self, step: &Step, value: Option<u64>, events: Vec<Event>) {
+        if let (Some(expected), Some(got)) = (step.value, value) {
+            let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
+            self.compare(step.line, "value", expected, got);
+        }
+        if let Some(expected) = &step.events {
+            self.compare(step.line, "events", list(expected), list(&events));
+        }
+        self.outcomes.push(Outcome {
+            line: step.line,
+            value,
+            events,
+        });
+    }
+
     fn compare(&mut self, line: usize, what: &'static str, expected: String, got: String) {
         if expected != got {
             self.mismatches.push(Mismatch {
@@ -121,10 +137,13 @@ pub fn run(trace: &Trace) -> Report {
         let (expected, got) = (expected.to_string(), present.to_string());
         report.compare(1, "msix_present", expected, got);
     }
-    let Some(info) = found else {
-        report.compare(1, "device", "a function".to_owned(), "none".to_owned());
+    let Some(mut info) = found else {
+        play_nothing(trace, &mut report);
         return report;
     };
+    for (info, bar) in info.bars.iter_mut().zip(&device.bars) {
+        info.guest = bar.guest;
+    }
     let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let mut router = shared.clone();
     let to_router: Link<'static> = Local(Box::new(move |request| {
@@ -179,18 +198,21 @@ fn play<'m>(
         }
         let value = machine.play(step, shared);
         let events = std::mem::take(&mut shared.0.borrow_mut().events);
-        if let (Some(expected), Some(got)) = (step.value, value) {
-            let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
-            report.compare(step.line, "value", expected, got);
-        }
-        if let Some(expected) = &step.events {
-            report.compare(step.line, "events", list(expected), list(&events));
-        }
-        report.outcomes.push(Outcome {
-            line: step.line,
-            value,
-            events,
-        });
+        report.record(step, value, events);
+    }
+}
+
+/// What a guest finds where no function was assigned (C3): a bridge, or the
+/// virtual function that reads all ones as its ids, is none.
+fn play_nothing(trace: &Trace, report: &mut Report) {
+    for step in &trace.steps {
+        let value = match step.operation {
+            Operation::ConfigRead { len, .. } | Operation::MemoryRead { len, .. } => {
+                Some(ones(len))
+            }
+            _ => None,
+        };
+        report.record(step, value, Vec::new());
     }
 }
 
@@ -281,16 +303,10 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// Where a BAR is decoded now. pci-config starts it at the host's address,
-    /// which in a trace may differ from the guest's.
+    /// Where a BAR is decoded now.
     fn ask_bar(&mut self, index: usize) -> Option<u64> {
         let at = self.config.bar(VMM, 0, index as u8).ok()?;
-        let bar = &self.bars[index];
-        match at {
-            u64::MAX => None,
-            at if at == bar.host => Some(bar.guest),
-            at => Some(at),
-        }
+        (at != u64::MAX).then_some(at)
     }
 
     /// The place of an access, if it starts on a claimed page of a decoded

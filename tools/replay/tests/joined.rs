@@ -98,6 +98,7 @@ fn info() -> FunctionInfo {
     info.bars[0] = BarInfo {
         kind: BarKind::Memory32 as u32,
         address: 0xfe80_0000,
+        guest: 0xfe80_0000,
         size: 0x1000,
         ..BarInfo::default()
     };

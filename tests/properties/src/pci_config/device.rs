@@ -63,6 +63,7 @@ impl Plan {
                 kind: kind as u32,
                 prefetchable: u32::from(kind == BarKind::Memory64),
                 address,
+                guest: address,
                 size,
                 first_slot: 0,
             };
