@@ -3,10 +3,10 @@
 use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, Transport};
-use pci::{FunctionInfo, MsixInfo, Width, regs};
+use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
 
-use crate::area::ENTRY_SIZE;
+use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
 use crate::kept::Words;
 use crate::router::Router;
@@ -57,6 +57,9 @@ pub(crate) struct Function {
     pub(crate) owner: Caller,
     /// Writes to the PBA reach the device.
     pub(crate) permissive: bool,
+    /// Where each BAR ends that is smaller than a page: what lies behind it on its
+    /// page is not the function's.
+    ends: [u64; FUNCTION_BARS],
     /// Its first entry in the shared storage.
     first: usize,
     pub(crate) enabled: bool,
@@ -109,6 +112,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 info,
                 owner,
                 permissive: function.permissive != 0,
+                ends: function.bars.map(|bar| match bar.size {
+                    1..PAGE_SIZE => bar.size,
+                    _ => u64::MAX,
+                }),
                 first,
                 enabled: false,
                 function_mask: false,
@@ -352,6 +359,15 @@ impl Function {
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
+    }
+
+    /// What an access to a page of this function means.
+    pub(crate) fn area(&self, bar: u8, offset: u32, width: Width) -> Area {
+        let end = u64::from(offset) + width.bytes();
+        match self.ends.get(usize::from(bar)) {
+            Some(&limit) if end > limit => Area::Unclaimed,
+            _ => Area::of(&self.info, bar, offset, width),
+        }
     }
 
     /// An entry's place in the shared storage.

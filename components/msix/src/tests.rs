@@ -169,6 +169,11 @@ struct Rig {
 /// Function 0 as the constants above say, 1 permissive with five entries at
 /// the start of its BAR, 2 without MSI-X.
 fn rig_with(storage: usize) -> Rig {
+    rig_of(storage, |_| {})
+}
+
+/// The same with the functions changed.
+fn rig_of(storage: usize, change: impl FnOnce(&mut [FunctionInfo; 3])) -> Rig {
     let function = |entries, table_offset, pba_offset, permissive| {
         let mut info = FunctionInfo {
             permissive,
@@ -187,9 +192,13 @@ fn rig_with(storage: usize) -> Rig {
         };
         info
     };
-    let first = function(ENTRIES, TABLE, PBA, 0);
-    let second = function(5, 0, 0x800, 1);
-    let third = FunctionInfo::default();
+    let mut functions = [
+        function(ENTRIES, TABLE, PBA, 0),
+        function(5, 0, 0x800, 1),
+        FunctionInfo::default(),
+    ];
+    change(&mut functions);
+    let [first, second, third] = functions;
     let fake = Fake::default();
     let mut router = fake.clone();
     let link: Link = Local(Box::new(move |request| {

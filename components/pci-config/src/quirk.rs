@@ -5,12 +5,7 @@
 //! Offsets and bits are of the 82574 datasheet, chapter 10. The registers are those
 //! of BAR 0, which init maps here for this model alone.
 
-use pci::FunctionInfo;
-
 use crate::Hardware;
-
-const VENDOR: u16 = 0x8086;
-const DEVICE: u16 = 0x10d3;
 
 /// How long nothing touches the device after its reset, in ms: it reads its
 /// non-volatile memory again (10.2.2.1; Linux waits 10 and 25 ms).
@@ -32,18 +27,11 @@ const IVAR: u32 = 0x00e4;
 const RCTL: u32 = 0x0100;
 const TCTL: u32 = 0x0400;
 const ENABLE: u32 = 1 << 1;
-/// Wake-up control: what could be sent to the host asleep.
-const WUC: u32 = 0x5800;
 
 /// The rings: base low and high, length, head and tail of two receive and two
 /// transmit queues.
 const RINGS: [u32; 4] = [0x2800, 0x2900, 0x3800, 0x3900];
 const RING_REGISTERS: [u32; 5] = [0x00, 0x04, 0x08, 0x10, 0x18];
-
-/// Whether a function has the reset.
-pub const fn is_known(info: &FunctionInfo) -> bool {
-    info.vendor == VENDOR && info.device == DEVICE
-}
 
 /// Stops the device and resets it.
 pub fn start(hardware: &mut impl Hardware) {
@@ -63,7 +51,7 @@ pub fn is_over(hardware: &mut impl Hardware) -> bool {
 /// most registers over the reset bit, so each that could make the device write to
 /// memory or interrupt is cleared as well, and read back.
 pub fn was_reset(hardware: &mut impl Hardware) -> bool {
-    let cleared = [RCTL, TCTL, EIAC, IVAR, WUC];
+    let cleared = [RCTL, TCTL, EIAC, IVAR];
     let rings = RINGS
         .iter()
         .flat_map(|&ring| RING_REGISTERS.iter().map(move |&register| ring + register));

@@ -292,7 +292,7 @@ impl<H: Hardware> Function<'_, H> {
             })
             .map(Method::Power);
         let model =
-            (quirk::is_known(&self.info) && self.hardware.has_registers()).then_some(Method::Model);
+            (self.info.has_model_reset() && self.hardware.has_registers()).then_some(Method::Model);
         [flr, advanced, power, model]
     }
 

@@ -131,8 +131,7 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
 }
 
 /// Reads the MSI-X capability (PCIe 6.0 section 7.7.2). Leaves `entries` 0 if
-/// table or PBA does not lie in a memory BAR that has an address, or if the two
-/// overlap (M16): such a capability lies over other registers of the device.
+/// table or PBA does not lie in a memory BAR, or if the two overlap (M16): such a capability lies over other registers of the device.
 fn read_msix(
     space: &mut impl ConfigSpace,
     capability: u16,
@@ -169,16 +168,11 @@ fn read_msix(
     if placed { info } else { unusable }
 }
 
-/// Whether `size` bytes at `offset` lie in a memory BAR that the firmware gave
-/// an address, and that has a page of its own: one smaller than a page is
-/// mapped for nobody, since the rest of its page may be another function's.
+/// Whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
+/// address is asked when it is placed.
 fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
-    bars.get(bar as usize).is_some_and(|bar| {
-        bar.is_memory()
-            && bar.address != 0
-            && bar.size >= PAGE_SIZE
-            && u64::from(offset) + size <= bar.size
-    })
+    bars.get(bar as usize)
+        .is_some_and(|bar| bar.is_memory() && u64::from(offset) + size <= bar.size)
 }
 
 /// Adds the pages of a range that are not there yet; false if they do not fit.
@@ -349,13 +343,19 @@ mod tests {
             fake.set_msix(0x50, 0, 5, table, pba);
             assert_eq!(fake.entries(), entries, "{table:#x} {pba:#x}");
         }
-        // A BAR of a page will do, one of half a page is mapped for nobody.
-        for (mask, entries) in [(0xffff_f000, 5), (0xffff_f800, 0)] {
+        // A BAR of half a page will do: its page is msix's.
+        for (mask, entries) in [(0xffff_f800, 5), (0xffff_fc00, 0)] {
             let mut fake = Fake::new();
             fake.masks[0] = mask;
             fake.set_msix(0x50, 0, 5, 0, 0x400);
             assert_eq!(fake.entries(), entries, "{mask:#x}");
         }
+        // The PBA alone in a BAR of 256 bytes, as SN550-class NVMe have it.
+        let mut fake = Fake::new();
+        fake.set_bar(4, 0xfa90_4004, 0xffff_ff04);
+        fake.set_bar(5, 0, 0xffff_ffff);
+        fake.set_msix(0x50, 0, 17, 0x2000, 4);
+        assert_eq!(fake.entries(), 17);
         // The capability itself runs out of the space.
         let mut fake = Fake::new();
         fake.dwords[0x34 / 4] = 0xf8;
@@ -392,7 +392,9 @@ mod tests {
         let mut fake = Fake::new();
         fake.set_msix(0x50, 0, 5, 0x1000, 0x2000);
         fake.dwords[4] = 0;
-        assert_eq!(fake.entries(), 0);
+        let mut functions = [fake.discover().expect("the function is there")];
+        crate::place_bars(&mut functions);
+        assert_eq!(functions[0].msix.entries, 0);
     }
 
     #[test]

@@ -173,3 +173,22 @@ impl FunctionInfo {
         Bdf::from_requester_id(self.guest_bdf)
     }
 }
+
+/// Pages of BAR 0 with the registers by which a known model is reset.
+pub const MODEL_RESET_PAGES: u64 = 4;
+/// Vendor and device of the Intel 82574L.
+const INTEL_82574L: (u16, u16) = (0x8086, 0x10d3);
+
+impl FunctionInfo {
+    /// Whether the function is of a model whose reset is by registers on the first
+    /// pages of BAR 0 (M24), and none of them is one of MSI-X.
+    #[must_use]
+    pub fn has_model_reset(&self) -> bool {
+        let bar = &self.bars[0];
+        (self.vendor, self.device) == INTEL_82574L
+            && bar.is_memory()
+            && bar.size >= MODEL_RESET_PAGES * PAGE_SIZE
+            && bar.address != 0
+            && (0..MODEL_RESET_PAGES).all(|page| self.msix.page_index(0, page).is_none())
+    }
+}

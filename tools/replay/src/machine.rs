@@ -249,6 +249,11 @@ impl Machine<'_, '_> {
                     let mut msix = self.msix.borrow_mut();
                     msix.read(VMM, place, offset, width).ok()
                 });
+                let read = read.or_else(|| {
+                    let (place, offset, width) = self.mapped(addr, len, shared)?;
+                    let mut device = shared.clone();
+                    Some(msix::Hardware::read(&mut device, place, offset, width))
+                });
                 return Some(read.unwrap_or(ones(len)));
             }
             Operation::MemoryWrite { addr, len, value } => {
@@ -256,6 +261,9 @@ impl Machine<'_, '_> {
                     let mut msix = self.msix.borrow_mut();
                     // What is refused was not claimed: it writes nothing.
                     let _ = msix.write(VMM, place, offset, width, value);
+                } else if let Some((place, offset, width)) = self.mapped(addr, len, shared) {
+                    let mut device = shared.clone();
+                    msix::Hardware::write(&mut device, place, offset, width, value);
                 }
             }
             Operation::BarState {
@@ -312,17 +320,36 @@ impl Machine<'_, '_> {
     /// The place of an access, if it starts on a claimed page of a decoded
     /// BAR (M13) and has a width that a CPU has.
     fn claim(&self, addr: u64, len: u64) -> Option<(FunctionBar, u32, Width)> {
-        let width = Width::from_bytes(len)?;
-        (0..FUNCTION_BARS).find_map(|index| {
+        self.places(addr, len)
+            .find(|&(place, offset, _)| self.is_claimed(place, offset))
+    }
+
+    /// The place of an access to a page that the guest has mapped, of a BAR whose
+    /// contents the trace gives: without them nothing is known of the device there.
+    fn mapped(&self, addr: u64, len: u64, shared: &Shared) -> Option<(FunctionBar, u32, Width)> {
+        self.places(addr, len).find(|&(place, offset, _)| {
+            !self.is_claimed(place, offset) && shared.has_contents(place.bar)
+        })
+    }
+
+    fn is_claimed(&self, place: FunctionBar, offset: u32) -> bool {
+        let page = u64::from(offset) / PAGE_SIZE;
+        let index = self.info.msix.page_index(place.bar.into(), page);
+        index.is_some()
+    }
+
+    /// The BARs that decode an access, and where in them.
+    fn places(&self, addr: u64, len: u64) -> impl Iterator<Item = (FunctionBar, u32, Width)> {
+        (0..FUNCTION_BARS).filter_map(move |index| {
+            let width = Width::from_bytes(len)?;
             let offset = addr.checked_sub(self.decoded[index]?)?;
             let inside = offset < self.bars[index].size;
-            let page = self.info.msix.page_index(index as u32, offset / PAGE_SIZE);
             let place = FunctionBar {
                 function: 0,
                 bar: index as u8,
             };
             let offset = u32::try_from(offset).ok()?;
-            (inside && page.is_some()).then_some((place, offset, width))
+            inside.then_some((place, offset, width))
         })
     }
 }

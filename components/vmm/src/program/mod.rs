@@ -257,6 +257,17 @@ pub fn main(context: Context) -> ! {
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
                 rest(&mut host, endpoint, wait_ms * tsc_khz);
+                // Until then no function of its reaches its memory (M24).
+                loop {
+                    match host.back() {
+                        Some(0) => break,
+                        Some(wait_ms) => rest(&mut host, endpoint, wait_ms * tsc_khz),
+                        None => {
+                            defmt::error!("it stays halted, a function was not reset (M24)");
+                            halt(endpoint)
+                        }
+                    }
+                }
             }
         }
         host.clear_ram();
