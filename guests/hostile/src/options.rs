@@ -37,6 +37,8 @@ pub struct Options<'a> {
     pub wait: bool,
     /// Instead of all that it lives as `soak` says.
     pub soak: bool,
+    /// Instead of all that it leaves its device armed for its next life.
+    pub armed: bool,
 }
 
 impl<'a> Options<'a> {
@@ -64,6 +66,7 @@ impl<'a> Options<'a> {
             exit,
             wait: line.value("start") == Some("frame"),
             soak: line.value("mode") == Some("soak"),
+            armed: line.value("mode") == Some("armed"),
         }
     }
 }
