@@ -2,7 +2,7 @@
 
 use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
-use channel::{Caller, Error, Transport};
+use channel::{Caller, Error, GuestMessage, Transport};
 use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
 
@@ -81,6 +81,9 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     /// What the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
+    /// Whether a local APIC takes a message (M17). The router says the same; to ask
+    /// it 2048 times for a refusal would take time from everybody.
+    pub takes: fn(address: u64, data: u32) -> bool,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -131,6 +134,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             entries,
             kept: Words::new(kept, FUNCTIONS),
             failures: None,
+            takes: |address, data| GuestMessage::parse(address, data).is_some(),
             counters: Counters::default(),
         };
         for function in 0..FUNCTIONS {
@@ -221,6 +225,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             ..
         } = *self.entry(function, entry);
         let source = source(function, entry);
+        if !(self.takes)(address, data) {
+            self.bind_failed(function, entry, Error::Refused);
+            return was_bound;
+        }
         match self.router.bind(source, address, data) {
             Ok(message) => {
                 // The device's entry is masked, as each unbound one is: it
@@ -247,14 +255,21 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.bind_failures += 1;
         self.failed(function, entry, "bind", error);
-        self.change(function, entry, |entry| entry.error = Some(error));
+        self.set_error(function, entry, error);
     }
 
     /// Counts and keeps why an entry stays bound.
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
         self.failed(function, entry, "unbind", error);
-        self.change(function, entry, |entry| entry.error = Some(error));
+        self.set_error(function, entry, error);
+    }
+
+    /// Nothing that outlives a crash or decides on an update: a pass over a large
+    /// table comes here for each entry.
+    fn set_error(&mut self, function: usize, entry: u16, error: Error) {
+        let index = self.functions[function].index(entry);
+        self.entries[index].error = Some(error);
     }
 
     /// Unbinds a bound entry, which is to be bound anew by the next update; on an
