@@ -67,6 +67,7 @@ fn function() -> FunctionInfo {
         kind: BarKind::Memory32 as u32,
         size: 0x4000,
         address: BAR,
+        guest: BAR,
         ..BarInfo::default()
     };
     info.msix = MsixInfo {

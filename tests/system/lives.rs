@@ -1,5 +1,7 @@
 //! A guest's end: what follows it, and that nobody else notices.
 
+use std::net::{Ipv4Addr, TcpStream};
+
 use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{Running, finish, one_machine, run_of, vectis};
@@ -99,6 +101,30 @@ fn a_vmm_that_dies_leaves_the_other_guest_serving() {
         "{dump}"
     );
     assert!(system.interrupt().status.success());
+}
+
+/// The old life's receive ring lies in the image of the next one. The 82574L has no
+/// function-level reset, and QEMU's survives D3hot: its own reset is what counts.
+#[test]
+fn a_device_does_not_write_into_its_guests_next_life() {
+    let _machine = one_machine();
+    let changed = web_with("armed", "mode=armed").also("guests/web", "guests/hostile");
+    let port = crate::harness::free_port();
+    let mut run = vectis();
+    run.args(["run", "--port", &port.to_string(), "--timeout", "300"])
+        .arg("--system")
+        .arg(&changed.0);
+    let mut system = Running::start(&mut run);
+    for life in 0..3 {
+        system.wait_for(|line| line.contains(&format!("# armed: life {life} waits")));
+        // QEMU asks who has the guest's address: frames for whoever listens.
+        let frames: Vec<_> = (0..4)
+            .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+            .collect();
+        let line = system.wait_for(|line| line.contains(&format!("# armed: life {life} words=")));
+        assert!(line.contains("words=0 receiver=off"), "{}", system.text());
+        drop(frames);
+    }
 }
 
 /// A probe that ends well starts again, and finds its function as it was: the

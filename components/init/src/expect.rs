@@ -1,7 +1,7 @@
 //! What a slot must hold, from the image's records and what was found at boot:
 //! the other side of an audit.
 
-use pci::{FunctionInfo, MsixPage, PAGE_SIZE};
+use pci::{FunctionInfo, MODEL_RESET_PAGES, MsixPage, PAGE_SIZE};
 use spec::{Function, IommuInfo, NONE, ObjectKind, System};
 
 /// What a slot must hold.
@@ -91,9 +91,19 @@ impl Given<'_> {
             let page = self.system.header.ecam + (u64::from(info.host_bdf) << 12);
             return Some(Expect::Page(page));
         }
+        if function.config_cnode == cnode
+            && let Some(page) = slot.checked_sub(function.registers_slot)
+            && u64::from(page) < MODEL_RESET_PAGES
+            && info.has_model_reset()
+        {
+            let address = info.bars[0].address + u64::from(page) * PAGE_SIZE;
+            return Some(Expect::Page(address));
+        }
         let address = |page: &MsixPage| {
             let bar = info.bars.get(page.bar as usize)?;
-            Some(bar.address + u64::from(page.page) * PAGE_SIZE)
+            // A BAR that is smaller than a page may begin anywhere on it.
+            let first = bar.address & !(PAGE_SIZE - 1);
+            Some(first + u64::from(page.page) * PAGE_SIZE)
         };
         if function.msix_cnode == cnode
             && let Some(index) = slot.checked_sub(function.msix_slot)

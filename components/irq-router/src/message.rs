@@ -1,12 +1,9 @@
-//! The two kinds of message: what a guest writes, and what its device gets.
+//! The message that a device gets.
 
-/// Interrupt address range of the local APICs, first byte (SDM vol. 3
-/// section 11.11.1; the same in AMD's APIC).
+pub use channel::GuestMessage;
+
+/// Where the local APICs listen (SDM vol. 3 section 11.11.1; the same in AMD's APIC).
 const ADDRESS_BASE: u64 = 0xfee0_0000;
-/// Bits of an address that say whether it lies in that range: it is 1 MiB.
-const ADDRESS_BASE_MASK: u64 = !0xf_ffff;
-/// Vectors below 16 are illegal for a local APIC (SDM vol. 3 section 11.5.2).
-const FIRST_VECTOR: u8 = 0x10;
 
 /// Vectors that seL4 gives to users: `v` of IRQControl_GetMSI is 0 to 107
 /// (irq_user_min to irq_user_max in the kernel's plat/pc99/plat/machine.h).
@@ -14,43 +11,6 @@ pub const VECTORS: u8 = 108;
 /// CPU vector of user vector 0: int_irq_user_min in the same file, above the
 /// CPU's exceptions and 16 vectors kept for the legacy controllers.
 const CPU_VECTOR_BASE: u32 = 0x30;
-
-/// A guest's message, taken apart (SDM vol. 3 section 11.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestMessage {
-    /// Vector, 16 to 255.
-    pub vector: u8,
-    /// Destination field, address bits 19:12.
-    pub destination: u8,
-    /// Delivery mode, data bits 10:8; never a reserved one.
-    pub delivery_mode: u8,
-    /// Level-triggered, data bit 15.
-    pub level: bool,
-    /// Logical destination mode, address bit 2.
-    pub logical: bool,
-}
-
-impl GuestMessage {
-    /// Takes a message apart; `None` for one that no local APIC takes (M17).
-    #[must_use]
-    pub const fn parse(address: u64, data: u32) -> Option<Self> {
-        let message = Self {
-            vector: data as u8,
-            destination: (address >> 12) as u8,
-            delivery_mode: (data >> 8 & 7) as u8,
-            level: data >> 15 & 1 == 1,
-            logical: address >> 2 & 1 == 1,
-        };
-        let reserved_mode = matches!(message.delivery_mode, 3 | 6);
-        if address & ADDRESS_BASE_MASK != ADDRESS_BASE
-            || reserved_mode
-            || message.vector < FIRST_VECTOR
-        {
-            return None;
-        }
-        Some(message)
-    }
-}
 
 /// The message (address, data) that makes a device raise user vector `vector`:
 /// local APIC 0, physical destination, fixed, edge.
@@ -66,46 +26,6 @@ const _: () = assert!(CPU_VECTOR_BASE.is_multiple_of(1 << channel::irq_router::m
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn m17_refuses_what_no_apic_takes() {
-        for (address, data) in [
-            (0xfedf_fffc, 0x30),
-            (0xfef0_0000, 0x30),
-            (0x1_fee0_0000, 0x30),
-            (0, 0x30),
-            (0xfee0_0000, 0x0f),
-            (0xfee0_0000, 0x330),
-            (0xfee0_0000, 0x630),
-        ] {
-            assert_eq!(
-                GuestMessage::parse(address, data),
-                None,
-                "{address:#x} {data:#x}"
-            );
-        }
-    }
-
-    #[test]
-    fn m17_accepts_the_edges() {
-        for (address, data) in [(0xfee0_0000, 0x10), (0xfeef_fffc, 0x47ff)] {
-            assert!(GuestMessage::parse(address, data).is_some());
-        }
-    }
-
-    #[test]
-    fn a_message_comes_apart_by_field() {
-        assert_eq!(
-            GuestMessage::parse(0xfee3_f004, 0x8141),
-            Some(GuestMessage {
-                vector: 0x41,
-                destination: 0x3f,
-                delivery_mode: 1,
-                level: true,
-                logical: true,
-            })
-        );
-    }
 
     #[test]
     fn m19_the_device_gets_our_vector() {

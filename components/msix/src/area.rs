@@ -19,6 +19,11 @@ pub enum Area {
     Pba,
     /// Registers beside the two (M14).
     Adjacent,
+    /// So many bytes of registers, and then the PBA (M14).
+    RunsIntoPba {
+        /// Bytes before the PBA, 1 to 7.
+        bytes: u32,
+    },
     /// Nothing: reads all ones, writes are dropped (M12, M14).
     Dropped,
     /// Not on a claimed page: none of our business.
@@ -60,12 +65,19 @@ impl Area {
         if starts_in(&pba) {
             return if regular { Self::Pba } else { Self::Dropped };
         }
-        let runs_into = |range: Option<core::ops::Range<u64>>| {
-            range.is_some_and(|range| (start..end).contains(&range.start))
+        let runs_into = |range: &Option<core::ops::Range<u64>>| {
+            let range = range.as_ref()?;
+            (start..end).contains(&range.start).then_some(range.start)
         };
-        if runs_into(table) || runs_into(pba) || !claimed(end - 1) {
+        if runs_into(&table).is_some() || !claimed(end - 1) {
             return Self::Dropped;
         }
-        Self::Adjacent
+        match runs_into(&pba) {
+            // It ends in the PBA, which has 8 bytes at least.
+            Some(at) => Self::RunsIntoPba {
+                bytes: (at - start) as u32,
+            },
+            None => Self::Adjacent,
+        }
     }
 }

@@ -5,7 +5,11 @@ use channel::msix::control::MsixControl;
 use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
 
-use crate::{Hardware, Msix};
+use crate::{Entry, Hardware, Msix};
+
+/// Binds that fail in one pass before their answer is taken for the rest of it: the
+/// IOMMU, the kernel or the router itself is the matter then, and not the entry.
+const FAILURES: u32 = 8;
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
     fn lookup_control(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
@@ -36,18 +40,38 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     /// a route changed.
     fn update_all(&mut self, function: usize) -> bool {
         let mut routes = false;
-        let mut exhausted = false;
+        let mut failures = 0;
+        // The router's answer for all entries that are left. It need not be asked
+        // again, up to 2048 times, for the same one.
+        let mut answer = None;
         let mut at = 0;
         while let Some(entry) = self.functions[function].due.next(at) {
-            if exhausted && self.entry(function, entry).bound.is_none() {
-                // Nothing was freed since the router had nothing left: it need
-                // not be asked again, up to 2048 times, for the same answer.
-                self.bind_failed(function, entry, Error::Exhausted);
-            } else {
-                routes |= self.update(function, entry);
-                exhausted = self.entry(function, entry).error == Some(Error::Exhausted);
-            }
             at = entry + 1;
+            let Entry {
+                address,
+                data,
+                bound,
+                ..
+            } = *self.entry(function, entry);
+            // What fails here costs no call, and says nothing of the others.
+            if bound.is_none() && (self.takes)(address, data) {
+                if let Some(error) = answer {
+                    self.bind_failed(function, entry, error);
+                    continue;
+                }
+                routes |= self.update(function, entry);
+                if let Some(error) = self.entry(function, entry).error {
+                    failures += 1;
+                    let for_all = error == Error::Exhausted || failures == FAILURES;
+                    answer = for_all.then_some(error);
+                }
+                continue;
+            }
+            routes |= self.update(function, entry);
+            if bound.is_some() && self.entry(function, entry).bound.is_none() {
+                // What it had is free again.
+                answer = answer.filter(|error| *error != Error::Exhausted);
+            }
         }
         routes
     }

@@ -2,11 +2,11 @@
 
 use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
-use channel::{Caller, Error, Transport};
-use pci::{FunctionInfo, MsixInfo, Width, regs};
+use channel::{Caller, Error, GuestMessage, Transport};
+use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
 
-use crate::area::ENTRY_SIZE;
+use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
 use crate::kept::Words;
 use crate::router::Router;
@@ -57,6 +57,9 @@ pub(crate) struct Function {
     pub(crate) owner: Caller,
     /// Writes to the PBA reach the device.
     pub(crate) permissive: bool,
+    /// Where each BAR ends that is smaller than a page: what lies behind it on its
+    /// page is not the function's.
+    ends: [u64; FUNCTION_BARS],
     /// Its first entry in the shared storage.
     first: usize,
     pub(crate) enabled: bool,
@@ -78,6 +81,9 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     /// What the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
+    /// Whether a local APIC takes a message (M17). The router says the same; to ask
+    /// it 2048 times for a refusal would take time from everybody.
+    pub takes: fn(address: u64, data: u32) -> bool,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -109,6 +115,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 info,
                 owner,
                 permissive: function.permissive != 0,
+                ends: function.bars.map(|bar| match bar.size {
+                    1..PAGE_SIZE => bar.size,
+                    _ => u64::MAX,
+                }),
                 first,
                 enabled: false,
                 function_mask: false,
@@ -124,6 +134,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             entries,
             kept: Words::new(kept, FUNCTIONS),
             failures: None,
+            takes: |address, data| GuestMessage::parse(address, data).is_some(),
             counters: Counters::default(),
         };
         for function in 0..FUNCTIONS {
@@ -214,6 +225,10 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             ..
         } = *self.entry(function, entry);
         let source = source(function, entry);
+        if !(self.takes)(address, data) {
+            self.bind_failed(function, entry, Error::Refused);
+            return was_bound;
+        }
         match self.router.bind(source, address, data) {
             Ok(message) => {
                 // The device's entry is masked, as each unbound one is: it
@@ -240,14 +255,21 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.bind_failures += 1;
         self.failed(function, entry, "bind", error);
-        self.change(function, entry, |entry| entry.error = Some(error));
+        self.set_error(function, entry, error);
     }
 
     /// Counts and keeps why an entry stays bound.
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
         self.failed(function, entry, "unbind", error);
-        self.change(function, entry, |entry| entry.error = Some(error));
+        self.set_error(function, entry, error);
+    }
+
+    /// Nothing that outlives a crash or decides on an update: a pass over a large
+    /// table comes here for each entry.
+    fn set_error(&mut self, function: usize, entry: u16, error: Error) {
+        let index = self.functions[function].index(entry);
+        self.entries[index].error = Some(error);
     }
 
     /// Unbinds a bound entry, which is to be bound anew by the next update; on an
@@ -352,6 +374,15 @@ impl Function {
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
+    }
+
+    /// What an access to a page of this function means.
+    pub(crate) fn area(&self, bar: u8, offset: u32, width: Width) -> Area {
+        let end = u64::from(offset) + width.bytes();
+        match self.ends.get(usize::from(bar)) {
+            Some(&limit) if end > limit => Area::Unclaimed,
+            _ => Area::of(&self.info, bar, offset, width),
+        }
     }
 
     /// An entry's place in the shared storage.

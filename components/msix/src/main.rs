@@ -36,7 +36,9 @@ impl Device {
         let pages = self.0.get_mut(usize::from(place.function))?;
         let page = u64::from(offset) / PAGE_SIZE;
         let index = pages.info.msix.page_index(place.bar.into(), page)?;
-        let within = u64::from(offset) % PAGE_SIZE;
+        let bar = &pages.info.bars[usize::from(place.bar)];
+        // A BAR that is smaller than a page may begin anywhere on it.
+        let within = (bar.address + u64::from(offset)) % PAGE_SIZE;
         Some((
             &mut pages.registers,
             (index as u64 * PAGE_SIZE + within) as usize,

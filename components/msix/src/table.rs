@@ -97,9 +97,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if width.is_aligned(offset.into()) {
             return self.hardware.read(place, offset, width);
         }
-        (0..width.bytes() as u32).fold(0, |value, byte| {
-            value | (self.hardware.read(place, offset + byte, Width::Byte) & 0xff) << (8 * byte)
-        })
+        self.read_bytes(place, offset, width.bytes() as u32)
     }
 
     fn write_adjacent(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
@@ -107,7 +105,23 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             self.hardware.write(place, offset, width, value);
             return;
         }
-        for byte in 0..width.bytes() as u32 {
+        self.write_bytes(place, offset, width.bytes() as u32, value);
+    }
+
+    /// Reads the registers before the PBA byte by byte; the PBA's bytes are ones.
+    fn read_up_to_pba(&mut self, place: FunctionBar, offset: u32, width: Width, bytes: u32) -> u64 {
+        let ones = width.all_ones() & u64::MAX << (8 * bytes);
+        ones | self.read_bytes(place, offset, bytes)
+    }
+
+    fn read_bytes(&mut self, place: FunctionBar, offset: u32, bytes: u32) -> u64 {
+        (0..bytes).fold(0, |value, byte| {
+            value | (self.hardware.read(place, offset + byte, Width::Byte) & 0xff) << (8 * byte)
+        })
+    }
+
+    fn write_bytes(&mut self, place: FunctionBar, offset: u32, bytes: u32, value: u64) {
+        for byte in 0..bytes {
             let value = value >> (8 * byte) & 0xff;
             self.hardware
                 .write(place, offset + byte, Width::Byte, value);
@@ -137,12 +151,13 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         width: Width,
     ) -> Result<u64, Error> {
         let function = self.lookup_table(caller, place.function)?;
-        match Area::of(&self.functions[function].info, place.bar, offset, width) {
+        match self.functions[function].area(place.bar, offset, width) {
             Area::Table { entry, field } => {
                 Ok(read_table(self.entry(function, entry), field, width))
             }
             Area::Pba => Ok(self.hardware.read(place, offset, width)),
             Area::Adjacent => Ok(self.read_adjacent(place, offset, width)),
+            Area::RunsIntoPba { bytes } => Ok(self.read_up_to_pba(place, offset, width, bytes)),
             Area::Dropped => {
                 self.counters.dropped += 1;
                 Ok(width.all_ones())
@@ -161,7 +176,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
     ) -> Result<bool, Error> {
         let function = self.lookup_table(caller, place.function)?;
         let value = value & width.all_ones();
-        match Area::of(&self.functions[function].info, place.bar, offset, width) {
+        match self.functions[function].area(place.bar, offset, width) {
             Area::Table { entry, field } => {
                 return Ok(self.write_table(function, entry, field, width, value));
             }
@@ -169,6 +184,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
                 self.hardware.write(place, offset, width, value);
             }
             Area::Adjacent => self.write_adjacent(place, offset, width, value),
+            Area::RunsIntoPba { bytes } => self.write_bytes(place, offset, bytes, value),
             Area::Pba | Area::Dropped => self.counters.dropped += 1,
             Area::Unclaimed => return Err(Error::Refused),
         }

@@ -54,6 +54,12 @@ struct World {
     fail_bind: BTreeSet<u16>,
     fail_unbind: BTreeSet<u16>,
     bound: BTreeSet<(u8, u16)>,
+    /// Every call, the refused ones too.
+    calls: u32,
+    /// Every access to the device.
+    accesses: u32,
+    /// Sources that can be bound; then binds fail like this.
+    room: Option<(usize, Error)>,
 }
 
 type FunctionBarKey = (u8, u8);
@@ -74,6 +80,7 @@ impl Hardware for Fake {
     fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
         assert!(width.is_aligned(offset.into()));
         let mut world = self.0.borrow_mut();
+        world.accesses += 1;
         world.log.push(Read(offset, width));
         world.value(place, offset, width)
     }
@@ -81,6 +88,7 @@ impl Hardware for Fake {
     fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
         assert!(width.is_aligned(offset.into()));
         let mut world = self.0.borrow_mut();
+        world.accesses += 1;
         world.log.push(Write(offset, width, value));
         for byte in 0..width.bytes() as u32 {
             let key = ((place.function, place.bar), offset + byte);
@@ -100,6 +108,12 @@ impl IrqRouter for Fake {
     ) -> Result<(u64, u32), Error> {
         assert!(!masked, "only unmasked entries are bound");
         let mut world = self.0.borrow_mut();
+        world.calls += 1;
+        if let Some((room, error)) = world.room
+            && world.bound.len() >= room
+        {
+            return Err(error);
+        }
         if world.fail_bind.contains(&source.entry) {
             return Err(Error::Failed);
         }
@@ -113,6 +127,7 @@ impl IrqRouter for Fake {
 
     fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
+        world.calls += 1;
         if world.fail_unbind.contains(&source.entry) {
             return Err(Error::Failed);
         }
@@ -169,6 +184,11 @@ struct Rig {
 /// Function 0 as the constants above say, 1 permissive with five entries at
 /// the start of its BAR, 2 without MSI-X.
 fn rig_with(storage: usize) -> Rig {
+    rig_of(storage, |_| {})
+}
+
+/// The same with the functions changed.
+fn rig_of(storage: usize, change: impl FnOnce(&mut [FunctionInfo; 3])) -> Rig {
     let function = |entries, table_offset, pba_offset, permissive| {
         let mut info = FunctionInfo {
             permissive,
@@ -187,9 +207,13 @@ fn rig_with(storage: usize) -> Rig {
         };
         info
     };
-    let first = function(ENTRIES, TABLE, PBA, 0);
-    let second = function(5, 0, 0x800, 1);
-    let third = FunctionInfo::default();
+    let mut functions = [
+        function(ENTRIES, TABLE, PBA, 0),
+        function(5, 0, 0x800, 1),
+        FunctionInfo::default(),
+    ];
+    change(&mut functions);
+    let [first, second, third] = functions;
     let fake = Fake::default();
     let mut router = fake.clone();
     let link: Link = Local(Box::new(move |request| {
@@ -197,7 +221,7 @@ fn rig_with(storage: usize) -> Rig {
     }));
     let entries = Box::leak(vec![Entry::RESET; storage].into_boxed_slice());
     let functions = [(&first, VMM), (&second, VMM), (&third, VMM)];
-    let kept: &Kept<{ kept_words(3, 75) }> = Box::leak(Box::default());
+    let kept: &Kept<{ kept_words(3, 2053) }> = Box::leak(Box::default());
     let msix = Msix::new(
         fake.clone(),
         Client(link),
@@ -290,6 +314,10 @@ impl Rig {
         };
         let world = self.fake.0.borrow();
         world.value(place, at(entry, field), Width::Dword)
+    }
+
+    fn entry_at(&self, entry: u16) -> Entry {
+        *self.msix.entry(0, entry)
     }
 
     fn entry(&self, entry: u16) -> Entry {

@@ -7,6 +7,7 @@ use pci::regs::{
 };
 use pci::{FUNCTION_BARS, Width};
 
+use crate::bar::Bar;
 use crate::function::Function;
 use crate::layout::CONVENTIONAL;
 use crate::peers::Peers;
@@ -139,21 +140,20 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             Action::DeviceControl => {
                 let flr = value & written & u32::from(PCIE_DEVICE_CONTROL_FLR) != 0;
                 match self.function.flr {
-                    Some(capability) if flr => return self.reset_device(capability),
+                    Some(_) if flr => return self.reset_device(),
                     _ => self.write_hardware(register, DEVICE_CONTROL, value, written),
                 }
             }
             Action::Command => return self.write_command(value as u16, written as u16),
             Action::Bar(index) => {
                 let bar = self.function.bars[usize::from(index)];
-                self.move_bar(index, bar.with_low(bar.low() & !written | value & written));
+                let before = bar.register() as u32;
+                return self.write_bar(index, bar.with_low(before & !written | value & written));
             }
             Action::BarHigh(index) => {
                 let bar = self.function.bars[usize::from(index)];
-                self.move_bar(
-                    index,
-                    bar.with_high(bar.high() & !written | value & written),
-                );
+                let before = (bar.register() >> 32) as u32;
+                return self.write_bar(index, bar.with_high(before & !written | value & written));
             }
             Action::InterruptLine => {
                 self.function.interrupt_line = value as u8;
@@ -200,27 +200,27 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             return Effect::NONE;
         }
         self.function.command = command;
+        let decode = (command ^ before) & COMMAND_MEMORY != 0;
+        if decode {
+            self.function.bars.iter_mut().for_each(Bar::settle);
+        }
         self.function.write_host_command();
         self.function.keep();
-        if (command ^ before) & COMMAND_MEMORY != 0 {
-            Effect::DECODE
-        } else {
-            Effect::NONE
-        }
+        if decode { Effect::DECODE } else { Effect::NONE }
     }
 
-    /// Moves a BAR, unless it is decoded (C4).
-    fn move_bar(&mut self, index: u8, address: u64) {
+    /// Writes a BAR's register (C4). One that is decoded moves at once: the vmm
+    /// maps it anew before the guest goes on.
+    fn write_bar(&mut self, index: u8, value: u64) -> Effect {
+        let decoded = self.function.command & COMMAND_MEMORY != 0;
         let bar = &mut self.function.bars[usize::from(index) % FUNCTION_BARS];
-        if address == bar.address() {
-            return;
+        if value == bar.register() {
+            return Effect::NONE;
         }
-        if self.function.command & COMMAND_MEMORY != 0 {
-            self.counters.refused += 1;
-            return;
-        }
-        bar.set_address(address);
+        let moved = bar.write(value, decoded) && decoded;
+        self.counters.moves += u64::from(moved);
         self.function.keep();
+        if moved { Effect::DECODE } else { Effect::NONE }
     }
 
     /// MSI: address and data act at once (P1). An enable while MSI-X is on is
@@ -278,9 +278,9 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         }
     }
 
-    fn reset_device(&mut self, capability: u16) -> Effect {
+    fn reset_device(&mut self) -> Effect {
         self.counters.resets += 1;
-        if self.function.reset_device(capability, self.peers).is_err() {
+        if self.function.begin_reset(self.peers).is_err() {
             self.counters.failed += 1;
         }
         Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)

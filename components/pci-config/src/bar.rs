@@ -7,11 +7,19 @@ const TYPE_64: u32 = 2 << 1;
 /// Prefetchable.
 const PREFETCHABLE: u32 = 1 << 3;
 
-/// One BAR. The guest's address starts as the host's, so that a guest which
-/// moves nothing sees what the firmware set up.
+/// One BAR. The guest's address starts where init placed it, which is the host's
+/// address if that will do, so that a guest which moves nothing sees what the
+/// firmware set up.
+///
+/// What the register holds and where the BAR is decoded are two things: a guest
+/// that sizes a BAR, or writes a 64-bit one half by half, without switching decode
+/// off, does not mean the values in between as places.
 #[derive(Clone, Copy, Default)]
 pub struct Bar {
     info: BarInfo,
+    /// What the guest wrote last.
+    register: u64,
+    /// Where the BAR is while it is decoded.
     address: u64,
 }
 
@@ -20,7 +28,8 @@ impl Bar {
     pub const fn new(info: BarInfo) -> Self {
         Self {
             info,
-            address: info.address,
+            register: info.guest,
+            address: info.guest,
         }
     }
 
@@ -35,23 +44,37 @@ impl Bar {
         } else {
             0
         };
-        self.address as u32 | kind | prefetchable
+        self.shown() as u32 | kind | prefetchable
     }
 
     /// The register's upper half.
     pub const fn high(&self) -> u32 {
-        (self.address >> 32) as u32
+        (self.shown() >> 32) as u32
     }
 
-    /// Where it would be after a write of the low half. Bits below the size
+    /// What the register reads: 0 is no address, and a BAR that was decoded when
+    /// the guest wrote it stayed where it was.
+    const fn shown(&self) -> u64 {
+        match self.register {
+            0 => self.address,
+            register => register,
+        }
+    }
+
+    /// What it would hold after a write of the low half. Bits below the size
     /// stay 0, which is what answers a sizing write.
     pub const fn with_low(&self, value: u32) -> u64 {
-        self.aligned(self.address & !0xffff_ffff | value as u64)
+        self.aligned(self.register & !0xffff_ffff | value as u64)
     }
 
-    /// Where it would be after a write of the upper half.
+    /// What it would hold after a write of the upper half.
     pub const fn with_high(&self, value: u32) -> u64 {
-        self.aligned(self.address & 0xffff_ffff | (value as u64) << 32)
+        self.aligned(self.register & 0xffff_ffff | (value as u64) << 32)
+    }
+
+    /// What the guest wrote last.
+    pub const fn register(&self) -> u64 {
+        self.register
     }
 
     /// The guest's address.
@@ -59,8 +82,29 @@ impl Bar {
         self.address
     }
 
-    /// Moves it to an address from [`Bar::with_low`] or [`Bar::with_high`].
-    pub const fn set_address(&mut self, address: u64) {
+    /// Writes a value from [`Bar::with_low`] or [`Bar::with_high`]. True if the
+    /// BAR moved: one that is decoded follows at once, but not to 0 and not to the
+    /// ones of a sizing write.
+    pub const fn write(&mut self, value: u64, decoded: bool) -> bool {
+        self.register = value;
+        if decoded && (value == 0 || self.is_sizing()) {
+            return false;
+        }
+        let moved = self.address != value;
+        self.address = value;
+        moved
+    }
+
+    /// Memory decode changes: what the register reads is from here on where the
+    /// BAR is.
+    pub const fn settle(&mut self) {
+        self.address = self.shown();
+        self.register = self.address;
+    }
+
+    /// Takes what a record says.
+    pub const fn restore(&mut self, register: u64, address: u64) {
+        self.register = register;
         self.address = address;
     }
 
@@ -69,8 +113,17 @@ impl Bar {
         &self.info
     }
 
+    /// Whether a half is as a write of all ones leaves it (PCI Local Bus 3.0
+    /// section 6.2.5.1). No BAR is ever mapped there: it is outside the window.
+    const fn is_sizing(&self) -> bool {
+        let ones = self.aligned(u64::MAX);
+        let low = ones as u32;
+        (low != 0 && self.register as u32 == low)
+            || (matches!(self.info.kind(), BarKind::Memory64) && self.register >> 32 == ones >> 32)
+    }
+
     const fn aligned(&self, address: u64) -> u64 {
-        // The size is a power of two and never 0 for a BAR that is played.
+        // The size is a power of two and never 0 for a BAR that is offered.
         address & !self.info.size.saturating_sub(1)
     }
 }

@@ -1,4 +1,4 @@
-//! One function: its state, and what takes it back to start (M24, C8).
+//! One function: its state, and what quiesces it (M24).
 
 use channel::{Caller, Error, Transport};
 use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
@@ -11,13 +11,7 @@ use crate::layout::{self, Policy};
 use crate::msi::Msi;
 use crate::peers::Peers;
 use crate::registers::RegisterTable;
-
-/// How often a reset looks whether the device's own requests are done. The
-/// bound keeps a broken device from holding us; the reset then cuts them off.
-const PENDING_POLLS: usize = 1000;
-/// How long a function-level reset may take, in ms (PCIe 6.0 section 6.6.2).
-/// Nothing touches the function before.
-pub const RESET_MS: u64 = 100;
+use crate::reset::{Reset, Saved, Trouble};
 
 /// A function and the guest's view of it.
 pub struct Function<'a, H> {
@@ -42,11 +36,26 @@ pub struct Function<'a, H> {
     pub msix_enabled: bool,
     /// The first MSI capability.
     pub msi: Option<Msi>,
+    /// The PCI Express capability, if its device registers lie inside the space.
+    pub express: Option<u16>,
+    /// It has link control.
+    pub has_link: bool,
+    /// It has the second device and link registers.
+    pub has_second: bool,
+    /// Active state power management as the firmware set the link up: a guest may
+    /// switch it off, and on again.
+    pub aspm: u16,
     /// The PCI Express capability, if the function has function-level reset.
     pub flr: Option<u16>,
-    /// When the function-level reset that is under way is over, in ms.
-    reset_over: Option<u64>,
-    list: CapabilityList,
+    /// How far the function is from its state at start.
+    pub reset: Reset,
+    /// What its device forgets in a reset.
+    pub saved: Saved,
+    /// What a person should hear; gone when it was told.
+    pub trouble: Option<Trouble>,
+    pub list: CapabilityList,
+    /// The guest has another function at the same device number.
+    multi_function: bool,
     /// What the next pci-config finds if this one dies.
     pub record: Record<'a>,
     /// The guest's command register and interrupt line at start.
@@ -68,12 +77,11 @@ impl<H: Hardware> ConfigSpace for Space<'_, H> {
 }
 
 impl<'a, H: Hardware> Function<'a, H> {
-    /// Latches the capability list, takes the function over as the last
-    /// pci-config left it or, if there was none, quiesces it (M24), and lays out
-    /// its registers. If msix does not take it, it has no MSI-X (M16); if
-    /// irq-router does not, no MSI.
+    /// Takes the function over: as the last pci-config left it or, if there was
+    /// none, quiesced (M24). One whose reset the last pci-config had begun is left
+    /// alone, and latched when it answers.
     pub fn new<T: Transport>(
-        mut hardware: H,
+        hardware: H,
         index: u8,
         owner: Caller,
         info: FunctionInfo,
@@ -81,31 +89,6 @@ impl<'a, H: Hardware> Function<'a, H> {
         record: Record<'a>,
         peers: &mut Peers<T>,
     ) -> Self {
-        if record.reset_under_way().is_some() {
-            // The last pci-config died meanwhile. It is not known when the reset
-            // began, and nothing can be read before its end.
-            let over = hardware.now_ms() + RESET_MS;
-            while hardware.now_ms() < over {}
-        }
-        let list = CapabilityList::read(&mut Space(&mut hardware));
-        let command = record
-            .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY);
-        // The guest's I/O APIC has its pin where the machine's has it (C9).
-        let interrupt_line = match info.intx {
-            0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
-            pin => pin as u8,
-        };
-        let msi = list
-            .find(regs::CAP_MSI)
-            .map(|at| Msi::latch(&mut hardware, at));
-        let has_msix = info.msix.entries != 0;
-        let flr = list.find(regs::CAP_PCIE).filter(|&at| {
-            // The control register must lie inside the space.
-            at + regs::PCIE_DEVICE_STATUS < layout::CONVENTIONAL
-                && hardware.read(at + regs::PCIE_DEVICE_CAPABILITIES, Width::Dword)
-                    & regs::PCIE_DEVICE_CAPABILITIES_FLR
-                    != 0
-        });
         let mut function = Self {
             hardware,
             index,
@@ -113,38 +96,102 @@ impl<'a, H: Hardware> Function<'a, H> {
             info,
             table: RegisterTable::default(),
             bars: info.bars.map(Bar::new),
-            command,
-            interrupt_line,
-            msix: has_msix.then_some(info.msix.capability as u16),
+            command: 0,
+            interrupt_line: 0,
+            msix: (info.msix.entries != 0).then_some(info.msix.capability as u16),
             quiet: true,
             msix_enabled: false,
-            msi,
-            flr,
-            reset_over: None,
-            list,
+            msi: None,
+            express: None,
+            has_link: false,
+            has_second: false,
+            aspm: 0,
+            flr: None,
+            reset: Reset::Used,
+            saved: Saved::default(),
+            trouble: None,
+            list: CapabilityList::EMPTY,
+            multi_function,
             record,
-            start: (command, interrupt_line),
+            start: (0, 0),
         };
-        if function.recall() {
-            function.adopt(peers);
+        if function.record.reset_under_way() {
+            function.recall();
+            function.resume_reset();
         } else {
-            let (msix, msi) = function.quiesce(peers);
+            function.latch(peers);
+        }
+        function
+    }
+
+    /// Latches the capability list, makes device and virtual state agree, and lays
+    /// out the registers. If msix does not take the function, it has no MSI-X
+    /// (M16); if irq-router does not, no MSI.
+    pub fn latch<T: Transport>(&mut self, peers: &mut Peers<T>) {
+        let hardware = &mut self.hardware;
+        self.list = CapabilityList::read(&mut Space(hardware));
+        let command = self
+            .record
+            .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY);
+        // The guest's I/O APIC has its pin where the machine's has it (C9).
+        let interrupt_line = match self.info.intx {
+            0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
+            pin => pin as u8,
+        };
+        self.start = (command, interrupt_line);
+        (self.command, self.interrupt_line) = self.start;
+        self.msi = self
+            .list
+            .find(regs::CAP_MSI)
+            .map(|at| Msi::latch(hardware, at));
+        self.latch_express();
+        if self.recall() {
+            self.adopt(peers);
+        } else {
+            let (msix, msi) = self.quiesce(peers);
             if msix.is_err() {
-                function.msix = None;
+                self.msix = None;
             }
             if msi.is_err() {
-                function.msi = None;
+                self.msi = None;
             }
         }
-        function.keep();
+        self.keep();
         let policy = Policy {
-            permissive: info.permissive != 0,
-            msix: function.msix,
-            msi: function.msi,
-            multi_function,
+            permissive: self.info.permissive != 0,
+            msix: self.msix,
+            msi: self.msi,
+            multi_function: self.multi_function,
+            aspm: self.aspm,
         };
-        function.table = layout::build(&mut function.hardware, &info, &function.list, &policy);
-        function
+        self.table = layout::build(&mut self.hardware, &self.info, &self.list, &policy);
+    }
+
+    /// Which registers of the PCI Express capability there are.
+    fn latch_express(&mut self) {
+        let hardware = &mut self.hardware;
+        // The control register must lie inside the space.
+        self.express = self
+            .list
+            .find(regs::CAP_PCIE)
+            .filter(|&at| at + regs::PCIE_DEVICE_STATUS < layout::CONVENTIONAL);
+        let Some(at) = self.express else {
+            return;
+        };
+        let inside = |offset| at + offset + 2 <= layout::CONVENTIONAL;
+        let version = hardware.read(at + 2, Width::Word) & 15;
+        self.has_link = inside(regs::PCIE_LINK_CONTROL);
+        self.has_second = version >= 2 && inside(0x32);
+        let capabilities = hardware.read(at + regs::PCIE_DEVICE_CAPABILITIES, Width::Dword);
+        self.flr = self
+            .express
+            .filter(|_| capabilities & regs::PCIE_DEVICE_CAPABILITIES_FLR != 0);
+        if self.has_link {
+            let link = at + regs::PCIE_LINK_CONTROL;
+            self.aspm = self.record.start_aspm(|| {
+                hardware.read(link, Width::Word) as u16 & regs::PCIE_LINK_CONTROL_ASPM
+            });
+        }
     }
 
     /// Takes function and virtual state back to start (M24). Errors of msix and
@@ -163,6 +210,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         self.set_host_command(command);
         command &= !(COMMAND_BUS_MASTER | COMMAND_IO);
         self.set_host_command(command);
+        self.restore_aspm();
         self.bars = self.info.bars.map(Bar::new);
         (self.command, self.interrupt_line) = self.start;
         self.msix_enabled = false;
@@ -170,8 +218,23 @@ impl<'a, H: Hardware> Function<'a, H> {
         messages
     }
 
+    /// What the guest changed of the link is undone.
+    fn restore_aspm(&mut self) {
+        if self.aspm == 0 {
+            return;
+        }
+        if let Some(at) = self.express {
+            let at = at + regs::PCIE_LINK_CONTROL;
+            let control = self.hardware.read(at, Width::Word) as u16;
+            if control & regs::PCIE_LINK_CONTROL_ASPM != self.aspm {
+                let restored = control & !regs::PCIE_LINK_CONTROL_ASPM | self.aspm;
+                self.hardware.write(at, Width::Word, restored.into());
+            }
+        }
+    }
+
     /// Has msix and irq-router take what is theirs back to start.
-    fn reset_messages<T: Transport>(
+    pub fn reset_messages<T: Transport>(
         &mut self,
         peers: &mut Peers<T>,
     ) -> (Result<(), Error>, Result<(), Error>) {
@@ -217,89 +280,6 @@ impl<'a, H: Hardware> Function<'a, H> {
         }
     }
 
-    /// Whether the function can be accessed. A function-level reset that is over
-    /// is completed first.
-    pub fn is_ready(&mut self) -> bool {
-        match (self.reset_left(), self.record.reset_under_way(), self.flr) {
-            (0, Some(control), Some(capability)) => {
-                self.finish_reset(capability, control);
-                true
-            }
-            (left, ..) => left == 0,
-        }
-    }
-
-    /// Milliseconds until the function-level reset that is under way is over.
-    pub fn reset_left(&mut self) -> u64 {
-        let now = self.hardware.now_ms();
-        self.reset_over.map_or(0, |over| over.saturating_sub(now))
-    }
-
-    /// Takes the function back to start (M24), with a function-level reset if the
-    /// device has one (C8). One that is under way already is as good: no access
-    /// has reached the device since.
-    pub fn take_back<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
-        if !self.is_ready() {
-            let (msix, msi) = self.reset_messages(peers);
-            return msix.and(msi);
-        }
-        let Some(capability) = self.flr else {
-            let (msix, msi) = self.quiesce(peers);
-            self.keep();
-            return msix.and(msi);
-        };
-        self.reset_device(capability, peers)
-    }
-
-    /// Function-level reset (C8): quiesces the function and begins the reset.
-    /// Nobody waits for its end: until then the function answers no access, and
-    /// the first one after it finds what the firmware had set up.
-    pub fn reset_device<T: Transport>(
-        &mut self,
-        capability: u16,
-        peers: &mut Peers<T>,
-    ) -> Result<(), Error> {
-        let (msix, msi) = self.quiesce(peers);
-        self.keep();
-        let control_at = capability + regs::PCIE_DEVICE_CONTROL;
-        let control = self.hardware.read(control_at, Width::Word) as u16;
-        for _ in 0..PENDING_POLLS {
-            let status_at = capability + regs::PCIE_DEVICE_STATUS;
-            let status = self.hardware.read(status_at, Width::Word) as u16;
-            if status & regs::PCIE_DEVICE_STATUS_PENDING == 0 {
-                break;
-            }
-        }
-        self.record.set_reset(Some(control));
-        let reset = control | regs::PCIE_DEVICE_CONTROL_FLR;
-        self.hardware.write(control_at, Width::Word, reset.into());
-        self.reset_over = Some(self.hardware.now_ms() + RESET_MS);
-        msix.and(msi)
-    }
-
-    /// A function-level reset is over: gives the device back what it forgot.
-    fn finish_reset(&mut self, capability: u16, control: u16) {
-        let control_at = capability + regs::PCIE_DEVICE_CONTROL;
-        self.hardware.write(control_at, Width::Word, control.into());
-        for index in 0..FUNCTION_BARS {
-            let bar = &self.info.bars[index];
-            let at = regs::BAR0 + 4 * index as u16;
-            let address = bar.address;
-            match bar.kind() {
-                pci::BarKind::None => continue,
-                pci::BarKind::Memory64 => {
-                    self.hardware.write(at, Width::Dword, address as u32);
-                    let high = (address >> 32) as u32;
-                    self.hardware.write(at + 4, Width::Dword, high);
-                }
-                _ => self.hardware.write(at, Width::Dword, address as u32),
-            }
-        }
-        self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
-        self.record.set_reset(None);
-        self.reset_over = None;
-    }
-
     /// Writes the device's command register from the guest's (C5): memory
     /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on, or
     /// if the guest is not offered it (C9).
@@ -315,11 +295,11 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// The guest's address of a BAR, if the guest has it decoded.
     pub fn decoded(&self, index: usize) -> Option<u64> {
         let bar = &self.bars[index];
-        let decoding = self.command & COMMAND_MEMORY != 0;
+        let decoding = self.command & COMMAND_MEMORY != 0 && self.reset != Reset::Gone;
         (decoding && bar.info().is_memory()).then_some(bar.address())
     }
 
-    fn set_host_command(&mut self, command: u16) {
+    pub fn set_host_command(&mut self, command: u16) {
         self.hardware
             .write(regs::COMMAND, Width::Word, command.into());
     }

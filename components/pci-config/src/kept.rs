@@ -12,6 +12,7 @@ use shm::Keep;
 use crate::Hardware;
 use crate::function::Function;
 use crate::msi;
+use crate::reset::Saved;
 
 /// The words of a record.
 const STATE: usize = 0;
@@ -20,7 +21,9 @@ const RESET: usize = 2;
 const MSI_ADDRESS: usize = 3;
 const MSI: usize = 4;
 const BARS: usize = 5;
-const WORDS: usize = BARS + FUNCTION_BARS;
+const BAR_REGISTERS: usize = BARS + FUNCTION_BARS;
+const SAVED: usize = BAR_REGISTERS + FUNCTION_BARS;
+const WORDS: usize = SAVED + 1;
 
 /// A word that was written.
 const WRITTEN: u64 = 1 << 63;
@@ -28,6 +31,13 @@ const MSIX_ENABLED: u64 = 1 << 32;
 const QUIET: u64 = 1 << 33;
 const HAS_MSIX: u64 = 1 << 34;
 const HAS_MSI: u64 = 1 << 35;
+
+/// Of the word for the start: the command register is in bits 15:0, the link's
+/// power management in 17:16.
+const ASPM_WRITTEN: u64 = 1 << 62;
+/// Of the word for the reset.
+const UNDER_WAY: u64 = 1;
+const GONE: u64 = 2;
 
 /// Of the word for MSI: bits 15:0 are data, 47:16 the mask, 50:48 log2.
 const MSI_ENABLED: u64 = 1 << 52;
@@ -80,17 +90,58 @@ impl<'a> Record<'a> {
         command
     }
 
-    /// A function-level reset begins or, with `None`, is over. Device control
-    /// is what the reset must not lose.
-    pub fn set_reset(&self, device_control: Option<u16>) {
-        let word = device_control.map_or(0, |control| WRITTEN | u64::from(control));
-        self.set(RESET, word);
+    /// Active state power management at start: what the first pci-config found
+    /// counts, for the guest may change it.
+    pub fn start_aspm(&self, found: impl FnOnce() -> u16) -> u16 {
+        let kept = self.get(START);
+        if kept & ASPM_WRITTEN == 0 {
+            let aspm = found();
+            self.set(START, kept | ASPM_WRITTEN | u64::from(aspm & 3) << 16);
+            return aspm;
+        }
+        (kept >> 16 & 3) as u16
     }
 
-    /// Device control from before the function-level reset that is under way.
-    pub fn reset_under_way(&self) -> Option<u16> {
-        let word = self.get(RESET);
-        (word & WRITTEN != 0).then_some(word as u16)
+    /// A reset begins, after [`Record::set_saved`], or is over.
+    pub fn set_reset(&self, under_way: bool) {
+        self.set(RESET, bit(under_way, UNDER_WAY));
+    }
+
+    /// Whether a reset is under way: the function may not answer.
+    pub fn reset_under_way(&self) -> bool {
+        self.get(RESET) & UNDER_WAY != 0
+    }
+
+    /// The function does not come back from its reset.
+    pub fn set_gone(&self) {
+        self.set(RESET, UNDER_WAY | GONE);
+    }
+
+    /// Whether that is so.
+    pub fn is_gone(&self) -> bool {
+        self.get(RESET) & GONE != 0
+    }
+
+    /// What the device forgets in the reset that is about to begin.
+    pub fn set_saved(&self, saved: &Saved) {
+        let word = u64::from(saved.device_control)
+            | u64::from(saved.device_control_2) << 16
+            | u64::from(saved.link_control) << 32
+            | u64::from(saved.cache_line) << 48
+            | u64::from(saved.interrupt_line) << 56;
+        self.set(SAVED, word);
+    }
+
+    /// What the device forgot in the reset that was under way.
+    pub fn saved(&self) -> Saved {
+        let word = self.get(SAVED);
+        Saved {
+            device_control: word as u16,
+            device_control_2: (word >> 16) as u16,
+            link_control: (word >> 32) as u16,
+            cache_line: (word >> 48) as u8,
+            interrupt_line: (word >> 56) as u8,
+        }
     }
 
     /// From here on it is uncertain what of the MSI messages is bound, and
@@ -118,6 +169,7 @@ impl<H: Hardware> Function<'_, H> {
         record.set(MSI, msi);
         for (index, bar) in self.bars.iter().enumerate() {
             record.set(BARS + index, bar.address());
+            record.set(BAR_REGISTERS + index, bar.register());
         }
         record.set(
             STATE,
@@ -145,7 +197,8 @@ impl<H: Hardware> Function<'_, H> {
         self.msix = self.msix.filter(|_| word & HAS_MSIX != 0);
         self.msi = self.msi.filter(|_| word & HAS_MSI != 0);
         for (index, bar) in self.bars.iter_mut().enumerate() {
-            bar.set_address(record.get(BARS + index));
+            let register = record.get(BAR_REGISTERS + index);
+            bar.restore(register, record.get(BARS + index));
         }
         if let Some(msi) = &mut self.msi {
             let word = record.get(MSI);

@@ -1,7 +1,7 @@
 //! Decides which registers a function has for its guest.
 
 use heapless::Vec;
-use pci::regs::{self, CAP_MSI, CAP_MSIX, CAP_PCIE, CAP_PM};
+use pci::regs::{self, CAP_AF, CAP_MSI, CAP_MSIX, CAP_PCIE, CAP_PM};
 use pci::{BarKind, Capability, CapabilityList, FunctionInfo, Width};
 
 use crate::Hardware;
@@ -59,6 +59,9 @@ pub struct Policy {
     pub msi: Option<Msi>,
     /// The guest has another function at the same device number.
     pub multi_function: bool,
+    /// Bits of link control that the firmware had set for the link's active state
+    /// power management: the guest may clear and set them again.
+    pub aspm: u16,
 }
 
 /// Makes the table. The capability pointers in `list` are the last word: the
@@ -166,18 +169,21 @@ fn add_capabilities(
 fn is_shown(capability: Capability, policy: &Policy) -> bool {
     match capability.id {
         CAP_PM | CAP_PCIE => true,
+        CAP_AF => false,
         CAP_MSIX => policy.msix == Some(capability.offset),
         CAP_MSI => policy.msi.is_some_and(|msi| msi.at == capability.offset),
         _ => policy.permissive,
     }
 }
 
-/// Makes a hidden MSI or MSI-X capability read-only, byte by byte: under the
+/// Makes a hidden capability read-only, byte by byte: under the
 /// permissive policy its registers would be a gap, and gaps pass.
 fn protect(table: &mut RegisterTable, hardware: &mut impl Hardware, capability: Capability) {
     let control = hardware.read(capability.offset + 2, Word);
     let size = match capability.id {
         CAP_MSIX => 12,
+        // A function-level reset that pci-config does not know of would lose the BARs.
+        CAP_AF => 6,
         // Per-vector masking adds mask and pending, 64 bits the upper half
         // (PCIe 6.0 section 7.7.1).
         _ => 12 + 8 * (control >> 8 & 1) as u16 + 4 * (control >> 7 & 1) as u16,
@@ -229,6 +235,10 @@ fn add_capability(
             table.add(&registers, CONVENTIONAL)
         }),
         CAP_PCIE => {
+            let link_control = Masks {
+                writable: policy.aspm.into(),
+                ..Masks::READ_ONLY
+            };
             let registers = [
                 id,
                 link,
@@ -238,7 +248,7 @@ fn add_capability(
                 Register::new(at + regs::PCIE_DEVICE_CONTROL, Word, Action::DeviceControl),
                 Register::new(at + regs::PCIE_DEVICE_STATUS, Word, Device(DEVICE_STATUS)),
                 read_only(0x0c, Dword),
-                read_only(0x10, Word),
+                Register::new(at + regs::PCIE_LINK_CONTROL, Word, Device(link_control)),
                 read_only(0x12, Word),
                 // The second device and link registers, from version 2 on.
                 read_only(0x24, Dword),

@@ -24,10 +24,13 @@ mod kept;
 mod layout;
 mod msi;
 mod peers;
+mod quirk;
 mod registers;
+mod reset;
 mod server;
 
 pub use kept::kept_words;
+pub use reset::Trouble;
 pub use server::{Counters, Functions};
 
 use pci::Width;
@@ -38,6 +41,20 @@ pub trait Hardware {
     fn read(&mut self, offset: u16, width: Width) -> u32;
     /// Writes `width` bytes (1, 2 or 4) at `offset`, aligned.
     fn write(&mut self, offset: u16, width: Width, value: u32);
+    /// Whether the first page of BAR 0 can be reached, which init gives for a model
+    /// that has a reset of its own there.
+    fn has_registers(&self) -> bool {
+        false
+    }
+    /// Reads the 32-bit register at `offset` of BAR 0.
+    fn read_register(&mut self, offset: u32) -> u32 {
+        let _ = offset;
+        u32::MAX
+    }
+    /// Writes it.
+    fn write_register(&mut self, offset: u32, value: u32) {
+        let _ = (offset, value);
+    }
     /// Whether `offset` may be above 255.
     fn has_extended_space(&self) -> bool;
     /// Milliseconds since a moment that every pci-config of this boot shares.

@@ -5,19 +5,23 @@
 #![no_main]
 
 use channel::{Caller, irq_router, msix, pci_config as interface};
-use pci::Width;
-use pci_config::{Counters, Functions, Hardware, kept_words};
+use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
+use pci_config::{Counters, Functions, Hardware, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
 use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
 
 runtime::component!(main);
 
+/// Bytes of the registers by which a model is reset.
+const REGISTERS: u32 = (MODEL_RESET_PAGES * PAGE_SIZE) as u32;
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
 
 struct ConfigPage {
     registers: Mmio,
+    /// The first pages of BAR 0, of a model that is reset there.
+    reset: Option<Mmio>,
     tsc_khz: u64,
 }
 
@@ -28,6 +32,21 @@ impl Hardware for ConfigPage {
     fn write(&mut self, offset: u16, width: Width, value: u32) {
         self.registers.write(offset.into(), width, value.into());
     }
+    fn has_registers(&self) -> bool {
+        self.reset.is_some()
+    }
+    fn read_register(&mut self, offset: u32) -> u32 {
+        let width = Width::Dword;
+        self.reset
+            .as_ref()
+            .filter(|_| offset < REGISTERS)
+            .map_or(u32::MAX, |page| page.read(offset as usize, width) as u32)
+    }
+    fn write_register(&mut self, offset: u32, value: u32) {
+        if let Some(page) = self.reset.as_mut().filter(|_| offset < REGISTERS) {
+            page.write(offset as usize, Width::Dword, value.into());
+        }
+    }
     fn has_extended_space(&self) -> bool {
         true
     }
@@ -36,21 +55,21 @@ impl Hardware for ConfigPage {
     }
 }
 
-fn page(context: &Context, device: &str) -> Mmio {
+fn page(context: &Context, prefix: &'static str, device: &str) -> Mmio {
     let found = context
         .resources
-        .each(ResourceKind::Memory, "config:")
+        .each(ResourceKind::Memory, prefix)
         .find(|(name, _)| *name == device);
     match found {
         Some((_, resource)) => context.registers(resource.name.as_str()),
-        None => panic!("no configuration page for {device}"),
+        None => panic!("no page {prefix}{device}"),
     }
 }
 
 /// Logs a function as the guest will find it: the header of a trace.
 fn trace(context: &Context, device: &str) {
     let info = context.function(device);
-    let registers = page(context, device);
+    let registers = page(context, "config:", device);
     let mut bytes = [0; 256];
     for (offset, byte) in bytes.iter_mut().enumerate() {
         *byte = registers.read(offset, Width::Byte) as u8;
@@ -80,10 +99,25 @@ fn publish(context: &Context, counters: &Counters) {
         ("writes", counters.writes),
         ("dropped", counters.dropped),
         ("not_found", counters.not_found),
-        ("bar_moves_refused", counters.refused),
+        ("bar_moves", counters.moves),
         ("failures", counters.failed),
         ("resets", counters.resets),
     ]);
+}
+
+/// Says what became of a function's reset.
+fn tell(context: &Context, function: u8, trouble: Trouble) {
+    let device = context.functions().nth(function.into()).unwrap_or("?");
+    match trouble {
+        Trouble::Gone => defmt::error!(
+            "{=str}: it does not answer a minute after its reset, and reads all ones from now on",
+            device
+        ),
+        Trouble::Unclean => defmt::warn!(
+            "{=str}: nothing resets it: it may write into its guest's next life (M24)",
+            device
+        ),
+    }
 }
 
 /// The monitor says which guests are gone.
@@ -109,10 +143,16 @@ fn main(context: Context) -> ! {
             .for_each(|device| trace(&context, device));
     }
     let functions = context.functions().map(|device| {
-        let registers = page(&context, device);
+        let info = context.function(device);
         let owner = Caller(context.owner(device));
-        let hardware = ConfigPage { registers, tsc_khz };
-        (context.function(device), owner, hardware)
+        let hardware = ConfigPage {
+            registers: page(&context, "config:", device),
+            reset: info
+                .has_model_reset()
+                .then(|| page(&context, "registers:", device)),
+            tsc_khz,
+        };
+        (info, owner, hardware)
     });
     let msix = msix::control::Client(context.channel("MsixControl"));
     let router = irq_router::msi::Client(context.channel("MsiRouter"));
@@ -127,6 +167,9 @@ fn main(context: Context) -> ! {
     let mut server = Server::new(context.endpoint());
     loop {
         publish(&context, &functions.counters);
+        while let Some((function, trouble)) = functions.take_trouble() {
+            tell(&context, function, trouble);
+        }
         match server.wait() {
             Event::Request(caller, request) => {
                 server.reply(interface::dispatch(&mut functions, caller, request));

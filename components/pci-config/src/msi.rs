@@ -6,7 +6,7 @@ use pci::{Width, regs};
 
 use crate::Hardware;
 use crate::function::Function;
-use crate::peers::Router;
+use crate::peers::{Peers, Router};
 use crate::registers::MsiField;
 
 /// Message control: log2 of the messages that the function can send, bits 3:1
@@ -214,8 +214,12 @@ impl<H: Hardware> Function<'_, H> {
 
     /// Keeps the device from sending, or lets it again: by its mask bits, which
     /// keep what it would have sent, else by its enable bit.
-    pub fn throttle_msi(&mut self, throttled: bool) -> Result<(), Error> {
-        let ready = self.is_ready();
+    pub fn throttle_msi<T: Transport>(
+        &mut self,
+        throttled: bool,
+        peers: &mut Peers<T>,
+    ) -> Result<(), Error> {
+        let ready = self.is_ready(peers);
         let Some(msi) = self.msi.as_mut().filter(|msi| msi.live && ready) else {
             return Err(Error::NotFound);
         };

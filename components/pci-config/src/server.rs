@@ -13,6 +13,7 @@ use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
 use crate::peers::{Msix, Peers, Router};
+use crate::reset::{Reset, Trouble};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
 const EXTENDED: u16 = 4096;
@@ -30,7 +31,7 @@ pub struct Counters {
     /// Accesses to functions that are not there or not the caller's.
     pub not_found: u64,
     /// BAR moves while the BAR was decoded (C4).
-    pub refused: u64,
+    pub moves: u64,
     /// Calls to msix and irq-router that failed.
     pub failed: u64,
     /// Functions taken back to start.
@@ -105,10 +106,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
             self.counters.not_found += 1;
             return None;
         };
-        if !function.is_ready() {
+        if !function.is_ready(&mut self.peers) {
             self.counters.dropped += 1;
             return None;
         }
+        function.touch();
         let limit = if function.hardware.has_extended_space() {
             EXTENDED
         } else {
@@ -126,15 +128,19 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
     }
 
     fn take_back(&mut self, index: usize) -> Result<u64, Error> {
-        self.counters.resets += 1;
         let function = &mut self.functions[index];
-        match function.take_back(&mut self.peers) {
-            Ok(()) => Ok(function.reset_left()),
-            Err(error) => {
-                self.counters.failed += 1;
-                Err(error)
-            }
-        }
+        // Later calls only look how far it is.
+        self.counters.resets += u64::from(function.reset == Reset::Used);
+        function
+            .take_back(&mut self.peers)
+            .inspect_err(|_| self.counters.failed += 1)
+    }
+
+    /// What a person should hear of a function, once.
+    pub fn take_trouble(&mut self) -> Option<(u8, Trouble)> {
+        self.functions
+            .iter_mut()
+            .find_map(|function| Some((function.index, function.trouble.take()?)))
     }
 
     /// The guest of a function is gone: takes the function back to start. One
@@ -185,13 +191,18 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
 
     fn bar(&mut self, caller: Caller, function: u8, index: u8) -> Result<u64, Error> {
         let index = usize::from(index);
-        let function = self.owned(caller, function)?;
+        self.owned(caller, function)?;
+        let function = &mut self.functions[usize::from(function)];
         if index >= FUNCTION_BARS {
             return Err(Error::NotFound);
         }
         // A guest that begins to run may touch a BAR before anything else.
-        function.is_ready();
-        Ok(function.decoded(index).unwrap_or(u64::MAX))
+        function.is_ready(&mut self.peers);
+        let decoded = function.decoded(index);
+        if decoded.is_some() {
+            function.touch();
+        }
+        Ok(decoded.unwrap_or(u64::MAX))
     }
 
     fn reset(&mut self, caller: Caller, function: u8) -> Result<u64, Error> {
@@ -200,6 +211,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
     }
 
     fn throttle_msi(&mut self, caller: Caller, function: u8, throttled: bool) -> Result<(), Error> {
-        self.owned(caller, function)?.throttle_msi(throttled)
+        self.owned(caller, function)?;
+        self.functions[usize::from(function)].throttle_msi(throttled, &mut self.peers)
     }
 }

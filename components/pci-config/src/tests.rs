@@ -5,6 +5,7 @@
 extern crate std;
 use std::boxed::Box;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
@@ -19,7 +20,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo};
 use shm::Kept;
 
 use super::*;
-use crate::function::RESET_MS;
+use crate::reset::{PATIENCE_MS, POWER_MS, RESET_MS};
 
 mod messages;
 mod reset;
@@ -31,6 +32,8 @@ const MSIX: u16 = 0xa0;
 const PM: u16 = 0xc8;
 const MSI: u16 = 0xd0;
 const PCIE: u16 = 0xe0;
+/// Where some of these functions have Advanced Features.
+const AF: u16 = 0x50;
 const ENABLE: u16 = 0x8000;
 /// What irq-router gives for the device.
 const OURS: (u64, u32) = (0xfee0_0000, 0x38);
@@ -60,8 +63,20 @@ struct World {
     /// The clock, which goes on by `tick` with each look at it.
     now: u64,
     tick: u64,
-    /// Until when the device is in a function-level reset.
+    /// Until when nothing may touch the device: it is in a reset.
     reset_over: u64,
+    /// How much longer it answers with ones and loses writes.
+    slow: u64,
+    /// The way from D3hot to D0 is a reset.
+    power_resets: bool,
+    /// A register that no reset clears.
+    survives: u16,
+    /// A function-level reset is one.
+    flr_resets: bool,
+    /// Registers of BAR 0, if they are there.
+    registers: Option<BTreeMap<u32, u32>>,
+    /// The reset bit of these clears them.
+    model_resets: bool,
 }
 
 #[derive(Clone)]
@@ -72,6 +87,9 @@ impl Hardware for Fake {
         assert!(width != Qword && width.is_aligned(offset.into()));
         let world = self.0.borrow();
         assert!(world.now >= world.reset_over, "read while it is reset");
+        if world.reset_over != 0 && world.now < world.reset_over.saturating_add(world.slow) {
+            return width.all_ones() as u32;
+        }
         let at = usize::from(offset);
         let bytes = &world.config[at..at + width.bytes() as usize];
         bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
@@ -82,16 +100,48 @@ impl Hardware for Fake {
         assert_eq!(value & !(width.all_ones() as u32), 0, "bits past the width");
         let mut world = self.0.borrow_mut();
         assert!(world.now >= world.reset_over, "written while it is reset");
+        assert!(
+            world.reset_over == 0 || world.now >= world.reset_over.saturating_add(world.slow),
+            "the write is lost"
+        );
         world.log.push(Write(offset, width, value));
+        let state = world.config[usize::from(PM) + 4] & 3;
         world.put(offset, width.bytes() as usize, value);
         if (offset, value >> 15) == (PCIE + 8, 1) && world.has_reset() {
-            // A reset device has forgotten its BARs and its command register.
-            world.reset_over = world.now + RESET_MS;
-            world.put(PCIE + 8, 2, 0);
-            world.put(0x04, 2, 0);
-            for bar in (0x10..0x28).step_by(4) {
-                world.put(bar, 4, 0);
-            }
+            world.put(PCIE + 8, 2, 0x2810);
+            let forgets = world.flr_resets;
+            world.reset(RESET_MS, forgets);
+        }
+        if (offset, value) == (AF + 4, 1) && world.config[usize::from(AF)] == 0x13 {
+            world.put(AF + 4, 1, 0);
+            world.reset(RESET_MS, true);
+        }
+        if offset == PM + 4 && u32::from(state) != value & 3 {
+            let forgets = value & 3 == 0 && world.power_resets;
+            world.reset(POWER_MS, forgets);
+        }
+    }
+
+    fn has_registers(&self) -> bool {
+        self.0.borrow().registers.is_some()
+    }
+
+    fn read_register(&mut self, offset: u32) -> u32 {
+        let world = self.0.borrow();
+        let registers = world.registers.as_ref().expect("it has them");
+        registers.get(&offset).copied().unwrap_or(0)
+    }
+
+    fn write_register(&mut self, offset: u32, value: u32) {
+        let mut world = self.0.borrow_mut();
+        let resets = world.model_resets;
+        let registers = world.registers.as_mut().expect("it has them");
+        match (offset, value >> 26 & 1) {
+            (0, 1) if resets => registers.clear(),
+            // Mask clear and causes are no memory.
+            (0xd8, _) if resets => drop(registers.insert(0xd0, 0)),
+            (0xc0 | 0xd8, _) => {}
+            _ => drop(registers.insert(offset, value)),
         }
     }
 
@@ -107,6 +157,24 @@ impl Hardware for Fake {
 }
 
 impl World {
+    /// The device is in a reset, or what it takes for one.
+    fn reset(&mut self, takes: u64, forgets: bool) {
+        self.reset_over = self.now + takes;
+        if !forgets {
+            return;
+        }
+        // It has forgotten its BARs, its command register and some more.
+        let bars = (0x10..0x28).step_by(4).map(|bar| (bar, 4));
+        for (at, bytes) in [(PCIE + 8, 2), (0x04, 2), (0x0c, 1), (0x3c, 1)]
+            .into_iter()
+            .chain(bars)
+        {
+            if self.survives != at {
+                self.put(at, bytes, 0);
+            }
+        }
+    }
+
     fn has_reset(&self) -> bool {
         self.config[usize::from(PCIE) + 7] >> 4 & 1 == 1
     }
@@ -201,6 +269,12 @@ fn world() -> World {
         now: 1_000_000,
         tick: 0,
         reset_over: 0,
+        slow: 0,
+        power_resets: false,
+        survives: 0,
+        flr_resets: true,
+        registers: None,
+        model_resets: true,
     };
     for (offset, value) in [
         (0x00, 0x10d3_8086),
@@ -238,6 +312,7 @@ fn info(permissive: bool) -> FunctionInfo {
     let bar = |kind, address, size| BarInfo {
         kind: kind as u32,
         address,
+        guest: address,
         size,
         ..BarInfo::default()
     };
@@ -474,16 +549,127 @@ fn c4_sizing_and_moving_never_reach_the_device() {
 }
 
 #[test]
-fn c4_a_decoded_bar_does_not_move() {
+fn c4_a_decoded_bar_moves_at_once() {
     let mut rig = rig();
-    for offset in [0x10, 0x14, 0x18] {
-        rig.write(offset, Dword, 0xd000_0000);
+    assert_eq!(rig.write(0x10, Dword, 0xd000_0000), Effect::DECODE);
+    assert_eq!(rig.bar(0), 0xd000_0000);
+    assert_eq!(rig.write(0x10, Dword, 0xd000_0000), Effect::NONE, "no move");
+    // Half by half: each half is a place, as in hardware.
+    assert_eq!(rig.write(0x14, Dword, 0xd100_0000), Effect::DECODE);
+    assert_eq!(rig.bar(1), 0x1_d100_0000);
+    assert_eq!(rig.write(0x18, Dword, 0), Effect::DECODE);
+    assert_eq!(rig.bar(1), 0xd100_0000);
+    assert_eq!(rig.read(0x14, Dword), 0xd100_0004);
+    assert_eq!(rig.functions.counters.moves, 3);
+    assert_eq!(rig.log(), [], "the host's never move");
+}
+
+#[test]
+fn c4_sizing_while_decoded_answers_the_mask_and_moves_nothing() {
+    // As Nanos, IncludeOS and the crate pci_types 0.10 size BARs.
+    let mut rig = rig();
+    assert_eq!(rig.write(0x10, Dword, u32::MAX), Effect::NONE);
+    assert_eq!(rig.read(0x10, Dword), 0xfffe_0000);
+    assert_eq!(rig.bar(0), 0xfe80_0000, "not at a nonsense address");
+    assert_eq!(rig.write(0x10, Dword, 0xfe80_0000), Effect::NONE);
+    assert_eq!(rig.read(0x10, Dword), 0xfe80_0000);
+    for (offset, mask, back) in [(0x14, 0xfff0_0004, 0xfe90_0004), (0x18, u32::MAX, 1)] {
+        assert_eq!(rig.write(offset, Dword, u32::MAX), Effect::NONE);
+        assert_eq!(rig.read(offset, Dword), mask);
+        assert_eq!(rig.write(offset, Dword, back), Effect::NONE);
+        assert_eq!(rig.read(offset, Dword), back);
+        assert_eq!(rig.bar(1), 0x1_fe90_0000);
     }
-    assert_eq!(rig.functions.counters.refused, 3);
-    assert_eq!(rig.bar(0), 0xfe80_0000);
+    // Both halves at once, and one that is sized goes elsewhere.
+    rig.write(0x14, Dword, u32::MAX);
+    rig.write(0x18, Dword, u32::MAX);
     assert_eq!(rig.bar(1), 0x1_fe90_0000);
-    rig.write(0x10, Dword, 0xfe80_0000);
-    assert_eq!(rig.functions.counters.refused, 3, "that was no move");
+    rig.write(0x14, Dword, 0xd000_0000);
+    assert_eq!(rig.bar(1), 0x1_fe90_0000);
+    assert_eq!(rig.write(0x18, Dword, 0), Effect::DECODE);
+    assert_eq!(rig.bar(1), 0xd000_0000);
+}
+
+#[test]
+fn c4_a_decoded_bar_does_not_go_to_0() {
+    // 0 is no address (PCI Local Bus 3.0 section 6.2.5.1): cloud-hypervisor#6147.
+    let mut rig = rig();
+    assert_eq!(rig.write(0x10, Dword, 0), Effect::NONE);
+    assert_eq!(rig.read(0x10, Dword), 0xfe80_0000);
+    assert_eq!(rig.bar(0), 0xfe80_0000);
+    // On the way elsewhere the low half of a 64-bit BAR may well be 0.
+    rig.write(0x14, Dword, 0xd000_0000);
+    rig.write(0x18, Dword, 0);
+    assert_eq!(rig.write(0x14, Dword, 0), Effect::NONE);
+    assert_eq!(rig.read(0x14, Dword), 0xd000_0004);
+    assert_eq!(rig.write(0x18, Dword, 2), Effect::DECODE);
+    assert_eq!(rig.bar(1), 0x2_0000_0000);
+    // With decode off 0 is a value like any other.
+    rig.write(0x04, Word, 0);
+    rig.write(0x10, Dword, 0);
+    assert_eq!(rig.read(0x10, Dword), 0);
+    rig.write(0x04, Word, 2);
+    assert_eq!(rig.bar(0), 0);
+}
+
+#[test]
+fn c4_decode_that_goes_off_and_on_finds_what_the_register_reads() {
+    let mut rig = rig();
+    rig.write(0x10, Dword, u32::MAX);
+    rig.write(0x04, Word, 0);
+    assert_eq!(rig.read(0x10, Dword), 0xfffe_0000);
+    rig.write(0x04, Word, 2);
+    assert_eq!(
+        rig.bar(0),
+        0xfffe_0000,
+        "as in hardware; no vmm maps it there"
+    );
+    rig.write(0x10, Dword, 0);
+    rig.write(0x04, Word, 0);
+    assert_eq!(rig.read(0x10, Dword), 0xfffe_0000);
+}
+
+#[test]
+fn c4_bytes_and_words_move_a_decoded_bar() {
+    let mut rig = rig();
+    assert_eq!(rig.write(0x12, Word, 0xd002), Effect::DECODE);
+    assert_eq!(rig.bar(0), 0xd002_0000);
+    assert_eq!(rig.write(0x13, Byte, 0xc1), Effect::DECODE);
+    assert_eq!(rig.bar(0), 0xc102_0000);
+    assert_eq!(
+        rig.write(0x10, Word, 0xffff),
+        Effect::NONE,
+        "below its size"
+    );
+}
+
+#[test]
+fn c4_a_sized_bar_is_found_by_the_next_pci_config() {
+    let fake = Fake(Rc::new(RefCell::new(world())));
+    let kept = Kept::<{ kept_words(1) }>::new();
+    let start = || {
+        let functions = [(info(false), VMM, fake.clone())];
+        Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+    };
+    let sized = start().write(VMM, bdf(), 0x10, Dword, u32::MAX);
+    assert_eq!(sized, Ok(Effect::NONE));
+    let mut functions = start();
+    assert_eq!(functions.read(VMM, bdf(), 0x10, Dword), Ok(0xfffe_0000));
+    assert_eq!(functions.bar(VMM, 0, 0), Ok(0xfe80_0000));
+}
+
+#[test]
+fn c4_a_bar_starts_where_init_placed_it() {
+    let mut info = info(false);
+    info.bars[1].guest = 0xc010_0000;
+    let mut rig = rig_of(world(), info);
+    assert_eq!(rig.read(0x14, Dword), 0xc010_0004);
+    assert_eq!(rig.read(0x18, Dword), 0);
+    assert_eq!(rig.bar(1), 0xc010_0000);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    rig.pass(RESET_MS);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(0));
+    assert_eq!(rig.device(0x18, Dword), 1, "the host's is the host's");
 }
 
 #[test]

@@ -16,10 +16,9 @@ use crate::mmio::Bus;
 use crate::uart::{UART_BASE, Uart};
 use crate::vmm::{Counters, MAX_FUNCTIONS};
 
-/// Guest addresses at which BARs are mapped: the hole below 4 GiB, up to the
-/// I/O APIC's usual place. A BAR elsewhere decodes nothing. The bounds keep the
-/// page tables that BAR moves can need to 503.
-pub const MMIO_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
+/// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
+/// bounds keep the page tables that BAR moves can need to 503.
+pub const MMIO_WINDOW: Range<u64> = pci::BAR_WINDOW;
 
 /// Configuration address register (PCI Local Bus 3.0 section 3.2.2.3.2).
 const CONFIG_ADDRESS: u16 = 0xcf8;

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod events;
+mod guest_message;
 #[macro_use]
 mod interface;
 pub mod iommu;
@@ -24,6 +25,7 @@ mod retry;
 pub mod routes;
 pub mod timer;
 
+pub use guest_message::GuestMessage;
 pub use message::{Caller, Error, Local, MESSAGE_WORDS, Message, Transport, Word, Words};
 pub use retry::{RETRIES, retry};
 

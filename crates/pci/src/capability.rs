@@ -24,13 +24,16 @@ pub struct CapabilityList {
 }
 
 impl CapabilityList {
+    /// A list without a capability.
+    pub const EMPTY: Self = Self {
+        items: [Capability { id: 0, offset: 0 }; MAX_CAPABILITIES],
+        length: 0,
+    };
+
     /// Reads the list once. The low two bits of each pointer are ignored; a
     /// pointer into the header, or back to what was seen, ends the list.
     pub fn read(space: &mut impl ConfigSpace) -> Self {
-        let mut list = Self {
-            items: [Capability::default(); MAX_CAPABILITIES],
-            length: 0,
-        };
+        let mut list = Self::EMPTY;
         let status = space.read32(regs::COMMAND) >> 16;
         if status & u32::from(regs::STATUS_CAPABILITIES) == 0 {
             return list;

@@ -51,7 +51,7 @@ pub fn discover(
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
         intx: 0,
-        reserved: 0,
+        reset_optional: 0,
         bars,
         msix,
     })
@@ -123,6 +123,7 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
         kind: kind as u32,
         prefetchable: u32::from(prefetchable),
         address,
+        guest: address,
         // The lowest bit that can be set: a power of two whatever the device says.
         size: mask & mask.wrapping_neg(),
         first_slot: 0,
@@ -130,7 +131,7 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
 }
 
 /// Reads the MSI-X capability (PCIe 6.0 section 7.7.2). Leaves `entries` 0 if
-/// table or PBA does not lie in a memory BAR that has an address (M16).
+/// table or PBA does not lie in a memory BAR, or if the two overlap (M16): such a capability lies over other registers of the device.
 fn read_msix(
     space: &mut impl ConfigSpace,
     capability: u16,
@@ -156,23 +157,22 @@ fn read_msix(
     };
     let table_size = info.table_size();
     let pba_size = info.pba_size();
-    let placed = inside(bars, info.table_bar, info.table_offset, table_size)
+    let apart = info.table_bar != info.pba_bar
+        || u64::from(info.table_offset) + table_size <= u64::from(info.pba_offset)
+        || u64::from(info.pba_offset) + pba_size <= u64::from(info.table_offset);
+    let placed = apart
+        && inside(bars, info.table_bar, info.table_offset, table_size)
         && inside(bars, info.pba_bar, info.pba_offset, pba_size)
         && add_pages(&mut info, table & 7, table & !7, table_size)
         && add_pages(&mut info, pba & 7, pba & !7, pba_size);
     if placed { info } else { unusable }
 }
 
-/// Whether `size` bytes at `offset` lie in a memory BAR that the firmware gave
-/// an address, and that has a page of its own: one smaller than a page is
-/// mapped for nobody, since the rest of its page may be another function's.
+/// Whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
+/// address is asked when it is placed.
 fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
-    bars.get(bar as usize).is_some_and(|bar| {
-        bar.is_memory()
-            && bar.address != 0
-            && bar.size >= PAGE_SIZE
-            && u64::from(offset) + size <= bar.size
-    })
+    bars.get(bar as usize)
+        .is_some_and(|bar| bar.is_memory() && u64::from(offset) + size <= bar.size)
 }
 
 /// Adds the pages of a range that are not there yet; false if they do not fit.
@@ -343,13 +343,19 @@ mod tests {
             fake.set_msix(0x50, 0, 5, table, pba);
             assert_eq!(fake.entries(), entries, "{table:#x} {pba:#x}");
         }
-        // A BAR of a page will do, one of half a page is mapped for nobody.
-        for (mask, entries) in [(0xffff_f000, 5), (0xffff_f800, 0)] {
+        // A BAR of half a page will do: its page is msix's.
+        for (mask, entries) in [(0xffff_f800, 5), (0xffff_fc00, 0)] {
             let mut fake = Fake::new();
             fake.masks[0] = mask;
             fake.set_msix(0x50, 0, 5, 0, 0x400);
             assert_eq!(fake.entries(), entries, "{mask:#x}");
         }
+        // The PBA alone in a BAR of 256 bytes, as SN550-class NVMe have it.
+        let mut fake = Fake::new();
+        fake.set_bar(4, 0xfa90_4004, 0xffff_ff04);
+        fake.set_bar(5, 0, 0xffff_ffff);
+        fake.set_msix(0x50, 0, 17, 0x2000, 4);
+        assert_eq!(fake.entries(), 17);
         // The capability itself runs out of the space.
         let mut fake = Fake::new();
         fake.dwords[0x34 / 4] = 0xf8;
@@ -359,11 +365,36 @@ mod tests {
     }
 
     #[test]
+    fn m16_table_and_pba_must_not_overlap() {
+        let cases = [
+            // As RTL5287 has it, both at the start of its registers.
+            (0, 0, 1, 0),
+            // 5 entries are 80 bytes, their PBA is 8: one byte less than apart
+            // cannot be said, for both begin at a multiple of 8.
+            (0x1000, 0x1048, 5, 0),
+            (0x1000, 0x1050, 5, 5),
+            (0x1000, 0x0ff8, 5, 5),
+            // 65 entries have 16 bytes of PBA.
+            (0x1000, 0x0ff8, 65, 0),
+            (0x1000, 0x0ff0, 65, 65),
+            // The same place of another BAR is another place.
+            (0x1000, 0x1002, 5, 5),
+        ];
+        for (table, pba, entries, usable) in cases {
+            let mut fake = Fake::new();
+            fake.set_msix(0x50, 0, entries, table, pba);
+            assert_eq!(fake.entries(), usable, "{table:#x} {pba:#x}");
+        }
+    }
+
+    #[test]
     fn m16_a_bar_without_address_leaves_no_entries() {
         let mut fake = Fake::new();
         fake.set_msix(0x50, 0, 5, 0x1000, 0x2000);
         fake.dwords[4] = 0;
-        assert_eq!(fake.entries(), 0);
+        let mut functions = [fake.discover().expect("the function is there")];
+        crate::place_bars(&mut functions);
+        assert_eq!(functions[0].msix.entries, 0);
     }
 
     #[test]

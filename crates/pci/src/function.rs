@@ -37,6 +37,9 @@ pub struct BarInfo {
     pub prefetchable: u32,
     /// Host-physical address, or port; 0 if the firmware gave none.
     pub address: u64,
+    /// Where the guest finds it at start: `address`, unless that lies outside
+    /// the window in which a vmm maps BARs (see [`place_bars`](crate::place_bars)).
+    pub guest: u64,
     /// Size in bytes, a power of two; 0 if there is no BAR.
     pub size: u64,
     /// First slot of the vmm's CSpace that holds this BAR's page capabilities,
@@ -149,8 +152,8 @@ pub struct FunctionInfo {
     /// I/O APIC pin that its INTx pin raises; 0 if the guest is not offered it
     /// (C9). The virtual pin has the number of the real one.
     pub intx: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// 1: the guest may start again although nothing resets the function (M24).
+    pub reset_optional: u32,
     /// The BARs as the firmware left them.
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.
@@ -168,5 +171,24 @@ impl FunctionInfo {
     #[must_use]
     pub const fn guest(&self) -> Bdf {
         Bdf::from_requester_id(self.guest_bdf)
+    }
+}
+
+/// Pages of BAR 0 with the registers by which a known model is reset.
+pub const MODEL_RESET_PAGES: u64 = 4;
+/// Vendor and device of the Intel 82574L.
+const INTEL_82574L: (u16, u16) = (0x8086, 0x10d3);
+
+impl FunctionInfo {
+    /// Whether the function is of a model whose reset is by registers on the first
+    /// pages of BAR 0 (M24), and none of them is one of MSI-X.
+    #[must_use]
+    pub fn has_model_reset(&self) -> bool {
+        let bar = &self.bars[0];
+        (self.vendor, self.device) == INTEL_82574L
+            && bar.is_memory()
+            && bar.size >= MODEL_RESET_PAGES * PAGE_SIZE
+            && bar.address != 0
+            && (0..MODEL_RESET_PAGES).all(|page| self.msix.page_index(0, page).is_none())
     }
 }

@@ -14,13 +14,19 @@
 mod capability;
 mod discover;
 mod function;
+mod place;
 pub mod regs;
+mod scan;
 
 pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
 pub use discover::{ConfigSpace, discover};
 pub use function::{
-    BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MsixInfo, MsixPage, PAGE_SIZE,
+    BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MODEL_RESET_PAGES, MsixInfo,
+    MsixPage, PAGE_SIZE,
 };
+
+pub use place::{BAR_WINDOW, place_bars};
+pub use scan::each_function;
 
 use core::fmt;
 

@@ -39,6 +39,9 @@ pub const STATUS_CAPABILITIES: u16 = 1 << 4;
 pub const CAP_PM: u8 = 0x01;
 /// Capability id: MSI.
 pub const CAP_MSI: u8 = 0x05;
+/// Capability id: Advanced Features (Advanced Capabilities for Conventional PCI
+/// ECN of 2006).
+pub const CAP_AF: u8 = 0x13;
 /// Capability id: PCI Express.
 pub const CAP_PCIE: u8 = 0x10;
 /// Capability id: MSI-X.
@@ -60,6 +63,35 @@ pub const PCIE_DEVICE_CAPABILITIES: u16 = 4;
 pub const PCIE_DEVICE_CONTROL: u16 = 8;
 /// PCI Express device status, 16 bits, from the start of the capability.
 pub const PCIE_DEVICE_STATUS: u16 = 10;
+/// PCI Express link control, 16 bits, from the start of the capability.
+pub const PCIE_LINK_CONTROL: u16 = 0x10;
+/// PCI Express link control: the link's active state power management.
+pub const PCIE_LINK_CONTROL_ASPM: u16 = 3;
+/// Advanced Features: what is there, 8 bits, from the start of the capability.
+pub const AF_CAPABILITIES: u16 = 3;
+/// Advanced Features: the pending bit is there.
+pub const AF_TRANSACTIONS_PENDING: u8 = 1 << 0;
+/// Advanced Features: function-level reset is there.
+pub const AF_FLR: u8 = 1 << 1;
+/// Advanced Features control, 8 bits, from the start of the capability.
+pub const AF_CONTROL: u16 = 4;
+/// Advanced Features control: initiate a function-level reset.
+pub const AF_CONTROL_FLR: u8 = 1 << 0;
+/// Advanced Features status, 8 bits, from the start of the capability.
+pub const AF_STATUS: u16 = 5;
+/// Advanced Features status: transactions are pending.
+pub const AF_STATUS_PENDING: u8 = 1 << 0;
+/// Power management control and status, 16 bits, from the start of the capability
+/// (PCIe 6.0 section 7.5.2.2).
+pub const PM_CONTROL: u16 = 4;
+/// Power management control: the power state, 0 for D0.
+pub const PM_CONTROL_STATE: u16 = 3;
+/// The power state D3hot.
+pub const PM_CONTROL_D3HOT: u16 = 3;
+/// Power management control: from D3hot to D0 nothing is forgotten.
+pub const PM_CONTROL_NO_SOFT_RESET: u16 = 1 << 3;
+/// Power management status: an event is pending; cleared by writing 1.
+pub const PM_CONTROL_EVENT: u16 = 1 << 15;
 /// PCI Express device capabilities: function-level reset is there.
 pub const PCIE_DEVICE_CAPABILITIES_FLR: u32 = 1 << 28;
 /// PCI Express device control: initiate a function-level reset.

@@ -343,6 +343,13 @@ pub struct Function {
     pub bar_cnode: u32,
     /// First address there.
     pub msix_address: u64,
+    /// Address in pci-config's address space for the pages with the registers by
+    /// which a known model is reset (M24).
+    pub registers_address: u64,
+    /// First slot of pci-config's CNode that holds them.
+    pub registers_slot: u32,
+    /// 1: its guest may start again although nothing resets it (M24).
+    pub reset_optional: u32,
     /// First slot there.
     pub bar_slot: u32,
     /// Slots reserved there: how many BAR pages can be given out.

@@ -10,6 +10,7 @@
 #![no_std]
 #![no_main]
 
+mod armed;
 mod processor;
 
 use core::fmt;
@@ -184,6 +185,11 @@ fn main(boot: Boot) -> ! {
     let bdf = pci::present().next().expect("there is no function");
     let mut function = Function::at(bdf);
     let mut registers = function.map(e1000e::REGISTER_BAR);
+    if options.armed {
+        let lives = boot.command_line.number("restarts").unwrap_or(0);
+        let registers = registers.expect("BAR 0 cannot be mapped");
+        armed::live(&mut function, registers, lives, || hardware.rest())
+    }
     if options.wait {
         function.enable();
         registers =

@@ -39,6 +39,8 @@ pub struct Options<'a> {
     pub soak: bool,
     /// Instead of all that it ends as it is entered, and all is well.
     pub at_once: bool,
+    /// Instead of all that it leaves its device armed for its next life.
+    pub armed: bool,
 }
 
 impl<'a> Options<'a> {
@@ -67,6 +69,7 @@ impl<'a> Options<'a> {
             wait: line.value("start") == Some("frame"),
             soak: line.value("mode") == Some("soak"),
             at_once: line.value("mode") == Some("exit-at-once"),
+            armed: line.value("mode") == Some("armed"),
         }
     }
 }

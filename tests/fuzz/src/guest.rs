@@ -159,6 +159,7 @@ fn function() -> FunctionInfo {
         kind: BarKind::Memory32 as u32,
         size: BAR_SIZE,
         address: BAR,
+        guest: BAR,
         ..BarInfo::default()
     };
     info.msix = MsixInfo {

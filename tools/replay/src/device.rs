@@ -68,6 +68,12 @@ impl Shared {
         })))
     }
 
+    /// Whether the trace gives contents of a BAR.
+    pub fn has_contents(&self, bar: u8) -> bool {
+        let world = self.0.borrow();
+        world.memory.keys().any(|&(with, _)| with == bar)
+    }
+
     /// Makes a router call for an entry fail, or work again.
     pub fn set_failing(&self, hook: Hook, entry: u16, fail: bool) {
         let mut world = self.0.borrow_mut();

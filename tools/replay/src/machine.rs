@@ -79,6 +79,22 @@ impl Report {
         self.mismatches.is_empty()
     }
 
+    /// Notes what an operation did, and compares it with what is expected.
+    fn record(&mut self, step: &Step, value: Option<u64>, events: Vec<Event>) {
+        if let (Some(expected), Some(got)) = (step.value, value) {
+            let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
+            self.compare(step.line, "value", expected, got);
+        }
+        if let Some(expected) = &step.events {
+            self.compare(step.line, "events", list(expected), list(&events));
+        }
+        self.outcomes.push(Outcome {
+            line: step.line,
+            value,
+            events,
+        });
+    }
+
     fn compare(&mut self, line: usize, what: &'static str, expected: String, got: String) {
         if expected != got {
             self.mismatches.push(Mismatch {
@@ -121,10 +137,13 @@ pub fn run(trace: &Trace) -> Report {
         let (expected, got) = (expected.to_string(), present.to_string());
         report.compare(1, "msix_present", expected, got);
     }
-    let Some(info) = found else {
-        report.compare(1, "device", "a function".to_owned(), "none".to_owned());
+    let Some(mut info) = found else {
+        play_nothing(trace, &mut report);
         return report;
     };
+    for (info, bar) in info.bars.iter_mut().zip(&device.bars) {
+        info.guest = bar.guest;
+    }
     let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let mut router = shared.clone();
     let to_router: Link<'static> = Local(Box::new(move |request| {
@@ -133,7 +152,7 @@ pub fn run(trace: &Trace) -> Report {
     let router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(
+    let mut msix = Msix::new(
         shared.clone(),
         router,
         &mut entries,
@@ -141,6 +160,9 @@ pub fn run(trace: &Trace) -> Report {
         PCI_CONFIG,
         functions,
     );
+    if !device.check_address {
+        msix.takes = |_, _| true;
+    }
     let msix = RefCell::new(msix);
     let kept = Kept::<{ pci_config::kept_words(1) }>::new();
     play(trace, &shared, info, &msix, &kept, &mut report);
@@ -179,18 +201,21 @@ fn play<'m>(
         }
         let value = machine.play(step, shared);
         let events = std::mem::take(&mut shared.0.borrow_mut().events);
-        if let (Some(expected), Some(got)) = (step.value, value) {
-            let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
-            report.compare(step.line, "value", expected, got);
-        }
-        if let Some(expected) = &step.events {
-            report.compare(step.line, "events", list(expected), list(&events));
-        }
-        report.outcomes.push(Outcome {
-            line: step.line,
-            value,
-            events,
-        });
+        report.record(step, value, events);
+    }
+}
+
+/// What a guest finds where no function was assigned (C3): a bridge, or the
+/// virtual function that reads all ones as its ids, is none.
+fn play_nothing(trace: &Trace, report: &mut Report) {
+    for step in &trace.steps {
+        let value = match step.operation {
+            Operation::ConfigRead { len, .. } | Operation::MemoryRead { len, .. } => {
+                Some(ones(len))
+            }
+            _ => None,
+        };
+        report.record(step, value, Vec::new());
     }
 }
 
@@ -227,6 +252,11 @@ impl Machine<'_, '_> {
                     let mut msix = self.msix.borrow_mut();
                     msix.read(VMM, place, offset, width).ok()
                 });
+                let read = read.or_else(|| {
+                    let (place, offset, width) = self.mapped(addr, len, shared)?;
+                    let mut device = shared.clone();
+                    Some(msix::Hardware::read(&mut device, place, offset, width))
+                });
                 return Some(read.unwrap_or(ones(len)));
             }
             Operation::MemoryWrite { addr, len, value } => {
@@ -234,6 +264,9 @@ impl Machine<'_, '_> {
                     let mut msix = self.msix.borrow_mut();
                     // What is refused was not claimed: it writes nothing.
                     let _ = msix.write(VMM, place, offset, width, value);
+                } else if let Some((place, offset, width)) = self.mapped(addr, len, shared) {
+                    let mut device = shared.clone();
+                    msix::Hardware::write(&mut device, place, offset, width, value);
                 }
             }
             Operation::BarState {
@@ -281,32 +314,45 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// Where a BAR is decoded now. pci-config starts it at the host's address,
-    /// which in a trace may differ from the guest's.
+    /// Where a BAR is decoded now.
     fn ask_bar(&mut self, index: usize) -> Option<u64> {
         let at = self.config.bar(VMM, 0, index as u8).ok()?;
-        let bar = &self.bars[index];
-        match at {
-            u64::MAX => None,
-            at if at == bar.host => Some(bar.guest),
-            at => Some(at),
-        }
+        (at != u64::MAX).then_some(at)
     }
 
     /// The place of an access, if it starts on a claimed page of a decoded
     /// BAR (M13) and has a width that a CPU has.
     fn claim(&self, addr: u64, len: u64) -> Option<(FunctionBar, u32, Width)> {
-        let width = Width::from_bytes(len)?;
-        (0..FUNCTION_BARS).find_map(|index| {
+        self.places(addr, len)
+            .find(|&(place, offset, _)| self.is_claimed(place, offset))
+    }
+
+    /// The place of an access to a page that the guest has mapped, of a BAR whose
+    /// contents the trace gives: without them nothing is known of the device there.
+    fn mapped(&self, addr: u64, len: u64, shared: &Shared) -> Option<(FunctionBar, u32, Width)> {
+        self.places(addr, len).find(|&(place, offset, _)| {
+            !self.is_claimed(place, offset) && shared.has_contents(place.bar)
+        })
+    }
+
+    fn is_claimed(&self, place: FunctionBar, offset: u32) -> bool {
+        let page = u64::from(offset) / PAGE_SIZE;
+        let index = self.info.msix.page_index(place.bar.into(), page);
+        index.is_some()
+    }
+
+    /// The BARs that decode an access, and where in them.
+    fn places(&self, addr: u64, len: u64) -> impl Iterator<Item = (FunctionBar, u32, Width)> {
+        (0..FUNCTION_BARS).filter_map(move |index| {
+            let width = Width::from_bytes(len)?;
             let offset = addr.checked_sub(self.decoded[index]?)?;
             let inside = offset < self.bars[index].size;
-            let page = self.info.msix.page_index(index as u32, offset / PAGE_SIZE);
             let place = FunctionBar {
                 function: 0,
                 bar: index as u8,
             };
             let offset = u32::try_from(offset).ok()?;
-            (inside && page.is_some()).then_some((place, offset, width))
+            inside.then_some((place, offset, width))
         })
     }
 }

@@ -46,6 +46,11 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                     format!("configuration page of {name}"),
                 ),
                 (
+                    function.config_cnode,
+                    function.registers_slot,
+                    format!("reset registers of {name}, if known"),
+                ),
+                (
                     function.msix_cnode,
                     function.msix_slot,
                     format!("MSI-X table and PBA pages of {name}"),

@@ -13,7 +13,9 @@ use crate::reader::{Context, Located, Section};
 
 pub use channels::{channel, cycles};
 pub use components::{component, on_fault, program};
-pub use devices::{device, device_owner, dma, hex_class, hex_pair, intx, on_dma_fault};
+pub use devices::{
+    device, device_owner, dma, hex_class, hex_pair, intx, on_dma_fault, reset_optional,
+};
 pub use guests::{guest_image, guest_memory, guest_priority, on_exit, vmm};
 
 use channels::INTERFACES;

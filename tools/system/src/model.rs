@@ -123,6 +123,8 @@ pub struct Device {
     pub trusted: bool,
     /// The first refused access of the function stops its guest.
     pub stop_on_dma_fault: bool,
+    /// The guest may start again although nothing resets the function (M24).
+    pub reset_optional: bool,
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,
@@ -403,6 +405,7 @@ fn device(
     };
     let trusted = check::dma(section, model);
     let stop_on_dma_fault = check::on_dma_fault(section);
+    let reset_optional = check::reset_optional(section);
     let intx = section.number("intx", 16..24);
     check::intx(context, intx.as_ref(), model);
     let qemu = section
@@ -421,6 +424,7 @@ fn device(
         intx: intx.map(|pin| pin.value as u8),
         trusted,
         stop_on_dma_fault,
+        reset_optional,
         qemu,
     })
 }

@@ -72,6 +72,12 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
         let pages = pci::MAX_MSIX_PAGES as u32;
         for (cnode, slot, count, what) in [
             (function.config_cnode, function.config_slot, 1, "config"),
+            (
+                function.config_cnode,
+                function.registers_slot,
+                pci::MODEL_RESET_PAGES as u32,
+                "reset",
+            ),
             (function.msix_cnode, function.msix_slot, pages, "msix"),
             (
                 function.bar_cnode,
@@ -177,6 +183,11 @@ fn mappings_do_not_overlap() {
         for (space, address, pages) in [
             (function.config_vspace, function.config_address, 1),
             (
+                function.config_vspace,
+                function.registers_address,
+                pci::MODEL_RESET_PAGES,
+            ),
+            (
                 function.msix_vspace,
                 function.msix_address,
                 pci::MAX_MSIX_PAGES as u64,
@@ -224,6 +235,7 @@ fn the_table_names_exactly_what_is_handed_out() {
         for function in &image.functions {
             for (cnode, slot) in [
                 (function.config_cnode, function.config_slot),
+                (function.config_cnode, function.registers_slot),
                 (function.msix_cnode, function.msix_slot),
                 (function.bar_cnode, function.bar_slot),
             ] {

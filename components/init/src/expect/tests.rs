@@ -166,6 +166,7 @@ fn bar(address: u64, pages: u64, first_slot: u64) -> BarInfo {
     BarInfo {
         kind: BarKind::Memory32 as u32,
         address,
+        guest: address,
         size: pages * PAGE_SIZE,
         first_slot,
         ..BarInfo::default()

@@ -1,6 +1,9 @@
 //! Finds the PCI functions that the image names and gives their pages out.
 
-use pci::{Bdf, ConfigSpace, FunctionInfo, MsixPage, PAGE_SIZE, discover, regs};
+use pci::{
+    BAR_WINDOW, BarInfo, Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage,
+    PAGE_SIZE, discover, place_bars, regs,
+};
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
@@ -18,8 +21,6 @@ pub struct Mechanism1(pub Bdf);
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: u16 = 0xcfc;
 const CONFIG_ENABLE: u32 = 1 << 31;
-/// Header type 1 is a PCI-to-PCI bridge; its secondary bus number is here.
-const SECONDARY_BUS: u16 = 0x19;
 
 impl Mechanism1 {
     fn select(&self, offset: u16) {
@@ -52,42 +53,10 @@ impl ConfigSpace for Mechanism1 {
     }
 }
 
-fn read8(bdf: Bdf, offset: u16) -> u8 {
-    (Mechanism1(bdf).read32(offset & !3) >> (8 * (offset & 3))) as u8
-}
-
-/// Calls `visit` for every function that is there, bus by bus, until it says
-/// `true`. Buses behind bridges come in the order in which their bridges do.
-fn each_function(mut visit: impl FnMut(Bdf) -> bool) {
-    let mut buses = [false; 256];
-    buses[0] = true;
-    for bus in 0..=255u8 {
-        if !buses[usize::from(bus)] {
-            continue;
-        }
-        for device in 0..32 {
-            for function in 0..8 {
-                let Some(bdf) = Bdf::new(bus, device, function) else {
-                    continue;
-                };
-                let here = Mechanism1(bdf).read32(regs::VENDOR) as u16 != 0xffff;
-                if here {
-                    if visit(bdf) {
-                        return;
-                    }
-                    if read8(bdf, regs::HEADER_TYPE) & 0x7f == 1 {
-                        // A bridge's secondary bus has a higher number.
-                        let secondary = read8(bdf, SECONDARY_BUS);
-                        buses[usize::from(secondary)] |= secondary > bus;
-                    }
-                }
-                let multi = read8(bdf, regs::HEADER_TYPE) & 0x80 != 0;
-                if function == 0 && !(here && multi) {
-                    break;
-                }
-            }
-        }
-    }
+/// Calls `visit` for every function that is there, until it says `true`.
+fn each_function(buses: u64, visit: impl FnMut(Bdf) -> bool) {
+    let read = |bdf, offset| Mechanism1(bdf).read32(offset);
+    pci::each_function(buses.min(256) as u16, read, visit);
 }
 
 fn matches(function: &Function, bdf: Bdf) -> bool {
@@ -123,10 +92,11 @@ pub type Found = heapless::Vec<(Bdf, FunctionInfo), FUNCTIONS>;
 /// Finds every function and gives its pages out.
 pub fn assign(builder: &mut Builder<'_>) -> Found {
     let functions = builder.system.functions;
+    let buses = builder.system.header.buses;
     let mut assigned = Found::new();
     for function in functions {
         let mut found = None;
-        each_function(|bdf| {
+        each_function(buses, |bdf| {
             let taken = assigned.iter().any(|(taken, _)| *taken == bdf);
             if !taken && matches(function, bdf) {
                 found = Some(bdf);
@@ -140,15 +110,20 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
                 wanted(function)
             );
         };
-        let info = assign_one(builder, function, bdf);
+        let info = look_at(builder, function, bdf);
         if assigned.push((bdf, info)).is_err() {
             fatal!("more than {FUNCTIONS} devices");
         }
     }
+    place(functions, &mut assigned);
+    for (function, (bdf, info)) in functions.iter().zip(&mut assigned) {
+        assign_one(builder, function, *bdf, info);
+    }
     assigned
 }
 
-fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
+/// Finds out what a function is.
+fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
     let name = function.name.as_str();
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
@@ -156,9 +131,105 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) -> Funct
         fatal!("device {name} at {bdf} is no endpoint: a bridge cannot be assigned");
     };
     info.intx = function.intx;
+    info.reset_optional = function.reset_optional;
     if u64::from(bdf.bus()) >= builder.system.header.buses {
         fatal!("device {name} at {bdf} is outside the board's ECAM window");
     }
+    for (index, bar) in info.bars.iter().enumerate() {
+        if bar.is_memory() && bar.size >= PAGE_SIZE && bar.address == 0 {
+            fatal!("device {name}: the firmware gave BAR {index} no address");
+        }
+    }
+    info
+}
+
+/// Gives the guests addresses for BARs that lie where no vmm maps them, and says so.
+fn place(functions: &[Function], assigned: &mut Found) {
+    let mut infos: heapless::Vec<FunctionInfo, FUNCTIONS> =
+        assigned.iter().map(|(_, info)| *info).collect();
+    place_bars(&mut infos);
+    for ((function, (_, info)), placed) in functions.iter().zip(assigned).zip(infos) {
+        let name = function.name.as_str();
+        for (index, bar) in placed.bars.iter().enumerate() {
+            if !bar.is_memory() || bar.size < PAGE_SIZE {
+                continue;
+            }
+            if !bar.is_reachable() {
+                defmt::warn!(
+                    "device {=str}: BAR {=usize} at {=u64:#x} decodes nothing: the guest has no room for its {=u64} MiB between {=u64:#x} and {=u64:#x}",
+                    name,
+                    index,
+                    bar.address,
+                    bar.size >> 20,
+                    BAR_WINDOW.start,
+                    BAR_WINDOW.end
+                );
+            } else if bar.guest != bar.address {
+                defmt::warn!(
+                    "device {=str}: BAR {=usize} at {=u64:#x} is outside the window for BARs: the guest has it at {=u64:#x}",
+                    name,
+                    index,
+                    bar.address,
+                    bar.guest
+                );
+            }
+        }
+        *info = placed;
+        hide_shared_tables(name, info);
+    }
+}
+
+/// A table or PBA in a BAR that is smaller than a page is offered only if nothing
+/// else lies on its page, which msix is given (M16).
+fn hide_shared_tables(name: &str, info: &mut FunctionInfo) {
+    let page = |bar: &BarInfo| bar.address & !(PAGE_SIZE - 1);
+    let small = |bar: u32| {
+        info.bars
+            .get(bar as usize)
+            .filter(|bar| bar.size < PAGE_SIZE)
+    };
+    let bars = [small(info.msix.table_bar), small(info.msix.pba_bar)];
+    let shared = bars.into_iter().flatten().any(|bar| {
+        let mut others = 0;
+        // A look at every function of the machine: only for a BAR of this kind.
+        pci::each_function(
+            256,
+            |bdf, offset| Mechanism1(bdf).read32(offset),
+            |bdf| {
+                let mut space = Mechanism1(bdf);
+                let bridge = space.read32(regs::HEADER_TYPE & !3) >> 16 & 0x7f != 0;
+                let registers = if bridge { 2 } else { 6 };
+                for index in 0..registers {
+                    let low = space.read32(regs::BAR0 + 4 * index);
+                    let wide = low & 7 == 4 && index + 1 < registers;
+                    let high = if wide {
+                        space.read32(regs::BAR0 + 4 * index + 4)
+                    } else {
+                        0
+                    };
+                    let address = u64::from(high) << 32 | u64::from(low & !15);
+                    let there = low & 1 == 0 && address != 0;
+                    others += u32::from(there && address & !(PAGE_SIZE - 1) == page(bar));
+                }
+                false
+            },
+        );
+        others > 1
+    });
+    if info.msix.entries != 0 && shared {
+        defmt::warn!(
+            "device {=str}: no MSI-X: another BAR lies on the page of its table or PBA",
+            name
+        );
+        info.msix = MsixInfo {
+            capability: info.msix.capability,
+            ..MsixInfo::default()
+        };
+    }
+}
+
+fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &mut FunctionInfo) {
+    let name = function.name.as_str();
     let page = builder.system.header.ecam + (u64::from(bdf.requester_id()) << 12);
     let config = builder.device_page(name, page);
     map_device(
@@ -169,7 +240,7 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) -> Funct
         name,
     );
     builder.give(config, function.config_cnode, function.config_slot, name);
-    give_bars(builder, function, &mut info);
+    give_bars(builder, function, info);
     builder.write(function.info, info.as_bytes());
     defmt::info!(
         "device {=str}: {=u16:04x}:{=u16:04x} at {=str}, {=u32} MSI-X entries",
@@ -179,7 +250,6 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf) -> Funct
         text(bdf).as_str(),
         info.msix.entries
     );
-    info
 }
 
 fn text(bdf: Bdf) -> heapless::String<8> {
@@ -202,7 +272,8 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
     );
 }
 
-/// The pages with MSI-X table and PBA go to msix, all the others to the vmm.
+/// The pages with MSI-X table and PBA go to msix, all the others to the vmm. A page
+/// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut FunctionInfo) {
     let name = function.name.as_str();
     let mut next_slot = function.bar_slot;
@@ -212,7 +283,25 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
         if !bar_info.is_memory() {
             continue;
         }
+        let claimed = |page: u64| {
+            let claimed = MsixPage {
+                bar: bar as u32,
+                page: page as u32,
+            };
+            info.msix.pages().iter().position(|p| *p == claimed)
+        };
+        let give_claimed = |builder: &mut Builder<'_>, frame, index: usize| {
+            let address = function.msix_address + index as u64 * PAGE_SIZE;
+            map_device(builder, frame, function.msix_vspace, address, name);
+            let slot = function.msix_slot + index as u32;
+            builder.give(frame, function.msix_cnode, slot, name);
+        };
         if bar_info.size < PAGE_SIZE {
+            if let Some(index) = claimed(0) {
+                let frame = builder.device_page(name, bar_info.address & !(PAGE_SIZE - 1));
+                give_claimed(builder, frame, index);
+                continue;
+            }
             defmt::warn!(
                 "device {=str}: BAR {=usize} of {=u64} bytes stays unmapped: the rest of its page may be another function's",
                 name,
@@ -221,33 +310,33 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
             );
             continue;
         }
-        if bar_info.address == 0 {
-            fatal!("device {name}: the firmware gave BAR {bar} no address");
-        }
         let pages = bar_info.size / PAGE_SIZE;
         if pages > u64::from(end - next_slot) {
             fatal!(
-                "device {name}: BAR {bar} has {pages} pages, and {} capability slots are left",
-                end - next_slot
+                "device {name}: BAR {bar} has {} KiB, and {} KiB are left: the functions of a guest share 16 MiB for their BARs equally; give the guest fewer devices, or another device",
+                bar_info.size >> 10,
+                u64::from(end - next_slot) * PAGE_SIZE >> 10
             );
         }
-        info.bars[bar].first_slot = u64::from(next_slot);
+        let first_slot = next_slot;
         for page in 0..pages {
             let frame = builder.device_page(name, bar_info.address + page * PAGE_SIZE);
-            let claimed = MsixPage {
-                bar: bar as u32,
-                page: page as u32,
-            };
-            match info.msix.pages().iter().position(|p| *p == claimed) {
-                Some(index) => {
-                    let address = function.msix_address + index as u64 * PAGE_SIZE;
-                    map_device(builder, frame, function.msix_vspace, address, name);
-                    let slot = function.msix_slot + index as u32;
-                    builder.give(frame, function.msix_cnode, slot, name);
+            match claimed(page) {
+                Some(index) => give_claimed(builder, frame, index),
+                None => {
+                    if bar == 0 && page < MODEL_RESET_PAGES && info.has_model_reset() {
+                        let vspace = function.config_vspace;
+                        let address = function.registers_address + page * PAGE_SIZE;
+                        let copy = builder.copy(frame, CapRights::read_write(), name);
+                        map_device(builder, copy, vspace, address, name);
+                        let slot = function.registers_slot + page as u32;
+                        builder.give(copy, function.config_cnode, slot, name);
+                    }
+                    builder.give(frame, function.bar_cnode, first_slot + page as u32, name);
                 }
-                None => builder.give(frame, function.bar_cnode, next_slot + page as u32, name),
             }
         }
+        info.bars[bar].first_slot = u64::from(first_slot);
         next_slot += pages as u32;
     }
 }

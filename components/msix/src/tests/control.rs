@@ -174,3 +174,97 @@ fn m6_enable_tells_to_disable_intx_and_to_write_last() {
     let effect = rig.control(ENABLE | FUNCTION_MASK);
     assert!(!effect.disable_intx);
 }
+
+/// The largest table, each entry unmasked and updated with this message, under the
+/// function mask.
+fn largest(data: u32, room: usize, error: Error) -> Rig {
+    let mut rig = rig_of(2053, |functions| {
+        let msix = &mut functions[0].msix;
+        msix.entries = 2048;
+        msix.pba_offset = 0xa000;
+        msix.page_count = 10;
+        for (index, page) in (1..=10).enumerate() {
+            msix.pages[index] = MsixPage { bar: 0, page };
+        }
+    });
+    rig.control(ENABLE | FUNCTION_MASK);
+    for entry in 0..2048 {
+        rig.program(entry, 0xfee0_0000, data);
+        rig.mask(entry, false);
+    }
+    rig.fake.0.borrow_mut().room = Some((room, error));
+    rig
+}
+
+impl Rig {
+    /// Calls of the router and accesses to the device by a write of control.
+    fn cost(&mut self, value: u16) -> (u32, u32) {
+        let before = {
+            let world = self.fake.0.borrow();
+            (world.calls, world.accesses)
+        };
+        self.control(value);
+        self.log();
+        let world = self.fake.0.borrow();
+        (world.calls - before.0, world.accesses - before.1)
+    }
+}
+
+#[test]
+fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
+    // Slots; nothing that works at all; a message that no local APIC takes.
+    for (data, room, error, calls) in [
+        (0x41, 26, Error::Exhausted, 26 + 1),
+        (0x41, 0, Error::Exhausted, 1),
+        (0x41, 0, Error::Failed, 8),
+        (0x41, 0, Error::Gone(1), 32),
+        (0x41, 26, Error::Failed, 26 + 8),
+        (0x41, 0, Error::NotFound, 8),
+        (0x05, 26, Error::Exhausted, 0),
+    ] {
+        let mut rig = largest(data, room, error);
+        // A guest may toggle as often as it likes, by either bit.
+        for (off, on) in [(ENABLE | FUNCTION_MASK, ENABLE), (0, ENABLE)] {
+            let failures = rig.msix.counters.bind_failures;
+            let (made, accesses) = rig.cost(on);
+            assert!(made <= calls, "{made} calls, {error:?}");
+            assert!(accesses <= 26 * 7, "{accesses} accesses, {error:?}");
+            let bound = rig.fake.0.borrow().bound.len();
+            assert_eq!(bound, if data == 0x41 { room } else { 0 });
+            // What the guest and a dump see is as if each had been tried.
+            let failed = rig.msix.counters.bind_failures - failures;
+            let waiting = (0..2048).filter(|&entry| rig.entry_at(entry).updated);
+            assert_eq!(failed, waiting.count() as u64);
+            assert_eq!(failed, 2048 - bound as u64);
+            let last = rig.entry_at(2047);
+            let why = match error {
+                _ if data != 0x41 => Error::Refused,
+                // A router that dies in each try.
+                Error::Gone(_) => Error::Failed,
+                error => error,
+            };
+            assert!(last.bound.is_none() && last.error == Some(why), "{last:?}");
+            let (made, accesses) = rig.cost(off);
+            assert!(made <= 26 && accesses <= 26 * 2, "{made} {accesses}");
+            if off != 0 {
+                rig.cost(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn m5_bad_entries_do_not_keep_good_ones_from_being_bound() {
+    let mut rig = largest(0x41, 26, Error::Exhausted);
+    for entry in 0..2000 {
+        rig.program(entry, 0xfee0_0000, 0x05);
+    }
+    let (calls, _) = rig.cost(ENABLE);
+    assert_eq!(calls, 27);
+    assert!(rig.entry_at(2000).bound.is_some());
+    // A few that the router refuses, each for itself, do not either.
+    let mut rig = largest(0x41, 26, Error::Exhausted);
+    rig.fail(&[0, 1, 2, 3, 4, 5, 6], &[]);
+    rig.cost(ENABLE);
+    assert!(rig.entry_at(7).bound.is_some() && rig.entry_at(32).bound.is_some());
+}

@@ -166,12 +166,12 @@ fn m14_adjacent_goes_to_the_device() {
 }
 
 #[test]
-fn m14_what_runs_into_table_pba_or_off_the_page_is_dropped_whole() {
+fn m14_what_runs_into_the_table_or_off_the_page_is_dropped_whole() {
     let mut rig = rig();
     for (function, offset, width) in [
         (0, TABLE - 2, Width::Dword),
-        (0, PBA - 4, Width::Qword),
-        (1, 0x7ff, Width::Word),
+        (0, TABLE - 4, Width::Qword),
+        (1, 0xffc, Width::Qword),
         (1, 0xffe, Width::Dword),
     ] {
         assert_eq!(rig.read_of(function, offset, width), width.all_ones());
@@ -179,6 +179,49 @@ fn m14_what_runs_into_table_pba_or_off_the_page_is_dropped_whole() {
     }
     assert_eq!(rig.log(), []);
     assert_eq!(rig.msix.counters.dropped, 8);
+}
+
+#[test]
+fn m14_what_runs_into_the_pba_goes_byte_by_byte_up_to_it() {
+    let mut rig = rig();
+    for (offset, byte) in (PBA - 4..PBA + 8).zip(0x11..) {
+        let key = ((0, 0), offset);
+        rig.fake.0.borrow_mut().memory.insert(key, byte);
+    }
+    rig.log();
+    assert_eq!(rig.read(PBA - 4, Width::Qword), 0xffff_ffff_1413_1211);
+    let bytes = [4, 3, 2, 1].map(|before| Read(PBA - before, Width::Byte));
+    assert_eq!(rig.log(), bytes);
+    rig.write(PBA - 1, Width::Dword, 0xddcc_bbaa);
+    assert_eq!(rig.log(), [Write(PBA - 1, Width::Byte, 0xaa)]);
+    // Writes of the PBA reach a permissive function's, but not these.
+    assert_eq!(rig.read_of(1, 0x7ff, Width::Word), 0xff00);
+    rig.write_of(1, 0x7ff, Width::Word, 0x2211);
+    let bytes = [Read(0x7ff, Width::Byte), Write(0x7ff, Width::Byte, 0x11)];
+    assert_eq!(rig.log(), bytes);
+    assert_eq!(rig.msix.counters.dropped, 0);
+}
+
+#[test]
+fn m13_what_lies_behind_a_small_bar_on_its_page_is_refused() {
+    let mut rig = rig_of(75, |functions: &mut [FunctionInfo; 3]| {
+        functions[1].bars[0].size = 0x900
+    });
+    let read = |rig: &mut Rig, offset, width| {
+        let place = FunctionBar {
+            function: 1,
+            bar: 0,
+        };
+        rig.msix.read(VMM, place, offset, width)
+    };
+    assert!(read(&mut rig, 0x8f8, Width::Qword).is_ok());
+    for (offset, width) in [
+        (0x8fc, Width::Qword),
+        (0x900, Width::Byte),
+        (0xfff, Width::Byte),
+    ] {
+        assert_eq!(read(&mut rig, offset, width), Err(Error::Refused));
+    }
 }
 
 #[test]

@@ -270,8 +270,22 @@ pub fn main(context: Context) -> ! {
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
                 // What a start costs is paid in the guest's own turn.
-                let end = runtime::tsc() + wait_ms * tsc_khz;
-                rest(&mut host, endpoint, share.next_own(end));
+                let mut rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
+                    let end = runtime::tsc() + wait_ms * tsc_khz;
+                    rest(host, endpoint, share.next_own(end));
+                };
+                rest(&mut host, wait_ms);
+                // Until then no function of its reaches its memory (M24).
+                loop {
+                    match host.back() {
+                        Some(0) => break,
+                        Some(wait_ms) => rest(&mut host, wait_ms),
+                        None => {
+                            defmt::error!("it stays halted, a function was not reset (M24)");
+                            halt(endpoint)
+                        }
+                    }
+                }
             }
         }
         host.clear_ram();

@@ -181,6 +181,24 @@ impl<'a> Surroundings<'a> {
         clean.then_some(wait_ms)
     }
 
+    /// Looks how far the resets are that [`Surroundings::quiesce`] began. Gives in
+    /// how many milliseconds to look again, 0 when all functions are back; `None`
+    /// if one is not and could disturb another life.
+    pub fn back(&mut self) -> Option<u64> {
+        let mut wait_ms = 0;
+        for index in 0..self.global.len() as u8 {
+            let global = self.global(index);
+            match retry(|_| self.config.reset(global)) {
+                Ok(left) => wait_ms = left.max(wait_ms),
+                Err(error) => {
+                    defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+                    return None;
+                }
+            }
+        }
+        Some(wait_ms)
+    }
+
     /// Zeroes the guest's memory. The guests that have their turn go first.
     pub fn clear_ram(&mut self) {
         self.priority.in_background(|| self.ram.clear());

@@ -147,6 +147,7 @@ fn functions() -> [FunctionInfo; 1] {
         kind: BarKind::Memory32 as u32,
         size: 0x4000,
         address: BAR3,
+        guest: BAR3,
         ..BarInfo::default()
     };
     info.msix = MsixInfo {
@@ -391,6 +392,7 @@ fn bars_that_overlap_are_not_both_mapped() {
         kind: BarKind::Memory32 as u32,
         size: 0x2_0000,
         address: BAR0,
+        guest: BAR0,
         ..BarInfo::default()
     };
     let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);

@@ -73,6 +73,7 @@ impl Device {
         info.bars[0] = BarInfo {
             kind: BarKind::Memory32 as u32,
             address: BAR_ADDRESS,
+            guest: BAR_ADDRESS,
             size: 0x1000,
             ..BarInfo::default()
         };

@@ -219,6 +219,17 @@ impl Model {
         (offset..offset + width.bytes()).all(|at| self.layout.place(bar, at) == Place::Adjacent)
     }
 
+    /// How many bytes come before the PBA, of an access that starts beside it and
+    /// ends in it (M14).
+    fn before_pba(&self, bar: u8, offset: u64, width: Width) -> Option<u64> {
+        let end = offset + width.bytes();
+        let places: Vec<Place> = (offset..end).map(|at| self.layout.place(bar, at)).collect();
+        let before = places.iter().take_while(|p| **p == Place::Adjacent).count();
+        let rest = &places[before..];
+        let into = !rest.is_empty() && rest.iter().all(|place| *place == Place::Pba);
+        into.then_some(before as u64)
+    }
+
     /// The accesses that reach the device (M14): one if aligned, else bytes.
     fn parts(offset: u64, width: Width) -> Vec<(u64, Width)> {
         if offset.is_multiple_of(width.bytes()) {
@@ -278,6 +289,13 @@ impl Model {
             Place::Adjacent if self.adjacent(bar, offset, width) => {
                 self.device_read(bar, offset, width)
             }
+            Place::Adjacent if self.before_pba(bar, offset, width).is_some() => {
+                let before = self.before_pba(bar, offset, width).unwrap_or(0);
+                let ones = width.all_ones() & u64::MAX << (8 * before);
+                (0..before).fold(ones, |value, byte| {
+                    value | self.device_read(bar, offset + byte, Width::Byte) << (8 * byte)
+                })
+            }
             _ => {
                 self.dropped += 1;
                 width.all_ones()
@@ -303,6 +321,12 @@ impl Model {
             }
             Place::Adjacent if self.adjacent(bar, offset, width) => {
                 self.device_write(bar, offset, width, value);
+            }
+            Place::Adjacent if self.before_pba(bar, offset, width).is_some() => {
+                for byte in 0..self.before_pba(bar, offset, width).unwrap_or(0) {
+                    let value = value >> (8 * byte) & 0xff;
+                    self.device_write(bar, offset + byte, Width::Byte, value);
+                }
             }
             _ => self.dropped += 1,
         }

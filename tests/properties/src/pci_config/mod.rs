@@ -141,6 +141,8 @@ fn map(plan: &Plan) -> Vec<Bits> {
         map[at + 8].writable = 0x10;
         map[at + 9].writable = 0x78;
         map[at + 10].clear = 0x0f;
+        // Active state power management, as far as the firmware had it on.
+        map[at + 0x10].writable = plan.config[at + 0x10] & 3;
     }
     if plan.plays_msix() {
         map[usize::from(MSIX) + 3].writable = 0xc0;
@@ -150,7 +152,68 @@ fn map(plan: &Plan) -> Vec<Bits> {
 
 type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 
+/// A BAR by C4: what its register holds, and where it is.
+#[derive(Clone, Copy)]
+struct NaiveBar {
+    index: usize,
+    wide: bool,
+    size: u64,
+    register: u64,
+    at: u64,
+}
+
+impl NaiveBar {
+    fn all() -> Vec<Self> {
+        let memory = |kind| matches!(kind, BarKind::Memory32 | BarKind::Memory64);
+        let bars = BARS.iter().filter(|(_, kind, ..)| memory(*kind));
+        bars.map(|&(index, kind, at, size)| Self {
+            index,
+            wide: kind == BarKind::Memory64,
+            size,
+            register: at,
+            at,
+        })
+        .collect()
+    }
+
+    /// Bytes of configuration space that it takes.
+    fn bytes(&self) -> std::ops::Range<usize> {
+        let first = 0x10 + 4 * self.index;
+        first..first + if self.wide { 8 } else { 4 }
+    }
+
+    /// What it reads: a decoded BAR stays where it is if 0 is written.
+    fn shown(&self) -> u64 {
+        if self.register == 0 {
+            self.at
+        } else {
+            self.register
+        }
+    }
+
+    /// A write of some of its bytes; true if it moved.
+    fn write(&mut self, written: impl Fn(usize) -> Option<u8>, decoding: bool) -> bool {
+        let mut bytes = self.register.to_le_bytes();
+        let range = self.bytes();
+        for at in range.clone() {
+            if let Some(byte) = written(at) {
+                bytes[at - range.start] = byte;
+            }
+        }
+        let before = self.at;
+        self.register = u64::from_le_bytes(bytes) / self.size * self.size;
+        let mask = u64::MAX / self.size * self.size;
+        let low_is_mask = self.register as u32 == mask as u32;
+        let high_is_mask = self.wide && self.register >> 32 == 0xffff_ffff;
+        if !decoding || self.register != 0 && !low_is_mask && !high_is_mask {
+            self.at = self.register;
+        }
+        decoding && self.at != before
+    }
+}
+
 struct Pair {
+    bars: Vec<NaiveBar>,
     plan: Plan,
     map: Vec<Bits>,
     functions: Functions<'static, Shared, Link, 1>,
@@ -173,6 +236,7 @@ impl Pair {
         let kept: &Kept<{ pci_config::kept_words(1) }> = Box::leak(Box::default());
         let functions = Functions::new([(info, VMM, device.clone())], Client(link), messages, kept);
         let mut pair = Self {
+            bars: NaiveBar::all(),
             map: map(&plan),
             plan,
             functions,
@@ -254,7 +318,14 @@ impl Pair {
     fn play(&mut self, op: Op) {
         match op {
             Op::Reset => {
-                assert_eq!(self.functions.reset(VMM, 0), Ok(0));
+                // The time that a reset takes goes by with each look at the clock.
+                let end = std::iter::repeat_with(|| self.functions.reset(VMM, 0))
+                    .take(100)
+                    .find(|end| !matches!(end, Ok(1..)));
+                let refused = Err(channel::Error::Refused);
+                assert!(end == Some(Ok(0)) || end == Some(refused), "{end:?}");
+                let has_flr = self.plan.has(PCIE) && self.plan.word(PCIE + 6) >> 12 & 1 == 1;
+                assert!(!has_flr || end == Some(Ok(0)), "M24");
                 self.check_reset();
             }
             Op::Write(offset, width, value) => self.write(offset, width, value),
@@ -284,18 +355,28 @@ impl Pair {
         }
         let decoding = before[4] & DECODE != 0;
         for (at, bits) in self.map.iter().enumerate() {
+            if (0x10..0x28).contains(&at) {
+                // BARs are more than their bytes.
+                continue;
+            }
             let Some(byte) = written(at) else {
                 assert_eq!(after[at], before[at], "not written: {at:#x}");
                 continue;
             };
             let mut expected = before[at] & !bits.writable | byte & bits.writable;
             expected &= !(byte & bits.clear);
-            if decoding && (0x10..0x28).contains(&at) {
-                expected = before[at];
-            }
             assert_eq!(after[at], expected, "byte {at:#x}, {bits:?}");
         }
-        let mut expected = Effect::NONE;
+        let mut moved = false;
+        for bar in &mut self.bars {
+            moved |= bar.write(written, decoding);
+            if (before[4] ^ after[4]) & DECODE != 0 {
+                bar.at = bar.shown();
+                bar.register = bar.at;
+            }
+        }
+        self.check_bars(&after);
+        let mut expected = if moved { Effect::DECODE } else { Effect::NONE };
         if (before[4] ^ after[4]) & DECODE != 0 {
             expected = expected.and(Effect::DECODE);
         }
@@ -304,6 +385,17 @@ impl Pair {
         }
         assert_eq!(effect, expected);
         self.check_hardware(&hardware);
+    }
+
+    /// C4: each register reads what it should.
+    fn check_bars(&self, view: &[u8]) {
+        for bar in &self.bars {
+            let range = bar.bytes();
+            let mut bytes = bar.shown().to_le_bytes();
+            bytes[0] |= self.start.0[range.start] & 15;
+            let length = range.len();
+            assert_eq!(&view[range], &bytes[..length], "BAR {}", bar.index);
+        }
     }
 
     /// Only what a guest may reach has changed in the device.
@@ -323,6 +415,7 @@ impl Pair {
 
     /// M24, C8: the guest's view is as it was at start.
     fn check_reset(&mut self) {
+        self.bars = NaiveBar::all();
         let view = self.view();
         let start = &self.start.0;
         for at in [4, 5, 0x3c].into_iter().chain(0x10..0x28) {
@@ -351,19 +444,10 @@ impl Pair {
         }
         assert_eq!(&world.config[0x10..0x28], &self.start.1[0x10..0x28], "C4");
         drop(world);
-        for (index, kind, _, _) in BARS {
-            let at = 0x10 + 4 * index;
-            let value = |at: usize| {
-                let bytes = view[at..at + 4].try_into().expect("four bytes");
-                u64::from(u32::from_le_bytes(bytes))
-            };
-            let mut address = value(at) & !15;
-            if kind == BarKind::Memory64 {
-                address |= value(at + 4) << 32;
-            }
-            if kind == BarKind::Io || view[4] & DECODE == 0 {
-                address = u64::MAX;
-            }
+        for index in 0..FUNCTION_BARS {
+            let bar = self.bars.iter().find(|bar| bar.index == index);
+            let decoded = bar.filter(|_| view[4] & DECODE != 0);
+            let address = decoded.map_or(u64::MAX, |bar| bar.at);
             assert_eq!(self.functions.bar(VMM, 0, index as u8), Ok(address));
         }
         assert!(self.functions.bar(VMM, 0, FUNCTION_BARS as u8).is_err());

@@ -111,6 +111,13 @@ pub fn on_dma_fault(section: &Section<'_, '_>) -> bool {
     )
 }
 
+/// Reads `reset`: whether the guest may start again with a function that nothing
+/// resets (M24).
+pub fn reset_optional(section: &Section<'_, '_>) -> bool {
+    let words = [("required", false), ("optional", true)];
+    choice(section, "reset", "policy for resets", &words)
+}
+
 /// Where interrupts are remapped, the I/O APIC's pins are silent.
 pub fn intx(context: &Context<'_>, pin: Option<&Located<u64>>, model: &Model) {
     if let Some(pin) = pin.filter(|_| model.remaps()) {

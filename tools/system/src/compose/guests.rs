@@ -1,7 +1,7 @@
 //! Guests and the functions that are assigned to them.
 
 use channel::routes::SLOTS;
-use pci::MAX_MSIX_PAGES;
+use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::{
     BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
     PERIOD_US, ResourceKind, Rights, Thread,
@@ -270,6 +270,16 @@ pub fn functions(
             config_address,
             PAGE,
         );
+        let (registers_slot, registers_address) = (
+            place.slots(MODEL_RESET_PAGES as u32),
+            place.reserve(MODEL_RESET_PAGES * PAGE, PAGE),
+        );
+        place.tell(
+            ResourceKind::Memory,
+            &format!("registers:{name}"),
+            registers_address,
+            MODEL_RESET_PAGES * PAGE,
+        );
         let place = &mut places[msix];
         let size = MAX_MSIX_PAGES as u64 * PAGE;
         let (msix_slot, msix_address) = (
@@ -309,6 +319,9 @@ pub fn functions(
             msix_slot,
             bar_cnode: places[vmm].cnode,
             msix_address,
+            registers_address,
+            registers_slot,
+            reset_optional: u32::from(device.reset_optional),
             bar_slot,
             bar_slots,
             ram: rams[owner],
