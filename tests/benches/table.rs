@@ -1,5 +1,7 @@
 //! msix: table and message control, with a table of 2048 entries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use channel::irq_router::{Client, IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
@@ -32,7 +34,10 @@ impl Hardware for Memory {
     }
 }
 
-/// A router that always has a vector.
+/// Whether the router refuses.
+static REFUSES: AtomicBool = AtomicBool::new(false);
+
+/// A router that always has a vector, unless it refuses.
 struct Router;
 
 impl IrqRouter for Router {
@@ -44,6 +49,9 @@ impl IrqRouter for Router {
         data: u32,
         _: bool,
     ) -> Result<(u64, u32), Error> {
+        if REFUSES.load(Ordering::Relaxed) {
+            return Err(Error::Failed);
+        }
         Ok(black_box((address, data)))
     }
     fn unbind(&mut self, _: Caller, _: Source) -> Result<(), Error> {
@@ -185,6 +193,38 @@ fn disable_then_enable(bencher: Bencher, bound: u32) {
         bencher.bench_local(|| {
             control(msix, 0);
             control(msix, ENABLE);
+        });
+    });
+}
+
+/// Two control writes, with every entry of the table unmasked, updated, and of a
+/// message that no local APIC takes (M17); or one that the router refuses.
+#[divan::bench(sample_size = 100, args = [0x05, 0x41])]
+fn set_then_clear_function_mask_all_refused(bencher: Bencher, data: u64) {
+    with_table(0, |msix| {
+        for entry in 0..ENTRIES {
+            let start = 16 * entry;
+            for (field, value) in [(0, 0xfee0_0000), (8, data), (12, 0)] {
+                write(msix, start + field, value);
+            }
+            // What was bound with its unmask is due again.
+            write(msix, start + 8, data);
+        }
+        REFUSES.store(true, Ordering::Relaxed);
+        bencher.bench_local(|| {
+            control(msix, ENABLE | FUNCTION_MASK);
+            control(msix, ENABLE);
+        });
+        REFUSES.store(false, Ordering::Relaxed);
+    });
+}
+
+/// Takes a function of 2048 entries back to start (M24).
+#[divan::bench(sample_size = 100)]
+fn reset(bencher: Bencher) {
+    with_table(26, |msix| {
+        bencher.bench_local(|| {
+            assert!(msix.reset(CONTROL, black_box(0)).is_ok());
         });
     });
 }

@@ -29,6 +29,11 @@ impl Changed {
         self
     }
 
+    /// Runs it to its end on a machine with this IOMMU.
+    pub fn run_on(&self, iommu: &str) -> Finished {
+        finish(run_of(&self.0, 300).args(["--iommu", iommu]))
+    }
+
     /// Runs it to its end.
     pub fn run(&self) -> Finished {
         finish(&mut run_of(&self.0, 300))

@@ -1,6 +1,7 @@
 //! The probe guest on every kind of device: what it can see of configuration
 //! space and MSI-X is as the contract says.
 
+use crate::changed::Changed;
 use crate::harness::{finish, one_machine, run_of};
 
 fn probe(system: &str, functions: usize) -> String {
@@ -83,6 +84,73 @@ fn io_bars_stay_hidden() {
 #[test]
 fn bars_smaller_than_a_page() {
     probe("small-bars", 1);
+}
+
+#[test]
+fn a_function_behind_a_second_root_bus() {
+    let _machine = one_machine();
+    let devices = [
+        "pxb-pcie,bus_nr=128,id=pxb",
+        "pcie-root-port,bus=pxb,id=rp1,chassis=9",
+        "nvme,serial=vectis,bus=rp1",
+    ];
+    for (name, select) in [
+        ("match", "match = \"1b36:0010\""),
+        ("at", "address = \"81:00.0\""),
+    ] {
+        let end = Changed::of(
+            "tests/systems/nvme.toml",
+            name,
+            "qemu = [\"nvme,serial=vectis\"]",
+            &format!("qemu = {devices:?}"),
+        )
+        .also("match = \"1b36:0010\"", select)
+        .run_on("none");
+        assert!(end.text.contains("# probe: pass"), "{}", end.text);
+        assert_eq!(end.text.matches(", class ").count(), 1, "{}", end.text);
+    }
+}
+
+#[test]
+fn c4_a_bar_outside_the_window_is_said_and_given_a_place() {
+    let _machine = one_machine();
+    // The large neighbour makes the firmware put 64-bit BARs above 4 GiB.
+    let end = Changed::of(
+        "tests/systems/virtio-net.toml",
+        "high-bar",
+        "disable-legacy=on,netdev=net0\"]",
+        "disable-legacy=on,netdev=net0\", \"pci-testdev,membar=8G\"]",
+    )
+    .run();
+    assert!(
+        end.text
+            .contains("is outside the window for BARs: the guest has it at 0x"),
+        "{}",
+        end.text
+    );
+    assert!(end.text.contains("# probe: pass"), "{}", end.text);
+    assert!(!end.text.contains("outside the PCI window"), "{}", end.text);
+}
+
+#[test]
+fn a_bar_that_is_too_large_is_said_with_what_to_do() {
+    let _machine = one_machine();
+    let end = Changed::of(
+        "tests/systems/nvme.toml",
+        "large-bar",
+        "qemu = [\"nvme,serial=vectis\"]",
+        "qemu = [\"pci-testdev,membar=32M\"]",
+    )
+    .also("match = \"1b36:0010\"", "match = \"1b36:0005\"")
+    .run();
+    assert!(!end.status.success());
+    let what = "BAR 2 has 32768 KiB, and 16";
+    assert!(end.text.contains(what), "{}", end.text);
+    assert!(
+        end.text.contains("share 16 MiB for their BARs"),
+        "{}",
+        end.text
+    );
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
                     let _ = h.target.store(place, bytes, u64::MAX);
                 }
             }
-            // Decode stays on: this move is refused (C4).
+            // Decode stays on: it moves at once (C4).
             let elsewhere = h.random.word() as u32;
             h.target.set_dword(BAR0 + 4 * index, elsewhere);
             let (_, kept) = h.reach().load(scratch, 8);

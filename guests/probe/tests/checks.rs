@@ -56,7 +56,7 @@ fn each_flaw_is_found_by_its_check() {
         (Flaw::RomShown, "c4_no_io_bars_no_rom"),
         (Flaw::DecodeIgnored, "c4_decode_off_reads_ones"),
         (Flaw::OtherBarStaysDecoded, "c4_decode_off_hides_every_bar"),
-        (Flaw::DecodedBarMoves, "c4_decoded_bar_stays"),
+        (Flaw::DecodedBarStays, "c4_decoded_bar_moves"),
         (Flaw::BarIgnored, "c4_bar_moves"),
         (Flaw::CommandTakesAll, "c5_command_bits"),
         (Flaw::ListBitClear, "c5_status_has_list_bit_only_with_list"),

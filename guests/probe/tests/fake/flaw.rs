@@ -15,7 +15,7 @@ pub enum Flaw {
     RomShown,
     DecodeIgnored,
     OtherBarStaysDecoded,
-    DecodedBarMoves,
+    DecodedBarStays,
     BarIgnored,
     CommandTakesAll,
     ListBitClear,

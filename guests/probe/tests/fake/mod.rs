@@ -227,7 +227,7 @@ impl State {
 
     fn set_bar_byte(&mut self, index: usize, byte: usize, value: u8) {
         let (mut mask, flags) = BARS[index];
-        if self.decoded() && !self.is(Flaw::DecodedBarMoves)
+        if self.decoded() && self.is(Flaw::DecodedBarStays)
             || index == TABLE_BAR && self.is(Flaw::BarIgnored)
         {
             return;
