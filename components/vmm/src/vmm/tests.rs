@@ -15,6 +15,8 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 use super::*;
 
 mod pins;
+mod traps;
+mod turns;
 
 use crate::registers::{RFLAGS_IF, RSP};
 
@@ -53,6 +55,10 @@ struct Fake {
     no_pins: bool,
     /// What was said of turns, in order.
     foreground: Vec<bool>,
+    /// Ticks that pass while an event is handled.
+    event_cost: u64,
+    /// No source can be masked in its device.
+    no_throttling: bool,
 }
 
 impl Fake {
@@ -121,11 +127,14 @@ impl Host for Fake {
         *self.routes.get(slot)?
     }
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
-        self.throttled.push((source.entry, throttled));
-        true
+        if !self.no_throttling {
+            self.throttled.push((source.entry, throttled));
+        }
+        !self.no_throttling
     }
     fn publish_events(&mut self, slot: usize, _: Source, events: &SlotEvents) {
         self.events[slot] = *events;
+        self.now += self.event_cost;
     }
     fn acknowledge_pin(&mut self, pin: u8) -> bool {
         if !self.no_pins {

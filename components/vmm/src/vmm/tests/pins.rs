@@ -204,3 +204,29 @@ fn c9_an_edge_entry_does_not_flood_the_guest() {
     m.end_of_interrupt();
     assert_eq!(m.host.acknowledged, [PIN, PIN]);
 }
+
+#[test]
+fn m23_a_pin_over_its_budget_is_not_acknowledged() {
+    let functions = with_pin();
+    let mut m = machine(&functions);
+    m.sti();
+    m.redirect(PIN, LEVEL | 0x51);
+    let mut storm = || {
+        m.assert_line();
+        m.take_interrupt(0x51);
+        m.end_of_interrupt();
+        m.sti();
+        m.host.acknowledged.len()
+    };
+    for event in 0..BUDGET.events as usize {
+        assert_eq!(storm(), event + 2, "the first is of the redirection entry");
+    }
+    let all = BUDGET.events as usize + 1;
+    assert_eq!(storm(), all, "one too many: the line stays masked");
+    assert_eq!(m.vmm.counters.storms, 1);
+    assert_eq!(m.host.deadline, Some(1000));
+    m.host.now = 1000;
+    m.timer();
+    assert_eq!(m.host.acknowledged.len(), all + 1);
+    assert!(m.host.throttled.is_empty(), "nobody else is asked");
+}

@@ -1,0 +1,156 @@
+//! What a guest gets back from a trap, to the bit.
+
+use super::*;
+
+/// The guest returns from an interrupt with these flags in the frame.
+fn iretq(m: &mut Machine<'_>, rflags: u64) {
+    let frame = [CODE + 0x100, 8, rflags, STACK, 0x18];
+    for (index, word) in frame.iter().enumerate() {
+        let at = STACK - 0x100 + 8 * index as u64;
+        m.host.write_ram(at, &word.to_le_bytes());
+    }
+    m.regs.gpr[RSP] = STACK - 0x100;
+    assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
+    assert_eq!(m.regs.rip, CODE + 0x100);
+}
+
+#[test]
+fn iretq_gives_no_flag_that_ring_3_may_not_have() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    // TF, IOPL 3, NT, RF, VM, VIF, VIP and all that is reserved.
+    for rflags in [
+        u64::MAX,
+        1 << 8,
+        3 << 12,
+        1 << 14,
+        1 << 16,
+        1 << 17,
+        3 << 19,
+        1 << 63,
+    ] {
+        iretq(&mut m, rflags);
+        let user = 0x0024_0cd5;
+        assert_eq!(m.regs.rflags, rflags & user | 0x202, "{rflags:#x}");
+        assert_eq!(m.vmm.cpu.interrupts, rflags & RFLAGS_IF != 0);
+    }
+}
+
+#[test]
+fn a_handler_does_not_run_step_by_step() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.rflags = 0x302;
+    m.fault(Fault::Exception { vector: 1, code: 0 });
+    assert!(m.interrupted_with(1));
+    assert_eq!(m.regs.rflags, 0x202);
+    // The frame has it, for the way back.
+    assert_eq!(m.host.word(m.regs.gpr[RSP] + 16) & 1 << 8, 1 << 8);
+}
+
+#[test]
+fn exceptions_push_an_error_code_as_the_manual_says() {
+    let functions = functions();
+    // SDM vol. 3 table 7-1; 21 is #CP.
+    let with_code = [8, 10, 11, 12, 13, 14, 17, 21];
+    for vector in (0..32).filter(|vector| ![13, 14].contains(vector)) {
+        let mut m = Machine::new(&functions);
+        m.code(&[0x90]);
+        m.fault(Fault::Exception { vector, code: 0x77 });
+        assert!(m.interrupted_with(vector.into()), "{vector}");
+        let first = m.host.word(m.regs.gpr[RSP]);
+        let expected = if with_code.contains(&vector) {
+            0x77
+        } else {
+            CODE
+        };
+        assert_eq!(first, expected, "vector {vector}");
+    }
+}
+
+#[test]
+fn a_gate_must_lie_within_the_idt_limit() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    let exception = Fault::Exception { vector: 3, code: 0 };
+    // The gate of vector 3 ends at byte 63.
+    m.vmm.cpu.idt_limit = 63;
+    m.fault(exception);
+    assert!(m.interrupted_with(3));
+    m.vmm.cpu.idt_limit = 62;
+    assert_eq!(
+        m.fault(exception),
+        Outcome::Stop(StopReason::TripleFault(3))
+    );
+}
+
+#[test]
+fn the_apic_base_takes_its_one_value_only() {
+    let functions = functions();
+    for value in [
+        0xfee0_0100,        // switched off
+        0xfee0_0800,        // not the bootstrap processor
+        0xfee0_1900,        // moved
+        0x1_0000_fee0_0900, // reserved
+        0xfee0_0901,
+    ] {
+        let mut m = Machine::new(&functions);
+        m.regs.gpr[RCX] = 0x1b;
+        m.regs.set_edx_eax(value);
+        m.privileged(&[0x0f, 0x30]);
+        assert!(m.interrupted_with(13), "{value:#x}");
+    }
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = 0x1b;
+    m.regs.set_edx_eax(0xfee0_0900);
+    m.privileged(&[0x0f, 0x30]);
+    assert_eq!(m.regs.rip, CODE + 2);
+}
+
+#[test]
+fn vectors_below_16_are_no_interrupts() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.privileged(&[0xfb]);
+    let mut ipi = |vector: u64| {
+        m.regs.gpr[RCX] = 0xfee0_0300;
+        m.regs.gpr[RAX] = 1 << 18 | vector;
+        m.memory(0xfee0_0300, &[0x89, 0x01]);
+        m.interrupted_with(vector)
+    };
+    for vector in 0..16 {
+        assert!(!ipi(vector), "{vector}");
+    }
+    assert!(ipi(16));
+}
+
+#[test]
+fn a_guest_that_traps_is_awake() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
+    // Somebody else made it go on.
+    assert_eq!(m.privileged(&[0xfa]), Outcome::Resume);
+    assert!(!m.vmm.halted());
+    m.host.routes[1] = Some(route(0x41, false));
+    m.vmm.events(1 << 1, &mut m.host);
+    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert!(!m.interrupted_with(0x41), "its interrupts are off");
+}
+
+#[test]
+fn m23_the_guest_s_timer_does_not_hide_the_end_of_a_throttle() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for (register, value) in [(0x320, 0x50), (0x3e0, 0xb), (0x380, 5000)] {
+        m.regs.gpr[RCX] = 0xfee0_0000 + register;
+        m.regs.gpr[RAX] = value;
+        m.memory(0xfee0_0000 + register, &[0x89, 0x01]);
+    }
+    assert_eq!(m.host.deadline, Some(5000));
+    for _ in 0..=BUDGET.events {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.deadline, Some(1000));
+}
