@@ -82,8 +82,13 @@ const POLL_MS: u64 = 50;
 
 /// What wakes the console when a key was typed.
 enum Wake {
-    /// COM1's interrupt.
-    Interrupt { handler: IrqHandler, badge: u64 },
+    /// COM1's interrupt. Keys that were left for later come with the timer, where
+    /// there is one.
+    Interrupt {
+        handler: IrqHandler,
+        badge: u64,
+        later: Option<(timer::Client<Channel>, u64)>,
+    },
     /// The timer: where an IOMMU remaps interrupts, the I/O APIC is blocked.
     Poll {
         timer: timer::Client<Channel>,
@@ -94,13 +99,12 @@ enum Wake {
 impl Wake {
     fn new(context: &Context) -> Self {
         let handler = context.resources.find(ResourceKind::Capability, "irq:com1");
-        match (handler, context.find_channel("Timer")) {
-            (None, Some(timer)) => Self::Poll {
-                timer: timer::Client(timer),
-                ticks: POLL_MS * context.machine().tsc_khz,
-            },
+        let timer = context.find_channel("Timer").map(timer::Client);
+        let ticks = POLL_MS * context.machine().tsc_khz;
+        match (handler, timer) {
+            (None, Some(timer)) => Self::Poll { timer, ticks },
             (None, None) => panic!("COM1 has no interrupt and there is no channel Timer"),
-            (Some(resource), _) => {
+            (Some(resource), timer) => {
                 let handler: IrqHandler = context.capability("irq:com1");
                 let notification: Notification = context.capability("irq-notification:com1");
                 if handler.irq_handler_set_notification(notification).is_err() {
@@ -109,6 +113,7 @@ impl Wake {
                 Self::Interrupt {
                     handler,
                     badge: resource.extra,
+                    later: timer.map(|timer| (timer, ticks)),
                 }
             }
         }
@@ -116,7 +121,7 @@ impl Wake {
 
     const fn badge(&self) -> u64 {
         match self {
-            Self::Interrupt { badge, .. } => *badge,
+            Self::Interrupt { badge, .. } => *badge | BADGE_TIMER,
             Self::Poll { .. } => BADGE_TIMER,
         }
     }
@@ -132,6 +137,20 @@ impl Wake {
                 // A timer that died signals all its clients when it is back.
                 let _ = timer.arm(runtime::tsc() + *ticks);
             }
+        }
+    }
+
+    /// Asks to be woken for keys that were left. Returns whether that will be; else
+    /// they are to be taken without a rest.
+    fn later(&mut self) -> bool {
+        match self {
+            // It looks again anyway.
+            Self::Poll { .. } => true,
+            Self::Interrupt { later: None, .. } => false,
+            Self::Interrupt {
+                later: Some((timer, ticks)),
+                ..
+            } => timer.arm(runtime::tsc() + *ticks).is_ok(),
         }
     }
 }
@@ -173,14 +192,15 @@ fn main(context: Context) -> ! {
             // then, and an edge that comes while it is masked is lost, with it
             // every key after.
             wake.again();
-            while let Some(key) = people.get() {
+            let left = people.take_keys(|people, key| {
                 match (position(key), key) {
                     (Some(position), _) if inject_next => inject_fault(position),
                     (_, INJECT_KEY) if !inject_next => {}
-                    _ => keys.press(key, &mut people),
+                    _ => keys.press(key, people),
                 }
                 inject_next = !inject_next && key == INJECT_KEY;
-            }
+            });
+            more |= left && !wake.later();
         }
     }
 }

@@ -23,6 +23,10 @@ const FIFO: u8 = 16;
 /// empties in 1.4 ms, a port access takes more than 100 ns.
 const PATIENCE: u32 = 100_000;
 
+/// Keys that are taken at once: a FIFO of them, more than a person types between
+/// two looks. Who sends without end does not keep the guests from running.
+pub const KEYS_AT_ONCE: usize = 16;
+
 /// A UART.
 #[derive(Debug)]
 pub struct Uart<P> {
@@ -63,6 +67,18 @@ impl<P: Ports> Uart<P> {
         let status = self.status();
         // All ones: no UART answers.
         (status.is_set(LSR::RECEIVED) && status.get() != 0xff).then(|| self.ports.read(DATA))
+    }
+
+    /// Hands received bytes to `take`, [`KEYS_AT_ONCE`] at most. Returns whether
+    /// there may be more.
+    pub fn take_keys(&mut self, mut take: impl FnMut(&mut Self, u8)) -> bool {
+        for _ in 0..KEYS_AT_ONCE {
+            let Some(key) = self.get() else {
+                return false;
+            };
+            take(self, key);
+        }
+        true
     }
 }
 
@@ -187,5 +203,17 @@ mod tests {
         assert_eq!(uart.get(), Some(b'S'));
         uart.text(", generation 1");
         assert_eq!(uart.ports.sent, b"restarted, generation 1");
+    }
+
+    #[test]
+    fn keys_without_end_are_taken_a_few_at_once() {
+        let mut uart = fake(true);
+        uart.ports.received = (0..40).collect();
+        let mut keys = Vec::new();
+        for (more, all) in [(true, 16), (true, 32), (false, 40), (false, 40)] {
+            assert_eq!(uart.take_keys(|_, key| keys.push(key)), more);
+            assert_eq!(keys.len(), all);
+        }
+        assert!(keys.is_sorted());
     }
 }
