@@ -403,6 +403,16 @@ mod tests {
     }
 
     #[test]
+    fn vectors_below_16_are_not_taken() {
+        let mut lapic = enabled();
+        for vector in 0..16 {
+            assert!(!lapic.accept(&route(vector)), "{vector}");
+        }
+        assert_eq!(lapic.read(offset::IRR, 0), 0);
+        assert!(lapic.accept(&route(16)));
+    }
+
+    #[test]
     fn one_shot_timer() {
         let mut lapic = enabled();
         lapic.write(offset::LVT_TIMER, 0x60, 0);

@@ -329,3 +329,66 @@ fn a_component_that_keeps_its_state_has_memory_of_its_own_for_it() {
         assert_eq!(mapped, [image.threads[thread(&image, program)].vspace]);
     }
 }
+
+/// Start and length of each guest's turn, by its vmm.
+fn turns(shares: &[(u64, u8)]) -> Vec<(u64, u64)> {
+    let (mut model, _) = good();
+    let guest = model.guests[0].clone();
+    let vmm = model.components[guest.vmm].clone();
+    model.guests.clear();
+    for (index, &(share, priority)) in shares.iter().enumerate() {
+        let mut guest = guest.clone();
+        (guest.share, guest.priority) = (share, priority);
+        guest.name = format!("g{index}");
+        if index > 0 {
+            guest.vmm = model.components.len();
+            let mut vmm = vmm.clone();
+            vmm.name = format!("vmm-{index}");
+            model.components.push(vmm);
+            guest.devices.clear();
+            guest.address += guest.memory * index as u64;
+        }
+        model.guests.push(guest);
+    }
+    let image = compose(&model, &Programs::default()).unwrap();
+    let words = aligned(&image);
+    let system = System::parse(words.as_bytes()).unwrap();
+    let vmms = model
+        .guests
+        .iter()
+        .map(|guest| &model.components[guest.vmm]);
+    vmms.map(|vmm| {
+        let found = resources(&system, &vmm.name);
+        let share = found.find(ResourceKind::Number, "share").unwrap();
+        (share.value, share.extra)
+    })
+    .collect()
+}
+
+#[test]
+fn guests_of_one_priority_share_the_period() {
+    assert_eq!(turns(&[(1, 100)]), [(0, 10_000)]);
+    assert_eq!(turns(&[(7, 100), (7, 100)]), [(0, 5000), (5000, 5000)]);
+    // What does not divide evenly leaves no gap.
+    assert_eq!(
+        turns(&[(1, 100), (1, 100), (1, 100)]),
+        [(0, 3333), (3333, 3333), (6666, 3334)]
+    );
+    // One of another priority has all of its own.
+    assert_eq!(
+        turns(&[(1, 100), (5, 50), (3, 100)]),
+        [(0, 2500), (0, 10_000), (2500, 7500)]
+    );
+}
+
+#[test]
+fn only_the_vmm_sets_priorities_and_none_above_its_own() {
+    let (model, image) = good();
+    for thread in &image.threads {
+        let name = thread.name.as_str();
+        let expected = if name == "vmm" { thread.priority } else { 0 };
+        assert_eq!(thread.max_priority, expected, "{name}");
+        let ends = u32::from(name == "vmm" && model.guests[0].on_exit == system::OnExit::Stop);
+        assert_eq!(thread.may_stop, ends, "{name}");
+    }
+}
