@@ -16,7 +16,10 @@ use kit::boot::Boot;
 use kit::interrupts::Interrupts;
 use kit::{EXIT_SUCCESS, console, cpu, println};
 
-kit::entry!(main, stack = 16 << 10);
+kit::entry!(main, stack = STACK);
+
+/// Bytes of the stack.
+const STACK: usize = 16 << 10;
 
 /// Ticks before the count begins: the others have come so far then that they do
 /// what they are there for.
@@ -46,8 +49,9 @@ fn main(boot: Boot) -> ! {
 
 /// Goes deeper than any stack; gives how deep if it comes back.
 fn overflow(deep: u64) -> u64 {
-    // More than the 1 MiB that a stack can have, and less than what is below it.
-    if deep > 1 << 21 {
+    // A little more than the stack has: where nothing is in the way, what is written
+    // over is not enough to be the end by itself.
+    if deep > STACK as u64 + 1024 {
         return deep;
     }
     let block = core::hint::black_box([deep; 64]);
