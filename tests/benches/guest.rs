@@ -7,7 +7,7 @@ use channel::pci_config::Effect;
 use channel::routes::Route;
 use divan::{Bencher, black_box};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use vmm::{Budget, Fault, Host, Outcome, Registers, Vmm};
+use vmm::{Budget, Fault, Host, Outcome, Registers, Share, Vmm};
 
 const RAM: u64 = 0x1000_0000;
 const BAR: u64 = 0xfebf_0000;
@@ -57,6 +57,7 @@ impl Host for Surroundings {
         false
     }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
+    fn set_foreground(&mut self, _: bool) {}
     fn console_write(&mut self, _: u8) {}
 }
 
@@ -85,8 +86,9 @@ fn trap(bencher: Bencher, code: &[u8], fault: Fault) {
     let budget = Budget {
         events: 20_000,
         interval: 1 << 30,
+        timer: 1 << 17,
     };
-    let mut vmm = Vmm::new(&functions, budget);
+    let mut vmm = Vmm::new(&functions, budget, Share::WHOLE);
     let mut host = Surroundings([0x90; 64]);
     host.0[..code.len()].copy_from_slice(code);
     vmm.start(&mut host);

@@ -1,8 +1,13 @@
 //! The other commands.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::Stdio;
 
-use crate::harness::{finish, one_machine, root, vectis};
+use crate::harness::{
+    Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
+};
 
 #[test]
 fn help_names_every_command() {
@@ -38,6 +43,134 @@ fn build_writes_a_folder_with_a_manifest() {
     // A guest can execute `syscall`: the release kernel has no debug calls.
     assert!(!text.contains("CONFIG_DEBUG_BUILD"));
     fs::remove_dir_all(&out).expect("the folder is ours");
+}
+
+/// Names of what is in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the folder is ours").flatten();
+    entries
+        .map(|entry| entry.file_name().display().to_string())
+        .collect()
+}
+
+#[test]
+fn nothing_is_written_where_it_was_not_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    fs::write(path.join("letter"), "").expect("the folder is ours");
+    let end = finish(vectis().args(["build", "--out"]).arg(path));
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(end.text.contains("cannot build into"), "{}", end.text);
+    let file = path.join("no/such/folder/system.svg");
+    let end = finish(vectis().args(["graph", "--out"]).arg(&file));
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(end.text.contains("cannot write"), "{}", end.text);
+    let file = path.join("none/trace.jsonl");
+    let end = finish(vectis().args(["run", "--port", "0", "--trace"]).arg(&file));
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(end.text.contains("cannot write"), "{}", end.text);
+    assert_eq!(names(path), ["letter"]);
+}
+
+/// As `| head -1` does: reads a line and closes the pipe. What the command said on
+/// standard error, and whether it ended well.
+fn head(arguments: &[&str], temporary: &Path) -> (String, bool) {
+    let mut child = vectis()
+        .args(arguments)
+        .env("TMPDIR", temporary)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("vectis starts");
+    let mut line = String::new();
+    let mut stdout = BufReader::with_capacity(1, child.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("a line");
+    drop(stdout);
+    let mut said = String::new();
+    let mut stderr = child.stderr.take().expect("a pipe");
+    stderr.read_to_string(&mut said).expect("text");
+    (said, child.wait().expect("it ends").success())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let _machine = one_machine();
+    // Names that QEMU's options and a shell would take apart.
+    let folder = tempfile::Builder::new()
+        .prefix("a b,c")
+        .tempdir()
+        .expect("a folder");
+    let trace = root().join("tests/traces/subdword_access_ignored.jsonl");
+    let trace = trace.display().to_string();
+    let run = ["run", "-v", "--port", "0", "--timeout", "120"];
+    for arguments in [
+        &["caps"][..],
+        &["graph"],
+        &["replay", &trace],
+        &run,
+        &["logs"],
+    ] {
+        let (said, well) = head(arguments, folder.path());
+        assert!(well && !said.contains("error"), "{arguments:?}: {said}");
+        assert_eq!(names(folder.path()), [""; 0], "{arguments:?}");
+    }
+}
+
+#[test]
+fn whatever_signal_ends_a_run_nothing_stays() {
+    let _machine = one_machine();
+    for name in ["HUP", "INT", "QUIT", "TERM"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = vectis();
+        command.args([
+            "run",
+            "--port",
+            &free_port().to_string(),
+            "--timeout",
+            "120",
+        ]);
+        let mut running = Running::start(command.env("TMPDIR", folder.path()));
+        running.wait_for(|line| line.starts_with("ready: "));
+        assert_eq!(names(folder.path()).len(), 1, "QEMU's sockets");
+        let machines = machines_of(running.id());
+        assert_eq!(machines.len(), 1);
+        signal(running.id(), name);
+        let status = running.wait();
+        assert!(status.success(), "SIG{name}: {status}");
+        assert_eq!(names(folder.path()), [""; 0], "SIG{name}");
+        assert!(!alive(machines[0]), "SIG{name}");
+    }
+}
+
+#[test]
+fn logs_are_in_the_order_of_time() {
+    let _machine = one_machine();
+    let port = free_port().to_string();
+    let end = finish(vectis().args(["run", "--exit-after-ready", "--port", &port]));
+    assert!(end.status.success(), "{}", end.text);
+    let end = finish(vectis().arg("logs"));
+    assert!(end.status.success(), "{}", end.text);
+    let stamp = |line: &str| -> Option<f64> {
+        let (time, _) = line.strip_prefix('[')?.split_once(" ms]")?;
+        time.trim().parse().ok()
+    };
+    let stamps: Vec<f64> = end.text.lines().filter_map(stamp).collect();
+    assert!(stamps.len() > 5, "{}", end.text);
+    assert!(stamps.is_sorted(), "{}", end.text);
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_too_deep_is_named() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let deep = folder.path().join("x".repeat(100));
+    fs::create_dir(&deep).expect("the folder is ours");
+    let mut command = vectis();
+    command.args(["run", "--port", "0", "--timeout", "120"]);
+    let end = finish(command.env("TMPDIR", &deep));
+    assert!(!end.status.success(), "{}", end.text);
+    assert!(end.text.contains("set TMPDIR to another"), "{}", end.text);
 }
 
 #[test]

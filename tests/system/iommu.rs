@@ -1,9 +1,11 @@
 //! What confines a device: measured at boot, by each kind of IOMMU and without
 //! one; and who holds what in the running system.
 
+use std::fs;
+
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, finish, free_port, one_machine, vectis};
+use crate::harness::{Running, finish, free_port, one_machine, root, run_of, vectis};
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
 
@@ -140,4 +142,93 @@ fn the_running_system_s_capabilities_are_those_of_the_table() {
     assert_eq!(holders(0xfed8_0000, 0xfed8_4000), ["iommu"]);
     assert_eq!(holders(0xb000_0000, 0xc000_0000), ["pci-config"]);
     assert_eq!(holders(0xfee0_0000, 0xfef0_0000), [""; 0]);
+}
+
+/// A board like the usual one, whose firmware has one more ACPI table and QEMU
+/// no IOMMU; it goes when this does.
+struct Board(std::path::PathBuf);
+
+impl Board {
+    fn new(table: &[u8]) -> Self {
+        let board = Self(root().join(format!("board/test-{}", std::process::id())));
+        fs::create_dir(&board.0).expect("a folder of the test's own");
+        let file = board.0.join("table.bin");
+        fs::write(&file, table).expect("the folder is ours");
+        let text = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("a board");
+        let file = file.display().to_string().replace(',', ",,");
+        let text = text
+            .replace(
+                "name = \"qemu-q35\"",
+                &format!("name = \"{}\"", board.name()),
+            )
+            .replace(
+                "intel = [\"-device\", \"intel-iommu,intremap=on\",",
+                &format!("intel = [\"-acpitable\", \"file={file}\","),
+            );
+        fs::write(board.0.join("board.toml"), text).expect("the folder is ours");
+        board
+    }
+
+    fn name(&self) -> String {
+        let name = self.0.file_name().and_then(|name| name.to_str());
+        name.expect("the name is ours").to_owned()
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// DMAR with one unit for all, whose registers are at `base` (VT-d
+/// specification, sections 8.1 and 8.3), and the I/O APIC of QEMU's q35.
+fn dmar(base: u64) -> Vec<u8> {
+    let mut table = b"DMAR\x48\0\0\0\x01\0VECTISTESTTEST\x01\0\0\0TEST\x01\0\0\0".to_vec();
+    table.extend([38, 1]);
+    table.resize(48, 0);
+    table.extend([0, 0, 24, 0, 1, 0, 0, 0]);
+    table.extend(base.to_le_bytes());
+    table.extend([3, 8, 0, 0, 0, 0xff, 0, 0]);
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    table
+}
+
+/// With its owner's word a function is assigned all the same, whatever the
+/// firmware says of an IOMMU.
+#[test]
+fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
+    let _machine = one_machine();
+    let malformed = "the IOMMU cannot be used: its ACPI table is malformed";
+    for (base, said) in [
+        (0, malformed),
+        // Not aligned.
+        (0xfed9_1008, malformed),
+        // The local APIC.
+        (0xfee0_0000, malformed),
+        // RAM, the I/O APIC, the HPET, configuration space.
+        (0x100_0000, malformed),
+        (0xfec0_0000, malformed),
+        (0xfed0_0000, malformed),
+        (0xb001_0000, malformed),
+        // Nothing.
+        (
+            0xfed9_1000,
+            "cannot be used: nothing answers at its address",
+        ),
+    ] {
+        let board = Board::new(&dmar(base));
+        let name = "qemu-q35";
+        let system = Changed::of("tests/systems/nvme.toml", "acpi", name, &board.name());
+        let mut run = run_of(&system.0, 120);
+        let end = finish(run.args(["--iommu", "intel", "-v", "--exit-after-ready"]));
+        let text = &end.text;
+        assert!(text.contains(said), "{base:#x}: no `{said}` in\n{text}");
+        assert!(
+            text.contains("assigned, since it is trusted"),
+            "{base:#x}: {text}"
+        );
+        assert!(!text.contains("fatal"), "{base:#x}: {text}");
+    }
 }

@@ -17,6 +17,9 @@ keys: h  this help\r\n\
       S  counters of every component, records that logs dropped\r\n\
 h end\r\n";
 
+/// The keys that report something. Each report ends with a line `KEY end`.
+pub const REPORTS: [u8; 5] = *b"hMRIS";
+
 /// The position that a key stands for: 1 to 9, and a to z for 10 to 35.
 #[must_use]
 pub fn position(key: u8) -> Option<u8> {
@@ -249,6 +252,15 @@ mod tests {
     fn other_keys_are_silent() {
         assert!(press(b"h").starts_with("keys:"));
         assert_eq!(press(b"\r\n x"), "");
+    }
+
+    #[test]
+    fn every_report_ends_with_its_key_and_no_other_key_has_one() {
+        for key in 0..=255 {
+            let end = std::format!("{} end\r\n", char::from(key));
+            let reports = press(&[key]).ends_with(&end);
+            assert_eq!(reports, REPORTS.contains(&key), "{key:#x}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod logs;
 mod registers;
 pub mod uart;
 
-pub use keys::{Keys, position};
+pub use keys::{Keys, REPORTS, position};
 pub use lines::{LINE_MAX, Lines};
 pub use logs::{FRAME_START, send_frames};
 pub use uart::{Ports, Uart};

@@ -10,6 +10,14 @@ pub fn may_stop_guests(system: &System<'_>, thread: &Thread) -> bool {
     driver != NONE && thread.cnode == driver
 }
 
+/// Whether a component may end the system: the one that runs a guest with
+/// `on-exit = "stop"`. A vmm that was taken over is as free to ask for it as its
+/// guest is to end.
+#[must_use]
+pub const fn may_stop_system(thread: &Thread) -> bool {
+    thread.may_stop == 1
+}
+
 /// The priority at which the monitor lets time pass: that of the most urgent
 /// guest, with which it then takes turns. Any lower, a guest that spins would
 /// keep it from ever coming back; any higher, nobody but components would run.
@@ -55,6 +63,19 @@ mod tests {
                 assert!(!may_stop_guests(system, &thread(1, 200, cnode)));
             }
         });
+    }
+
+    #[test]
+    fn only_a_guest_whose_end_is_the_systems_ends_it() {
+        let runs_a_guest = Thread {
+            guest: 0,
+            ..thread(1, 200, 2)
+        };
+        assert!(!may_stop_system(&runs_a_guest));
+        assert!(may_stop_system(&Thread {
+            may_stop: 1,
+            ..runs_a_guest
+        }));
     }
 
     #[test]

@@ -280,7 +280,8 @@ impl<R: Registers, T: Tables> Intel<R, T> {
 
 /// What the unit has to have, and the format of its page tables.
 fn check(capability: u64, extended: u64) -> Result<Format, SetupError> {
-    if capability == u64::MAX && extended == u64::MAX {
+    // What an address with nothing behind it reads, by machine.
+    if matches!((capability, extended), (u64::MAX, u64::MAX) | (0, 0)) {
         return Err(SetupError::Absent);
     }
     if !Extended::QUEUE.is_set(extended) {

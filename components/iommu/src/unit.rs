@@ -31,7 +31,7 @@ pub const fn plain_message(first: u8) -> (u64, u32) {
 /// Why the unit cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupError {
-    /// Its registers read all ones: nothing is there.
+    /// Its registers read all ones, or all zeroes: nothing is there.
     Absent,
     /// It cannot remap interrupts, without which DMA raises any vector.
     NoRemapping,

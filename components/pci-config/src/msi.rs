@@ -51,6 +51,9 @@ pub struct Msi {
     pub state: State,
     /// The device has a message of ours and is enabled.
     pub live: bool,
+    /// Kept from sending (M23). A restart forgets it: the device sends again, and
+    /// the vmm counts again.
+    throttled: bool,
 }
 
 impl Msi {
@@ -65,6 +68,7 @@ impl Msi {
             capable: capable.min(msi::MAX_LOG2),
             state: State::default(),
             live: false,
+            throttled: false,
         }
     }
 
@@ -111,6 +115,7 @@ impl Msi {
     ) -> Result<(), Error> {
         self.state = State::default();
         self.live = false;
+        self.throttled = false;
         router.unbind_block(function)
     }
 }
@@ -199,10 +204,35 @@ impl<H: Hardware> Function<'_, H> {
         if !msi.live {
             return Ok(false);
         }
-        self.hardware.write(mask_at, Width::Dword, mask);
+        if !msi.throttled {
+            self.hardware.write(mask_at, Width::Dword, mask);
+        }
         // What was sent before the mask is here once the read is (M20).
         self.hardware.read(mask_at, Width::Dword);
         router.set_mask(self.index, mask).map(|()| true)
+    }
+
+    /// Keeps the device from sending, or lets it again: by its mask bits, which
+    /// keep what it would have sent, else by its enable bit.
+    pub fn throttle_msi(&mut self, throttled: bool) -> Result<(), Error> {
+        let ready = self.is_ready();
+        let Some(msi) = self.msi.as_mut().filter(|msi| msi.live && ready) else {
+            return Err(Error::NotFound);
+        };
+        msi.throttled = throttled;
+        let (state, at) = (msi.state, msi.mask_at());
+        if msi.maskable {
+            let mask = if throttled { u32::MAX } else { state.mask };
+            self.hardware.write(at, Width::Dword, mask);
+        } else {
+            let enable = if throttled {
+                0
+            } else {
+                regs::MSI_CONTROL_ENABLE
+            };
+            self.write_device_msi_control(enable | u16::from(state.log2) << ALLOWED_SHIFT);
+        }
+        Ok(())
     }
 
     /// Binds the messages and switches the device's MSI on. If that fails, the
@@ -237,6 +267,7 @@ impl<H: Hardware> Function<'_, H> {
             hardware.write(msi.mask_at(), Width::Dword, mask);
         }
         msi.live = true;
+        msi.throttled = false;
         let on = regs::MSI_CONTROL_ENABLE | u16::from(log2) << ALLOWED_SHIFT;
         self.write_device_msi_control(on);
         Ok(())
@@ -261,13 +292,19 @@ impl<H: Hardware> Function<'_, H> {
                 let mask_at = msi.mask_at();
                 self.hardware.write(mask_at, Width::Dword, mask);
             }
+            let on = regs::MSI_CONTROL_ENABLE | u16::from(msi.state.log2) << ALLOWED_SHIFT;
             let routed = router
                 .set_message(self.index, address, data.into())
                 .and_then(|()| router.set_mask(self.index, mask));
             if routed != Err(Error::NotFound) {
+                // It may have been throttled (M23).
+                self.write_device_msi_control(on);
                 return routed;
             }
         }
+        let Some(msi) = &mut self.msi else {
+            return Ok(());
+        };
         // It may be on.
         msi.live = true;
         if enabled {

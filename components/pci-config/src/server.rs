@@ -198,4 +198,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
         self.owned(caller, function)?;
         self.take_back(function.into())
     }
+
+    fn throttle_msi(&mut self, caller: Caller, function: u8, throttled: bool) -> Result<(), Error> {
+        self.owned(caller, function)?.throttle_msi(throttled)
+    }
 }

@@ -20,6 +20,14 @@ const LONGEST_STEP: u32 = 1 << 30;
 /// The distance doubles each time, from a few ticks to many milliseconds.
 const ATTEMPTS: u32 = 20;
 
+/// How often a client may have the HPET programmed in an interval of
+/// [`INTERVAL_US`]. Each time takes about five accesses, of which one may take a
+/// microsecond: that is less than a tenth of the CPU for a client that does
+/// nothing else. A guest's timer and a console that looks for keys need far less.
+const PROGRAMMINGS: u32 = 16;
+/// Microseconds of an interval.
+const INTERVAL_US: u64 = 1_000;
+
 /// What the timer needs from its surroundings.
 pub trait System {
     /// The time stamp counter.
@@ -39,16 +47,23 @@ pub struct Counters {
     pub fired: u64,
     /// Deadlines for which there was no room.
     pub exhausted: u64,
+    /// Deadlines that were put off, since their client had asked too often.
+    pub deferred: u64,
     /// Interrupts of the HPET.
     pub interrupts: u64,
     /// Times the counter overtook the comparator while it was being set.
     pub overtaken: u64,
 }
 
+/// What is known of a client.
 #[derive(Clone, Copy)]
-struct Deadline {
+struct Place {
     client: Caller,
-    tsc: u64,
+    deadline: Option<u64>,
+    /// When its interval began.
+    since: u64,
+    /// How often it had the HPET programmed in it.
+    used: u32,
 }
 
 /// The deadlines of all clients.
@@ -56,7 +71,11 @@ pub struct Timers<R, S> {
     hpet: Hpet<R>,
     system: S,
     ratio: Ratio,
-    deadlines: [Option<Deadline>; CLIENTS],
+    /// Cycles of an interval.
+    interval: u64,
+    places: [Option<Place>; CLIENTS],
+    /// The HPET interrupts at this time at the latest, or has done so.
+    armed: Option<u64>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -66,9 +85,11 @@ impl<R: Registers, S: System> Timers<R, S> {
     pub fn new(hpet: Hpet<R>, system: S, tsc_mhz: NonZeroU32) -> Self {
         Self {
             ratio: Ratio::new(tsc_mhz, hpet.period()),
+            interval: u64::from(tsc_mhz.get()) * INTERVAL_US,
             hpet,
             system,
-            deadlines: [None; CLIENTS],
+            places: [None; CLIENTS],
+            armed: None,
             counters: Counters::default(),
         }
     }
@@ -86,10 +107,12 @@ impl<R: Registers, S: System> Timers<R, S> {
         for attempt in 0..ATTEMPTS {
             let now = self.system.tsc();
             self.signal_due(now);
-            let Some(earliest) = self.deadlines.iter().flatten().map(|d| d.tsc).min() else {
+            let Some(earliest) = self.earliest() else {
+                self.armed = None;
                 self.hpet.disarm();
                 return;
             };
+            self.armed = Some(earliest);
             let start = self.hpet.now();
             let ticks = self.ratio.ticks(earliest - now, LONGEST_STEP);
             let ticks = ticks.max(1 << attempt);
@@ -102,48 +125,111 @@ impl<R: Registers, S: System> Timers<R, S> {
             }
             self.counters.overtaken += 1;
         }
+        // Whoever calls next tries again.
+        self.armed = None;
+    }
+
+    fn earliest(&self) -> Option<u64> {
+        self.places
+            .iter()
+            .flatten()
+            .filter_map(|p| p.deadline)
+            .min()
     }
 
     /// Signals every client whose deadline is `now` or before.
     fn signal_due(&mut self, now: u64) {
-        for place in &mut self.deadlines {
-            if let Some(due) = place.take_if(|deadline| deadline.tsc <= now) {
-                self.system.signal(due.client);
+        for place in self.places.iter_mut().flatten() {
+            if place
+                .deadline
+                .take_if(|deadline| *deadline <= now)
+                .is_some()
+            {
+                self.system.signal(place.client);
                 self.counters.fired += 1;
             }
         }
+    }
+
+    /// The client's place: its own, an empty one, or that of a client that waits
+    /// for nothing. `None` if all wait.
+    fn place(&mut self, client: Caller, now: u64) -> Option<&mut Place> {
+        let own = |place: &Option<Place>| place.is_some_and(|place| place.client == client);
+        let idle = |place: &Option<Place>| place.is_some_and(|place| place.deadline.is_none());
+        let mut places = self.places.iter();
+        let index = places
+            .position(own)
+            .or_else(|| self.places.iter().position(Option::is_none))
+            .or_else(|| self.places.iter().position(idle))?;
+        let place = self.places[index].get_or_insert(Place {
+            client,
+            deadline: None,
+            since: now,
+            used: 0,
+        });
+        if place.client != client || now.wrapping_sub(place.since) >= self.interval {
+            *place = Place {
+                client,
+                since: now,
+                used: 0,
+                ..*place
+            };
+        }
+        Some(place)
     }
 }
 
 impl<R: Registers, S: System> Timer for Timers<R, S> {
     fn arm(&mut self, caller: Caller, tsc: u64) -> Result<(), Error> {
-        let index = self
-            .deadlines
-            .iter()
-            .position(|place| place.is_some_and(|d| d.client == caller))
-            .or_else(|| self.deadlines.iter().position(Option::is_none));
-        let Some(index) = index else {
+        let (now, interval) = (self.system.tsc(), self.interval);
+        let Some(place) = self.place(caller, now) else {
             self.counters.exhausted += 1;
             return Err(Error::Exhausted);
         };
-        self.deadlines[index] = Some(Deadline {
-            client: caller,
-            tsc,
-        });
+        let over = place.used >= PROGRAMMINGS;
+        if over {
+            // Whatever it was, it is remembered, so that a guest whose timer this is
+            // does not stand still.
+            let end = place.since.saturating_add(interval);
+            place.deadline = Some(tsc.max(end));
+        } else {
+            place.used += 1;
+            place.deadline = Some(tsc);
+        }
         self.counters.armed += 1;
-        self.service();
+        if over {
+            self.counters.deferred += 1;
+            // The HPET interrupts in time, but for the first such deadline.
+            if self.armed > self.earliest() || self.armed.is_none() {
+                self.service();
+            }
+            return Err(Error::TooOften);
+        }
+        if tsc <= now {
+            // The HPET has nothing to do with it.
+            self.signal_due(now);
+        } else {
+            self.service();
+        }
         Ok(())
     }
 
     fn cancel(&mut self, caller: Caller) -> Result<(), Error> {
-        let place = self
-            .deadlines
-            .iter_mut()
-            .find(|place| place.is_some_and(|d| d.client == caller));
-        if let Some(place) = place {
-            *place = None;
+        let now = self.system.tsc();
+        let mut waiting = self.places.iter().flatten();
+        if !waiting.any(|place| place.client == caller && place.deadline.is_some()) {
+            return Ok(());
+        }
+        if let Some(place) = self.place(caller, now) {
+            place.deadline = None;
+            let over = place.used >= PROGRAMMINGS;
+            place.used = place.used.saturating_add(1);
             self.counters.cancelled += 1;
-            self.service();
+            // An interrupt for nobody costs less than a client that does this
+            // without end.
+            if !over {
+                self.service();
+            }
         }
         Ok(())
     }

@@ -6,6 +6,9 @@
 //! HPET, or send another FSB message than the one that was given to it, for with
 //! these it could write anywhere.
 //! May call: nothing.
+//! A client that asks without end takes the time of its own calls, and no more of
+//! the HPET's than a fixed number of programmings in a millisecond: what it asks
+//! for beyond that is put off to the end of that millisecond, never dropped.
 //! Invariants: while a deadline is pending, the comparator lies ahead of the
 //! counter or its interrupt is pending; the comparator is a hint and the time
 //! stamp counter decides, so that no deadline fires early.

@@ -48,6 +48,7 @@ fn publish(context: &Context, counters: &Counters) {
         ("cancelled", counters.cancelled),
         ("fired", counters.fired),
         ("exhausted", counters.exhausted),
+        ("deferred", counters.deferred),
         ("interrupts", counters.interrupts),
         ("overtaken", counters.overtaken),
     ]);

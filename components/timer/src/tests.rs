@@ -41,6 +41,8 @@ struct Board {
     /// Messages sent.
     sent: usize,
     signals: Vec<(Caller, u64)>,
+    /// Register accesses.
+    accesses: usize,
 }
 
 #[derive(Clone)]
@@ -69,6 +71,7 @@ impl Registers for Shared {
     fn read(&mut self, offset: u16) -> u32 {
         let mut board = self.0.borrow_mut();
         let cost = board.cost;
+        board.accesses += 1;
         board.pass(cost);
         match offset {
             0x004 => board.period,
@@ -83,6 +86,7 @@ impl Registers for Shared {
     fn write(&mut self, offset: u16, value: u32) {
         let mut board = self.0.borrow_mut();
         let cost = board.cost;
+        board.accesses += 1;
         board.pass(cost);
         match offset {
             0x010 => board.configuration = value,
@@ -121,6 +125,7 @@ fn board() -> Shared {
         message: [0; 2],
         sent: 0,
         signals: Vec::new(),
+        accesses: 0,
     })))
 }
 
@@ -165,6 +170,11 @@ impl Rig {
 
     fn signals(&self) -> Vec<(Caller, u64)> {
         std::mem::take(&mut self.board.0.borrow_mut().signals)
+    }
+
+    /// Register accesses since this was last asked.
+    fn accesses(&self) -> usize {
+        std::mem::take(&mut self.board.0.borrow_mut().accesses)
     }
 
     fn who(&self) -> Vec<Caller> {
@@ -378,4 +388,133 @@ fn set_up_refuses_messages_that_timer_0_cannot_send() {
     let result = Hpet::new(board.clone(), MESSAGE).err();
     assert_eq!(result, Some(SetupError::NoMessages));
     assert_eq!(board.0.borrow().configuration, RESERVED | 2);
+}
+
+#[test]
+fn a_deadline_that_has_come_does_not_touch_the_hpet() {
+    let mut rig = rig();
+    let now = rig.now();
+    assert_eq!(rig.timers.arm(B, now + 5_000), Ok(()));
+    rig.accesses();
+    for deadline in [0, now, rig.now()] {
+        assert_eq!(rig.timers.arm(A, deadline), Ok(()));
+        assert_eq!(rig.who(), [A]);
+    }
+    assert_eq!(rig.accesses(), 0);
+    // And takes nothing from the others.
+    rig.pass(6_000);
+    assert_eq!(rig.who(), [B]);
+}
+
+/// Cycles of a millisecond, at 1000 MHz.
+const MILLISECOND: u64 = 1_000_000;
+
+/// Whatever a client does without end, the HPET is programmed a fixed number of
+/// times in a millisecond.
+#[test]
+fn a_client_that_arms_without_end_gets_a_share_of_the_hpet() {
+    type Flood = fn(&mut Rig, u64) -> Result<(), Error>;
+    let floods: [Flood; 5] = [
+        |rig, _| rig.timers.arm(A, 0),
+        |rig, round| rig.timers.arm(A, rig.now() + round % 50),
+        |rig, round| rig.timers.arm(A, rig.now() + 500_000 - round),
+        |rig, round| rig.timers.arm(A, if round % 2 == 0 { u64::MAX } else { 0 }),
+        |rig, _| {
+            let _ = rig.timers.arm(A, rig.now() + 900_000);
+            rig.timers.cancel(A)
+        },
+    ];
+    for (number, flood) in floods.into_iter().enumerate() {
+        let mut rig = rig();
+        let end = rig.now() + 10 * MILLISECOND;
+        let mut rounds = 0;
+        while rig.now() < end {
+            let _ = flood(&mut rig, rounds);
+            rounds += 1;
+            rig.pass(100);
+        }
+        assert!(rounds > 50_000, "flood {number}: {rounds} rounds");
+        // Eleven intervals at most, 17 programmings and as many interrupts in each
+        // with five accesses, of a deadline so near that it was overtaken twice.
+        let accesses = rig.accesses();
+        assert!(accesses < 11 * 17 * 2 * 15, "flood {number}: {accesses}");
+        assert!(rig.timers.counters.interrupts < 11 * 18, "flood {number}");
+        assert!(rig.who().len() < 11 * 18, "flood {number}");
+    }
+}
+
+/// The last deadline of a client that asked too often counts.
+#[test]
+fn a_deadline_that_was_put_off_comes_at_the_interval_s_end() {
+    let mut rig = rig();
+    let start = rig.now();
+    let mut last = Ok(());
+    let mut asked = 0;
+    while last.is_ok() && asked < 100 {
+        last = rig.timers.arm(A, start + 100_000);
+        asked += 1;
+    }
+    assert_eq!((asked, last), (17, Err(Error::TooOften)));
+    assert_eq!(rig.timers.counters.deferred, 1);
+    rig.accesses();
+    for _ in 0..100 {
+        assert_eq!(rig.timers.arm(A, start + 200_000), Err(Error::TooOften));
+    }
+    assert_eq!(rig.accesses(), 0);
+    // Others have their own share.
+    let near = rig.now() + 5_000;
+    assert_eq!(rig.timers.arm(B, near), Ok(()));
+    rig.pass(6_000);
+    assert_eq!(rig.who(), [B]);
+    rig.pass(2 * MILLISECOND);
+    let signals = rig.signals();
+    assert_eq!(signals.len(), 1);
+    let (client, at) = signals[0];
+    assert_eq!(client, A);
+    let end = start + MILLISECOND;
+    assert!(at >= end && at < end + 500, "{at} {end}");
+    // Then it has a share again.
+    let next = rig.now() + 5_000;
+    assert_eq!(rig.timers.arm(A, next), Ok(()));
+    rig.pass(6_000);
+    assert_eq!(rig.who(), [A]);
+}
+
+#[test]
+fn a_deadline_that_was_put_off_and_lies_further_off_is_not_early() {
+    let mut rig = rig();
+    let start = rig.now();
+    let later = start + 3 * MILLISECOND;
+    for _ in 0..100 {
+        let _ = rig.timers.arm(A, start + 100_000);
+    }
+    assert_eq!(rig.timers.arm(A, later), Err(Error::TooOften));
+    rig.pass(4 * MILLISECOND);
+    let signals = rig.signals();
+    assert_eq!(signals.len(), 1);
+    assert!(signals[0].1 >= later && signals[0].1 < later + 500);
+    // A cancelled one does not come at all.
+    for _ in 0..100 {
+        let _ = rig.timers.arm(A, rig.now() + 100_000);
+    }
+    assert_eq!(rig.timers.cancel(A), Ok(()));
+    rig.pass(2 * MILLISECOND);
+    assert_eq!(rig.who(), []);
+}
+
+/// The deadline of one client is not another's to cancel.
+#[test]
+fn a_client_cancels_its_own_deadline_only() {
+    let mut rig = rig();
+    let now = rig.now();
+    assert_eq!(rig.timers.arm(A, now + 2_000), Ok(()));
+    assert_eq!(rig.timers.cancel(B), Ok(()));
+    assert_eq!(rig.timers.counters.cancelled, 0);
+    assert_eq!(rig.timers.arm(B, now + 3_000), Ok(()));
+    assert_eq!(rig.timers.cancel(B), Ok(()));
+    rig.pass(5_000);
+    assert_eq!(rig.who(), [A]);
+    // Nor does one that waits for nothing count.
+    assert_eq!(rig.timers.cancel(A), Ok(()));
+    assert_eq!(rig.timers.counters.cancelled, 1);
 }

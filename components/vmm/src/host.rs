@@ -41,6 +41,9 @@ pub trait Host {
     /// Acknowledges the handler of the I/O APIC's `pin` (C9), so that the kernel
     /// delivers its next interrupt; `false` if there is none yet.
     fn acknowledge_pin(&mut self, pin: u8) -> bool;
+    /// Whether the guest goes before the others of its priority, or only runs
+    /// while they wait ([`Share`](crate::Share)).
+    fn set_foreground(&mut self, foreground: bool);
     /// A byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
 }
@@ -54,4 +57,6 @@ pub enum StopReason {
     HaltForever,
     /// An exception with this vector could not be delivered.
     TripleFault(u8),
+    /// Its image cannot be loaded.
+    Image,
 }

@@ -56,6 +56,8 @@ struct Pin {
     armed: bool,
     /// Delivered by this vector, which has had no EOI yet.
     in_service: Option<u8>,
+    /// Over its budget: not acknowledged (M23).
+    throttled: bool,
 }
 
 /// The I/O APIC.
@@ -75,6 +77,7 @@ impl IoApic {
             connected: pin != 0 && functions.iter().any(|info| info.intx == pin as u32),
             armed: false,
             in_service: None,
+            throttled: false,
         });
         Self {
             select: 0,
@@ -150,8 +153,19 @@ impl IoApic {
     /// looked at again.
     fn arm(&mut self, index: usize, host: &mut impl Host) {
         let pin = &mut self.pins[index];
-        if pin.connected && !pin.armed && pin.low & MASKED == 0 && pin.in_service.is_none() {
+        let delivers = pin.low & MASKED == 0 && pin.in_service.is_none() && !pin.throttled;
+        if pin.connected && !pin.armed && delivers {
             pin.armed = host.acknowledge_pin(index as u8);
+        }
+    }
+
+    /// Leaves a pin unacknowledged, so that the kernel keeps its line masked, or
+    /// stops doing so (M23).
+    pub fn set_throttled(&mut self, source: Source, throttled: bool, host: &mut impl Host) {
+        let index = usize::from(source.entry);
+        if let Some(pin) = self.pins.get_mut(index) {
+            pin.throttled = throttled;
+            self.arm(index, host);
         }
     }
 

@@ -14,9 +14,6 @@ const LVT_MASKED: u32 = 1 << 16;
 const SVR_ENABLE: u32 = 1 << 8;
 const TIMER_MODE_PERIODIC: u32 = 1;
 const TIMER_MODE_DEADLINE: u32 = 2;
-/// A periodic timer faster than this many ticks fires at this interval: a
-/// guest cannot keep the VMM busy with it.
-const PERIOD_MIN: u64 = 10_000;
 
 /// Register offsets from the start of the page (SDM vol. 3 table 11-1).
 mod offset {
@@ -176,23 +173,25 @@ impl Lapic {
     }
 
     /// The timer fired, or may have: raises its vector if the deadline is past.
-    pub fn timer(&mut self, now: u64) {
+    /// Returns whether it is.
+    pub fn timer(&mut self, now: u64) -> bool {
         let Some(deadline) = self.deadline else {
-            return;
+            return false;
         };
         self.deadline_changed = true;
         if now < deadline {
-            return;
+            return false;
         }
         let lvt = self.lvt[0];
         self.deadline = None;
         if lvt >> 17 & 3 == TIMER_MODE_PERIODIC {
             self.started = now;
-            self.deadline = Some(now + self.interval().max(PERIOD_MIN));
+            self.deadline = Some(now.saturating_add(self.interval()));
         }
         if lvt & LVT_MASKED == 0 {
             self.raise(lvt as u8, false);
         }
+        true
     }
 
     /// Ticks of the time stamp counter in the whole count.
@@ -297,11 +296,7 @@ impl Lapic {
             offset::TIMER_INITIAL if self.lvt[0] >> 17 & 3 != TIMER_MODE_DEADLINE => {
                 self.initial = value;
                 self.started = now;
-                self.deadline = (value != 0).then(|| {
-                    let periodic = self.lvt[0] >> 17 & 3 == TIMER_MODE_PERIODIC;
-                    let floor = if periodic { PERIOD_MIN } else { 0 };
-                    now.saturating_add(self.interval().max(floor))
-                });
+                self.deadline = (value != 0).then(|| now.saturating_add(self.interval()));
                 self.deadline_changed = true;
             }
             offset::TIMER_DIVIDE => self.divide = value & 0xb,
@@ -425,13 +420,15 @@ mod tests {
     }
 
     #[test]
-    fn periodic_timer_has_a_floor() {
+    fn periodic_timer_counts_again_from_when_it_fired() {
         let mut lapic = enabled();
         lapic.write(offset::LVT_TIMER, 1 << 17 | 0x61, 0);
-        lapic.write(offset::TIMER_INITIAL, 1, 0);
-        assert_eq!(lapic.take_deadline_change(), Some(Some(PERIOD_MIN)));
-        lapic.timer(PERIOD_MIN);
-        assert_eq!(lapic.take_deadline_change(), Some(Some(2 * PERIOD_MIN)));
+        lapic.write(offset::TIMER_DIVIDE, 0xb, 0);
+        lapic.write(offset::TIMER_INITIAL, 100, 0);
+        assert_eq!(lapic.take_deadline_change(), Some(Some(100)));
+        assert!(!lapic.timer(99));
+        assert!(lapic.timer(130));
+        assert_eq!(lapic.take_deadline_change(), Some(Some(230)));
         assert_eq!(lapic.pending(), Some(0x61));
     }
 

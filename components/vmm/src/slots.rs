@@ -2,19 +2,22 @@
 //! its budget (M23).
 
 use channel::events::SlotEvents;
-use channel::irq_router::{Source, SourceKind};
-use channel::routes::{Route, SLOTS};
+use channel::irq_router::Source;
+use channel::routes::SLOTS;
 
 use crate::host::Host;
 use crate::lapic::Lapic;
 
-/// How many events of one source a guest takes, in what time.
+/// How many events a guest takes, in what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Events in an interval; more, and the source is masked until it is over.
+    /// Events of one source in an interval; more, and the source is masked until
+    /// it is over.
     pub events: u64,
     /// The interval, in ticks of the time stamp counter.
     pub interval: u64,
+    /// Ticks between two interrupts of the guest's own timer, at least.
+    pub timer: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +32,18 @@ struct Slot {
     until: Option<u64>,
 }
 
+impl Slot {
+    /// Counting begins anew if another source has the slot now.
+    fn owned_by(&mut self, source: Source) {
+        if self.source != Some(source) {
+            *self = Self {
+                source: Some(source),
+                ..Self::default()
+            };
+        }
+    }
+}
+
 /// All slots of a guest.
 #[derive(Debug)]
 pub struct Slots {
@@ -39,6 +54,17 @@ pub struct Slots {
     budget: Budget,
     /// Sources that went over it, since somebody asked.
     storms: u64,
+    /// Until then a source is masked with its first event, whatever its budget.
+    deferred: u64,
+}
+
+/// Why a source is throttled, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// It is over its own budget (M23).
+    Budget(u64),
+    /// The guest's events together wait for its turn.
+    Deferred(u64),
 }
 
 /// What became of an event.
@@ -60,7 +86,14 @@ impl Slots {
             held: 0,
             budget,
             storms: 0,
+            deferred: 0,
         }
+    }
+
+    /// Whatever comes is masked until `until`: the guest's events have cost
+    /// others too much.
+    pub const fn defer(&mut self, until: u64) {
+        self.deferred = until;
     }
 
     /// An event came over a slot, or is tried again (`fresh` is false): gives it
@@ -80,13 +113,7 @@ impl Slots {
             slot.events.waiting = false;
             return Taken::Lost;
         };
-        if slot.source != Some(route.source) {
-            // Another source has the slot now: counting begins anew.
-            *slot = Slot {
-                source: Some(route.source),
-                ..Slot::default()
-            };
-        }
+        slot.owned_by(route.source);
         let taken = if route.masked {
             slot.events.held += u64::from(fresh);
             Taken::Held
@@ -99,30 +126,61 @@ impl Slots {
         };
         slot.events.waiting = taken == Taken::Held;
         self.held |= u32::from(slot.events.waiting) << index;
-        if fresh {
-            self.count(index, &route, host);
+        if fresh
+            && let Some(over) = self.count(index, host.now())
+            && host.set_throttled(route.source, true)
+        {
+            self.throttle(index, over);
         }
         let slot = &self.slots[index];
         host.publish_events(index, route.source, &slot.events);
         taken
     }
 
-    /// Counts an event against the budget. The kernel cannot mask an MSI, so the
-    /// device's entry is masked instead.
-    fn count(&mut self, index: usize, route: &Route, host: &mut impl Host) {
-        let now = host.now();
+    /// Counts an event of an I/O APIC pin. Returns whether it is over its budget
+    /// now: it is not to be acknowledged until [`Slots::release`] says so.
+    pub fn pin_is_over(&mut self, index: usize, source: Source, now: u64) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        slot.owned_by(source);
+        let over = self.count(index, now);
+        if let Some(over) = over {
+            self.throttle(index, over);
+        }
+        over.is_some()
+    }
+
+    /// Counts an event against the budget. The kernel cannot mask a message, so
+    /// the device has to when it is over.
+    fn count(&mut self, index: usize, now: u64) -> Option<Over> {
         let slot = &mut self.slots[index];
         if now.wrapping_sub(slot.start) >= self.budget.interval {
             slot.start = now;
             slot.count = 0;
         }
         slot.count += 1;
-        let over = slot.count > self.budget.events && slot.until.is_none();
-        if over && route.source.kind == SourceKind::Msix && host.set_throttled(route.source, true) {
-            slot.until = Some(slot.start.saturating_add(self.budget.interval));
-            slot.events.storms += 1;
-            self.storms += 1;
+        if slot.until.is_some() {
+            None
+        } else if slot.count > self.budget.events {
+            Some(Over::Budget(
+                slot.start.saturating_add(self.budget.interval),
+            ))
+        } else {
+            (now < self.deferred).then_some(Over::Deferred(self.deferred))
         }
+    }
+
+    fn throttle(&mut self, index: usize, over: Over) {
+        let slot = &mut self.slots[index];
+        slot.until = Some(match over {
+            Over::Budget(until) => {
+                slot.events.storms += 1;
+                self.storms += 1;
+                until
+            }
+            Over::Deferred(until) => until,
+        });
     }
 
     /// How often a source went over its budget since this was last asked.
@@ -140,18 +198,15 @@ impl Slots {
         self.slots.iter().filter_map(|slot| slot.until).min()
     }
 
-    /// Lets go every source whose time is over.
-    pub fn release(&mut self, now: u64, host: &mut impl Host) {
-        for slot in &mut self.slots {
-            if slot.until.is_some_and(|until| until <= now) {
-                slot.until = None;
-                slot.start = now;
-                slot.count = 0;
-                if let Some(source) = slot.source {
-                    // If it failed the source is gone, and its throttling too.
-                    host.set_throttled(source, false);
-                }
-            }
-        }
+    /// Takes a source whose time is over from the throttled ones, with its slot:
+    /// it is to be let go. To be called until there is none.
+    pub fn release(&mut self, now: u64) -> Option<(usize, Source)> {
+        let over = |slot: &Slot| slot.until.is_some_and(|until| until <= now);
+        let index = self.slots.iter().position(over)?;
+        let slot = &mut self.slots[index];
+        slot.until = None;
+        slot.start = now;
+        slot.count = 0;
+        Some((index, slot.source?))
     }
 }

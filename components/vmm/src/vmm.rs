@@ -1,6 +1,6 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
-use channel::irq_router::SourceKind;
+use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
 
 use crate::bus::{Devices, MemoryAccess, PortEffect};
@@ -12,6 +12,7 @@ use crate::lapic::Lapic;
 use crate::mmio;
 use crate::privileged;
 use crate::registers::{RAX, RCX, RDX, Registers};
+use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
 
 /// Functions that one guest can have.
@@ -96,6 +97,8 @@ pub struct Counters {
     pub system_calls: u64,
     /// Times that a source was masked for a storm (M23).
     pub storms: u64,
+    /// Times that events had to wait for the guest's turn.
+    pub deferrals: u64,
 }
 
 /// One guest with one virtual CPU.
@@ -108,15 +111,28 @@ pub struct Vmm<'a> {
     /// What the host's timer was last set to.
     deadline: Option<u64>,
     lapic_deadline: Option<u64>,
+    /// The guest's own timer does not interrupt before this.
+    timer_floor: u64,
+    /// Least ticks between two of its interrupts.
+    timer_gap: u64,
+    share: Share,
+    outside: Outside,
+    /// Events wait until then.
+    deferred: u64,
+    /// What the host was last told of the guest's turn.
+    foreground: Option<bool>,
+    /// When the turn changes next; `None` if that has come while the guest
+    /// sleeps, to whom it makes no difference.
+    turn: Option<u64>,
     halted_at: u64,
     /// What happened so far.
     pub counters: Counters,
 }
 
 impl<'a> Vmm<'a> {
-    /// A guest as at reset, with these functions.
+    /// A guest as at reset, with these functions and this part of the time.
     #[must_use]
-    pub fn new(functions: &'a [FunctionInfo], budget: Budget) -> Self {
+    pub fn new(functions: &'a [FunctionInfo], budget: Budget, share: Share) -> Self {
         Self {
             cpu: Cpu::default(),
             lapic: Lapic::default(),
@@ -124,6 +140,13 @@ impl<'a> Vmm<'a> {
             slots: Slots::new(budget),
             deadline: None,
             lapic_deadline: None,
+            timer_floor: 0,
+            timer_gap: budget.timer,
+            share,
+            outside: Outside::new(share),
+            deferred: 0,
+            foreground: None,
+            turn: None,
             halted_at: 0,
             counters: Counters::default(),
         }
@@ -132,6 +155,26 @@ impl<'a> Vmm<'a> {
     /// Maps what is decoded at reset. To be called once before the guest runs.
     pub fn start(&mut self, host: &mut impl Host) {
         self.devices.refresh_bars(host);
+        self.take_turn(host);
+        self.update_deadline(host);
+    }
+
+    /// Tells the host whose turn it is, if that has changed. To be called before
+    /// the guest goes on.
+    fn take_turn(&mut self, host: &mut impl Host) {
+        if self.share.is_whole() && self.foreground.is_some() {
+            return;
+        }
+        let now = host.now();
+        if self.turn.is_some_and(|until| now < until) {
+            return;
+        }
+        let turn = self.share.turn(now);
+        self.turn = (!self.share.is_whole()).then_some(turn.until);
+        if self.foreground != Some(turn.own) {
+            self.foreground = Some(turn.own);
+            host.set_foreground(turn.own);
+        }
     }
 
     /// Whether the guest waits in HLT.
@@ -148,13 +191,14 @@ impl<'a> Vmm<'a> {
 
     /// The notification word came in: each bit is a slot or the timer.
     pub fn events(&mut self, word: u32, host: &mut impl Host) {
+        let mut start = host.now();
         if word & TIMER_BIT != 0 {
             self.counters.timer_signals += 1;
+            // What the timer component did is part of what it costs.
+            start = self.deadline.map_or(start, |due| due.min(start));
             // Whatever it was armed for, it is not armed any more.
             self.deadline = None;
-            let now = host.now();
-            self.lapic.timer(now);
-            self.slots.release(now, host);
+            self.timer(start, host);
         }
         for slot in 0..channel::routes::SLOTS {
             if word >> slot & 1 == 1 {
@@ -163,6 +207,75 @@ impl<'a> Vmm<'a> {
             }
         }
         self.update_deadline(host);
+        self.charge(start, host);
+    }
+
+    /// The host's timer fired, which was due at `due`.
+    fn timer(&mut self, due: u64, host: &mut impl Host) {
+        let now = host.now();
+        if self.turn.is_some_and(|until| until <= now) {
+            self.turn = None;
+            if !self.cpu.halted {
+                self.take_turn(host);
+            }
+        }
+        self.fire(now);
+        while let Some((slot, source)) = self.slots.release(now) {
+            match source.kind {
+                SourceKind::Msix => {
+                    // If it failed the source is gone, and its throttling too.
+                    host.set_throttled(source, false);
+                }
+                SourceKind::Pin => self.devices.ioapic.set_throttled(source, false, host),
+                SourceKind::Msi => {
+                    host.set_throttled(source, false);
+                    self.after_throttling(slot, source, host);
+                }
+            }
+        }
+        // A timer that costs more than it waits would leave nothing for others:
+        // it gets a quarter at most, however slow the machine is.
+        let cost = host.now().saturating_sub(due).min(self.timer_gap << 4);
+        self.timer_floor = self.timer_floor.max(due.saturating_add(cost << 2));
+    }
+
+    /// A function without mask bits could only be silenced as a whole and forgot
+    /// what it would have sent: its messages come once more, which a driver of
+    /// an edge-triggered interrupt has to bear.
+    fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
+        for other in 0..channel::routes::SLOTS {
+            let route = host.route(other).map(|route| route.source);
+            let same =
+                route.is_some_and(|of| (of.function, of.kind) == (source.function, source.kind));
+            if same || other == slot {
+                self.slots.event(other, false, &mut self.lapic, host);
+            }
+        }
+    }
+
+    /// The guest's own timer interrupts if it is due and may.
+    fn fire(&mut self, now: u64) {
+        if now >= self.timer_floor.max(self.deferred) && self.lapic.timer(now) {
+            self.timer_floor = now.saturating_add(self.timer_gap);
+        }
+    }
+
+    /// Charges events that were handled from `start` on, and has the next ones
+    /// wait if they have cost others enough.
+    fn charge(&mut self, start: u64, host: &mut impl Host) {
+        if self.share.is_whole() {
+            return;
+        }
+        let now = host.now();
+        self.outside.charge(start, now);
+        if let Some(until) = self.outside.waits_until(now)
+            && until != self.deferred
+        {
+            self.deferred = until;
+            self.counters.deferrals += 1;
+            self.slots.defer(until);
+            self.update_deadline(host);
+        }
     }
 
     /// Slot to vector: the translation that this component is for.
@@ -170,15 +283,18 @@ impl<'a> Vmm<'a> {
         if let Some(route) = host.route(slot)
             && route.source.kind == SourceKind::Pin
         {
+            if self.slots.pin_is_over(slot, route.source, host.now()) {
+                self.devices.ioapic.set_throttled(route.source, true, host);
+            }
             if !self.devices.ioapic.event(route.source, &mut self.lapic) {
                 self.counters.dropped += 1;
             }
-            return;
-        }
-        match self.slots.event(slot, true, &mut self.lapic, host) {
-            Taken::Delivered => {}
-            Taken::Held => self.counters.held += 1,
-            Taken::Lost => self.counters.dropped += 1,
+        } else {
+            match self.slots.event(slot, true, &mut self.lapic, host) {
+                Taken::Delivered => {}
+                Taken::Held => self.counters.held += 1,
+                Taken::Lost => self.counters.dropped += 1,
+            }
         }
         self.counters.storms += self.slots.take_storms();
     }
@@ -193,17 +309,22 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Sets the host's timer for what comes first: the guest's own timer, or a
-    /// throttled source's end.
+    /// Sets the host's timer for what comes first: the guest's own timer, a
+    /// throttled source's end, or the end of a turn.
     fn update_deadline(&mut self, host: &mut impl Host) {
         if let Some(deadline) = self.lapic.take_deadline_change() {
             self.lapic_deadline = deadline;
+            // One that is past already needs nobody else to tell.
+            let now = host.now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.fire(now);
+                self.lapic_deadline = self.lapic.take_deadline_change().unwrap_or(deadline);
+            }
         }
-        let throttled = self.slots.deadline();
-        let first = match (self.lapic_deadline, throttled) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let own = self.lapic_deadline;
+        let own = own.map(|deadline| deadline.max(self.timer_floor).max(self.deferred));
+        let first = [own, self.slots.deadline(), self.turn];
+        let first = first.into_iter().flatten().min();
         if first != self.deadline {
             self.deadline = first;
             host.set_deadline(first);
@@ -221,6 +342,8 @@ impl<'a> Vmm<'a> {
                 self.cpu.halted = false;
                 let now = host.now();
                 self.counters.halted_ticks += now.saturating_sub(self.halted_at);
+                self.take_turn(host);
+                self.update_deadline(host);
             }
             return self.deliver(vector, None, regs, host);
         }
@@ -286,6 +409,9 @@ impl<'a> Vmm<'a> {
         };
         if let Some(vector) = self.lapic.take_ended() {
             self.devices.ioapic.end(vector, host);
+        }
+        if !self.cpu.halted {
+            self.take_turn(host);
         }
         self.update_deadline(host);
         match outcome {

@@ -2,7 +2,7 @@
 //! Architecture Specification, revision 4.x, chapter 8).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Unusable, note_ioapic};
+use crate::{Found, Unusable, check_registers, note_ioapic};
 
 /// Bytes before the first structure (section 8.1).
 const HEAD: usize = 48;
@@ -13,6 +13,10 @@ const UNIT: u16 = 0;
 const RESERVED_MEMORY: u16 = 1;
 /// A unit's flag: it is for all functions of its segment that no other has.
 const ALL: u8 = 1 << 0;
+
+/// Bytes of a unit's registers that have to be there, and the alignment of their
+/// address (section 8.3, "Register Base Address").
+const REGISTERS: u64 = 0x1000;
 
 /// Kinds of device scopes (section 8.3.1).
 const ENDPOINT: u8 = 1;
@@ -53,6 +57,7 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     if units > 1 {
         return Err(Unusable::Units(units));
     }
+    check_registers(registers, REGISTERS)?;
     if !all {
         return Err(Unusable::Partial);
     }

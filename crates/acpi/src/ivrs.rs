@@ -2,7 +2,7 @@
 //! 48882 revision 3.x, section 5.2).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Unusable, note_ioapic};
+use crate::{Found, Unusable, check_registers, note_ioapic};
 
 /// Bytes before the first block (section 5.2.1).
 const HEAD: usize = 48;
@@ -15,6 +15,12 @@ const UNIT_NAMES: u8 = 0x40;
 const MEMORY_ALL: u8 = 0x20;
 const MEMORY_ONE: u8 = 0x21;
 const MEMORY_RANGE: u8 = 0x22;
+
+/// Bytes of a unit's registers, and the alignment of their address (section 3.2,
+/// "IOMMU Base Address": bits 13:0 are not part of it).
+const REGISTERS: u64 = 0x4000;
+/// Bytes of a block about memory.
+const MEMORY: usize = 32;
 
 /// Device entries (section 5.2.2.1 and following).
 const END_OF_RANGE: u8 = 0x04;
@@ -60,6 +66,7 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     if units.others > 0 {
         return Err(Unusable::Units(1 + units.others));
     }
+    check_registers(registers, REGISTERS)?;
     if units.partial {
         return Err(Unusable::Partial);
     }
@@ -145,6 +152,9 @@ fn check_aliases(first: u16, last: u16, used: u16, assigned: &[u16]) -> Result<(
 
 /// No assigned function may need memory of the firmware's.
 fn check_memory(kind: u8, block: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
+    if block.len() < MEMORY {
+        return Err(Unusable::Malformed);
+    }
     let first = bytes::u16(block, 4).ok_or(Unusable::Malformed)?;
     let end = bytes::u16(block, 6).ok_or(Unusable::Malformed)?;
     let ids = match kind {

@@ -60,8 +60,13 @@ pub enum Found {
 pub enum Unusable {
     /// The table is larger than the buffer.
     TooLarge,
-    /// A length in the table does not fit.
+    /// A length in the table does not fit, or no unit's registers can be where
+    /// it puts them.
     Malformed,
+    /// The table, or every root pointer, has a wrong checksum.
+    Checksum,
+    /// The table of tables cannot be read, or is none.
+    Root,
     /// There is not one unit but so many.
     Units(usize),
     /// The unit is not on PCI segment 0, or not for all functions of it.
@@ -83,7 +88,11 @@ impl Unusable {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::TooLarge => "its ACPI table is too large",
-            Self::Malformed => "its ACPI table is malformed",
+            Self::Malformed => {
+                "its ACPI table is malformed: a length or the address of its registers is wrong"
+            }
+            Self::Checksum => "its ACPI table, or the pointer to all tables, has a wrong checksum",
+            Self::Root => "the firmware's table of ACPI tables is malformed",
             Self::Units(_) => "there are several units",
             Self::Partial => "it is not for all PCI functions",
             Self::NoRemapping => "it cannot remap interrupts",
@@ -106,7 +115,7 @@ pub fn find(
     buffer: &mut [u8],
     assigned: &[u16],
 ) -> Result<Found, Unusable> {
-    let Some(root) = root::Root::find(memory) else {
+    let Some(root) = root::Root::find(memory)? else {
         return Ok(Found::None);
     };
     if let Some(table) = root.table(memory, *b"IVRS", buffer)? {
@@ -116,6 +125,25 @@ pub fn find(
         Some(table) => dmar::parse(table, assigned),
         None => Ok(Found::None),
     }
+}
+
+/// Addresses that no unit's registers can have: the first MiB is the PC's own,
+/// and a store to the range of interrupt messages is an interrupt (Intel SDM
+/// vol. 3 section 11.11.1). Whether a device is at any other, the kernel knows.
+const FIRST_MIB: u64 = 0x10_0000;
+const MESSAGES: core::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
+/// No x86 processor has longer physical addresses (Intel SDM vol. 3 section
+/// 4.1.4).
+const ADDRESS_BITS: u32 = 52;
+
+/// Checks where a unit's registers are said to be, of which there are `size`
+/// bytes, aligned to that: a power of two.
+fn check_registers(address: u64, size: u64) -> Result<(), Unusable> {
+    let possible = address.is_multiple_of(size)
+        && address >= FIRST_MIB
+        && address >> ADDRESS_BITS == 0
+        && (address + size <= MESSAGES.start || address >= MESSAGES.end);
+    possible.then_some(()).ok_or(Unusable::Malformed)
 }
 
 /// Notes an I/O APIC's id: the first is kept, and no function may have any.

@@ -59,59 +59,80 @@ fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usiz
 }
 
 impl Root {
-    /// Looks for the first root pointer that is sound.
-    pub fn find(memory: &mut impl PhysicalMemory) -> Option<Self> {
-        AREA.step_by(STEP).find_map(|address| {
+    /// Looks for the first root pointer that is sound. One that is not is passed
+    /// over, as ACPICA does (`AcpiTbScanMemoryForRsdp`); if there is no other,
+    /// there are tables of which nothing can be known.
+    pub fn find(memory: &mut impl PhysicalMemory) -> Result<Option<Self>, Unusable> {
+        let mut broken = false;
+        for address in AREA.step_by(STEP) {
             let mut signature = [0; 8];
-            let there = memory.read(address, &mut signature) && signature == SIGNATURE;
-            there.then(|| Self::at(memory, address)).flatten()
-        })
+            if memory.read(address, &mut signature) && signature == SIGNATURE {
+                match Self::at(memory, address) {
+                    Some(root) => return Ok(Some(root)),
+                    None => broken = true,
+                }
+            }
+        }
+        if broken {
+            return Err(Unusable::Checksum);
+        }
+        Ok(None)
     }
 
+    /// The root pointer at an address; `None` if a checksum of it is wrong.
     fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Self> {
         let mut pointer = [0; NEW];
         let old = pointer.first_chunk_mut::<OLD>()?;
         if !memory.read(address, old) || sum(old) != 0 {
             return None;
         }
-        let revision = bytes::u8(&pointer, 15)?;
-        if revision < 2 {
-            return Some(Self {
-                address: bytes::u32(&pointer, 16)?.into(),
-                width: 4,
-            });
+        let narrow = Self {
+            address: bytes::u32(&pointer, 16)?.into(),
+            width: 4,
+        };
+        if bytes::u8(&pointer, 15)? < 2 {
+            return Some(narrow);
         }
         if !memory.read(address, &mut pointer) || sum(&pointer) != 0 {
             return None;
         }
-        Some(Self {
+        // Firmware that has no XSDT leaves 0 there; ACPICA uses the RSDT then
+        // (`AcpiTbParseRootTable`).
+        let wide = Self {
             address: bytes::u64(&pointer, 24)?,
             width: 8,
-        })
+        };
+        Some(if wide.address == 0 { narrow } else { wide })
     }
 
-    /// The first table with this signature whose checksum is right, in `buffer`.
+    /// Checks the table of tables; gives its length.
+    fn length(self, memory: &mut impl PhysicalMemory) -> Option<usize> {
+        let (expected, longest) = if self.width == 4 {
+            (*b"RSDT", HEAD + TABLES * 4)
+        } else {
+            (*b"XSDT", LONGEST)
+        };
+        let (own, length) = head(memory, self.address)?;
+        let sound = own == expected
+            && (HEAD..=longest).contains(&length)
+            && adds_up(memory, self.address, length);
+        sound.then_some(length)
+    }
+
+    /// The first sound table with this signature, in `buffer`. An entry that
+    /// leads to no memory is passed over. If there is a table with the signature
+    /// but none that is sound, that is said: ACPICA warns of a wrong checksum and
+    /// uses the table, but a table that is not what the firmware wrote is nothing
+    /// to confine a device by.
     pub fn table<'a>(
         self,
         memory: &mut impl PhysicalMemory,
         signature: [u8; 4],
         buffer: &'a mut [u8],
     ) -> Result<Option<&'a [u8]>, Unusable> {
-        let (expected, longest) = if self.width == 4 {
-            (*b"RSDT", HEAD + TABLES * 4)
-        } else {
-            (*b"XSDT", LONGEST)
-        };
-        let Some((own, length)) = head(memory, self.address) else {
-            return Ok(None);
-        };
-        let sound = own == expected
-            && (HEAD..=longest).contains(&length)
-            && adds_up(memory, self.address, length);
-        if !sound {
-            return Ok(None);
-        }
-        for offset in (HEAD..length).step_by(self.width) {
+        let all = self.length(memory).ok_or(Unusable::Root)?;
+        let mut wrong = None;
+        for offset in (HEAD..all).step_by(self.width) {
             let mut entry = [0; 8];
             let place = self.address.checked_add(offset as u64);
             if !place.is_some_and(|place| memory.read(place, &mut entry[..self.width])) {
@@ -127,10 +148,14 @@ impl Root {
             let Some(table) = buffer.get_mut(..length) else {
                 return Err(Unusable::TooLarge);
             };
-            if length >= HEAD && memory.read(address, table) && sum(table) == 0 {
+            if length < HEAD || !memory.read(address, table) {
+                wrong = Some(Unusable::Malformed);
+            } else if sum(table) != 0 {
+                wrong = Some(Unusable::Checksum);
+            } else {
                 return Ok(buffer.get(..length));
             }
         }
-        Ok(None)
+        wrong.map_or(Ok(None), Err)
     }
 }

@@ -64,6 +64,8 @@ pub enum Error {
     Refused,
     /// The kernel or a component further on failed.
     Failed,
+    /// The caller asks more often than it may: what it asked for comes later.
+    TooOften,
     /// The server died during the call and was started again: this is its new
     /// generation. What the call did is unknown; see [`retry`](crate::retry).
     Gone(u32),
@@ -79,6 +81,7 @@ impl Error {
             Self::Exhausted => "no vector or slot left",
             Self::Refused => "refused",
             Self::Failed => "the kernel or a server failed",
+            Self::TooOften => "asked too often: it comes later",
             Self::Gone(_) => "server gone",
         }
     }
@@ -94,6 +97,7 @@ impl Error {
             Self::Refused => 4,
             Self::Failed => 5,
             Self::Gone(_) => 6,
+            Self::TooOften => 7,
         }
     }
 
@@ -108,6 +112,7 @@ impl Error {
             3 => Self::Exhausted,
             4 => Self::Refused,
             6 => Self::Gone(0),
+            7 => Self::TooOften,
             _ => Self::Failed,
         }
     }

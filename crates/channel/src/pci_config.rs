@@ -57,6 +57,9 @@ interface! {
         /// milliseconds it answers no access: a function-level reset is not waited
         /// for (C8).
         4 => fn reset(function: u8) -> u64;
+        /// Keeps the function from sending any MSI message, or lets it again
+        /// (M23). A function without mask bits forgets what it would have sent.
+        5 => fn throttle_msi(function: u8, throttled: bool) -> ();
     }
 }
 

@@ -40,6 +40,7 @@ fn errors_keep_their_kind_on_the_wire() {
         Error::Refused,
         Error::Failed,
         Error::Gone(0),
+        Error::TooOften,
     ] {
         let mut server = Server {
             error: Some(error),

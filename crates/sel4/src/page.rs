@@ -171,3 +171,32 @@ impl PDPT {
         invoke(|ipc| sel4_sys::x86_pdpt_unmap(ipc, self.bits()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cap::Granule;
+
+    /// Before the kernel is asked, of which there is none here.
+    #[test]
+    fn nothing_is_mapped_at_an_address_that_no_cpu_takes() {
+        let refused = Err(Error::InvalidArgument);
+        let vspace = VSpace::from_bits(1);
+        let attributes = VmAttributes::DEFAULT;
+        for odd in [1 << 47, usize::MAX >> 1] {
+            let page = Granule::from_bits(2);
+            let mapped = page.frame_map(vspace, odd, CapRights::read_write(), attributes);
+            assert_eq!(mapped, refused);
+            let table = PageTable::from_bits(2);
+            assert_eq!(table.page_table_map(vspace, odd, attributes), refused);
+            let directory = PageDirectory::from_bits(2);
+            assert_eq!(
+                directory.page_directory_map(vspace, odd, attributes),
+                refused
+            );
+            let pdpt = PDPT::from_bits(2);
+            assert_eq!(pdpt.pdpt_map(vspace, odd, attributes), refused);
+        }
+        assert_eq!(checked(0x7fff_ffff_f000), Ok(0x7fff_ffff_f000));
+    }
+}

@@ -63,8 +63,12 @@ impl Tcb {
     /// 1024 (0 for none), and the page it lies in. It is also the GS base.
     ///
     /// # Errors
-    /// If address or page are not valid.
+    /// [`InvalidArgument`](Error::InvalidArgument) if the address is not
+    /// [canonical](is_canonical); others if address or page are not valid.
     pub fn tcb_set_ipc_buffer(self, address: usize, frame: Granule) -> Result<()> {
+        if !is_canonical(address as u64) {
+            return Err(Error::InvalidArgument);
+        }
         invoke(|ipc| sel4_sys::tcb_set_ipc_buffer(ipc, self.bits(), address as u64, frame.bits()))
     }
 
@@ -188,5 +192,39 @@ impl Tcb {
     /// [`IllegalOperation`](crate::Error::IllegalOperation) if none is bound.
     pub fn tcb_unbind_notification(self) -> Result<()> {
         invoke(|ipc| sel4_sys::tcb_unbind_notification(ipc, self.bits()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first and the last that no CPU takes.
+    const ODD: [u64; 2] = [1 << 47, (1 << 63) - 1];
+
+    /// Before the kernel is asked, of which there is none here.
+    #[test]
+    fn addresses_that_no_cpu_takes_are_refused() {
+        let refused = Err(Error::InvalidArgument);
+        let tcb = Tcb::from_bits(1);
+        for odd in ODD {
+            let contexts = [
+                UserContext {
+                    rip: odd,
+                    ..UserContext::default()
+                },
+                UserContext {
+                    tls_base: odd,
+                    ..UserContext::default()
+                },
+            ];
+            for context in contexts {
+                assert_eq!(tcb.tcb_write_all_registers(true, &context), refused);
+                assert_eq!(tcb.tcb_write_registers(false, 1, &context), refused);
+            }
+            // It becomes the GS base.
+            let buffer = tcb.tcb_set_ipc_buffer(odd as usize, Granule::from_bits(2));
+            assert_eq!(buffer, refused);
+        }
     }
 }

@@ -124,6 +124,11 @@ mod tests {
     }
 
     #[test]
+    fn it_takes_four_pages() {
+        assert_eq!(size_of::<Ring>(), 4 * 4096);
+    }
+
+    #[test]
     fn records_come_out_in_order_over_many_laps() {
         let ring = Box::new(Ring::new());
         for lap in 0..2000u32 {
@@ -149,6 +154,70 @@ mod tests {
         assert_eq!(ring.dropped(), 2);
         assert_eq!(pop(&ring).map(|r| r.len()), Some(RING_RECORD_MAX));
         assert!(ring.push(&record));
+    }
+
+    #[test]
+    fn a_record_can_be_as_long_as_the_rest_of_the_ring() {
+        let ring = Box::new(Ring::new());
+        let fill = |length: usize| assert!(ring.push(&std::vec![1; length]));
+        let (records, rest) = (
+            RING_CAPACITY / (RING_RECORD_MAX + 2),
+            RING_CAPACITY % (RING_RECORD_MAX + 2),
+        );
+        assert!(ring.is_empty());
+        (0..records).for_each(|_| fill(RING_RECORD_MAX));
+        assert!(!ring.is_empty());
+        // One byte more than there is room for; then all of it.
+        assert!(!ring.push(&std::vec![1; rest - 1]));
+        fill(rest - 2);
+        assert!(!ring.push(&[]));
+        assert_eq!(ring.dropped(), 2);
+        (0..records).for_each(|_| assert_eq!(pop(&ring).map(|r| r.len()), Some(RING_RECORD_MAX)));
+        assert_eq!(pop(&ring).map(|r| r.len()), Some(rest - 2));
+        assert!(ring.is_empty());
+    }
+
+    /// Lengths that a writer can claim: longer than a record may be, however much
+    /// it says it wrote, and longer than what it says.
+    #[test]
+    fn a_length_that_is_not_true_costs_the_writer_its_records() {
+        let claim = |ring: &Ring, length: u16, written: u64| {
+            let [low, high] = length.to_le_bytes();
+            ring.data[0].store(low, Ordering::Relaxed);
+            ring.data[1].store(high, Ordering::Relaxed);
+            ring.head.store(written, Ordering::Relaxed);
+        };
+        let longest = RING_RECORD_MAX as u16;
+        for (length, written, taken) in [
+            (longest, u64::from(longest) + 2, Some(RING_RECORD_MAX)),
+            (longest, u64::from(longest) + 1, None),
+            (longest + 1, u64::from(longest) + 3, None),
+            (longest + 1, RING_CAPACITY as u64, None),
+            (u16::MAX, RING_CAPACITY as u64, None),
+            (u16::MAX, RING_CAPACITY as u64 + 1, None),
+            // Not even a length.
+            (0, 1, None),
+            (0, 2, Some(0)),
+            (1, 2, None),
+            (1, 3, Some(1)),
+        ] {
+            let ring = Box::new(Ring::new());
+            claim(&ring, length, written);
+            let found = pop(&ring).map(|record| record.len());
+            assert_eq!(found, taken, "{length} of {written}");
+            assert!(ring.is_empty(), "{length} of {written}");
+            assert!(ring.push(b"good"));
+            assert_eq!(pop(&ring), Some(b"good".to_vec()));
+        }
+        // What it says it wrote fits nowhere: before what was read, or too much.
+        for (head, tail) in [(0, 1), (RING_CAPACITY as u64 + 1, 0), (u64::MAX, 1)] {
+            let ring = Box::new(Ring::new());
+            ring.head.store(head, Ordering::Relaxed);
+            ring.tail.store(tail, Ordering::Relaxed);
+            assert!(!ring.push(b"x"));
+            assert_eq!(pop(&ring), None);
+            assert!(ring.is_empty());
+        }
     }
 
     #[test]

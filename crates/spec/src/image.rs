@@ -197,6 +197,7 @@ impl<'a> System<'a> {
                     && optional(t.stack, Memory)
                     && optional(t.notification, Notification)
                     && t.priority <= 255
+                    && t.max_priority <= 255
             }),
         )?;
         all(

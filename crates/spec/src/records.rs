@@ -252,6 +252,10 @@ pub struct Thread {
     pub notification: u32,
     /// Priority, 0 to 255 (255 is most urgent).
     pub priority: u32,
+    /// The highest priority that it may give to a thread (the kernel's MCP).
+    pub max_priority: u32,
+    /// 1 if the monitor ends the system when it asks for that.
+    pub may_stop: u32,
     /// Memory object of its stack, or [`NONE`]: for backtraces.
     pub stack: u32,
     /// 0: somebody else starts it; 1: init starts it; 2: init starts it first,

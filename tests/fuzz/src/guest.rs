@@ -7,7 +7,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use vmm::{Budget, Fault, Host, MMIO_WINDOW, Outcome, Registers, Vmm};
+use vmm::{Budget, Fault, Host, MMIO_WINDOW, Outcome, Registers, Share, Vmm};
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -30,7 +30,10 @@ const INSTRUCTION: usize = 15;
 const BUDGET: Budget = Budget {
     events: 3,
     interval: 1 << 30,
+    timer: 1 << 10,
 };
+/// Turns that a case meets.
+const SHARE: Share = Share::new(1 << 16, 1 << 14, 1 << 14);
 
 /// Calls that one fault may cost.
 const MAX_CALLS: usize = 10_000;
@@ -132,6 +135,9 @@ impl Host for Surroundings {
         false
     }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {
+        self.count();
+    }
+    fn set_foreground(&mut self, _: bool) {
         self.count();
     }
     fn console_write(&mut self, _: u8) {
@@ -243,7 +249,7 @@ fn resumed(outcome: Outcome) -> Option<()> {
 /// A guest: its instructions, registers, faults and interrupts.
 pub fn guest(data: &[u8]) {
     let functions = [function()];
-    let mut vmm = Vmm::new(&functions, BUDGET);
+    let mut vmm = Vmm::new(&functions, BUDGET, SHARE);
     let mut host = Surroundings::new();
     let mut regs = Registers::default();
     regs.gpr[4] = RAM + 0x8000;
@@ -262,7 +268,7 @@ pub fn guest(data: &[u8]) {
             if input.0.is_empty() {
                 break;
             }
-            vmm = Vmm::new(&functions, BUDGET);
+            vmm = Vmm::new(&functions, BUDGET, SHARE);
             vmm.start(&mut host);
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::edits::edited;
-use crate::headers::{kernel_headers, write};
+use crate::edits::{EDITS, edited};
+use crate::headers::{header_name, kernel_headers, write};
 use crate::sources::{ASM, C, C_DEBUG, INCLUDES, LINKER_SCRIPT};
 use crate::{Config, Error, Source, elf32, locate};
 
@@ -57,6 +57,13 @@ const LINK_FLAGS: &[&str] = &[
     "-Wl,-n",
 ];
 
+/// The edits that a build makes: the files that they change, and a file's text
+/// with them.
+pub(crate) struct Edited<'a> {
+    pub files: &'a [&'static str],
+    pub apply: &'a dyn Fn(&str, String) -> Result<String, Error>,
+}
+
 /// Builds the kernel below `out`, which only one build may use at a time.
 /// Does nothing if what is there was built from the same inputs. `progress`
 /// is told each step.
@@ -64,49 +71,86 @@ const LINK_FLAGS: &[&str] = &[
 /// # Errors
 /// If the sources cannot be found or a tool fails; says what, why and what to do.
 pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, Error> {
+    let files: Vec<&'static str> = EDITS.iter().map(|edit| edit.file).collect();
+    let edits = Edited {
+        files: &files,
+        apply: &edited,
+    };
+    build_with(config, &edits, out, progress)
+}
+
+fn build_with(
+    config: &Config,
+    edits: &Edited<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Built, Error> {
+    for file in edits.files {
+        check_used(file)?;
+    }
     let source = locate()?;
-    let headers = kernel_headers(&source, config)?;
-    let unit = compilation_unit(&source, config)?;
-    let stamp = stamp(config, &headers, &unit)?;
+    // What the compiler is given, by its name in the folder where it works.
+    let mut inputs = vec![(
+        "kernel.c".to_owned(),
+        compilation_unit(&source, config, edits)?,
+    )];
+    for file in ASM {
+        let text = (edits.apply)(file, source.read(file)?)?;
+        inputs.push((
+            format!("{}.S", stem(file)),
+            format!("#line 1 \"{file}\"\n{text}"),
+        ));
+    }
+    for (name, text) in kernel_headers(&source, config, edits)? {
+        inputs.push((format!("{HEADERS}/{name}"), text));
+    }
+    let stamp = stamp(config, &source, &inputs)?;
     let built = Built {
         elf64: out.join("kernel64.elf"),
         elf32: out.join("kernel32.elf"),
         options: config.options.clone(),
     };
     let stamp_file = out.join("stamp");
-    let same = std::fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp);
-    if same && built.elf64.is_file() && built.elf32.is_file() {
+    let old = std::fs::read_to_string(&stamp_file).unwrap_or_default();
+    if results(&built).is_some_and(|results| old == format!("{stamp}{results}")) {
         return Ok(built);
     }
     // A build that is cut short must not look complete.
-    if stamp_file.exists() {
-        std::fs::remove_file(&stamp_file).map_err(|e| io("remove", &stamp_file, e))?;
-    }
+    remove(&stamp_file)?;
 
     progress(&format!(
         "kernel: seL4 {} ({})",
         crate::VERSION,
         config.profile
     ));
-    for (name, text) in &headers {
-        write(&out.join("headers"), name, text)?;
+    // The compiler takes what it finds in the folder: nothing of an earlier build
+    // may be there, such as a header whose edit is made no more.
+    let work = out.join("work");
+    remove(&work)?;
+    for (name, text) in &inputs {
+        write(&work, name, text)?;
     }
-    write(out, "kernel.c", &unit)?;
     let compiler = Compiler {
         source: &source,
-        out,
+        work: &work,
     };
     progress("kernel: compiling");
-    compiler.compile("kernel.c", "kernel.o")?;
-    let mut objects = vec!["kernel.o".to_string()];
-    for file in ASM {
-        let object = format!("{}.o", stem(file));
-        compiler.compile(&source.root.join(file).display().to_string(), &object)?;
+    let mut objects = Vec::new();
+    for file in std::iter::once("kernel.c").chain(ASM.iter().copied()) {
+        let stem = stem(file);
+        let input = if stem == "kernel" {
+            file.to_owned()
+        } else {
+            format!("{stem}.S")
+        };
+        let object = format!("{stem}.o");
+        compiler.compile(&input, &object)?;
         objects.push(object);
     }
     progress("kernel: linking");
     compiler.link(&objects, "kernel64.elf")?;
-    let elf64 = std::fs::read(&built.elf64).map_err(|e| io("read", &built.elf64, e))?;
+    let linked = work.join("kernel64.elf");
+    let elf64 = std::fs::read(&linked).map_err(|e| io("read", &linked, e))?;
     let elf32 = elf32::convert(&elf64).map_err(|e| {
         Error::new(
             "cannot make the kernel's 32-bit image",
@@ -114,9 +158,55 @@ pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Res
             "the linker made an odd file",
         )
     })?;
+    std::fs::write(&built.elf64, elf64).map_err(|e| io("write", &built.elf64, e))?;
     std::fs::write(&built.elf32, elf32).map_err(|e| io("write", &built.elf32, e))?;
-    write(out, "stamp", &stamp)?;
+    let results = results(&built).unwrap_or_default();
+    write(out, "stamp", &format!("{stamp}{results}"))?;
     Ok(built)
+}
+
+/// Where generated and edited headers are, in the folder where the compiler
+/// works.
+const HEADERS: &str = "headers";
+
+/// Removes a file or a folder, if it is there.
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = if path.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// An edit of a file that no compiler sees would be none.
+fn check_used(file: &str) -> Result<(), Error> {
+    let compiled = C
+        .iter()
+        .chain(C_DEBUG)
+        .chain(ASM)
+        .any(|known| *known == file);
+    if compiled || (file.ends_with(".h") && header_name(file).is_some()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        format!("cannot edit the kernel's {file}"),
+        "it is neither compiled nor a header that is",
+        "list it in tools/kernel/src/sources.rs, or edit what includes it",
+    ))
+}
+
+/// Checksums of a build's results, for its stamp; `None` if one is not there.
+fn results(built: &Built) -> Option<String> {
+    let sum = |path: &Path| Some(fnv1a(&std::fs::read(path).ok()?));
+    Some(format!(
+        "results {:016x} {:016x}\n",
+        sum(&built.elf64)?,
+        sum(&built.elf32)?
+    ))
 }
 
 fn io(verb: &str, path: &Path, e: std::io::Error) -> Error {
@@ -134,7 +224,7 @@ fn stem(file: &str) -> &str {
 
 /// All C files in one, as the kernel's own build does; with line directives
 /// that name each file from the kernel's root.
-fn compilation_unit(source: &Source, config: &Config) -> Result<String, Error> {
+fn compilation_unit(source: &Source, config: &Config, edits: &Edited<'_>) -> Result<String, Error> {
     let debug: &[&str] = if config.options.contains_key("DEBUG") {
         C_DEBUG
     } else {
@@ -143,15 +233,15 @@ fn compilation_unit(source: &Source, config: &Config) -> Result<String, Error> {
     let mut unit = String::new();
     for file in C.iter().chain(debug) {
         unit.push_str(&format!("#line 1 \"{file}\"\n"));
-        unit.push_str(&edited(file, source.read(file)?)?);
+        unit.push_str(&(edits.apply)(file, source.read(file)?)?);
         unit.push('\n');
     }
     Ok(unit)
 }
 
-/// What a result depends on. The headers and assembly that are used as they
-/// are do not appear: Cargo.lock pins them together with the version.
-fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<String, Error> {
+/// What a result depends on: everything that the compiler reads, and how it is
+/// called.
+fn stamp(config: &Config, source: &Source, inputs: &[(String, String)]) -> Result<String, Error> {
     let compiler = run(
         Command::new("gcc").arg("--version"),
         "ask gcc for its version",
@@ -161,22 +251,48 @@ fn stamp(config: &Config, headers: &[(String, String)], unit: &str) -> Result<St
         compiler.lines().next().unwrap_or("").to_string(),
         FLAGS.join(" "),
         LINK_FLAGS.join(" "),
-        format!("unit {:016x}", fnv1a(unit)),
     ];
     lines.extend(
-        headers
+        inputs
             .iter()
-            .map(|(name, text)| format!("{name} {:016x}", fnv1a(text))),
+            .map(|(name, text)| format!("{name} {:016x}", fnv1a(text.as_bytes()))),
     );
+    let mut files = vec![PathBuf::from(LINKER_SCRIPT)];
+    for folder in INCLUDES {
+        list(&source.root, Path::new(folder), &mut files)?;
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        let path = source.root.join(&file);
+        let bytes = std::fs::read(&path).map_err(|e| io("read", &path, e))?;
+        lines.push(format!("{} {:016x}", file.display(), fnv1a(&bytes)));
+    }
     lines.extend(config.describe());
     Ok(lines.join("\n") + "\n")
 }
 
+/// Lists the files below `folder`, all named from `root`.
+fn list(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let path = root.join(folder);
+    let failed = |e| io("read", &path, e);
+    for entry in std::fs::read_dir(&path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = folder.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            list(root, &name, files)?;
+        } else {
+            files.push(name);
+        }
+    }
+    Ok(())
+}
+
 /// 64-bit FNV-1a (Fowler, Noll, Vo): a checksum that stays the same in every
 /// release of Rust, which the standard hasher does not promise.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
@@ -201,16 +317,20 @@ fn run(command: &mut Command, what: &str) -> Result<String, Error> {
 
 struct Compiler<'a> {
     source: &'a Source,
-    out: &'a Path,
+    /// The folder where it works.
+    work: &'a Path,
 }
 
 impl Compiler<'_> {
-    /// gcc, run in the output folder so that it sees relative names.
+    /// gcc, run in the folder where it works so that it sees relative names, and
+    /// without the search folders that a user's environment may add.
     fn gcc(&self) -> Command {
         let mut gcc = Command::new("gcc");
-        gcc.current_dir(self.out)
+        gcc.current_dir(self.work)
+            .env_remove("CPATH")
+            .env_remove("C_INCLUDE_PATH")
             .args(FLAGS)
-            .args(["-I", "headers"]);
+            .args(["-I", HEADERS]);
         for include in INCLUDES {
             gcc.arg("-I").arg(self.source.root.join(include));
         }
@@ -233,8 +353,110 @@ impl Compiler<'_> {
             .arg(self.source.root.join(LINKER_SCRIPT));
         run(&mut cpp, "preprocess the kernel's linker script")?;
         let mut gcc = Command::new("gcc");
-        gcc.current_dir(self.out).args(LINK_FLAGS);
+        gcc.current_dir(self.work).args(LINK_FLAGS);
         gcc.args(["-T", "linker.lds", "-o", result]).args(objects);
         run(&mut gcc, "link the kernel").map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Edit, Profile};
+
+    const HEADER: Edit = Edit {
+        file: "include/arch/x86/arch/64/mode/kernel/stack.h",
+        expect: "#define KERNEL_STACK_ALIGNMENT 16\n",
+        becomes: "#define KERNEL_STACK_ALIGNMENT 4096\n",
+        why: "a header",
+    };
+    const CODE: Edit = Edit {
+        file: "src/arch/x86/64/kernel/vspace.c",
+        expect: "x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF);",
+        becomes: "x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF | 1);",
+        why: "C",
+    };
+    const ASSEMBLY: Edit = Edit {
+        file: "src/arch/x86/multiboot.S",
+        expect: "    #define MULTIBOOT_HEADER_FLAGS 3\n",
+        becomes: "    #define MULTIBOOT_HEADER_FLAGS 1\n",
+        why: "assembly",
+    };
+
+    fn build(edits: &[Edit], out: &Path) -> Result<Built, Error> {
+        let files: Vec<&'static str> = edits.iter().map(|edit| edit.file).collect();
+        let edits = Edited {
+            files: &files,
+            apply: &|file, text| {
+                let mut those = edits.iter().filter(|edit| edit.file == file);
+                those.try_fold(text, |text, edit| edit.apply(&text))
+            },
+        };
+        build_with(
+            &Config::x86_64_pc99(Profile::Release),
+            &edits,
+            out,
+            &mut |_| (),
+        )
+    }
+
+    fn bytes(built: &Built) -> [Vec<u8>; 2] {
+        [&built.elf64, &built.elf32].map(|file| std::fs::read(file).unwrap())
+    }
+
+    /// After any edits, and whatever lies in the folder, a build is one from
+    /// nothing.
+    #[test]
+    fn a_build_is_that_of_its_edits_alone() {
+        let lists: [&[Edit]; 3] = [&[], &[HEADER, ASSEMBLY], &[CODE]];
+        let clean = lists.map(|edits| {
+            let folder = tempfile::tempdir().unwrap();
+            bytes(&build(edits, folder.path()).unwrap())
+        });
+        for (index, one) in clean.iter().enumerate() {
+            assert!(
+                !clean[..index].contains(one),
+                "edits {index} change nothing"
+            );
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        for index in [1, 0, 2] {
+            let built = build(lists[index], out).unwrap();
+            assert_eq!(bytes(&built), clean[index], "edits {index}");
+            // A header that would come first.
+            write(
+                &out.join("work").join(HEADERS),
+                "config.h",
+                "#error stale\n",
+            )
+            .unwrap();
+            write(out, "kernel.c", "#error stale\n").unwrap();
+        }
+        // A result that was cut short.
+        std::fs::write(out.join("kernel32.elf"), "").unwrap();
+        assert_eq!(bytes(&build(lists[2], out).unwrap()), clean[2]);
+    }
+
+    #[test]
+    fn an_edit_of_what_is_not_compiled_is_refused() {
+        for file in [
+            "src/arch/arm/c_traps.c",
+            "src/plat/pc99/linker.lds",
+            "libsel4/include/sel4/types_64.bf",
+            "include/64/mode/api/shared_types.bf",
+        ] {
+            let edit = Edit { file, ..HEADER };
+            let folder = tempfile::tempdir().unwrap();
+            let error = build(&[edit], folder.path()).unwrap_err();
+            assert!(error.what.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_edit_is_of_something_compiled() {
+        for edit in EDITS {
+            check_used(edit.file).unwrap();
+        }
     }
 }

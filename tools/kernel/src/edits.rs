@@ -15,6 +15,10 @@ pub struct Edit {
     pub why: &'static str,
 }
 
+/// Why a paging structure is refused in the canonical hole.
+const NO_ADDRESS: &str = "an address in the canonical hole is taken for the one whose upper bits \
+                          it lacks: what it names is in no thread's address space";
+
 /// Every edit made before compiling.
 pub const EDITS: &[Edit] = &[
     Edit {
@@ -30,6 +34,77 @@ pub const EDITS: &[Edit] = &[
         expect: "    uint32_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",
         becomes: "    word_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",
         why: "the address in a fault message would be cut to 32 bits",
+    },
+    Edit {
+        file: "src/arch/x86/64/kernel/vspace.c",
+        expect: "    x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF);\n",
+        becomes: "    x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF | BIT(10) | BIT(14) | BIT(18));\n    \
+                  x86_wrmsr(IA32_SYSENTER_CS_MSR, 0);\n",
+        why: "SYSCALL keeps every flag that this does not mask. NT (bit 14) makes the kernel's \
+              next iretq raise #GP in ring 0, which halts the machine; with DF (bit 10) its \
+              string instructions run backwards; AC (bit 18) would switch SMAP off. And \
+              SYSENTER must fault whatever a boot loader left: with a selector here it would \
+              enter ring 0 with all flags but IF, VM and RF as the caller has them",
+    },
+    Edit {
+        file: "src/arch/x86/64/traps.S",
+        expect: "BEGIN_FUNC(handle_interrupt)\n    # push the rest of the registers\n    \
+                 INT_SAVE_STATE\n",
+        becomes: "BEGIN_FUNC(handle_interrupt)\n    # push the rest of the registers\n    \
+                  INT_SAVE_STATE\n    cld\n",
+        why: "an interrupt gate clears TF, NT, RF and VM but leaves DF, which compiled code \
+              takes for clear (System V ABI, section 3.2.1)",
+    },
+    Edit {
+        file: "src/arch/x86/64/machine/registerset.c",
+        expect: "    if (reg == FaultIP || reg == NextIP) {\n",
+        becomes: "    if (reg == FaultIP || reg == NextIP || reg == TLS_BASE) {\n",
+        why: "a TLS base that is not canonical would fault in the kernel's own wrfsbase",
+    },
+    Edit {
+        file: "src/arch/x86/kernel/vspace.c",
+        expect: "    if (!IS_ALIGNED(vptr, 9)) {\n",
+        becomes: "    if (!IS_ALIGNED(vptr, 9) || vptr >= PPTR_USER_TOP ||\n            \
+                  (vptr > 0x00007fffffffffff && vptr < 0xffff800000000000)) {\n",
+        why: "the IPC buffer's address becomes the GS base: one that is not canonical would \
+              fault in the kernel's own wrgsbase",
+    },
+    Edit {
+        file: "src/arch/x86/kernel/vspace.c",
+        expect: "        if (vtop > PPTR_USER_TOP) {\n",
+        becomes: "        if (vtop > PPTR_USER_TOP || vaddr >= PPTR_USER_TOP ||\n                \
+                  (vtop > 0x00007ffffffff000 && vaddr < 0xffff800000000000)) {\n",
+        why: "a frame at the top of the address space passes, since the sum wraps, and lands in \
+              the kernel's tables. Nor may the last page below the canonical hole be mapped: \
+              the return address of a SYSCALL in its last two bytes is not canonical, on which \
+              Intel's SYSRET faults in ring 0 (SDM vol. 2B, SYSRET)",
+    },
+    Edit {
+        file: "src/arch/x86/kernel/vspace.c",
+        expect: "    if (vaddr >= PPTR_USER_TOP) {\n        \
+                 userError(\"X86PageTable: Mapping address too high.\");\n",
+        becomes: "    if (vaddr >= PPTR_USER_TOP ||\n            \
+                  (vaddr > 0x00007fffffffffff && vaddr < 0xffff800000000000)) {\n        \
+                  userError(\"X86PageTable: Mapping address too high.\");\n",
+        why: NO_ADDRESS,
+    },
+    Edit {
+        file: "src/arch/x86/64/kernel/vspace.c",
+        expect: "    if (vaddr >= PPTR_USER_TOP) {\n        \
+                 userError(\"X64PageDirectory: Mapping address too high.\");\n",
+        becomes: "    if (vaddr >= PPTR_USER_TOP ||\n            \
+                  (vaddr > 0x00007fffffffffff && vaddr < 0xffff800000000000)) {\n        \
+                  userError(\"X64PageDirectory: Mapping address too high.\");\n",
+        why: NO_ADDRESS,
+    },
+    Edit {
+        file: "src/arch/x86/64/kernel/vspace.c",
+        expect: "    if (vaddr >= PPTR_USER_TOP) {\n        \
+                 userError(\"X64PDPT: Mapping address too high.\");\n",
+        becomes: "    if (vaddr >= PPTR_USER_TOP ||\n            \
+                  (vaddr > 0x00007fffffffffff && vaddr < 0xffff800000000000)) {\n        \
+                  userError(\"X64PDPT: Mapping address too high.\");\n",
+        why: NO_ADDRESS,
     },
 ];
 

@@ -7,7 +7,7 @@ use sel4_idl::invocation::Api;
 use sel4_idl::syscall::Syscalls;
 use sel4_idl::{bitfield_c, cpp, invocation, invocation_c, parser, syscall};
 
-use crate::edits::{EDITS, edited};
+use crate::build::Edited;
 use crate::sources::INCLUDES;
 use crate::{Config, Error, Source};
 
@@ -144,6 +144,7 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> 
 pub(crate) fn kernel_headers(
     source: &Source,
     config: &Config,
+    edits: &Edited<'_>,
 ) -> Result<Vec<(String, String)>, Error> {
     let includes: Vec<PathBuf> = INCLUDES.iter().map(|i| source.root.join(i)).collect();
     let mut headers = vec![("autoconf.h".to_string(), autoconf(config))];
@@ -175,18 +176,20 @@ pub(crate) fn kernel_headers(
         ),
     ];
     headers.extend(text.map(|(name, text)| (name.to_string(), text)));
-    for edit in EDITS {
-        // A header is named from the innermost search folder that holds it.
-        let name = INCLUDES
-            .iter()
-            .filter_map(|dir| edit.file.strip_prefix(dir)?.strip_prefix('/'))
-            .min_by_key(|name| name.len());
-        if let Some(name) = name {
-            headers.push((
-                name.to_string(),
-                edited(edit.file, source.read(edit.file)?)?,
-            ));
+    for file in edits.files {
+        if let Some(name) = header_name(file) {
+            let text = (edits.apply)(file, source.read(file)?)?;
+            headers.push((name.to_string(), text));
         }
     }
     Ok(headers)
+}
+
+/// What a header is called in an `#include`: its name from the innermost search
+/// folder that holds it. `None` if none does.
+pub(crate) fn header_name(file: &str) -> Option<&str> {
+    INCLUDES
+        .iter()
+        .filter_map(|dir| file.strip_prefix(dir)?.strip_prefix('/'))
+        .min_by_key(|name| name.len())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use crate::check::GUEST_PAGE;
+use crate::check::{GUEST_PAGE, read_text};
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Section};
 
@@ -195,7 +195,7 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
 /// follows from half a board would only bring more of them.
 pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
     let path = root.join("board").join(name).join("board.toml");
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_text(&path) {
         Ok(text) => text,
         Err(error) => {
             report.file_error(&path, &error, "every board has a folder in board/");

@@ -8,7 +8,7 @@ mod guests;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::model::{Authority, Model, Policy};
+use crate::model::{Authority, Component, Model, Policy};
 use crate::reader::{Context, Located, Section};
 
 pub use channels::{channel, cycles};
@@ -160,8 +160,10 @@ pub fn whole(
             // A system may be without an iommu component.
             let there = interface.server != "iommu" || runs("iommu");
             let needs = interface.needed_by.contains(&program) && there;
-            // Its interrupt does not come there.
-            let polls = program == "console" && interface.name == "Timer" && model.remaps();
+            // Its interrupt does not come there, or it has none.
+            let polls = program == "console"
+                && interface.name == "Timer"
+                && (model.remaps() || !interrupts(model, component, "com1"));
             if (needs || polls) && !has && !broken.channels {
                 context.error(
                     &span,
@@ -174,6 +176,25 @@ pub fn whole(
             }
         }
     }
+}
+
+/// Whether a component has a board device that interrupts. One that it lacks has
+/// an error of its own.
+fn interrupts(model: &Model, component: &Component, name: &str) -> bool {
+    let mut own = component
+        .devices
+        .iter()
+        .map(|&index| &model.board.devices[index]);
+    own.find(|device| device.name == name)
+        .is_none_or(|device| device.irq.is_some())
+}
+
+/// Reads a text file. A device or a pipe could be read without end.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(path)?.is_file() {
+        return std::fs::read_to_string(path);
+    }
+    Err(std::io::Error::other("it is not a regular file"))
 }
 
 /// Where `[table.name]` stands.

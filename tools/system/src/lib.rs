@@ -39,7 +39,7 @@ use std::path::Path;
 /// Every error found, each with its place and help.
 pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Report> {
     let mut report = Report::default();
-    let text = match std::fs::read_to_string(file) {
+    let text = match check::read_text(file) {
         Ok(text) => text,
         Err(error) => {
             report.file_error(file, &error, "name the system file with --system FILE");

@@ -160,6 +160,8 @@ pub struct Guest {
     pub interrupt_budget: u64,
     /// What happens when it ends.
     pub on_exit: OnExit,
+    /// Its part of the CPU's time, relative to the other guests of its priority.
+    pub share: u64,
 }
 
 /// A system that passed every check.
@@ -246,13 +248,10 @@ fn component(
 ) -> Component {
     let context = section.context;
     let program = section.string("program").unwrap_or_else(|| name.clone());
-    if !root
-        .join("components")
-        .join(&program.value)
-        .join("Cargo.toml")
-        .is_file()
-    {
-        let folders = check::folders(&root.join("components"));
+    let folders = check::folders(&root.join("components"));
+    let manifest = Path::new(&program.value).join("Cargo.toml");
+    let is_crate = root.join("components").join(manifest).is_file();
+    if !folders.contains(&program.value) || !is_crate {
         context.error(
             &program.span,
             format!("there is no component program `{}`", program.value),
@@ -453,7 +452,7 @@ fn guest(
     *next_address += memory.as_ref().map_or(0, |m| m.value);
     let priority = section.required_number("priority", 1..254, "100");
     if let (Some(priority), Some(vmm)) = (&priority, vmm) {
-        check::guest_priority(context, priority, &model.components[vmm]);
+        check::guest_priority(context, priority, model, vmm);
     }
     let devices = section.strings("devices");
     check::once(context, &devices);
@@ -471,6 +470,7 @@ fn guest(
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
     let on_exit = check::on_exit(section);
+    let share = section.number("share", 1..1001).map_or(1, |s| s.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
         && text.value.len() > 1024
@@ -493,6 +493,7 @@ fn guest(
         command_line: command_line.map_or_else(String::new, |text| text.value),
         interrupt_budget,
         on_exit,
+        share,
     })
 }
 
@@ -511,7 +512,8 @@ pub fn parse(
         .and_then(|system| system.get_ref().as_table()?.get("board"))
         .and_then(|board| board.get_ref().as_str());
     let board = board_name.and_then(|name| {
-        let exists = root.join("board").join(name).join("board.toml").is_file();
+        let exists = check::folders(&root.join("board"));
+        let exists = exists.iter().any(|folder| folder == name);
         exists.then(|| board::parse(root, name, report)).flatten()
     });
     let report = RefCell::new(report);

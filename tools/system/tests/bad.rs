@@ -62,3 +62,37 @@ fn a_file_that_is_not_there_is_named() {
     assert!(text.contains("absent.toml"), "{text}");
     assert!(text.contains("--system FILE"), "{text}");
 }
+
+/// One that can be read without end, and one at which reading waits for ever.
+#[test]
+fn a_file_that_is_no_regular_file_is_not_read() {
+    let root = common::project(&common::files().join("good.toml"));
+    let pipe = root.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for file in [std::path::Path::new("/dev/zero"), &pipe] {
+        let text = system::read(root.path(), file, None)
+            .unwrap_err()
+            .to_string();
+        let said = format!("cannot read {}: it is not a regular file", file.display());
+        assert!(text.contains(&said), "{text}");
+    }
+    let board = root.path().join("board/pc/board.toml");
+    std::fs::remove_file(&board).unwrap();
+    std::fs::rename(&pipe, &board).unwrap();
+    let text = common::read(&root).unwrap_err().to_string();
+    let said = format!("cannot read {}: it is not", board.display());
+    assert!(text.contains(&said), "{text}");
+    // A board's folder without its file.
+    std::fs::remove_file(&board).unwrap();
+    let text = common::read(&root).unwrap_err().to_string();
+    let said = format!("cannot read {}: No such file", board.display());
+    assert!(text.contains(&said), "{text}");
+    // A guest's crate.
+    let root = common::project(&common::files().join("bad/guest-folder-without-crate.toml"));
+    let manifest = root.path().join("guests/hollow/Cargo.toml");
+    let made = std::process::Command::new("mkfifo").arg(&manifest).status();
+    assert!(made.unwrap().success());
+    let text = common::read(&root).unwrap_err().to_string();
+    assert!(text.contains("folder without a crate"), "{text}");
+}

@@ -245,7 +245,9 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::output::progress(&format!("error: {error}"));
+            if !error.quiet {
+                crate::output::progress(&format!("error: {error}"));
+            }
             ExitCode::from(error.status)
         }
     }

@@ -14,7 +14,7 @@ use crate::network::{free_ports, networks};
 use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
-use crate::workspace::{Workspace, write};
+use crate::workspace::Workspace;
 use crate::{control, image, output, packages, run, soak};
 
 /// Bound on an audit: twenty times what a slow machine takes.
@@ -79,6 +79,10 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     // Asked before the build, so that nobody waits for an error.
     let networks = networks(&model).len();
     free_ports(arguments.port, networks)?;
+    if let Some(file) = &arguments.trace {
+        // The first line comes when the guest runs.
+        std::fs::File::create(file).map_err(|e| Error::file("write", file, &e))?;
+    }
     if arguments.bench_boot {
         for guest in &mut model.guests {
             guest.command_line = format!("{} {EXIT_ON_LEASE}", guest.command_line)
@@ -110,9 +114,8 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     let profile = profile(arguments.debug);
     let mut steps = Steps::new(image::STEPS + 1);
     // A measured image is another one: the command line is part of it.
-    let folder = workspace
-        .output(profile)
-        .join(if options.bench { "bench" } else { "image" });
+    let name = if options.bench { "bench" } else { "image" };
+    let folder = image::Folder::Own(workspace.output(profile).join(name));
     let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
     if arguments.verbose {
         print_options(&built)?;
@@ -161,7 +164,7 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
     let profile = profile(false);
-    let folder = workspace.output(profile).join("soak");
+    let folder = image::Folder::Own(workspace.output(profile).join("soak"));
     let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
@@ -216,12 +219,13 @@ pub fn dump(keys: &str) -> Result<()> {
 pub fn build(arguments: &cli::Build) -> Result<()> {
     let workspace = Workspace::find()?;
     let model = read(&workspace, &arguments.system)?;
-    packages::ensure(&[packages::GCC])?;
     let profile = profile(arguments.debug);
     let folder = match &arguments.out {
-        Some(folder) => folder.clone(),
-        None => workspace.output(profile).join("image"),
+        // Asked before the build, so that nobody waits for an error.
+        Some(folder) => image::Folder::named(folder)?,
+        None => image::Folder::Own(workspace.output(profile).join("image")),
     };
+    packages::ensure(&[packages::GCC])?;
     let mut steps = Steps::new(image::STEPS);
     let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
     if arguments.verbose {
@@ -263,7 +267,8 @@ pub fn graph(system: &cli::System, out: Option<&Path>) -> Result<()> {
     let workspace = Workspace::find()?;
     let svg = system::draw(&read(&workspace, system)?);
     match out {
-        Some(file) => write(file, svg),
+        // Like any file that a command writes: its folder has to be there.
+        Some(file) => std::fs::write(file, svg).map_err(|e| Error::file("write", file, &e)),
         None => output::line(svg.trim_end()),
     }
 }
@@ -297,7 +302,7 @@ pub fn audit(system: &cli::System) -> Result<()> {
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
     let profile = profile(false);
-    let folder = workspace.output(profile).join("audit");
+    let folder = image::Folder::Own(workspace.output(profile).join("audit"));
     let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
     steps.begin("QEMU", "comparing every slot with the table");
     let ports = free_ports(0, networks(&model).len())?;

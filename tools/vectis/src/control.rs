@@ -94,6 +94,20 @@ fn pass(mut keys: UnixStream, events: SyncSender<Event>) {
 /// # Errors
 /// If no system runs, or it does not answer.
 pub fn dump(folder: &Path, keys: &str) -> Result<()> {
+    // The console is silent about a key that means nothing to it, and some make it
+    // do something else than report.
+    let known: Vec<char> = console::REPORTS
+        .iter()
+        .map(|key| char::from(*key))
+        .collect();
+    if let Some(key) = keys.chars().find(|key| !known.contains(key)) {
+        let known: Vec<String> = known.iter().map(char::to_string).collect();
+        return Err(Error::new(
+            format!("no report for key {key:?}"),
+            "the console has none",
+            format!("there is {}; h explains them", known.join(", ")),
+        ));
+    }
     let pointer = folder.join(POINTER);
     let not_running = |cause: std::io::Error| {
         Error::new(
@@ -129,4 +143,21 @@ pub fn dump(folder: &Path, keys: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_a_report_is_refused_before_anybody_is_asked() {
+        let nowhere = tempfile::tempdir().unwrap();
+        for keys in ["Q", "MQ", "F1", "?", "M ", "\u{e9}"] {
+            let text = dump(nowhere.path(), keys).unwrap_err().to_string();
+            assert!(text.contains("no report for key"), "{text}");
+            assert!(text.contains("there is h, M, R, I, S"), "{text}");
+        }
+        let text = dump(nowhere.path(), "hMRIS").unwrap_err().to_string();
+        assert!(text.contains("no running system"), "{text}");
+    }
 }

@@ -12,6 +12,9 @@ pub struct Error {
     text: String,
     /// The exit status of `vectis`.
     pub status: u8,
+    /// Nobody reads standard output any more: there is nothing to say, and nothing
+    /// failed.
+    pub quiet: bool,
 }
 
 /// What every command gives.
@@ -23,6 +26,21 @@ impl Error {
         Self {
             text: format!("{what}: {cause}\n  help: {help}"),
             status: FAILURE,
+            quiet: false,
+        }
+    }
+
+    /// Whoever read standard output has seen enough, as `| head` has.
+    #[must_use]
+    pub fn reader_gone() -> Self {
+        Self {
+            status: 0,
+            quiet: true,
+            ..Self::new(
+                "cannot print",
+                "nobody reads it",
+                "keep standard output open",
+            )
         }
     }
 
@@ -65,6 +83,7 @@ impl From<system::Report> for Error {
         Self {
             text: text.strip_prefix("error: ").unwrap_or(&text).to_owned(),
             status: FAILURE,
+            quiet: false,
         }
     }
 }

@@ -61,6 +61,7 @@ impl Host for Room {
         false
     }
     fn publish_events(&mut self, _slot: usize, _source: Source, _events: &SlotEvents) {}
+    fn set_foreground(&mut self, _foreground: bool) {}
     fn console_write(&mut self, _byte: u8) {}
 }
 
@@ -131,6 +132,7 @@ mod tests {
             command_line: String::new(),
             interrupt_budget: 20_000,
             on_exit: system::OnExit::Stop,
+            share: 1,
         }
     }
 

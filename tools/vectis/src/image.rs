@@ -1,6 +1,7 @@
 //! `vectis build`: everything that boots, in one folder.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use kernel::{Config, Profile};
@@ -8,7 +9,7 @@ use serde_json::Value;
 use system::{GuestImage, Model, Program, Programs};
 
 use crate::error::{Error, Result};
-use crate::manifest::manifest;
+use crate::manifest::{incomplete, manifest};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, read, write};
 use crate::{guest, programs};
@@ -62,10 +63,82 @@ pub fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, P
     Ok(files)
 }
 
-/// Removes the files of an earlier image, which must not look like parts of
-/// this one. The folder is the user's: only what its manifest lists goes.
+/// The manifest's name in an image's folder.
+const MANIFEST: &str = "manifest.json";
+
+/// Where an image goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// Below the project's target folder: made anew.
+    Own(PathBuf),
+    /// The user's: nothing is touched there but an earlier image's files.
+    Named(PathBuf),
+}
+
+impl Folder {
+    /// Takes a folder of the user's.
+    ///
+    /// # Errors
+    /// If it has anything in it and is no earlier image's: whose files they are,
+    /// nobody can tell afterwards.
+    pub fn named(path: &Path) -> Result<Self> {
+        let refused = |cause: &str| {
+            Error::new(
+                format!("cannot build into {}", path.display()),
+                cause,
+                "name a folder that is not there yet, an empty one, or one that \
+                 `vectis build` made",
+            )
+        };
+        match std::fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() && !is_image(path) {
+                    return Err(refused("it has files in it that are no image's"));
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(refused(&e.to_string())),
+        }
+        Ok(Self::Named(path.to_path_buf()))
+    }
+
+    /// Its path.
+    fn path(&self) -> &Path {
+        let (Self::Own(path) | Self::Named(path)) = self;
+        path
+    }
+
+    /// Removes what an earlier build left, which must not look like parts of this
+    /// image, and notes what is about to be written: so a build that is cut short
+    /// leaves nothing that the next one does not know.
+    fn clear(&self, files: &[String]) -> Result<()> {
+        match self {
+            Self::Own(path) => match std::fs::remove_dir_all(path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(Error::file("remove", path, &e));
+                }
+                _ => {}
+            },
+            Self::Named(path) => remove_earlier(path)?,
+        }
+        let text = incomplete(files);
+        write(&self.path().join(MANIFEST), format!("{text:#}\n"))
+    }
+}
+
+/// Whether a folder is that of an image, by its manifest.
+fn is_image(folder: &Path) -> bool {
+    let text = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
+    let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
+    manifest["files"].is_object()
+        && manifest["components"].is_array()
+        && manifest["versions"]["vectis"].is_string()
+}
+
+/// Removes the files of an earlier image. The folder is the user's: only what its
+/// manifest lists goes.
 fn remove_earlier(folder: &Path) -> Result<()> {
-    let text = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
+    let text = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
     let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
     for name in manifest["files"].as_object().into_iter().flatten() {
         let path = Path::new(name.0);
@@ -86,7 +159,7 @@ pub fn build(
     workspace: &Workspace,
     model: &Model,
     profile: Profile,
-    folder: &Path,
+    folder: &Folder,
     steps: &mut Steps,
 ) -> Result<Built> {
     let _lock = workspace.lock()?;
@@ -154,31 +227,29 @@ pub fn build(
         )
     })?;
 
-    steps.begin("image", &folder.display().to_string());
-    remove_earlier(folder)?;
-    let mut files = vec![
-        "kernel.elf".to_owned(),
-        "init.elf".to_owned(),
-        "command-line".to_owned(),
+    steps.begin("image", &folder.path().display().to_string());
+    let mut contents = vec![
+        ("kernel.elf".to_owned(), read(&kernel.elf32)?),
+        ("init.elf".to_owned(), init),
+        (
+            "command-line".to_owned(),
+            format!("{KERNEL_COMMAND_LINE}\n").into_bytes(),
+        ),
     ];
-    write(&folder.join("kernel.elf"), read(&kernel.elf32)?)?;
-    write(&folder.join("init.elf"), &init)?;
-    write(
-        &folder.join("command-line"),
-        format!("{KERNEL_COMMAND_LINE}\n"),
-    )?;
     for (name, file) in &built {
-        let name = format!("programs/{name}");
-        write(&folder.join(&name), read(file)?)?;
-        files.push(name);
+        contents.push((format!("programs/{name}"), read(file)?));
     }
     for (name, file) in &guest_files {
-        let name = format!("guests/{name}");
-        write(&folder.join(&name), read(file)?)?;
-        files.push(name);
+        contents.push((format!("guests/{name}"), read(file)?));
+    }
+    let files: Vec<String> = contents.iter().map(|(name, _)| name.clone()).collect();
+    folder.clear(&files)?;
+    let folder = folder.path();
+    for (name, bytes) in &contents {
+        write(&folder.join(name), bytes)?;
     }
     let text = manifest(model, profile, &kernel, &image, folder, &files)?;
-    write(&folder.join("manifest.json"), format!("{text:#}\n"))?;
+    write(&folder.join(MANIFEST), format!("{text:#}\n"))?;
     for name in ["kernel.elf", "init.elf"] {
         let bytes = read(&folder.join(name))?.len();
         steps.note(&format!("{name:<10} {:>6} KiB", bytes.div_ceil(1024)));
@@ -221,5 +292,59 @@ mod tests {
         remove_earlier(&folder).unwrap();
         assert!(!exists("kernel.elf") && !exists("programs/vmm"));
         assert!(exists("mine") && exists("../outside"));
+    }
+
+    fn made(files: &[&str]) -> Folder {
+        let files: Vec<String> = files.iter().map(|name| (*name).to_owned()).collect();
+        let outer = tempfile::tempdir().unwrap().keep();
+        let folder = Folder::named(&outer.join("image")).unwrap();
+        folder.clear(&files).unwrap();
+        for name in &files {
+            write(&folder.path().join(name), "").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn only_a_new_an_empty_or_an_image_s_folder_is_taken() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path();
+        assert!(Folder::named(&path.join("new")).is_ok());
+        assert!(Folder::named(path).is_ok());
+        std::fs::write(path.join("mine"), "").unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for other in [
+            path,
+            Path::new("/"),
+            Path::new("/proc"),
+            &root,
+            &path.join("mine"),
+        ] {
+            let text = Folder::named(other).unwrap_err().to_string();
+            assert!(text.contains("cannot build into"), "{text}");
+        }
+        // Another program's manifest is none of ours.
+        std::fs::write(path.join(MANIFEST), r#"{"files":{"mine":{}},"name":"x"}"#).unwrap();
+        assert!(Folder::named(path).is_err());
+        // One that a build began.
+        let begun = made(&["kernel.elf"]);
+        std::fs::write(begun.path().join("mine"), "").unwrap();
+        assert_eq!(Folder::named(begun.path()), Ok(begun.clone()));
+        std::fs::remove_dir_all(begun.path().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn nothing_of_a_build_that_was_cut_short_stays() {
+        let begun = made(&["kernel.elf", "programs/gone"]);
+        let path = begun.path();
+        std::fs::write(path.join("mine"), "").unwrap();
+        begun.clear(&["init.elf".to_owned()]).unwrap();
+        assert!(!path.join("kernel.elf").exists() && !path.join("programs/gone").exists());
+        assert!(path.join("mine").exists());
+        // What is ours alone has nothing else in it.
+        Folder::Own(path.to_path_buf()).clear(&[]).unwrap();
+        let names: Vec<_> = std::fs::read_dir(path).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

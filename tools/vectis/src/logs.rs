@@ -92,7 +92,7 @@ impl Decoder {
         })
     }
 
-    /// Takes bytes and gives the lines that they complete.
+    /// Takes bytes and gives the lines that they complete, by their time stamps.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Line> {
         self.frames.push(bytes);
         let mut lines = Vec::new();
@@ -103,6 +103,7 @@ impl Decoder {
             }
             lines.push(line);
         }
+        in_order(&mut lines);
         lines
     }
 
@@ -167,6 +168,23 @@ impl Decoder {
     }
 }
 
+/// Puts lines in the order of their time stamps. The console takes the writers'
+/// rings one after the other, so that what one wrote earlier may come later. A
+/// line without a stamp stays behind the one before it.
+pub fn in_order(lines: &mut Vec<Line>) {
+    let mut last = 0;
+    let mut stamped: Vec<(u64, Line)> = lines
+        .drain(..)
+        .map(|line| {
+            last = line.ticks.unwrap_or(last);
+            (last, line)
+        })
+        .collect();
+    // Stable: what has one stamp stays as it came.
+    stamped.sort_by_key(|(ticks, _)| *ticks);
+    lines.extend(stamped.into_iter().map(|(_, line)| line));
+}
+
 /// The decimal number right after `key`.
 #[must_use]
 pub fn number_after(text: &str, key: &str) -> Option<u64> {
@@ -222,6 +240,30 @@ mod tests {
                 .show(&line)
                 .starts_with("[       12.345 ms] vmm          info ")
         );
+    }
+
+    #[test]
+    fn lines_come_in_the_order_of_their_stamps() {
+        let line = |ticks: Option<u64>, text: &str| Line {
+            component: "vmm".to_owned(),
+            level: Level::Info,
+            ticks,
+            text: text.to_owned(),
+        };
+        let mut lines = vec![
+            line(None, "first"),
+            line(Some(30), "c"),
+            line(None, "after c"),
+            line(Some(10), "a"),
+            line(Some(20), "b"),
+            line(Some(20), "also b"),
+            line(Some(u64::MAX), "z"),
+            line(Some(30), "d"),
+        ];
+        in_order(&mut lines);
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        let expected = ["first", "a", "b", "also b", "c", "after c", "d", "z"];
+        assert_eq!(texts, expected);
     }
 
     #[test]

@@ -32,6 +32,18 @@ fn version(tool: &str) -> Result<String> {
     Ok(text.lines().next().unwrap_or("").to_owned())
 }
 
+/// Describes an image that is being written: only what its files are called. It
+/// is no manifest that anything can be run or decoded by.
+pub fn incomplete(files: &[String]) -> Value {
+    let files: BTreeMap<&String, Value> = files.iter().map(|name| (name, json!({}))).collect();
+    json!({
+        "incomplete": "the build was cut short: build again",
+        "versions": { "vectis": env!("CARGO_PKG_VERSION") },
+        "components": [],
+        "files": files,
+    })
+}
+
 /// Describes the image whose files (their names in the folder) are `files`.
 ///
 /// # Errors

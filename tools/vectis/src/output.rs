@@ -8,12 +8,15 @@ use crate::error::{Error, Result};
 /// Prints a line to standard output.
 ///
 /// # Errors
-/// If nobody reads it any more.
+/// If that fails; [`Error::quiet`] if nobody reads it any more.
 pub fn line(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
-        .map_err(|e| Error::new("cannot print", e, "keep standard output open"))
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::BrokenPipe => Error::reader_gone(),
+            _ => Error::new("cannot print", e, "check what standard output leads to"),
+        })
 }
 
 /// Prints a line of progress or trouble to standard error. If nobody reads it,

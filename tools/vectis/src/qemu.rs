@@ -1,7 +1,10 @@
 //! QEMU: its arguments, its serial ports as sockets, its end.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +29,12 @@ pub enum Port {
 }
 
 const PORTS: [(Port, &str); 2] = [(Port::People, "com1"), (Port::Logs, "com2")];
+
+/// The longest name of a socket beside QEMU: other commands' way to the console.
+pub const CONTROL: &str = "control";
+
+/// Bytes of a socket's path, with the zero at its end (unix(7), `sun_path`).
+const SOCKET_PATH: usize = 108;
 
 /// What happens while QEMU runs.
 #[derive(Debug)]
@@ -125,6 +134,41 @@ impl Machine<'_> {
 pub struct Qemu {
     child: Child,
     folder: TempDir,
+    /// Files that QEMU knows by their numbers in this process.
+    _files: Vec<File>,
+}
+
+/// Checks that sockets in a folder can have a path at all.
+fn check_sockets(folder: &Path) -> Result<()> {
+    let length = folder.join(CONTROL).as_os_str().as_bytes().len();
+    if length < SOCKET_PATH {
+        return Ok(());
+    }
+    Err(Error::new(
+        format!("cannot make QEMU's sockets in {}", folder.display()),
+        format!(
+            "their paths have {length} bytes, and a socket's has {} at most",
+            SOCKET_PATH - 1
+        ),
+        "the folder for temporary files is too deep: set TMPDIR to another, such as /tmp",
+    ))
+}
+
+/// A path that QEMU takes as it is. Of a multiboot module's name it takes what
+/// follows a blank as the module's command line (hw/i386/multiboot.c), and the
+/// kernel's name is part of the kernel's; there is no way to quote a blank. Such
+/// a file is opened here, and named by its number.
+fn without_blank(path: &Path, files: &mut Vec<File>) -> Result<PathBuf> {
+    if !path.as_os_str().as_bytes().contains(&b' ') {
+        return Ok(path.to_path_buf());
+    }
+    let file = File::open(path).map_err(|e| Error::file("read", path, &e))?;
+    let number = file.as_raw_fd();
+    files.push(file);
+    Ok(PathBuf::from(format!(
+        "/proc/{}/fd/{number}",
+        std::process::id()
+    )))
 }
 
 impl Qemu {
@@ -142,7 +186,23 @@ impl Qemu {
         let folder = tempfile::Builder::new()
             .prefix("vectis-")
             .tempdir()
-            .map_err(|e| Error::file("make", &std::env::temp_dir(), &e))?;
+            .map_err(|e| {
+                Error::new(
+                    format!("cannot make a folder in {}", std::env::temp_dir().display()),
+                    e,
+                    "set TMPDIR to a folder that can be written, such as /tmp",
+                )
+            })?;
+        check_sockets(folder.path())?;
+        let mut files = Vec::new();
+        let initrd = machine.initrd.as_deref();
+        let machine = Machine {
+            kernel: without_blank(&machine.kernel, &mut files)?,
+            initrd: initrd
+                .map(|path| without_blank(path, &mut files))
+                .transpose()?,
+            ..machine.clone()
+        };
         for (port, name) in PORTS {
             let path = folder.path().join(name);
             let listener =
@@ -175,7 +235,11 @@ impl Qemu {
                 let _ = events.send(Event::Ended);
             });
         }
-        Ok(Self { child, folder })
+        Ok(Self {
+            child,
+            folder,
+            _files: files,
+        })
     }
 
     /// Waits for QEMU's end, once [`Event::Ended`] has come.
@@ -269,6 +333,44 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("-append"));
+    }
+
+    #[test]
+    fn a_blank_in_a_path_does_not_reach_qemu() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a checkout, of mine");
+        std::fs::write(&path, "image").unwrap();
+        let mut files = Vec::new();
+        let taken = without_blank(&path, &mut files).unwrap();
+        assert!(
+            !taken.display().to_string().contains([' ', ',']),
+            "{taken:?}"
+        );
+        assert_eq!(std::fs::read(&taken).unwrap(), b"image");
+        assert!(without_blank(Path::new("/no such file"), &mut files).is_err());
+        let plain = Path::new("/a,b");
+        assert_eq!(without_blank(plain, &mut files).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_named() {
+        let folder = |length: usize| PathBuf::from(format!("/{}", "x".repeat(length - 1)));
+        // "/control" and the zero at the end.
+        let most = 108 - 9;
+        assert_eq!(check_sockets(&folder(most)), Ok(()));
+        let text = check_sockets(&folder(most + 1)).unwrap_err().to_string();
+        assert!(text.contains("108 bytes, and a socket's has 107"), "{text}");
+        assert!(text.contains("set TMPDIR"), "{text}");
+        // What the limit is, the system knows.
+        let deep = tempfile::tempdir().unwrap();
+        let fill = most - deep.path().as_os_str().len() - 1;
+        for (more, fits) in [(0, true), (1, false)] {
+            let folder = deep.path().join("x".repeat(fill + more));
+            std::fs::create_dir(&folder).unwrap();
+            let bound = UnixListener::bind(folder.join(CONTROL));
+            assert_eq!(bound.is_ok(), fits, "{bound:?}");
+            assert_eq!(check_sockets(&folder).is_ok(), fits);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::logs::{Decoder, Level};
+use crate::logs::{Decoder, Level, Line, in_order};
 use crate::run;
 use crate::workspace::{read, write};
 
@@ -22,12 +22,25 @@ pub const LOG: &str = "log.bin";
 /// How often `--follow` looks for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Copies what decoding needs out of an image's folder; gives the log's path.
+/// Copies what decoding needs out of an image's folder, instead of what an
+/// earlier run left; gives the log's path.
 ///
 /// # Errors
 /// If a file cannot be copied.
 pub fn prepare(image: &Path, folder: &Path) -> Result<PathBuf> {
     let manifest = read(&image.join("manifest.json"))?;
+    let (log, programs) = (folder.join(LOG), folder.join("programs"));
+    for (old, removed) in [
+        (&log, std::fs::remove_file(&log)),
+        (&programs, std::fs::remove_dir_all(&programs)),
+    ] {
+        match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", old, &e));
+            }
+            _ => {}
+        }
+    }
     write(&folder.join("manifest.json"), &manifest)?;
     for (_, file) in writers(image)? {
         let Ok(name) = file.strip_prefix(image) else {
@@ -35,7 +48,7 @@ pub fn prepare(image: &Path, folder: &Path) -> Result<PathBuf> {
         };
         write(&folder.join(name), read(&file)?)?;
     }
-    Ok(folder.join(LOG))
+    Ok(log)
 }
 
 /// The writers of logs and their programs, in the order of their ids, by the
@@ -94,22 +107,30 @@ pub fn print(file: &Path, filter: &Filter, follow: bool) -> Result<()> {
     }
     let mut decoder = Decoder::new(&writers)?;
     let mut source = File::open(file).map_err(|e| Error::file("read", file, &e))?;
+    let show = |decoder: &Decoder, lines: &[Line]| {
+        let wanted = filter.component.as_ref();
+        lines
+            .iter()
+            .filter(|line| wanted.is_none_or(|name| *name == line.component))
+            .try_for_each(|line| run::show(decoder, line, filter.level))
+    };
+    // All that there is is put in order before it is printed; of what comes later,
+    // what comes together.
+    let mut lines = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let length = source
             .read(&mut buffer)
             .map_err(|e| Error::file("read", file, &e))?;
+        lines.extend(decoder.push(&buffer[..length]));
         if length == 0 {
+            in_order(&mut lines);
+            show(&decoder, &lines)?;
+            lines.clear();
             if !follow {
                 return Ok(());
             }
             thread::sleep(LOOK_AGAIN);
-        }
-        for line in decoder.push(&buffer[..length]) {
-            let wanted = filter.component.as_ref();
-            if wanted.is_none_or(|name| *name == line.component) {
-                run::show(&decoder, &line, filter.level)?;
-            }
         }
     }
 }
@@ -133,6 +154,13 @@ mod tests {
         let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["init", "vmm0"]);
         assert_eq!(std::fs::read(&found[1].1).unwrap(), b"v");
+        // Nothing of it is there in the next run's.
+        let manifest = r#"{"components":[{"name":"init","elf":"programs/init","log":0}]}"#;
+        write(&image.path().join("manifest.json"), manifest).unwrap();
+        write(&folder.path().join(LOG), "log").unwrap();
+        let log = prepare(image.path(), folder.path()).unwrap();
+        assert!(!log.exists() && !folder.path().join("programs/vmm").exists());
+        assert!(folder.path().join("programs/init").exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::bench::Boot;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level, Line};
 use crate::network::Guests;
 use crate::output;
-use crate::qemu::{Event, Machine, Port, Qemu};
+use crate::qemu::{CONTROL, Event, Machine, Port, Qemu};
 use crate::symbols::Symbols;
 use crate::text::Lines;
 use crate::trace::Traces;
@@ -106,10 +106,14 @@ pub fn run(
     session.follow(&events, started)
 }
 
-/// Turns SIGINT and SIGTERM into events.
+/// The signals that ask a process to end, of a terminal or of another process.
+/// SIGPIPE is not among them: Rust programs ignore it, and get an error.
+const END: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
+/// Turns the signals that ask for an end into events.
 fn watch_signals(events: &SyncSender<Event>) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
+    let mut signals =
+        Signals::new(END).map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
     let events = events.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
@@ -173,7 +177,7 @@ impl<'a> Session<'a> {
         watch_signals(&sender)?;
         let qemu = Qemu::start(machine, &sender)?;
         let control = match log.and_then(Path::parent) {
-            Some(folder) => Some(Control::listen(&qemu.socket("control"), folder, &sender)?),
+            Some(folder) => Some(Control::listen(&qemu.socket(CONTROL), folder, &sender)?),
             None => None,
         };
         let session = Self {

@@ -487,6 +487,7 @@ impl<'a> Builder<'a> {
             buffer,
         )?;
         tcb.tcb_set_priority(thread.priority as u8)?;
+        tcb.tcb_set_mc_priority(thread.max_priority as u8)?;
         if thread.notification != NONE {
             tcb.tcb_bind_notification(self.cap(thread.notification, 0))?;
         }

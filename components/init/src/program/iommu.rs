@@ -88,6 +88,10 @@ impl Firmware<'_, '_> {
 
 impl PhysicalMemory for Firmware<'_, '_> {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        // A table may lie about where another is.
+        if address.checked_add(bytes.len() as u64).is_none() {
+            return false;
+        }
         for (byte, at) in bytes.iter_mut().zip(address..) {
             let Some(()) = self.page(at & !(PAGE_SIZE - 1)) else {
                 return false;
@@ -99,6 +103,29 @@ impl PhysicalMemory for Firmware<'_, '_> {
         }
         true
     }
+}
+
+/// Makes the pages of a unit's registers, unless one of them is RAM, the kernel's
+/// (the local APIC and the I/O APIC), in the configuration window, or given to
+/// somebody already.
+fn register_pages(
+    builder: &mut Builder<'_>,
+    registers: u64,
+    size: u64,
+) -> Option<Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>> {
+    let header = &builder.system.header;
+    // 1 MiB for each bus (PCIe 6.0 section 7.2.2).
+    let window = header.ecam..header.ecam.saturating_add(header.buses << 20);
+    let mut frames = Vec::new();
+    for page in 0..size / PAGE_SIZE {
+        let address = registers + page * PAGE_SIZE;
+        if window.contains(&address) {
+            return None;
+        }
+        // There is room: `size` is `AMD_SIZE` at most.
+        let _ = frames.push(builder.try_device_page(address)?);
+    }
+    Some(frames)
 }
 
 /// Finds the unit, if the system has a component for it, and gives its registers
@@ -121,6 +148,7 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     let found = find_unit(&mut firmware, &mut [0; TABLE], &assigned);
     firmware.end();
     let room = u64::from(place.pages) * PAGE_SIZE;
+    let nothing = (0, 0, 0, 0);
     let (kind, registers, size, ioapic) = match found {
         Ok(Found::Amd {
             registers, ioapic, ..
@@ -130,15 +158,26 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
         }) => (KIND_INTEL, registers, PAGE_SIZE, ioapic),
         Ok(Found::None) => {
             defmt::warn!("the firmware tells of no IOMMU");
-            (0, 0, 0, 0)
+            nothing
         }
         Err(unusable) => {
             defmt::warn!("the IOMMU cannot be used: {=str}", unusable.reason());
-            (0, 0, 0, 0)
+            nothing
         }
     };
-    for page in 0..size / PAGE_SIZE {
-        let frame = builder.device_page("the IOMMU", registers + page * PAGE_SIZE);
+    let pages = register_pages(builder, registers, size);
+    let (kind, registers, size, ioapic) = match pages {
+        Some(_) => (kind, registers, size, ioapic),
+        None => {
+            defmt::warn!(
+                "the IOMMU cannot be used: its ACPI table is malformed: it puts the registers at \
+                 {=u64:#x}, where there is RAM, or another device, or nothing",
+                registers
+            );
+            nothing
+        }
+    };
+    for (page, frame) in (0..).zip(pages.unwrap_or_default()) {
         let address = place.address + page * PAGE_SIZE;
         map_device(builder, frame, place.vspace, address, "the IOMMU");
         let slot = place.slot + page as u32;

@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use heapless::String;
 use init::{
     BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page,
-    may_stop_guests, resting_priority,
+    may_stop_guests, may_stop_system, resting_priority,
 };
 use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
 use sel4::cap::{Granule, Notification, Tcb};
@@ -39,9 +39,9 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
         };
         let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
         match info.label() {
-            // Only who runs a guest, or drives the IOMMU, has a say here; from
+            // Whose guest's end is the system's end has a say here; from
             // anybody else it is a fault.
-            STOP_LABEL if thread.guest != u64::MAX => {
+            STOP_LABEL if may_stop_system(thread) => {
                 stop(system, watched, thread, Stop::from_word(words[0]));
             }
             INJECT_LABEL => {

@@ -151,3 +151,54 @@ fn a_unit_that_is_not_as_it_was() {
         assert!(SetupError::NotOurs.lost() && !SetupError::Off.lost());
     }
 }
+
+/// One register of those that say whose tables the unit uses, changed while the
+/// component was dead. Whoever did that, the unit is not ours any more.
+#[test]
+fn each_register_that_leads_to_a_table_is_looked_at() {
+    for kind in KINDS {
+        let registers: &[(usize, u64)] = if kind.is_intel() {
+            // Root table, queue, interrupt table (VT-d 11.4).
+            &[
+                (0x20, BASE + 0x1000),
+                (0x90, BASE + 0x1000),
+                (0xb8, BASE + 0x1000),
+            ]
+        } else {
+            // Device table, command buffer, event log, exclusion range (48882
+            // section 3.4).
+            &[
+                (0x00, BASE + 0x1000 | 511),
+                (0x00, BASE | 510),
+                (0x08, BASE + 0x1000 | 8 << 56),
+                (0x10, BASE + 0x1000 | 8 << 56),
+                (0x20, 1),
+            ]
+        };
+        for &(register, value) in registers {
+            let (board, unit) = running(kind);
+            drop(unit);
+            assert!(kind.start(&board, Start::Adopt).is_ok());
+            // Off meanwhile, bit by bit where the unit wants that.
+            let control = board.clone().read64(0x18);
+            let (off, on): (&[u64], &[u64]) = if kind.is_intel() {
+                let (queue, both) = (1 << 26, 1 << 26 | 1 << 25);
+                (&[both, queue, 0], &[queue, both, both | 1 << 31])
+            } else {
+                (&[control & !1], &[control])
+            };
+            let mut registers = board.clone();
+            off.iter().for_each(|value| registers.write64(0x18, *value));
+            let before = registers.read64(register);
+            registers.write64(register, value);
+            assert_ne!(registers.read64(register), before, "{register:#x}");
+            if (kind.is_intel(), register) == (true, 0x90) {
+                // An empty queue.
+                registers.write64(0x88, 0);
+            }
+            on.iter().for_each(|value| registers.write64(0x18, *value));
+            let error = kind.start(&board, Start::Adopt).err();
+            assert_eq!(error, Some(SetupError::NotOurs), "{kind:?} {register:#x}");
+        }
+    }
+}

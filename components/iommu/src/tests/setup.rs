@@ -88,6 +88,7 @@ fn a_unit_without_what_is_needed() {
     let (capability, extended) = (0x00d2_008c_2226_0206, 0x00f0_0f4a);
     let cases = [
         (u64::MAX, u64::MAX, SetupError::Absent),
+        (0, 0, SetupError::Absent),
         (capability, extended & !2, SetupError::NoQueue),
         (capability, extended & !8, SetupError::NoRemapping),
         (capability & !0x600, extended, SetupError::NoWalk),

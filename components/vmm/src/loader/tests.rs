@@ -59,6 +59,7 @@ impl Host for Memory {
     fn acknowledge_pin(&mut self, _: u8) -> bool {
         false
     }
+    fn set_foreground(&mut self, _: bool) {}
     fn console_write(&mut self, _: u8) {}
 }
 

@@ -3,6 +3,7 @@
 mod bars;
 mod guest;
 mod pins;
+mod priority;
 mod surroundings;
 
 use channel::{msix, pci_config, timer};
@@ -12,12 +13,16 @@ use sel4::Fault as Message;
 use sel4::cap::Endpoint;
 use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
 use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy,
+    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy, Share,
     StopReason, Vmm,
 };
 
 use guest::Guest;
 use surroundings::Surroundings;
+
+/// Least time between two interrupts of a guest's own timer: as often as each of
+/// its other sources may interrupt by default (M23).
+const TIMER_GAP_US: u64 = 50;
 
 /// What the guest is told on its command line besides what system.toml says:
 /// where it runs, how fast its clocks are, and how often it was started again.
@@ -70,6 +75,7 @@ fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
         ("exceptions", counters.exceptions),
         ("system_calls", counters.system_calls),
         ("storms", counters.storms),
+        ("deferrals", counters.deferrals),
         ("unclaimed_ports", counters.unclaimed_ports),
         ("unclaimed_memory", counters.unclaimed_memory),
         ("guest_restarts", lives.restarts),
@@ -83,13 +89,13 @@ const fn stop(reason: StopReason) -> Stop {
         StopReason::Exit(code) => Stop::GuestExit(code),
         StopReason::HaltForever => Stop::GuestHalt,
         StopReason::TripleFault(vector) => Stop::GuestFault(vector),
+        StopReason::Image => Stop::GuestImage,
     }
 }
 
 /// One life of the guest, with what outlives it.
 struct Life<'a> {
     context: &'a Context,
-    guest: &'a Guest,
     lives: &'a Lives,
     endpoint: Endpoint,
 }
@@ -101,15 +107,17 @@ impl Life<'_> {
         vmm.start(host);
         let line = command_line(self.context, self.lives.restarts);
         let image = self.context.bytes("guest-image");
-        let (entry, boot_params) = match vmm::load(image, line.as_bytes(), host.ram(), host) {
+        let load =
+            |host: &mut Surroundings<'_>| vmm::load(image, line.as_bytes(), host.ram(), host);
+        let (entry, boot_params) = match host.in_background(load) {
             Ok(loaded) => loaded,
             Err(error) => {
                 defmt::error!("guest image: {}", defmt::Debug2Format(&error));
-                Stop::GuestImage.request()
+                return StopReason::Image;
             }
         };
         defmt::info!("guest entry tsc={=u64}", runtime::tsc());
-        if let Err(reason) = self.guest.start(entry, boot_params) {
+        if let Err(reason) = host.guest().start(entry, boot_params) {
             return reason;
         }
         loop {
@@ -133,9 +141,9 @@ impl Life<'_> {
         while let Some((info, badge)) = next.take() {
             if badge & BADGE_CALL != 0 {
                 let message = Message::from_ipc_buffer(info);
-                let mut state = self.guest.read();
+                let mut state = host.guest().read();
                 let outcome = vmm.fault(fault_of(message), &mut state.registers, host);
-                self.finish(&state, outcome)?;
+                finish(host.guest(), &state, outcome)?;
             } else if badge != 0 {
                 vmm.events(badge as u32, host);
                 let (info, badge) = self.endpoint.nb_recv(());
@@ -143,26 +151,26 @@ impl Life<'_> {
                     next = Some((info, badge));
                 } else if vmm.wants_injection() {
                     let halted = vmm.halted();
-                    let mut state = self.guest.read();
+                    let mut state = host.guest().read();
                     let outcome = vmm.inject(&mut state.registers, host);
                     if !halted && outcome == Outcome::Resume {
-                        self.guest.write(&state, false)?;
+                        host.guest().write(&state, false)?;
                     } else {
-                        self.finish(&state, outcome)?;
+                        finish(host.guest(), &state, outcome)?;
                     }
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn finish(&self, state: &guest::State, outcome: Outcome) -> Result<(), StopReason> {
-        match outcome {
-            Outcome::Resume => self.guest.write(state, true),
-            // Not resumed; what it wakes up with is kept by the kernel.
-            Outcome::Wait => self.guest.write(state, false),
-            Outcome::Stop(reason) => Err(reason),
-        }
+fn finish(guest: &Guest, state: &guest::State, outcome: Outcome) -> Result<(), StopReason> {
+    match outcome {
+        Outcome::Resume => guest.write(state, true),
+        // Not resumed; what it wakes up with is kept by the kernel.
+        Outcome::Wait => guest.write(state, false),
+        Outcome::Stop(reason) => Err(reason),
     }
 }
 
@@ -174,8 +182,7 @@ fn drain(endpoint: Endpoint) {
 }
 
 /// Waits until the timer says so; other events are dropped.
-fn rest(host: &mut Surroundings<'_>, endpoint: Endpoint, ticks: u64) {
-    let end = runtime::tsc() + ticks;
+fn rest(host: &mut Surroundings<'_>, endpoint: Endpoint, end: u64) {
     while runtime::tsc() < end {
         host.set_deadline(Some(end));
         while endpoint.recv(()).1 & BADGE_TIMER == 0 {}
@@ -207,28 +214,34 @@ pub fn main(context: Context) -> ! {
     let budget = Budget {
         events: context.number("interrupt-budget").0,
         interval: tsc_khz * 1000,
+        timer: tsc_khz * TIMER_GAP_US / 1000,
     };
+    let microseconds = |us: u64| us * tsc_khz / 1000;
+    let (start, length) = context.number("share");
+    let share = Share::new(
+        microseconds(spec::PERIOD_US),
+        microseconds(start),
+        microseconds(length),
+    );
     let policy = match OnExit::from_number(context.number("on-exit").0) {
         OnExit::Stop => Policy::Stop,
         OnExit::Halt => Policy::Halt,
         OnExit::Restart => Policy::Restart,
     };
-    let guest = Guest::new(&context);
     let endpoint = context.endpoint();
     let mut lives = Lives::new(policy);
     let mut counters = Counters::default();
     loop {
-        let mut vmm = Vmm::new(&functions, budget);
+        let mut vmm = Vmm::new(&functions, budget, share);
         vmm.counters = counters;
         let life = Life {
             context: &context,
-            guest: &guest,
             lives: &lives,
             endpoint,
         };
         let reason = life.run(&mut vmm, &mut host);
         counters = vmm.counters;
-        guest.end();
+        host.guest().end();
         host.flush_console();
         let text = defmt::Display2Format(&stop(reason));
         let next = lives.ended(reason, runtime::tsc() / tsc_khz);
@@ -256,7 +269,9 @@ pub fn main(context: Context) -> ! {
             }
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
-                rest(&mut host, endpoint, wait_ms * tsc_khz);
+                // What a start costs is paid in the guest's own turn.
+                let end = runtime::tsc() + wait_ms * tsc_khz;
+                rest(&mut host, endpoint, share.next_own(end));
             }
         }
         host.clear_ram();

@@ -29,6 +29,7 @@ const BAR3: u64 = 0xfebf_0000;
 const BUDGET: Budget = Budget {
     events: 100,
     interval: 1000,
+    timer: 10,
 };
 
 #[derive(Default)]
@@ -50,6 +51,8 @@ struct Fake {
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
+    /// What was said of turns, in order.
+    foreground: Vec<bool>,
 }
 
 impl Fake {
@@ -130,6 +133,9 @@ impl Host for Fake {
         }
         !self.no_pins
     }
+    fn set_foreground(&mut self, foreground: bool) {
+        self.foreground.push(foreground);
+    }
     fn console_write(&mut self, byte: u8) {
         self.console.push(byte);
     }
@@ -181,7 +187,7 @@ impl<'a> Machine<'a> {
             bar: Some(BAR3),
             ..Fake::default()
         };
-        let mut vmm = Vmm::new(functions, BUDGET);
+        let mut vmm = Vmm::new(functions, BUDGET, Share::WHOLE);
         vmm.start(&mut host);
         let mut regs = Registers {
             rip: CODE,
@@ -387,7 +393,7 @@ fn bars_that_overlap_are_not_both_mapped() {
         address: BAR0,
         ..BarInfo::default()
     };
-    let mut vmm = Vmm::new(&functions, BUDGET);
+    let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
     let mut fake = Fake {
         bar0: Some(BAR0),
         bar: Some(BAR0 + 0x1_0000),

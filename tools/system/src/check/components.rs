@@ -3,14 +3,53 @@
 use spec::OnFault;
 
 use super::choice;
-use crate::board::Board;
+use crate::board::{Board, BoardDevice};
 use crate::model::{Component, Model};
 use crate::reader::{Context, Located, Section};
 
+/// A part of a board device.
+#[derive(Clone, Copy)]
+enum Part {
+    Ports,
+    Memory,
+    Irq,
+}
+
+impl Part {
+    /// Its key in the board's file.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Ports => "ports",
+            Self::Memory => "memory",
+            Self::Irq => "irq",
+        }
+    }
+
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Ports => "ports = { first = 0x3f8, count = 8 }",
+            Self::Memory => "memory = { base = 0xfed0_0000, size = \"4K\" }",
+            Self::Irq => "irq = { pin = 4, trigger = \"edge\" }",
+        }
+    }
+
+    const fn is_there(self, device: &BoardDevice) -> bool {
+        match self {
+            Self::Ports => device.ports.is_some(),
+            Self::Memory => device.memory.is_some(),
+            Self::Irq => device.irq.is_some(),
+        }
+    }
+}
+
 /// The board devices without which a program does not start, by the names that
-/// it asks for.
-const PROGRAM_DEVICES: [(&str, &str); 3] =
-    [("console", "com1"), ("console", "com2"), ("timer", "hpet")];
+/// it asks for, with what of them it asks for. COM1's interrupt is not among
+/// them: the console can look at it by the timer.
+const PROGRAM_DEVICES: [(&str, &str, &[Part]); 3] = [
+    ("console", "com1", &[Part::Ports]),
+    ("console", "com2", &[Part::Ports]),
+    ("timer", "hpet", &[Part::Memory, Part::Irq]),
+];
 
 /// Programs that go on where they were after a restart.
 const RESTARTABLE: [&str; 6] = [
@@ -37,12 +76,12 @@ pub fn program(
             "remove it here, or give it another name and program",
         );
     }
-    for (program, device) in PROGRAM_DEVICES {
-        let has = component
-            .devices
-            .iter()
-            .any(|&index| board.devices[index].name == device);
-        if component.program == program && !has {
+    for (program, device, parts) in PROGRAM_DEVICES {
+        if component.program != program {
+            continue;
+        }
+        let mut own = component.devices.iter().map(|&index| &board.devices[index]);
+        let Some(found) = own.find(|known| known.name == device) else {
             context.error(
                 &name.span,
                 format!(
@@ -50,6 +89,22 @@ pub fn program(
                     name.value
                 ),
                 format!("add it: `devices = [\"{device}\"]`"),
+            );
+            continue;
+        };
+        for part in parts.iter().filter(|part| !part.is_there(found)) {
+            context.error(
+                &name.span,
+                format!(
+                    "`{}` runs {program}, which needs `{}` of device `{device}`",
+                    name.value,
+                    part.key()
+                ),
+                format!(
+                    "add it to [device.{device}] in board/{}/board.toml, such as `{}`",
+                    board.name,
+                    part.example()
+                ),
             );
         }
     }
@@ -114,8 +169,12 @@ pub fn component(
 }
 
 /// Reads `on-fault`. Only a program whose state survives its restart may be
-/// restarted.
+/// restarted. A vmm takes its guest with it and nobody else, unless the file says
+/// so: it is the component that meets whatever a guest does.
 pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
+    if program == "vmm" && section.string("on-fault").is_none() {
+        return OnFault::StopGuest;
+    }
     let words = [
         ("stop", OnFault::Stop),
         ("restart", OnFault::Restart),

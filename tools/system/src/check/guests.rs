@@ -4,9 +4,9 @@ use std::path::Path;
 
 use spec::OnExit;
 
-use super::{GUEST_PAGE, choice};
+use super::{GUEST_PAGE, choice, read_text};
 use crate::board::Board;
-use crate::model::{Component, GuestImage, Model};
+use crate::model::{Guest, GuestImage, Model};
 use crate::reader::{Context, Located, Section};
 
 /// The image is a crate's folder or a file; both must be there.
@@ -20,7 +20,7 @@ pub fn guest_image(
         return Some(GuestImage::File(path));
     }
     let manifest = path.join("Cargo.toml");
-    let package = std::fs::read_to_string(&manifest).ok().and_then(|text| {
+    let package = read_text(&manifest).ok().and_then(|text| {
         let table: toml::Table = text.parse().ok()?;
         Some(table.get("package")?.get("name")?.as_str()?.to_owned())
     });
@@ -29,6 +29,8 @@ pub fn guest_image(
     }
     let message = if path.is_dir() {
         format!("`{}` is a folder without a crate", image.value)
+    } else if path.exists() {
+        format!("guest image `{}` is not a regular file", image.value)
     } else {
         format!("there is no guest image `{}`", image.value)
     };
@@ -87,8 +89,22 @@ pub fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board,
     }
 }
 
-/// A guest never keeps its own vmm from running.
-pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, vmm: &Component) {
+/// A guest never keeps its own vmm from running, and what it gets outside of its
+/// turn is nobody's turn.
+pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, model: &Model, vmm: usize) {
+    let vmm = &model.components[vmm];
+    let beside = |guest: &&Guest| u64::from(guest.priority).abs_diff(priority.value) == 1;
+    if let Some(other) = model.guests.iter().find(beside) {
+        context.error(
+            &priority.span,
+            format!(
+                "the guest's priority {} is next to that of guest `{}` ({})",
+                priority.value, other.name, other.priority
+            ),
+            "give both the same, to share the time, or leave one between: outside of its turn \
+             a guest runs at the next lower priority",
+        );
+    }
     // 0 stands for a priority that is missing or wrong, which has its own error.
     if priority.value >= u64::from(vmm.priority) && vmm.priority > 0 {
         context.error(

@@ -93,6 +93,8 @@ pub fn program(
         ipc_buffer,
         notification: place.notification,
         priority: u32::from(component.priority),
+        max_priority: 0,
+        may_stop: 0,
         stack,
         // Nothing may reach memory by DMA before the IOMMU is set up.
         start: if component.program == "iommu" { 2 } else { 1 },

@@ -3,8 +3,8 @@
 use channel::routes::SLOTS;
 use pci::MAX_MSIX_PAGES;
 use spec::{
-    BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnFault,
-    ResourceKind, Rights, Thread,
+    BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
+    PERIOD_US, ResourceKind, Rights, Thread,
 };
 
 use super::builder::{Builder, Place};
@@ -59,6 +59,8 @@ pub fn add_guest(
         ipc_buffer: NONE,
         notification: NONE,
         priority: u32::from(guest.priority),
+        max_priority: 0,
+        may_stop: 0,
         stack: NONE,
         start: 0,
         ipc_address: 0,
@@ -82,6 +84,16 @@ pub fn add_guest(
     let output = builder.memory(&format!("{name}:console"), ring_size);
 
     let place = &mut places[guest.vmm];
+    // Threads of components come first, in the components' order.
+    let vmm = &mut builder.image.threads[guest.vmm];
+    vmm.max_priority = vmm.priority;
+    vmm.may_stop = u32::from(guest.on_exit == OnExit::Stop);
+    let (own_tcb, own_priority) = (vmm.tcb, u64::from(vmm.priority));
+    builder.grant(place, "own-tcb", own_tcb, Rights::ALL, 0, 0);
+    let priority = u64::from(guest.priority);
+    place.tell(ResourceKind::Number, "priorities", own_priority, priority);
+    let (start, length) = turn(model, index);
+    place.tell(ResourceKind::Number, "share", start, length);
     builder.grant(place, "guest-tcb", tcb, Rights::ALL, 0, 0);
     builder.grant(place, "guest-vspace", vspace, Rights::ALL, 0, 0);
     let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 1);
@@ -194,6 +206,17 @@ pub fn add_guest(
         );
     }
     ram
+}
+
+/// When in each period a guest has its turn: start and length in microseconds.
+/// Guests of the same priority share the period in the file's order.
+fn turn(model: &Model, index: usize) -> (u64, u64) {
+    let equals = |guest: &&Guest| guest.priority == model.guests[index].priority;
+    let sum = |guests: &[Guest]| -> u64 { guests.iter().filter(equals).map(|g| g.share).sum() };
+    let all = sum(&model.guests).max(1);
+    let at = |share: u64| share * PERIOD_US / all;
+    let start = at(sum(&model.guests[..index]));
+    (start, at(sum(&model.guests[..=index])) - start)
 }
 
 pub fn functions(

@@ -40,6 +40,7 @@ pub fn project(file: &Path) -> TempDir {
     }
     put("guest.elf", b"image");
     put("guests/hollow/README", b"");
+    put("guests/pretender/Cargo.toml", b"");
     put("system.toml", &std::fs::read(file).unwrap());
     root
 }

@@ -1,0 +1,51 @@
+//! The priorities of the guest's thread and of this one.
+
+use runtime::Context;
+use sel4::cap::Tcb;
+
+/// Who goes before whom. A guest in its turn has the priority of system.toml,
+/// one that only fills what others leave has the next lower one.
+#[derive(Clone, Copy)]
+pub struct Priority {
+    own: Tcb,
+    guest: Tcb,
+    /// Of this component.
+    component: u8,
+    /// Of its guest, in its turn.
+    foreground: u8,
+}
+
+impl Priority {
+    /// Takes capabilities and numbers from the component's resources.
+    pub fn new(context: &Context) -> Self {
+        let (component, guest) = context.number("priorities");
+        Self {
+            own: context.capability("own-tcb"),
+            guest: context.capability("guest-tcb"),
+            component: component as u8,
+            foreground: guest as u8,
+        }
+    }
+
+    /// Gives the guest's thread the priority for its turn, or the one below.
+    pub fn set_foreground(&self, foreground: bool) {
+        set(self.guest, self.foreground - u8::from(!foreground));
+    }
+
+    /// Does something long on the guest's account: at the priority at which it
+    /// fills what other guests leave, and not above all of them.
+    pub fn in_background<T>(&self, work: impl FnOnce() -> T) -> T {
+        set(self.own, self.foreground - 1);
+        let result = work();
+        set(self.own, self.component);
+        result
+    }
+}
+
+fn set(thread: Tcb, priority: u8) {
+    // Own capabilities, and nothing above the component's priority, which is
+    // what it may give at most.
+    if let Err(error) = thread.tcb_set_priority(priority) {
+        panic!("priority {priority}: {error:?}");
+    }
+}
