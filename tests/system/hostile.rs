@@ -37,6 +37,7 @@ const ATTACKS: &[&str] = &[
     "debug-calls",
     "forged-faults",
     "kernel-flags:4000",
+    "nested-task-calls",
     "top-of-canonical",
     "jump-mmio",
     "dma-within",
@@ -296,7 +297,11 @@ fn interrupts_that_move_survive_crashes() {
 #[test]
 fn the_kernel_s_edges_reach_nobody_else() {
     let _machine = one_machine();
-    let attacks = &["kernel-flags:20000", "top-of-canonical:256"];
+    let attacks = &[
+        "kernel-flags:20000",
+        "nested-task-calls:200000",
+        "top-of-canonical:256",
+    ];
     for (iommu, keys) in [("amd", ""), ("intel", TRUSTED), ("none", TRUSTED)] {
         let attacked = Attacked::start_on("kernel", &words(attacks), keys, iommu);
         reach_nobody_else(attacked, attacks);

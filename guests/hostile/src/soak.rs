@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::options::{Exit, Random};
 
 /// What is done again and again. None of it may fail, whatever crashes.
-const WORK: [&str; 21] = [
+const WORK: [&str; 22] = [
     "churn:100",
     "churn:200",
     "churn:300",
@@ -15,6 +15,7 @@ const WORK: [&str; 21] = [
     "dma-writes:1",
     "dma-interrupts:40",
     "kernel-flags:2000",
+    "nested-task-calls",
     "top-of-canonical:16",
     "cli-loop:20",
     "decode-toggles:1",
