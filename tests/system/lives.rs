@@ -147,3 +147,34 @@ fn a_function_is_clean_in_each_life() {
     }
     assert!(!system.text().contains("] not ok"), "{}", system.text());
 }
+
+/// A system whose only guest runs out of stack.
+fn overflows(name: &str) -> Changed {
+    let line = "on-exit = \"halt\"\ncommand-line = \"overflow=1\"";
+    Changed::new(name, "on-exit = \"restart\"", line).also("guests/web", "guests/meter")
+}
+
+/// What lies below the stack is nobody's: the guest is over before it has written
+/// over anything. Its exception has no place for a frame there, and so no handler
+/// to give it a better name.
+#[test]
+fn a_guest_that_overflows_its_stack_is_over() {
+    let _machine = one_machine();
+    let changed = overflows("overflow");
+    let mut system = Running::start(&mut run_of(&changed.0, 120));
+    system.wait_for(|line| line.contains("# meter: overflows its stack"));
+    let end = system.wait_for(|line| line.contains("it stays halted"));
+    assert!(end.contains("guest triple fault, exception 14"), "{end}");
+    assert!(!system.text().contains("bytes deep"), "{}", system.text());
+}
+
+#[test]
+fn a_guest_on_bare_qemu_names_its_stack_overflow() {
+    let _machine = one_machine();
+    let changed = overflows("overflow-bare");
+    let end = finish(run_of(&changed.0, 120).arg("--bare"));
+    assert!(end.text.contains("stack overflow at rip"), "{}", end.text);
+    assert!(end.text.contains("exception 14"), "{}", end.text);
+    assert!(!end.text.contains("bytes deep"), "{}", end.text);
+    assert!(!end.status.success());
+}

@@ -165,7 +165,10 @@ fn console_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         rdx: 0x3f8,
         ..Registers::default()
     };
-    again(h, "console output", &code, ROUNDS, com1)
+    let verdict = again(h, "console output", &code, ROUNDS, com1);
+    // What is said next begins a line.
+    h.reach().output(0x3f8, 1, 10);
+    verdict
 }
 
 /// Sets up the timer in a mode; its interrupts come at the kit's own vector.

@@ -28,11 +28,14 @@ const STAYING: [u64; 9] = [
     0x7d_7400,
 ];
 
+/// [`Ended::Returned`] as a number.
+const RETURNED: u64 = 0x100;
+
 /// How code ended, by vector and 32 for none.
 const ENDS: usize = 33;
 
 /// The attacks.
-pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
+pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     let attack = |name, run| Attack {
         name,
         group: Group::Common,
@@ -40,6 +43,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
     };
     [
         attack("kernel-flags", kernel_flags),
+        attack("nested-task-calls", nested_task_calls),
         attack("top-of-canonical", top_of_canonical),
         Attack {
             name: "single-step-call",
@@ -262,6 +266,28 @@ fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
                 .line(format_args!("# kernel-flags: exception {vector}: {count}"));
         }
     }
+    h.still_there()
+}
+
+/// NT, which an IRETQ takes for a task's return, over one Yield after the other: the
+/// loop is run as a whole, so that nothing clears the flag between two calls.
+fn nested_task_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    // 1: cli; push 0x4002; popfq; mov rdx, -7; syscall; mov rsp, rbx; dec r15; jnz 1b
+    let code = [
+        0xfa, 0x68, 0x02, 0x40, 0, 0, 0x9d, 0x48, 0xc7, 0xc2, 0xf9, 0xff, 0xff, 0xff, 0x0f, 0x05,
+        0x48, 0x89, 0xdc, 0x49, 0xff, 0xcf, 0x75, 0xe8,
+    ];
+    h.machine().tolerate(true);
+    let mut registers = Registers {
+        r15: h.times(20_000),
+        ..Registers::default()
+    };
+    let ended = h.machine().run(&code, &mut registers);
+    h.machine().tolerate(false);
+    let left = registers.r15;
+    h.machine()
+        .line(format_args!("# nested-task-calls: {left} rounds left"));
+    expect_end("system call with NT", left, &[RETURNED], ended)?;
     h.still_there()
 }
 

@@ -38,6 +38,18 @@ kit::entry!(main);
 /// Longest rest, in microseconds: what a message takes from the device.
 const REST_MICROS: u64 = 5_000;
 
+/// #PF, and where the monitor sends a guest that is to crash.
+const PAGE_FAULT: u8 = 14;
+const CRASH: u64 = 8;
+
+/// Where the last page fault was.
+fn fault_address() -> u64 {
+    let mut registers = Registers::default();
+    // mov rax, cr2
+    processor::run(&[0x0f, 0x20, 0xd0], &mut registers);
+    registers.rax
+}
+
 static NETWORK_MEMORY: DmaMemory = DmaMemory::new();
 
 /// Memory that the copy engine's rings and buffers lie in.
@@ -96,7 +108,9 @@ struct Hardware {
 impl Machine for Hardware {
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended {
         let ended = processor::run(code, registers);
-        if self.frail && !self.tolerant && ended != Ended::Returned {
+        let told = ended != Ended::Returned && !self.tolerant;
+        let crashed = ended == Ended::Exception(PAGE_FAULT) && fault_address() == CRASH;
+        if self.frail && (told || crashed) {
             println!("hostile: {ended:?}");
             kit::exit(EXIT_FAILURE);
         }

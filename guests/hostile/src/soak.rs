@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::options::{Exit, Random};
 
 /// What is done again and again. None of it may fail, whatever crashes.
-const WORK: [&str; 8] = [
+const WORK: [&str; 22] = [
     "churn:100",
     "churn:200",
     "churn:300",
@@ -14,6 +14,20 @@ const WORK: [&str; 8] = [
     "dma-reads:1",
     "dma-writes:1",
     "dma-interrupts:40",
+    "kernel-flags:2000",
+    "nested-task-calls",
+    "top-of-canonical:16",
+    "cli-loop:20",
+    "decode-toggles:1",
+    "mask-toggles:2",
+    "bar-flood:1",
+    "console-flood:4",
+    "timer-flood:1",
+    "one-shot-flood:1",
+    "deadline-past:1",
+    "self-ipi:10",
+    "msix-flood:40",
+    "msi-flood:40",
 ];
 /// Quiet time at the beginning, in microseconds: nothing is bound meanwhile, so
 /// that what components hold can be compared with another such time.

@@ -19,9 +19,18 @@ pub struct Boot {
     pub entry_tsc: u64,
 }
 
-/// Names the guest's main function, `fn(kit::boot::Boot) -> !`.
+/// Names the guest's main function, `fn(kit::boot::Boot) -> !`, and with `stack =
+/// BYTES` the size of its stack: a multiple of 16, at most 1 MiB, 64 KiB otherwise.
 #[macro_export]
 macro_rules! entry {
+    ($main:path, stack = $size:expr) => {
+        $crate::entry!($main);
+        ::core::arch::global_asm!(
+            ".global guest_stack_size",
+            ".set guest_stack_size, {size}",
+            size = const $size,
+        );
+    };
     ($main:path) => {
         #[unsafe(no_mangle)]
         extern "Rust" fn guest_main(boot: $crate::boot::Boot) -> ! {
@@ -29,6 +38,28 @@ macro_rules! entry {
             main(boot)
         }
     };
+}
+
+unsafe extern "C" {
+    static guest_stack_bottom: u8;
+    static boot_has_fault_stack: u8;
+}
+
+/// Bytes below the stack that are mapped nowhere: on Vectis all of them, on a bare
+/// machine this page.
+const GUARD: u64 = 2 << 20;
+
+/// Whether an access to this address is one past the end of the stack.
+pub(crate) fn is_below_stack(address: u64) -> bool {
+    let bottom = &raw const guest_stack_bottom as u64;
+    (bottom - GUARD..bottom).contains(&address)
+}
+
+/// Whether exceptions can have a stack of their own, IST 1: the task state is ours
+/// on a bare machine only.
+pub(crate) fn has_fault_stack() -> bool {
+    // SAFETY: boot.s wrote it before the first Rust instruction, and nobody since.
+    unsafe { boot_has_fault_stack != 0 }
 }
 
 unsafe extern "Rust" {
@@ -44,9 +75,8 @@ extern "C" fn guest_start(params: &'static [u8; boot_params::SIZE]) -> ! {
     let command_line = if address == 0 {
         &[][..]
     } else {
-        // SAFETY: the boot protocol promises a zero-terminated string there,
-        // and it stays: nothing here writes memory outside the image. Reading
-        // on to the maximum length stays inside the RAM around it.
+        // SAFETY: boot.s has copied that many bytes there, into the image, from
+        // where the loader had them, and nothing writes to them.
         unsafe { core::slice::from_raw_parts(address as *const u8, command_line::MAX_LENGTH) }
     };
     guest_main(Boot {

@@ -1,5 +1,10 @@
 // The two ways into a guest image. Both end in `guest_start` with RDI =
 // boot_params, on our own stack, with interrupts off.
+//
+// The stack lies at the very beginning of the guest's RAM (guest.ld), where a
+// loader has left boot_params and command line: they are copied first. Below it
+// there is nothing: on Vectis no memory of this guest, on a bare machine a page of
+// 2 MiB that is left out of the page tables here.
 
 // PVH note (Xen public/elfnote.h: XEN_ELFNOTE_PHYS32_ENTRY = 18). QEMU reads
 // the descriptor of an ELF64 note as 8 bytes.
@@ -19,7 +24,7 @@
 pvh_start:
     cld
     mov esi, ebx
-    mov esp, offset boot_stack_top
+    mov esp, offset guest_stack_top
 
     // Identity map of 4 GiB in 2 MiB pages: present, writable, large. The last
     // GiB holds device registers (PCI window, APICs): uncached (PWT and PCD).
@@ -40,6 +45,13 @@ pvh_start:
     add edi, 8
     dec ecx
     jnz 2b
+
+    // The guard page: the entry's offset is its address / 2 MiB * 8.
+    mov eax, offset guest_ram
+    sub eax, 0x200000
+    shr eax, 18
+    add eax, offset boot_page_directories
+    mov dword ptr [eax], 0
 
     mov edi, offset boot_pdpt
     mov eax, offset boot_page_directories
@@ -89,8 +101,25 @@ pvh_long_mode:
     xor eax, eax
     mov fs, eax
     mov gs, eax
+    // A page fault needs a stack that is there, which only a task state segment
+    // can say (Intel SDM vol. 3, 8.2.3 and 8.7): its descriptor's base, then it.
+    lea rax, [rip + boot_task_state]
+    lea rcx, [rip + boot_gdt_task_state]
+    mov [rcx + 2], ax
+    shr rax, 16
+    mov [rcx + 4], al
+    mov [rcx + 7], ah
+    shr rax, 16
+    mov [rcx + 8], eax
+    lea rax, [rip + fault_stack_top]
+    lea rcx, [rip + boot_task_state]
+    mov [rcx + 36], rax         // IST 1
+    mov eax, 0x20
+    ltr ax
+    mov byte ptr [rip + boot_has_fault_stack], 1
+
     mov edi, esi
-    lea rsp, [rip + boot_stack_top]
+    lea rsp, [rip + guest_stack_top]
     xor ebp, ebp
     call boot_params_from_pvh
     mov rsi, rax
@@ -103,28 +132,58 @@ pvh_long_mode:
 .section .text.start, "ax"
 .global _start
 _start:
-    lea rsp, [rip + boot_stack_top]
+    cld
+    lea rdi, [rip + boot_params_copy]
+    mov ecx, 4096 / 8
+    rep movsq
+    // The command line's address (zero-page.rst: cmd_line_ptr, ext_cmd_line_ptr).
+    lea rdi, [rip + boot_params_copy]
+    mov esi, [rdi + 0x228]
+    mov eax, [rdi + 0xc8]
+    shl rax, 32
+    or rsi, rax
+    jz 1f
+    lea rax, [rip + boot_command_line]
+    mov [rdi + 0x228], eax
+    shr rax, 32
+    mov [rdi + 0xc8], eax
+    lea rdi, [rip + boot_command_line]
+    mov ecx, 2048 / 8           // command_line::MAX_LENGTH
+    rep movsq
+1:  lea rsp, [rip + guest_stack_top]
     xor ebp, ebp                // ends a frame-pointer backtrace
-    mov rdi, rsi
+    lea rdi, [rip + boot_params_copy]
     call guest_start
     ud2
 
 // Selectors by the Linux boot protocol: 0x10 = code (__BOOT_CS), 0x18 = data.
-.section .rodata.boot, "a"
+// Written to: LTR marks the task state segment as busy.
+.section .data.boot, "aw"
 .balign 8
 boot_gdt:
     .quad 0
     .quad 0
     .quad 0x00af9a000000ffff
     .quad 0x00cf92000000ffff
+boot_gdt_task_state:            // 104 bytes, available 64-bit TSS, present
+    .quad 0x0000890000000067
+    .quad 0
 boot_gdt_pointer:
-    .short 31
+    .short 47
     .long boot_gdt
+// Whether IST 1 is a stack: on a bare machine, where the task state is ours.
+.global boot_has_fault_stack
+boot_has_fault_stack: .byte 0
 
 .section .bss.boot, "aw", @nobits
 .balign 4096
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_page_directories: .skip 4 * 4096
-boot_stack: .skip 65536
-boot_stack_top:
+boot_params_copy: .skip 4096
+boot_command_line: .skip 2048
+.balign 16
+boot_task_state: .skip 104
+.balign 16
+fault_stack: .skip 8192
+fault_stack_top:

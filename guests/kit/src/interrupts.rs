@@ -7,7 +7,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{EXIT_FAILURE, cpu, exit, println};
+use crate::{EXIT_FAILURE, boot, cpu, exit, println};
 
 global_asm!(include_str!("interrupts.s"));
 
@@ -53,6 +53,15 @@ const fn gate(stub: u64) -> [u64; 2] {
     ]
 }
 
+/// The same on stack IST 1, whatever became of the stack.
+const fn on_fault_stack(gate: [u64; 2]) -> [u64; 2] {
+    [gate[0] | 1 << 32, gate[1]]
+}
+
+/// Exceptions that a stack which is not there ends in: #DF and #PF.
+const STACK_FAULTS: [usize; 2] = [8, PAGE_FAULT];
+const PAGE_FAULT: usize = 14;
+
 /// Proof that the interrupt table is loaded.
 pub struct Interrupts {
     halts: u64,
@@ -74,6 +83,13 @@ impl Interrupts {
             .zip((stubs..).step_by(STUB_SIZE))
         {
             *entry = gate(stub);
+        }
+        if boot::has_fault_stack() {
+            for vector in STACK_FAULTS {
+                // SAFETY: as above.
+                let entry = unsafe { &mut (*table)[vector] };
+                *entry = on_fault_stack(*entry);
+            }
         }
         let pointer = TablePointer {
             limit: 256 * 16 - 1,
@@ -142,6 +158,9 @@ extern "C" fn guest_exception(frame: &Frame) -> ! {
     let address: u64;
     // SAFETY: reading CR2 has no side effect.
     unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
+    if frame.vector == PAGE_FAULT as u64 && boot::is_below_stack(address) {
+        println!("stack overflow at rip {:#x}", frame.rip);
+    }
     println!(
         "exception {} code {:#x} rip {:#x} rsp {:#x} rflags {:#x} cs {:#x} ss {:#x} cr2 {:#x}",
         frame.vector,

@@ -4,6 +4,8 @@
 //! others. A unit is always the same instructions, and the span is one of the time
 //! stamp counter; where that counts instructions (`vectis run --icount`) the number
 //! is the same in each run.
+//! With `overflow` on its command line it runs out of stack instead, which must be
+//! the end of it.
 //! Must never: trap, wait or touch a device between the first unit and the last.
 //! May call: kit.
 //! Invariants: interrupts stay off.
@@ -11,9 +13,13 @@
 #![no_main]
 
 use kit::boot::Boot;
+use kit::interrupts::Interrupts;
 use kit::{EXIT_SUCCESS, console, cpu, println};
 
-kit::entry!(main);
+kit::entry!(main, stack = STACK);
+
+/// Bytes of the stack.
+const STACK: usize = 16 << 10;
 
 /// Ticks before the count begins: the others have come so far then that they do
 /// what they are there for.
@@ -26,6 +32,12 @@ const STEPS: u64 = 250;
 fn main(boot: Boot) -> ! {
     console::init();
     let line = &boot.command_line;
+    if line.value("overflow").is_some() {
+        let _interrupts = Interrupts::install();
+        println!("# meter: overflows its stack");
+        println!("# meter: {} bytes deep", overflow(0));
+        kit::exit(EXIT_SUCCESS)
+    }
     let after = line.number("after").unwrap_or(DEFAULT_AFTER);
     let span = line.number("span").unwrap_or(DEFAULT_SPAN);
     units(boot.entry_tsc.saturating_add(after));
@@ -33,6 +45,17 @@ fn main(boot: Boot) -> ! {
     let units = units(cpu::tsc().saturating_add(span));
     println!("# meter: {units} units in {span} ticks");
     kit::exit(EXIT_SUCCESS)
+}
+
+/// Goes deeper than any stack; gives how deep if it comes back.
+fn overflow(deep: u64) -> u64 {
+    // A little more than the stack has: where nothing is in the way, what is written
+    // over is not enough to be the end by itself.
+    if deep > STACK as u64 + 1024 {
+        return deep;
+    }
+    let block = core::hint::black_box([deep; 64]);
+    overflow(deep + size_of_val(&block) as u64) + block[0] - deep
 }
 
 /// Works until the time stamp counter says `end`; gives the units done.
