@@ -272,7 +272,7 @@ fn registers_where_none_can_be() {
         0xfee0_4000,
         0xfeef_c000,
         1 << 52,
-        u64::MAX & !0x3fff,
+        !0x3fff,
         u64::MAX,
         BASE + 8,
         BASE + 0x800,
