@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::harness::{
     Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
@@ -141,6 +141,27 @@ fn whatever_signal_ends_a_run_nothing_stays() {
         assert_eq!(names(folder.path()), [""; 0], "SIG{name}");
         assert!(!alive(machines[0]), "SIG{name}");
     }
+}
+
+/// A run that outlives its terminal.
+#[test]
+fn under_nohup_a_run_goes_on() {
+    let _machine = one_machine();
+    let mut command = Command::new("nohup");
+    command.current_dir(root()).arg(vectis().get_program());
+    command.args([
+        "run",
+        "--port",
+        &free_port().to_string(),
+        "--timeout",
+        "120",
+    ]);
+    let mut running = Running::start(&mut command);
+    running.wait_for(|line| line.starts_with("ready: "));
+    signal(running.id(), "HUP");
+    // It still answers after that.
+    assert!(!running.counters().is_empty());
+    assert!(running.interrupt().status.success());
 }
 
 #[test]

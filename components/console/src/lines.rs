@@ -8,6 +8,9 @@ use crate::Output;
 /// Longest line, in bytes; a longer one is broken.
 pub const LINE_MAX: usize = 240;
 
+/// Records taken from one guest before the others have their turn.
+const TURN: usize = 64;
+
 /// One guest's output.
 #[derive(Debug)]
 pub struct Lines<'a> {
@@ -27,10 +30,14 @@ impl<'a> Lines<'a> {
 
     /// Takes what the guest wrote. A line is printed when it is complete;
     /// control characters become dots, so that a guest cannot drive the
-    /// terminal.
-    pub fn drain(&mut self, ring: &Ring, output: &mut impl Output) {
+    /// terminal. `true` if there may be more: a vmm that was taken over can fill
+    /// its ring faster than a serial port empties it.
+    pub fn drain(&mut self, ring: &Ring, output: &mut impl Output) -> bool {
         let mut record = [0; RING_RECORD_MAX];
-        while let Some(length) = ring.pop(&mut record) {
+        for _ in 0..TURN {
+            let Some(length) = ring.pop(&mut record) else {
+                return false;
+            };
             for &byte in &record[..length] {
                 match byte {
                     b'\n' => self.flush(output),
@@ -48,6 +55,7 @@ impl<'a> Lines<'a> {
                 }
             }
         }
+        !ring.is_empty()
     }
 
     fn flush(&mut self, output: &mut impl Output) {
@@ -84,7 +92,7 @@ mod tests {
             assert!(ring.push(record));
         }
         let mut text = Text::default();
-        Lines::new("web").drain(&ring, &mut text);
+        assert!(!Lines::new("web").drain(&ring, &mut text));
         String::from_utf8_lossy(&text.0).to_string()
     }
 
@@ -102,9 +110,27 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_gets_one_turn() {
+        let ring = Box::new(Ring::new());
+        for _ in 0..=TURN {
+            ring.push(b"x\n");
+        }
+        let mut lines = Lines::new("web");
+        let mut text = Text::default();
+        assert!(lines.drain(&ring, &mut text));
+        assert_eq!(text.0.len(), TURN * "[web] x\r\n".len());
+        assert!(!lines.drain(&ring, &mut text));
+        assert_eq!(text.0.len(), (TURN + 1) * "[web] x\r\n".len());
+    }
+
+    #[test]
     fn long_lines_are_broken() {
         let long = [b'x'; LINE_MAX + 1];
         let text = drained(&[&long, b"\n"]);
         assert_eq!(text.lines().count(), 2);
+        // Nothing of them is lost.
+        assert_eq!(text.matches('x').count(), LINE_MAX + 1);
+        let text = drained(&[&long[1..], b"\n"]);
+        assert_eq!(text.lines().count(), 1);
     }
 }

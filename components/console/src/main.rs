@@ -185,7 +185,7 @@ fn main(context: Context) -> ! {
             more |= send_frames(id as u8, ring, &mut log_port);
         }
         for (lines, (_, ring)) in lines.iter_mut().zip(&guests) {
-            lines.drain(ring, &mut people);
+            more |= lines.drain(ring, &mut people);
         }
         if event & wake.badge() != 0 {
             // Before the keys are read: the kernel masks COM1's interrupt until

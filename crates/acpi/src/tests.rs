@@ -272,7 +272,7 @@ fn registers_where_none_can_be() {
         0xfee0_4000,
         0xfeef_c000,
         1 << 52,
-        u64::MAX & !0x3fff,
+        !0x3fff,
         u64::MAX,
         BASE + 8,
         BASE + 0x800,
@@ -336,9 +336,13 @@ fn structures_of_a_wrong_length() {
             assert_eq!(found, Err(Unusable::Malformed), "{kind:#x}");
         }
     }
-    for bad in wrong(&ivmd(0x21, 1, 0), 2, true, &[0, 4, 31, 33]) {
+    for length in [0, 3, 4, 31, 33] {
+        let mut bad = ivmd(0x21, 1, 0);
+        bad[2] = length;
+        // So that what follows begins where it says.
+        bad.truncate(length.max(4).into());
         let found = look(machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN), bad])));
-        assert_eq!(found, Err(Unusable::Malformed));
+        assert_eq!(found, Err(Unusable::Malformed), "{length}");
     }
     // A table that ends inside its own head.
     for signature in [b"DMAR", b"IVRS"] {
@@ -413,7 +417,7 @@ fn the_shape_of_an_amd_board_s_table() {
         // Padding.
         &[0, 0, 0, 0],
         // HPET, two I/O APICs.
-        &[0x48, 0, 0, 0, 0, 0xa0, 0, 2],
+        &[0x48, 0, 0, 0, 0, 0xa5, 0, 2],
         &[0x48, 0, 0, 0xd7, 0x21, 0xa0, 0, 1],
         &[0x48, 0, 0, 0, 0x22, 1, 0, 1],
     ]
@@ -458,6 +462,15 @@ fn a_table_of_tables_has_a_shortest_and_a_longest_form() {
         machine.0[1].1 = table(b"XSDT", &addresses);
         machine
     };
+    let narrow = |entries: usize| {
+        let mut machine = machine(0, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let addresses = core::iter::repeat_n(0x9000, entries - 1).chain([TABLE as u32]);
+        let addresses: Vec<u8> = addresses.flat_map(u32::to_le_bytes).collect();
+        machine.0[2].1 = table(b"RSDT", &addresses);
+        machine
+    };
+    assert_eq!(look(narrow(256)), Ok(AMD));
+    assert_eq!(look(narrow(257)), Err(Unusable::Root));
     assert_eq!(look(with(256)), Ok(AMD));
     assert_eq!(look(with(257)), Err(Unusable::Root));
     let mut short = with(1);
@@ -591,6 +604,46 @@ fn a_function_with_the_ioapics_id() {
     );
     let second = drhd(1, 0, BASE, &[ioapic_scope(), scope(3, 0, &[2, 0])]);
     assert_eq!(look(machine(2, dmar(1, &[second]))), shared);
+}
+
+/// There are 32 devices on a bus, of 8 functions each.
+#[test]
+fn a_scope_names_a_device_that_can_be() {
+    let with = |path: &[u8]| {
+        let unit = drhd(1, 0, BASE, &[scope(3, 0xf0, path)]);
+        look(machine(2, dmar(1, &[unit])))
+    };
+    let at = |ioapic| {
+        Ok(Found::Intel {
+            registers: BASE,
+            ioapic,
+            address_bits: 39,
+        })
+    };
+    assert_eq!(with(&[31, 7]), at(0xf0ff));
+    for path in [&[32, 0][..], &[0, 8], &[255, 255], &[1, 0, 31, 7]] {
+        assert_eq!(with(path), Err(Unusable::NoRemapping), "{path:?}");
+    }
+}
+
+#[test]
+fn every_reason_says_something_of_its_own() {
+    let reasons = [
+        Unusable::TooLarge,
+        Unusable::Malformed,
+        Unusable::Checksum,
+        Unusable::Root,
+        Unusable::Units(2),
+        Unusable::Partial,
+        Unusable::NoRemapping,
+        Unusable::FirmwareMemory(0),
+        Unusable::Alias(0),
+        Unusable::SharedId(0),
+    ]
+    .map(Unusable::reason);
+    for (index, reason) in reasons.iter().enumerate() {
+        assert!(reason.len() > 10 && !reasons[..index].contains(reason));
+    }
 }
 
 #[test]

@@ -61,12 +61,14 @@ fn a_server_that_is_gone_says_its_generation() {
         let mut client = Client(Local(|_| Message::error(gone)));
         assert_eq!(client.arm(1), Err(gone));
     }
-    // Without one it is gone all the same.
-    let mut client = Client(Local(|_| Message {
-        length: 0,
-        ..Message::error(Error::Gone(7))
-    }));
-    assert_eq!(client.arm(1), Err(Error::Gone(0)));
+    // Without one, or with more than that, it is gone all the same.
+    for length in [0, 2, 4] {
+        let mut client = Client(Local(|_| Message {
+            length,
+            ..Message::error(Error::Gone(7))
+        }));
+        assert_eq!(client.arm(1), Err(Error::Gone(0)));
+    }
 }
 
 /// A server that dies in the first `deaths` calls and then answers 0.

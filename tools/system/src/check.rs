@@ -152,6 +152,29 @@ pub fn whole(
                 ),
             );
         }
+        let hpet = component
+            .devices
+            .iter()
+            .map(|&device| &model.board.devices[device])
+            .find(|device| device.name == "hpet");
+        if component.program == "timer"
+            && model.remaps()
+            && hpet.is_some_and(|hpet| hpet.irq.is_some() && !hpet.message)
+        {
+            context.error(
+                &span,
+                format!(
+                    "`{}` gets no interrupt of device `hpet`: an IOMMU that remaps interrupts \
+                     blocks the I/O APIC",
+                    component.name
+                ),
+                format!(
+                    "add `message = true` to [device.hpet] in board/{}/board.toml if it can \
+                     interrupt by messages of its own, or run without the IOMMU",
+                    model.board.name
+                ),
+            );
+        }
         let runs = |program| model.components.iter().any(|c| c.program == program);
         for interface in &INTERFACES {
             let has = model

@@ -52,6 +52,31 @@ fn the_system_that_the_bad_ones_are_made_from_is_good() {
     }
 }
 
+/// Each value beside a bad one, or at the end of what there is.
+#[test]
+fn values_at_their_bounds_are_taken() {
+    let file = common::files().join("good.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    for (from, to) in [
+        ("memory = \"32M\"", "memory = \"64M\""),
+        ("priority = 100", "priority = 199"),
+        (
+            "component.vmm = { priority = 200, stack = \"16K\"",
+            "component.vmm = { priority = 200, stack = \"512K\"",
+        ),
+        ("guest.web =", "guest.just-20-characters-x ="),
+        ("board = \"pc\"", "board = \"side-by-side\""),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let root = common::project(&file);
+        let text = good.replace(from, to);
+        std::fs::write(root.path().join("system.toml"), text).unwrap();
+        if let Err(report) = common::read(&root) {
+            panic!("{to}: {report}");
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let root = common::project(&common::files().join("good.toml"));

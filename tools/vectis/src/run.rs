@@ -110,10 +110,23 @@ pub fn run(
 /// SIGPIPE is not among them: Rust programs ignore it, and get an error.
 const END: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
-/// Turns the signals that ask for an end into events.
+/// Whether a process ignores a signal, by its /proc/PID/status (proc(5)): bit
+/// N - 1 of `SigIgn` stands for signal N.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// Turns the signals that ask for an end into events. A SIGHUP that whoever
+/// started this process had it ignore, as nohup(1) does, stays ignored.
 fn watch_signals(events: &SyncSender<Event>) -> Result<()> {
-    let mut signals =
-        Signals::new(END).map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let watched = END
+        .into_iter()
+        .filter(|signal| *signal != SIGHUP || !ignores(&status, SIGHUP));
+    let mut signals = Signals::new(watched)
+        .map_err(|e| Error::new("cannot watch for signals", e, "try again"))?;
     let events = events.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
@@ -541,6 +554,13 @@ mod tests {
     /// The status of a process that ended with `code`.
     fn ended(code: i32) -> ExitStatus {
         ExitStatus::from_raw(code << 8)
+    }
+
+    #[test]
+    fn what_is_ignored_stands_in_the_status() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert!(ignores(status, SIGHUP) && ignores(status, 13));
+        assert!(!ignores(status, SIGINT) && !ignores("", SIGHUP));
     }
 
     #[test]

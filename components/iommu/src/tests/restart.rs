@@ -168,10 +168,10 @@ fn each_register_that_leads_to_a_table_is_looked_at() {
             // Device table, command buffer, event log, exclusion range (48882
             // section 3.4).
             &[
-                (0x00, BASE + 0x1000 | 511),
+                (0x00, (BASE + 0x1000) | 511),
                 (0x00, BASE | 510),
-                (0x08, BASE + 0x1000 | 8 << 56),
-                (0x10, BASE + 0x1000 | 8 << 56),
+                (0x08, (BASE + 0x1000) | 8 << 56),
+                (0x10, (BASE + 0x1000) | 8 << 56),
                 (0x20, 1),
             ]
         };

@@ -7,6 +7,9 @@ use crate::board::{Board, BoardDevice};
 use crate::model::{Component, Model};
 use crate::reader::{Context, Located, Section};
 
+/// Ports of a serial port (16550 datasheet, table of registers).
+const UART_PORTS: u16 = 8;
+
 /// A part of a board device.
 #[derive(Clone, Copy)]
 enum Part {
@@ -16,12 +19,12 @@ enum Part {
 }
 
 impl Part {
-    /// Its key in the board's file.
-    const fn key(self) -> &'static str {
+    /// How its key in the board's file is called in an error.
+    const fn what(self) -> &'static str {
         match self {
-            Self::Ports => "ports",
-            Self::Memory => "memory",
-            Self::Irq => "irq",
+            Self::Ports => "8 `ports`",
+            Self::Memory => "`memory`",
+            Self::Irq => "`irq`",
         }
     }
 
@@ -33,9 +36,11 @@ impl Part {
         }
     }
 
-    const fn is_there(self, device: &BoardDevice) -> bool {
+    fn is_there(self, device: &BoardDevice) -> bool {
         match self {
-            Self::Ports => device.ports.is_some(),
+            Self::Ports => device
+                .ports
+                .is_some_and(|(first, last)| last - first >= UART_PORTS - 1),
             Self::Memory => device.memory.is_some(),
             Self::Irq => device.irq.is_some(),
         }
@@ -96,9 +101,9 @@ pub fn program(
             context.error(
                 &name.span,
                 format!(
-                    "`{}` runs {program}, which needs `{}` of device `{device}`",
+                    "`{}` runs {program}, which needs {} of device `{device}`",
                     name.value,
-                    part.key()
+                    part.what()
                 ),
                 format!(
                     "add it to [device.{device}] in board/{}/board.toml, such as `{}`",
