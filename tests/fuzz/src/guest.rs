@@ -191,7 +191,6 @@ fn step(
                 },
                 _ => Fault::Page {
                     address: BAR,
-                    guest: BAR,
                     fetch: kind & 8 != 0,
                     code: 6,
                 },
