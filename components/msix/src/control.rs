@@ -5,7 +5,7 @@ use channel::msix::control::MsixControl;
 use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
 
-use crate::{Entry, Hardware, Msix};
+use crate::{Hardware, Msix};
 
 /// Binds that fail in one pass before their answer is taken for the rest of it: the
 /// IOMMU, the kernel or the router itself is the matter then, and not the entry.
@@ -44,34 +44,39 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         // The router's answer for all entries that are left. It need not be asked
         // again, up to 2048 times, for the same one.
         let mut answer = None;
+        // Entries that failed without a call: how many, and the last one.
+        let mut silent: Option<(u32, u16, Error)> = None;
         let mut at = 0;
         while let Some(entry) = self.functions[function].due.next(at) {
             at = entry + 1;
-            let Entry {
-                address,
-                data,
-                bound,
-                ..
-            } = *self.entry(function, entry);
-            // What fails here costs no call, and says nothing of the others.
-            if bound.is_none() && (self.takes)(address, data) {
-                if let Some(error) = answer {
-                    self.bind_failed(function, entry, error);
+            let stored = self.entry(function, entry);
+            let was_bound = stored.bound.is_some();
+            if !was_bound {
+                // What no local APIC takes costs no call, and says nothing of others.
+                let error = if (self.takes)(stored.address, stored.data) {
+                    answer
+                } else {
+                    Some(Error::Refused)
+                };
+                if let Some(error) = error {
+                    self.set_error(function, entry, error);
+                    silent = Some((silent.map_or(1, |(count, ..)| count + 1), entry, error));
                     continue;
                 }
-                routes |= self.update(function, entry);
-                if let Some(error) = self.entry(function, entry).error {
-                    failures += 1;
-                    let for_all = error == Error::Exhausted || failures == FAILURES;
-                    answer = for_all.then_some(error);
-                }
-                continue;
             }
             routes |= self.update(function, entry);
-            if bound.is_some() && self.entry(function, entry).bound.is_none() {
+            let stored = self.entry(function, entry);
+            if was_bound && stored.bound.is_none() {
                 // What it had is free again.
                 answer = answer.filter(|error| *error != Error::Exhausted);
+            } else if let (false, Some(error)) = (was_bound, stored.error) {
+                failures += 1;
+                let for_all = error == Error::Exhausted || failures == FAILURES;
+                answer = for_all.then_some(error);
             }
+        }
+        if let Some((count, entry, error)) = silent {
+            self.binds_failed(function, count, entry, error);
         }
         routes
     }

@@ -163,8 +163,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.failures.take()
     }
 
-    /// Notes that binding or unbinding an entry failed.
-    pub(crate) fn failed(&mut self, function: usize, entry: u16, what: &'static str, why: Error) {
+    /// Notes that binding or unbinding entries failed.
+    fn failed(&mut self, function: usize, count: u32, entry: u16, what: &'static str, why: Error) {
         let failure = Failure {
             function: function as u8,
             entry,
@@ -172,7 +172,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             why,
         };
         let before = self.failures.map_or(0, |(count, _)| count);
-        self.failures = Some((before.saturating_add(1), failure));
+        self.failures = Some((before.saturating_add(count), failure));
     }
 
     /// The function's index, if it is there and has MSI-X.
@@ -253,21 +253,26 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 
     /// Counts and keeps why an entry stays unbound and updated (M5).
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
-        self.counters.bind_failures += 1;
-        self.failed(function, entry, "bind", error);
         self.set_error(function, entry, error);
+        self.binds_failed(function, 1, entry, error);
+    }
+
+    /// Counts entries that failed, of which `entry` was the last.
+    pub(crate) fn binds_failed(&mut self, function: usize, count: u32, entry: u16, error: Error) {
+        self.counters.bind_failures += u64::from(count);
+        self.failed(function, count, entry, "bind", error);
     }
 
     /// Counts and keeps why an entry stays bound.
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
-        self.failed(function, entry, "unbind", error);
+        self.failed(function, 1, entry, "unbind", error);
         self.set_error(function, entry, error);
     }
 
     /// Nothing that outlives a crash or decides on an update: a pass over a large
     /// table comes here for each entry.
-    fn set_error(&mut self, function: usize, entry: u16, error: Error) {
+    pub(crate) fn set_error(&mut self, function: usize, entry: u16, error: Error) {
         let index = self.functions[function].index(entry);
         self.entries[index].error = Some(error);
     }

@@ -40,6 +40,8 @@ const OURS: (u64, u32) = (0xfee0_0000, 0x38);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
+    /// Written down only where a test asks for it.
+    Read(u16),
     Write(u16, Width, u32),
     MsixControl(u16),
     MsixReset,
@@ -63,6 +65,8 @@ struct World {
     /// The clock, which goes on by `tick` with each look at it.
     now: u64,
     tick: u64,
+    /// Reads of the device are in the log, too.
+    logs_reads: bool,
     /// Until when nothing may touch the device: it is in a reset.
     reset_over: u64,
     /// How much longer it answers with ones and loses writes.
@@ -85,7 +89,10 @@ struct Fake(Rc<RefCell<World>>);
 impl Hardware for Fake {
     fn read(&mut self, offset: u16, width: Width) -> u32 {
         assert!(width != Qword && width.is_aligned(offset.into()));
-        let world = self.0.borrow();
+        let mut world = self.0.borrow_mut();
+        if world.logs_reads {
+            world.log.push(Event::Read(offset));
+        }
         assert!(world.now >= world.reset_over, "read while it is reset");
         if world.reset_over != 0 && world.now < world.reset_over.saturating_add(world.slow) {
             return width.all_ones() as u32;
@@ -268,6 +275,7 @@ fn world() -> World {
         extended: true,
         now: 1_000_000,
         tick: 0,
+        logs_reads: false,
         reset_over: 0,
         slow: 0,
         power_resets: false,

@@ -330,8 +330,11 @@ impl Machine<'_, '_> {
     /// The place of an access to a page that the guest has mapped, of a BAR whose
     /// contents the trace gives: without them nothing is known of the device there.
     fn mapped(&self, addr: u64, len: u64, shared: &Shared) -> Option<(FunctionBar, u32, Width)> {
-        self.places(addr, len).find(|&(place, offset, _)| {
-            !self.is_claimed(place, offset) && shared.has_contents(place.bar)
+        self.places(addr, len).find(|&(place, offset, width)| {
+            let end = offset.checked_add(width.bytes() as u32);
+            let inside =
+                end.is_some_and(|end| u64::from(end) <= self.bars[usize::from(place.bar)].size);
+            inside && !self.is_claimed(place, offset) && shared.has_contents(place.bar)
         })
     }
 

@@ -172,6 +172,39 @@ fn p2_masks_reach_device_and_route() {
     );
 }
 
+/// What was sent before a register was written is here once the register was read
+/// after it (PCIe 6.0 section 2.4.1): only then may a vector be given back, or an
+/// event be held.
+#[test]
+fn m20_m21_a_register_is_read_back_before_the_router_acts() {
+    let mut rig = live(0x0180);
+    rig.fake.0.borrow_mut().logs_reads = true;
+    rig.write(MSI + 16, Dword, 1);
+    let masked = [
+        Write(MSI + 16, Dword, 1),
+        Event::Read(MSI + 16),
+        Event::Mask(1),
+    ];
+    assert_eq!(rig.log(), masked);
+    rig.write(CONTROL, Word, 0);
+    let off = [
+        Event::Read(CONTROL),
+        Write(CONTROL, Word, 0x0180),
+        Event::Read(CONTROL),
+        Event::Unbind,
+    ];
+    assert_eq!(rig.log()[..4], off);
+}
+
+#[test]
+fn p2_bits_that_firmware_left_set_do_not_stay() {
+    // Extended data enabled, and more messages allowed than the guest asks for.
+    let mut rig = live(0x06e6);
+    assert_eq!(rig.device(CONTROL, Word), 0x0287);
+    rig.write(CONTROL, Word, 0);
+    assert_eq!(rig.device(CONTROL, Word), 0x0286);
+}
+
 #[test]
 fn p3_only_one_of_msi_and_msix_is_on() {
     let mut rig = live(0x0080);
