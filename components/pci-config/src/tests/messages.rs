@@ -278,3 +278,49 @@ fn m24_reset_switches_off_and_forgets() {
         "INTx is the guest's"
     );
 }
+
+#[test]
+fn m23_throttled_messages_are_masked_where_they_can_be() {
+    let mut rig = live(0x0180);
+    rig.write(MSI + 16, Dword, 0x0000_0000);
+    rig.log();
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
+    assert_eq!(rig.device(CONTROL, Word) & 1, 1, "it stays on");
+    // What the guest masks meanwhile reaches the device at the end.
+    rig.write(MSI + 16, Dword, 1);
+    assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
+    assert_eq!(rig.read(MSI + 16, Dword), 1, "the guest sees its own");
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(rig.device(MSI + 16, Dword), 1);
+}
+
+#[test]
+fn m23_messages_without_mask_bits_are_switched_off() {
+    let mut rig = live(0x0080);
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.device(CONTROL, Word), 0x0080);
+    assert_eq!(rig.device(0x04, Word) & 0x400, 0x400, "INTx stays off");
+    assert_eq!(rig.read(CONTROL, Word), 0x0081, "the guest sees its own");
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(rig.device(CONTROL, Word), 0x0081);
+}
+
+#[test]
+fn m23_only_live_messages_of_the_own_function_are_throttled() {
+    let mut rig = rig_with(0x0080);
+    let refused = Err(Error::NotFound);
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), refused, "off");
+    let mut rig = live(0x0080);
+    assert_eq!(rig.functions.throttle_msi(VMM, 1, true), refused);
+    assert_eq!(
+        rig.functions.throttle_msi(Caller(VMM.0 + 1), 0, true),
+        refused
+    );
+    assert_eq!(rig.device(CONTROL, Word), 0x0081);
+    // Off and on again by the guest ends it.
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    rig.write(CONTROL, Word, 0);
+    rig.write(CONTROL, Word, 1);
+    assert_eq!(rig.device(CONTROL, Word), 0x0081);
+}
