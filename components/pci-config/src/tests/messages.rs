@@ -324,3 +324,32 @@ fn m23_only_live_messages_of_the_own_function_are_throttled() {
     rig.write(CONTROL, Word, 1);
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
 }
+
+#[test]
+fn m23_the_next_pci_config_lets_a_throttled_function_send() {
+    for (control, on) in [(0x0080, 0x0081), (0x0180, 0x0181)] {
+        let mut world = world();
+        world.put(MSI + 1, 1, MSIX.into());
+        world.put(CONTROL, 2, control);
+        let fake = Fake(Rc::new(RefCell::new(world)));
+        let kept = Kept::<{ kept_words(1) }>::new();
+        let start = || {
+            let functions = [(info(false), VMM, fake.clone())];
+            Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+        };
+        let mut functions = start();
+        let mut write = |at, width, value| functions.write(VMM, bdf(), at, width, value);
+        let _ = write(ADDRESS, Dword, APIC);
+        let _ = write(MSI + 12, Word, 0x41);
+        let _ = write(CONTROL, Word, 1);
+        assert_eq!(functions.throttle_msi(VMM, 0, true), Ok(()));
+        drop(functions);
+        start();
+        let mut hardware = fake.clone();
+        let mut device = |at, width| Hardware::read(&mut hardware, at, width);
+        assert_eq!(device(CONTROL, Word), on);
+        if control & 0x100 != 0 {
+            assert_eq!(device(MSI + 16, Dword), 0);
+        }
+    }
+}
