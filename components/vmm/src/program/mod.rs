@@ -270,7 +270,7 @@ pub fn main(context: Context) -> ! {
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
                 // What a start costs is paid in the guest's own turn.
-                let mut rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
+                let rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
                     let end = runtime::tsc() + wait_ms * tsc_khz;
                     rest(host, endpoint, share.next_own(end));
                 };

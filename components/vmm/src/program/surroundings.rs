@@ -157,12 +157,9 @@ impl<'a> Surroundings<'a> {
         let mut wait_ms = 0;
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
-            match retry(|_| self.config.reset(global)) {
-                Ok(left) => wait_ms = left.max(wait_ms),
-                Err(error) => {
-                    defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
-                    clean = false;
-                }
+            match self.reset(index) {
+                Some(left) => wait_ms = left.max(wait_ms),
+                None => clean = false,
             }
             if let Some(dma) = &mut self.dma
                 && let Err(error) = retry(|_| dma.detach(global))
@@ -181,20 +178,24 @@ impl<'a> Surroundings<'a> {
         clean.then_some(wait_ms)
     }
 
+    /// Has a function taken back to start, or asks how far that is: in how many
+    /// milliseconds it is back.
+    fn reset(&mut self, index: u8) -> Option<u64> {
+        let global = self.global(index);
+        let left = retry(|_| self.config.reset(global));
+        left.inspect_err(|error| {
+            defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+        })
+        .ok()
+    }
+
     /// Looks how far the resets are that [`Surroundings::quiesce`] began. Gives in
     /// how many milliseconds to look again, 0 when all functions are back; `None`
     /// if one is not and could disturb another life.
     pub fn back(&mut self) -> Option<u64> {
         let mut wait_ms = 0;
         for index in 0..self.global.len() as u8 {
-            let global = self.global(index);
-            match retry(|_| self.config.reset(global)) {
-                Ok(left) => wait_ms = left.max(wait_ms),
-                Err(error) => {
-                    defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
-                    return None;
-                }
-            }
+            wait_ms = self.reset(index)?.max(wait_ms);
         }
         Some(wait_ms)
     }
