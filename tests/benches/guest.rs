@@ -56,6 +56,7 @@ impl Host for Surroundings {
     fn acknowledge_pin(&mut self, _: u8) -> bool {
         false
     }
+    fn report_storm(&mut self, _: Source) {}
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
     fn set_foreground(&mut self, _: bool) {}
     fn console_write(&mut self, _: u8) {}

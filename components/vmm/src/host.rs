@@ -36,6 +36,8 @@ pub trait Host {
     /// Masks the device's entry of a source that is over its budget, or stops
     /// doing so (M23). `false` if that failed.
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool;
+    /// Says that a source went over its own budget and is silent for a while.
+    fn report_storm(&mut self, source: Source);
     /// Shows what came over a slot.
     fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents);
     /// Acknowledges the handler of the I/O APIC's `pin` (C9), so that the kernel

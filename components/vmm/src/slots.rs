@@ -130,7 +130,7 @@ impl Slots {
             && let Some(over) = self.count(index, host.now())
             && host.set_throttled(route.source, true)
         {
-            self.throttle(index, over);
+            self.throttle(index, over, route.source, host);
         }
         let slot = &self.slots[index];
         host.publish_events(index, route.source, &slot.events);
@@ -139,14 +139,14 @@ impl Slots {
 
     /// Counts an event of an I/O APIC pin. Returns whether it is over its budget
     /// now: it is not to be acknowledged until [`Slots::release`] says so.
-    pub fn pin_is_over(&mut self, index: usize, source: Source, now: u64) -> bool {
+    pub fn pin_is_over(&mut self, index: usize, source: Source, host: &mut impl Host) -> bool {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
         slot.owned_by(source);
-        let over = self.count(index, now);
+        let over = self.count(index, host.now());
         if let Some(over) = over {
-            self.throttle(index, over);
+            self.throttle(index, over, source, host);
         }
         over.is_some()
     }
@@ -171,7 +171,10 @@ impl Slots {
         }
     }
 
-    fn throttle(&mut self, index: usize, over: Over) {
+    fn throttle(&mut self, index: usize, over: Over, source: Source, host: &mut impl Host) {
+        if matches!(over, Over::Budget(_)) {
+            host.report_storm(source);
+        }
         let slot = &mut self.slots[index];
         slot.until = Some(match over {
             Over::Budget(until) => {

@@ -266,8 +266,10 @@ impl<'a> Vmm<'a> {
         if self.share.is_whole() {
             return;
         }
+        // A machine that is itself held up for a while is not the guest's doing.
         let now = host.now();
-        self.outside.charge(start, now);
+        self.outside
+            .charge(start.max(now.saturating_sub(self.timer_gap << 2)), now);
         if let Some(until) = self.outside.waits_until(now)
             && until != self.deferred
         {
@@ -283,7 +285,7 @@ impl<'a> Vmm<'a> {
         if let Some(route) = host.route(slot)
             && route.source.kind == SourceKind::Pin
         {
-            if self.slots.pin_is_over(slot, route.source, host.now()) {
+            if self.slots.pin_is_over(slot, route.source, host) {
                 self.devices.ioapic.set_throttled(route.source, true, host);
             }
             if !self.devices.ioapic.event(route.source, &mut self.lapic) {

@@ -134,6 +134,9 @@ impl Host for Surroundings {
     fn acknowledge_pin(&mut self, _: u8) -> bool {
         false
     }
+    fn report_storm(&mut self, _: Source) {
+        self.count();
+    }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {
         self.count();
     }

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use spec::{NONE, ObjectKind, ResourceKind, Resources, System};
-use system::{Image, Model, Program, Programs, Segment, capability_table, compose};
+use system::{Image, Model, OnExit, Program, Programs, Segment, capability_table, compose};
 use zerocopy::IntoBytes;
 
 fn good() -> (Model, Image) {
@@ -382,13 +382,16 @@ fn guests_of_one_priority_share_the_period() {
 }
 
 #[test]
-fn only_the_vmm_sets_priorities_and_none_above_its_own() {
-    let (model, image) = good();
-    for thread in &image.threads {
-        let name = thread.name.as_str();
-        let expected = if name == "vmm" { thread.priority } else { 0 };
-        assert_eq!(thread.max_priority, expected, "{name}");
-        let ends = u32::from(name == "vmm" && model.guests[0].on_exit == system::OnExit::Stop);
-        assert_eq!(thread.may_stop, ends, "{name}");
+fn only_the_vmm_sets_priorities_and_ends_the_system_for_its_guest() {
+    let (mut model, _) = good();
+    for (on_exit, ends) in [(OnExit::Stop, 1), (OnExit::Halt, 0), (OnExit::Restart, 0)] {
+        model.guests[0].on_exit = on_exit;
+        let image = compose(&model, &Programs::default()).unwrap();
+        for thread in &image.threads {
+            let name = thread.name.as_str();
+            let is_vmm = u32::from(name == "vmm");
+            assert_eq!(thread.max_priority, is_vmm * thread.priority, "{name}");
+            assert_eq!(thread.may_stop, is_vmm * ends, "{name}");
+        }
     }
 }

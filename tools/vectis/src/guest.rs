@@ -60,6 +60,7 @@ impl Host for Room {
     fn acknowledge_pin(&mut self, _pin: u8) -> bool {
         false
     }
+    fn report_storm(&mut self, _source: Source) {}
     fn publish_events(&mut self, _slot: usize, _source: Source, _events: &SlotEvents) {}
     fn set_foreground(&mut self, _foreground: bool) {}
     fn console_write(&mut self, _byte: u8) {}

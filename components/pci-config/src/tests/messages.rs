@@ -323,6 +323,12 @@ fn m23_only_live_messages_of_the_own_function_are_throttled() {
     rig.write(CONTROL, Word, 0);
     rig.write(CONTROL, Word, 1);
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
+    let mut rig = live(0x0180);
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    rig.write(CONTROL, Word, 0);
+    rig.write(CONTROL, Word, 1);
+    rig.write(MSI + 16, Dword, 1);
+    assert_eq!(rig.device(MSI + 16, Dword), 1);
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl Host for Memory {
     fn set_throttled(&mut self, _: Source, _: bool) -> bool {
         false
     }
+    fn report_storm(&mut self, _: Source) {}
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
     fn acknowledge_pin(&mut self, _: u8) -> bool {
         false

@@ -350,9 +350,13 @@ impl Host for Surroundings<'_> {
             SourceKind::Msi => retry(|_| self.config.throttle_msi(function, throttled)),
             _ => retry(|_| self.table.set_throttled(global, throttled)),
         };
-        if throttled && let Some(suppressed) = self.storms.allow(runtime::tsc(), 1) {
+        done.is_ok()
+    }
+
+    fn report_storm(&mut self, source: Source) {
+        if let Some(suppressed) = self.storms.allow(runtime::tsc(), 1) {
             defmt::warn!(
-                "{=str}: {=str} entry {=u16}: too many interrupts, masked for a while (M23); \
+                "{=str}: {=str} entry {=u16}: interrupt storm, masked for a while (M23); \
                  {=u64} warnings suppressed",
                 self.context.guest_of(self.name(source.function)),
                 self.name(source.function),
@@ -360,7 +364,6 @@ impl Host for Surroundings<'_> {
                 suppressed
             );
         }
-        done.is_ok()
     }
 
     fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents) {

@@ -57,6 +57,8 @@ struct Fake {
     foreground: Vec<bool>,
     /// Ticks that pass while an event is handled.
     event_cost: u64,
+    /// Sources whose storm was reported.
+    storms: Vec<u16>,
     /// No source can be masked in its device.
     no_throttling: bool,
 }
@@ -131,6 +133,9 @@ impl Host for Fake {
             self.throttled.push((source.entry, throttled));
         }
         !self.no_throttling
+    }
+    fn report_storm(&mut self, source: Source) {
+        self.storms.push(source.entry);
     }
     fn publish_events(&mut self, slot: usize, _: Source, events: &SlotEvents) {
         self.events[slot] = *events;
@@ -653,6 +658,7 @@ fn m23_a_storm_is_masked_counted_and_let_go() {
     assert!(m.host.throttled.is_empty());
     m.vmm.events(1 << 1, &mut m.host);
     assert_eq!(m.host.throttled, [(2, true)]);
+    assert_eq!(m.host.storms, [2]);
     assert_eq!(m.host.events[1].storms, 1);
     // What was on its way is still delivered, and the entry not masked twice.
     m.vmm.events(1 << 1, &mut m.host);
