@@ -40,6 +40,8 @@ pub enum Stop {
 
 /// What a guest that did its work writes to its exit port.
 const SUCCESS: u32 = 0x10;
+/// The vector of #PF.
+const PAGE_FAULT: u8 = 14;
 
 impl Stop {
     /// The word that stands for it.
@@ -91,7 +93,13 @@ impl fmt::Display for Stop {
             Self::GuestExit(code) => write!(f, "guest failed with code {code:#x}"),
             Self::GuestHalt => f.write_str("guest halted with interrupts off"),
             Self::GuestFault(vector) => {
-                write!(f, "guest triple fault, exception {vector}")
+                write!(f, "guest triple fault, exception {vector}")?;
+                // A page fault without a place for its frame: the stack is gone.
+                // What else it can be, is a guest without a handler.
+                if vector == PAGE_FAULT {
+                    f.write_str(" (stack overflow, or no handler)")?;
+                }
+                Ok(())
             }
             Self::GuestImage => f.write_str("guest image cannot be loaded"),
             Self::Unknown(word) => write!(f, "unknown reason {word:#x}"),
@@ -102,6 +110,21 @@ impl fmt::Display for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    extern crate std;
+    use std::string::ToString as _;
+
+    #[test]
+    fn a_page_fault_without_a_place_for_it_names_the_stack() {
+        assert_eq!(
+            Stop::GuestFault(14).to_string(),
+            "guest triple fault, exception 14 (stack overflow, or no handler)"
+        );
+        assert_eq!(
+            Stop::GuestFault(6).to_string(),
+            "guest triple fault, exception 6"
+        );
+    }
 
     #[test]
     fn words_survive() {
