@@ -289,8 +289,14 @@ fn a_ninth_client_has_to_wait() {
     assert_eq!(rig.timers.arm(Caller(3), deadline), Ok(()));
     rig.pass(6_000);
     assert_eq!(rig.who().len(), CLIENTS);
+    let deadline = rig.now() + 5_000;
     assert_eq!(rig.timers.arm(Caller(8), deadline), Ok(()));
     assert_eq!(rig.timers.counters.exhausted, 1);
+    // And is the one that is woken.
+    rig.pass(6_000);
+    assert_eq!(rig.who(), [Caller(8)]);
+    let counters = rig.timers.counters;
+    assert_eq!((counters.armed, counters.fired), (10, 9));
 }
 
 #[test]
@@ -500,6 +506,24 @@ fn a_deadline_that_was_put_off_and_lies_further_off_is_not_early() {
     assert_eq!(rig.timers.cancel(A), Ok(()));
     rig.pass(2 * MILLISECOND);
     assert_eq!(rig.who(), []);
+}
+
+/// Also where the HPET had nothing to do before.
+#[test]
+fn a_deadline_that_had_come_and_was_put_off_comes_too() {
+    let mut rig = rig();
+    let start = rig.now();
+    for _ in 0..16 {
+        assert_eq!(rig.timers.arm(A, 0), Ok(()));
+    }
+    assert_eq!(rig.who(), [A; 16]);
+    assert_eq!(rig.timers.arm(A, 0), Err(Error::TooOften));
+    assert_eq!(rig.who(), []);
+    rig.pass(2 * MILLISECOND);
+    let signals = rig.signals();
+    assert_eq!(signals.len(), 1);
+    let end = start + MILLISECOND;
+    assert!(signals[0].1 >= end && signals[0].1 < end + 500);
 }
 
 /// The deadline of one client is not another's to cancel.

@@ -202,3 +202,23 @@ fn each_register_that_leads_to_a_table_is_looked_at() {
         }
     }
 }
+
+/// On in part is not on: commands that are not run take nothing away.
+#[test]
+fn a_unit_that_is_on_in_part_is_not_ours() {
+    for kind in KINDS {
+        let (board, unit) = running(kind);
+        drop(unit);
+        let mut registers = board.clone();
+        let part = if kind.is_intel() {
+            // Without translation.
+            1 << 26 | 1 << 25
+        } else {
+            // Without commands.
+            registers.read64(0x18) & !(1 << 12)
+        };
+        registers.write64(0x18, part);
+        let error = kind.start(&board, Start::Adopt).err();
+        assert_eq!(error, Some(SetupError::NotOurs), "{kind:?}");
+    }
+}

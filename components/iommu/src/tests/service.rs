@@ -231,3 +231,24 @@ fn functions_past_the_limit_do_not_exist() {
     assert_eq!(iommu.function(ROUTER, 8).err(), Some(Error::NotFound));
     assert!(iommu.function(ROUTER, 7).is_ok());
 }
+
+/// Before init measures: what could not be attached is told, and the others are.
+#[test]
+fn all_are_attached_and_what_fails_is_told() {
+    with_unit(Kind::Amd, |board, iommu| {
+        assert_eq!(iommu.attach_all(), None);
+        for (function, id) in IDS.into_iter().enumerate() {
+            let there = Some(machine(function, RAM.address));
+            assert_eq!(board.dma(id, RAM.address, true), there);
+        }
+    });
+    let (board, mut unit) = Kind::Amd.fresh();
+    let mut functions = functions();
+    // RAM that cannot be mapped: in the range of interrupt messages.
+    functions[1].ram.address = 0xfee0_0000;
+    let mut iommu = Iommu::new(Ok(&mut *unit), Backwards, functions);
+    assert_eq!(iommu.attach_all(), Some(1));
+    assert_eq!(board.dma(IDS[1], 0xfee0_0000, true), None);
+    let there = Some(machine(2, RAM.address));
+    assert_eq!(board.dma(IDS[2], RAM.address, true), there);
+}
