@@ -315,7 +315,7 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
             fatal!(
                 "device {name}: BAR {bar} has {} KiB, and {} KiB are left: the functions of a guest share 16 MiB for their BARs equally; give the guest fewer devices, or another device",
                 bar_info.size >> 10,
-                u64::from(end - next_slot) * PAGE_SIZE >> 10
+                (u64::from(end - next_slot) * PAGE_SIZE) >> 10
             );
         }
         let first_slot = next_slot;

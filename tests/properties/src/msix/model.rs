@@ -130,10 +130,19 @@ impl Model {
         self.enabled = enable;
         self.function_mask = mask;
         if enable && !mask {
+            // After eight binds in vain nobody is asked any more (M5).
+            let mut in_vain = 0;
             for index in 0..self.entries.len() {
-                if !self.entries[index].masked && self.entries[index].updated {
-                    self.update(index);
+                if self.entries[index].masked || !self.entries[index].updated {
+                    continue;
                 }
+                let asks = !self.entries[index].bound && self.entries[index].deliverable();
+                if asks && in_vain == 8 {
+                    self.bind_failures += 1;
+                    continue;
+                }
+                self.update(index);
+                in_vain += u32::from(asks && !self.entries[index].bound);
             }
         }
         ControlEffect {
@@ -177,7 +186,12 @@ impl Model {
         let refused = self.fail_bind.contains(&(index as u16));
         let entry = &mut self.entries[index];
         let (number, address, data) = (index as u16, entry.address, entry.data);
-        if refused || entry.left_over || !entry.deliverable() {
+        if !entry.deliverable() {
+            // Nobody is asked (M17).
+            self.bind_failures += 1;
+            return;
+        }
+        if refused || entry.left_over {
             self.bind_failures += 1;
             self.events.push(Event::BindFailed {
                 entry: number,
