@@ -292,6 +292,43 @@ fn interrupts_that_move_survive_crashes() {
     assert!(text.contains("# hostile: pass"), "{text}");
 }
 
+/// A third guest that only spins. Whenever the victim sleeps in its turn, it and the
+/// hostile guest have the same priority: a call by which the one gives way is then a
+/// way to the other's interrupted instruction, by the kernel's `iretq`.
+const SPINNER: &str = r#"
+[component.vmm-spinner]
+program = "vmm"
+priority = 200
+stack = "64K"
+
+[[channel]]
+interface = "PciConfig"
+client = "vmm-spinner"
+server = "pci-config"
+
+[[channel]]
+interface = "MsixTable"
+client = "vmm-spinner"
+server = "msix"
+
+[[channel]]
+interface = "Timer"
+client = "vmm-spinner"
+server = "timer"
+
+[[channel]]
+interface = "DmaControl"
+client = "vmm-spinner"
+server = "iommu"
+
+[guest.spinner]
+image = "guests/meter"
+vmm = "vmm-spinner"
+memory = "32M"
+priority = 100
+command-line = "span=9000000000000000000"
+"#;
+
 /// Every flag, selector, base and unit state that ring 3 can make, through every way
 /// into the kernel, where each machine's kernel is entered in its own way.
 #[test]
@@ -303,7 +340,10 @@ fn the_kernel_s_edges_reach_nobody_else() {
         "top-of-canonical:256",
     ];
     for (iommu, keys) in [("amd", ""), ("intel", TRUSTED), ("none", TRUSTED)] {
-        let attacked = Attacked::start_on("kernel", &words(attacks), keys, iommu);
+        let words = format!("start=frame {}", words(attacks));
+        let line = format!("command-line = \"{words}\"\n");
+        let file = system_with("kernel", &words, keys).also(&line, &format!("{line}{SPINNER}"));
+        let attacked = Attacked::start_file(file, &["--iommu", iommu]);
         reach_nobody_else(attacked, attacks);
     }
 }

@@ -142,15 +142,21 @@ fn mask_toggles<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 
 /// A BAR that moves all the time, and is decoded at each of its places.
 fn bar_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    let rounds = h.times(4) * ROUNDS / 4;
+    move_bar(h, rounds);
+    Ok(())
+}
+
+/// Moves BAR 0 to another place and back so often.
+pub fn move_bar<M: Machine>(h: &mut Hostile<M>, rounds: u64) {
     let here = h.target.bar_address(0);
-    for round in 0..h.times(4) * ROUNDS / 4 {
+    for round in 0..rounds {
         h.target.set_command(0);
         let place = if round % 2 == 0 { 0xc000_0000 } else { here };
         h.target.set_dword(BAR0, place as u32);
         h.target.set_command(MEMORY);
     }
     h.target.restore();
-    Ok(())
 }
 
 /// Output: lines of 64 characters without end.

@@ -1,6 +1,7 @@
 //! A life beside components that are crashed from outside: rest, then attacks that need them, then an end of a random kind.
 
 use crate::attack::{self, Hostile};
+use crate::flood;
 use crate::machine::Machine;
 use crate::options::{Exit, Random};
 
@@ -78,6 +79,9 @@ impl Life {
 /// Lives one life by a clock that begins with it; gives how to end it.
 pub fn live<M: Machine>(h: &mut Hostile<M>, micros: impl Fn() -> u64) -> Exit {
     let life = Life::new(&mut h.random);
+    // What the vmm needs for the other place of a moved BAR it makes once and keeps:
+    // it is there at the first comparison as at the last.
+    flood::move_bar(h, 2);
     h.machine().line(format_args!("# soak: rests"));
     while micros() < REST_MICROS {
         h.machine().rest();
