@@ -674,6 +674,49 @@ fn m23_a_storm_is_masked_counted_and_let_go() {
 }
 
 #[test]
+fn m23_a_source_that_goes_on_is_masked_again() {
+    // Its guest has it forget that it is masked: by a reset, or by switching plain
+    // MSI off and on.
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for _ in 0..101 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true)]);
+    for _ in 0..90 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true); 11]);
+    // It is one storm all the same, and is over when the interval is.
+    assert_eq!((m.vmm.counters.storms, m.host.storms.len()), (1, 1));
+    assert_eq!(m.host.deadline, Some(1000));
+    m.host.now = 1000;
+    m.timer();
+    assert_eq!(m.host.throttled.last(), Some(&(2, false)));
+}
+
+#[test]
+fn m23_a_masked_source_that_loses_its_slot_is_let_go() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for _ in 0..101 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true)]);
+    // The guest binds anew, and another of its sources has the slot.
+    m.host.routes[2] = m.host.routes[1];
+    m.host.routes[1] = Some(Route {
+        source: Source::msix(0, 4),
+        ..route(0x44, false)
+    });
+    m.vmm.events(1 << 1, &mut m.host);
+    assert_eq!(m.host.throttled, [(2, true), (2, false)]);
+    assert_eq!(m.host.deadline, None);
+}
+
+#[test]
 fn m23_a_quiet_source_is_never_masked() {
     let functions = functions();
     let mut m = Machine::new(&functions);
