@@ -47,6 +47,8 @@ struct Fake {
     config_writes: Vec<(Bdf, u16, Width, u32)>,
     table_writes: Vec<(u32, Width, u64)>,
     maps: Vec<(usize, usize, Option<u64>)>,
+    /// How many of them were done while other guests go on.
+    long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
     events: [SlotEvents; channel::routes::SLOTS],
@@ -111,8 +113,9 @@ impl Host for Fake {
             _ => None,
         }
     }
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
         self.maps.push((function, bar, address));
+        self.long_maps += usize::from(long);
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
         if offset >= 0x2000 {
@@ -433,6 +436,36 @@ fn bars_that_overlap_are_not_both_mapped() {
             (0, 3, Some(BAR0 + 0x1_0000))
         ]
     );
+}
+
+#[test]
+fn what_maps_many_pages_lets_others_go_first() {
+    // No BAR has more than 256 pages, but two have together; and so has one that
+    // moves, which is unmapped and mapped.
+    let cases = [(0x7_0000, 0x7_0000, 0), (0x8_0000, 0x10_0000, 2)];
+    for (first, second, long_maps) in cases {
+        let mut functions = functions();
+        for (bar, address, size) in [(0, BAR0, first), (3, 0xe000_0000, second)] {
+            functions[0].bars[bar] = BarInfo {
+                kind: BarKind::Memory32 as u32,
+                size,
+                address,
+                guest: address,
+                ..BarInfo::default()
+            };
+        }
+        let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+        let mut fake = Fake {
+            bar0: Some(BAR0),
+            bar: Some(0xe000_0000),
+            ..Fake::default()
+        };
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (2, long_maps));
+        fake.bar = Some(0xe100_0000);
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (4, 2 * long_maps));
+    }
 }
 
 #[test]
