@@ -40,7 +40,7 @@ impl Host for Surroundings {
     fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
         (bar == 3).then_some(BAR)
     }
-    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>) {}
+    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>, _: bool) {}
     fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
         black_box(0)
     }

@@ -25,8 +25,9 @@ pub trait Host {
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
     /// Where a BAR is decoded now, as the guest sees it.
     fn bar(&mut self, function: usize, bar: usize) -> Option<u64>;
-    /// Maps the BAR's directly accessible pages at `address`, or unmaps them.
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>);
+    /// Maps the BAR's directly accessible pages at `address`, or unmaps them;
+    /// while the guests that have their turn go first, if `long`.
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool);
     /// Reads a page that holds MSI-X table or PBA.
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
     /// Writes such a page; `true` if routes changed.

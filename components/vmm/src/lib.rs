@@ -31,7 +31,7 @@ mod slots;
 mod uart;
 mod vmm;
 
-pub use bus::MMIO_WINDOW;
+pub use bus::{MMIO_WINDOW, is_long};
 pub use host::{Host, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};

@@ -8,6 +8,10 @@ use channel::routes::SLOTS;
 use crate::host::Host;
 use crate::lapic::Lapic;
 
+/// Events of a masked source that may still have been on their way. More, and it
+/// is not masked any more.
+const LATE: u32 = 8;
+
 /// How many events a guest takes, in what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -30,17 +34,26 @@ struct Slot {
     count: u64,
     /// When the source is let go again, if it is throttled.
     until: Option<u64>,
+    /// Events since it was throttled.
+    late: u32,
 }
 
 impl Slot {
-    /// Counting begins anew if another source has the slot now.
-    fn owned_by(&mut self, source: Source) {
-        if self.source != Some(source) {
-            *self = Self {
+    /// Counting begins anew if another source has the slot now. Gives the one that
+    /// had it before if that is throttled: nobody but the slot knows until when.
+    #[must_use]
+    fn owned_by(&mut self, source: Source) -> Option<Source> {
+        if self.source == Some(source) {
+            return None;
+        }
+        let before = core::mem::replace(
+            self,
+            Self {
                 source: Some(source),
                 ..Self::default()
-            };
-        }
+            },
+        );
+        before.source.filter(|_| before.until.is_some())
     }
 }
 
@@ -65,6 +78,9 @@ enum Over {
     Budget(u64),
     /// The guest's events together wait for its turn.
     Deferred(u64),
+    /// It is throttled and goes on all the same: its guest made its function forget
+    /// that, by a reset, or by switching plain MSI off and on.
+    Again,
 }
 
 /// What became of an event.
@@ -113,7 +129,10 @@ impl Slots {
             slot.events.waiting = false;
             return Taken::Lost;
         };
-        slot.owned_by(route.source);
+        if let Some(before) = slot.owned_by(route.source) {
+            // If it failed the source is gone, and its throttling too.
+            host.set_throttled(before, false);
+        }
         let taken = if route.masked {
             slot.events.held += u64::from(fresh);
             Taken::Held
@@ -143,7 +162,9 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
-        slot.owned_by(source);
+        if let Some(before) = slot.owned_by(source) {
+            host.set_throttled(before, false);
+        }
         let over = self.count(index, host.now());
         if let Some(over) = over {
             self.throttle(index, over, source, host);
@@ -161,7 +182,8 @@ impl Slots {
         }
         slot.count += 1;
         if slot.until.is_some() {
-            None
+            slot.late += 1;
+            (slot.late > LATE).then_some(Over::Again)
         } else if slot.count > self.budget.events {
             Some(Over::Budget(
                 slot.start.saturating_add(self.budget.interval),
@@ -176,14 +198,16 @@ impl Slots {
             host.report_storm(source);
         }
         let slot = &mut self.slots[index];
-        slot.until = Some(match over {
+        slot.late = 0;
+        slot.until = match over {
             Over::Budget(until) => {
                 slot.events.storms += 1;
                 self.storms += 1;
-                until
+                Some(until)
             }
-            Over::Deferred(until) => until,
-        });
+            Over::Deferred(until) => Some(until),
+            Over::Again => slot.until,
+        };
     }
 
     /// How often a source went over its budget since this was last asked.

@@ -215,8 +215,14 @@ impl<'a> Vmm<'a> {
         let now = host.now();
         if self.turn.is_some_and(|until| until <= now) {
             self.turn = None;
+            // One that sleeps hears of its turn when it wakes. But whether it does
+            // sleep is the guest's word: what it sends on its fault endpoint looks
+            // like its trap and stops nobody. It does not keep its turn by that.
             if !self.cpu.halted {
                 self.take_turn(host);
+            } else if self.foreground == Some(true) && !self.share.turn(now).own {
+                self.foreground = Some(false);
+                host.set_foreground(false);
             }
         }
         self.fire(now);

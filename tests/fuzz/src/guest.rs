@@ -106,7 +106,7 @@ impl Host for Surroundings {
         self.count();
         (self.bar != u64::MAX).then_some(self.bar)
     }
-    fn map_bar(&mut self, _: usize, _: usize, address: Option<u64>) {
+    fn map_bar(&mut self, _: usize, _: usize, address: Option<u64>, _: bool) {
         self.count();
         if let Some(address) = address {
             let last = address + (BAR_SIZE - 1);

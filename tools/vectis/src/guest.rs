@@ -38,7 +38,7 @@ impl Host for Room {
     fn bar(&mut self, _function: usize, _bar: usize) -> Option<u64> {
         None
     }
-    fn map_bar(&mut self, _function: usize, _bar: usize, _address: Option<u64>) {}
+    fn map_bar(&mut self, _function: usize, _bar: usize, _address: Option<u64>, _long: bool) {}
     fn table_read(&mut self, _place: FunctionBar, _offset: u32, _width: Width) -> u64 {
         0
     }

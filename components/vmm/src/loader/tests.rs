@@ -42,7 +42,7 @@ impl Host for Memory {
     fn bar(&mut self, _: usize, _: usize) -> Option<u64> {
         None
     }
-    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>) {}
+    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>, _: bool) {}
     fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
         0
     }

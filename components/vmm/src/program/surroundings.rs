@@ -10,7 +10,7 @@ use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
 use channel::{Error, iommu, msix, pci_config, retry, timer};
 use heapless::Vec;
-use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
@@ -21,11 +21,6 @@ use super::bars::Bars;
 use super::guest::Guest;
 use super::pins::Pins;
 use super::priority::Priority;
-
-/// Pages of a BAR that are mapped above all guests: each costs about a thousand
-/// instructions, and what takes longer than 100 us (300,000 of them at 3 GHz) is
-/// done while other guests go on.
-const PAGES_AT_ONCE: u64 = 256;
 
 /// Bytes of guest output that are collected before they go into the ring.
 const CONSOLE_BATCH: usize = 128;
@@ -155,6 +150,7 @@ impl<'a> Surroundings<'a> {
     pub fn quiesce(&mut self) -> Option<u64> {
         let mut clean = true;
         let mut wait_ms = 0;
+        let long = vmm::is_long(self.mapped_sizes());
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
             match self.reset(index) {
@@ -169,13 +165,20 @@ impl<'a> Surroundings<'a> {
             }
             for bar in 0..FUNCTION_BARS {
                 if self.addresses[usize::from(index)][bar].is_some() {
-                    self.map_bar(index.into(), bar, None);
+                    self.map_bar(index.into(), bar, None, long);
                 }
             }
         }
         self.set_deadline(None);
         self.flush_console();
         clean.then_some(wait_ms)
+    }
+
+    /// Sizes of the BARs that are mapped.
+    fn mapped_sizes(&self) -> impl Iterator<Item = u64> {
+        let bars = self.functions.iter().zip(&self.addresses);
+        bars.flat_map(|(info, addresses)| info.bars.iter().zip(addresses))
+            .filter_map(|(bar, address)| address.map(|_| bar.size))
     }
 
     /// Has a function taken back to start, or asks how far that is: in how many
@@ -302,9 +305,8 @@ impl Host for Surroundings<'_> {
             .filter(|&address| address != u64::MAX)
     }
 
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
         if let Some(info) = self.functions.get(function) {
-            let long = info.bars[bar].size / PAGE_SIZE > PAGES_AT_ONCE;
             let mut map = || self.bars.map(info, bar, address);
             if long {
                 self.priority.in_background(map);

@@ -47,6 +47,8 @@ struct Fake {
     config_writes: Vec<(Bdf, u16, Width, u32)>,
     table_writes: Vec<(u32, Width, u64)>,
     maps: Vec<(usize, usize, Option<u64>)>,
+    /// How many of them were done while other guests go on.
+    long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
     events: [SlotEvents; channel::routes::SLOTS],
@@ -111,8 +113,9 @@ impl Host for Fake {
             _ => None,
         }
     }
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>) {
+    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
         self.maps.push((function, bar, address));
+        self.long_maps += usize::from(long);
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
         if offset >= 0x2000 {
@@ -436,6 +439,36 @@ fn bars_that_overlap_are_not_both_mapped() {
 }
 
 #[test]
+fn what_maps_many_pages_lets_others_go_first() {
+    // No BAR has more than 256 pages, but two have together; and so has one that
+    // moves, which is unmapped and mapped.
+    let cases = [(0x7_0000, 0x7_0000, 0), (0x8_0000, 0x10_0000, 2)];
+    for (first, second, long_maps) in cases {
+        let mut functions = functions();
+        for (bar, address, size) in [(0, BAR0, first), (3, 0xe000_0000, second)] {
+            functions[0].bars[bar] = BarInfo {
+                kind: BarKind::Memory32 as u32,
+                size,
+                address,
+                guest: address,
+                ..BarInfo::default()
+            };
+        }
+        let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+        let mut fake = Fake {
+            bar0: Some(BAR0),
+            bar: Some(0xe000_0000),
+            ..Fake::default()
+        };
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (2, long_maps));
+        fake.bar = Some(0xe100_0000);
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (4, 2 * long_maps));
+    }
+}
+
+#[test]
 fn bars_follow_decode() {
     let functions = functions();
     let mut m = Machine::new(&functions);
@@ -669,6 +702,49 @@ fn m23_a_storm_is_masked_counted_and_let_go() {
     assert_eq!(m.host.deadline, Some(6000));
     m.host.now = 6000;
     m.timer();
+    assert_eq!(m.host.throttled, [(2, true), (2, false)]);
+    assert_eq!(m.host.deadline, None);
+}
+
+#[test]
+fn m23_a_source_that_goes_on_is_masked_again() {
+    // Its guest has it forget that it is masked: by a reset, or by switching plain
+    // MSI off and on.
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for _ in 0..101 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true)]);
+    for _ in 0..90 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true); 11]);
+    // It is one storm all the same, and is over when the interval is.
+    assert_eq!((m.vmm.counters.storms, m.host.storms.len()), (1, 1));
+    assert_eq!(m.host.deadline, Some(1000));
+    m.host.now = 1000;
+    m.timer();
+    assert_eq!(m.host.throttled.last(), Some(&(2, false)));
+}
+
+#[test]
+fn m23_a_masked_source_that_loses_its_slot_is_let_go() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[1] = Some(route(0x41, false));
+    for _ in 0..101 {
+        m.vmm.events(1 << 1, &mut m.host);
+    }
+    assert_eq!(m.host.throttled, [(2, true)]);
+    // The guest binds anew, and another of its sources has the slot.
+    m.host.routes[2] = m.host.routes[1];
+    m.host.routes[1] = Some(Route {
+        source: Source::msix(0, 4),
+        ..route(0x44, false)
+    });
+    m.vmm.events(1 << 1, &mut m.host);
     assert_eq!(m.host.throttled, [(2, true), (2, false)]);
     assert_eq!(m.host.deadline, None);
 }

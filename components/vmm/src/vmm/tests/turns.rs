@@ -248,3 +248,20 @@ fn a_source_that_cannot_be_masked_counts_no_storm() {
     }
     assert_eq!((m.vmm.counters.storms, m.host.deadline), (0, None));
 }
+
+#[test]
+fn a_guest_that_only_seems_to_sleep_does_not_keep_its_turn() {
+    // A message that the guest sent on its fault endpoint, and did not wait for an
+    // answer to, looks like the trap of its hlt.
+    let functions = functions();
+    let mut m = Machine::sharing(&functions, HALF);
+    m.host.now = 600;
+    m.timer();
+    assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
+    assert_eq!(m.host.foreground, [false, true]);
+    assert_eq!(m.host.deadline, Some(1200));
+    m.host.now = 1200;
+    m.timer();
+    assert_eq!(m.host.foreground, [false, true, false]);
+    assert_eq!(m.host.deadline, None, "nothing is waited for");
+}
