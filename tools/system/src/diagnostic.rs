@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,17 @@ impl Report {
             .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     }
 
+    pub(crate) fn error(
+        &mut self,
+        source: &Source,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let diagnostic = source.diagnostic(span, message.into(), help.into());
+        self.diagnostics.push(diagnostic);
+    }
+
     pub(crate) fn file_error(&mut self, file: &Path, error: &std::io::Error, help: &str) {
         self.diagnostics.push(Diagnostic {
             file: file.display().to_string(),
@@ -87,24 +98,67 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// A file's text, to turn byte ranges into places.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
-    pub file: &'a str,
-    pub text: &'a str,
+/// The texts of a file and of those that it inherits from, to turn byte ranges into
+/// places. A byte's position counts through all of them, so that it says the file
+/// too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source(Vec<File>);
+
+#[derive(Clone, Debug)]
+struct File {
+    name: String,
+    folder: PathBuf,
+    start: usize,
+    /// Blank up to `start`: what is parsed from it has the positions that it has in
+    /// the whole.
+    text: String,
 }
 
-impl Source<'_> {
+impl Source {
+    /// Adds a file, by the name that messages give it.
+    pub fn add(&mut self, name: String, folder: PathBuf, text: &str) {
+        // The end of a file is a place as well, and not the next file's first.
+        let start = self.0.last().map_or(0, |file| file.text.len() + 1);
+        let text = " ".repeat(start) + text;
+        self.0.push(File {
+            name,
+            folder,
+            start,
+            text,
+        });
+    }
+
+    /// Each file's text and folder.
+    pub fn files(&self) -> impl DoubleEndedIterator<Item = (&str, &Path)> {
+        self.0
+            .iter()
+            .map(|file| (file.text.as_str(), file.folder.as_path()))
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|file| file.name.as_str())
+    }
+
+    /// The text of the file that was added last.
+    pub fn last(&self) -> &str {
+        self.0.last().map_or("", |file| &file.text)
+    }
+
     pub fn diagnostic(&self, span: &Range<usize>, message: String, help: String) -> Diagnostic {
-        let mut start = span.start.min(self.text.len());
-        while !self.text.is_char_boundary(start) {
+        let holds = |file: &&File| file.start <= span.start;
+        let file = self.0.iter().rfind(holds);
+        let (name, text, start) = file.map_or(("", "", 0), |file| {
+            (&*file.name, &file.text[file.start..], file.start)
+        });
+        let mut start = (span.start - start).min(text.len());
+        while !text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &self.text[..start];
+        let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let source = self.text[line_start..].lines().next().unwrap_or("");
+        let source = text[line_start..].lines().next().unwrap_or("");
         Diagnostic {
-            file: self.file.to_owned(),
+            file: name.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
             source: source.to_owned(),
