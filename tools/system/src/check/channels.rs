@@ -143,7 +143,7 @@ fn ends(section: &Section<'_, '_>, model: &Model) -> Option<Vec<Channel>> {
 
 /// Calls must not go in a circle: two components could wait for each other.
 pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
-    for (channel, span) in model.channels.iter().zip(spans) {
+    for (first, (channel, span)) in model.channels.iter().zip(spans).enumerate() {
         if let Some(path) = path(model, channel.server, channel.client) {
             let first_of_cycle = path
                 .windows(2)
@@ -153,7 +153,7 @@ pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
                         .iter()
                         .position(|c| c.client == ends[0] && c.server == ends[1])
                 })
-                .all(|index| spans[index].start >= span.start);
+                .all(|index| index >= first);
             if !first_of_cycle {
                 continue;
             }
