@@ -127,6 +127,36 @@ fn a_device_does_not_write_into_its_guests_next_life() {
     }
 }
 
+/// QEMU's xHCI has no reset that pci-config can give it.
+#[test]
+fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word() {
+    let _machine = one_machine();
+    let priority = "priority = 100\n";
+    let restarts = |name: &str| {
+        Changed::of(
+            "tests/systems/xhci.toml",
+            name,
+            priority,
+            &format!("{priority}on-exit = \"restart\"\n"),
+        )
+    };
+    let changed = restarts("unclean");
+    let mut system = Running::start(&mut run_of(&changed.0, 300));
+    system.wait_for(|line| line.contains(": nothing resets it: "));
+    system.wait_for(|line| line.contains("it stays halted, a function was not "));
+    let counters = system.counters();
+    assert_eq!(counters["iommu.attached"], 0, "it reaches nothing");
+    drop(system);
+    let trusted = "dma = \"trusted\"\n";
+    let word = format!("{trusted}reset = \"optional\"\n");
+    let changed = restarts("optional").also(trusted, &word);
+    let mut system = Running::start(&mut run_of(&changed.0, 300));
+    system.wait_for(|line| line.contains(": nothing resets it: "));
+    for _ in 0..2 {
+        system.wait_for(|line| line.contains("# probe: pass"));
+    }
+}
+
 /// A probe that ends well starts again, and finds its function as it was: the
 /// NVMe controller has a function-level reset, which it gets between two lives.
 #[test]
