@@ -98,70 +98,58 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// The texts of a file and of those that it inherits from, to turn byte ranges into
-/// places. A byte's position counts through all of them, so that it says the file
-/// too.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Source(Vec<File>);
+/// A file and those that it inherits from, to turn byte ranges into places. A byte's
+/// position counts through all of them, so that it says the file too.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    pub files: Vec<File>,
+}
 
-#[derive(Clone, Debug)]
-struct File {
-    name: String,
-    folder: PathBuf,
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// As messages name it.
+    pub name: String,
+    pub path: PathBuf,
     start: usize,
-    /// Blank up to `start`: what is parsed from it has the positions that it has in
-    /// the whole.
-    text: String,
+    /// Blank up to `start`: what is parsed from it has its positions in the whole.
+    pub text: String,
+}
+
+impl File {
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
 }
 
 impl Source {
-    /// Adds a file, by the name that messages give it.
-    pub fn add(&mut self, name: String, folder: PathBuf, text: &str) {
+    pub fn add(&mut self, name: String, path: PathBuf, text: &str) {
         // The end of a file is a place as well, and not the next file's first.
-        let start = self.0.last().map_or(0, |file| file.text.len() + 1);
+        let start = self.files.last().map_or(0, |file| file.text.len() + 1);
         let text = " ".repeat(start) + text;
-        self.0.push(File {
+        self.files.push(File {
             name,
-            folder,
+            path,
             start,
             text,
         });
     }
 
-    /// Each file's text and folder.
-    pub fn files(&self) -> impl DoubleEndedIterator<Item = (&str, &Path)> {
-        self.0
-            .iter()
-            .map(|file| (file.text.as_str(), file.folder.as_path()))
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|file| file.name.as_str())
-    }
-
-    /// The text of the file that was added last.
-    pub fn last(&self) -> &str {
-        self.0.last().map_or("", |file| &file.text)
-    }
-
     pub fn diagnostic(&self, span: &Range<usize>, message: String, help: String) -> Diagnostic {
-        let holds = |file: &&File| file.start <= span.start;
-        let file = self.0.iter().rfind(holds);
-        let (name, text, start) = file.map_or(("", "", 0), |file| {
-            (&*file.name, &file.text[file.start..], file.start)
-        });
-        let mut start = (span.start - start).min(text.len());
-        while !text.is_char_boundary(start) {
+        let holds = |file: &File| file.start <= span.start;
+        let file = &self.files[self.files.iter().rposition(holds).unwrap_or(0)];
+        let mut start = span.start.min(file.text.len());
+        while !file.text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &text[..start];
+        let before = &file.text[file.start..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let source = text[line_start..].lines().next().unwrap_or("");
+        let line = &file.text[file.start + line_start..];
         Diagnostic {
-            file: name.to_owned(),
+            file: file.name.clone(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            source: source.to_owned(),
+            source: line.lines().next().unwrap_or("").to_owned(),
             message,
             help,
         }

@@ -2,8 +2,6 @@
 //! whose spans still say which file each key comes from.
 
 use std::cell::RefCell;
-use std::fs;
-use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,7 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use crate::check::read_text;
 use crate::diagnostic::{Report, Source};
-use crate::reader::{Context, Section};
+use crate::reader::{Context, Located, Section};
 
 /// Longest chain of files: more than a system has reason for, few enough to read.
 const FILES: usize = 8;
@@ -28,58 +26,49 @@ pub fn read(
     help: &str,
     report: &mut Report,
 ) -> Option<Source> {
-    let mut source = Source::default();
-    let mut path = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-    let mut shown = file.strip_prefix(root).unwrap_or(file).to_path_buf();
-    let mut named_at = None;
-    let mut seen: Vec<PathBuf> = Vec::new();
     let before = report.diagnostics.len();
-    loop {
-        let text = match (read_text(&path), &named_at) {
-            (Ok(text), _) => text,
-            (Err(error), None) => {
-                report.file_error(file, &error, help);
-                break;
-            }
-            (Err(error), Some(span)) => {
-                let help = "`inherit` names a file, by its path from the file that says it";
-                let message = format!("cannot read {}: {error}", shown.display());
-                report.error(&source, span, message, help);
-                break;
-            }
+    let mut source = Source::default();
+    let name = file
+        .strip_prefix(root)
+        .unwrap_or(file)
+        .display()
+        .to_string();
+    match read_text(file) {
+        Ok(text) => {
+            let path = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+            source.add(name, path, &text);
+        }
+        Err(error) => report.file_error(file, &error, help),
+    }
+    while let Some(base) = base(&source, section, report) {
+        let path = tidy(&source.files.last()?.folder().join(base.value));
+        let name = path.strip_prefix(root).unwrap_or(&path).display();
+        let names = source.files.iter().map(|file| file.name.as_str());
+        let chain = names.collect::<Vec<_>>().join(" -> ");
+        let text = if source.files.iter().any(|file| file.path == path) {
+            Err(format!("{name} inherits from itself: {chain} -> {name}"))
+        } else if source.files.len() == FILES {
+            Err(format!(
+                "more than {FILES} files inherit: {chain} -> {name}"
+            ))
+        } else {
+            read_text(&path).map_err(|error| format!("cannot read {name}: {error}"))
         };
-        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        if let Some(span) = &named_at {
-            let again = seen.contains(&real);
-            if again || seen.len() == FILES {
-                let message = if again {
-                    format!("{} inherits from itself", shown.display())
-                } else {
-                    format!("more than {FILES} files inherit from each other")
-                };
-                let chain: Vec<&str> = source.names().collect();
-                let chain = format!("{} -> {}", chain.join(" -> "), shown.display());
-                let help = format!("take `inherit` out of one of them: {chain}");
-                report.error(&source, span, message, help);
+        match text {
+            Ok(text) => source.add(name.to_string(), path.clone(), &text),
+            Err(message) => {
+                let help = "name another file, by its path from this one, or remove `inherit`";
+                report.error(&source, &base.span, message, help);
                 break;
             }
         }
-        seen.push(real);
-        let folder = path.parent().unwrap_or(root).to_path_buf();
-        source.add(shown.display().to_string(), folder.clone(), &text);
-        let Some((base, span)) = base(&source, section, report) else {
-            break;
-        };
-        path = tidy(&folder.join(base));
-        shown = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
-        named_at = Some(span);
     }
     (report.diagnostics.len() == before).then_some(source)
 }
 
-/// What the last file inherits from, and where it says so.
-fn base(source: &Source, section: &str, report: &mut Report) -> Option<(String, Range<usize>)> {
-    let (document, errors) = DeTable::parse_recoverable(source.last());
+/// What the last file inherits from.
+fn base(source: &Source, section: &str, report: &mut Report) -> Option<Located<String>> {
+    let (document, errors) = DeTable::parse_recoverable(&source.files.last()?.text);
     let report = RefCell::new(report);
     let context = Context {
         source,
@@ -90,18 +79,17 @@ fn base(source: &Source, section: &str, report: &mut Report) -> Option<(String, 
         context.error(&span, error.message(), "see https://toml.io for the format");
     }
     let table = document.get_ref().get(section)?.get_ref().as_table()?;
-    let base = Section::new(&context, table, format!("`{section}`"), 0..0).string("inherit")?;
-    Some((base.value, base.span))
+    Section::new(&context, table, format!("`{section}`"), 0..0).string("inherit")
 }
 
 /// Merges the files, each into what it inherits. A path that starts with `./` or
 /// `../` becomes one from `root`, so that it is the same in whichever file it stands.
 pub fn merged<'s>(source: &'s Source, root: &Path) -> DeTable<'s> {
     let mut whole = DeTable::new();
-    for (text, folder) in source.files().rev() {
+    for file in source.files.iter().rev() {
         // The text had no errors when it was read.
-        let mut table = DeTable::parse_recoverable(text).0.into_inner();
-        count_from_root(&mut table, folder, root);
+        let mut table = DeTable::parse_recoverable(&file.text).0.into_inner();
+        count_from_root(&mut table, file.folder(), root);
         whole = merge(whole, table);
     }
     whole
@@ -135,23 +123,20 @@ fn merge_value<'s>(base: DeValue<'s>, child: Spanned<DeValue<'s>>) -> Spanned<De
     Spanned::new(span, value)
 }
 
+/// The keys that are paths are these two wherever they are known.
 fn count_from_root(table: &mut DeTable<'_>, folder: &Path, root: &Path) {
-    let count = |table: Option<&mut Spanned<DeValue<'_>>>, key| {
-        let Some(DeValue::Table(table)) = table.map(Spanned::get_mut) else {
-            return;
-        };
-        if let Some(DeValue::String(text)) = table.get_mut(key).map(Spanned::get_mut)
-            && (text.starts_with("./") || text.starts_with("../"))
-        {
-            let path = tidy(&folder.join(text.as_ref()));
-            let path = path.strip_prefix(root).unwrap_or(&path);
-            *text = path.display().to_string().into();
-        }
-    };
-    count(table.get_mut("system"), "board");
-    if let Some(DeValue::Table(guests)) = table.get_mut("guest").map(Spanned::get_mut) {
-        for (_, guest) in guests.iter_mut() {
-            count(Some(guest), "image");
+    for (key, value) in table.iter_mut() {
+        let is_path = ["board", "image"].contains(&key.get_ref().as_ref());
+        match value.get_mut() {
+            DeValue::Table(table) => count_from_root(table, folder, root),
+            DeValue::String(text)
+                if is_path && (text.starts_with("./") || text.starts_with("../")) =>
+            {
+                let path = tidy(&folder.join(text.as_ref()));
+                let path = path.strip_prefix(root).unwrap_or(&path);
+                *text = path.display().to_string().into();
+            }
+            _ => {}
         }
     }
 }
@@ -160,12 +145,10 @@ fn count_from_root(table: &mut DeTable<'_>, folder: &Path, root: &Path) {
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
     for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                tidy.pop();
-            }
-            part => tidy.push(part),
+        if part == Component::ParentDir {
+            tidy.pop();
+        } else if part != Component::CurDir {
+            tidy.push(part);
         }
     }
     tidy

@@ -215,7 +215,7 @@ fn a_chain_has_a_bound() {
     put(&root, "8.toml", &good);
     let text = common::read(&root).unwrap_err().to_string();
     assert!(text.contains("  --> 7.toml:1:18\n"), "{text}");
-    let said = "more than 8 files inherit from each other";
+    let said = "more than 8 files inherit: system.toml -> 1.toml";
     assert!(text.contains(said), "{text}");
 }
 
