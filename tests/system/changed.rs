@@ -9,23 +9,23 @@ use crate::harness::{Finished, finish, root, run_of};
 pub struct Changed(pub PathBuf);
 
 impl Changed {
-    /// The project's system file with one thing changed; `name` is the test's.
-    pub fn new(name: &str, from: &str, to: &str) -> Self {
-        Self::of("system.toml", name, from, to)
+    /// A system that inherits the project's and has these keys; `name` is the test's.
+    pub fn new(name: &str, keys: &str) -> Self {
+        Self::of("system.toml", name, keys)
     }
 
-    /// The same of another file, where `from` is changed wherever it stands.
-    pub fn of(file: &str, name: &str, from: &str, to: &str) -> Self {
+    /// The same of another file in the project.
+    pub fn of(base: &str, name: &str, keys: &str) -> Self {
         let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
-        fs::copy(root().join(file), &path).expect("a file in the project");
-        Self(path).also(from, to)
+        let text = format!("system.inherit = \"{base}\"\n{keys}\n");
+        fs::write(&path, text).expect("a file in the project");
+        Self(path)
     }
 
-    /// One more thing changed.
-    pub fn also(self, from: &str, to: &str) -> Self {
+    /// More keys.
+    pub fn also(self, keys: &str) -> Self {
         let text = fs::read_to_string(&self.0).expect("the file is ours");
-        assert!(text.contains(from), "the system file has no `{from}`");
-        fs::write(&self.0, text.replace(from, to)).expect("the file is ours");
+        fs::write(&self.0, format!("{text}{keys}\n")).expect("the file is ours");
         self
     }
 

@@ -13,7 +13,9 @@ use crate::harness::{
 fn help_names_every_command() {
     let end = finish(vectis().arg("--help"));
     assert!(end.status.success());
-    for command in ["run", "soak", "build", "test", "graph", "caps", "logs"] {
+    for command in [
+        "run", "soak", "build", "test", "graph", "show", "caps", "logs",
+    ] {
         assert!(end.text.contains(command), "{command}");
         let help = finish(vectis().args([command, "--help"]));
         assert!(
@@ -210,6 +212,23 @@ fn caps_and_graph_come_from_the_system_file() {
     // The picture in the docs is this one: `vectis graph --out docs/system.svg`.
     let picture = fs::read_to_string(root().join("docs/system.svg")).expect("the picture");
     assert_eq!(graph.text.trim(), picture.trim());
+}
+
+#[test]
+fn show_prints_the_whole_of_a_file_that_inherits() {
+    let shown = finish(vectis().args(["show", "--system", "tests/systems/nvme.toml"]));
+    assert!(shown.status.success(), "{}", shown.text);
+    for line in [
+        "name = \"nvme\"",
+        "[component.msix]",
+        "image = \"guests/probe\"",
+    ] {
+        assert!(shown.text.contains(line), "no `{line}` in\n{}", shown.text);
+    }
+    assert!(!shown.text.contains("inherit"), "{}", shown.text);
+    let end = finish(vectis().args(["show", "--system", "tests/systems/probe.toml"]));
+    assert!(!end.status.success(), "half a system: {}", end.text);
+    assert!(end.text.contains("`system` has no `name`"), "{}", end.text);
 }
 
 #[test]

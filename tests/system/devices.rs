@@ -99,12 +99,14 @@ fn a_function_behind_a_second_root_bus() {
         ("at", "address = \"81:00.0\""),
     ] {
         let end = Changed::of(
-            "tests/systems/nvme.toml",
+            "tests/systems/probe.toml",
             name,
-            "qemu = [\"nvme,serial=vectis\"]",
-            &format!("qemu = {devices:?}"),
+            &format!(
+                "system.name = \"second-root-bus\"
+                 device.disk0 = {{ {select}, dma = \"trusted\", qemu = {devices:?} }}
+                 guest.probe.devices = [\"disk0\"]"
+            ),
         )
-        .also("match = \"1b36:0010\"", select)
         .run_on("none");
         assert!(end.text.contains("# probe: pass"), "{}", end.text);
         assert_eq!(end.text.matches(", class ").count(), 1, "{}", end.text);
@@ -118,8 +120,10 @@ fn c4_a_bar_outside_the_window_is_said_and_given_a_place() {
     let end = Changed::of(
         "tests/systems/virtio-net.toml",
         "high-bar",
-        "disable-legacy=on,netdev=net0\"]",
-        "disable-legacy=on,netdev=net0\", \"pci-testdev,membar=8G\"]",
+        "device.nic0.qemu = [
+             \"virtio-net-pci,disable-legacy=on,netdev=net0\",
+             \"pci-testdev,membar=8G\",
+         ]",
     )
     .run();
     assert!(
@@ -138,10 +142,9 @@ fn a_bar_that_is_too_large_is_said_with_what_to_do() {
     let end = Changed::of(
         "tests/systems/nvme.toml",
         "large-bar",
-        "qemu = [\"nvme,serial=vectis\"]",
-        "qemu = [\"pci-testdev,membar=32M\"]",
+        "device.disk0.qemu = [\"pci-testdev,membar=32M\"]
+         device.disk0.match = \"1b36:0005\"",
     )
-    .also("match = \"1b36:0010\"", "match = \"1b36:0005\"")
     .run();
     assert!(!end.status.success());
     let what = "BAR 2 has 32768 KiB, and 16";

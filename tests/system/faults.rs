@@ -21,11 +21,7 @@ fn refused(end: &Finished, words: &[&str]) {
 fn a_component_s_fault_is_named_and_symbolised() {
     let _machine = one_machine();
     // Too small a stack: the guard page below it catches the first large frame.
-    let changed = Changed::new(
-        "stack",
-        "[component.pci-config]\npriority = 200\nstack = \"256K\"",
-        "[component.pci-config]\npriority = 200\nstack = \"4K\"",
-    );
+    let changed = Changed::new("stack", "component.pci-config.stack = \"4K\"");
     let end = changed.run();
     assert!(!end.status.success(), "{}", end.text);
     for word in [
@@ -41,7 +37,7 @@ fn a_component_s_fault_is_named_and_symbolised() {
 #[test]
 fn a_device_that_is_not_there() {
     let _machine = one_machine();
-    let changed = Changed::new("device", "8086:10d3", "8086:1234");
+    let changed = Changed::new("device", "device.nic0.match = \"8086:1234\"");
     let end = changed.run();
     assert!(!end.status.success(), "{}", end.text);
     assert!(
@@ -56,21 +52,13 @@ fn a_device_that_is_not_there() {
 fn a_kernel_that_does_not_boot() {
     let _machine = one_machine();
     // A board whose CPU lacks what the kernel needs.
-    let name = format!("test-cpu-{}", std::process::id());
-    let folder = root().join("board").join(&name);
-    let board = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("the board");
-    let board = board
-        .replace("name = \"qemu-q35\"", &format!("name = \"{name}\""))
-        .replace("cpu = \"max\"", "cpu = \"qemu64\"");
-    fs::create_dir_all(&folder).expect("a folder in the project");
-    fs::write(folder.join("board.toml"), board).expect("a file in the project");
-    let changed = Changed::new(
-        "cpu",
-        "board = \"qemu-q35\"",
-        &format!("board = \"{name}\""),
-    );
+    let name = format!("target-test-board-{}.toml", std::process::id());
+    let board = "board = { inherit = \"board/qemu-q35/board.toml\", name = \"old\" }
+                 qemu.cpu = \"qemu64\"";
+    fs::write(root().join(&name), board).expect("a file in the project");
+    let changed = Changed::new("cpu", &format!("system.board = \"./{name}\""));
     let end = changed.run();
-    fs::remove_dir_all(&folder).expect("the folder is ours");
+    fs::remove_file(root().join(&name)).expect("the file is ours");
     refused(&end, &["does not boot", "fsgsbase"]);
 }
 
@@ -79,7 +67,7 @@ fn images_that_are_no_guests() {
     let _machine = one_machine();
     let file = root().join(format!("target-test-image-{}", std::process::id()));
     let name = file.file_name().and_then(|n| n.to_str()).expect("a name");
-    let changed = Changed::new("image", "guests/web", name);
+    let changed = Changed::new("image", &format!("guest.web.image = \"{name}\""));
     fs::write(&file, b"#!/bin/sh\n").expect("a file in the project");
     refused(&changed.run(), &["ELF"]);
     // An ELF header for another machine: AArch64 is 183.
@@ -95,9 +83,9 @@ fn images_that_are_no_guests() {
 #[test]
 fn a_guest_that_does_not_fit() {
     let _machine = one_machine();
-    let changed = Changed::new("fit", "memory = \"32M\"", "memory = \"2M\"");
+    let changed = Changed::new("fit", "guest.web.memory = \"2M\"");
     refused(&changed.run(), &["does not fit"]);
-    let changed = Changed::new("board", "memory = \"32M\"", "memory = \"1G\"");
+    let changed = Changed::new("board", "guest.web.memory = \"1G\"");
     refused(&changed.run(), &["do not fit"]);
 }
 
@@ -295,11 +283,7 @@ fn a_vmm_that_dies_takes_its_guest_and_no_more() {
 #[test]
 fn a_component_without_restart_stops_the_system() {
     let _machine = one_machine();
-    let changed = Changed::new(
-        "stop",
-        "authority = [\"msix-tables\"]\non-fault = \"restart\"",
-        "authority = [\"msix-tables\"]",
-    );
+    let changed = Changed::new("stop", "component.msix.on-fault = \"stop\"");
     let end = finish(
         vectis()
             .args(["run", "--port", &free_port().to_string()])

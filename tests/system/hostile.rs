@@ -62,7 +62,7 @@ const ENDS: &[(&str, &str)] = &[
 ];
 
 /// Where a machine confines less than all (docs/security.md).
-const TRUSTED: &str = "dma = \"trusted\"";
+const TRUSTED: &[&str] = &["dma = \"trusted\""];
 
 /// Bound on a run, in seconds: several times what the longest takes.
 const TIMEOUT: &str = "900";
@@ -80,16 +80,13 @@ const COMPONENTS: [&str; 8] = [
 
 /// The hostile system with words on the hostile guest's command line and more
 /// keys for each function.
-fn system_with(name: &str, words: &str, keys: &str) -> Changed {
-    let line = format!("command-line = \"{words}\"");
-    let device = "match = \"8086:10d3\"";
-    Changed::of(
-        "tests/systems/hostile.toml",
-        name,
-        "command-line = \"attack=all\"",
-        &line,
-    )
-    .also(device, &format!("{device}\n{keys}"))
+fn system_with(name: &str, words: &str, keys: &[&str]) -> Changed {
+    let line = format!("guest.hostile.command-line = \"{words}\"");
+    let mut file = Changed::of("tests/systems/hostile.toml", name, &line);
+    for key in keys {
+        file = file.also(&format!("device.nic0.{key}\ndevice.nic1.{key}"));
+    }
+    file
 }
 
 /// The system with words on the hostile guest's command line, running: the
@@ -104,16 +101,16 @@ struct Attacked {
 
 impl Attacked {
     fn start(name: &str, words: &str) -> Self {
-        Self::start_on(name, words, "", "amd")
+        Self::start_on(name, words, &[], "amd")
     }
 
     /// The same with more keys for each function, on a machine with this IOMMU.
-    fn start_on(name: &str, words: &str, keys: &str, iommu: &str) -> Self {
+    fn start_on(name: &str, words: &str, keys: &[&str], iommu: &str) -> Self {
         Self::start_with(name, words, keys, &["--iommu", iommu])
     }
 
     /// The same with more arguments.
-    fn start_with(name: &str, words: &str, keys: &str, arguments: &[&str]) -> Self {
+    fn start_with(name: &str, words: &str, keys: &[&str], arguments: &[&str]) -> Self {
         let file = system_with(name, &format!("start=frame {words}"), keys);
         Self::start_file(file, arguments)
     }
@@ -261,7 +258,7 @@ fn interrupts_that_move_survive_crashes() {
     // Keys crash components; the first crash waits for all guests to serve,
     // which the hostile one never does.
     let arguments = ["--inject-fault", "console"];
-    let mut attacked = Attacked::start_with("churn", &words, "", &arguments);
+    let mut attacked = Attacked::start_with("churn", &words, &[], &arguments);
     let _frame = attacked.go();
     // In the order of the system file these are the third to the sixth.
     let components = [
@@ -301,26 +298,6 @@ program = "vmm"
 priority = 200
 stack = "64K"
 
-[[channel]]
-interface = "PciConfig"
-client = "vmm-spinner"
-server = "pci-config"
-
-[[channel]]
-interface = "MsixTable"
-client = "vmm-spinner"
-server = "msix"
-
-[[channel]]
-interface = "Timer"
-client = "vmm-spinner"
-server = "timer"
-
-[[channel]]
-interface = "DmaControl"
-client = "vmm-spinner"
-server = "iommu"
-
 [guest.spinner]
 image = "guests/meter"
 vmm = "vmm-spinner"
@@ -339,10 +316,9 @@ fn the_kernel_s_edges_reach_nobody_else() {
         "nested-task-calls:200000",
         "top-of-canonical:256",
     ];
-    for (iommu, keys) in [("amd", ""), ("intel", TRUSTED), ("none", TRUSTED)] {
+    for (iommu, keys) in [("amd", &[][..]), ("intel", TRUSTED), ("none", TRUSTED)] {
         let words = format!("start=frame {}", words(attacks));
-        let line = format!("command-line = \"{words}\"\n");
-        let file = system_with("kernel", &words, keys).also(&line, &format!("{line}{SPINNER}"));
+        let file = system_with("kernel", &words, keys).also(SPINNER);
         let attacked = Attacked::start_file(file, &["--iommu", iommu]);
         reach_nobody_else(attacked, attacks);
     }
@@ -368,7 +344,7 @@ const FLOODS: &[&str] = &[
 #[test]
 fn floods_reach_nobody_else() {
     let _machine = one_machine();
-    for (iommu, keys) in [("amd", ""), ("intel", TRUSTED), ("none", TRUSTED)] {
+    for (iommu, keys) in [("amd", &[][..]), ("intel", TRUSTED), ("none", TRUSTED)] {
         let attacked = Attacked::start_on("floods", &words(FLOODS), keys, iommu);
         reach_nobody_else(attacked, FLOODS);
     }
@@ -380,8 +356,8 @@ fn a_flood_of_the_pin_reaches_nobody_else() {
     let _machine = one_machine();
     let attacks = &["intx-flood:60"];
     let file = system_with("pin", &format!("start=frame {}", words(attacks)), TRUSTED).also(
-        "e1000e,netdev=net1\"]",
-        "e1000e,netdev=net1,addr=05.0\"]\nintx = 21",
+        "device.nic1.qemu = [\"e1000e,netdev=net1,addr=05.0\"]
+         device.nic1.intx = 21",
     );
     let attacked = Attacked::start_file(file, &["--iommu", "none"]);
     reach_nobody_else(attacked, attacks);
@@ -413,8 +389,7 @@ fn dma_and_forged_interrupts_reach_nobody_else() {
 fn dma_on_vt_d_reaches_nobody_else() {
     let _machine = one_machine();
     let attacks = &DMA[..3];
-    let trusted = "dma = \"trusted\"";
-    let mut attacked = Attacked::start_on("vt-d", &words(attacks), trusted, "intel");
+    let mut attacked = Attacked::start_on("vt-d", &words(attacks), TRUSTED, "intel");
     let gap = "reaches its guest's memory only, raises any interrupt (measured)";
     assert_eq!(attacked.system.text().matches(gap).count(), 2);
     attacked.counters();
@@ -426,7 +401,7 @@ fn dma_on_vt_d_reaches_nobody_else() {
 #[test]
 fn a_guest_can_be_stopped_by_its_first_refused_access() {
     let _machine = one_machine();
-    let keys = "dma = \"trusted\"\non-dma-fault = \"stop-guest\"";
+    let keys = &[TRUSTED[0], "on-dma-fault = \"stop-guest\""];
     let words = words(&["dma-writes"]);
     let mut attacked = Attacked::start_on("stop", &words, keys, "intel");
     let _frame = attacked.go();
@@ -471,7 +446,7 @@ fn a_guest_that_ends_is_named_and_ends_nobody_else() {
 fn a_component_restarts_beside_a_guest_that_spins() {
     let _machine = one_machine();
     let arguments = ["--inject-fault", "timer"];
-    let mut attacked = Attacked::start_with("restarts", "exit=hang", "", &arguments);
+    let mut attacked = Attacked::start_with("restarts", "exit=hang", &[], &arguments);
     let _frame = attacked.go();
     // The timer is the second component of the system.
     for generation in 1..4 {

@@ -11,8 +11,7 @@ const CONFINED: &str = "reaches its guest's memory only, raises its own interrup
 
 /// The project's system with a NIC that is trusted.
 fn trusted(name: &str) -> Changed {
-    let device = "match = \"8086:10d3\"";
-    Changed::new(name, device, &format!("{device}\ndma = \"trusted\""))
+    Changed::new(name, "device.nic0.dma = \"trusted\"")
 }
 
 fn serving_on(changed: &Changed, iommu: &str) -> (Running, u16) {
@@ -154,17 +153,12 @@ impl Board {
         fs::create_dir(&board.0).expect("a folder of the test's own");
         let file = board.0.join("table.bin");
         fs::write(&file, table).expect("the folder is ours");
-        let text = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("a board");
         let file = file.display().to_string().replace(',', ",,");
-        let text = text
-            .replace(
-                "name = \"qemu-q35\"",
-                &format!("name = \"{}\"", board.name()),
-            )
-            .replace(
-                "intel = [\"-device\", \"intel-iommu,intremap=on\",",
-                &format!("intel = [\"-acpitable\", \"file={file}\","),
-            );
+        let text = format!(
+            "board = {{ inherit = \"../qemu-q35/board.toml\", name = \"{}\" }}
+             qemu.iommu.intel = [\"-acpitable\", \"file={file}\", \"-global\", \"hpet.msi=on\"]",
+            board.name()
+        );
         fs::write(board.0.join("board.toml"), text).expect("the folder is ours");
         board
     }
@@ -219,8 +213,8 @@ fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
         ),
     ] {
         let board = Board::new(&dmar(base));
-        let name = "qemu-q35";
-        let system = Changed::of("tests/systems/nvme.toml", "acpi", name, &board.name());
+        let key = format!("system.board = \"{}\"", board.name());
+        let system = Changed::of("tests/systems/nvme.toml", "acpi", &key);
         let mut run = run_of(&system.0, 120);
         let end = finish(run.args(["--iommu", "intel", "-v", "--exit-after-ready"]));
         let text = &end.text;

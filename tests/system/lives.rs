@@ -20,11 +20,12 @@ fn held(system: &mut Running) -> [u64; 6] {
     ]
 }
 
+/// Another guest in the project's system.
+const HOSTILE: &str = "guest.web.image = \"guests/hostile\"";
+
 /// The project's system with words on the guest's command line.
 fn web_with(name: &str, words: &str) -> Changed {
-    let policy = "on-exit = \"restart\"";
-    let line = format!("{policy}\ncommand-line = \"{words}\"");
-    Changed::new(name, policy, &line)
+    Changed::new(name, &format!("guest.web.command-line = \"{words}\""))
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_guest_that_panics_serves_again() {
 #[test]
 fn a_guest_that_fails_again_and_again_stays_halted() {
     let _machine = one_machine();
-    let changed = web_with("failing", "exit=panic").also("guests/web", "guests/hostile");
+    let changed = web_with("failing", "exit=panic").also(HOSTILE);
     let mut system = Running::start(&mut run_of(&changed.0, 120));
     system.wait_for(|line| line.contains("failed 7 times in a row, it stays halted"));
     // The rest of the system is there: keys answer.
@@ -82,8 +83,7 @@ fn a_vmm_that_dies_leaves_the_other_guest_serving() {
     let changed = Changed::of(
         "tests/systems/two-guests.toml",
         "vmm-b",
-        "program = \"vmm\"\n",
-        "program = \"vmm\"\non-fault = \"stop-guest\"\n",
+        "component.vmm-b.on-fault = \"stop-guest\"",
     );
     let file = changed.0.display().to_string();
     let arguments = ["--system", &file, "--inject-fault", "vmm-b"];
@@ -108,7 +108,7 @@ fn a_vmm_that_dies_leaves_the_other_guest_serving() {
 #[test]
 fn a_device_does_not_write_into_its_guests_next_life() {
     let _machine = one_machine();
-    let changed = web_with("armed", "mode=armed").also("guests/web", "guests/hostile");
+    let changed = web_with("armed", "mode=armed").also(HOSTILE);
     let port = crate::harness::free_port();
     let mut run = vectis();
     run.args(["run", "--port", &port.to_string(), "--timeout", "300"])
@@ -127,19 +127,14 @@ fn a_device_does_not_write_into_its_guests_next_life() {
     }
 }
 
+/// A probe starts again after its end.
+const RESTART: &str = "guest.probe.on-exit = \"restart\"";
+
 /// QEMU's xHCI has no reset that pci-config can give it.
 #[test]
 fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word() {
     let _machine = one_machine();
-    let priority = "priority = 100\n";
-    let restarts = |name: &str| {
-        Changed::of(
-            "tests/systems/xhci.toml",
-            name,
-            priority,
-            &format!("{priority}on-exit = \"restart\"\n"),
-        )
-    };
+    let restarts = |name: &str| Changed::of("tests/systems/xhci.toml", name, RESTART);
     let changed = restarts("unclean");
     let mut system = Running::start(&mut run_of(&changed.0, 300));
     system.wait_for(|line| line.contains(": nothing resets it: "));
@@ -147,9 +142,7 @@ fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word
     let counters = system.counters();
     assert_eq!(counters["iommu.attached"], 0, "it reaches nothing");
     drop(system);
-    let trusted = "dma = \"trusted\"\n";
-    let word = format!("{trusted}reset = \"optional\"\n");
-    let changed = restarts("optional").also(trusted, &word);
+    let changed = restarts("optional").also("device.usb0.reset = \"optional\"");
     let mut system = Running::start(&mut run_of(&changed.0, 300));
     system.wait_for(|line| line.contains(": nothing resets it: "));
     for _ in 0..2 {
@@ -162,13 +155,7 @@ fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word
 #[test]
 fn a_function_is_clean_in_each_life() {
     let _machine = one_machine();
-    let priority = "priority = 100\n";
-    let changed = Changed::of(
-        "tests/systems/nvme.toml",
-        "nvme",
-        priority,
-        &format!("{priority}on-exit = \"restart\"\n"),
-    );
+    let changed = Changed::of("tests/systems/nvme.toml", "nvme", RESTART);
     let mut system = Running::start(&mut run_of(&changed.0, 300));
     for restart in 1..=3 {
         system.wait_for(|line| line.contains("# probe: pass"));
@@ -180,8 +167,12 @@ fn a_function_is_clean_in_each_life() {
 
 /// A system whose only guest runs out of stack.
 fn overflows(name: &str) -> Changed {
-    let line = "on-exit = \"halt\"\ncommand-line = \"overflow=1\"";
-    Changed::new(name, "on-exit = \"restart\"", line).also("guests/web", "guests/meter")
+    Changed::new(
+        name,
+        "guest.web.image = \"guests/meter\"
+         guest.web.on-exit = \"halt\"
+         guest.web.command-line = \"overflow=1\"",
+    )
 }
 
 /// What lies below the stack is nobody's: the guest is over before it has written

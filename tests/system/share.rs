@@ -48,29 +48,22 @@ fn units(row: &Row, words: &str, restarts: bool) -> u64 {
     let mut file = Changed::of(
         "tests/systems/share.toml",
         &format!("share-{}", row.name),
-        "command-line = \"attack=spin\"",
-        &format!("command-line = \"{words}\""),
+        &format!(
+            "guest.hostile.command-line = \"{words}\"
+             guest.hostile.memory = \"{}\"",
+            row.memory
+        ),
     );
-    if row.memory != "32M" {
-        let own = "vmm = \"vmm-hostile\"\nmemory = ";
-        file = file.also(
-            &format!("{own}\"32M\""),
-            &format!("{own}\"{}\"", row.memory),
-        );
-    }
     if restarts {
-        file = file.also("on-exit = \"halt\"", "on-exit = \"restart\"");
+        file = file.also("guest.hostile.on-exit = \"restart\"");
     }
     if let Device::ManyEntries = row.device {
-        file = file
-            .also(
-                "match = \"8086:10d3\"",
-                "match = \"1af4:1041\"\ndma = \"trusted\"",
-            )
-            .also(
-                "e1000e,netdev=net0",
-                "virtio-net-pci,disable-legacy=on,netdev=net0,vectors=2048",
-            );
+        file = file.also(
+            "[device.nic0]
+             match = \"1af4:1041\"
+             dma = \"trusted\"
+             qemu = [\"virtio-net-pci,disable-legacy=on,netdev=net0,vectors=2048\"]",
+        );
     }
     let mut running = Running::start(
         vectis()

@@ -3,10 +3,9 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use toml::de::DeTable;
-
-use crate::check::{GUEST_PAGE, read_text};
-use crate::diagnostic::{Report, Source};
+use crate::check::GUEST_PAGE;
+use crate::diagnostic::Report;
+use crate::inherit;
 use crate::reader::{Context, Section};
 
 /// How an I/O APIC pin is triggered.
@@ -63,8 +62,10 @@ pub struct BoardDevice {
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Board {
-    /// Its name, that of its folder.
+    /// Its name, that of its folder if it is in board/.
     pub name: String,
+    /// Its file, from the project's root.
+    pub file: String,
     /// RAM in bytes.
     pub memory: u64,
     /// Where guest RAM may lie: first address and size in bytes.
@@ -191,51 +192,40 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
     }
 }
 
-/// Reads `root`/board/`name`/board.toml; `None` if it has errors, since what
-/// follows from half a board would only bring more of them.
-pub fn parse(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
-    let path = root.join("board").join(name).join("board.toml");
-    let text = match read_text(&path) {
-        Ok(text) => text,
-        Err(error) => {
-            report.file_error(&path, &error, "every board has a folder in board/");
-            return None;
-        }
-    };
-    let shown = format!("board/{name}/board.toml");
-    let (document, errors) = DeTable::parse_recoverable(&text);
+/// Reads `root`/`file`, the board in the folder `folder` of board/ or one that is
+/// elsewhere; `None` if it has errors, since what follows from half a board would
+/// only bring more of them.
+pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report) -> Option<Board> {
+    let help = "every board has a folder in board/";
+    let source = inherit::read(root, &root.join(file), "board", help, report)?;
+    let table = inherit::merged(&source, root);
     let errors_before = report.diagnostics.len();
     let report = RefCell::new(report);
     let context = Context {
-        source: Source {
-            file: &shown,
-            text: &text,
-        },
+        source: &source,
         report: &report,
     };
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        context.error(&span, error.message(), "see https://toml.io for the format");
-    }
-    if !errors.is_empty() {
-        return None;
-    }
-    let top = Section::new(&context, document.get_ref(), "the board file", 0..0);
-    let mut board = Board::default();
+    let top = Section::new(&context, &table, "the board file", 0..0);
+    let mut board = Board {
+        file: file.to_owned(),
+        ..Board::default()
+    };
     if let Some(section) = top.required_section("board", "{ ... }") {
-        if let Some(stated) = section.required_string("name", &format!("\"{name}\""))
-            && stated.value != name
-        {
-            context.error(
-                &stated.span,
-                format!(
-                    "this board is called `{}`, its folder `{name}`",
-                    stated.value
-                ),
-                "give both the same name",
-            );
+        section.get("inherit");
+        let example = format!("\"{}\"", folder.unwrap_or("pc"));
+        if let Some(stated) = section.required_string("name", &example) {
+            if let Some(folder) = folder.filter(|folder| *folder != stated.value) {
+                context.error(
+                    &stated.span,
+                    format!(
+                        "this board is called `{}`, its folder `{folder}`",
+                        stated.value
+                    ),
+                    "give both the same name",
+                );
+            }
+            board.name = stated.value;
         }
-        name.clone_into(&mut board.name);
         board.memory = section
             .required_size("memory", "\"512M\"")
             .map_or(0, |size| size.value);

@@ -169,9 +169,9 @@ pub fn whole(
                     component.name
                 ),
                 format!(
-                    "add `message = true` to [device.hpet] in board/{}/board.toml if it can \
+                    "add `message = true` to [device.hpet] in {} if it can \
                      interrupt by messages of its own, or run without the IOMMU",
-                    model.board.name
+                    model.board.file
                 ),
             );
         }

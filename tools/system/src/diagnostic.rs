@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,17 @@ impl Report {
             .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     }
 
+    pub(crate) fn error(
+        &mut self,
+        source: &Source,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let diagnostic = source.diagnostic(span, message.into(), help.into());
+        self.diagnostics.push(diagnostic);
+    }
+
     pub(crate) fn file_error(&mut self, file: &Path, error: &std::io::Error, help: &str) {
         self.diagnostics.push(Diagnostic {
             file: file.display().to_string(),
@@ -87,27 +98,58 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// A file's text, to turn byte ranges into places.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
-    pub file: &'a str,
-    pub text: &'a str,
+/// A file and those that it inherits from, to turn byte ranges into places. A byte's
+/// position counts through all of them, so that it says the file too.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    pub files: Vec<File>,
 }
 
-impl Source<'_> {
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// As messages name it.
+    pub name: String,
+    pub path: PathBuf,
+    start: usize,
+    /// Blank up to `start`: what is parsed from it has its positions in the whole.
+    pub text: String,
+}
+
+impl File {
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+}
+
+impl Source {
+    pub fn add(&mut self, name: String, path: PathBuf, text: &str) {
+        // The end of a file is a place as well, and not the next file's first.
+        let start = self.files.last().map_or(0, |file| file.text.len() + 1);
+        let text = " ".repeat(start) + text;
+        self.files.push(File {
+            name,
+            path,
+            start,
+            text,
+        });
+    }
+
     pub fn diagnostic(&self, span: &Range<usize>, message: String, help: String) -> Diagnostic {
-        let mut start = span.start.min(self.text.len());
-        while !self.text.is_char_boundary(start) {
+        let holds = |file: &File| file.start <= span.start;
+        let file = &self.files[self.files.iter().rposition(holds).unwrap_or(0)];
+        let mut start = span.start.min(file.text.len());
+        while !file.text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &self.text[..start];
+        let before = &file.text[file.start..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let source = self.text[line_start..].lines().next().unwrap_or("");
+        let line = &file.text[file.start + line_start..];
         Diagnostic {
-            file: self.file.to_owned(),
+            file: file.name.clone(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            source: source.to_owned(),
+            source: line.lines().next().unwrap_or("").to_owned(),
             message,
             help,
         }

@@ -16,6 +16,7 @@ mod check;
 mod compose;
 mod diagnostic;
 mod graph;
+mod inherit;
 mod model;
 mod program;
 mod reader;
@@ -32,27 +33,35 @@ pub use spec::OnExit;
 
 use std::path::Path;
 
-/// Reads `file` (system.toml) and its board from `root`/board, and checks all.
-/// `iommu` takes the place of the one that the board's file names.
+/// Returns the system that `file` (system.toml), the files that it inherits from and
+/// its board describe, after every check. `root` is the project's folder; `iommu`
+/// takes the place of the one that the board's file names.
 ///
 /// # Errors
 /// Every error found, each with its place and help.
 pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Report> {
+    Ok(read_whole(root, file, iommu)?.0)
+}
+
+/// Returns what [`read`] reads as the text of one system file, which inherits nothing
+/// and gives the same [`Model`]: wherever it is written, its paths count from `root`.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn expand(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<String, Report> {
+    Ok(read_whole(root, file, iommu)?.1)
+}
+
+fn read_whole(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<(Model, String), Report> {
     let mut report = Report::default();
-    let text = match check::read_text(file) {
-        Ok(text) => text,
-        Err(error) => {
-            report.file_error(file, &error, "name the system file with --system FILE");
-            return Err(report);
-        }
-    };
-    let name = file.strip_prefix(root).unwrap_or(file);
-    let model = model::parse(&name.display().to_string(), &text, root, iommu, &mut report);
-    match model {
-        Some(model) if report.is_empty() => Ok(model),
-        _ => {
-            report.sort();
-            Err(report)
+    let help = "name the system file with --system FILE";
+    if let Some(source) = inherit::read(root, file, "system", help, &mut report) {
+        let table = inherit::merged(&source, root);
+        let model = model::parse(&source, &table, root, iommu, &mut report);
+        if let Some(model) = model.filter(|_| report.is_empty()) {
+            return Ok((model, inherit::text(table)));
         }
     }
+    report.sort();
+    Err(report)
 }

@@ -501,38 +501,46 @@ fn guest(
     })
 }
 
-/// Reads and checks a system file's text; everything wrong goes into `report`.
+/// Whether a board is named by its file, and not by its folder in board/.
+fn is_file(board: &str) -> bool {
+    board.contains('/') || board.ends_with(".toml")
+}
+
+/// Reads a board that exists; the name of one that does not is an error elsewhere.
+fn board(root: &Path, name: &str, report: &mut Report) -> Option<Board> {
+    let (file, folder, exists) = if is_file(name) {
+        (name.to_owned(), None, root.join(name).exists())
+    } else {
+        let exists = check::folders(&root.join("board"));
+        let exists = exists.iter().any(|folder| folder == name);
+        (format!("board/{name}/board.toml"), Some(name), exists)
+    };
+    if !exists {
+        return None;
+    }
+    board::parse(root, &file, folder, report)
+}
+
+/// Reads and checks a system file, merged with what it inherits; everything wrong
+/// goes into `report`.
 pub fn parse(
-    file: &str,
-    text: &str,
+    source: &Source,
+    table: &DeTable<'_>,
     root: &Path,
     iommu: Option<Iommu>,
     report: &mut Report,
 ) -> Option<Model> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let board_name = document
-        .get_ref()
+    let board_name = table
         .get("system")
         .and_then(|system| system.get_ref().as_table()?.get("board"))
         .and_then(|board| board.get_ref().as_str());
-    let board = board_name.and_then(|name| {
-        let exists = check::folders(&root.join("board"));
-        let exists = exists.iter().any(|folder| folder == name);
-        exists.then(|| board::parse(root, name, report)).flatten()
-    });
+    let board = board_name.and_then(|name| board(root, name, report));
     let report = RefCell::new(report);
     let context = Context {
-        source: Source { file, text },
+        source,
         report: &report,
     };
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        context.error(&span, error.message(), "see https://toml.io for the format");
-    }
-    if !errors.is_empty() {
-        return None;
-    }
-    let top = Section::new(&context, document.get_ref(), "the system file", 0..0);
+    let top = Section::new(&context, table, "the system file", 0..0);
     let mut model = Model {
         name: String::new(),
         board: Board::default(),
@@ -545,11 +553,21 @@ pub fn parse(
         trace: false,
     };
     if let Some(system) = top.required_section("system", "{ name, board }") {
+        system.get("inherit");
         let name = system.required_string("name", "\"web\"");
         model.name = name.map_or_else(String::new, |name| name.value);
         if let Some(board) = system.required_string("board", "\"qemu-q35\"") {
-            let boards = check::folders(&root.join("board"));
-            find(&context, "board", &board, boards.iter().map(String::as_str));
+            if !is_file(&board.value) {
+                let boards = check::folders(&root.join("board"));
+                find(&context, "board", &board, boards.iter().map(String::as_str));
+            } else if !root.join(&board.value).exists() {
+                context.error(
+                    &board.span,
+                    format!("there is no board file `{}`", board.value),
+                    "name a folder in board/, or a board's file by its path from the project's \
+                     root, or by one with `./` or `../` from the file that says it",
+                );
+            }
         }
         system.finish();
     }
@@ -574,7 +592,7 @@ pub fn parse(
     let before_channels = errors();
     let mut channel_spans = Vec::new();
     for section in top.array("channel") {
-        if let Some(channel) = check::channel(&section, &model) {
+        for channel in check::channel(&section, &model) {
             channel_spans.push(section.span.clone());
             model.channels.push(channel);
         }

@@ -19,16 +19,16 @@ pub struct Located<T> {
     pub span: Range<usize>,
 }
 
-/// A file being read.
+/// What is being read.
 pub struct Context<'a> {
-    pub source: Source<'a>,
+    pub source: &'a Source,
     pub report: &'a RefCell<&'a mut Report>,
 }
 
 impl Context<'_> {
     pub fn error(&self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
-        let diagnostic = self.source.diagnostic(span, message.into(), help.into());
-        self.report.borrow_mut().diagnostics.push(diagnostic);
+        let mut report = self.report.borrow_mut();
+        report.error(self.source, span, message, help);
     }
 
     /// "did you mean", or the list of what there is.

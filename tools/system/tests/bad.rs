@@ -56,19 +56,19 @@ fn the_system_that_the_bad_ones_are_made_from_is_good() {
 #[test]
 fn values_at_their_bounds_are_taken() {
     let file = common::files().join("good.toml");
-    let good = std::fs::read_to_string(&file).unwrap();
+    let root = common::project(&file);
+    let good = system::expand(root.path(), &root.path().join("system.toml"), None).unwrap();
     for (from, to) in [
         ("memory = \"32M\"", "memory = \"64M\""),
         ("priority = 100", "priority = 199"),
         (
-            "component.vmm = { priority = 200, stack = \"16K\"",
-            "component.vmm = { priority = 200, stack = \"512K\"",
+            "[component.vmm]\npriority = 200\nstack = \"16K\"",
+            "[component.vmm]\npriority = 200\nstack = \"512K\"",
         ),
-        ("guest.web =", "guest.just-20-characters-x ="),
+        ("[guest.web]", "[guest.just-20-characters-x]"),
         ("board = \"pc\"", "board = \"side-by-side\""),
     ] {
         assert!(good.contains(from), "{from}");
-        let root = common::project(&file);
         let text = good.replace(from, to);
         std::fs::write(root.path().join("system.toml"), text).unwrap();
         if let Err(report) = common::read(&root) {

@@ -54,6 +54,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Print the whole system file, with what it inherits
+    ///
+    /// What is printed is a system file as well, and the same system: its paths
+    /// count from the project's root.
+    Show {
+        /// The system file [default: the project's system.toml]
+        #[arg(long, value_name = "FILE")]
+        system: Option<PathBuf>,
+    },
     /// Print which component holds which capability and memory
     Caps {
         #[command(flatten)]
@@ -233,6 +242,7 @@ pub fn main() -> ExitCode {
         Some(Command::Build(build)) => commands::build(build),
         Some(Command::Test { arguments }) => commands::test(arguments),
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
+        Some(Command::Show { system }) => commands::show(system.as_deref()),
         Some(Command::Caps {
             system,
             live: false,

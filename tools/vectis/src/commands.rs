@@ -273,6 +273,16 @@ pub fn graph(system: &cli::System, out: Option<&Path>) -> Result<()> {
     }
 }
 
+/// `vectis show`.
+///
+/// # Errors
+/// If the system is wrong.
+pub fn show(file: Option<&Path>) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let text = system::expand(&workspace.root, &workspace.system_file(file), None)?;
+    output::line(text.trim_end())
+}
+
 /// `vectis caps`.
 ///
 /// # Errors

@@ -56,8 +56,15 @@ pub(super) const INTERFACES: [Interface; 11] = [
 ];
 
 /// Reads one `[[channel]]`: ends that exist, an interface that fits them, and a
-/// server that is at least as urgent as its client.
-pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
+/// server that is at least as urgent as its client. A client that is no component but
+/// a program stands for each component that runs it, so that a file that others
+/// inherit need not know how many vmms they have, and channels stay in the order of
+/// their interfaces.
+pub fn channel(section: &Section<'_, '_>, model: &Model) -> Vec<Channel> {
+    ends(section, model).unwrap_or_default()
+}
+
+fn ends(section: &Section<'_, '_>, model: &Model) -> Option<Vec<Channel>> {
     let context = section.context;
     let interface = section.required_string("interface", "\"PciConfig\"");
     let client = section.required_string("client", "\"vmm\"");
@@ -67,13 +74,25 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
     let index = interface
         .as_ref()
         .and_then(|name| find(context, "interface", name, known));
-    let client = client.and_then(|name| Some((find(context, "component", &name, names())?, name)));
+    let clients = client.and_then(|name| {
+        let components = model.components.iter().enumerate();
+        let running: Vec<usize> = components
+            .filter(|(_, component)| component.program == name.value)
+            .map(|(index, _)| index)
+            .collect();
+        if running.is_empty() || names().any(|known| known == name.value) {
+            return Some((vec![find(context, "component", &name, names())?], name));
+        }
+        Some((running, name))
+    });
     let server = server.and_then(|name| Some((find(context, "component", &name, names())?, name)));
-    let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
+    let (interface, (clients, client_name), (server, server_name)) =
+        (interface?, clients?, server?);
     let ends = &INTERFACES[index?];
-    let clients = ends.clients.join(" or ");
+    let between = ends.clients.join(" or ");
+    // Several clients run one program.
     for (end, name, programs) in [
-        (client, &client_name, ends.clients),
+        (clients[0], &client_name, ends.clients),
         (server, &server_name, &[ends.server]),
     ] {
         let runs = &model.components[end].program;
@@ -81,7 +100,7 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
             context.error(
                 &name.span,
                 format!(
-                    "`{}` is between {clients} and {}, but `{}` runs {runs}",
+                    "`{}` is between {between} and {}, but `{}` runs {runs}",
                     interface.value, ends.server, name.value
                 ),
                 format!(
@@ -91,39 +110,40 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
             );
         }
     }
-    let (low, high) = (&model.components[client], &model.components[server]);
-    // 0 stands for a priority that is missing or wrong, which has its own error.
-    if high.priority < low.priority && high.priority > 0 {
-        context.error(
-            &server_name.span,
-            format!(
-                "`{}` (priority {}) calls `{}` of lower priority ({})",
-                low.name, low.priority, high.name, high.priority
-            ),
-            "a component calls only components of the same or a higher priority: raise the server's",
-        );
+    for &client in &clients {
+        let (low, high) = (&model.components[client], &model.components[server]);
+        // 0 stands for a priority that is missing or wrong, which has its own error.
+        if high.priority < low.priority && high.priority > 0 {
+            context.error(
+                &server_name.span,
+                format!(
+                    "`{}` (priority {}) calls `{}` of lower priority ({})",
+                    low.name, low.priority, high.name, high.priority
+                ),
+                "a component calls only components of the same or a higher priority: raise the \
+                 server's",
+            );
+        }
+        let twice = |other: &Channel| other.interface == interface.value && other.client == client;
+        if model.channels.iter().any(twice) {
+            context.error(
+                &interface.span,
+                format!("`{}` has a second channel `{}`", low.name, interface.value),
+                "a component has one server for each interface: remove one",
+            );
+        }
     }
-    if model
-        .channels
-        .iter()
-        .any(|other| other.interface == interface.value && other.client == client)
-    {
-        context.error(
-            &interface.span,
-            format!("`{}` has a second channel `{}`", low.name, interface.value),
-            "a component has one server for each interface: remove one",
-        );
-    }
-    Some(Channel {
-        interface: interface.value,
+    let channels = clients.into_iter().map(|client| Channel {
+        interface: interface.value.clone(),
         client,
         server,
-    })
+    });
+    Some(channels.collect())
 }
 
 /// Calls must not go in a circle: two components could wait for each other.
 pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
-    for (channel, span) in model.channels.iter().zip(spans) {
+    for (first, (channel, span)) in model.channels.iter().zip(spans).enumerate() {
         if let Some(path) = path(model, channel.server, channel.client) {
             let first_of_cycle = path
                 .windows(2)
@@ -133,7 +153,7 @@ pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
                         .iter()
                         .position(|c| c.client == ends[0] && c.server == ends[1])
                 })
-                .all(|index| spans[index].start >= span.start);
+                .all(|index| index >= first);
             if !first_of_cycle {
                 continue;
             }

@@ -106,8 +106,8 @@ pub fn program(
                     part.what()
                 ),
                 format!(
-                    "add it to [device.{device}] in board/{}/board.toml, such as `{}`",
-                    board.name,
+                    "add it to [device.{device}] in {}, such as `{}`",
+                    board.file,
                     part.example()
                 ),
             );

@@ -21,7 +21,7 @@ pub fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// Makes a project whose system.toml is `file`.
+/// Makes a project whose system.toml is `file`; what it may inherit lies beside it.
 pub fn project(file: &Path) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &[u8]| {
@@ -32,11 +32,22 @@ pub fn project(file: &Path) -> TempDir {
     for program in PROGRAMS {
         put(&format!("components/{program}/Cargo.toml"), b"");
     }
-    for board in std::fs::read_dir(files().join("boards")).unwrap() {
-        let board = board.unwrap();
-        let name = board.file_name().into_string().unwrap();
-        let text = std::fs::read(board.path().join("board.toml")).unwrap();
-        put(&format!("board/{name}/board.toml"), &text);
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(files().join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+    };
+    for board in names("boards") {
+        for file in names(&format!("boards/{board}")) {
+            let text = std::fs::read(files().join(format!("boards/{board}/{file}"))).unwrap();
+            put(&format!("board/{board}/{file}"), &text);
+        }
+    }
+    let bases = names("bases").map(|name| format!("bases/{name}"));
+    for name in names("")
+        .filter(|name| name.ends_with(".toml"))
+        .chain(bases)
+    {
+        put(&name, &std::fs::read(files().join(&name)).unwrap());
     }
     put("guest.elf", b"image");
     put("guests/hollow/README", b"");
