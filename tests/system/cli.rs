@@ -114,7 +114,9 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         &["logs"],
     ] {
         let (said, well) = head(arguments, folder.path());
-        assert!(well && !said.contains("error"), "{arguments:?}: {said}");
+        // A build from nothing names crates, some of which have "error" in theirs.
+        let failed = said.lines().any(|line| line.starts_with("error"));
+        assert!(well && !failed, "{arguments:?}: {said}");
         assert_eq!(names(folder.path()), [""; 0], "{arguments:?}");
     }
 }
