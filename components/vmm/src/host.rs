@@ -17,8 +17,9 @@ pub trait Host {
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool;
     /// Time stamp counter.
     fn now(&mut self) -> u64;
-    /// Replaces the deadline (time stamp counter) of the timer, or drops it.
-    fn set_deadline(&mut self, deadline: Option<u64>);
+    /// Replaces the deadline (time stamp counter) of the timer, or drops it. `true`
+    /// if it was put off, since it was asked for too often: it comes later.
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool;
     /// Reads configuration space; all ones where there is nothing.
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32;
     /// Writes configuration space.

@@ -110,6 +110,8 @@ pub struct Vmm<'a> {
     slots: Slots,
     /// What the host's timer was last set to.
     deadline: Option<u64>,
+    /// The timer component put that off.
+    put_off: bool,
     lapic_deadline: Option<u64>,
     /// The guest's own timer does not interrupt before this.
     timer_floor: u64,
@@ -139,6 +141,7 @@ impl<'a> Vmm<'a> {
             devices: Devices::new(functions),
             slots: Slots::new(budget),
             deadline: None,
+            put_off: false,
             lapic_deadline: None,
             timer_floor: 0,
             timer_gap: budget.timer,
@@ -194,8 +197,11 @@ impl<'a> Vmm<'a> {
         let mut start = host.now();
         if word & TIMER_BIT != 0 {
             self.counters.timer_signals += 1;
-            // What the timer component did is part of what it costs.
-            start = self.deadline.map_or(start, |due| due.min(start));
+            // What the timer component did is part of what it costs. How late it was
+            // on purpose is not.
+            if !self.put_off {
+                start = self.deadline.map_or(start, |due| due.min(start));
+            }
             // Whatever it was armed for, it is not armed any more.
             self.deadline = None;
             self.timer(start, host);
@@ -335,7 +341,7 @@ impl<'a> Vmm<'a> {
         let first = first.into_iter().flatten().min();
         if first != self.deadline {
             self.deadline = first;
-            host.set_deadline(first);
+            self.put_off = host.set_deadline(first);
         }
     }
 

@@ -89,8 +89,9 @@ impl Host for Surroundings {
         self.now = self.now.wrapping_add(self.state >> 40);
         self.now
     }
-    fn set_deadline(&mut self, _: Option<u64>) {
+    fn set_deadline(&mut self, _: Option<u64>) -> bool {
         self.count();
+        self.state & 1 == 1
     }
     fn config_read(&mut self, _: Bdf, _: u16, width: Width) -> u32 {
         assert!(width != Width::Qword);

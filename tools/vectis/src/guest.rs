@@ -28,7 +28,9 @@ impl Host for Room {
     fn now(&mut self) -> u64 {
         0
     }
-    fn set_deadline(&mut self, _deadline: Option<u64>) {}
+    fn set_deadline(&mut self, _deadline: Option<u64>) -> bool {
+        false
+    }
     fn config_read(&mut self, _bdf: Bdf, _offset: u16, _width: Width) -> u32 {
         u32::MAX
     }

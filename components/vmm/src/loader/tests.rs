@@ -32,7 +32,9 @@ impl Host for Memory {
     fn now(&mut self) -> u64 {
         0
     }
-    fn set_deadline(&mut self, _: Option<u64>) {}
+    fn set_deadline(&mut self, _: Option<u64>) -> bool {
+        false
+    }
     fn config_read(&mut self, _: Bdf, _: u16, _: Width) -> u32 {
         0
     }

@@ -274,15 +274,19 @@ impl Host for Surroundings<'_> {
         runtime::tsc()
     }
 
-    fn set_deadline(&mut self, deadline: Option<u64>) {
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
         let done = retry(|_| match deadline {
             Some(tsc) => self.timer.arm(tsc),
             None => self.timer.cancel(),
         });
         match done {
-            // Put off for less than a millisecond, and not lost.
-            Ok(()) | Err(Error::TooOften) => {}
-            Err(error) => defmt::warn!("timer: {=str}", error.reason()),
+            Ok(()) => false,
+            // For less than a millisecond, and not lost.
+            Err(Error::TooOften) => true,
+            Err(error) => {
+                defmt::warn!("timer: {=str}", error.reason());
+                false
+            }
         }
     }
 

@@ -39,6 +39,8 @@ struct Fake {
     ram: Vec<u8>,
     now: u64,
     deadline: Option<u64>,
+    /// The timer says of each deadline that it comes later.
+    puts_off: bool,
     routes: [Option<Route>; 4],
     bar: Option<u64>,
     /// BAR 0, which most tests have no use for.
@@ -92,8 +94,9 @@ impl Host for Fake {
     fn now(&mut self) -> u64 {
         self.now
     }
-    fn set_deadline(&mut self, deadline: Option<u64>) {
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
         self.deadline = deadline;
+        self.puts_off
     }
     fn config_read(&mut self, bdf: Bdf, offset: u16, _: Width) -> u32 {
         u32::from(bdf.requester_id()) << 16 | u32::from(offset)

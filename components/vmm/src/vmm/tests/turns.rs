@@ -140,6 +140,27 @@ fn a_timer_waits_four_times_as_long_as_it_costs() {
 }
 
 #[test]
+fn a_timer_that_was_put_off_costs_no_more_for_that() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.puts_off = true;
+    m.lapic(LVT_TIMER, PERIODIC | 0x61);
+    m.lapic(TIMER_DIVIDE, 0xb);
+    m.lapic(TIMER_INITIAL, 20);
+    // Three intervals later than it was asked for.
+    m.host.now = 80;
+    m.timer();
+    assert_eq!(m.host.deadline, Some(100));
+    // What it costs once it is there counts as ever.
+    m.host.puts_off = false;
+    m.host.now = 100;
+    m.timer();
+    m.host.now = 140;
+    m.timer();
+    assert_eq!(m.host.deadline, Some(120 + 4 * 20));
+}
+
+#[test]
 fn a_deadline_that_is_past_needs_no_timer_but_has_the_floor() {
     let functions = functions();
     let mut m = Machine::new(&functions);
