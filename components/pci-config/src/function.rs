@@ -10,6 +10,7 @@ use crate::kept::Record;
 use crate::layout::{self, Policy};
 use crate::msi::Msi;
 use crate::peers::Peers;
+use crate::quirk;
 use crate::registers::RegisterTable;
 use crate::reset::{Reset, Saved, Trouble};
 
@@ -203,6 +204,9 @@ impl<'a, H: Hardware> Function<'a, H> {
         let mut command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
         command |= COMMAND_MEMORY;
         self.set_host_command(command);
+        if self.has_model_reset() {
+            quirk::stop(&mut self.hardware);
+        }
         self.record.doubt_msi();
         self.switch_messages_off();
         let messages = self.reset_messages(peers);

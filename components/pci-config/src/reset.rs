@@ -291,9 +291,13 @@ impl<H: Hardware> Function<'_, H> {
                         == 0
             })
             .map(Method::Power);
-        let model =
-            (self.info.has_model_reset() && self.hardware.has_registers()).then_some(Method::Model);
+        let model = self.has_model_reset().then_some(Method::Model);
         [flr, advanced, power, model]
+    }
+
+    /// Whether this function is of a model that has a reset of its own.
+    pub fn has_model_reset(&self) -> bool {
+        self.info.has_model_reset() && self.hardware.has_registers()
     }
 
     /// Begins the first way from the `first` on that this function has.

@@ -81,6 +81,8 @@ struct World {
     registers: Option<BTreeMap<u32, u32>>,
     /// The reset bit of these clears them.
     model_resets: bool,
+    /// Whether MSI-X was on at the first of them.
+    stopped_with_msix_on: Option<bool>,
 }
 
 #[derive(Clone)]
@@ -142,6 +144,10 @@ impl Hardware for Fake {
     fn write_register(&mut self, offset: u32, value: u32) {
         let mut world = self.0.borrow_mut();
         let resets = world.model_resets;
+        if (offset, value >> 26 & 1) == (0, 1) {
+            let on = world.config[usize::from(MSIX) + 3] & 0x80 != 0;
+            world.stopped_with_msix_on.get_or_insert(on);
+        }
         let registers = world.registers.as_mut().expect("it has them");
         match (offset, value >> 26 & 1) {
             (0, 1) if resets => registers.clear(),
@@ -283,6 +289,7 @@ fn world() -> World {
         flr_resets: true,
         registers: None,
         model_resets: true,
+        stopped_with_msix_on: None,
     };
     for (offset, value) in [
         (0x00, 0x10d3_8086),

@@ -369,6 +369,19 @@ fn m24_a_model_that_is_known_has_a_reset_of_its_own() {
 }
 
 #[test]
+fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
+    let (world, info) = armed(true);
+    let mut rig = rig_of(world, info);
+    // It is stopped at the start too, whatever the firmware left.
+    assert!(rig.fake.0.borrow().stopped_with_msix_on.is_some());
+    rig.fake.0.borrow_mut().stopped_with_msix_on = None;
+    rig.write(MSIX + 2, Word, 0x8000);
+    assert_eq!(life_ends(&mut rig).0, Ok(0));
+    assert_eq!(rig.fake.0.borrow().stopped_with_msix_on, Some(true));
+    assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0);
+}
+
+#[test]
 fn m24_a_model_whose_interrupts_stay_on_was_not_reset() {
     let (world, info) = armed(false);
     let mut rig = used(world, info);
