@@ -54,6 +54,8 @@ pub struct Function<'a, H> {
     pub saved: Saved,
     /// What a person should hear; gone when it was told.
     pub trouble: Option<Trouble>,
+    /// msix or irq-router failed while it was quiesced.
+    pub not_quiet: bool,
     pub list: CapabilityList,
     /// The guest has another function at the same device number.
     multi_function: bool,
@@ -111,6 +113,7 @@ impl<'a, H: Hardware> Function<'a, H> {
             reset: Reset::Used,
             saved: Saved::default(),
             trouble: None,
+            not_quiet: false,
             list: CapabilityList::EMPTY,
             multi_function,
             record,

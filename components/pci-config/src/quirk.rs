@@ -33,6 +33,9 @@ const ENABLE: u32 = 1 << 1;
 const RINGS: [u32; 4] = [0x2800, 0x2900, 0x3800, 0x3900];
 const RING_REGISTERS: [u32; 5] = [0x00, 0x04, 0x08, 0x10, 0x18];
 
+/// How long its interrupt timers go on after its interrupts are off, in ms: an
+/// interval of EITR is 65,535 times 256 ns at most (10.2.4.2).
+pub const STOP_MS: u64 = 18;
 /// Looks at a reset that was just begun, at most: it takes a microsecond.
 const LOOKS: usize = 64;
 

@@ -57,6 +57,8 @@ impl Method {
 /// Where a reset is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// A model's interrupts are off, and its interrupt timers run out.
+    Stopping,
     /// The function's own requests are on their way.
     Drain(Method),
     /// In D3hot.
@@ -138,14 +140,29 @@ impl<H: Hardware> Function<'_, H> {
     /// Takes the function back to start (M24) and resets it. Gives in how many ms to
     /// ask again; 0 once it is back. A function that nothing resets, or that did
     /// not come back, is an error.
-    pub fn take_back<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<u64, Error> {
+    ///
+    /// With `at_once` its messages are off and it masters the bus no more when this
+    /// returns; else a model that has to be stopped before gets the time for it.
+    pub fn take_back<T: Transport>(
+        &mut self,
+        at_once: bool,
+        peers: &mut Peers<T>,
+    ) -> Result<u64, Error> {
         self.is_ready(peers);
+        if core::mem::take(&mut self.not_quiet) {
+            return Err(Error::Failed);
+        }
         if matches!(self.reset, Reset::UnderWay(_)) {
             // What msix and irq-router hold is void, and the device is left alone.
             let (msix, msi) = self.reset_messages(peers);
             msix.and(msi)?;
         } else if self.reset == Reset::Used {
-            self.begin_reset(peers)?;
+            if self.has_model_reset() && !at_once {
+                quirk::stop(&mut self.hardware);
+                self.step(Step::Stopping);
+            } else {
+                self.begin_reset(peers)?;
+            }
         }
         self.is_ready(peers);
         match self.reset {
@@ -180,6 +197,7 @@ impl<H: Hardware> Function<'_, H> {
         let now = self.hardware.now_ms();
         let passed = now.saturating_sub(since);
         let wait = match step {
+            Step::Stopping => quirk::STOP_MS,
             Step::Drain(_) => 1,
             Step::Asleep(_) => POWER_MS,
             Step::Settle(_, wait) => wait,
@@ -199,6 +217,12 @@ impl<H: Hardware> Function<'_, H> {
     fn advance<T: Transport>(&mut self, progress: Progress, peers: &mut Peers<T>) -> bool {
         let passed = self.hardware.now_ms().saturating_sub(progress.since);
         match progress.step {
+            Step::Stopping => {
+                if passed < quirk::STOP_MS {
+                    return false;
+                }
+                self.not_quiet = self.begin_reset(peers).is_err();
+            }
             Step::Drain(method) => {
                 if passed < PENDING_MS && self.is_pending(method) {
                     return false;

@@ -127,12 +127,12 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         })
     }
 
-    fn take_back(&mut self, index: usize) -> Result<u64, Error> {
+    fn take_back(&mut self, index: usize, at_once: bool) -> Result<u64, Error> {
         let function = &mut self.functions[index];
         // Later calls only look how far it is.
         self.counters.resets += u64::from(function.reset == Reset::Used);
         function
-            .take_back(&mut self.peers)
+            .take_back(at_once, &mut self.peers)
             .inspect_err(|_| self.counters.failed += 1)
     }
 
@@ -148,7 +148,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
     pub fn release(&mut self, function: u8) {
         if usize::from(function) < self.functions.len() {
             // A failure is counted, and nobody waits for the answer.
-            let _ = self.take_back(function.into());
+            let _ = self.take_back(function.into(), true);
         }
     }
 
@@ -207,7 +207,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
 
     fn reset(&mut self, caller: Caller, function: u8) -> Result<u64, Error> {
         self.owned(caller, function)?;
-        self.take_back(function.into())
+        self.take_back(function.into(), false)
     }
 
     fn throttle_msi(&mut self, caller: Caller, function: u8, throttled: bool) -> Result<(), Error> {

@@ -376,9 +376,24 @@ fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
     assert!(rig.fake.0.borrow().stopped_with_msix_on.is_some());
     rig.fake.0.borrow_mut().stopped_with_msix_on = None;
     rig.write(MSIX + 2, Word, 0x8000);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(18), "its timers run out");
+    assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
+    rig.pass(17);
+    assert_eq!(rig.functions.reset(VMM, 0), Ok(1));
+    assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
     assert_eq!(life_ends(&mut rig).0, Ok(0));
     assert_eq!(rig.fake.0.borrow().stopped_with_msix_on, Some(true));
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0);
+}
+
+#[test]
+fn m24_a_guest_that_is_gone_leaves_its_model_quiet_at_once() {
+    let (world, info) = armed(true);
+    let mut rig = used(world, info);
+    rig.write(MSIX + 2, Word, 0x8000);
+    rig.functions.release(0);
+    assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0);
+    assert_eq!(rig.device(0x04, Word) & 4, 0);
 }
 
 #[test]

@@ -250,43 +250,43 @@ pub fn main(context: Context) -> ! {
         }
         let next = next.given(host.quiesce());
         drain(endpoint);
+        // What a start costs is paid in the guest's own turn.
+        let rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
+            let end = runtime::tsc() + wait_ms * tsc_khz;
+            rest(host, endpoint, share.next_own(end));
+        };
         match next {
-            Next::Stop | Next::Halt => {
-                defmt::warn!("{}: it stays halted", text);
-                halt(endpoint)
-            }
+            Next::Stop | Next::Halt => defmt::warn!("{}: it stays halted", text),
             Next::GiveUp => {
                 defmt::error!(
                     "{}: failed {=u32} times in a row, it stays halted",
                     text,
                     LIMIT + 1
                 );
-                halt(endpoint)
             }
             Next::Unclean => {
                 defmt::error!("{}: it stays halted, a function was not taken back", text);
-                halt(endpoint)
             }
             Next::Restart(wait_ms) => {
                 defmt::warn!("{}: restart {=u64}", text, lives.restarts);
-                // What a start costs is paid in the guest's own turn.
-                let rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
-                    let end = runtime::tsc() + wait_ms * tsc_khz;
-                    rest(host, endpoint, share.next_own(end));
-                };
                 rest(&mut host, wait_ms);
-                // Until then no function of its reaches its memory (M24).
-                loop {
-                    match host.back() {
-                        Some(0) => break,
-                        Some(wait_ms) => rest(&mut host, wait_ms),
-                        None => {
-                            defmt::error!("it stays halted, a function was not reset (M24)");
-                            halt(endpoint)
-                        }
-                    }
-                }
             }
+        }
+        // A function is taken back to its end, also where no life follows; and until
+        // then none reaches the next life's memory (M24).
+        let back = loop {
+            match host.back() {
+                Some(0) => break true,
+                Some(wait_ms) => rest(&mut host, wait_ms),
+                None => break false,
+            }
+        };
+        if !matches!(next, Next::Restart(_)) {
+            halt(endpoint)
+        }
+        if !back {
+            defmt::error!("it stays halted, a function was not reset (M24)");
+            halt(endpoint)
         }
         host.clear_ram();
     }
