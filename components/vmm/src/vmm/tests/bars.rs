@@ -1,0 +1,117 @@
+//! BARs and the claimed pages in them, as they are mapped.
+
+use super::*;
+
+#[test]
+fn bars_that_overlap_are_not_both_mapped() {
+    let mut functions = functions();
+    functions[0].bars[0] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        size: 0x2_0000,
+        address: BAR0,
+        guest: BAR0,
+        ..BarInfo::default()
+    };
+    let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+    let mut fake = Fake {
+        bar0: Some(BAR0),
+        bar: Some(BAR0 + 0x1_0000),
+        ..Fake::default()
+    };
+    vmm.start(&mut fake);
+    assert_eq!(fake.maps, [(0, 0, Some(BAR0))]);
+    // It comes back once the other is out of its way, and not before.
+    fake.maps.clear();
+    fake.bar0 = Some(BAR0 + 0x1_3000);
+    vmm.start(&mut fake);
+    assert_eq!(fake.maps, [(0, 0, None), (0, 0, Some(BAR0 + 0x1_3000))]);
+    fake.maps.clear();
+    fake.bar0 = Some(BAR0 + 0x1_4000);
+    vmm.start(&mut fake);
+    assert_eq!(
+        fake.maps,
+        [
+            (0, 0, None),
+            (0, 0, Some(BAR0 + 0x1_4000)),
+            (0, 3, Some(BAR0 + 0x1_0000))
+        ]
+    );
+}
+
+#[test]
+fn what_maps_many_pages_lets_others_go_first() {
+    // No BAR has more than 256 pages, but two have together; and so has one that
+    // moves, which is unmapped and mapped.
+    let cases = [(0x7_0000, 0x7_0000, 0), (0x8_0000, 0x10_0000, 2)];
+    for (first, second, long_maps) in cases {
+        let mut functions = functions();
+        for (bar, address, size) in [(0, BAR0, first), (3, 0xe000_0000, second)] {
+            functions[0].bars[bar] = BarInfo {
+                kind: BarKind::Memory32 as u32,
+                size,
+                address,
+                guest: address,
+                ..BarInfo::default()
+            };
+        }
+        let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+        let mut fake = Fake {
+            bar0: Some(BAR0),
+            bar: Some(0xe000_0000),
+            ..Fake::default()
+        };
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (2, long_maps));
+        fake.bar = Some(0xe100_0000);
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (4, 2 * long_maps));
+    }
+}
+
+#[test]
+fn bars_follow_decode() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    assert_eq!(m.host.maps, [(0, 3, Some(BAR3))]);
+    m.host.decode_changes = true;
+    m.host.bar = Some(0xe000_0000);
+    let write = |m: &mut Machine<'_>| {
+        m.regs.gpr[RDX] = 0xcf8;
+        m.regs.gpr[RAX] = 0x8000_0000;
+        m.privileged(&[0xef]);
+        m.regs.gpr[RDX] = 0xcfc;
+        m.privileged(&[0xef]);
+    };
+    write(&mut m);
+    assert_eq!(m.host.maps[1..], [(0, 3, None), (0, 3, Some(0xe000_0000))]);
+    // Outside the window a BAR decodes nothing, not even over RAM.
+    m.host.bar = Some(RAM);
+    write(&mut m);
+    assert_eq!(m.host.maps[3..], [(0, 3, None)]);
+    m.host.bar = Some(u64::MAX - 1);
+    write(&mut m);
+    assert_eq!(m.host.maps.len(), 4);
+}
+
+#[test]
+fn the_table_is_claimed_only_while_decoded() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.regs.gpr[RCX] = BAR3 + 0x10;
+    m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0x10);
+    // A page of the BAR that holds neither table nor PBA is mapped, so that a
+    // fault there is nobody's.
+    m.regs.gpr[RCX] = BAR3 + 0x1000;
+    m.memory(BAR3 + 0x1000, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+    // An access over the end of a claimed page.
+    m.regs.gpr[RCX] = BAR3 + 0xffc;
+    m.memory(BAR3 + 0xffc, &[0x48, 0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], u64::MAX);
+    m.host.bar = None;
+    m.vmm.start(&mut m.host);
+    m.regs.gpr[RCX] = BAR3 + 0x10;
+    m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
+}
