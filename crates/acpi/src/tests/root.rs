@@ -1,0 +1,146 @@
+//! From the root pointer to a table: which root, what is sound, what is passed over.
+
+use super::*;
+
+#[test]
+fn both_makers_by_both_roots() {
+    for revision in [0, 2] {
+        let amd = ivrs(&[ivhd(0x10, BASE, &PLAIN)]);
+        assert_eq!(look(machine(revision, amd)), Ok(AMD));
+        let intel = dmar(1, &[drhd(1, 0, BASE, &[ioapic_scope()])]);
+        assert_eq!(look(machine(revision, intel)), Ok(INTEL));
+        let none = table(b"MCFG", &[0; 8]);
+        assert_eq!(look(machine(revision, none)), Ok(Found::None));
+    }
+}
+
+#[test]
+fn the_revision_decides_which_root() {
+    for (revision, gone) in [(0, RSDT), (2, XSDT)] {
+        let mut machine = machine(revision, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        machine.0.retain(|(address, _)| *address != gone);
+        assert_eq!(look(machine), Err(Unusable::Root));
+    }
+}
+
+/// As ACPICA does it (source/components/tables/tbutils.c).
+#[test]
+fn a_pointer_without_an_xsdt_leads_to_the_rsdt() {
+    let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    machine.0[0].1[24..32].fill(0);
+    fix(&mut machine.0[0].1, 32);
+    machine.0[1].1.clear();
+    assert_eq!(look(machine.clone()), Ok(AMD));
+    // And nothing leads to what is at 0.
+    machine.0[0].1[16..20].fill(0);
+    fix(&mut machine.0[0].1[..20], 8);
+    fix(&mut machine.0[0].1, 32);
+    assert_eq!(look(machine), Err(Unusable::Root));
+}
+
+#[test]
+fn a_wrong_checksum_or_signature_is_named() {
+    let good = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    for (piece, signature, sum) in [
+        // Without its signature nothing is a root pointer, or this table.
+        (0, Ok(Found::None), Err(Unusable::Checksum)),
+        (1, Err(Unusable::Root), Err(Unusable::Root)),
+        (4, Ok(Found::None), Err(Unusable::Checksum)),
+    ] {
+        let last = good.0[piece].1.len() - 1;
+        for (place, expected) in [(0, signature), (10, sum), (last, sum)] {
+            let mut bad = good.clone();
+            bad.0[piece].1[place] ^= 4;
+            assert_eq!(look(bad), expected, "piece {piece} byte {place}");
+        }
+    }
+    // Another table's mistake is no matter.
+    let mut other = good;
+    other.0[3].1[10] ^= 4;
+    assert_eq!(look(other), Ok(AMD));
+}
+
+/// What lengths a table can claim, and where an entry can lead.
+#[test]
+fn a_table_that_ends_nowhere_is_named() {
+    let good = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    for (length, expected) in [
+        (0, Unusable::Malformed),
+        (35, Unusable::Malformed),
+        // Longer than the memory that is there.
+        (good.0[4].1.len() as u32 + 1, Unusable::Malformed),
+        (4096, Unusable::Malformed),
+        (4097, Unusable::TooLarge),
+        (u32::MAX, Unusable::TooLarge),
+    ] {
+        let mut bad = good.clone();
+        bad.0[4].1[4..8].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(look(bad), Err(expected), "{length}");
+    }
+}
+
+#[test]
+fn an_entry_that_leads_nowhere_is_passed_over() {
+    for nowhere in [0, 1, 0x9000_0000, u64::MAX, u64::MAX - 7] {
+        let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let entries: Vec<u8> = [nowhere, TABLE].map(u64::to_le_bytes).concat();
+        machine.0[1].1 = table(b"XSDT", &entries);
+        assert_eq!(look(machine.clone()), Ok(AMD), "{nowhere:#x}");
+        machine.0[1].1 = table(b"XSDT", &entries[..8]);
+        assert_eq!(look(machine), Ok(Found::None), "{nowhere:#x}");
+    }
+}
+
+#[test]
+fn a_sound_table_after_a_broken_one_is_used() {
+    let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    let mut broken = machine.0[4].1.clone();
+    broken[10] ^= 1;
+    machine.0[3].1 = broken;
+    assert_eq!(look(machine), Ok(AMD));
+}
+
+#[test]
+fn a_broken_pointer_before_the_sound_one_is_passed_over() {
+    let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    let mut broken = pointer(2);
+    broken[33] ^= 1;
+    machine.0.push((0xe_0000, broken));
+    assert_eq!(look(machine), Ok(AMD));
+}
+
+#[test]
+fn an_old_pointer_has_one_checksum_that_counts() {
+    let mut machine = machine(0, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+    machine.0[0].1[32] ^= 1;
+    assert_eq!(look(machine.clone()), Ok(AMD));
+    machine.0[0].1[8] ^= 1;
+    assert_eq!(look(machine), Err(Unusable::Checksum));
+}
+
+#[test]
+fn a_table_of_tables_has_a_shortest_and_a_longest_form() {
+    let with = |entries: usize| {
+        let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let addresses = core::iter::repeat_n(0x9000, entries - 1).chain([TABLE]);
+        let addresses: Vec<u8> = addresses.flat_map(u64::to_le_bytes).collect();
+        machine.0[1].1 = table(b"XSDT", &addresses);
+        machine
+    };
+    let narrow = |entries: usize| {
+        let mut machine = machine(0, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let addresses = core::iter::repeat_n(0x9000, entries - 1).chain([TABLE as u32]);
+        let addresses: Vec<u8> = addresses.flat_map(u32::to_le_bytes).collect();
+        machine.0[2].1 = table(b"RSDT", &addresses);
+        machine
+    };
+    assert_eq!(look(narrow(256)), Ok(AMD));
+    assert_eq!(look(narrow(257)), Err(Unusable::Root));
+    assert_eq!(look(with(256)), Ok(AMD));
+    assert_eq!(look(with(257)), Err(Unusable::Root));
+    let mut short = with(1);
+    short.0[1].1[4] = 35;
+    let sound = &mut short.0[1].1[..35];
+    fix(sound, 9);
+    assert_eq!(look(short), Err(Unusable::Root));
+}
