@@ -81,6 +81,8 @@ struct World {
     flr_resets: bool,
     /// Registers of BAR 0, if they are there.
     registers: Option<BTreeMap<u32, u32>>,
+    /// One of them that nothing changes.
+    stuck: Option<u32>,
     /// The reset bit of these clears them.
     model_resets: bool,
     /// Whether MSI-X was on at the first of them.
@@ -150,7 +152,9 @@ impl Hardware for Fake {
             let on = world.config[usize::from(MSIX) + 3] & 0x80 != 0;
             world.stopped_with_msix_on.get_or_insert(on);
         }
+        let stuck = world.stuck;
         let registers = world.registers.as_mut().expect("it has them");
+        let keeps = stuck.and_then(|stuck| Some((stuck, *registers.get(&stuck)?)));
         match (offset, value >> 26 & 1) {
             (0, 1) if resets => registers.clear(),
             // Mask clear and causes are no memory.
@@ -158,6 +162,7 @@ impl Hardware for Fake {
             (0xc0 | 0xd8, _) => {}
             _ => drop(registers.insert(offset, value)),
         }
+        registers.extend(keeps);
     }
 
     fn has_extended_space(&self) -> bool {
@@ -290,6 +295,7 @@ fn world() -> World {
         survives: 0,
         flr_resets: true,
         registers: None,
+        stuck: None,
         model_resets: true,
         stopped_with_msix_on: None,
     };

@@ -192,3 +192,42 @@ impl FunctionInfo {
             && (0..MODEL_RESET_PAGES).all(|page| self.msix.page_index(0, page).is_none())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BarKind;
+
+    #[test]
+    fn m24_only_an_82574l_with_its_registers_at_hand_has_a_reset_of_its_own() {
+        let mut known = FunctionInfo {
+            vendor: 0x8086,
+            device: 0x10d3,
+            ..FunctionInfo::default()
+        };
+        known.bars[0] = BarInfo {
+            kind: BarKind::Memory32 as u32,
+            size: 4 * PAGE_SIZE,
+            address: 0xfeb8_0000,
+            ..BarInfo::default()
+        };
+        // The page behind these may be one of MSI-X.
+        known.msix.entries = 5;
+        known.msix.page_count = 1;
+        known.msix.pages[0] = MsixPage { bar: 0, page: 4 };
+        assert!(known.has_model_reset());
+        let changes: [fn(&mut FunctionInfo); 6] = [
+            |info| info.vendor = 0x8087,
+            |info| info.device = 0x10d4,
+            |info| info.bars[0].kind = BarKind::Io as u32,
+            |info| info.bars[0].size = 2 * PAGE_SIZE,
+            |info| info.bars[0].address = 0,
+            |info| info.msix.pages[0].page = 3,
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut info = known;
+            change(&mut info);
+            assert!(!info.has_model_reset(), "change {index}");
+        }
+    }
+}

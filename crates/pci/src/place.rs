@@ -151,6 +151,29 @@ mod tests {
     }
 
     #[test]
+    fn a_place_may_touch_another_but_not_share_its_pages() {
+        // Below one that is there, and in the gap between two.
+        let below = placed(&[(0xfebf_c000, 0x4000), (0x4_0000_0000, 0x4000)]);
+        assert_eq!(below.bars[1].guest, 0xfebf_8000);
+        let between = placed(&[
+            (0xfebf_c000, 0x4000),
+            (0xfebf_4000, 0x4000),
+            (0x4_0000_0000, 0x4000),
+        ]);
+        assert_eq!(between.bars[2].guest, 0xfebf_8000);
+        // Two of one size, and two that are smaller than a page.
+        for (size, first, second) in [
+            (0x4000, 0xfebf_c000, 0xfebf_8000),
+            (0x100, 0xfebf_f000, 0xfebf_e000),
+        ] {
+            let two = placed(&[(0x4_0000_0000, size), (0x5_0000_0000, size)]);
+            let mut guests = [two.bars[0].guest, two.bars[1].guest];
+            guests.sort_unstable();
+            assert_eq!(guests, [second, first], "{size:#x}");
+        }
+    }
+
+    #[test]
     fn nothing_is_laid_over_another_bar() {
         let mut functions = [
             function(&[(0x4_0000_0000, 0x4000), (0xfeb0_0000, 0x10_0000)]),

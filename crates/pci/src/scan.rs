@@ -133,6 +133,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_a_bridge_is_found_before_other_roots_are_looked_at() {
+        for bridge in [1, 0x81] {
+            let machine = Machine::new(&[
+                ("00:00.0", 0, 0),
+                ("00:1c.0", bridge, 5),
+                ("05:00.0", 0, 0),
+                ("02:00.0", 0, 0),
+            ]);
+            let (found, reads) = machine.find(256, Some("05:00.0"));
+            assert_eq!(found, ["00:00.0", "00:1c.0", "05:00.0"], "{bridge:#x}");
+            assert!(reads < 60, "{reads}");
+        }
+        // What a bridge says of a bus that cannot be behind it leads nowhere, and
+        // what a function that is no bridge has there is not about buses.
+        let machine = Machine::new(&[
+            ("00:01.0", 1, 0),
+            ("00:02.0", 0, 7),
+            ("07:00.0", 0, 0),
+            ("03:00.0", 0, 0),
+        ]);
+        let all = machine.find(256, None).0;
+        assert_eq!(all, ["00:01.0", "00:02.0", "03:00.0", "07:00.0"]);
+    }
+
+    #[test]
+    fn a_device_has_the_functions_that_its_first_says() {
+        let machine = Machine::new(&[
+            ("00:03.0", 0, 0),
+            ("00:03.1", 0, 0),
+            ("00:04.0", 0x80, 0),
+            ("00:04.7", 0, 0),
+        ]);
+        let all = machine.find(1, None).0;
+        assert_eq!(all, ["00:03.0", "00:04.0", "00:04.7"]);
+    }
+
+    #[test]
     fn what_is_behind_bus_0_costs_no_look_at_other_roots() {
         let machine = Machine::new(&[("00:00.0", 0, 0), ("00:1f.0", 0x80, 0), ("00:1f.2", 0, 0)]);
         let (found, reads) = machine.find(256, Some("00:1f.2"));

@@ -236,6 +236,8 @@ fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
             let waiting = (0..2048).filter(|&entry| rig.entry_at(entry).updated);
             assert_eq!(failed, waiting.count() as u64);
             assert_eq!(failed, 2048 - bound as u64);
+            let (warned, failure) = rig.msix.take_failures().expect("a warning");
+            assert_eq!((u64::from(warned), failure.entry), (failed, 2047));
             let last = rig.entry_at(2047);
             let why = match error {
                 _ if data != 0x41 => Error::Refused,
@@ -262,6 +264,16 @@ fn m5_bad_entries_do_not_keep_good_ones_from_being_bound() {
     let (calls, _) = rig.cost(ENABLE);
     assert_eq!(calls, 27);
     assert!(rig.entry_at(2000).bound.is_some());
+    // What a bound entry had is free again when its new message is refused.
+    let mut rig = largest(0x41, 26, Error::Exhausted);
+    rig.cost(ENABLE);
+    assert!(rig.entry_at(26).bound.is_none());
+    rig.control(ENABLE | FUNCTION_MASK);
+    rig.program(25, 0xfee0_0000, 0x05);
+    rig.program(3, 0xfee0_0000, 0x05);
+    rig.cost(ENABLE);
+    let bound = [3, 25, 26, 27, 28].map(|entry| rig.entry_at(entry).bound.is_some());
+    assert_eq!(bound, [false, false, true, true, false]);
     // A few that the router refuses, each for itself, do not either.
     let mut rig = largest(0x41, 26, Error::Exhausted);
     rig.fail(&[0, 1, 2, 3, 4, 5, 6], &[]);

@@ -162,6 +162,9 @@ fn m14_adjacent_goes_to_the_device() {
     assert_eq!(rig.log(), bytes);
     rig.read(0x1000, Width::Qword);
     assert_eq!(rig.log(), [Read(0x1000, Width::Qword)]);
+    // The last bytes of a page whose next one is not claimed.
+    rig.read_of(1, 0xffc, Width::Dword);
+    assert_eq!(rig.log(), [Read(0xffc, Width::Dword)]);
     assert_eq!(rig.msix.counters.dropped, 0);
 }
 

@@ -304,6 +304,13 @@ fn m23_messages_without_mask_bits_are_switched_off() {
     assert_eq!(rig.read(CONTROL, Word), 0x0081, "the guest sees its own");
     assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
+    // The number of messages stays.
+    let mut rig = live(0x0082);
+    rig.write(CONTROL, Word, 0x11);
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.device(CONTROL, Word), 0x0092);
+    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(rig.device(CONTROL, Word), 0x0093);
 }
 
 #[test]
@@ -333,7 +340,12 @@ fn m23_only_live_messages_of_the_own_function_are_throttled() {
 
 #[test]
 fn m23_the_next_pci_config_lets_a_throttled_function_send() {
-    for (control, on) in [(0x0080, 0x0081), (0x0180, 0x0181)] {
+    // Of the last the guest may use both messages that it has.
+    for (control, guest, on) in [
+        (0x0080, 0x01, 0x0081),
+        (0x0180, 0x01, 0x0181),
+        (0x0082, 0x11, 0x0093),
+    ] {
         let mut world = world();
         world.put(MSI + 1, 1, MSIX.into());
         world.put(CONTROL, 2, control);
@@ -347,7 +359,7 @@ fn m23_the_next_pci_config_lets_a_throttled_function_send() {
         let mut write = |at, width, value| functions.write(VMM, bdf(), at, width, value);
         let _ = write(ADDRESS, Dword, APIC);
         let _ = write(MSI + 12, Word, 0x41);
-        let _ = write(CONTROL, Word, 1);
+        let _ = write(CONTROL, Word, guest);
         assert_eq!(functions.throttle_msi(VMM, 0, true), Ok(()));
         drop(functions);
         start();

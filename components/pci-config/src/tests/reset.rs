@@ -387,6 +387,22 @@ fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
 }
 
 #[test]
+fn m24_what_the_guest_changed_of_the_link_is_undone() {
+    // ASPM, which the firmware had on and a driver may switch off.
+    for (firmware, guest) in [(0x0042, 0x0040), (0x0043, 0x0041), (0x0040, 0x0040)] {
+        let mut world = plain();
+        world.put(PCIE + 4, 4, 0x1000_8cc1);
+        world.put(PCIE + 0x10, 2, firmware);
+        let mut rig = used(world, info(false));
+        rig.write(PCIE + 0x10, Word, guest);
+        assert_eq!(rig.device(PCIE + 0x10, Word), guest);
+        let log = rig.log();
+        assert_eq!(life_ends(&mut rig).0, Ok(0));
+        assert_eq!(rig.device(PCIE + 0x10, Word), firmware, "{log:?}");
+    }
+}
+
+#[test]
 fn m24_a_guest_that_is_gone_leaves_its_model_quiet_at_once() {
     let (world, info) = armed(true);
     let mut rig = used(world, info);
@@ -402,6 +418,23 @@ fn m24_a_model_whose_interrupts_stay_on_was_not_reset() {
     let (world, info) = armed(false);
     let mut rig = used(world, info);
     assert_eq!(life_ends(&mut rig).0, Err(Error::Failed), "its reset hangs");
+}
+
+#[test]
+fn m24_a_model_that_keeps_anything_was_not_reset() {
+    // Interrupts, receive and transmit enables, vectors, and each ring's registers.
+    let rings = [0x2800, 0x2900, 0x3800, 0x3900];
+    let rings = rings.map(|ring| [0x00, 0x04, 0x08, 0x10, 0x18].map(|at| ring + at));
+    let others = [0xd0, 0x100, 0x400, 0xe4];
+    for register in rings.into_iter().flatten().chain(others) {
+        let (mut world, info) = armed(true);
+        let registers = world.registers.as_mut().expect("it has them");
+        registers.insert(register, 2);
+        world.stuck = Some(register);
+        let mut rig = used(world, info);
+        let end = life_ends(&mut rig).0;
+        assert_eq!(end, Err(Error::Refused), "{register:#x}");
+    }
 }
 
 #[test]
