@@ -115,3 +115,23 @@ fn the_table_is_claimed_only_while_decoded() {
     m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
     assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
 }
+
+#[test]
+fn the_last_bar_of_the_last_function_is_mapped_too() {
+    let mut functions = [FunctionInfo::default(); MAX_FUNCTIONS];
+    let last = MAX_FUNCTIONS - 1;
+    functions[last].bars[3] = BarInfo {
+        kind: BarKind::Memory32 as u32,
+        size: 0x4000,
+        address: BAR3,
+        guest: BAR3,
+        ..BarInfo::default()
+    };
+    let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+    let mut fake = Fake {
+        bar: Some(BAR3),
+        ..Fake::default()
+    };
+    vmm.start(&mut fake);
+    assert_eq!(fake.maps, [(last, 3, Some(BAR3))]);
+}
