@@ -47,7 +47,7 @@ fn build_writes_a_folder_with_a_manifest() {
     fs::remove_dir_all(&out).expect("the folder is ours");
 }
 
-/// Names of what is in a folder.
+/// Returns the names of what is in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the folder is ours").flatten();
     entries

@@ -84,7 +84,7 @@ pub fn all_answered(clients: Vec<Client>, requests: usize) {
     });
 }
 
-/// The value of a line of Prometheus text that starts with `name`.
+/// Returns the value of a line of Prometheus text that starts with `name`.
 pub fn metric(text: &str, name: &str) -> f64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())

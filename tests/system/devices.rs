@@ -8,7 +8,7 @@ fn probe(system: &str, functions: usize) -> String {
     probe_on(system, functions, &[])
 }
 
-/// The same with more arguments for the machine.
+/// Returns the same with more arguments for the machine.
 fn probe_on(system: &str, functions: usize, machine: &[&str]) -> String {
     let _machine = one_machine();
     let file = format!("tests/systems/{system}.toml");

@@ -165,7 +165,7 @@ fn components_that_crash_are_restarted_under_load() {
     assert!(system.interrupt().status.success());
 }
 
-/// Entries and routes, without how often something came over them.
+/// Returns the entries and routes, without how often something came over them.
 fn interrupts(system: &mut Running) -> Vec<String> {
     let lines = [system.shown('M'), system.shown('R')].concat();
     assert!(

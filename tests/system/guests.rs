@@ -34,7 +34,7 @@ fn flood(port: u16, enough: &AtomicBool) {
     }
 }
 
-/// A client of its own, since a server closes what has made errors.
+/// Returns a client of its own, since a server closes what has made errors.
 fn errors(port: u16) -> f64 {
     let (_, metrics) = Client::connect(port).request("/metrics").expect("metrics");
     metric(&metrics, "vectis_guest_http_errors_total")

@@ -78,8 +78,8 @@ const COMPONENTS: [&str; 8] = [
     "vmm-hostile",
 ];
 
-/// The hostile system with words on the hostile guest's command line and more
-/// keys for each function.
+/// Returns the hostile system with words on the hostile guest's command line
+/// and more keys for each function.
 fn system_with(name: &str, words: &str, keys: &[&str]) -> Changed {
     let line = format!("guest.hostile.command-line = \"{words}\"");
     let mut file = Changed::of("tests/systems/hostile.toml", name, &line);
@@ -104,18 +104,19 @@ impl Attacked {
         Self::start_on(name, words, &[], "amd")
     }
 
-    /// The same with more keys for each function, on a machine with this IOMMU.
+    /// Returns the same with more keys for each function, on a machine with
+    /// this IOMMU.
     fn start_on(name: &str, words: &str, keys: &[&str], iommu: &str) -> Self {
         Self::start_with(name, words, keys, &["--iommu", iommu])
     }
 
-    /// The same with more arguments.
+    /// Returns the same with more arguments.
     fn start_with(name: &str, words: &str, keys: &[&str], arguments: &[&str]) -> Self {
         let file = system_with(name, &format!("start=frame {words}"), keys);
         Self::start_file(file, arguments)
     }
 
-    /// The same of a file that is as it is to be.
+    /// Returns the same of a file that is as it is to be.
     fn start_file(file: Changed, arguments: &[&str]) -> Self {
         let port = free_ports(2);
         let mut system = Running::start(
@@ -146,7 +147,7 @@ impl Attacked {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.hostile)).expect("QEMU's network answers")
     }
 
-    /// Every component's counters; each must have some.
+    /// Returns every component's counters; each must have some.
     fn counters(&mut self) -> BTreeMap<String, u64> {
         let counters = self.system.counters();
         for component in COMPONENTS {
@@ -228,7 +229,7 @@ fn reach_nobody_else(mut attacked: Attacked, attacks: &[&str]) -> String {
     end.text
 }
 
-/// The command line for these attacks.
+/// Returns the command line for these attacks.
 fn words(attacks: &[&str]) -> String {
     format!("attack={} exit=stay", attacks.join(","))
 }

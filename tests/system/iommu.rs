@@ -9,7 +9,7 @@ use crate::harness::{Running, finish, free_port, one_machine, root, run_of, vect
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
 
-/// The project's system with a NIC that is trusted.
+/// Returns the project's system with a NIC that is trusted.
 fn trusted(name: &str) -> Changed {
     Changed::new(name, "device.nic0.dma = \"trusted\"")
 }

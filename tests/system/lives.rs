@@ -23,7 +23,7 @@ fn held(system: &mut Running) -> [u64; 6] {
 /// Another guest in the project's system.
 const HOSTILE: &str = "guest.web.image = \"guests/hostile\"";
 
-/// The project's system with words on the guest's command line.
+/// Returns the project's system with words on the guest's command line.
 fn web_with(name: &str, words: &str) -> Changed {
     Changed::new(name, &format!("guest.web.command-line = \"{words}\""))
 }
@@ -165,7 +165,7 @@ fn a_function_is_clean_in_each_life() {
     assert!(!system.text().contains("] not ok"), "{}", system.text());
 }
 
-/// A system whose only guest runs out of stack.
+/// Returns a system whose only guest runs out of stack.
 fn overflows(name: &str) -> Changed {
     Changed::new(
         name,

@@ -42,8 +42,8 @@ const PLAIN: Row = Row {
     restarts: false,
 };
 
-/// Units that the meter got done beside this attacker; 0 if it never came to its
-/// end.
+/// Returns the units that the meter got done beside this attacker; 0 if it
+/// never came to its end.
 fn units(row: &Row, words: &str, restarts: bool) -> u64 {
     let mut file = Changed::of(
         "tests/systems/share.toml",
