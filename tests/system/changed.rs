@@ -23,7 +23,7 @@ impl Changed {
         Self(path)
     }
 
-    /// More keys.
+    /// Adds keys.
     pub fn also(self, keys: &str) -> Self {
         let text = fs::read_to_string(&self.0).expect("the file is ours");
         fs::write(&self.0, format!("{text}{keys}\n")).expect("the file is ours");

@@ -1,5 +1,5 @@
-//! The probe guest on every kind of device: what it can see of configuration
-//! space and MSI-X is as the contract says.
+//! The probe guest on every kind of device: its view of configuration space and
+//! MSI-X is as the contract says.
 
 use crate::changed::Changed;
 use crate::harness::{finish, one_machine, run_of};

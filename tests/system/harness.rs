@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: a bound for what failed, not a measurement. It
-/// has room for a build from nothing.
+/// Longest wait for anything: a bound on failures, not a measurement. It has room for
+/// a build from nothing.
 const PATIENCE: Duration = Duration::from_secs(420);
 
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -49,7 +49,7 @@ pub fn run_of(file: &Path, seconds: u32) -> Command {
     command
 }
 
-/// What a command printed and how it ended.
+/// Output and exit status of a command.
 pub struct Finished {
     pub status: ExitStatus,
     pub text: String,
@@ -65,7 +65,7 @@ pub fn finish(command: &mut Command) -> Finished {
     }
 }
 
-/// Returns a port of this host that nobody listens on.
+/// Returns a free port of this host.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
@@ -136,8 +136,8 @@ impl Running {
         (running, port)
     }
 
-    /// Starts `vectis run` on free ports and waits until these guests serve;
-    /// gives their ports.
+    /// Starts `vectis run` on free ports and waits until these guests serve. Returns
+    /// their ports.
     pub fn all_serving(arguments: &[&str], guests: &[&str]) -> (Self, Vec<u16>) {
         let mut running = Self::start(vectis().args(["run", "--port", "0"]).args(arguments));
         let mut ports = vec![0; guests.len()];
@@ -211,7 +211,7 @@ impl Running {
         }
     }
 
-    /// What the console's key `key` shows, line by line without its end.
+    /// Returns the lines that the console's key `key` prints, without its end.
     pub fn shown(&mut self, key: char) -> Vec<String> {
         self.type_line(&key.to_string());
         let mut lines = Vec::new();
