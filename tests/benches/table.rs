@@ -124,7 +124,7 @@ fn write(msix: &mut Table, offset: u32, value: u64) {
 
 fn control(msix: &mut Table, value: u16) {
     let effect = msix.write_control(CONTROL, 0, black_box(value));
-    assert!(effect.is_ok_and(|effect| effect.write.is_some()));
+    assert!(effect.is_ok_and(|write| write.is_some()));
 }
 
 #[divan::bench(sample_size = 1000)]
