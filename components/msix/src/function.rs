@@ -293,7 +293,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 self.unbind_failed(function, entry, error);
                 // A router that died too often may have given its vector to
                 // another source.
-                let bound = self.router.bound(source(function, entry));
+                let bound = self.router.restore(source(function, entry));
                 if !before && bound.is_ok() {
                     self.mask_in_device(function, entry, false);
                 }

@@ -104,9 +104,7 @@ impl IrqRouter for Fake {
         source: Source,
         address: u64,
         data: u32,
-        masked: bool,
     ) -> Result<(u64, u32), Error> {
-        assert!(!masked, "only unmasked entries are bound");
         let mut world = self.0.borrow_mut();
         world.calls += 1;
         if let Some((room, error)) = world.room
@@ -161,7 +159,7 @@ impl IrqRouter for Fake {
         Ok(())
     }
 
-    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+    fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let world = self.0.borrow();
         let bound = world.bound.contains(&(source.function, source.entry));
         bound

@@ -177,7 +177,7 @@ impl Model {
             self.bind_failures += 1;
             return;
         }
-        if refused || entry.left_over {
+        if refused {
             self.bind_failures += 1;
             self.events.push(Event::BindFailed {
                 entry: number,
@@ -187,13 +187,13 @@ impl Model {
             return;
         }
         entry.bound = true;
+        entry.left_over = false;
         entry.updated = false;
         entry.device_masked = entry.throttled;
         self.events.push(Event::Bind {
             entry: number,
             address,
             data,
-            masked: false,
         });
     }
 
