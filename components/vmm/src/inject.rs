@@ -10,8 +10,9 @@ const RFLAGS_TF: u64 = 1 << 8;
 /// Stack selector of the frame: the boot protocol's data segment. Its RPL 0
 /// makes the handler's iretq trap, which is where IF comes back.
 const KERNEL_DS: u64 = 0x18;
-/// What the System V ABI lets code keep below the stack pointer. The CPU of a
-/// real machine overwrites it, a guest built for user space relies on it.
+/// Bytes below the stack pointer that code may use (System V ABI, red zone). An
+/// interrupt on a real machine overwrites them, but a guest built for user space
+/// relies on them.
 const RED_ZONE: u64 = 128;
 
 /// The vector could not be delivered: no present gate, or no stack.

@@ -49,7 +49,7 @@ const RESERVED: u64 = 0x1_0000;
 const CHUNK: usize = 4096;
 
 /// Loads `image` into `ram` (guest addresses, zeroed by the kernel), with its
-/// boot parameters and command line. Gives the entry point and the address of
+/// boot parameters and command line. Returns the entry point and the address of
 /// the boot parameters, which goes into rsi.
 ///
 /// # Errors

@@ -63,7 +63,7 @@ impl Host for Room {
 /// Checks that the vmm will be able to load `file`.
 ///
 /// # Errors
-/// If not, with what is wrong with it.
+/// If not, with the file's fault.
 pub fn check(guest: &Guest, file: &[u8]) -> Result<()> {
     let ram = guest.address..guest.address + guest.memory;
     let Err(error) = vmm::load(
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// An ELF file for `machine` with one segment without contents.
+    /// Returns an ELF file for `machine` with one segment without contents.
     fn file(machine: u16, address: u64, size: u64) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01".to_vec();
         file.resize(16, 0);

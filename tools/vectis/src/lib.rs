@@ -1,11 +1,11 @@
-//! The one command: builds the system's image, runs it, and shows what it says.
+//! The one command: builds the system's image, runs it, and shows its output.
 //!
 //! Responsible for: the command line, calling cargo and the kernel builder,
 //! putting the image together, QEMU's life, and turning serial streams into
 //! text. Must never: leave a process or a temporary file behind. May call:
 //! cargo, gcc, QEMU, apt-get (as root only).
-//! Invariants: equal inputs give an equal image; what fails says what, where,
-//! and what to do next.
+//! Invariants: equal inputs give an equal image; every error names the failure, its
+//! place, and the next step.
 
 #![forbid(unsafe_code)]
 

@@ -68,7 +68,7 @@ fn memory() -> Memory {
     Memory(vec![0xee; (RAM.end - RAM.start) as usize])
 }
 
-/// An ELF file with one segment of four bytes, `memory` bytes large.
+/// Returns an ELF file with one segment of four bytes, `memory` bytes large.
 fn image(address: u64, memory: u64) -> Vec<u8> {
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     file.extend(2u16.to_le_bytes());

@@ -59,7 +59,7 @@ struct Fake {
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
-    /// What was said of turns, in order.
+    /// Changes of the turn, in order.
     foreground: Vec<bool>,
     /// Ticks that pass while an event is handled.
     event_cost: u64,
@@ -413,7 +413,7 @@ fn configuration_mechanism_one() {
     m.outl(0xcfc, 7);
     let device = Bdf::new(0, 3, 0).unwrap();
     assert_eq!(m.host.config_writes, [(device, 0x44, Width::Dword, 7)]);
-    // Past the last data port, and with the enable bit off: nobody.
+    // Past the last data port, and with the enable bit off: no device answers.
     m.regs.gpr[RDX] = 0xcfe;
     m.privileged(&[0xed]);
     assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
