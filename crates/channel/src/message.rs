@@ -67,7 +67,7 @@ pub enum Error {
     /// The caller asks more often than it may: what it asked for comes later.
     TooOften,
     /// The server died during the call and was started again: this is its new
-    /// generation. What the call did is unknown; see [`retry`](crate::retry).
+    /// generation. What the call did is unknown; see [`retry`](fn@crate::retry).
     Gone(u32),
 }
 
