@@ -46,9 +46,7 @@ impl Host for Surroundings {
     fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
         black_box(0)
     }
-    fn table_write(&mut self, _: FunctionBar, _: u32, _: Width, _: u64) -> bool {
-        false
-    }
+    fn table_write(&mut self, _: FunctionBar, _: u32, _: Width, _: u64) {}
     fn route(&mut self, _: usize) -> Option<Route> {
         None
     }

@@ -54,17 +54,6 @@ pub struct Devices<'a> {
     pub ioapic: IoApic,
 }
 
-/// What a port write did beyond the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortEffect {
-    /// Nothing.
-    None,
-    /// Routes changed.
-    Routes,
-    /// The guest ended itself.
-    Stop(StopReason),
-}
-
 impl<'a> Devices<'a> {
     /// Devices as at reset; functions past [`MAX_FUNCTIONS`] are not there.
     #[must_use]
@@ -162,7 +151,7 @@ impl<'a> Devices<'a> {
         }
     }
 
-    /// Writes a port.
+    /// Writes a port. Returns why the guest stops, if this ended it.
     pub fn port_write(
         &mut self,
         port: u16,
@@ -170,19 +159,14 @@ impl<'a> Devices<'a> {
         value: u32,
         host: &mut impl Host,
         counters: &mut Counters,
-    ) -> PortEffect {
+    ) -> Option<StopReason> {
         match port {
             CONFIG_ADDRESS if width == Width::Dword => self.config_address = value,
             CONFIG_DATA..=CONFIG_DATA_LAST => {
-                let Some((bdf, offset)) = self.config_target(port, width) else {
-                    return PortEffect::None;
-                };
+                let (bdf, offset) = self.config_target(port, width)?;
                 let effect = host.config_write(bdf, offset, width, value);
                 if effect.contains(Effect::DECODE) || effect.contains(Effect::RESET) {
                     self.refresh_bars(host);
-                }
-                if effect.contains(Effect::ROUTES) || effect.contains(Effect::RESET) {
-                    return PortEffect::Routes;
                 }
             }
             UART_BASE..=UART_LAST if width == Width::Byte => {
@@ -190,10 +174,10 @@ impl<'a> Devices<'a> {
                     host.console_write(byte);
                 }
             }
-            EXIT_PORT => return PortEffect::Stop(StopReason::Exit(value)),
+            EXIT_PORT => return Some(StopReason::Exit(value)),
             _ => counters.unclaimed_ports += 1,
         }
-        PortEffect::None
+        None
     }
 
     /// The BAR that decodes `width` bytes at `address`, and the offset in it.
@@ -246,8 +230,6 @@ pub struct MemoryAccess<'a, 'f, H> {
     pub host: &'a mut H,
     /// Counters.
     pub counters: &'a mut Counters,
-    /// Set if routes changed.
-    pub routes_changed: bool,
 }
 
 impl<H: Host> MemoryAccess<'_, '_, H> {
@@ -318,7 +300,7 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
             let ioapic = &mut self.devices.ioapic;
             ioapic.write(register, value as u32, self.host);
         } else if let Some((place, offset)) = self.devices.claimed(address, width) {
-            self.routes_changed |= self.host.table_write(place, offset, width, value);
+            self.host.table_write(place, offset, width, value);
         } else {
             self.counters.unclaimed_memory += 1;
         }

@@ -31,8 +31,8 @@ pub trait Host {
     fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool);
     /// Reads a page that holds MSI-X table or PBA.
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
-    /// Writes such a page; `true` if routes changed.
-    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
+    /// Writes such a page.
+    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64);
     /// The route of a slot.
     fn route(&mut self, slot: usize) -> Option<Route>;
     /// Masks the device's entry of a source that is over its budget, or stops

@@ -177,6 +177,19 @@ impl Word for bool {
     }
 }
 
+impl Word for Option<u16> {
+    fn to_word(self) -> u64 {
+        self.map_or(0, |value| 1 << 16 | u64::from(value))
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        match word >> 16 {
+            0 => (word == 0).then_some(None),
+            1 => Some(Some(word as u16)),
+            _ => None,
+        }
+    }
+}
+
 impl Word for Bdf {
     fn to_word(self) -> u64 {
         u64::from(self.requester_id())

@@ -101,7 +101,8 @@ impl Host for Surroundings {
     fn config_write(&mut self, _: Bdf, _: u16, width: Width, _: u32) -> Effect {
         assert!(width != Width::Qword);
         self.count();
-        [Effect::NONE, Effect::DECODE, Effect::ROUTES, Effect::RESET][self.state as usize % 4]
+        let reset = Effect::DECODE.and(Effect::RESET);
+        [Effect::NONE, Effect::DECODE, Effect::RESET, reset][self.state as usize % 4]
     }
     fn bar(&mut self, _: usize, _: usize) -> Option<u64> {
         self.count();
@@ -119,10 +120,9 @@ impl Host for Surroundings {
         assert!(on_one_msix_page(offset, width));
         self.state & width.all_ones()
     }
-    fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, _: u64) -> bool {
+    fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, _: u64) {
         self.count();
         assert!(on_one_msix_page(offset, width));
-        self.state & 1 == 1
     }
     fn route(&mut self, slot: usize) -> Option<Route> {
         self.count();

@@ -44,15 +44,7 @@ impl Host for Room {
     fn table_read(&mut self, _place: FunctionBar, _offset: u32, _width: Width) -> u64 {
         0
     }
-    fn table_write(
-        &mut self,
-        _place: FunctionBar,
-        _offset: u32,
-        _width: Width,
-        _value: u64,
-    ) -> bool {
-        false
-    }
+    fn table_write(&mut self, _place: FunctionBar, _offset: u32, _width: Width, _value: u64) {}
     fn route(&mut self, _slot: usize) -> Option<Route> {
         None
     }
