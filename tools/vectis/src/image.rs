@@ -178,10 +178,10 @@ pub fn build(
         steps.note("unchanged");
     }
 
-    let mut names = vec!["init"];
+    let mut names = vec![system::ROOT_TASK];
     for component in &model.components {
-        if !names.contains(&component.program.as_str()) {
-            names.push(&component.program);
+        if !names.contains(&component.program.name.as_str()) {
+            names.push(&component.program.name);
         }
     }
     steps.begin("components", &names.join(", "));
@@ -197,17 +197,20 @@ pub fn build(
     );
     let mut programs = Programs::default();
     for component in &model.components {
-        let bytes = read(&built[&component.program])?;
+        let bytes = read(&built[&component.program.name])?;
         let program = Program::parse(&bytes).map_err(|e| {
             Error::new(
-                format!("component program {} cannot be used", component.program),
+                format!(
+                    "component program {} cannot be used",
+                    component.program.name
+                ),
                 e,
                 "crates/runtime/component.ld lays it out; check what it links",
             )
         })?;
         programs
             .components
-            .insert(component.program.clone(), program);
+            .insert(component.program.name.clone(), program);
     }
     for (name, file) in &guest_files {
         programs.guests.insert(name.clone(), read(file)?);
@@ -219,7 +222,7 @@ pub fn build(
             "change system.toml as it says",
         )
     })?;
-    let init = system::attach(&read(&built["init"])?, &image.bytes).map_err(|e| {
+    let init = system::attach(&read(&built[system::ROOT_TASK])?, &image.bytes).map_err(|e| {
         Error::new(
             "the image cannot be attached to init",
             e,
@@ -262,7 +265,7 @@ pub fn build(
                 .components
                 .iter()
                 .find(|component| component.name == *name)
-                .map_or(name, |component| &component.program);
+                .map_or(name, |component| &component.program.name);
             (name.clone(), folder.join("programs").join(program))
         })
         .collect();

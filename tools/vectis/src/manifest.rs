@@ -73,7 +73,7 @@ pub fn manifest(
                 .components
                 .iter()
                 .find(|component| component.name == *name)
-                .map_or(name, |component| &component.program);
+                .map_or(name, |component| &component.program.name);
             json!({ "name": name, "elf": format!("programs/{program}"), "log": id })
         })
         .collect();
