@@ -16,6 +16,7 @@
 mod alu;
 mod bus;
 mod cpu;
+mod crash;
 mod decode;
 mod decoded;
 mod host;
@@ -33,6 +34,7 @@ mod uart;
 mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
+pub use crash::Crash;
 pub use decoded::DecodedBars;
 pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason};
 pub use ioapic::IOAPIC_BASE;
