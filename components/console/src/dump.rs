@@ -12,6 +12,7 @@ use channel::msix::EntryState;
 use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
+use spec::cpu_vector;
 
 use crate::Output;
 
@@ -113,10 +114,9 @@ impl core::fmt::Display for Bound {
             None => f.write_str("slot=- host=- delivered=0 held=0 lost=0 storms=0"),
             Some((slot, events)) => write!(
                 f,
-                // The CPU's vectors begin at 0x30 (IRQ_INT_OFFSET of seL4 5.0.0).
                 "slot={} host={:02x} delivered={} held={} lost={} storms={}",
                 slot.slot,
-                u16::from(slot.vector) + 0x30,
+                cpu_vector(slot.vector),
                 events.delivered,
                 events.held,
                 events.lost,
@@ -328,7 +328,7 @@ pub fn routes(state: &mut impl State, output: &mut impl Output) {
                     slot.slot,
                     function.map_or("?", |function| function.name),
                     route.source.entry,
-                    u16::from(slot.vector) + 0x30,
+                    cpu_vector(slot.vector),
                     RouteMessage(route),
                     if route.masked { " masked" } else { "" },
                 ),

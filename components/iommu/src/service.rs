@@ -7,10 +7,11 @@ use channel::iommu::{
 use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
+use spec::{FUNCTIONS, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
 use crate::pages::{Frames, Ram};
-use crate::unit::{FUNCTIONS, SetupError, Unit, VECTORS, plain_message};
+use crate::unit::{SetupError, Unit};
 
 /// A function and whom it works for.
 #[derive(Clone, Copy, Debug)]
@@ -281,11 +282,6 @@ fn vectors(unit: &dyn Unit, function: usize) -> u128 {
         .fold(0, |all, vector| all | 1 << vector)
 }
 
-/// The bits of these vectors.
-const fn bits(first: u8, count: u8) -> u128 {
-    ((1 << count) - 1) << first
-}
-
 impl<F: Frames> DmaControl for Iommu<'_, F> {
     fn attach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
@@ -303,12 +299,12 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
     fn allow(&mut self, _caller: Caller, vectors: Vectors) -> Result<(u64, u32), Error> {
         let (position, first, count) = self.lookup_vectors(vectors)?;
         let message = match &mut self.behind {
-            Behind::Nothing => Ok(plain_message(first)),
+            Behind::Nothing => Ok(host_message(first)),
             Behind::Lost => Err(Error::Failed),
             Behind::Unit(unit) => unit.allow(position, first, count),
         };
         let message = message.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors |= bits(first, count);
+        self.functions[position].vectors |= vector_bits(first, count);
         Ok(message)
     }
 
@@ -320,7 +316,7 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
             Behind::Unit(unit) => unit.forbid(position, first, count),
         };
         result.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors &= !bits(first, count);
+        self.functions[position].vectors &= !vector_bits(first, count);
         Ok(())
     }
 }

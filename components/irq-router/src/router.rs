@@ -6,12 +6,12 @@ mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
 use shm::Keep;
+use spec::{SLOTS, host_message};
 
-use crate::message::{GuestMessage, host_message};
 use crate::vectors::Vectors;
 
 /// One bit of one guest's notification word.

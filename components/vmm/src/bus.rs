@@ -8,13 +8,14 @@ use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use spec::{FUNCTIONS, SLOTS};
 
 use crate::host::{Host, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::uart::{UART_BASE, Uart};
-use crate::vmm::{Counters, MAX_FUNCTIONS};
+use crate::vmm::Counters;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.
@@ -36,7 +37,7 @@ const EXIT_PORT: u16 = 0xf4;
 const PAGES_AT_ONCE: u64 = 256;
 
 /// Where each BAR is mapped.
-type Bars = [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS];
+type Bars = [[Option<u64>; FUNCTION_BARS]; FUNCTIONS];
 
 /// Whether it takes long to map, or to unmap, BARs of these sizes one after another.
 pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
@@ -66,12 +67,12 @@ pub enum PortEffect {
 }
 
 impl<'a> Devices<'a> {
-    /// Devices as at reset; functions past [`MAX_FUNCTIONS`] are not there.
+    /// Devices as at reset; functions past [`FUNCTIONS`] are not there.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            functions: &functions[..functions.len().min(MAX_FUNCTIONS)],
-            bars: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            functions: &functions[..functions.len().min(FUNCTIONS)],
+            bars: [[None; FUNCTION_BARS]; FUNCTIONS],
             config_address: 0,
             uart: Uart::default(),
             ioapic: IoApic::new(functions),
@@ -82,8 +83,8 @@ impl<'a> Devices<'a> {
     /// first, since a BAR may move to where another one was. Of BARs that a guest
     /// lays over each other, the first decodes: a page can be mapped once only.
     pub fn refresh_bars(&mut self, host: &mut impl Host) {
-        let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
-        let mut decoded: heapless::Vec<Range<u64>, { MAX_FUNCTIONS * FUNCTION_BARS }> =
+        let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
         for (function, info) in self.functions.iter().enumerate() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
@@ -104,10 +105,9 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        let mut changes: heapless::Vec<_, { 2 * MAX_FUNCTIONS * FUNCTION_BARS }> =
-            heapless::Vec::new();
+        let mut changes: heapless::Vec<_, { 2 * FUNCTIONS * FUNCTION_BARS }> = heapless::Vec::new();
         for unmap in [true, false] {
-            for place in 0..MAX_FUNCTIONS * FUNCTION_BARS {
+            for place in 0..FUNCTIONS * FUNCTION_BARS {
                 let (function, bar) = (place / FUNCTION_BARS, place % FUNCTION_BARS);
                 let (before, after) = (self.bars[function][bar], moved[function][bar]);
                 let wanted = if unmap { before } else { after };
@@ -272,7 +272,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             return 0;
         }
         let mut bits = 0;
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if self.held >> slot & 1 == 0 {
                 continue;
             }

@@ -40,4 +40,4 @@ pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use share::Share;
 pub use slots::Budget;
-pub use vmm::{Counters, Fault, MAX_FUNCTIONS, Outcome, Vmm};
+pub use vmm::{Counters, Fault, Outcome, Vmm};

@@ -3,7 +3,7 @@
 
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
-use channel::routes::SLOTS;
+use spec::SLOTS;
 
 use crate::host::Host;
 use crate::lapic::Lapic;

@@ -1,10 +1,7 @@
 //! The message of a guest's interrupt: what irq-router routes by, and msix checks.
 
-/// Interrupt address range of the local APICs, first byte (SDM vol. 3
-/// section 11.11.1; the same in AMD's APIC).
-const ADDRESS_BASE: u64 = 0xfee0_0000;
-/// Bits of an address that say whether it lies in that range: it is 1 MiB.
-const ADDRESS_BASE_MASK: u64 = !0xf_ffff;
+use spec::MESSAGES;
+
 /// Vectors below 16 are illegal for a local APIC (SDM vol. 3 section 11.5.2).
 const FIRST_VECTOR: u8 = 0x10;
 
@@ -35,7 +32,8 @@ impl GuestMessage {
             logical: address >> 2 & 1 == 1,
         };
         let reserved_mode = matches!(message.delivery_mode, 3 | 6);
-        if address & ADDRESS_BASE_MASK != ADDRESS_BASE
+        if address < MESSAGES.start
+            || address >= MESSAGES.end
             || reserved_mode
             || message.vector < FIRST_VECTOR
         {

@@ -3,13 +3,9 @@
 //! A route is one word, so that a reader on another core sees it whole.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use spec::SLOTS;
 
 use crate::irq_router::{Source, SourceKind};
-
-/// Slots of one guest: bits of the vmm's notification word that can stand for a
-/// source. Badges have 28 bits in seL4 5.0.0; bit 27 tells faults from slots
-/// and bit 26 is the timer's.
-pub const SLOTS: usize = 26;
 
 /// Where a slot's events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,17 +12,24 @@
 #![forbid(unsafe_code)]
 
 mod image;
+mod interrupts;
 mod machine;
 mod records;
 mod resources;
 
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
+pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{IommuInfo, MachineInfo};
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
     OnFault, Rights, Selector, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
+
+/// Returns the bits of `mask` if they are set, else none.
+pub fn bit<T: Default>(set: bool, mask: T) -> T {
+    if set { mask } else { T::default() }
+}
 
 /// Guests in one system, at most: each has a bit in a notification word
 /// ([`BADGE_GUEST_GONE`]), and each component room for so many.
@@ -47,12 +54,16 @@ pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
 pub const FAULT_SLOT: u64 = 1;
 /// Slot with the endpoint on which a component receives.
 pub const ENDPOINT_SLOT: u64 = 2;
-/// Badge bit of every endpoint capability and of no notification's: tells a
-/// call or fault from a slot of the notification word (badges have 28 bits in
-/// seL4 5.0.0).
-pub const BADGE_CALL: u64 = 1 << 27;
+/// Slots of one guest: bits of the vmm's notification word, each of which can
+/// stand for an interrupt source. The two bits above them, of the 28 that a badge
+/// has in seL4 5.0.0, are [`BADGE_TIMER`] and [`BADGE_CALL`].
+pub const SLOTS: usize = 26;
 /// Badge bit of the timer in a client's notification word.
-pub const BADGE_TIMER: u64 = 1 << 26;
+pub const BADGE_TIMER: u64 = 1 << SLOTS;
+/// Badge bit of every endpoint capability and of no notification's: tells a
+/// call or fault from a slot of the notification word.
+pub const BADGE_CALL: u64 = 1 << (SLOTS + 1);
+const _: () = assert!(BADGE_CALL == 1 << 27, "the last bit of a badge");
 /// Badge bit of guest 0 in the notification words of pci-config and iommu: the
 /// guest is gone, its functions are to be quiesced. The other guests follow.
 pub const BADGE_GUEST_GONE: u64 = 1 << 16;

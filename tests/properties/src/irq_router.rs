@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use channel::irq_router::{IrqRouter, Source};
-use channel::routes::{Route, RoutePage, SLOTS};
+use channel::routes::{Route, RoutePage};
 use channel::{Caller, Error};
 use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use proptest::prelude::*;
 use shm::Kept;
+use spec::SLOTS;
 
 const MSIX: Caller = Caller(1);
 const GUESTS: usize = 2;

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use channel::GuestMessage;
 use channel::irq_router::msi::MsiRouter;
 use channel::irq_router::{Block, IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
-use irq_router::GuestMessage;
 use pci::{BarKind, ConfigSpace, FUNCTION_BARS, Width, regs};
 
 use crate::trace::{Bar, Device, Event, Hook};
@@ -193,7 +193,7 @@ impl IrqRouter for Shared {
             data,
             masked,
         });
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
@@ -232,9 +232,7 @@ impl IrqRouter for Shared {
 
     fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.contains(&source.entry);
-        bound
-            .then(|| irq_router::host_message(0))
-            .ok_or(Error::NotFound)
+        bound.then(|| spec::host_message(0)).ok_or(Error::NotFound)
     }
 }
 
@@ -248,7 +246,7 @@ impl MsiRouter for Shared {
         _: u32,
         _: u32,
     ) -> Result<(u64, u32), Error> {
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
     fn set_message(&mut self, _: Caller, _: u8, _: u64, _: u32) -> Result<(), Error> {

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::pci_config::{Effect, PciConfig};
-use channel::routes::{Route, RoutePage, SLOTS};
+use channel::routes::{Route, RoutePage};
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
 use irq_router::{IrqControl, KernelError, Router, Slot};
 use msix::{Entry, Msix};
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
+use spec::SLOTS;
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;

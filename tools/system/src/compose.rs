@@ -15,7 +15,7 @@ use std::fmt;
 use spec::{
     BADGE_DOORBELL, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header, IPC_BUFFER_ADDRESS,
     ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights,
-    Thread,
+    Thread, VECTORS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -26,9 +26,6 @@ use components::{board_devices, channels, new_place, program};
 use guests::{add_guest, functions, names};
 
 const PAGE: u64 = 4096;
-/// User vectors that the kernel has (IRQ_INT_OFFSET in seL4's irq.h leaves
-/// 0x30 to 0x9b).
-const VECTORS: u64 = 108;
 
 /// Memory that a restart leaves as it is, by program, in bytes: what the program
 /// asks of its resource `kept`.
@@ -186,12 +183,12 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         let bits = u64::from(place.cnode_bits);
         let cnode = place.cnode;
         builder.grant(place, "cnode", cnode, Rights::ALL, 0, bits);
-        let first = place.slots(VECTORS as u32 + 1);
+        let first = place.slots(u32::from(VECTORS) + 1);
         place.tell(
             ResourceKind::Number,
             "free-slots",
             u64::from(first),
-            VECTORS + 1,
+            u64::from(VECTORS) + 1,
         );
         place.tell(ResourceKind::Number, "vectors", 0, first_irq_vector);
     }

@@ -5,9 +5,9 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use shm::Kept;
+use spec::VECTORS;
 
 use super::*;
-use crate::VECTORS;
 
 mod block;
 mod restart;

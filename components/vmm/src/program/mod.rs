@@ -11,10 +11,9 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
+use spec::{BADGE_CALL, BADGE_TIMER, FUNCTIONS, OnExit};
 use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy, Share,
-    StopReason, Vmm,
+    Budget, Counters, Fault, Host as _, LIMIT, Lives, Next, Outcome, Policy, Share, StopReason, Vmm,
 };
 
 use guest::Guest;
@@ -198,9 +197,9 @@ fn halt(endpoint: Endpoint) -> ! {
 
 /// Entry of the component.
 pub fn main(context: Context) -> ! {
-    let functions: Vec<_, MAX_FUNCTIONS> = context
+    let functions: Vec<_, FUNCTIONS> = context
         .functions()
-        .take(MAX_FUNCTIONS)
+        .take(FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
     let mut host = Surroundings::new(

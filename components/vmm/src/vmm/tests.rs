@@ -55,7 +55,7 @@ struct Fake {
     long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
-    events: [SlotEvents; channel::routes::SLOTS],
+    events: [SlotEvents; spec::SLOTS],
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
@@ -376,7 +376,7 @@ fn events_without_a_route_are_dropped() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.vmm.events(u32::MAX, &mut m.host);
-    assert_eq!(m.vmm.counters.dropped, channel::routes::SLOTS as u64);
+    assert_eq!(m.vmm.counters.dropped, spec::SLOTS as u64);
     assert!(!m.vmm.wants_injection());
 }
 
