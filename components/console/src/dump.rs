@@ -6,13 +6,13 @@
 use core::fmt::Write as _;
 
 use channel::events::SlotEvents;
-use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+use channel::iommu::{FaultRecord, FunctionState};
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
 use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
-use spec::cpu_vector;
+use spec::{IommuKind, cpu_vector};
 
 use crate::Output;
 
@@ -255,7 +255,7 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
             break;
         };
         let found = state.confinement(index);
-        let Some((found, unit)) = found.and_then(|found| Some((found, unit(found.unit)?))) else {
+        let Some(found) = found.filter(|found| found.unit != IommuKind::None) else {
             line(output, format_args!("I {name} ({guest}): no IOMMU"));
             continue;
         };
@@ -267,8 +267,11 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
         line(
             output,
             format_args!(
-                "I {name} ({guest}): {unit}, {attached}, {} pages, {} vectors, {} refused",
-                found.pages, found.vectors, found.faults
+                "I {name} ({guest}): {}, {attached}, {} pages, {} vectors, {} refused",
+                found.unit.product(),
+                found.pages,
+                found.vectors,
+                found.faults
             ),
         );
     }
@@ -299,14 +302,6 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
         }
     }
     output.text("I end\r\n");
-}
-
-const fn unit(kind: UnitKind) -> Option<&'static str> {
-    match kind {
-        UnitKind::None => None,
-        UnitKind::Amd => Some("AMD-Vi"),
-        UnitKind::Intel => Some("VT-d"),
-    }
 }
 
 /// Key R: each guest's routes, slot by slot. The last line is `R end`.

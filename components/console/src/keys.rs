@@ -102,11 +102,12 @@ mod tests {
     use crate::dump::Function;
     use channel::Error;
     use channel::events::SlotEvents;
-    use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+    use channel::iommu::{FaultRecord, FunctionState};
     use channel::irq_router::{BoundSlot, Source};
     use channel::msix::EntryState;
     use channel::routes::Route;
     use pci::Bdf;
+    use spec::IommuKind;
 
     extern crate std;
     use std::boxed::Box;
@@ -183,7 +184,7 @@ mod tests {
         }
         fn confinement(&mut self, function: u8) -> Option<FunctionState> {
             (function == 0).then_some(FunctionState {
-                unit: UnitKind::Amd,
+                unit: IommuKind::Amd,
                 attached: true,
                 vectors: 3,
                 pages: 8192,

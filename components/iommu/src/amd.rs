@@ -9,7 +9,7 @@ mod events;
 mod registers;
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 use tock_registers::fields::FieldValue;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
@@ -20,7 +20,7 @@ use registers::{
     Buffer, Control, DeviceTable, Domain, Exclusion, Features, Interrupts, Page, Remap, Status,
     Translation,
 };
-use spec::{FUNCTIONS, MESSAGES, cpu_vector};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
 
 /// The device table has all 65536 entries: an id above its end would not be
 /// confined by every unit (QEMU's does not look at the length).
@@ -304,8 +304,8 @@ const fn interrupt_place(function: usize, vector: u8) -> (usize, u32) {
 }
 
 impl<R: Registers, T: Tables> Unit for Amd<R, T> {
-    fn kind(&self) -> UnitKind {
-        UnitKind::Amd
+    fn kind(&self) -> IommuKind {
+        IommuKind::Amd
     }
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {

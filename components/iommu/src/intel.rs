@@ -9,7 +9,7 @@ mod queue;
 mod registers;
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
@@ -20,7 +20,7 @@ use registers::{
     Capability, ContextLower, ContextUpper, Extended, Global, InterruptTable, Message, Page,
     ProtectedMemory, RemapLower, RemapUpper, Root,
 };
-use spec::{FUNCTIONS, MESSAGES, cpu_vector};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
 
 /// Bytes of a root, context or interrupt entry.
 const ENTRY: usize = 16;
@@ -324,8 +324,8 @@ const fn interrupt_place(function: usize, vector: u8) -> usize {
 }
 
 impl<R: Registers, T: Tables> Unit for Intel<R, T> {
-    fn kind(&self) -> UnitKind {
-        UnitKind::Intel
+    fn kind(&self) -> IommuKind {
+        IommuKind::Intel
     }
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {

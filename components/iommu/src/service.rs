@@ -1,13 +1,12 @@
 //! What clients ask: which function is whose, and what it may do.
 
 use channel::iommu::{
-    FaultRecord, FunctionState, UnitKind, Vectors, dma::DmaControl, dump::IommuDump,
-    remap::InterruptRemap,
+    FaultRecord, FunctionState, Vectors, dma::DmaControl, dump::IommuDump, remap::InterruptRemap,
 };
 use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
-use spec::{FUNCTIONS, VECTORS, host_message, vector_bits};
+use spec::{FUNCTIONS, IommuKind, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
 use crate::pages::{Frames, Ram};
@@ -154,10 +153,10 @@ impl<'a, F: Frames> Iommu<'a, F> {
         }
     }
 
-    fn kind(&self) -> UnitKind {
+    fn kind(&self) -> IommuKind {
         match &self.behind {
             Behind::Unit(unit) => unit.kind(),
-            Behind::Nothing | Behind::Lost => UnitKind::None,
+            Behind::Nothing | Behind::Lost => IommuKind::None,
         }
     }
 

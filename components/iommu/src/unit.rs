@@ -1,9 +1,9 @@
 //! What an IOMMU does, whoever made it.
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 use heapless::Vec;
-use spec::FUNCTIONS;
+use spec::{FUNCTIONS, IommuKind};
 
 use crate::hardware::{PAGE, Stuck, Tables};
 use crate::pages::{Frames, Ram};
@@ -127,7 +127,7 @@ impl<T: Tables> Memory<'_, T> {
 /// with; any other is [`Error::NotFound`].
 pub trait Unit {
     /// Who made it.
-    fn kind(&self) -> UnitKind;
+    fn kind(&self) -> IommuKind;
 
     /// Makes the function's page tables, which are not in use yet. To make them
     /// again from the same frames changes nothing, even while they are in use.

@@ -19,7 +19,7 @@ mod resources;
 
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
-pub use machine::{IommuInfo, MachineInfo};
+pub use machine::{IommuInfo, IommuKind, MachineInfo};
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
     OnFault, Rights, Selector, Thread,

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use pci::Bdf;
-use spec::{OnExit, OnFault, Selector};
+use spec::{IommuKind, OnExit, OnFault, Selector};
 use toml::de::DeTable;
 
-use crate::board::{self, Board, Iommu};
+use crate::board::{self, Board};
 use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::reader::{Context, Located, Section};
@@ -206,7 +206,7 @@ impl Model {
     /// messages then, and the I/O APIC's pins do not work.
     #[must_use]
     pub fn remaps(&self) -> bool {
-        self.board.iommu != Iommu::None && self.holder(Authority::Iommu).is_some()
+        self.board.iommu != IommuKind::None && self.holder(Authority::Iommu).is_some()
     }
 
     /// The guest that a component runs.
@@ -527,7 +527,7 @@ pub fn parse(
     source: &Source,
     table: &DeTable<'_>,
     root: &Path,
-    iommu: Option<Iommu>,
+    iommu: Option<IommuKind>,
     report: &mut Report,
 ) -> Option<Model> {
     let board_name = table
