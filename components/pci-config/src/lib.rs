@@ -30,7 +30,7 @@ mod reset;
 mod server;
 
 pub use kept::kept_words;
-pub use reset::Trouble;
+pub use reset::{RESET_MS, Trouble};
 pub use server::{Counters, Functions};
 
 use pci::Width;

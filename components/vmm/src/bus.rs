@@ -7,29 +7,23 @@ use core::ops::Range;
 use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{FUNCTIONS, SLOTS};
+use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
 use crate::host::{Host, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
-use crate::uart::{UART_BASE, Uart};
+use crate::uart::Uart;
 use crate::vmm::Counters;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.
 pub const MMIO_WINDOW: Range<u64> = pci::BAR_WINDOW;
 
-/// Configuration address register (PCI Local Bus 3.0 section 3.2.2.3.2).
-const CONFIG_ADDRESS: u16 = 0xcf8;
-/// First of the four configuration data ports.
-const CONFIG_DATA: u16 = 0xcfc;
-const CONFIG_DATA_LAST: u16 = 0xcff;
-const CONFIG_ENABLE: u32 = 1 << 31;
-const UART_LAST: u16 = UART_BASE + 7;
-/// QEMU's isa-debug-exit, as guests use it on bare QEMU: ends the guest.
-const EXIT_PORT: u16 = 0xf4;
+const CONFIG_DATA_LAST: u16 = CONFIG_DATA + 3;
+const UART_LAST: u16 = COM1 + 7;
 
 /// Pages of BARs that are mapped and unmapped for one access above all guests: each
 /// costs about a thousand instructions, and what takes longer than 100 us (300,000
@@ -152,9 +146,7 @@ impl<'a> Devices<'a> {
                 .map_or(nothing, |(bdf, offset)| {
                     host.config_read(bdf, offset, width)
                 }),
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                u32::from(self.uart.read(port - UART_BASE))
-            }
+            COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 counters.unclaimed_ports += 1;
                 nothing
@@ -185,8 +177,8 @@ impl<'a> Devices<'a> {
                     return PortEffect::Routes;
                 }
             }
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                if let Some(byte) = self.uart.write(port - UART_BASE, value as u8) {
+            COM1..=UART_LAST if width == Width::Byte => {
+                if let Some(byte) = self.uart.write(port - COM1, value as u8) {
                     host.console_write(byte);
                 }
             }

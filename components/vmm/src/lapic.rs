@@ -4,7 +4,7 @@
 use channel::routes::Route;
 
 /// Guest-physical address of the xAPIC page; it does not move.
-pub const LAPIC_BASE: u64 = 0xfee0_0000;
+pub const LAPIC_BASE: u64 = spec::MESSAGES.start;
 /// First x2APIC MSR; register offset n is MSR `X2APIC_BASE + n / 16`.
 pub const X2APIC_BASE: u32 = 0x800;
 

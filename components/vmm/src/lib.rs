@@ -35,7 +35,7 @@ pub use bus::{MMIO_WINDOW, is_long};
 pub use host::{Host, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
-pub use lives::{LIMIT, Lives, Next, Policy, WINDOW_MS};
+pub use lives::{Lives, Next};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use share::Share;

@@ -11,12 +11,16 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod backoff;
+mod guest;
 mod image;
 mod interrupts;
 mod machine;
 mod records;
 mod resources;
 
+pub use backoff::Backoff;
+pub use guest::{COM1, EXIT_PORT, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{IommuInfo, IommuKind, MachineInfo};

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use spec::{
-    BADGE_DOORBELL, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header, IPC_BUFFER_ADDRESS,
-    ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights,
-    Thread, VECTORS,
+    BADGE_DOORBELL, COM1, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header,
+    IPC_BUFFER_ADDRESS, ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS,
+    ResourceKind, Rights, Thread, VECTORS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -215,6 +215,9 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
     }
     let mut header = Header::new_zeroed();
     (header.ecam, header.buses) = model.board.ecam;
+    let com1 = model.board.devices.iter().find(|d| d.name == "com1");
+    let (com1, _) = com1.and_then(|com1| com1.ports).unwrap_or((COM1, COM1));
+    header.com1 = u64::from(com1);
     header.exit_port = u64::from(model.board.exit_port);
     header.machine = u64::from(machine);
     header.log = u64::from(init_log);

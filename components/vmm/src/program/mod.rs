@@ -11,10 +11,8 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, FUNCTIONS, OnExit};
-use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, Next, Outcome, Policy, Share, StopReason, Vmm,
-};
+use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, OnExit};
+use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -222,13 +220,8 @@ pub fn main(context: Context) -> ! {
         microseconds(start),
         microseconds(length),
     );
-    let policy = match OnExit::from_number(context.number("on-exit").0) {
-        OnExit::Stop => Policy::Stop,
-        OnExit::Halt => Policy::Halt,
-        OnExit::Restart => Policy::Restart,
-    };
     let endpoint = context.endpoint();
-    let mut lives = Lives::new(policy);
+    let mut lives = Lives::new(OnExit::from_number(context.number("on-exit").0));
     let mut counters = Counters::default();
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);
@@ -260,7 +253,7 @@ pub fn main(context: Context) -> ! {
                 defmt::error!(
                     "{}: failed {=u32} times in a row, it stays halted",
                     text,
-                    LIMIT + 1
+                    Backoff::LIMIT + 1
                 );
             }
             Next::Unclean => {
