@@ -5,11 +5,11 @@
 
 use core::fmt::Write as _;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
 use channel::iommu::{FaultRecord, FunctionState};
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
-use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
 use spec::{IommuKind, cpu_vector};
@@ -75,34 +75,21 @@ const MODES: [&str; 8] = [
 
 /// What a message asks for: vector, delivery mode, trigger, destination and its
 /// mode.
-struct RouteMessage(Route);
+struct Text(GuestMessage);
 
-impl core::fmt::Display for RouteMessage {
+impl core::fmt::Display for Text {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let route = &self.0;
+        let message = &self.0;
         write!(
             f,
             "vec={:02x} {} {} dest={:02x} {}",
-            route.vector,
-            MODES[usize::from(route.delivery_mode & 7)],
-            if route.level { "level" } else { "edge" },
-            route.destination,
-            if route.logical { "log" } else { "phys" },
+            message.vector,
+            MODES[usize::from(message.delivery_mode & 7)],
+            if message.level { "level" } else { "edge" },
+            message.destination,
+            if message.logical { "log" } else { "phys" },
         )
     }
-}
-
-/// An entry's message, taken apart (SDM vol. 3 section 11.11).
-fn message(function: u8, entry: &EntryState) -> RouteMessage {
-    RouteMessage(Route {
-        vector: entry.data as u8,
-        destination: (entry.address >> 12) as u8,
-        delivery_mode: (entry.data >> 8 & 7) as u8,
-        level: entry.data >> 15 & 1 == 1,
-        logical: entry.address >> 2 & 1 == 1,
-        masked: entry.masked,
-        source: Source::msix(function, entry.entry),
-    })
 }
 
 /// Where a source is bound and what came: slot, the machine's vector, events.
@@ -179,7 +166,7 @@ fn msix_entries(
     while let Some(entry) = state.next_entry(function, from, all) {
         let found = bound(state, Source::msix(function, entry.entry));
         let waiting = found.is_some_and(|(_, events)| events.waiting);
-        let message = message(function, &entry);
+        let message = Text(GuestMessage::split(entry.address, entry.data));
         line(
             output,
             format_args!(
@@ -225,7 +212,7 @@ fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output)
                     format_args!(
                         "M   {kind} {} {} mask={}-- {}",
                         source.entry,
-                        RouteMessage(slot.route),
+                        Text(slot.route.message),
                         flag(slot.route.masked, 'G'),
                         Bound(Some((slot, events)))
                     ),
@@ -324,7 +311,7 @@ pub fn routes(state: &mut impl State, output: &mut impl Output) {
                     function.map_or("?", |function| function.name),
                     route.source.entry,
                     cpu_vector(slot.vector),
-                    RouteMessage(route),
+                    Text(route.message),
                     if route.masked { " masked" } else { "" },
                 ),
             );

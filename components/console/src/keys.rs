@@ -100,12 +100,12 @@ where
 mod tests {
     use super::*;
     use crate::dump::Function;
-    use channel::Error;
     use channel::events::SlotEvents;
     use channel::iommu::{FaultRecord, FunctionState};
     use channel::irq_router::{BoundSlot, Source};
     use channel::msix::EntryState;
     use channel::routes::Route;
+    use channel::{Error, GuestMessage};
     use pci::Bdf;
     use spec::IommuKind;
 
@@ -134,11 +134,10 @@ mod tests {
             slot,
             vector: 2,
             route: Route {
-                vector: 0x51,
-                destination: 0,
-                delivery_mode: 0,
-                level: false,
-                logical: false,
+                message: GuestMessage {
+                    vector: 0x51,
+                    ..GuestMessage::default()
+                },
                 masked: false,
                 source,
             },

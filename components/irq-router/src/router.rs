@@ -328,13 +328,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .binding
             .zip(slot.owner)
             .and_then(|(binding, (source, _))| {
-                let message = binding.message?;
                 Some(Route {
-                    vector: message.vector,
-                    destination: message.destination,
-                    delivery_mode: message.delivery_mode,
-                    level: message.level,
-                    logical: message.logical,
+                    message: binding.message?,
                     masked: binding.masked
                         || source.kind == SourceKind::Msix
                             && self.function_masked[usize::from(source.function)],

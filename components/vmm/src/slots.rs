@@ -136,7 +136,7 @@ impl Slots {
         let taken = if route.masked {
             slot.events.held += u64::from(fresh);
             Taken::Held
-        } else if lapic.accept(&route) {
+        } else if lapic.accept(&route.message) {
             slot.events.delivered += 1;
             Taken::Delivered
         } else {

@@ -1,10 +1,12 @@
-//! The composed system: what the build tool writes and init reads.
+//! The composed system: what the build tool writes and init reads, and the facts
+//! in which programs must agree.
 //!
 //! Responsible for: the flat, pointer-free format of the system image: which
 //! kernel objects exist, which capability lies in which slot, what is mapped
-//! where, which thread starts with what; and the resource table that each
-//! component finds in its own address space. Must never: decide anything; the
-//! tool decides, init carries out. May call: nothing.
+//! where, which thread starts with what; the resource table that each component
+//! finds in its own address space; and each number that more than one crate needs
+//! and none owns: vectors, messages, badges, limits, waits. Must never: decide
+//! anything; the tool decides, init carries out. May call: nothing.
 //! Invariants: reading never panics and never reads outside the image; every
 //! index in a record is checked by [`System::parse`] before it is used.
 

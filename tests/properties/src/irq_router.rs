@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use channel::irq_router::{IrqRouter, Source};
 use channel::routes::{Route, RoutePage};
-use channel::{Caller, Error};
+use channel::{Caller, Error, GuestMessage};
 use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use proptest::prelude::*;
 use shm::Kept;
@@ -262,11 +262,13 @@ impl Pair<'_> {
     fn route(&self, binding: &Binding) -> Route {
         let function_masked = self.function_masked[usize::from(binding.source.function)];
         Route {
-            vector: (binding.data % 256) as u8,
-            destination: (binding.address / 4096 % 256) as u8,
-            delivery_mode: (binding.data / 256 % 8) as u8,
-            level: binding.data & 0x8000 != 0,
-            logical: binding.address & 4 != 0,
+            message: GuestMessage {
+                vector: (binding.data % 256) as u8,
+                destination: (binding.address / 4096 % 256) as u8,
+                delivery_mode: (binding.data / 256 % 8) as u8,
+                level: binding.data & 0x8000 != 0,
+                logical: binding.address & 4 != 0,
+            },
             masked: binding.masked || function_masked,
             source: binding.source,
         }

@@ -200,7 +200,10 @@ fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
     assert_eq!(machine.control(0x8000), Effect::ROUTES);
     let routes = machine.routes();
     assert_eq!(routes.len(), 1);
-    assert_eq!((routes[0].vector, routes[0].source.entry), (0x61, 7));
+    assert_eq!(
+        (routes[0].message.vector, routes[0].source.entry),
+        (0x61, 7)
+    );
     assert_eq!(machine.device_entry(7), (0x30, 0));
     let control = u32::from(CAPABILITY) + 2;
     assert_eq!(machine.device.get(false, control, Width::Word), 0x8027);
@@ -217,7 +220,7 @@ fn m21_a_rebound_entry_keeps_its_slot() {
     machine.table(1, 8, 0x91);
     assert!(machine.table(1, 12, 0));
     let route = machine.page.get(1).expect("bound");
-    assert_eq!((route.vector, route.source.entry), (0x91, 1));
+    assert_eq!((route.message.vector, route.source.entry), (0x91, 1));
     assert_eq!(machine.device_entry(1), (0x31, 0));
 }
 

@@ -42,14 +42,9 @@ impl SlotState {
         };
         use channel::Word as _;
         let binding = self.binding.map_or(0, |binding| {
-            let message = binding.message.map_or(0, |message| {
-                MESSAGE
-                    | u64::from(message.vector)
-                    | u64::from(message.destination) << 8
-                    | u64::from(message.delivery_mode) << 16
-                    | u64::from(message.level) << 19
-                    | u64::from(message.logical) << 20
-            });
+            let message = binding
+                .message
+                .map_or(0, |message| MESSAGE | message.to_bits());
             BOUND | message | bit(binding.masked, MASKED)
         });
         OWNED | source.to_word() << 32 | u64::from(vector) << 24 | binding
@@ -64,13 +59,7 @@ impl SlotState {
         let owner = source
             .zip(Some(vector))
             .filter(|_| has(OWNED) && vector < VECTORS);
-        let message = has(MESSAGE).then_some(GuestMessage {
-            vector: word as u8,
-            destination: (word >> 8) as u8,
-            delivery_mode: (word >> 16 & 7) as u8,
-            level: has(1 << 19),
-            logical: has(1 << 20),
-        });
+        let message = has(MESSAGE).then_some(GuestMessage::from_bits(word));
         let binding = owner.filter(|_| has(BOUND)).map(|_| Binding {
             message,
             masked: has(MASKED),

@@ -124,11 +124,13 @@ fn m19_the_route_is_the_guests_and_the_message_ours() {
     assert_eq!(
         pages[1].get(0),
         Some(Route {
-            vector: 0x41,
-            destination: 0x3f,
-            delivery_mode: 1,
-            level: true,
-            logical: true,
+            message: GuestMessage {
+                vector: 0x41,
+                destination: 0x3f,
+                delivery_mode: 1,
+                level: true,
+                logical: true,
+            },
             masked: true,
             source: source(1, 3),
         })
@@ -209,7 +211,10 @@ fn m21_a_rebound_source_keeps_its_slot() {
     assert_eq!(pages[0].get(1), None);
     let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55, false);
     assert_eq!(result, Ok((ADDRESS, 0x31)));
-    assert_eq!(pages[0].get(1).map(|route| route.vector), Some(0x55));
+    assert_eq!(
+        pages[0].get(1).map(|route| route.message.vector),
+        Some(0x55)
+    );
 }
 
 #[test]
@@ -280,7 +285,10 @@ fn binding_twice_is_refused() {
     );
     let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40, false);
     assert_eq!(again, Err(Error::Refused));
-    assert_eq!(pages[0].get(0).map(|route| route.vector), Some(0x30));
+    assert_eq!(
+        pages[0].get(0).map(|route| route.message.vector),
+        Some(0x30)
+    );
 }
 
 #[test]
@@ -371,7 +379,7 @@ fn c9_a_pin_has_a_slot_for_good() {
     assert_eq!(router.control.pins, [20]);
     let route = pages[1].get(0).expect("a route");
     assert_eq!(route.source, Source::pin(1, 20));
-    assert!(route.level && !route.masked);
+    assert!(route.message.level && !route.masked);
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
     assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
     assert_eq!(pages[1].get(0), Some(route), "MSI-X does not concern it");

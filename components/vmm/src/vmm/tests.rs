@@ -5,6 +5,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
@@ -187,11 +188,10 @@ fn functions() -> [FunctionInfo; 1] {
 
 fn route(vector: u8, masked: bool) -> Route {
     Route {
-        vector,
-        destination: 0,
-        delivery_mode: 0,
-        level: false,
-        logical: false,
+        message: GuestMessage {
+            vector,
+            ..GuestMessage::default()
+        },
         masked,
         source: Source::msix(0, 2),
     }
