@@ -1,7 +1,6 @@
 //! pci-config: reads and writes of registers.
 
 use channel::irq_router::msi;
-use channel::msix::ControlEffect;
 use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::PciConfig;
 use channel::{Caller, Error, Local, Message};
@@ -44,8 +43,8 @@ impl MsixControl for Msix {
     fn read_control(&mut self, _: Caller, _: u8) -> Result<u16, Error> {
         Ok(black_box(4))
     }
-    fn write_control(&mut self, _: Caller, _: u8, _: u16) -> Result<ControlEffect, Error> {
-        Ok(ControlEffect::default())
+    fn write_control(&mut self, _: Caller, _: u8, _: u16) -> Result<Option<u16>, Error> {
+        Ok(None)
     }
     fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
         Ok(())

@@ -41,14 +41,7 @@ static REFUSES: AtomicBool = AtomicBool::new(false);
 struct Router;
 
 impl IrqRouter for Router {
-    fn bind(
-        &mut self,
-        _: Caller,
-        _: Source,
-        address: u64,
-        data: u32,
-        _: bool,
-    ) -> Result<(u64, u32), Error> {
+    fn bind(&mut self, _: Caller, _: Source, address: u64, data: u32) -> Result<(u64, u32), Error> {
         if REFUSES.load(Ordering::Relaxed) {
             return Err(Error::Failed);
         }
@@ -66,7 +59,7 @@ impl IrqRouter for Router {
     fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
         Ok(())
     }
-    fn bound(&mut self, _: Caller, _: Source) -> Result<(u64, u32), Error> {
+    fn restore(&mut self, _: Caller, _: Source) -> Result<(u64, u32), Error> {
         Err(Error::NotFound)
     }
 }
@@ -124,7 +117,7 @@ fn write(msix: &mut Table, offset: u32, value: u64) {
 
 fn control(msix: &mut Table, value: u16) {
     let effect = msix.write_control(CONTROL, 0, black_box(value));
-    assert!(effect.is_ok_and(|effect| effect.write.is_some()));
+    assert!(effect.is_ok_and(|write| write.is_some()));
 }
 
 #[divan::bench(sample_size = 1000)]

@@ -9,12 +9,13 @@ use crate::harness::{Finished, finish, root, run_of};
 pub struct Changed(pub PathBuf);
 
 impl Changed {
-    /// A system that inherits the project's and has these keys; `name` is the test's.
+    /// Creates a system that inherits the project's and has these keys; `name`
+    /// is the test's.
     pub fn new(name: &str, keys: &str) -> Self {
         Self::of("system.toml", name, keys)
     }
 
-    /// The same of another file in the project.
+    /// Returns the same of another file in the project.
     pub fn of(base: &str, name: &str, keys: &str) -> Self {
         let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
         let text = format!("system.inherit = \"{base}\"\n{keys}\n");
@@ -22,7 +23,7 @@ impl Changed {
         Self(path)
     }
 
-    /// More keys.
+    /// Adds keys.
     pub fn also(self, keys: &str) -> Self {
         let text = fs::read_to_string(&self.0).expect("the file is ours");
         fs::write(&self.0, format!("{text}{keys}\n")).expect("the file is ours");

@@ -47,7 +47,7 @@ fn build_writes_a_folder_with_a_manifest() {
     fs::remove_dir_all(&out).expect("the folder is ours");
 }
 
-/// Names of what is in a folder.
+/// Returns the names of a folder's entries.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the folder is ours").flatten();
     entries
@@ -74,8 +74,8 @@ fn nothing_is_written_where_it_was_not_asked_for() {
     assert_eq!(names(path), ["letter"]);
 }
 
-/// As `| head -1` does: reads a line and closes the pipe. What the command said on
-/// standard error, and whether it ended well.
+/// Reads a line and closes the pipe, as `| head -1` does. Returns the command's
+/// standard error, and whether it succeeded.
 fn head(arguments: &[&str], temporary: &Path) -> (String, bool) {
     let mut child = vectis()
         .args(arguments)

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-/// A bound for what failed, not a measurement.
+/// A bound on failures, not a measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// QEMU's user network takes one connection at a time from its backlog, and
 /// drops the others for a moment.
@@ -69,7 +69,7 @@ impl Client {
     }
 }
 
-/// `requests` requests on each connection, at once; each must be answered.
+/// Sends `requests` requests on each connection, at once; each must be answered.
 pub fn all_answered(clients: Vec<Client>, requests: usize) {
     std::thread::scope(|scope| {
         for mut client in clients {
@@ -84,7 +84,7 @@ pub fn all_answered(clients: Vec<Client>, requests: usize) {
     });
 }
 
-/// The value of a line of Prometheus text that starts with `name`.
+/// Returns the value of a line of Prometheus text that starts with `name`.
 pub fn metric(text: &str, name: &str) -> f64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())

@@ -1,5 +1,5 @@
-//! The probe guest on every kind of device: what it can see of configuration
-//! space and MSI-X is as the contract says.
+//! The probe guest on every kind of device: its view of configuration space and
+//! MSI-X is as the contract says.
 
 use crate::changed::Changed;
 use crate::harness::{finish, one_machine, run_of};
@@ -8,7 +8,7 @@ fn probe(system: &str, functions: usize) -> String {
     probe_on(system, functions, &[])
 }
 
-/// The same with more arguments for the machine.
+/// Returns the same with more arguments for the machine.
 fn probe_on(system: &str, functions: usize, machine: &[&str]) -> String {
     let _machine = one_machine();
     let file = format!("tests/systems/{system}.toml");

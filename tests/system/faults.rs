@@ -1,4 +1,4 @@
-//! What goes wrong is said, with a status, and nothing is left running.
+//! Every failure is reported, with a status, and nothing is left running.
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn a_device_that_is_not_there() {
 #[test]
 fn a_kernel_that_does_not_boot() {
     let _machine = one_machine();
-    // A board whose CPU lacks what the kernel needs.
+    // A board whose CPU lacks features that the kernel needs.
     let name = format!("target-test-board-{}.toml", std::process::id());
     let board = "board = { inherit = \"board/qemu-q35/board.toml\", name = \"old\" }
                  qemu.cpu = \"qemu64\"";
@@ -113,7 +113,7 @@ fn qemu_that_dies() {
 #[test]
 fn qemu_that_is_missing() {
     let _machine = one_machine();
-    // Only what cargo and the compiler need, so that QEMU is not found.
+    // Only the folders of cargo and the compiler, so that QEMU is not found.
     let folder = root().join(format!("target-test-path-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder in the project");
     for tool in ["cargo", "rustc", "gcc", "cc", "ld", "as", "sh", "env"] {
@@ -165,7 +165,7 @@ fn components_that_crash_are_restarted_under_load() {
     assert!(system.interrupt().status.success());
 }
 
-/// Entries and routes, without how often something came over them.
+/// Returns the entries and routes, without how often something came over them.
 fn interrupts(system: &mut Running) -> Vec<String> {
     let lines = [system.shown('M'), system.shown('R')].concat();
     assert!(

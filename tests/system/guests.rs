@@ -11,13 +11,13 @@ const SYSTEM: &str = "tests/systems/two-guests.toml";
 const CONNECTIONS: usize = 4;
 const REQUESTS: usize = 200;
 
-/// Requests on several connections at once, each of which must be answered.
+/// Sends requests on several connections at once, each of which must be answered.
 fn requests(port: u16) {
     let clients = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
     all_answered(clients, REQUESTS / CONNECTIONS);
 }
 
-/// Connections that say nothing, and ones that say what is no HTTP, until
+/// Opens silent connections, and ones that send bytes other than HTTP, until
 /// `enough`.
 fn flood(port: u16, enough: &AtomicBool) {
     let mut held = Vec::new();
@@ -34,7 +34,8 @@ fn flood(port: u16, enough: &AtomicBool) {
     }
 }
 
-/// A client of its own, since a server closes what has made errors.
+/// Returns the guest's error count, by a separate client, since the server closes a
+/// connection after an error.
 fn errors(port: u16) -> f64 {
     let (_, metrics) = Client::connect(port).request("/metrics").expect("metrics");
     metric(&metrics, "vectis_guest_http_errors_total")

@@ -9,19 +9,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: a bound for what failed, not a measurement. It
-/// has room for a build from nothing.
+/// Longest wait for anything: a bound on failures, not a measurement. It has room for
+/// a build from nothing.
 const PATIENCE: Duration = Duration::from_secs(420);
 
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// The right to run a machine, or to build.
+/// Returns the right to run a machine, or to build.
 pub fn one_machine() -> MutexGuard<'static, ()> {
     // A test that failed leaves nothing behind that the next one could trip on.
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The project's root.
+/// Returns the project's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
@@ -30,16 +30,16 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// The command, run from the project's root. Where the target folder is not
-/// the usual one, the tests' own is used, so that nothing is built twice.
+/// Returns the command, run from the project's root. Where the target folder is
+/// not the usual one, the tests' own is used, so that nothing is built twice.
 pub fn vectis() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vectis"));
     command.current_dir(root());
     command
 }
 
-/// The command, to run another system file on a free port for at most so many
-/// seconds.
+/// Returns the command, to run another system file on a free port for at most
+/// so many seconds.
 pub fn run_of(file: &Path, seconds: u32) -> Command {
     let mut command = vectis();
     command
@@ -49,7 +49,7 @@ pub fn run_of(file: &Path, seconds: u32) -> Command {
     command
 }
 
-/// What a command printed and how it ended.
+/// Output and exit status of a command.
 pub struct Finished {
     pub status: ExitStatus,
     pub text: String,
@@ -65,7 +65,7 @@ pub fn finish(command: &mut Command) -> Finished {
     }
 }
 
-/// A port of this host that nobody listens on.
+/// Returns a free port of this host.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
@@ -73,7 +73,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// The first of `count` ports that follow each other and are all free.
+/// Returns the first of `count` ports that follow each other and are all free.
 pub fn free_ports(count: u16) -> u16 {
     loop {
         let first = free_port();
@@ -136,8 +136,8 @@ impl Running {
         (running, port)
     }
 
-    /// Starts `vectis run` on free ports and waits until these guests serve;
-    /// gives their ports.
+    /// Starts `vectis run` on free ports and waits until these guests serve. Returns
+    /// their ports.
     pub fn all_serving(arguments: &[&str], guests: &[&str]) -> (Self, Vec<u16>) {
         let mut running = Self::start(vectis().args(["run", "--port", "0"]).args(arguments));
         let mut ports = vec![0; guests.len()];
@@ -164,7 +164,7 @@ impl Running {
         self.child.id()
     }
 
-    /// The next line that `wanted` says yes to.
+    /// Returns the next line that `wanted` says yes to.
     pub fn wait_for(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -193,7 +193,7 @@ impl Running {
         stdin.flush().expect("vectis reads its input");
     }
 
-    /// Every component's counters, as `component.name`.
+    /// Returns every component's counters, as `component.name`.
     pub fn counters(&mut self) -> BTreeMap<String, u64> {
         self.type_line("S");
         let mut counters = BTreeMap::new();
@@ -211,7 +211,7 @@ impl Running {
         }
     }
 
-    /// What the console's key `key` shows, line by line without its end.
+    /// Returns the lines that the console's key `key` prints, without its end.
     pub fn shown(&mut self, key: char) -> Vec<String> {
         self.type_line(&key.to_string());
         let mut lines = Vec::new();
@@ -250,7 +250,7 @@ impl Running {
         self.child.wait().expect("vectis ends")
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn text(&self) -> String {
         self.seen.join("\n")
     }
@@ -297,7 +297,7 @@ pub fn machines_of(parent: u32) -> Vec<u32> {
     found
 }
 
-/// Whether a process is there.
+/// Returns whether a process is there.
 pub fn alive(process: u32) -> bool {
     Path::new("/proc").join(process.to_string()).exists()
 }

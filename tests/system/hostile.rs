@@ -1,5 +1,5 @@
-//! A guest that attacks, beside one that serves: whatever it does, requests are
-//! answered, every component is there, and nobody but itself has ended.
+//! A guest that attacks, beside one that serves: during every attack requests are
+//! answered, all components run, and only the attacker itself may end.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpStream};
@@ -9,9 +9,8 @@ use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{Running, free_ports, one_machine, vectis};
 
-/// What the hostile guest survives itself, with how often where that is less
-/// than its own number. The last two stand behind the others: they leave little
-/// of the guest whole.
+/// Attacks that the hostile guest itself survives, with a count where it is below the
+/// attack's own. The last two come after the others because they damage the guest.
 const ATTACKS: &[&str] = &[
     "msix-table",
     "pba",
@@ -46,7 +45,7 @@ const ATTACKS: &[&str] = &[
     "local-apic:5000",
 ];
 
-/// What ends the hostile guest, and what the monitor says of it.
+/// Attacks that end the hostile guest, with the monitor's report.
 const ENDS: &[(&str, &str)] = &[
     ("attack=triple-fault", "guest triple fault, exception 6"),
     ("attack=stack-gone", "guest triple fault, exception 6"),
@@ -64,7 +63,7 @@ const ENDS: &[(&str, &str)] = &[
 /// Where a machine confines less than all (docs/security.md).
 const TRUSTED: &[&str] = &["dma = \"trusted\""];
 
-/// Bound on a run, in seconds: several times what the longest takes.
+/// Bound on a run, in seconds: several times the longest one.
 const TIMEOUT: &str = "900";
 
 const COMPONENTS: [&str; 8] = [
@@ -78,8 +77,8 @@ const COMPONENTS: [&str; 8] = [
     "vmm-hostile",
 ];
 
-/// The hostile system with words on the hostile guest's command line and more
-/// keys for each function.
+/// Returns the hostile system with words on the hostile guest's command line
+/// and more keys for each function.
 fn system_with(name: &str, words: &str, keys: &[&str]) -> Changed {
     let line = format!("guest.hostile.command-line = \"{words}\"");
     let mut file = Changed::of("tests/systems/hostile.toml", name, &line);
@@ -104,18 +103,19 @@ impl Attacked {
         Self::start_on(name, words, &[], "amd")
     }
 
-    /// The same with more keys for each function, on a machine with this IOMMU.
+    /// Returns the same with more keys for each function, on a machine with
+    /// this IOMMU.
     fn start_on(name: &str, words: &str, keys: &[&str], iommu: &str) -> Self {
         Self::start_with(name, words, keys, &["--iommu", iommu])
     }
 
-    /// The same with more arguments.
+    /// Returns the same with more arguments.
     fn start_with(name: &str, words: &str, keys: &[&str], arguments: &[&str]) -> Self {
         let file = system_with(name, &format!("start=frame {words}"), keys);
         Self::start_file(file, arguments)
     }
 
-    /// The same of a file that is as it is to be.
+    /// Returns the same of a file that is as it is to be.
     fn start_file(file: Changed, arguments: &[&str]) -> Self {
         let port = free_ports(2);
         let mut system = Running::start(
@@ -146,7 +146,7 @@ impl Attacked {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.hostile)).expect("QEMU's network answers")
     }
 
-    /// Every component's counters; each must have some.
+    /// Returns every component's counters; each must have some.
     fn counters(&mut self) -> BTreeMap<String, u64> {
         let counters = self.system.counters();
         for component in COMPONENTS {
@@ -188,7 +188,7 @@ fn nobody_was_hurt(text: &str) {
     }
 }
 
-/// Runs these attacks beside a guest under load; gives all that was printed.
+/// Runs these attacks beside a guest under load. Returns the whole output.
 fn reach_nobody_else(mut attacked: Attacked, attacks: &[&str]) -> String {
     let before = attacked.counters();
     let victim = attacked.victim;
@@ -228,7 +228,7 @@ fn reach_nobody_else(mut attacked: Attacked, attacks: &[&str]) -> String {
     end.text
 }
 
-/// The command line for these attacks.
+/// Returns the command line for these attacks.
 fn words(attacks: &[&str]) -> String {
     format!("attack={} exit=stay", attacks.join(","))
 }
@@ -290,8 +290,8 @@ fn interrupts_that_move_survive_crashes() {
 }
 
 /// A third guest that only spins. Whenever the victim sleeps in its turn, it and the
-/// hostile guest have the same priority: a call by which the one gives way is then a
-/// way to the other's interrupted instruction, by the kernel's `iretq`.
+/// hostile guest have the same priority: a Yield of the one then returns to the
+/// other's interrupted instruction, by the kernel's `iretq`.
 const SPINNER: &str = r#"
 [component.vmm-spinner]
 program = "vmm"
@@ -376,15 +376,15 @@ fn dma_and_forged_interrupts_reach_nobody_else() {
     let _machine = one_machine();
     let attacked = Attacked::start("dma", &words(DMA));
     let text = reach_nobody_else(attacked, DMA);
-    // QEMU itself says what its unit refused.
+    // QEMU itself logs accesses that its unit refused.
     assert!(text.contains("failed to remap interrupt"), "{text}");
 }
 
 /// Known gap of that machine: QEMU 7.2's VT-d delivers interrupt messages in
 /// compatibility format although they are switched off, so that `dma-interrupts`
-/// would halt the kernel there. The measurement at boot knows, and the functions
-/// need their owner's word. Should it say otherwise one day, the attack belongs
-/// into this test.
+/// would halt the kernel there. The measurement at boot detects it, and the functions
+/// need `dma = "trusted"`. If a later QEMU blocks them, the attack belongs into this
+/// test.
 #[test]
 fn dma_on_vt_d_reaches_nobody_else() {
     let _machine = one_machine();

@@ -1,5 +1,5 @@
-//! What confines a device: measured at boot, by each kind of IOMMU and without
-//! one; and who holds what in the running system.
+//! Confinement of devices, measured at boot, by each kind of IOMMU and without one;
+//! and the capabilities of the running system.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::{Running, finish, free_port, one_machine, root, run_of, vect
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
 
-/// The project's system with a NIC that is trusted.
+/// Returns the project's system with a NIC that is trusted.
 fn trusted(name: &str) -> Changed {
     Changed::new(name, "device.nic0.dma = \"trusted\"")
 }
@@ -83,7 +83,7 @@ fn with_that_word_it_serves_without_an_iommu() {
     let (status, _) = client.request("/").expect("an answer");
     assert_eq!(status, 200);
     let text = system.text();
-    // The measurement finds what there is to find.
+    // The measurement finds the open paths.
     let open = "reaches all memory, raises any interrupt (measured); assigned, since it is trusted";
     assert!(text.contains(open), "{text}");
     // Timer and keys by the I/O APIC's pins. The guest's timer fires at the
@@ -94,7 +94,7 @@ fn with_that_word_it_serves_without_an_iommu() {
     assert!(system.interrupt().status.success());
 }
 
-/// Slots that the table says are filled, for one thread.
+/// Returns the slots that the table lists as filled for one thread.
 fn filled(caps: &str, name: &str) -> Vec<String> {
     caps.lines()
         .skip_while(|line| *line != name)
@@ -175,7 +175,7 @@ impl Drop for Board {
     }
 }
 
-/// DMAR with one unit for all, whose registers are at `base` (VT-d
+/// Returns a DMAR with one unit for all, whose registers are at `base` (VT-d
 /// specification, sections 8.1 and 8.3), and the I/O APIC of QEMU's q35.
 fn dmar(base: u64) -> Vec<u8> {
     let mut table = b"DMAR\x48\0\0\0\x01\0VECTISTESTTEST\x01\0\0\0TEST\x01\0\0\0".to_vec();
@@ -189,8 +189,8 @@ fn dmar(base: u64) -> Vec<u8> {
     table
 }
 
-/// With its owner's word a function is assigned all the same, whatever the
-/// firmware says of an IOMMU.
+/// With `dma = "trusted"` a function is assigned all the same, whatever the firmware's
+/// tables say about an IOMMU.
 #[test]
 fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
     let _machine = one_machine();

@@ -1,4 +1,4 @@
-//! A guest's end: what follows it, and that nobody else notices.
+//! A guest's end: its consequences, and their absence for all others.
 
 use std::net::{Ipv4Addr, TcpStream};
 
@@ -6,7 +6,7 @@ use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{Running, finish, one_machine, run_of, vectis};
 
-/// What a guest holds of the system's: slots, vectors, remapping entries, mapped
+/// Returns the system's resources that a guest holds: slots, vectors, remapping entries, mapped
 /// pages, attached functions, page tables.
 fn held(system: &mut Running) -> [u64; 6] {
     let counters = system.counters();
@@ -23,7 +23,7 @@ fn held(system: &mut Running) -> [u64; 6] {
 /// Another guest in the project's system.
 const HOSTILE: &str = "guest.web.image = \"guests/hostile\"";
 
-/// The project's system with words on the guest's command line.
+/// Returns the project's system with words on the guest's command line.
 fn web_with(name: &str, words: &str) -> Changed {
     Changed::new(name, &format!("guest.web.command-line = \"{words}\""))
 }
@@ -117,7 +117,7 @@ fn a_device_does_not_write_into_its_guests_next_life() {
     let mut system = Running::start(&mut run);
     for life in 0..3 {
         system.wait_for(|line| line.contains(&format!("# armed: life {life} waits")));
-        // QEMU asks who has the guest's address: frames for whoever listens.
+        // QEMU sends ARP requests for the guest's address: frames for any receiver.
         let frames: Vec<_> = (0..4)
             .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
             .collect();
@@ -165,7 +165,7 @@ fn a_function_is_clean_in_each_life() {
     assert!(!system.text().contains("] not ok"), "{}", system.text());
 }
 
-/// A system whose only guest runs out of stack.
+/// Returns a system whose only guest runs out of stack.
 fn overflows(name: &str) -> Changed {
     Changed::new(
         name,
@@ -175,9 +175,9 @@ fn overflows(name: &str) -> Changed {
     )
 }
 
-/// What lies below the stack is nobody's: the guest is over before it has written
-/// over anything. Its exception has no place for a frame there, and so the monitor
-/// cannot tell it from one that has no handler.
+/// Nothing is mapped below the stack: the guest ends before it has overwritten
+/// anything. Its exception frame has no room there either, so the monitor cannot tell
+/// it from an exception without a handler.
 #[test]
 fn a_guest_that_overflows_its_stack_is_over() {
     let _machine = one_machine();

@@ -26,7 +26,7 @@ fn a_thousand_requests_and_no_component_hop() {
     let before = system.counters();
     all_answered(clients, REQUESTS / CONNECTIONS);
     let after = system.counters();
-    // The data path: kernel notification and injection, nobody else.
+    // The data path: kernel notification and injection, no other component.
     for served in ["pci-config.calls", "msix.calls", "irq-router.calls"] {
         assert_eq!(change(&before, &after, served), 0, "{served}");
     }
@@ -81,7 +81,7 @@ fn idle_means_idle() {
     let after = system.counters();
     let traps = change(&before, &after, "vmm.traps");
     assert!(traps < 200, "{traps} traps while there was nothing to do");
-    // What it was awake for, as a share of the time: this request included.
+    // Share of the time that it was awake, this request included.
     client.request("/healthz").expect("an answer");
     let end = system.counters();
     let ticks = change(&before, &end, "vmm.ticks");
@@ -161,7 +161,7 @@ fn keys_show_the_state_of_every_interrupt() {
         .lines()
         .find(|line| line.contains("vec=51") && line.starts_with("M "))
         .unwrap_or_else(|| panic!("no rx entry in\n{dump}"));
-    // The CPU's vector is ours, whatever the guest asked for.
+    // The CPU's vector is ours, independent of the guest's choice.
     assert!(rx.contains("fixed edge dest=00 phys mask=---") && rx.contains("slot=0 host=30"));
     assert!(!rx.contains("delivered=0 "), "{rx}");
     // Entries 3 and 4 are as after reset: shown only when M comes twice.

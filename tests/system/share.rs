@@ -1,10 +1,10 @@
-//! What is left for a guest beside one that makes the components work: it is counted,
-//! on a machine whose clock counts instructions, and the same in each run.
+//! A guest's share of the CPU beside one that makes the components work, counted on a
+//! machine whose clock counts instructions, and therefore the same in each run.
 
 use crate::changed::Changed;
 use crate::harness::{Running, free_port, one_machine, vectis};
 
-/// What a guest keeps of what it has beside one that only spins, in percent.
+/// Share that a guest keeps, in percent of its share beside one that only spins.
 const KEPT: u64 = 80;
 
 /// Bound on a run, in seconds: more than the longest takes, in which QEMU is busy with
@@ -42,8 +42,8 @@ const PLAIN: Row = Row {
     restarts: false,
 };
 
-/// Units that the meter got done beside this attacker; 0 if it never came to its
-/// end.
+/// Returns the units that the meter got done beside this attacker; 0 if it
+/// never came to its end.
 fn units(row: &Row, words: &str, restarts: bool) -> u64 {
     let mut file = Changed::of(
         "tests/systems/share.toml",
@@ -94,7 +94,7 @@ fn units(row: &Row, words: &str, restarts: bool) -> u64 {
         .unwrap_or_else(|| panic!("no number: {}", lines[ends]))
 }
 
-/// The meter keeps [`KEPT`] of what it has beside a guest that only spins.
+/// Checks that the meter keeps [`KEPT`] of its share beside a guest that only spins.
 fn leaves_the_others_theirs(row: &Row) {
     let _machine = one_machine();
     let alone = units(row, "attack=spin:10000000", false);

@@ -2,7 +2,7 @@
 
 use crate::harness::{Running, finish, machines_of, one_machine, signal, vectis};
 
-/// The number behind `name` in a line of the summary.
+/// Returns the number behind `name` in a line of the summary.
 fn number(text: &str, name: &str) -> u64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())

@@ -17,6 +17,9 @@ use spec::{FUNCTIONS, GUESTS, ResourceKind, VECTORS, host_message};
 
 runtime::component!(main);
 
+type Memory = Kept<{ kept_words(GUESTS) }>;
+const _: () = assert!(Memory::is_asked_for(include_str!("../component.toml")));
+
 struct Guest {
     slots: CNode,
     radix: usize,
@@ -227,7 +230,7 @@ fn main(context: Context) -> ! {
             .find_channel("InterruptRemap")
             .map(iommu::remap::Client),
     };
-    let kept: &Kept<{ kept_words(GUESTS) }> = context.shared("kept");
+    let kept: &Memory = context.shared("kept");
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> =
         Router::new(kernel, pages, owners, !free, kept);
     for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {

@@ -246,6 +246,40 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
+    /// Binds a slot and a vector to `source`: those that it had before, if they are
+    /// free. Returns the slot.
+    fn bind_slot(
+        &mut self,
+        guest: usize,
+        source: Source,
+        binding: Binding,
+    ) -> Result<usize, Error> {
+        let place = self.choose_slot(guest, source).and_then(|index| {
+            let before = self.slots[guest][index].owner;
+            let wanted = before.filter(|&(owner, _)| owner == source);
+            let vector = self.vectors.take(wanted.map(|(_, vector)| vector), 1)?;
+            Some((index, vector))
+        });
+        let Some((index, vector)) = place else {
+            self.counters.exhausted += 1;
+            return Err(Error::Exhausted);
+        };
+        self.occupy((guest, index), (source, vector), binding)
+            .inspect_err(|_| self.vectors.give_back(vector))?;
+        Ok(index)
+    }
+
+    /// Lets a bound slot's source raise its vector. Returns the message for the
+    /// device.
+    fn message(&mut self, guest: usize, index: usize) -> Result<(u64, u32), Error> {
+        let (source, vector) = self.slots[guest][index].owner.ok_or(Error::NotFound)?;
+        let message = self.control.allow(source.function, vector, 0);
+        message.map_err(|_| {
+            self.counters.failed += 1;
+            Error::Failed
+        })
+    }
+
     /// Binds a free slot of the guest to `source`; the vector was taken for it.
     fn occupy(
         &mut self,
@@ -349,36 +383,28 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         source: Source,
         address: u64,
         data: u32,
-        masked: bool,
     ) -> Result<(u64, u32), Error> {
         let guest = self.guest_of(source)?;
-        let already = self.slot_of(guest, source).is_some();
         let message = GuestMessage::parse(address, data);
-        if already || message.is_none() || source.kind != SourceKind::Msix {
+        if message.is_none() || source.kind != SourceKind::Msix {
             self.counters.refused += 1;
             return Err(Error::Refused);
         }
-        let Some(index) = self.choose_slot(guest, source) else {
-            self.counters.exhausted += 1;
-            return Err(Error::Exhausted);
+        let binding = Binding {
+            message,
+            masked: false,
         };
-        let wanted = self.slots[guest][index]
-            .owner
-            .filter(|&(owner, _)| owner == source)
-            .map(|(_, vector)| vector);
-        let Some(vector) = self.vectors.take(wanted, 1) else {
-            self.counters.exhausted += 1;
-            return Err(Error::Exhausted);
+        let index = match self.slot_of(guest, source) {
+            Some(index) => {
+                self.slots[guest][index].binding = Some(binding);
+                self.publish(guest, index);
+                index
+            }
+            None => self.bind_slot(guest, source, binding)?,
         };
-        let binding = Binding { message, masked };
-        self.occupy((guest, index), (source, vector), binding)
-            .inspect_err(|_| self.vectors.give_back(vector))?;
-        let message = self.control.allow(source.function, vector, 0);
-        message.map_err(|_| {
-            self.counters.failed += 1;
-            // If that fails too, the slot stays bound, and the next bind says so.
+        self.message(guest, index).inspect_err(|_| {
+            // If that fails too, the slot stays bound; the next bind finds it.
             let _ = self.free(guest, index);
-            Error::Failed
         })
     }
 
@@ -418,19 +444,15 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         self.free_all(guest, function, SourceKind::Msix)
     }
 
-    fn bound(&mut self, _caller: Caller, source: Source) -> Result<(u64, u32), Error> {
-        // To ask is no mistake to be counted.
+    fn restore(&mut self, _caller: Caller, source: Source) -> Result<(u64, u32), Error> {
+        // A miss is a normal answer here, so it is not counted.
         let guest = self.owners.get(usize::from(source.function));
-        let (_, vector) = guest
+        let (guest, index) = guest
             .map(|&guest| usize::from(guest))
             .filter(|&guest| guest < GUESTS && source.kind == SourceKind::Msix)
-            .and_then(|guest| self.slots[guest][self.slot_of(guest, source)?].owner)
+            .and_then(|guest| Some((guest, self.slot_of(guest, source)?)))
             .ok_or(Error::NotFound)?;
-        let message = self.control.allow(source.function, vector, 0);
-        message.map_err(|_| {
-            self.counters.failed += 1;
-            Error::Failed
-        })
+        self.message(guest, index)
     }
 }
 

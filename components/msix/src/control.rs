@@ -1,6 +1,5 @@
 //! Message control: rules M1 to M4 and M6.
 
-use channel::msix::ControlEffect;
 use channel::msix::control::MsixControl;
 use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
@@ -21,25 +20,18 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         self.lookup(function)
     }
 
-    /// Unbinds every bound entry in order (M4). Gives whether a route changed,
-    /// and whether all are unbound: the first error ends it.
-    fn unbind_all(&mut self, function: usize) -> (bool, bool) {
-        let mut routes = false;
+    /// Unbinds every bound entry in order (M4), up to the first error.
+    fn unbind_all(&mut self, function: usize) -> Result<(), Error> {
         let mut at = 0;
         while let Some(entry) = self.functions[function].bound.next(at) {
-            if self.unbind(function, entry).is_err() {
-                return (routes, false);
-            }
-            routes = true;
+            self.unbind(function, entry)?;
             at = entry + 1;
         }
-        (routes, true)
+        Ok(())
     }
 
-    /// Updates every entry for which that is due, in order (M3). Gives whether
-    /// a route changed.
-    fn update_all(&mut self, function: usize) -> bool {
-        let mut routes = false;
+    /// Updates every entry for which that is due, in order (M3).
+    fn update_all(&mut self, function: usize) {
         let mut failures = 0;
         // The router's answer for all entries that are left. It need not be asked
         // again, up to 2048 times, for the same one.
@@ -64,7 +56,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                     continue;
                 }
             }
-            routes |= self.update(function, entry);
+            self.update(function, entry);
             let stored = self.entry(function, entry);
             if was_bound && stored.bound.is_none() {
                 // What it had is free again.
@@ -78,7 +70,6 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if let Some((count, entry, error)) = silent {
             self.binds_failed(function, count, entry, error);
         }
-        routes
     }
 }
 
@@ -93,44 +84,30 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         caller: Caller,
         function: u8,
         value: u16,
-    ) -> Result<ControlEffect, Error> {
+    ) -> Result<Option<u16>, Error> {
         let index = self.lookup_control(caller, function)?;
         let enabled = value & MSIX_CONTROL_ENABLE != 0;
         let function_mask = value & MSIX_CONTROL_FUNCTION_MASK != 0;
         let was_enabled = self.functions[index].enabled;
         let was_masked = self.functions[index].function_mask;
         if (enabled, function_mask) == (was_enabled, was_masked) {
-            return Ok(ControlEffect::default());
+            return Ok(None);
         }
-        let mut routes = false;
-        if was_enabled && !enabled {
-            let (changed, done) = self.unbind_all(index);
-            routes = changed;
-            if !done {
-                return Ok(ControlEffect {
-                    routes,
-                    ..ControlEffect::default()
-                });
-            }
+        if was_enabled && !enabled && self.unbind_all(index).is_err() {
+            return Ok(None);
         }
         if function_mask != was_masked {
             // The device stops when pci-config writes the register; what is on
             // its way by then is held on the routing page (M20).
-            match self.router.set_function_masked(function, function_mask) {
-                Ok(()) => routes = true,
-                Err(_) => self.counters.mask_failures += 1,
-            }
+            let masked = self.router.set_function_masked(function, function_mask);
+            self.counters.mask_failures += u64::from(masked.is_err());
         }
         if enabled && !function_mask {
-            routes |= self.update_all(index);
+            self.update_all(index);
         }
         // Last: until here the same write finds something to do.
         self.set_function(index, enabled, function_mask);
-        Ok(ControlEffect {
-            write: Some(self.functions[index].message_control()),
-            disable_intx: enabled && !was_enabled,
-            routes,
-        })
+        Ok(Some(self.functions[index].message_control()))
     }
 
     fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {

@@ -213,11 +213,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// *update* (M5): binds an unmasked entry with its current address and
-    /// data, after unbinding it if it is bound. Gives whether a route changed.
-    pub(crate) fn update(&mut self, function: usize, entry: u16) -> bool {
+    /// data, after unbinding it if it is bound.
+    pub(crate) fn update(&mut self, function: usize, entry: u16) {
         let was_bound = self.entry(function, entry).bound.is_some();
         if was_bound && self.unbind(function, entry).is_err() {
-            return false;
+            return;
         }
         let Entry {
             address,
@@ -228,7 +228,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         let source = source(function, entry);
         if !(self.takes)(address, data) {
             self.bind_failed(function, entry, Error::Refused);
-            return was_bound;
+            return;
         }
         match self.router.bind(source, address, data) {
             Ok(message) => {
@@ -243,12 +243,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 if !throttled {
                     self.mask_in_device(function, entry, false);
                 }
-                true
             }
-            Err(error) => {
-                self.bind_failed(function, entry, error);
-                was_bound
-            }
+            Err(error) => self.bind_failed(function, entry, error),
         }
     }
 
@@ -298,7 +294,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 self.unbind_failed(function, entry, error);
                 // A router that died too often may have given its vector to
                 // another source.
-                let bound = self.router.bound(source(function, entry));
+                let bound = self.router.restore(source(function, entry));
                 if !before && bound.is_ok() {
                     self.mask_in_device(function, entry, false);
                 }

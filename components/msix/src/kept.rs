@@ -118,7 +118,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     fn adopt_entry(&mut self, function: usize, entry: u16, was_bound: bool) {
         let source = source(function, entry);
         self.mask_in_device(function, entry, true);
-        match (self.router.bound(source), was_bound) {
+        match (self.router.restore(source), was_bound) {
             (Ok(message), true) => {
                 self.write_message(function, entry, message);
                 self.change(function, entry, |entry| entry.bound = Some(message));

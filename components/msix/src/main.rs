@@ -17,6 +17,9 @@ use static_cell::ConstStaticCell;
 
 runtime::component!(main);
 
+type Memory = Kept<{ kept_words(FUNCTIONS, ENTRIES) }>;
+const _: () = assert!(Memory::is_asked_for(include_str!("../component.toml")));
+
 /// Table entries of all functions together: two of the largest tables.
 const ENTRIES: usize = 4096;
 static STORAGE: ConstStaticCell<[Entry; ENTRIES]> = ConstStaticCell::new([Entry::RESET; ENTRIES]);
@@ -133,7 +136,7 @@ fn main(context: Context) -> ! {
     });
     let router = irq_router::Client(context.channel("IrqRouter"));
     let entries = STORAGE.take();
-    let kept: &Kept<{ kept_words(FUNCTIONS, ENTRIES) }> = context.shared("kept");
+    let kept: &Memory = context.shared("kept");
     let mut msix: Msix<'_, _, _, FUNCTIONS> =
         Msix::new(device, router, entries, kept, control, functions);
     for function in 0..context.functions().count() as u8 {

@@ -10,30 +10,21 @@ pub struct Router<T>(pub Client<T>);
 impl<T: Transport> Router<T> {
     /// Binds an unmasked source.
     pub fn bind(&mut self, source: Source, address: u64, data: u32) -> Result<(u64, u32), Error> {
-        retry(|again| {
-            // A source is bound but once: it may have been the last thing done.
-            if again {
-                match self.0.bound(source) {
-                    Err(Error::NotFound) => {}
-                    bound => return bound,
-                }
-            }
-            self.0.bind(source, address, data, false)
-        })
+        retry(|_| self.0.bind(source, address, data))
     }
 
     /// Unbinds a source. If it is not bound any more, that is done, whatever the
     /// router said.
     pub fn unbind(&mut self, source: Source) -> Result<(), Error> {
-        retry(|_| self.0.unbind(source)).or_else(|error| match self.bound(source) {
+        retry(|_| self.0.unbind(source)).or_else(|error| match self.restore(source) {
             Err(Error::NotFound) => Ok(()),
             _ => Err(error),
         })
     }
 
-    /// The message of a source that is bound.
-    pub fn bound(&mut self, source: Source) -> Result<(u64, u32), Error> {
-        retry(|_| self.0.bound(source))
+    /// Lets a bound source raise its vector, and returns its message.
+    pub fn restore(&mut self, source: Source) -> Result<(u64, u32), Error> {
+        retry(|_| self.0.restore(source))
     }
 
     /// Holds a source's events in the vmm, or stops that.

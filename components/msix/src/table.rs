@@ -21,28 +21,28 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         Ok(index)
     }
 
-    /// Vector control (M9). Gives whether a route changed.
-    fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) -> bool {
+    /// Writes vector control (M9).
+    fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) {
         let masked = value & 1 == 1;
         if masked == self.entry(function, entry).masked {
-            return false;
+            return;
         }
-        let routes = self.follow_mask(function, entry, masked);
+        self.follow_mask(function, entry, masked);
         // Last: until here the same write finds something to do.
         self.change(function, entry, |entry| entry.masked = masked);
-        routes
     }
 
     /// What follows from a new mask.
-    fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) -> bool {
+    fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) {
         let before = *self.entry(function, entry);
         let state = &self.functions[function];
         let live = state.enabled && !state.function_mask;
         if live && !masked && before.updated {
-            return self.update(function, entry);
+            self.update(function, entry);
+            return;
         }
         if before.bound.is_none() {
-            return false;
+            return;
         }
         // Unmasked in the device last: what it then sends finds its route open.
         if masked {
@@ -55,18 +55,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if !masked && !before.throttled {
             self.mask_in_device(function, entry, false);
         }
-        routed.is_ok()
     }
 
-    /// A table write of 4 or 8 bytes (M7, M8). Gives whether a route changed.
-    fn write_table(
-        &mut self,
-        function: usize,
-        entry: u16,
-        field: u32,
-        width: Width,
-        value: u64,
-    ) -> bool {
+    /// Writes 4 or 8 bytes of the table (M7, M8).
+    fn write_table(&mut self, function: usize, entry: u16, field: u32, width: Width, value: u64) {
         let low = value as u32;
         let high = (value >> 32) as u32;
         let message = |write: fn(&mut Entry, u64)| {
@@ -88,9 +80,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 message(|e, v| e.address = e.address & 0xffff_ffff | v << 32),
             ),
             (8, _) => self.change(function, entry, message(|e, v| e.data = v as u32)),
-            _ => return self.write_vector_control(function, entry, low),
+            _ => self.write_vector_control(function, entry, low),
         }
-        field == 8 && width == Width::Qword && self.write_vector_control(function, entry, high)
+        if field == 8 && width == Width::Qword {
+            self.write_vector_control(function, entry, high);
+        }
     }
 
     fn read_adjacent(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
@@ -173,12 +167,12 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         offset: u32,
         width: Width,
         value: u64,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let function = self.lookup_table(caller, place.function)?;
         let value = value & width.all_ones();
         match self.functions[function].area(place.bar, offset, width) {
             Area::Table { entry, field } => {
-                return Ok(self.write_table(function, entry, field, width, value));
+                self.write_table(function, entry, field, width, value);
             }
             Area::Pba if self.functions[function].permissive => {
                 self.hardware.write(place, offset, width, value);
@@ -188,7 +182,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
             Area::Pba | Area::Dropped => self.counters.dropped += 1,
             Area::Unclaimed => return Err(Error::Refused),
         }
-        Ok(false)
+        Ok(())
     }
 
     fn set_throttled(

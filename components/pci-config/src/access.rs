@@ -159,9 +159,9 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
                 self.function.interrupt_line = value as u8;
                 self.function.keep();
             }
-            Action::Msi(field) => return self.write_msi(field, value, written),
+            Action::Msi(field) => self.write_msi(field, value, written),
             Action::MsixControl => {
-                return self.write_msix_control(register, value as u16, written as u16);
+                self.write_msix_control(register, value as u16, written as u16);
             }
         }
         Effect::NONE
@@ -225,25 +225,18 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
 
     /// MSI: address and data act at once (P1). An enable while MSI-X is on is
     /// dropped (P3).
-    fn write_msi(&mut self, field: MsiField, value: u32, written: u32) -> Effect {
+    fn write_msi(&mut self, field: MsiField, value: u32, written: u32) {
         let before = self.function.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
         let router = &mut self.peers.router;
         let written = self.function.write_msi(field, value, router);
         self.function.keep();
-        match written {
-            Ok(true) => Effect::ROUTES,
-            Ok(false) => Effect::NONE,
-            Err(_) => {
-                self.counters.failed += 1;
-                Effect::ROUTES
-            }
-        }
+        self.counters.failed += u64::from(written.is_err());
     }
 
-    /// MSI-X message control: msix decides; INTx off first, the register last
-    /// (M6). An enable while MSI is on is dropped (P3).
-    fn write_msix_control(&mut self, register: Register, value: u16, written: u16) -> Effect {
+    /// Writes MSI-X message control as msix decides. An enable while MSI is on is
+    /// dropped (P3).
+    fn write_msix_control(&mut self, register: Register, value: u16, written: u16) {
         let index = self.function.index;
         let msi_enabled = self.function.msi_enabled();
         let reply = self.peers.msix.read_control(index).and_then(|now| {
@@ -253,28 +246,13 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             }
             self.peers.msix.write_control(index, value)
         });
-        let Ok(effect) = reply else {
-            self.counters.failed += 1;
-            return Effect::NONE;
-        };
-        if effect.disable_intx {
-            self.function.msix_enabled = true;
-            self.function.write_host_command();
-        }
-        if let Some(control) = effect.write {
-            let hardware = &mut self.function.hardware;
-            hardware.write(register.offset, Width::Word, control.into());
-            let enabled = control & pci::regs::MSIX_CONTROL_ENABLE != 0;
-            if self.function.msix_enabled && !enabled {
-                self.function.msix_enabled = false;
-                self.function.write_host_command();
+        match reply {
+            Ok(Some(control)) => {
+                self.function.follow_msix(register.offset, control);
+                self.function.keep();
             }
-        }
-        self.function.keep();
-        if effect.routes {
-            Effect::ROUTES
-        } else {
-            Effect::NONE
+            Ok(None) => {}
+            Err(_) => self.counters.failed += 1,
         }
     }
 
@@ -283,7 +261,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         if self.function.begin_reset(self.peers).is_err() {
             self.counters.failed += 1;
         }
-        Effect::DECODE.and(Effect::ROUTES).and(Effect::RESET)
+        Effect::DECODE.and(Effect::RESET)
     }
 }
 

@@ -277,7 +277,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         let enabled = control & regs::MSIX_CONTROL_ENABLE != 0;
         let was_enabled = self.msix_enabled;
         self.msix_enabled |= enabled;
-        if enabled {
+        if enabled && !was_enabled {
             self.write_host_command();
         }
         self.hardware.write(at, Width::Word, control.into());

@@ -13,6 +13,9 @@ use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
 
 runtime::component!(main);
 
+type Memory = Kept<{ kept_words(FUNCTIONS) }>;
+const _: () = assert!(Memory::is_asked_for(include_str!("../component.toml")));
+
 /// Bytes of the registers by which a model is reset.
 const REGISTERS: u32 = (MODEL_RESET_PAGES * PAGE_SIZE) as u32;
 /// Configuration space of a PCI Express function.
@@ -156,7 +159,7 @@ fn main(context: Context) -> ! {
     });
     let msix = msix::control::Client(context.channel("MsixControl"));
     let router = irq_router::msi::Client(context.channel("MsiRouter"));
-    let kept: &Kept<{ kept_words(FUNCTIONS) }> = context.shared("kept");
+    let kept: &Memory = context.shared("kept");
     let mut functions: Functions<'_, _, _, FUNCTIONS> =
         Functions::new(functions, msix, router, kept);
     defmt::info!(

@@ -126,15 +126,15 @@ impl<H: Hardware> Function<'_, H> {
         self.msi.is_some_and(|msi| msi.enabled())
     }
 
-    /// A guest's write of a whole MSI register, merged. True if a route changed.
+    /// Carries out a guest's write of a whole MSI register, merged.
     pub fn write_msi<T: Transport>(
         &mut self,
         field: MsiField,
         value: u32,
         router: &mut Router<T>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
-            return Ok(false);
+            return Ok(());
         };
         let state = &mut msi.state;
         match field {
@@ -150,23 +150,21 @@ impl<H: Hardware> Function<'_, H> {
         // P1: at once, and the device need not hear of it.
         let State { address, data, .. } = *state;
         if msi.live {
-            return router
-                .set_message(self.index, address, data.into())
-                .map(|()| true);
+            return router.set_message(self.index, address, data.into());
         }
         if msi.state.enabled {
-            return self.start_msi(router).map(|()| true);
+            return self.start_msi(router);
         }
-        Ok(false)
+        Ok(())
     }
 
     fn write_msi_control<T: Transport>(
         &mut self,
         value: u16,
         router: &mut Router<T>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
-            return Ok(false);
+            return Ok(());
         };
         // P3: not while MSI-X is on.
         let enabled = value & regs::MSI_CONTROL_ENABLE != 0 && !self.msix_enabled;
@@ -175,41 +173,41 @@ impl<H: Hardware> Function<'_, H> {
         msi.state.log2 = log2;
         msi.state.enabled = enabled;
         if (enabled, log2) == (state.enabled, state.log2) && msi.live == enabled {
-            return Ok(false);
+            return Ok(());
         }
         if !enabled && !state.enabled {
-            return Ok(false);
+            return Ok(());
         }
         if enabled {
             // INTx off first, as for MSI-X (M6).
             self.write_host_command();
-            return self.start_msi(router).map(|()| true);
+            return self.start_msi(router);
         }
         let result = self.stop_msi(router);
         self.write_host_command();
-        result.map(|()| true)
+        result
     }
 
     fn write_msi_mask<T: Transport>(
         &mut self,
         value: u32,
         router: &mut Router<T>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
-            return Ok(false);
+            return Ok(());
         };
         let offered = (1 << (1 << msi.capable)) - 1;
         msi.state.mask = value & offered;
         let (mask, mask_at) = (msi.state.mask, msi.mask_at());
         if !msi.live {
-            return Ok(false);
+            return Ok(());
         }
         if !msi.throttled {
             self.hardware.write(mask_at, Width::Dword, mask);
         }
         // What was sent before the mask is here once the read is (M20).
         self.hardware.read(mask_at, Width::Dword);
-        router.set_mask(self.index, mask).map(|()| true)
+        router.set_mask(self.index, mask)
     }
 
     /// Keeps the device from sending, or lets it again: by its mask bits, which

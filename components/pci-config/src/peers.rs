@@ -2,9 +2,8 @@
 //! then the call is made again.
 
 use channel::irq_router::{Block, msi};
-use channel::msix::{ControlEffect, control};
+use channel::msix::control;
 use channel::{Error, Transport, retry};
-use pci::regs::MSIX_CONTROL_ENABLE;
 
 /// The components that a function's messages need.
 pub struct Peers<T> {
@@ -21,20 +20,15 @@ impl<T: Transport> Msix<T> {
         retry(|_| self.0.read_control(function))
     }
 
-    /// Writes it. An effect that was lost with its reply is assumed from what
-    /// the register is now.
-    pub fn write_control(&mut self, function: u8, value: u16) -> Result<ControlEffect, Error> {
+    /// Writes message control. If the reply of a write that msix carried out was
+    /// lost, the device is written with what the register is now.
+    pub fn write_control(&mut self, function: u8, value: u16) -> Result<Option<u16>, Error> {
         retry(|again| {
-            let effect = self.0.write_control(function, value)?;
-            if !again {
-                return Ok(effect);
+            let write = self.0.write_control(function, value)?;
+            if again {
+                return self.0.read_control(function).map(Some);
             }
-            let control = self.0.read_control(function)?;
-            Ok(ControlEffect {
-                write: Some(control),
-                disable_intx: control & MSIX_CONTROL_ENABLE != 0,
-                routes: true,
-            })
+            Ok(write)
         })
     }
 

@@ -12,7 +12,6 @@ use std::vec::Vec;
 
 use channel::irq_router::Block;
 use channel::irq_router::msi::{self, MsiRouter};
-use channel::msix::ControlEffect;
 use channel::msix::control::{Client, MsixControl, dispatch};
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Error, Local, Message};
@@ -36,7 +35,6 @@ const MSI: u16 = 0xd0;
 const PCIE: u16 = 0xe0;
 /// Where some of these functions have Advanced Features.
 const AF: u16 = 0x50;
-const ENABLE: u16 = 0x8000;
 /// What irq-router gives for the device.
 const OURS: (u64, u32) = (0xfee0_0000, 0x38);
 
@@ -211,7 +209,7 @@ impl MsixControl for Fake {
         world.error.map_or(Ok(world.control), Err)
     }
 
-    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<ControlEffect, Error> {
+    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<Option<u16>, Error> {
         let mut world = self.0.borrow_mut();
         if let Some(error) = world.error {
             return Err(error);
@@ -219,11 +217,7 @@ impl MsixControl for Fake {
         world.log.push(Event::MsixControl(value));
         let before = world.control;
         world.control = value & 0xc000 | 4;
-        Ok(ControlEffect {
-            write: (before != world.control).then_some(world.control),
-            disable_intx: world.control & !before & ENABLE != 0,
-            routes: before != world.control,
-        })
+        Ok((before != world.control).then_some(world.control))
     }
 
     fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
@@ -552,7 +546,7 @@ fn c5_intx_is_off_while_msix_is_on() {
     let mut rig = rig();
     rig.write(0x04, Word, 0x0006);
     rig.log();
-    assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::ROUTES);
+    assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::NONE);
     let enabled = [
         Event::MsixControl(0x8000),
         Write(0x04, Word, 0x0406),

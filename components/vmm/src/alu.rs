@@ -10,8 +10,8 @@ const ZF: u64 = 1 << 6;
 const SF: u64 = 1 << 7;
 const OF: u64 = 1 << 11;
 
-/// Does `a op b`. Gives the result and the new flags (SDM vol. 1 section
-/// 3.4.3.1); flags outside the six arithmetic ones stay.
+/// Computes `a op b`. Returns the result and the new flags (SDM vol. 1 section
+/// 3.4.3.1); flags outside the six arithmetic ones are unchanged.
 pub fn compute(op: Alu, a: u64, b: u64, width: Width, rflags: u64) -> (u64, u64) {
     let mask = width.all_ones();
     let sign = mask ^ (mask >> 1);
@@ -47,7 +47,7 @@ pub fn compute(op: Alu, a: u64, b: u64, width: Width, rflags: u64) -> (u64, u64)
     (result, flags)
 }
 
-/// Whether the result goes back to where the first operand came from.
+/// Returns whether the result goes back to where the first operand came from.
 pub const fn stores(op: Alu) -> bool {
     !matches!(op, Alu::Cmp | Alu::Test)
 }

@@ -1,4 +1,4 @@
-//! What of the guest's CPU is not in its real registers.
+//! State of the guest's CPU that is not in its real registers.
 
 /// Control and system registers of the virtual CPU.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,7 @@ pub struct Cpu {
     pub idt_limit: u16,
     /// CR0, as the boot protocol promises it: paging and protection on.
     pub cr0: u64,
-    /// CR2: address of the last page fault that the guest was told of.
+    /// CR2: address of the last page fault that was injected.
     pub cr2: u64,
     /// CR3: kept, but translates nothing.
     pub cr3: u64,

@@ -1,4 +1,4 @@
-//! Guest instruction bytes to what the VMM has to do, by a library.
+//! Decodes guest instructions, by a library, into operations for the VMM.
 
 use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Opcode, Operand, RegSpec, register_class};
 
@@ -34,7 +34,7 @@ impl Register {
         (index < 16).then_some(Self { index, width, high })
     }
 
-    /// Its value, zero-extended.
+    /// Returns its value, zero-extended.
     #[must_use]
     pub const fn read(self, regs: &Registers) -> u64 {
         let value = regs.gpr[self.index];
@@ -68,7 +68,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Its value for an operation of this width.
+    /// Returns its value for an operation of this width.
     #[must_use]
     pub const fn read(self, regs: &Registers, width: Width) -> u64 {
         match self {
@@ -126,7 +126,7 @@ pub enum MemoryOp {
     AluRegister(Alu, Register),
 }
 
-/// What an instruction asks for.
+/// Operation of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Port input into al, ax or eax.
@@ -168,7 +168,7 @@ pub enum Op {
         address: u64,
         /// Bytes.
         width: Width,
-        /// What to do.
+        /// The operation on memory.
         op: MemoryOp,
     },
     /// Anything else.
@@ -178,14 +178,14 @@ pub enum Op {
 /// A decoded instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// What it asks for.
+    /// Its operation.
     pub op: Op,
     /// Bytes, 1 to 15.
     pub length: u64,
 }
 
 /// Decodes the instruction at the start of `bytes`, with the registers that it
-/// is about to run with; `None` if the bytes are no instruction.
+/// is about to run with; `None` if the bytes are not an instruction.
 #[must_use]
 pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
     use yaxpeax_arch::LengthedInstruction as _;
@@ -308,8 +308,8 @@ fn operand(instruction: &Instruction, index: u8) -> Option<Operand> {
         .then(|| instruction.operand(index))
 }
 
-/// Address of a memory operand. Segment bases are 0: fs and gs are the
-/// kernel's in ring 3, an operand that names them is not decoded.
+/// Returns the address of a memory operand. Segment bases are 0: fs and gs are
+/// the kernel's in ring 3, an operand that names them is not decoded.
 fn effective_address(
     instruction: &Instruction,
     index: u8,

@@ -2,7 +2,7 @@
 //! guest's IDT gate asks for (SDM vol. 3 sections 7.12 and 7.14).
 
 use crate::cpu::Cpu;
-use crate::host::Host;
+use crate::host::GuestMemory;
 use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, RSP, Registers};
 
 /// Trap flag: cleared for the handler.
@@ -10,8 +10,9 @@ const RFLAGS_TF: u64 = 1 << 8;
 /// Stack selector of the frame: the boot protocol's data segment. Its RPL 0
 /// makes the handler's iretq trap, which is where IF comes back.
 const KERNEL_DS: u64 = 0x18;
-/// What the System V ABI lets code keep below the stack pointer. The CPU of a
-/// real machine overwrites it, a guest built for user space relies on it.
+/// Bytes below the stack pointer that code may use (System V ABI, red zone). An
+/// interrupt on a real machine overwrites them, but a guest built for user space
+/// relies on them.
 const RED_ZONE: u64 = 128;
 
 /// The vector could not be delivered: no present gate, or no stack.
@@ -26,7 +27,7 @@ pub struct Undeliverable;
 pub fn deliver(
     cpu: &mut Cpu,
     regs: &mut Registers,
-    host: &mut impl Host,
+    host: &mut impl GuestMemory,
     vector: u8,
     error: Option<u32>,
 ) -> Result<(), Undeliverable> {
@@ -91,7 +92,7 @@ pub fn deliver(
 pub fn interrupt_return(
     cpu: &mut Cpu,
     regs: &mut Registers,
-    host: &mut impl Host,
+    host: &mut impl GuestMemory,
 ) -> Result<(), Undeliverable> {
     let mut bytes = [0; 40];
     if !host.read_ram(regs.gpr[RSP], &mut bytes) {

@@ -140,7 +140,7 @@ impl Lapic {
         }
     }
 
-    /// The vector that would be delivered now, if interrupts are on.
+    /// Returns the vector that would be delivered now, if interrupts are on.
     #[must_use]
     pub fn pending(&self) -> Option<u8> {
         let vector = self.irr.highest()?;
@@ -160,20 +160,20 @@ impl Lapic {
         }
     }
 
-    /// The vector whose service the guest ended, if it has since the last call.
-    /// To be asked after each access: it is what an EOI broadcast tells an I/O
-    /// APIC (SDM vol. 3 section 11.8.5).
+    /// Returns the vector whose service the guest ended, if it has since the
+    /// last call. To be called after each access: this is the vector of an EOI
+    /// broadcast to I/O APICs (SDM vol. 3 section 11.8.5).
     pub const fn take_ended(&mut self) -> Option<u8> {
         self.ended.take()
     }
 
-    /// The timer's deadline, if it was changed since the last call.
+    /// Returns the timer's deadline, if it was changed since the last call.
     pub fn take_deadline_change(&mut self) -> Option<Option<u64>> {
         core::mem::take(&mut self.deadline_changed).then_some(self.deadline)
     }
 
-    /// The timer fired, or may have: raises its vector if the deadline is past.
-    /// Returns whether it is.
+    /// Handles the timer's signal: raises its vector if the deadline is past. Returns
+    /// whether it is.
     pub fn timer(&mut self, now: u64) -> bool {
         let Some(deadline) = self.deadline else {
             return false;
@@ -194,13 +194,14 @@ impl Lapic {
         true
     }
 
-    /// Ticks of the time stamp counter in the whole count.
+    /// Returns the ticks of the time stamp counter in the whole count.
     fn interval(&self) -> u64 {
         u64::from(self.initial) << self.divide_shift()
     }
 
-    /// Divide configuration (SDM vol. 3 figure 11-10): bits 0, 1 and 3 make a
-    /// number n; the count runs at the bus clock / 2^(n + 1), 7 stands for / 1.
+    /// Returns the divide configuration (SDM vol. 3 figure 11-10): bits 0, 1
+    /// and 3 make a number n; the count runs at the bus clock / 2^(n + 1), 7
+    /// stands for / 1.
     const fn divide_shift(&self) -> u32 {
         let n = self.divide & 3 | self.divide >> 1 & 4;
         (n + 1) & 7
@@ -215,7 +216,8 @@ impl Lapic {
         }
     }
 
-    /// The TSC deadline MSR (SDM vol. 3 section 11.5.4.1): 0 when disarmed.
+    /// Returns the TSC deadline MSR (SDM vol. 3 section 11.5.4.1): 0 when
+    /// disarmed.
     #[must_use]
     pub fn tsc_deadline(&self) -> u64 {
         if self.lvt[0] >> 17 & 3 == TIMER_MODE_DEADLINE {

@@ -17,6 +17,7 @@ mod alu;
 mod bus;
 mod cpu;
 mod decode;
+mod decoded;
 mod host;
 mod inject;
 mod ioapic;
@@ -32,7 +33,8 @@ mod uart;
 mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
-pub use host::{Host, StopReason};
+pub use decoded::DecodedBars;
+pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
 pub use lives::{Lives, Next};

@@ -5,7 +5,7 @@ use crate::decode::MemoryOp;
 use crate::registers::Registers;
 use pci::Width;
 
-/// What answers the accesses.
+/// Target of the accesses.
 pub trait Bus {
     /// Reads `width` bytes at a guest address.
     fn read(&mut self, address: u64, width: Width) -> u64;

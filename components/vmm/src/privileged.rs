@@ -19,7 +19,7 @@ const X2APIC_ICR: u32 = 0x830;
 /// x2APIC ids have 32 bits; ours is 0.
 const X2APIC_ID: u32 = 0x802;
 
-/// Reads an MSR; `None`: there is no such MSR, #GP.
+/// Reads an MSR; `None` (#GP) if it does not exist.
 #[must_use]
 pub fn read_msr(msr: u32, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
     Some(match msr {
@@ -44,7 +44,7 @@ pub fn read_msr(msr: u32, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
     })
 }
 
-/// Writes an MSR; `None`: there is no such MSR or not this value, #GP.
+/// Writes an MSR; `None` (#GP) if it does not exist or does not take this value.
 pub fn write_msr(msr: u32, value: u64, cpu: &mut Cpu, lapic: &mut Lapic, now: u64) -> Option<()> {
     match msr {
         IA32_APIC_BASE => {

@@ -30,7 +30,8 @@ pub const RFLAGS_USER: u64 = 0x0024_0cd5;
 pub const RFLAGS_FIXED: u64 = 1 << 1;
 
 impl Registers {
-    /// Low 32 bits of rdx and rax as one value: the operand of wrmsr.
+    /// Returns the low 32 bits of rdx and rax as one value: the operand of
+    /// wrmsr.
     #[must_use]
     pub const fn edx_eax(&self) -> u64 {
         self.gpr[RDX] << 32 | self.gpr[RAX] & 0xffff_ffff

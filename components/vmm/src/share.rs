@@ -1,12 +1,12 @@
-//! When a guest goes before the others: its turn in each period, and what its
-//! events may cost outside of it.
+//! A guest's turn in each period, and the bound on the cost of its events outside
+//! of the turn.
 //!
-//! A trap is emulated above all guests, so that who traps most would get most of
-//! the CPU. Turns bound that without measuring anything: in its turn a guest runs
-//! before the others of its priority, outside of it only while they wait. What
-//! it has emulated it can therefore pay with its own turn only. What happens to
-//! it without its doing, its events, is handled at once, up to a part of the
-//! period; past that they wait for its next turn.
+//! Traps are emulated above all guests, so the guest that traps most would get most
+//! of the CPU. Turns bound that without any measurement: in its turn a guest runs
+//! before the others of its priority, outside of it only while they wait. So the
+//! emulation of its traps comes out of its own turn. Events, which it does not cause
+//! by running, are handled at once, up to a part of the period; past that they wait
+//! for its next turn.
 
 /// The part of a period that events may cost a guest outside of its turn.
 const EVENTS_PART: u64 = 12;
@@ -37,8 +37,8 @@ impl Share {
         length: 1,
     };
 
-    /// `length` ticks from `start` on in every period. What does not lie inside
-    /// the period counts as all of it.
+    /// Creates a turn of `length` ticks from `start` on in every period. A turn that
+    /// does not lie inside the period counts as all of it.
     #[must_use]
     pub const fn new(period: u64, start: u64, length: u64) -> Self {
         match start.checked_add(length) {
@@ -51,7 +51,7 @@ impl Share {
         }
     }
 
-    /// Whether it is always the guest's turn.
+    /// Returns whether it is always the guest's turn.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         self.length == self.period
@@ -87,7 +87,7 @@ impl Share {
     }
 }
 
-/// What a guest's events have cost outside of its turn.
+/// Cost of a guest's events outside of its turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside {
     share: Share,
@@ -98,7 +98,7 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Nothing so far.
+    /// Creates an account without any cost so far.
     #[must_use]
     pub const fn new(share: Share) -> Self {
         Self {
@@ -108,8 +108,8 @@ impl Outside {
         }
     }
 
-    /// Events took from `start` to `now`. Charged is what lies outside of the
-    /// guest's turn.
+    /// Charges events that took from `start` to `now`: the part that lies outside of
+    /// the guest's turn.
     pub fn charge(&mut self, start: u64, now: u64) {
         let turn = self.share.turn(now);
         if turn.own {
@@ -126,7 +126,7 @@ impl Outside {
         self.used += now.saturating_sub(start.max(began));
     }
 
-    /// Until when further events have to wait, if they do.
+    /// Returns the time until which further events have to wait, if they do.
     #[must_use]
     pub fn waits_until(&self, now: u64) -> Option<u64> {
         let over = now < self.until && self.used > self.share.period / EVENTS_PART;

@@ -39,7 +39,7 @@ impl Uart {
         }
     }
 
-    /// Writes register `offset`; gives the byte to be sent, if it was one.
+    /// Writes register `offset`. Returns the byte to be sent, if the write was one.
     pub fn write(&mut self, offset: u16, value: u8) -> Option<u8> {
         let latch = self.line_control & LCR_DLAB != 0;
         match offset {

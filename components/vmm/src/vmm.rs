@@ -4,7 +4,7 @@ use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
 use spec::{BADGE_TIMER, SLOTS};
 
-use crate::bus::{Devices, MemoryAccess, PortEffect};
+use crate::bus::{Devices, MemoryAccess};
 use crate::cpu::Cpu;
 use crate::decode::{self, Op, Port, Register};
 use crate::host::{Host, StopReason};
@@ -308,7 +308,9 @@ impl<'a> Vmm<'a> {
         self.counters.storms += self.slots.take_storms();
     }
 
-    /// Routes changed: events that were held may go on (M20).
+    /// Tries events again that are held: the guest may have unmasked their source
+    /// (M20). To be called after each access that could do so; `held` is nearly
+    /// always 0.
     fn release_held(&mut self, host: &mut impl Host) {
         let held = self.slots.held();
         for slot in 0..SLOTS {
@@ -455,14 +457,13 @@ impl<'a> Vmm<'a> {
             Op::Out(port, width) => {
                 let value = accumulator(width).read(regs) as u32;
                 let port = port_number(port, regs);
-                let effect = self
+                let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
-                match effect {
-                    PortEffect::None => {}
-                    PortEffect::Routes => self.release_held(host),
-                    PortEffect::Stop(reason) => return Outcome::Stop(reason),
+                if let Some(reason) = stop {
+                    return Outcome::Stop(reason);
                 }
+                self.release_held(host);
                 Some(())
             }
             Op::Cli => {
@@ -591,13 +592,9 @@ impl<'a> Vmm<'a> {
             held: self.slots.held(),
             host,
             counters: &mut self.counters,
-            routes_changed: false,
         };
         mmio::access(regs, address, width, op, &mut bus);
-        let routes_changed = bus.routes_changed;
-        if routes_changed {
-            self.release_held(host);
-        }
+        self.release_held(host);
         regs.rip = regs.rip.wrapping_add(decoded.length);
         Outcome::Resume
     }

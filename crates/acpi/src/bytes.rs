@@ -1,33 +1,33 @@
 //! Little-endian numbers and records out of bytes that may be too few.
 
-/// The bytes from `offset` on, `N` of them.
+/// Returns the bytes from `offset` on, `N` of them.
 pub fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     let end = offset.checked_add(N)?;
     bytes.get(offset..end)?.try_into().ok()
 }
 
-/// The byte at `offset`.
+/// Returns the byte at `offset`.
 pub fn u8(bytes: &[u8], offset: usize) -> Option<u8> {
     bytes.get(offset).copied()
 }
 
-/// Two bytes.
+/// Returns the 16-bit value at `offset`.
 pub fn u16(bytes: &[u8], offset: usize) -> Option<u16> {
     array(bytes, offset).map(u16::from_le_bytes)
 }
 
-/// Four bytes.
+/// Returns the 32-bit value at `offset`.
 pub fn u32(bytes: &[u8], offset: usize) -> Option<u32> {
     array(bytes, offset).map(u32::from_le_bytes)
 }
 
-/// Eight bytes.
+/// Returns the 64-bit value at `offset`.
 pub fn u64(bytes: &[u8], offset: usize) -> Option<u64> {
     array(bytes, offset).map(u64::from_le_bytes)
 }
 
-/// Records that follow each other. What ends them early is a record that is
-/// shorter than its own head or longer than what is left: that one is `None`.
+/// Iterates over consecutive records. A record that is shorter than its own head
+/// or longer than the remaining bytes yields `None` and ends the iteration.
 pub struct Records<'a> {
     rest: &'a [u8],
     /// The length of the first record, and the least that it can be.

@@ -47,7 +47,7 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
                 units += 1;
             }
             Some(RESERVED_MEMORY) => check_memory(structure, assigned)?,
-            // Of the others, none changes what one unit for all functions does.
+            // No other structure changes how a single unit for all functions is used.
             _ => {}
         }
     }
@@ -90,7 +90,7 @@ fn unit(structure: &[u8], ioapic: &mut Option<u16>, assigned: &[u16]) -> Result<
             note_ioapic(ioapic, id, assigned)?;
         }
     }
-    // One that is not for all lists what it is for, as QEMU's does.
+    // A unit without INCLUDE_PCI_ALL lists its functions, as QEMU's does.
     let listed = |id| {
         scopes_in(scopes).any(|scope| Scope::read(scope).is_some_and(|scope| scope.may_be(id)))
     };
@@ -123,7 +123,7 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Its requester id, if it is on the first bus of the way.
+    /// Returns its requester id, if it is on the first bus of the way.
     fn id(&self) -> Option<u16> {
         let [device, function] = *self.path else {
             return None;
@@ -132,9 +132,9 @@ impl<'a> Scope<'a> {
             .then(|| u16::from(self.bus) << 8 | u16::from(device) << 3 | u16::from(function))
     }
 
-    /// Whether it may be, or have behind it, the function with this id. Which
-    /// bus lies behind a bridge, only configuration space tells: it may be any
-    /// but the bridge's own.
+    /// Returns whether it may be, or have behind it, the function with this id.
+    /// Which bus lies behind a bridge, only configuration space tells: it may
+    /// be any but the bridge's own.
     fn may_be(&self, id: u16) -> bool {
         match (self.kind, self.id()) {
             (ENDPOINT, Some(own)) => own == id,
@@ -144,7 +144,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// No assigned function may need memory of the firmware's.
+/// Checks that no assigned function needs memory that firmware reserved for it.
 fn check_memory(structure: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
     let segment = bytes::u16(structure, 6).ok_or(Unusable::Malformed)?;
     let scopes = structure.get(24..).ok_or(Unusable::Malformed)?;

@@ -31,7 +31,7 @@ const NAMED: u8 = 0xf0;
 /// The variety of a special device that is an I/O APIC.
 const IOAPIC: u8 = 1;
 
-/// What the blocks add up to.
+/// Sum of the blocks that were read so far.
 #[derive(Default)]
 struct Units {
     /// Register address and own id of the first.
@@ -80,7 +80,7 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
 }
 
 impl Units {
-    /// A unit's block, with device entries from `entries` on.
+    /// Returns a unit's block, with device entries from `entries` on.
     fn add(&mut self, block: &[u8], entries: usize, assigned: &[u16]) -> Result<(), Unusable> {
         let add = || {
             Some((
@@ -131,8 +131,8 @@ impl Units {
     }
 }
 
-/// Bytes of a device entry: the top two bits of its type tell, but for the one
-/// with a name in it (section 5.2.2).
+/// Returns the bytes of a device entry: the top two bits of its type tell, but
+/// for the one with a name in it (section 5.2.2).
 fn entry_length(entry: &[u8]) -> Option<usize> {
     let kind = bytes::u8(entry, 0)?;
     if kind == NAMED {
@@ -141,7 +141,7 @@ fn entry_length(entry: &[u8]) -> Option<usize> {
     Some(4 << (kind >> 6))
 }
 
-/// No assigned function from `first` to `last` may use another's id.
+/// Checks that no assigned function from `first` to `last` uses another's id.
 fn check_aliases(first: u16, last: u16, used: u16, assigned: &[u16]) -> Result<(), Unusable> {
     let mut those = assigned.iter().filter(|id| (first..=last).contains(id));
     match those.find(|id| **id != used) {
@@ -150,7 +150,7 @@ fn check_aliases(first: u16, last: u16, used: u16, assigned: &[u16]) -> Result<(
     }
 }
 
-/// No assigned function may need memory of the firmware's.
+/// Checks that no assigned function needs memory that firmware reserved for it.
 fn check_memory(kind: u8, block: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
     if block.len() < MEMORY {
         return Err(Unusable::Malformed);

@@ -1,16 +1,15 @@
 //! Finds the machine's IOMMU in the firmware's ACPI tables.
 //!
-//! Responsible for: the way from the root pointer to the tables IVRS (AMD) and
-//! DMAR (Intel), and for saying from them where the unit is, or why this system
+//! Responsible for: finding the tables IVRS (AMD) and DMAR (Intel) from the root
+//! pointer, and for deriving from them where the unit is, or why this system
 //! cannot use it.
-//! Must never: believe a length, an address or a count that a table gives
-//! without checking it against what is there; write anything.
-//! May call: nothing but the [`PhysicalMemory`] it is given.
-//! Invariants: any bytes give an answer, without a panic and in bounded time.
+//! Must never: use a length, an address or a count from a table unchecked; write
+//! anything.
+//! May call: nothing but the [`PhysicalMemory`] passed in.
+//! Invariants: any bytes yield a result, without a panic and in bounded time.
 //!
-//! The ready crates for ACPI read tables for interrupts, timers and processors;
-//! they give neither IVRS nor DMAR, which are all that is wanted here, and the
-//! way to them is short.
+//! The published ACPI crates parse interrupt, timer and processor tables, but
+//! neither IVRS nor DMAR, the only two that are needed here.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -32,7 +31,7 @@ pub trait PhysicalMemory {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool;
 }
 
-/// What the machine has.
+/// The IOMMU that the firmware describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No table tells of an IOMMU.
@@ -76,7 +75,7 @@ pub enum Unusable {
     /// It cannot remap interrupts, or the table does not tell whose those of
     /// the I/O APIC are.
     NoRemapping,
-    /// Firmware needs this function to reach memory of its own.
+    /// Firmware reserved memory that this function must be able to reach.
     FirmwareMemory(u16),
     /// This function's requests carry another function's id.
     Alias(u16),
@@ -85,7 +84,7 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// What it means to a person.
+    /// Returns the reason in words, for the log.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {

@@ -31,7 +31,7 @@ fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// Whether memory is there and its bytes add up to 0.
+/// Returns whether memory is there and its bytes add up to 0.
 fn adds_up(memory: &mut impl PhysicalMemory, address: u64, length: usize) -> bool {
     let mut total = 0u8;
     let mut chunk = [0; 64];
@@ -48,7 +48,7 @@ fn adds_up(memory: &mut impl PhysicalMemory, address: u64, length: usize) -> boo
     total == 0
 }
 
-/// Signature and length of the table at an address.
+/// Returns the signature and length of the table at an address.
 fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usize)> {
     let mut head = [0; 8];
     if !memory.read(address, &mut head) {
@@ -59,9 +59,9 @@ fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usiz
 }
 
 impl Root {
-    /// Looks for the first root pointer that is sound. One that is not is passed
-    /// over, as ACPICA does (`AcpiTbScanMemoryForRsdp`); if there is no other,
-    /// there are tables of which nothing can be known.
+    /// Finds the first valid root pointer. Invalid ones are skipped, as ACPICA
+    /// does (`AcpiTbScanMemoryForRsdp`); if all are invalid, the tables are
+    /// unusable.
     pub fn find(memory: &mut impl PhysicalMemory) -> Result<Option<Self>, Unusable> {
         let mut broken = false;
         for address in AREA.step_by(STEP) {
@@ -79,7 +79,8 @@ impl Root {
         Ok(None)
     }
 
-    /// The root pointer at an address; `None` if a checksum of it is wrong.
+    /// Returns the root pointer at an address; `None` if a checksum of it is
+    /// wrong.
     fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Self> {
         let mut pointer = [0; NEW];
         let old = pointer.first_chunk_mut::<OLD>()?;
@@ -105,7 +106,7 @@ impl Root {
         Some(if wide.address == 0 { narrow } else { wide })
     }
 
-    /// Checks the table of tables; gives its length.
+    /// Checks the root table (RSDT or XSDT). Returns its length.
     fn length(self, memory: &mut impl PhysicalMemory) -> Option<usize> {
         let (expected, longest) = if self.width == 4 {
             (*b"RSDT", HEAD + TABLES * 4)
@@ -119,11 +120,10 @@ impl Root {
         sound.then_some(length)
     }
 
-    /// The first sound table with this signature, in `buffer`. An entry that
-    /// leads to no memory is passed over. If there is a table with the signature
-    /// but none that is sound, that is said: ACPICA warns of a wrong checksum and
-    /// uses the table, but a table that is not what the firmware wrote is nothing
-    /// to confine a device by.
+    /// Copies the first valid table with this signature into `buffer` and returns
+    /// it. Entries that point outside memory are skipped. If every table with the
+    /// signature is invalid, that is an error: ACPICA warns about a wrong checksum
+    /// and uses the table, but isolation must not rest on a damaged one.
     pub fn table<'a>(
         self,
         memory: &mut impl PhysicalMemory,

@@ -34,7 +34,7 @@ fn fix(bytes: &mut [u8], place: usize) {
     bytes[place] = sum.wrapping_neg();
 }
 
-/// A table: head, `more` bytes of head, contents.
+/// Returns a table: head, `more` bytes of head, contents.
 fn table(signature: &[u8; 4], contents: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::from(*signature);
     bytes.extend((36 + contents.len() as u32).to_le_bytes());
@@ -57,7 +57,7 @@ fn pointer(revision: u8) -> Vec<u8> {
     bytes
 }
 
-/// A machine with one table of interest and one before it.
+/// Returns a machine with one table of interest and one before it.
 fn machine(revision: u8, of_interest: Vec<u8>) -> Machine {
     let other = table(b"APIC", &[1, 2, 3]);
     let addresses = [0x9000, TABLE];
@@ -244,7 +244,7 @@ fn structures_of_a_wrong_length() {
     for length in [0, 3, 4, 31, 33] {
         let mut bad = ivmd(0x21, 1, 0);
         bad[2] = length;
-        // So that what follows begins where it says.
+        // The next structure then begins where this one says.
         bad.truncate(length.max(4).into());
         let found = look(machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN), bad])));
         assert_eq!(found, Err(Unusable::Malformed), "{length}");
@@ -284,7 +284,7 @@ fn a_unit_that_does_not_remap_or_is_elsewhere() {
     }
 }
 
-/// QEMU's unit is not for all that no other has, but lists what it is for.
+/// QEMU's unit has no INCLUDE_PCI_ALL flag, but lists its functions.
 #[test]
 fn a_unit_that_lists_its_functions() {
     let with = |segment: u16, scopes: &[Vec<u8>]| {

@@ -99,14 +99,14 @@ interface! {
     /// Vectors, IRQ handler capabilities and slots for MSI-X entries; another
     /// kind of source is refused.
     pub trait IrqRouter {
-        /// Obtains a vector and a slot for `source` and routes it to the guest
-        /// by its message (`address`, `data`), `masked` or not. The reply is the
-        /// message (address, data) for the device.
+        /// Obtains a vector and a slot for `source`, which keeps those that it
+        /// has, and routes it to the guest by its message (`address`, `data`),
+        /// unmasked. Returns the message (address, data) for the device.
         ///
         /// Errors: [`Refused`](crate::Error::Refused) for a message that no
         /// local APIC takes (M17), [`Exhausted`](crate::Error::Exhausted) when
         /// vectors or slots are used up (M22).
-        1 => fn bind(source: Source, address: u64, data: u32, masked: bool) -> (u64, u32);
+        1 => fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
         /// Gives vector and slot back. Error if `source` is not bound.
         2 => fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
@@ -117,10 +117,11 @@ interface! {
         /// Unbinds every MSI-X entry of a function and ends its function mask.
         /// Goes on past an error, and then gives it.
         5 => fn unbind_function(function: u8) -> ();
-        /// The message (address, data) for the device of a source that is bound;
-        /// [`NotFound`](crate::Error::NotFound) if it is not. For a client that
-        /// cannot know: it, or the router, died while it was bound or unbound.
-        6 => fn bound(source: Source) -> (u64, u32);
+        /// Lets a bound source raise its vector, whatever became of an earlier
+        /// permission, and returns the message (address, data) for its device;
+        /// [`NotFound`](crate::Error::NotFound) if it is not bound. For a client
+        /// that cannot know: it, or the router, died in a bind or unbind.
+        6 => fn restore(source: Source) -> (u64, u32);
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Error {
     /// The caller asks more often than it may: what it asked for comes later.
     TooOften,
     /// The server died during the call and was started again: this is its new
-    /// generation. What the call did is unknown; see [`retry`](crate::retry).
+    /// generation. What the call did is unknown; see [`retry`](fn@crate::retry).
     Gone(u32),
 }
 
@@ -172,6 +172,19 @@ impl Word for bool {
         match word {
             0 => Some(false),
             1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl Word for Option<u16> {
+    fn to_word(self) -> u64 {
+        self.map_or(0, |value| 1 << 16 | u64::from(value))
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        match word >> 16 {
+            0 => (word == 0).then_some(None),
+            1 => Some(Some(word as u16)),
             _ => None,
         }
     }

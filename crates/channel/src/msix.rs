@@ -25,44 +25,18 @@ impl Word for FunctionBar {
     }
 }
 
-/// What pci-config has to do after a message control write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ControlEffect {
-    /// The value for the real register, if it has to be written (M6).
-    pub write: Option<u16>,
-    /// Disable INTx before that write (M6).
-    pub disable_intx: bool,
-    /// Some route changed.
-    pub routes: bool,
-}
-
-impl Word for ControlEffect {
-    fn to_word(self) -> u64 {
-        self.write.map_or(0, |value| 1 << 16 | u64::from(value))
-            | u64::from(self.disable_intx) << 17
-            | u64::from(self.routes) << 18
-    }
-    fn from_word(word: u64) -> Option<Self> {
-        (word < 1 << 19).then_some(Self {
-            write: (word >> 16 & 1 == 1).then_some(word as u16),
-            disable_intx: word >> 17 & 1 == 1,
-            routes: word >> 18 & 1 == 1,
-        })
-    }
-}
-
 /// `MsixControl`: pci-config to msix.
 pub mod control {
-    use super::ControlEffect;
-
     interface! {
         /// Message control of each function.
         pub trait MsixControl {
             /// The register as the guest sees it (M1).
             1 => fn read_control(function: u8) -> u16;
-            /// A guest's write of the whole register, merged by pci-config (M2).
-            2 => fn write_control(function: u8, value: u16) -> ControlEffect;
-            /// Everything masked and unbound, state as at start (M24).
+            /// Carries out a guest's write of the whole register, merged by
+            /// pci-config (M2). Returns what the device's register has to be
+            /// written with (M6), if anything.
+            2 => fn write_control(function: u8, value: u16) -> Option<u16>;
+            /// Masks and unbinds everything; the state is as at start (M24).
             3 => fn reset(function: u8) -> ();
         }
     }
@@ -72,7 +46,6 @@ pub mod control {
 pub mod table {
     use super::FunctionBar;
     use crate::irq_router::Source;
-    use crate::{Transport, retry};
     use pci::Width;
 
     interface! {
@@ -81,29 +54,11 @@ pub mod table {
             /// Reads `width` bytes at byte `offset` of the BAR, which must lie
             /// on a page that holds table or PBA.
             1 => fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
-            /// Writes; the reply tells whether some route changed.
-            2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> bool;
+            /// Writes `width` bytes there.
+            2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> ();
             /// Masks the device's entry whatever the guest's mask says, or
             /// stops doing so: a source over its budget (M23).
             3 => fn set_throttled(source: Source, throttled: bool) -> ();
-        }
-    }
-
-    impl<T: Transport> Client<T> {
-        /// [`Client::write`], made again if the server dies in it. Then it is
-        /// unknown what the first write did, and routes count as changed.
-        pub fn write_again(
-            &mut self,
-            place: FunctionBar,
-            offset: u32,
-            width: Width,
-            value: u64,
-        ) -> bool {
-            retry(|again| {
-                let routes = self.write(place, offset, width, value)?;
-                Ok(routes || again)
-            })
-            .unwrap_or(true)
         }
     }
 }

@@ -14,10 +14,8 @@ impl Effect {
     pub const NONE: Self = Self(0);
     /// A BAR appeared, moved or went: ask [`Client::bar`] for each.
     pub const DECODE: Self = Self(1);
-    /// Routes changed: look at the routing page again.
-    pub const ROUTES: Self = Self(2);
     /// The function was reset: what the vmm holds for it is void.
-    pub const RESET: Self = Self(4);
+    pub const RESET: Self = Self(2);
 
     /// Both effects.
     #[must_use]
@@ -37,7 +35,7 @@ impl Word for Effect {
         u64::from(self.0)
     }
     fn from_word(word: u64) -> Option<Self> {
-        (word < 8).then_some(Self(word as u8))
+        (word < 4).then_some(Self(word as u8))
     }
 }
 
@@ -64,15 +62,18 @@ interface! {
 }
 
 impl<T: Transport> Client<T> {
-    /// [`Client::write`], made again if the server dies in it. Then it is unknown
-    /// what the first write did, so that every effect is assumed; to act on one
-    /// that was not there does no harm.
+    /// Repeats [`Client::write`] if the server dies in it. The effect of the first
+    /// write is then unknown, and [`Effect::DECODE`] is assumed: it does no harm to
+    /// act on an effect that did not happen.
     pub fn write_again(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect {
-        let assumed = Effect::DECODE.and(Effect::ROUTES);
         retry(|again| {
             let effect = self.write(bdf, offset, width, value)?;
-            Ok(if again { effect.and(assumed) } else { effect })
+            Ok(if again {
+                effect.and(Effect::DECODE)
+            } else {
+                effect
+            })
         })
-        .unwrap_or(assumed)
+        .unwrap_or(Effect::DECODE)
     }
 }

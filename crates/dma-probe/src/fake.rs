@@ -14,7 +14,7 @@ use std::vec::Vec;
 use crate::registers::*;
 use crate::{MEMORY_SIZE, Memory, Registers};
 
-/// A bit of CTRL that the NVM sets (bit 20, wake-up), and that is nobody's here.
+/// A bit of CTRL that the NVM sets (bit 20, wake-up), and that this driver does not use.
 pub const FROM_NVM: u32 = 1 << 20;
 
 /// A device, and the bus that it is on.
@@ -25,7 +25,7 @@ pub struct Device {
     /// Addresses that the device cannot read: the frame is dropped, or has
     /// [`Device::answer`] in place of each byte.
     pub unreadable: Vec<Range<u64>>,
-    /// What a read gives that is blocked, if anything.
+    /// The value that a blocked read returns, if any.
     pub answer: Option<u8>,
     /// Addresses that the device cannot write: the bytes are lost, and the device
     /// does not notice.
@@ -34,14 +34,14 @@ pub struct Device {
     pub good_resets: Option<u32>,
     /// Lengths of frames that the network puts before ours.
     pub strangers: Vec<u16>,
-    /// Reads until what the device asked of the bus has ended, once it must not ask
-    /// more.
+    /// Register reads until the outstanding bus requests have ended, after the
+    /// device was told to make no more.
     pub drains: u32,
     /// Reads after a reset until the NVM is read, which writes over [`CTRL`] then.
     pub nvm: u32,
-    /// What is left of those.
+    /// Those reads that remain.
     nvm_left: u32,
-    /// Whether it still knows what somebody told it before it was reset.
+    /// Whether it still holds a setup from before its reset.
     pub armed: bool,
     /// Whether the bus takes requests from it.
     pub mastering: bool,
@@ -50,13 +50,13 @@ pub struct Device {
 }
 
 impl Device {
-    /// A register as it was written last.
+    /// Returns a register as it was written last.
     #[must_use]
     pub fn register(&self, offset: u32) -> u32 {
         self.registers.get(&offset).copied().unwrap_or(0)
     }
 
-    /// Whether somebody wrote the byte at an address.
+    /// Returns whether somebody wrote the byte at an address.
     #[must_use]
     pub fn was_written(&self, address: u64) -> bool {
         self.memory.contains_key(&address)
@@ -125,7 +125,7 @@ impl Device {
         Some(())
     }
 
-    /// Sends what is in the ring, until a descriptor cannot be read.
+    /// Sends the frames in the ring, until a descriptor cannot be read.
     fn send(&mut self) -> Option<()> {
         while self.register(TCTL) & TCTL_EN != 0 && self.register(TDH) != self.register(TDT) {
             let head = self.register(TDH);
@@ -137,7 +137,7 @@ impl Device {
                 None => self.fetch(address, u64::from(fields as u16)),
             };
             if let Some(frame) = frame {
-                // A frame that is lost is no matter to the sender.
+                // The sender does not notice a lost frame.
                 let _ = self.receive(&frame);
             }
             self.put(descriptor + 8, &(fields | DONE).to_le_bytes());
@@ -146,7 +146,7 @@ impl Device {
         Some(())
     }
 
-    /// What a register reads, which may be nearer to its end then.
+    /// Returns a register's value. A read moves a pending operation towards its end.
     fn register_read(&mut self, offset: u32) -> u32 {
         self.reads += 1;
         if self.nvm_left > 0 {
@@ -198,8 +198,8 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// A device whose engine has its memory at this bus address, and which the bus
-    /// takes requests from.
+    /// Creates a device whose engine has its memory at this bus address, and
+    /// which the bus takes requests from.
     #[must_use]
     pub fn new(own: u64) -> Self {
         let device = Device {
@@ -212,7 +212,7 @@ impl Fake {
         }
     }
 
-    /// The device itself, until the result is dropped.
+    /// Returns the device itself, until the result is dropped.
     #[must_use]
     pub fn device(&self) -> RefMut<'_, Device> {
         self.device.borrow_mut()

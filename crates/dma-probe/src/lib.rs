@@ -1,4 +1,4 @@
-//! An Intel 82574L ("e1000e") as a copy engine: what it sends to itself, it reads at one bus address and writes at another.
+//! An Intel 82574L ("e1000e") as a copy engine: a frame looped back is read at one bus address and written at another.
 //!
 //! Responsible for: moving bytes by DMA between memory that the device may reach
 //! and any bus address, to measure what confines it. With MAC loopback a frame's
@@ -17,8 +17,8 @@
 //! there is no padding. Two things do not go through as plain bytes: QEMU's
 //! model drops a frame that claims to be IP or VLAN-tagged (bytes 12 and 13 are
 //! 08 00, 86 dd, 81 00 or 88 a8) and is not, and a unit that blocks an access
-//! may answer it with any value instead of dropping the frame. Whoever asks
-//! compares bytes; the call's result alone proves nothing.
+//! may answer it with any value instead of dropping the frame. The caller has to
+//! compare bytes; the call's result alone proves nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -71,14 +71,14 @@ const TRIES: u32 = 4;
 pub trait Registers {
     /// Reads the register at `offset`.
     fn read(&mut self, offset: u32) -> u32;
-    /// Writes the register at `offset`; what was written to [`Memory`] before is
-    /// seen by what the device does then.
+    /// Writes the register at `offset`. The device's reaction sees every earlier
+    /// write to [`Memory`].
     fn write(&mut self, offset: u32, value: u32);
 }
 
 /// At least [`MEMORY_SIZE`] bytes that the device may reach.
 pub trait Memory {
-    /// Copies out of the memory; what the device wrote is seen.
+    /// Copies out of the memory. Sees the device's writes.
     fn read(&mut self, offset: usize, bytes: &mut [u8]);
     /// Copies into the memory.
     fn write(&mut self, offset: usize, bytes: &[u8]);
@@ -108,8 +108,8 @@ pub struct Engine<R, M> {
 
 impl<R: Registers, M: Memory> Engine<R, M> {
     /// Resets the device. `memory` is at `bus_address` for it. Memory decode is on;
-    /// bus mastering is better off until then, for nobody knows what the device was
-    /// told before. [`set_up`](Self::set_up) comes next.
+    /// bus mastering should stay off until then, because the device may still hold
+    /// an earlier owner's setup. [`set_up`](Self::set_up) comes next.
     ///
     /// # Errors
     /// [`Stuck::Reset`].
@@ -154,9 +154,9 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         }
     }
 
-    /// Resets the device and leaves it silent: no ring, no interrupt, no link
-    /// of ours. Nothing more begins and what is under way ends before the reset,
-    /// which could leave the bus waiting otherwise.
+    /// Resets the device and leaves it silent: no ring, no interrupt, no link.
+    /// New bus requests are stopped and outstanding ones end before the reset,
+    /// which could otherwise leave the bus waiting.
     ///
     /// # Errors
     /// [`Stuck::Reset`].
@@ -173,11 +173,11 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         if !(0..RESET_READS).any(|_| registers.read(CTRL) & CTRL_RST == 0) {
             return Err(Stuck::Reset);
         }
-        // What the NVM holds is written over what was set before it was read.
+        // The NVM's values overwrite registers that were set before it was read.
         if !(0..NVM_READS).any(|_| registers.read(EECD) & EECD_AUTO_RD != 0) {
             return Err(Stuck::Reset);
         }
-        // The reset brings back what is on after power-up.
+        // The reset restores the power-up state, in which interrupts may be on.
         registers.write(IMC, u32::MAX);
         registers.write(ICR, u32::MAX);
         Ok(())
@@ -223,7 +223,7 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         self.write(address.wrapping_sub(SHORTEST as u64 - 4), &frame)
     }
 
-    /// One frame of `length` bytes, read at `from` and written at `to`.
+    /// Copies one frame of `length` bytes from bus address `from` to `to`.
     fn copy(&mut self, from: u64, to: u64, length: usize) -> Result<(), Stuck> {
         for _ in 0..TRIES {
             let received = self.exchange(from, to, length);
@@ -237,7 +237,7 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         Err(Stuck::Receive)
     }
 
-    /// Sends a frame and gives the length of the one that was received.
+    /// Sends a frame. Returns the length of the received one.
     fn exchange(&mut self, from: u64, to: u64, length: usize) -> Result<usize, Stuck> {
         let send = length as u64 | SEND_END | SEND_FCS | SEND_REPORT;
         self.set_descriptor(RECEIVE_RING, to, 0);
@@ -265,7 +265,7 @@ impl<R: Registers, M: Memory> Engine<R, M> {
         self.memory.write(ring + 8, &fields.to_le_bytes());
     }
 
-    /// Waits for a ring's first descriptor and gives its fields.
+    /// Waits for a ring's first descriptor. Returns its fields.
     fn done(&mut self, ring: usize) -> Option<u64> {
         (0..FRAME_READS).find_map(|_| {
             let mut fields = [0; 8];

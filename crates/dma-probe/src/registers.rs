@@ -18,7 +18,7 @@ pub const STATUS: u32 = 0x0008;
 pub const STATUS_GIO_MASTER_EN: u32 = 1 << 19;
 /// NVM control.
 pub const EECD: u32 = 0x0010;
-/// What the NVM holds was read after a reset.
+/// The NVM has been read after a reset.
 pub const EECD_AUTO_RD: u32 = 1 << 9;
 /// Interrupt causes; writing 1 clears one.
 pub const ICR: u32 = 0x00c0;
@@ -33,7 +33,7 @@ pub const RCTL_EN: u32 = 1 << 1;
 pub const RCTL_UPE: u32 = 1 << 3;
 /// Take every multicast frame.
 pub const RCTL_MPE: u32 = 1 << 4;
-/// Loopback mode "MAC": what is sent is received.
+/// Loopback mode "MAC": sent frames are received.
 pub const RCTL_LBM_MAC: u32 = 0b01 << 6;
 /// Take broadcast frames.
 pub const RCTL_BAM: u32 = 1 << 15;

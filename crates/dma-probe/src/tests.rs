@@ -116,7 +116,7 @@ fn a_reset_waits_for_the_bus_and_for_the_nvm() {
     assert_eq!(fake.device().register(CTRL), control);
     assert_eq!(engine.write(0x1000, &[7; 64]), Ok(()));
     assert_eq!(fake.device().load(0x1000, 64), [7; 64]);
-    // What never ends on the bus does not stop the reset.
+    // A bus request that never ends does not prevent the reset.
     fake.device().drains = u32::MAX;
     assert_eq!(engine.quiesce(), Ok(()));
 }

@@ -1,4 +1,4 @@
-//! What the compiler expects of a program that is linked without a C library.
+//! Symbols that the compiler expects of a program without a C library.
 //!
 //! Responsible for: the memory functions and the personality symbol that the
 //! prebuilt core library names. Must never: be linked into a program that has a

@@ -55,13 +55,13 @@ impl CapabilityList {
         list
     }
 
-    /// The capabilities in list order.
+    /// Returns the capabilities in list order.
     #[must_use]
     pub fn as_slice(&self) -> &[Capability] {
         &self.items[..self.length]
     }
 
-    /// Offset of the first capability with this id.
+    /// Returns the offset of the first capability with this id.
     #[must_use]
     pub fn find(&self, id: u8) -> Option<u16> {
         self.as_slice()

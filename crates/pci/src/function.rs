@@ -48,7 +48,7 @@ pub struct BarInfo {
 }
 
 impl BarInfo {
-    /// The kind; what is unknown counts as [`BarKind::None`].
+    /// Returns the kind; what is unknown counts as [`BarKind::None`].
     #[must_use]
     pub const fn kind(&self) -> BarKind {
         match self.kind {
@@ -59,7 +59,7 @@ impl BarInfo {
         }
     }
 
-    /// Whether this is a memory BAR, 32 or 64-bit.
+    /// Returns whether this is a memory BAR, 32 or 64-bit.
     #[must_use]
     pub const fn is_memory(&self) -> bool {
         matches!(self.kind(), BarKind::Memory32 | BarKind::Memory64)
@@ -105,26 +105,27 @@ pub struct MsixInfo {
 }
 
 impl MsixInfo {
-    /// Bytes of the table: 16 an entry.
+    /// Returns the bytes of the table: 16 an entry.
     #[must_use]
     pub const fn table_size(&self) -> u64 {
         self.entries as u64 * 16
     }
 
-    /// Bytes of the PBA (M15): 8 for each 64 entries begun.
+    /// Returns the bytes of the PBA (M15): 8 for each 64 entries begun.
     #[must_use]
     pub const fn pba_size(&self) -> u64 {
         (self.entries as u64).div_ceil(64) * 8
     }
 
-    /// The pages in use.
+    /// Returns the pages in use.
     #[must_use]
     pub fn pages(&self) -> &[MsixPage] {
         let count = (self.page_count as usize).min(MAX_MSIX_PAGES);
         &self.pages[..count]
     }
 
-    /// Position in [`MsixInfo::pages`] of a page, if it is one of them.
+    /// Returns the position in [`MsixInfo::pages`] of a page, if it is one of
+    /// them.
     #[must_use]
     pub fn page_index(&self, bar: u32, page: u64) -> Option<usize> {
         self.pages()
@@ -161,13 +162,13 @@ pub struct FunctionInfo {
 }
 
 impl FunctionInfo {
-    /// Address on the host.
+    /// Returns the address on the host.
     #[must_use]
     pub const fn host(&self) -> Bdf {
         Bdf::from_requester_id(self.host_bdf)
     }
 
-    /// Address that the guest sees.
+    /// Returns the address that the guest sees.
     #[must_use]
     pub const fn guest(&self) -> Bdf {
         Bdf::from_requester_id(self.guest_bdf)
@@ -180,8 +181,8 @@ pub const MODEL_RESET_PAGES: u64 = 4;
 const INTEL_82574L: (u16, u16) = (0x8086, 0x10d3);
 
 impl FunctionInfo {
-    /// Whether the function is of a model whose reset is by registers on the first
-    /// pages of BAR 0 (M24), and none of them is one of MSI-X.
+    /// Returns whether the function is of a model whose reset is by registers
+    /// on the first pages of BAR 0 (M24), and none of them is one of MSI-X.
     #[must_use]
     pub fn has_model_reset(&self) -> bool {
         let bar = &self.bars[0];

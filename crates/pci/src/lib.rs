@@ -49,13 +49,13 @@ impl Bdf {
         ))
     }
 
-    /// The address with this requester id; every 16-bit value is one.
+    /// Returns the address with this requester id; every 16-bit value is one.
     #[must_use]
     pub const fn from_requester_id(id: u16) -> Self {
         Self(id)
     }
 
-    /// The requester id: bus << 8 | device << 3 | function.
+    /// Returns the requester id: bus << 8 | device << 3 | function.
     #[must_use]
     pub const fn requester_id(self) -> u16 {
         self.0
@@ -67,13 +67,13 @@ impl Bdf {
         (self.0 >> 8) as u8
     }
 
-    /// Device number, 0 to 31.
+    /// Returns the device number, 0 to 31.
     #[must_use]
     pub const fn device(self) -> u8 {
         (self.0 >> 3 & 31) as u8
     }
 
-    /// Function number, 0 to 7.
+    /// Returns the function number, 0 to 7.
     #[must_use]
     pub const fn function(self) -> u8 {
         (self.0 & 7) as u8
@@ -128,7 +128,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// The width of `bytes` bytes; `None` unless 1, 2, 4 or 8.
+    /// Returns the width of `bytes` bytes; `None` unless 1, 2, 4 or 8.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
         match bytes {
@@ -140,19 +140,19 @@ impl Width {
         }
     }
 
-    /// Bytes: 1, 2, 4 or 8.
+    /// Returns the bytes: 1, 2, 4 or 8.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self as u64
     }
 
-    /// All bits of the width set: what a read nobody answers returns.
+    /// Returns all bits of the width set: what a read nobody answers returns.
     #[must_use]
     pub const fn all_ones(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
     }
 
-    /// Whether `address` is a multiple of the width.
+    /// Returns whether `address` is a multiple of the width.
     #[must_use]
     pub const fn is_aligned(self, address: u64) -> bool {
         address & (self.bytes() - 1) == 0

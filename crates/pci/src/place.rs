@@ -12,14 +12,14 @@ pub const BAR_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
 const MOST: usize = 8 * FUNCTION_BARS;
 
 impl BarInfo {
-    /// Whether the guest has it where a vmm maps it.
+    /// Returns whether the guest has it where a vmm maps it.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         let end = self.guest.checked_add(self.size);
         self.guest >= BAR_WINDOW.start && end.is_some_and(|end| end <= BAR_WINDOW.end)
     }
 
-    /// Whether a guest address is to be found for it.
+    /// Returns whether a guest address is to be found for it.
     fn is_lost(&self) -> bool {
         self.is_memory() && self.address != 0 && !self.is_reachable()
     }
@@ -71,7 +71,7 @@ pub fn place_bars(functions: &mut [FunctionInfo]) {
     }
 }
 
-/// The highest free range of this size.
+/// Returns the highest free range of this size.
 fn free(taken: &[Range<u64>], size: u64) -> Option<Range<u64>> {
     // A page at least: what is on it besides is nobody's.
     let step = size.max(PAGE_SIZE);

@@ -5,7 +5,7 @@ use core::panic::PanicInfo;
 use crate::resources::Context;
 
 /// Declares a component's main: a function that takes a
-/// [`Context`](crate::Context) and never returns.
+/// [`Context`] and never returns.
 ///
 /// Makes the program's entry point and panic handler in the crate that calls
 /// it, so that this crate can be linked into other programs too.

@@ -14,7 +14,7 @@ use crate::{SYS_SEND, SYS_YIELD};
 /// The message words that travel in registers.
 pub type MessageRegisters = [u64; 4];
 
-/// What came back from a call that receives.
+/// Result of a system call that receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The message's info; zero for a notification.
@@ -25,7 +25,7 @@ pub struct Received {
     pub mrs: MessageRegisters,
 }
 
-/// Any system call. `ipc` is not passed to the kernel, which knows the
+/// Makes any system call. `ipc` is not passed to the kernel, which knows the
 /// buffer's place: naming it here tells the compiler that the call reads and
 /// writes the buffer.
 #[inline(always)]
@@ -69,8 +69,8 @@ fn syscall(
 
 const NO_BUFFER: *mut IpcBuffer = core::ptr::null_mut();
 
-/// Sends and waits until someone receives. No effect if `dest` is no endpoint
-/// or notification that may be sent to.
+/// Sends and waits until someone receives. No effect if `dest` is not an
+/// endpoint or notification with the right to send.
 #[inline]
 pub fn send(dest: CPtr, info: MessageInfo, mrs: MessageRegisters, ipc: *mut IpcBuffer) {
     syscall(SYS_SEND, dest, info.words[0], mrs, ipc);
@@ -123,15 +123,15 @@ pub fn reply_recv(
     syscall(SYS_REPLY_RECV, src, info.words[0], mrs, ipc)
 }
 
-/// Gives the rest of the time slice to other threads of the same priority.
+/// Yields the rest of the time slice to other threads of the same priority.
 #[inline]
 pub fn yield_() {
     syscall(SYS_YIELD, 0, 0, [0; 4], NO_BUFFER);
 }
 
 /// Invokes a kernel object: the call of every generated stub. If it is
-/// refused, gives the error's number and leaves the reply's first words in
-/// `ipc`, where its details are.
+/// refused, returns the error's number and leaves the reply's first words, its
+/// details, in `ipc`.
 #[inline]
 pub fn invoke(
     ipc: &mut IpcBuffer,

@@ -1,4 +1,4 @@
-//! What the kernel tells the root task about the machine.
+//! BootInfo: the kernel's description of the machine for the root task.
 
 use core::fmt;
 
@@ -20,7 +20,7 @@ pub struct BootInfo<'a> {
 /// The BootInfo that a root task is given.
 pub type BootInfoPtr = BootInfo<'static>;
 
-/// Why something is no BootInfo.
+/// Why bytes are not a valid BootInfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootInfoError {
     /// Shorter than the frame and its additional chunks.
@@ -49,19 +49,19 @@ pub struct UntypedDesc {
 }
 
 impl UntypedDesc {
-    /// Its physical address.
+    /// Returns its physical address.
     pub const fn paddr(&self) -> usize {
         self.paddr as usize
     }
 
-    /// Its size as a power of two, in bytes.
+    /// Returns its size as a power of two, in bytes.
     pub const fn size_bits(&self) -> usize {
         self.size_bits as usize
     }
 
-    /// Whether it is memory that the kernel never touches: device registers,
-    /// or what the firmware keeps. Only pages and smaller untypeds can be made
-    /// from it.
+    /// Returns whether it is memory that the kernel never touches: device
+    /// registers, or what the firmware keeps. Only pages and smaller untypeds
+    /// can be made from it.
     pub const fn is_device(&self) -> bool {
         self.is_device
     }
@@ -70,7 +70,7 @@ impl UntypedDesc {
 /// An additional chunk of BootInfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootInfoExtra<'a> {
-    /// What it is (`SEL4_BOOTINFO_HEADER_*`).
+    /// Kind of the chunk (`SEL4_BOOTINFO_HEADER_*`).
     pub id: u64,
     /// Its content, without the header.
     pub content: &'a [u8],
@@ -84,7 +84,7 @@ fn word(bytes: &[u8], offset: usize) -> u64 {
 }
 
 impl<'a> BootInfo<'a> {
-    /// The BootInfo in `bytes`.
+    /// Returns the BootInfo in `bytes`.
     ///
     /// # Errors
     /// If it is too short or inconsistent.
@@ -121,12 +121,12 @@ impl<'a> BootInfo<'a> {
         )
     }
 
-    /// The address of the root task's IPC buffer.
+    /// Returns the address of the root task's IPC buffer.
     pub fn ipc_buffer(&self) -> usize {
         word(self.bytes, at::IPC_BUFFER) as usize
     }
 
-    /// Slots that are empty.
+    /// Returns the empty slots.
     pub fn empty(&self) -> SlotRegion {
         self.region(at::EMPTY)
     }
@@ -136,17 +136,17 @@ impl<'a> BootInfo<'a> {
         self.region(at::USER_IMAGE_FRAMES)
     }
 
-    /// Paging structures of the root task's image.
+    /// Returns the paging structures of the root task's image.
     pub fn user_image_paging(&self) -> SlotRegion {
         self.region(at::USER_IMAGE_PAGING)
     }
 
-    /// The radix of the root task's CNode.
+    /// Returns the radix of the root task's CNode.
     pub fn init_cnode_size_bits(&self) -> usize {
         usize::from(self.bytes[at::CNODE_SIZE_BITS])
     }
 
-    /// The TSC's frequency in MHz.
+    /// Returns the TSC's frequency in MHz.
     pub fn tsc_mhz(&self) -> u64 {
         word(self.bytes, at::ARCH_INFO)
     }
@@ -174,7 +174,7 @@ impl<'a> BootInfo<'a> {
         })
     }
 
-    /// The additional chunks; ends at one that is malformed.
+    /// Returns the additional chunks; ends at one that is malformed.
     pub fn extra(&self) -> impl Iterator<Item = BootInfoExtra<'a>> + use<'a> {
         /// A chunk's header: u64 id, u64 length with the header.
         const HEADER: usize = 16;
@@ -189,14 +189,14 @@ impl<'a> BootInfo<'a> {
 }
 
 impl BootInfoPtr {
-    /// The BootInfo at `address`, which the root task is started with.
+    /// Returns the BootInfo at `address`, which the root task is started with.
     ///
     /// # Safety
-    /// `address` must be what the kernel passed to the root task, and the
+    /// `address` must be the one that the kernel passed to the root task, and the
     /// frames there must stay mapped and unchanged.
     ///
     /// # Errors
-    /// If what lies there is inconsistent.
+    /// If the structure is inconsistent.
     pub unsafe fn from_address(address: usize) -> Result<Self, BootInfoError> {
         let start = core::ptr::with_exposed_provenance::<u8>(address);
         // SAFETY: the kernel maps at least this frame for the root task.
@@ -214,8 +214,8 @@ impl BootInfoPtr {
 mod tests {
     use super::*;
 
-    /// A BootInfo of two untypeds and one chunk, laid out by hand from the
-    /// kernel's packed structure.
+    /// Returns a BootInfo of two untypeds and one chunk, laid out by hand from
+    /// the kernel's packed structure.
     fn sample() -> [u8; 4096 + 24] {
         let mut bytes = [0; 4096 + 24];
         let mut put =

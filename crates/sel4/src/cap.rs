@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use crate::{CPtr, CPtrBits};
 
-/// Marks what a capability is for.
+/// Marks the type of object that a capability refers to.
 pub trait CapType: Copy + 'static {
     /// The type's name, for messages.
     const NAME: &'static str;
@@ -28,7 +28,7 @@ pub struct Cap<T: CapType> {
 }
 
 impl<T: CapType> Cap<T> {
-    /// The capability at `cptr`.
+    /// Returns the capability at `cptr`.
     pub const fn from_cptr(cptr: CPtr) -> Self {
         Cap {
             cptr,
@@ -36,28 +36,28 @@ impl<T: CapType> Cap<T> {
         }
     }
 
-    /// The capability at the address with these bits.
+    /// Returns the capability at the address with these bits.
     pub const fn from_bits(bits: CPtrBits) -> Self {
         Self::from_cptr(CPtr::from_bits(bits))
     }
 
-    /// Its address.
+    /// Returns its address.
     pub const fn cptr(self) -> CPtr {
         self.cptr
     }
 
-    /// The bits of its address.
+    /// Returns the bits of its address.
     pub const fn bits(self) -> CPtrBits {
         self.cptr.bits()
     }
 
-    /// The same address as another type. The kernel checks each invocation
-    /// against what is really there.
+    /// Returns the same address as another type. The kernel checks each
+    /// invocation against what is really there.
     pub const fn cast<U: CapType>(self) -> Cap<U> {
         Cap::from_cptr(self.cptr)
     }
 
-    /// The same address without a type.
+    /// Returns the same address without a type.
     pub const fn upcast(self) -> Cap<cap_type::Unspecified> {
         self.cast()
     }

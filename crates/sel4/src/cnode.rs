@@ -14,12 +14,12 @@ pub struct AbsoluteCPtr {
 }
 
 impl CNode {
-    /// The slot at `path` from this CNode.
+    /// Returns the slot at `path` from this CNode.
     pub fn absolute_cptr(self, path: impl Into<CPtrWithDepth>) -> AbsoluteCPtr {
         AbsoluteCPtr::new(self, path.into())
     }
 
-    /// The slot at the low `depth` bits of `bits` from this CNode.
+    /// Returns the slot at the low `depth` bits of `bits` from this CNode.
     pub const fn absolute_cptr_from_bits_with_depth(
         self,
         bits: CPtrBits,
@@ -28,7 +28,7 @@ impl CNode {
         AbsoluteCPtr::new(self, CPtrWithDepth::from_bits_with_depth(bits, depth))
     }
 
-    /// This CNode itself, as the destination of a retype.
+    /// Returns this CNode itself, as the destination of a retype.
     pub const fn absolute_cptr_for_self(self) -> AbsoluteCPtr {
         self.absolute_cptr_from_bits_with_depth(0, 0)
     }
@@ -43,12 +43,12 @@ impl AbsoluteCPtr {
         AbsoluteCPtr { root, path }
     }
 
-    /// The CNode from which the address is resolved.
+    /// Returns the CNode from which the address is resolved.
     pub const fn root(&self) -> CNode {
         self.root
     }
 
-    /// The address.
+    /// Returns the address.
     pub const fn path(&self) -> CPtrWithDepth {
         self.path
     }
@@ -200,8 +200,8 @@ impl AbsoluteCPtr {
 pub struct CNodeCapData(CapData);
 
 impl CNodeCapData {
-    /// A guard of `guard_size` bits (0 to 63) with the value `guard` (18 bits).
-    /// With a size of 0 the capability keeps the guard that it has.
+    /// Creates a guard of `guard_size` bits (0 to 63) with the value `guard`
+    /// (18 bits). With a size of 0 the capability keeps the guard that it has.
     pub const fn new(guard: u64, guard_size: usize) -> Self {
         if guard_size == 0 {
             // The kernel takes the word 0 for "no change".
@@ -210,13 +210,13 @@ impl CNodeCapData {
         CNodeCapData(CapData::guard_new(guard, guard_size as u64))
     }
 
-    /// A guard of zeros that leaves `size_bits` for the CNode, so that its
-    /// slots are addressed by their plain numbers at full depth.
+    /// Creates a guard of zeros that leaves `size_bits` for the CNode, so that
+    /// its slots are addressed by their plain numbers at full depth.
     pub const fn skip_high_bits(size_bits: usize) -> Self {
         Self::new(0, sel4_sys::WORD_BITS - size_bits)
     }
 
-    /// The word to give as a badge.
+    /// Returns the badge word that encodes it.
     pub const fn into_word(self) -> Word {
         self.0.words[0]
     }
@@ -236,12 +236,13 @@ pub struct IoPortRange {
 }
 
 impl IoPortRange {
-    /// The ports from `first` to `last`, both included.
+    /// Returns the ports from `first` to `last`, both included.
     pub const fn new(first: u16, last: u16) -> Self {
         IoPortRange { first, last }
     }
 
-    /// The word to give as a badge (`io_port_capdata`, x86_64 structures.bf).
+    /// Returns the badge word that encodes it (`io_port_capdata`, x86_64
+    /// structures.bf).
     pub const fn into_word(self) -> Word {
         (self.first as u64) << 16 | self.last as u64
     }

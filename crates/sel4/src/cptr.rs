@@ -10,12 +10,12 @@ pub type CPtrBits = u64;
 pub struct CPtr(CPtrBits);
 
 impl CPtr {
-    /// The address with these bits.
+    /// Returns the address with these bits.
     pub const fn from_bits(bits: CPtrBits) -> Self {
         CPtr(bits)
     }
 
-    /// Its bits.
+    /// Returns its bits.
     pub const fn bits(self) -> CPtrBits {
         self.0
     }
@@ -29,8 +29,8 @@ pub struct CPtrWithDepth {
 }
 
 impl CPtrWithDepth {
-    /// The address `bits`, of which the low `depth` are resolved (0 to 64).
-    /// A larger depth than 64 counts as 64.
+    /// Returns the address `bits`, of which the low `depth` are resolved (0 to
+    /// 64). A larger depth than 64 counts as 64.
     pub const fn from_bits_with_depth(bits: CPtrBits, depth: usize) -> Self {
         let depth = if depth > WORD_BITS { WORD_BITS } else { depth };
         CPtrWithDepth {
@@ -39,12 +39,12 @@ impl CPtrWithDepth {
         }
     }
 
-    /// The bits of the address.
+    /// Returns the bits of the address.
     pub const fn bits(self) -> CPtrBits {
         self.bits
     }
 
-    /// How many bits are resolved.
+    /// Returns how many bits are resolved.
     pub const fn depth(self) -> usize {
         self.depth as usize
     }

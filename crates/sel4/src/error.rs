@@ -31,13 +31,13 @@ pub enum Error {
     RevokeFirst = error::REVOKE_FIRST,
     /// An untyped has too little memory left.
     NotEnoughMemory = error::NOT_ENOUGH_MEMORY,
-    /// The reply's label is no error number: what was invoked is no kernel
-    /// object (an endpoint, say, whose server replied).
+    /// The reply's label is not an error number: the invoked capability is not a
+    /// kernel object's (an endpoint, say, whose server replied).
     UnexpectedReply = u64::MAX,
 }
 
 impl Error {
-    /// The error with this number (not 0).
+    /// Returns the error with this number (not 0).
     pub const fn from_code(code: u64) -> Self {
         match code {
             error::INVALID_ARGUMENT => Error::InvalidArgument,

@@ -1,8 +1,7 @@
 //! Faults of threads, as their handler receives and answers them.
 //!
-//! A thread that holds its fault endpoint can send anything to it: a decoded
-//! fault is what the message says, not what happened. Where it matters, read
-//! the registers.
+//! A thread that holds its fault endpoint can send any message to it, so a decoded
+//! fault is a claim and not a fact. Where it matters, read the registers.
 
 use sel4_sys::Fault as Tags;
 use sel4_sys::fault_message as length;
@@ -130,7 +129,7 @@ pub struct VmFault {
 
 impl Fault {
     /// Decodes a fault message from its header and words. `None` if the label
-    /// is no fault's or the message too short for it.
+    /// is not a fault's, or the message is too short for it.
     pub fn from_message(info: MessageInfo, words: &[Word]) -> Option<Self> {
         let words = words.get(..info.length())?;
         match info.label() {
@@ -246,7 +245,8 @@ impl UnknownSyscall {
         }
     }
 
-    /// The words of the reply that continues the thread with these registers.
+    /// Returns the words of the reply that continues the thread with these
+    /// registers.
     pub fn reply_words(&self) -> [Word; length::UNKNOWN_SYSCALL_REPLY_LENGTH] {
         [
             self.rax,
@@ -271,7 +271,7 @@ impl UnknownSyscall {
     }
 
     /// Writes the reply that continues the thread with these registers to
-    /// `msg`, the message words of the IPC buffer; gives its header.
+    /// `msg`, the message words of the IPC buffer. Returns its header.
     pub fn write_reply(&self, msg: &mut [Word; sel4_sys::MSG_MAX_LENGTH]) -> MessageInfo {
         let words = self.reply_words();
         msg[..words.len()].copy_from_slice(&words);
@@ -280,8 +280,8 @@ impl UnknownSyscall {
 }
 
 impl UserException {
-    /// The reply that continues the thread with this IP, SP and FLAGS: header
-    /// and words, all of which travel in registers.
+    /// Returns the reply that continues the thread with this IP, SP and FLAGS:
+    /// header and words, all of which travel in registers.
     pub fn reply(&self) -> (MessageInfo, [Word; 4]) {
         let info = MessageInfo::new(0, 0, 0, length::USER_EXCEPTION_REPLY_LENGTH);
         (info, [self.fault_ip, self.sp, self.flags, 0])
@@ -289,23 +289,23 @@ impl UserException {
 }
 
 impl VmFault {
-    /// Whether it was an instruction fetch.
+    /// Returns whether it was an instruction fetch.
     pub const fn is_prefetch(&self) -> bool {
         self.prefetch != 0
     }
 
-    /// Whether it was a write (error code bit 1).
+    /// Returns whether it was a write (error code bit 1).
     pub const fn is_write(&self) -> bool {
         self.fsr & 2 != 0
     }
 
-    /// Whether something was mapped there that did not permit the access
-    /// (error code bit 0).
+    /// Returns whether something was mapped there that did not permit the
+    /// access (error code bit 0).
     pub const fn is_protection(&self) -> bool {
         self.fsr & 1 != 0
     }
 
-    /// The reply that runs the instruction at the thread's IP again.
+    /// Returns the reply that runs the instruction at the thread's IP again.
     pub const fn reply(&self) -> (MessageInfo, [Word; 4]) {
         (MessageInfo::new(0, 0, 0, 0), [0; 4])
     }

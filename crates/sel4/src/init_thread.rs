@@ -1,4 +1,4 @@
-//! What the root task starts with.
+//! Capabilities and slots with which the root task starts.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -30,7 +30,7 @@ impl<T: CapType> PartialEq for Slot<T> {
 impl<T: CapType> Eq for Slot<T> {}
 
 impl<T: CapType> Slot<T> {
-    /// The slot with this number.
+    /// Returns the slot with this number.
     pub const fn from_index(index: usize) -> Self {
         Slot {
             index,
@@ -38,22 +38,22 @@ impl<T: CapType> Slot<T> {
         }
     }
 
-    /// Its number.
+    /// Returns its number.
     pub const fn index(self) -> usize {
         self.index
     }
 
-    /// Its address: the root CNode resolves all 64 bits.
+    /// Returns its address: the root CNode resolves all 64 bits.
     pub const fn cptr(self) -> CPtr {
         CPtr::from_bits(self.index as u64)
     }
 
-    /// The capability in it.
+    /// Returns the capability in it.
     pub const fn cap(self) -> Cap<T> {
         Cap::from_cptr(self.cptr())
     }
 
-    /// The same slot for another type.
+    /// Returns the same slot for another type.
     pub const fn cast<U: CapType>(self) -> Slot<U> {
         Slot::from_index(self.index)
     }
@@ -84,32 +84,32 @@ impl<T: CapType> SlotRegion<T> {
         }
     }
 
-    /// The first slot's number.
+    /// Returns the first slot's number.
     pub const fn start(self) -> usize {
         self.start
     }
 
-    /// One more than the last slot's number.
+    /// Returns one more than the last slot's number.
     pub const fn end(self) -> usize {
         self.end
     }
 
-    /// The slots' numbers.
+    /// Returns the slots' numbers.
     pub const fn range(self) -> Range<usize> {
         self.start..self.end
     }
 
-    /// How many slots there are.
+    /// Returns how many slots there are.
     pub const fn len(self) -> usize {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub const fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// The slot at `index` from the start.
+    /// Returns the slot at `index` from the start.
     ///
     /// # Panics
     /// If there are not so many.

@@ -77,7 +77,7 @@ impl IrqHandler {
     /// Acknowledges the interrupt, so that it can come again.
     ///
     /// # Errors
-    /// If this is no interrupt.
+    /// If this is not an IRQ handler.
     pub fn irq_handler_ack(self) -> Result<()> {
         invoke(|ipc| sel4_sys::irq_handler_ack(ipc, self.bits()))
     }
@@ -91,10 +91,10 @@ impl IrqHandler {
         invoke(|ipc| sel4_sys::irq_handler_set_notification(ipc, self.bits(), notification.bits()))
     }
 
-    /// Lets the interrupt signal nothing.
+    /// Unbinds the notification that the interrupt signals.
     ///
     /// # Errors
-    /// If this is no interrupt.
+    /// If this is not an IRQ handler.
     pub fn irq_handler_clear(self) -> Result<()> {
         invoke(|ipc| sel4_sys::irq_handler_clear(ipc, self.bits()))
     }
@@ -168,7 +168,7 @@ impl AsidControl {
 }
 
 impl AsidPool {
-    /// Gives an identifier to a new address space, which it needs before
+    /// Assigns an identifier to a new address space, which needs one before
     /// anything can be mapped in it.
     ///
     /// # Errors

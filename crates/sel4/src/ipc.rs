@@ -10,8 +10,8 @@ use sel4_sys::{IpcBuffer as Buffer, Received};
 use crate::cap::{Endpoint, Notification};
 use crate::{MessageInfo, Word, with_ipc_buffer_mut};
 
-/// What tells senders apart, or a notification's signals; 28 bits for
-/// endpoints.
+/// Word that identifies the capability with which a message was sent or a
+/// notification signalled; 28 bits.
 pub type Badge = u64;
 
 /// The reply to a call.
@@ -109,19 +109,22 @@ impl Endpoint {
         })
     }
 
-    /// [`send`](Self::send) with the first four words in registers.
+    /// Sends a message, as [`send`](Self::send) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn send_with_mrs(self, info: MessageInfo, msg: [Word; 4]) {
         sel4_sys::send(self.bits(), info.inner(), msg, NO_BUFFER);
     }
 
-    /// [`nb_send`](Self::nb_send) with the first four words in registers.
+    /// Sends a message, as [`nb_send`](Self::nb_send) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn nb_send_with_mrs(self, info: MessageInfo, msg: [Word; 4]) {
         sel4_sys::nb_send(self.bits(), info.inner(), msg, NO_BUFFER);
     }
 
-    /// [`call`](Self::call) with the first four words in registers.
+    /// Calls, as [`call`](Self::call) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn call_with_mrs(self, info: MessageInfo, msg: [Word; 4]) -> CallWithMRs {
         let received = sel4_sys::call(self.bits(), info.inner(), msg, NO_BUFFER);
@@ -131,19 +134,22 @@ impl Endpoint {
         }
     }
 
-    /// [`recv`](Self::recv) with the first four words in registers.
+    /// Receives, as [`recv`](Self::recv) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn recv_with_mrs(self, _reply_authority: ()) -> RecvWithMRs {
         with_mrs(sel4_sys::recv(self.bits(), NO_BUFFER))
     }
 
-    /// [`nb_recv`](Self::nb_recv) with the first four words in registers.
+    /// Receives, as [`nb_recv`](Self::nb_recv) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn nb_recv_with_mrs(self, _reply_authority: ()) -> RecvWithMRs {
         with_mrs(sel4_sys::nb_recv(self.bits(), NO_BUFFER))
     }
 
-    /// [`reply_recv`](Self::reply_recv) with the first four words in registers.
+    /// Replies and receives, as [`reply_recv`](Self::reply_recv) does,
+    /// with the first four words in registers.
     #[inline]
     pub fn reply_recv_with_mrs(self, info: MessageInfo, msg: [Word; 4]) -> RecvWithMRs {
         with_mrs(sel4_sys::reply_recv(
@@ -183,13 +189,13 @@ pub fn reply(info: MessageInfo) {
     });
 }
 
-/// [`reply`] with the first four words in registers.
+/// Replies, as [`reply`] does, with the first four words in registers.
 #[inline]
 pub fn reply_with_mrs(info: MessageInfo, msg: [Word; 4]) {
     sel4_sys::reply(info.inner(), msg, NO_BUFFER);
 }
 
-/// Gives the rest of the time slice to other threads of the same priority.
+/// Yields the rest of the time slice to other threads of the same priority.
 #[inline]
 pub fn r#yield() {
     sel4_sys::yield_();

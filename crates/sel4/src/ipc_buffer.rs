@@ -14,12 +14,12 @@ use crate::{AbsoluteCPtr, CPtrWithDepth, Cap};
 pub struct IpcBuffer(sel4_sys::IpcBuffer);
 
 impl IpcBuffer {
-    /// The message's words.
+    /// Returns the message's words.
     pub fn msg_regs(&self) -> &[u64; MSG_MAX_LENGTH] {
         &self.0.msg
     }
 
-    /// The message's words, to write.
+    /// Returns the message's words, to write.
     pub fn msg_regs_mut(&mut self) -> &mut [u64; MSG_MAX_LENGTH] {
         &mut self.0.msg
     }
@@ -34,7 +34,7 @@ impl IpcBuffer {
         &mut self.0.caps_or_badges
     }
 
-    /// The slot where a received capability is put.
+    /// Returns the slot where a received capability is put.
     pub fn recv_slot(&self) -> AbsoluteCPtr {
         // A depth above 64 cannot have come from `set_recv_slot`.
         let depth = self.0.receive_depth.min(64) as usize;
@@ -84,7 +84,7 @@ pub fn with_ipc_buffer<R>(f: impl FnOnce(&IpcBuffer) -> R) -> R {
 /// # Panics
 /// If no buffer was named, or within another call of this kind.
 pub fn with_ipc_buffer_mut<R>(f: impl FnOnce(&mut IpcBuffer) -> R) -> R {
-    // One thread: a plain load and store suffice, which Relaxed gives.
+    // With one thread a plain load and store suffice; Relaxed compiles to them.
     let buffer = IPC_BUFFER.load(Ordering::Relaxed);
     assert!(
         !buffer.is_null(),

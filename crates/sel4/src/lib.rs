@@ -54,14 +54,14 @@ pub const BADGE_BITS: u32 = sel4_sys::BADGE_BITS;
 /// Most objects that one retype makes.
 pub const MAX_RETYPE_OBJECTS: usize = sel4_sys::MAX_RETYPE_OBJECTS;
 
-/// Whether bits 63 to 47 of `address` are equal, as the CPU demands of every
-/// address (SDM vol. 1, 3.3.7.1).
+/// Returns whether bits 63 to 47 of `address` are equal, as the CPU demands of
+/// every address (SDM vol. 1, 3.3.7.1).
 ///
 /// seL4 5.0.0 does not check this. It takes the low 48 bits of an address to
 /// map at, which may lead into its own part of the address space; and
 /// returning to a thread whose RIP or TLS base is not canonical is a fault in
 /// the kernel on real CPUs, which halts the machine. The calls of this crate
-/// refuse such addresses; whoever puts an IP into the reply to a fault must
+/// refuse such addresses; code that puts an IP into the reply to a fault must
 /// check it first.
 pub const fn is_canonical(address: u64) -> bool {
     (address << 16).cast_signed() >> 16 == address.cast_signed()

@@ -7,9 +7,9 @@ use sel4_sys::{MSG_MAX_EXTRA_CAPS, MSG_MAX_LENGTH};
 pub struct MessageInfo(sel4_sys::MessageInfo);
 
 impl MessageInfo {
-    /// A header. `label` has 20 bits, `caps_unwrapped` 3; at most 3
-    /// capabilities and 120 words. A debug build refuses more, a release
-    /// build cuts it off.
+    /// Creates a header. `label` has 20 bits, `caps_unwrapped` 3; at most 3
+    /// capabilities and 120 words. A debug build refuses more, a release build
+    /// cuts it off.
     pub const fn new(label: u64, caps_unwrapped: usize, extra_caps: usize, length: usize) -> Self {
         debug_assert!(extra_caps <= MSG_MAX_EXTRA_CAPS && length <= MSG_MAX_LENGTH);
         MessageInfo(sel4_sys::MessageInfo::new(
@@ -20,22 +20,22 @@ impl MessageInfo {
         ))
     }
 
-    /// The header that a register holds.
+    /// Returns the header that a register holds.
     pub const fn from_word(word: u64) -> Self {
         MessageInfo(sel4_sys::MessageInfo { words: [word] })
     }
 
-    /// The header as a register holds it.
+    /// Returns the header as a register holds it.
     pub const fn to_word(self) -> u64 {
         self.0.words[0]
     }
 
-    /// The label: what the message is, 20 bits.
+    /// Returns the label, 20 bits: the operation, the fault or the error.
     pub const fn label(self) -> u64 {
         self.0.label()
     }
 
-    /// Which received capabilities arrived as badges, a bit each.
+    /// Returns which received capabilities arrived as badges, a bit each.
     pub const fn caps_unwrapped(self) -> usize {
         self.0.caps_unwrapped() as usize
     }
@@ -45,8 +45,8 @@ impl MessageInfo {
         self.0.extra_caps() as usize
     }
 
-    /// Words of the message. A sender can claim up to 127; never more than
-    /// 120 of them are there.
+    /// Returns the words of the message. A sender can claim up to 127; never
+    /// more than 120 of them are there.
     pub const fn length(self) -> usize {
         self.0.length() as usize
     }
@@ -94,7 +94,7 @@ impl MessageInfoBuilder {
         self
     }
 
-    /// The header.
+    /// Returns the header.
     pub const fn build(self) -> MessageInfo {
         MessageInfo::new(
             self.label,

@@ -1,4 +1,4 @@
-//! What an untyped can be made into.
+//! Object types, and retyping untyped memory into them.
 
 use sel4_sys::{object_type, size_bits};
 
@@ -42,7 +42,7 @@ pub enum ObjectBlueprint {
 }
 
 impl ObjectBlueprint {
-    /// The object's number for the kernel.
+    /// Returns the object's number for the kernel.
     pub const fn ty(&self) -> u64 {
         match self {
             Self::Untyped { .. } => object_type::UNTYPED,
@@ -60,7 +60,7 @@ impl ObjectBlueprint {
         }
     }
 
-    /// The size argument for the kernel; 0 where there is no choice.
+    /// Returns the size argument for the kernel; 0 where there is no choice.
     pub const fn api_size_bits(&self) -> usize {
         match self {
             Self::Untyped { size_bits } | Self::CNode { size_bits } => *size_bits,
@@ -68,8 +68,8 @@ impl ObjectBlueprint {
         }
     }
 
-    /// How much memory the object takes, and to what it is aligned, as a power
-    /// of two in bytes.
+    /// Returns how much memory the object takes, and to what it is aligned, as
+    /// a power of two in bytes.
     pub const fn physical_size_bits(&self) -> usize {
         match self {
             Self::Untyped { size_bits } => *size_bits,
@@ -93,8 +93,8 @@ impl Untyped {
     /// CNode `dst` from slot `dst_offset` on.
     ///
     /// # Errors
-    /// [`NotEnoughMemory`](crate::Error::NotEnoughMemory) if what is left does
-    /// not suffice, [`DeleteFirst`](crate::Error::DeleteFirst) if a slot is
+    /// [`NotEnoughMemory`](crate::Error::NotEnoughMemory) if the remaining memory
+    /// does not suffice, [`DeleteFirst`](crate::Error::DeleteFirst) if a slot is
     /// taken, and others for bad arguments.
     pub fn untyped_retype(
         self,

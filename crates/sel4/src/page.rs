@@ -31,15 +31,16 @@ impl Default for VmAttributes {
     }
 }
 
-/// After a mapping call failed with
-/// [`FailedLookup`](crate::Error::FailedLookup): how many address bits lie
-/// below the paging structure that is missing. 21 is a page table, 30 a page
-/// directory, 39 a PDPT. Only valid until the next message or invocation.
+/// Returns how many address bits lie below the missing paging structure, after a
+/// mapping call failed with
+/// [`FailedLookup`](crate::Error::FailedLookup): 21 for a page table, 30 for a page
+/// directory, 39 for a PDPT. Only valid until the next message or invocation.
 pub fn last_lookup_bits_missing() -> usize {
     with_ipc_buffer(|buffer| buffer.msg_regs()[sel4_sys::MAPPING_LOOKUP_LEVEL] as usize)
 }
 
-/// `vaddr` for the kernel, if it may be mapped at.
+/// Returns `vaddr` as the kernel takes it, or an error if no page may be mapped
+/// there.
 fn checked(vaddr: usize) -> Result<u64> {
     let vaddr = vaddr as u64;
     if is_canonical(vaddr) {
@@ -82,15 +83,15 @@ impl<T: CapTypeForFrameObject> Cap<T> {
     /// Unmaps the page; no error if it is not mapped.
     ///
     /// # Errors
-    /// If this is no page.
+    /// If this is not a page.
     pub fn frame_unmap(self) -> Result<()> {
         invoke(|ipc| sel4_sys::x86_page_unmap(ipc, self.bits()))
     }
 
-    /// The page's physical address.
+    /// Returns the page's physical address.
     ///
     /// # Errors
-    /// If this is no page.
+    /// If this is not a page.
     pub fn frame_get_address(self) -> Result<usize> {
         invoke(|ipc| sel4_sys::x86_page_get_address(ipc, self.bits())).map(|paddr| paddr as usize)
     }
@@ -117,7 +118,7 @@ impl PageTable {
     /// Unmaps the page table and all that it maps.
     ///
     /// # Errors
-    /// If this is no page table.
+    /// If this is not a page table.
     pub fn page_table_unmap(self) -> Result<()> {
         invoke(|ipc| sel4_sys::x86_page_table_unmap(ipc, self.bits()))
     }
@@ -144,7 +145,7 @@ impl PageDirectory {
     /// Unmaps the page directory and all that it maps.
     ///
     /// # Errors
-    /// If this is no page directory.
+    /// If this is not a page directory.
     pub fn page_directory_unmap(self) -> Result<()> {
         invoke(|ipc| sel4_sys::x86_page_directory_unmap(ipc, self.bits()))
     }
@@ -166,7 +167,7 @@ impl PDPT {
     /// Unmaps the page directory pointer table and all that it maps.
     ///
     /// # Errors
-    /// If this is no page directory pointer table.
+    /// If this is not a page directory pointer table.
     pub fn pdpt_unmap(self) -> Result<()> {
         invoke(|ipc| sel4_sys::x86_pdpt_unmap(ipc, self.bits()))
     }

@@ -1,12 +1,12 @@
-//! What a capability permits.
+//! Rights of a capability.
 
 /// Access rights of a capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapRights(sel4_sys::CapRights);
 
 impl CapRights {
-    /// Rights from single permissions: to pass capabilities, to read or
-    /// receive, to write or send.
+    /// Creates rights from single permissions: to pass capabilities, to
+    /// read or receive, to write or send.
     pub const fn new(grant: bool, read: bool, write: bool) -> Self {
         CapRights(sel4_sys::CapRights::new(
             grant as u64,
@@ -15,27 +15,27 @@ impl CapRights {
         ))
     }
 
-    /// Nothing.
+    /// Returns no rights.
     pub const fn none() -> Self {
         Self::new(false, false, false)
     }
 
-    /// Everything.
+    /// Returns all rights.
     pub const fn all() -> Self {
         Self::new(true, true, true)
     }
 
-    /// Reading and writing.
+    /// Returns the rights to read and write.
     pub const fn read_write() -> Self {
         Self::new(false, true, true)
     }
 
-    /// Reading.
+    /// Returns the right to read.
     pub const fn read_only() -> Self {
         Self::new(false, true, false)
     }
 
-    /// Writing.
+    /// Returns the right to write.
     pub const fn write_only() -> Self {
         Self::new(false, false, true)
     }
@@ -54,25 +54,25 @@ pub struct CapRightsBuilder {
 }
 
 impl CapRightsBuilder {
-    /// Whether capabilities may be passed.
+    /// Returns whether capabilities may be passed.
     pub const fn grant(mut self, permitted: bool) -> Self {
         self.grant = permitted;
         self
     }
 
-    /// Whether reading or receiving is permitted.
+    /// Returns whether reading or receiving is permitted.
     pub const fn read(mut self, permitted: bool) -> Self {
         self.read = permitted;
         self
     }
 
-    /// Whether writing or sending is permitted.
+    /// Returns whether writing or sending is permitted.
     pub const fn write(mut self, permitted: bool) -> Self {
         self.write = permitted;
         self
     }
 
-    /// The rights.
+    /// Returns the rights.
     pub const fn build(self) -> CapRights {
         CapRights::new(self.grant, self.read, self.write)
     }

@@ -82,7 +82,7 @@ impl Tcb {
     }
 
     /// Sets the maximum controlled priority: the highest that the thread may
-    /// give to others.
+    /// assign to others.
     ///
     /// # Errors
     /// [`RangeError`](crate::Error::RangeError) if it is above the caller's own.
@@ -161,18 +161,18 @@ impl Tcb {
         self.tcb_write_registers(resume, UserContext::WORDS, registers)
     }
 
-    /// Lets the thread run.
+    /// Resumes the thread.
     ///
     /// # Errors
-    /// If this is no thread.
+    /// If this is not a thread.
     pub fn tcb_resume(self) -> Result<()> {
         invoke(|ipc| sel4_sys::tcb_resume(ipc, self.bits()))
     }
 
-    /// Stops the thread.
+    /// Suspends the thread.
     ///
     /// # Errors
-    /// If this is no thread.
+    /// If this is not a thread.
     pub fn tcb_suspend(self) -> Result<()> {
         invoke(|ipc| sel4_sys::tcb_suspend(ipc, self.bits()))
     }

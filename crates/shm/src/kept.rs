@@ -27,6 +27,30 @@ impl<const WORDS: usize> Kept<WORDS> {
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; WORDS])
     }
+
+    /// Returns whether a program's manifest (component.toml) asks for so many words:
+    /// for an assertion at compile time, since the build tool makes the memory by the
+    /// manifest.
+    #[must_use]
+    pub const fn is_asked_for(manifest: &str) -> bool {
+        let mut line = b"\nkept-words = ".as_slice();
+        let mut text = manifest.as_bytes();
+        while let [first, rest @ ..] = text {
+            match line {
+                [] => break,
+                [wanted, left @ ..] if *first == *wanted => line = left,
+                _ if *first == b'\n' => line = b"kept-words = ",
+                _ => line = b"\nkept-words = ",
+            }
+            text = rest;
+        }
+        let mut words = 0;
+        while let [digit @ b'0'..=b'9', rest @ ..] = text {
+            words = words * 10 + (*digit - b'0') as usize;
+            text = rest;
+        }
+        line.is_empty() && words == WORDS
+    }
 }
 
 impl<const WORDS: usize> Default for Kept<WORDS> {
@@ -59,6 +83,21 @@ mod tests {
         let kept = Kept::<2>::new();
         kept.set(1, 7);
         assert_eq!([0, 1].map(|index| kept.get(index)), [0, 7]);
+    }
+
+    #[test]
+    fn a_manifest_asks_for_a_number_of_words() {
+        for manifest in [
+            "# A comment.\nkept-words = 12\n\n[device.x]",
+            "kept = 1\nkept-kept-words = 1\n\nkept-words = 12",
+        ] {
+            assert!(Kept::<12>::is_asked_for(manifest), "{manifest}");
+            assert!(!Kept::<1>::is_asked_for(manifest), "{manifest}");
+        }
+        for manifest in ["", "calls = []\n", "\n# kept-words = 12", "\nkept-words ="] {
+            assert!(!Kept::<12>::is_asked_for(manifest), "{manifest}");
+            assert!(!Kept::<0>::is_asked_for(manifest), "{manifest}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kit::mmio::{Mmio, Registers};
 use kit::pci::{Function, PortConfig};
 use kit::println;
 
-/// Words of the image that the device is told to write, by what the image has there.
+/// Words of the image that the device is set up to overwrite, by their contents.
 const PATTERN: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 const WORDS: usize = 128;
 
@@ -34,9 +34,9 @@ const RDT: u32 = 0x2818;
 /// Rests in which frames come that the last life could have been waiting for.
 const RESTS: u32 = 100;
 
-/// Looks what the last life's device did to this one, and arms it for the next.
-/// Bus mastering goes on before anything else, as a driver does that trusts its
-/// device to be silent.
+/// Counts the damage that the last life's device did to this one, and arms it for
+/// the next. Bus mastering goes on before anything else, as in a driver that
+/// trusts its device to be silent.
 pub fn live(
     function: &mut Function<PortConfig>,
     mut registers: Mmio,

@@ -18,7 +18,7 @@ pub enum Group {
     /// With `dma`: where an IOMMU confines the function. Elsewhere it reaches
     /// the kernel.
     Dma,
-    /// By its name only: it goes on for as long as it is told.
+    /// Runs by its name only, for as long as its count says.
     Mode,
     /// By its name only, and last: afterwards the guest cannot wait any more.
     Last,
@@ -47,12 +47,12 @@ pub struct Hostile<'m, M> {
 }
 
 impl<M: Machine> Hostile<'_, M> {
-    /// The machine.
+    /// Returns the machine.
     pub fn machine(&mut self) -> &mut M {
         &mut self.target.machine.0
     }
 
-    /// The machine's ports and memory.
+    /// Returns the machine's ports and memory.
     pub fn reach(&mut self) -> &mut Reach<M> {
         self.target.machine
     }
@@ -67,7 +67,7 @@ impl<M: Machine> Hostile<'_, M> {
         self.machine().run(code, &mut registers)
     }
 
-    /// How often to do what is done `default` times.
+    /// Returns the number of repetitions, `default` if the command line has none.
     pub fn times(&self, default: u64) -> u64 {
         self.count.unwrap_or(default)
     }
@@ -98,8 +98,8 @@ pub fn expect_end(what: &'static str, at: u64, allowed: &[u64], ended: Ended) ->
     expect(what, at, allowed[0], ended.number())
 }
 
-/// All attacks, in the order in which `all` runs them: those after which less of
-/// the guest's own machine is whole come later.
+/// Returns all attacks, in the order in which `all` runs them: those after
+/// which less of the guest's own machine is whole come later.
 pub fn attacks<M: Machine>() -> impl Iterator<Item = Attack<M>> {
     table::attacks()
         .into_iter()

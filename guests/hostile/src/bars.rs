@@ -11,7 +11,7 @@ const WIDTHS: [u8; 4] = [1, 2, 4, 8];
 /// Stays in scratch RAM whatever is moved over it.
 const PATTERN: u64 = 0x5ca1_ab1e_0ddb_a115;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     let attack = |name, run| Attack {
         name,
@@ -24,7 +24,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     ]
 }
 
-/// What is not decoded reads all ones, at once and at every width.
+/// Addresses that are not decoded read all ones, at once and at every width.
 fn decode_off<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let registers = h.target.bar_address(0);
     let table = h.target.table()?;
@@ -52,8 +52,8 @@ fn decode_off<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// A BAR over RAM, over another one, over what is not its own or out of reach:
-/// RAM stays RAM, and the way back works.
+/// Moves a BAR over RAM, over another BAR, over foreign addresses and out of
+/// reach: RAM stays RAM, and moving it back works.
 fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     let ram_end = h.machine().ram().end;
@@ -84,7 +84,7 @@ fn bar_moves<M: Machine>(h: &mut Hostile<M>) -> Verdict {
             h.target.set_dword(BAR0 + 4 * index, place as u32);
             h.target.set_command(MEMORY);
             for bytes in WIDTHS {
-                // Of what is there now, the guest's own RAM only is defined.
+                // Only the guest's own RAM has a defined value there now.
                 let _ = h.target.load(place, bytes);
                 let _ = h.target.load(mine, bytes);
                 if place != scratch && place + 0x1000 != ram_end {

@@ -6,7 +6,7 @@ use crate::attack::{Attack, Group, Hostile, expect_end};
 use crate::machine::{Ended, Machine, Registers};
 
 /// cli; syscall; mov rsp, rbx. The kernel keeps no stack pointer over a system
-/// call: what it knows is from the trap before, which is the cli's.
+/// call: the one that it has is from the previous trap, which is the cli's.
 const CALL: [u8; 6] = [0xfa, 0x0f, 0x05, 0x48, 0x89, 0xdc];
 
 const RETURNED: u64 = 0x100;
@@ -26,7 +26,7 @@ const ENDPOINT: u64 = 1;
 /// Label of the fault message about an exception (seL4 5.0.0, `seL4_FaultType`).
 const USER_EXCEPTION: u64 = 3;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
     let attack = |name, run| Attack {
         name,
@@ -118,9 +118,9 @@ fn debug_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// Messages on its own fault endpoint, of every label and length: the monitor
-/// cannot tell them from faults, and believes the guest's registers only. What
-/// becomes of the guest is its own fault; it goes on.
+/// Sends messages to its own fault endpoint, of every label and length. The
+/// monitor cannot tell them from faults, so it must rely on the guest's registers
+/// only. They may harm this guest, and it goes on.
 fn forged_faults<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for round in 0..h.times(1_500) {
         let number = h.random.pick(&[SYS_CALL, SYS_SEND, SYS_NB_SEND]);

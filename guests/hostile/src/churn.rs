@@ -17,7 +17,7 @@ const PATIENCE: u32 = 200;
 /// Rounds between two lines about them.
 const REPORT: u64 = 1_000;
 
-/// The mode.
+/// Returns the mode.
 pub fn attacks<M: Machine>() -> [Attack<M>; 1] {
     [Attack {
         name: "churn",
@@ -29,8 +29,8 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 1] {
     }]
 }
 
-/// Interrupts taken on all vectors that entries move among, but for those where
-/// entries are now.
+/// Returns the interrupts taken on all vectors that entries move among, but for
+/// those where entries are now.
 fn strangers<M: Machine>(h: &mut Hostile<M>, current: &[u8]) -> u64 {
     let machine = h.machine();
     (0..VECTORS)

@@ -16,7 +16,7 @@ const EXPRESS: u8 = 0x10;
 const RESETS: u32 = 1 << 28;
 const RESET: u16 = 1 << 15;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
     let attack = |name, run| Attack {
         name,

@@ -1,4 +1,4 @@
-//! Attacks by DMA: what the function reads and writes by itself. Without an IOMMU these reach the kernel.
+//! Attacks by DMA. Without an IOMMU they reach the kernel.
 
 use probe::check::{Stop, Verdict, expect};
 use probe::target::{BUS_MASTER, MEMORY};
@@ -8,12 +8,12 @@ use crate::machine::{Dma, Machine, SCRATCH};
 
 /// First address of interrupt messages.
 const MESSAGES: u64 = 0xfee0_0000;
-/// What is written.
+/// The byte that is written.
 const PATTERN: u8 = 0xa5;
-/// What the buffer holds before a read.
+/// The buffer's contents before a read.
 const BEFORE: u8 = 0x5a;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     let attack = |name, run| Attack {
         name,
@@ -32,14 +32,14 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     ]
 }
 
-/// Addresses that are not the guest's: low memory and firmware, the kernel and
-/// what it loads, other guests' RAM on both sides, the configuration window, the
-/// own and others' BARs, the I/O APIC, the timer, the IOMMU.
+/// Returns the addresses that are not the guest's: low memory and firmware, the
+/// kernel and what it loads, other guests' RAM on both sides, the configuration
+/// window, the own and others' BARs, the I/O APIC, the timer, the IOMMU.
 fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
     let own = h.machine().ram();
     let table = h.target.bar_address(3);
     let random = h.random.word() & 0x1fff_ffc0;
-    // Its own RAM is no attack.
+    // An access to its own RAM is not an attack.
     let random = if own.contains(&random) {
         0x10_0000
     } else {
@@ -65,8 +65,8 @@ fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
     ]
 }
 
-/// No attack: what is the guest's own can be written and read, or the others
-/// would prove nothing.
+/// Reads and writes the guest's own memory. Not an attack: if this failed, the
+/// other results would prove nothing.
 fn within<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     start(h)?;
     let scratch = h.machine().scratch();
@@ -89,8 +89,7 @@ fn within<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     finish(h)
 }
 
-/// A read of what is not the guest's gives nothing of it: one value all over, or
-/// no answer.
+/// Reads foreign memory: the device must get one value all over, or no answer.
 fn reads<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     start(h)?;
     for _ in 0..h.times(4) {
@@ -106,7 +105,7 @@ fn reads<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     finish(h)
 }
 
-/// Writes to what is not the guest's. Who was hurt, the test must look at.
+/// Writes to foreign memory. The test outside checks whether anything was damaged.
 fn writes<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     start(h)?;
     for _ in 0..h.times(4) {

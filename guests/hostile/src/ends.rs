@@ -1,4 +1,4 @@
-//! Attacks after which the guest is over: the monitor must say so, and nobody else be hurt.
+//! Attacks that end the guest: the monitor must report the end, and nothing else may be affected.
 
 use probe::check::{Mismatch, Stop, Verdict};
 
@@ -7,8 +7,8 @@ use crate::machine::{Ended, Machine};
 
 const INVALID_OPCODE: u64 = 6;
 
-/// The attacks, and what the monitor calls the end: `guest triple fault,
-/// exception 6` where nothing else is said.
+/// Returns the attacks with the monitor's name for the end: `guest triple fault,
+/// exception 6` unless noted.
 pub fn attacks<M: Machine>() -> [Attack<M>; 8] {
     let attack = |name, run| Attack {
         name,
@@ -92,7 +92,7 @@ fn stack_gone<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     survived(ended)
 }
 
-/// A stack that is no RAM.
+/// Puts the stack where there is no RAM.
 fn stack_at_0<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let ended = h.run(&[0x48, 0x89, 0xc4, 0x0f, 0x0b], 0x80, 0);
     survived(ended)

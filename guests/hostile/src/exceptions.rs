@@ -9,7 +9,7 @@ const RETURNED: u64 = 0x100;
 /// No canonical address.
 const NOWHERE: u64 = 1 << 63;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 5] {
     let attack = |name, run| Attack {
         name,

@@ -1,8 +1,7 @@
-//! Attacks by doing the same thing without a pause: what it costs others is to be counted beside a guest that only spins.
+//! Attacks that repeat one action without a pause; their cost to other guests is compared with that of a spinning guest.
 //!
-//! Each is a loop of instructions that is run again and again, so that hardly
-//! anything but what it is about is between two of its rounds. A count is a number
-//! of thousands of rounds.
+//! Each is a tight loop of instructions, so that hardly anything else happens
+//! between two rounds. A count is in thousands of rounds.
 
 use probe::check::{Stop, Verdict, expect};
 use probe::target::{
@@ -33,7 +32,7 @@ const DEADLINE: u64 = 2 << 17;
 /// Divide by 1, and by 16 as the kit has it.
 const DIVIDE_BY_1: u64 = 0b1011;
 const DIVIDE_BY_16: u64 = 0b0011;
-/// The kit's vector of the timer, and one of nobody.
+/// The kit's vector of the timer, and one that has no user.
 const TIMER_VECTOR: u64 = 0x40;
 const VECTOR: u64 = 0x62;
 /// Interrupt command: to this CPU, fixed.
@@ -50,7 +49,7 @@ const REDIRECTION: u64 = 0x10;
 const PIN_LEVEL: u64 = 1 << 15;
 const PIN_MASKED: u64 = 1 << 16;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 13] {
     let attack = |name, run| Attack {
         name,
@@ -74,8 +73,8 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 13] {
     ]
 }
 
-/// Runs a loop that counts R15 down to 0 as often as is asked for; `rounds` is what
-/// R15 begins with. It must come to its end each time.
+/// Runs a loop that counts R15 down from `rounds` to 0, as often as requested. It
+/// must come to its end each time.
 fn again<M: Machine>(
     h: &mut Hostile<M>,
     what: &'static str,
@@ -94,7 +93,7 @@ fn again<M: Machine>(
     Ok(())
 }
 
-/// Nothing: what the others are compared with.
+/// Spins: the baseline of the others.
 fn spin<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // 1: dec r15; jnz 1b
     let code = [0x49, 0xff, 0xcf, 0x75, 0xfb];
@@ -117,8 +116,8 @@ fn decode_toggles<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// The function mask, on and off, with all entries unmasked and none of them a
-/// message that could be bound: each is refused anew.
+/// Toggles the function mask with all entries unmasked and none of them a valid
+/// message: each toggle has every bind refused anew.
 fn mask_toggles<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let entries = h.target.msix()?.entries;
     h.target.set_command(MEMORY);
@@ -172,7 +171,7 @@ fn console_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         ..Registers::default()
     };
     let verdict = again(h, "console output", &code, ROUNDS, com1);
-    // What is said next begins a line.
+    // The next output begins a line.
     h.reach().output(0x3f8, 1, 10);
     verdict
 }
@@ -185,7 +184,7 @@ fn timer<M: Machine>(h: &mut Hostile<M>, mode: u64) {
     reach.store(TIMER_DIVIDE, 4, DIVIDE_BY_1);
 }
 
-/// The timer as the kit had it.
+/// Restores the timer as the kit had set it.
 fn timer_back<M: Machine>(h: &mut Hostile<M>) {
     let reach = h.reach();
     reach.store(TIMER_INITIAL, 4, 0);

@@ -1,9 +1,9 @@
 //! Attacks on the kernel's own edges: every state of the CPU that ring 3 can make, taken through every way into the kernel.
 //!
-//! The kernel goes on with whatever it does not clear or save as it is entered:
+//! The kernel runs with any state that it neither clears nor saves on entry:
 //! flags that SYSCALL does not mask, selectors, FS and GS bases, SSE and x87 state.
-//! What becomes of the guest is told and nothing more; that the machine still runs,
-//! and the others with it, is for who is beside it to see.
+//! An attack only reports its effect on the guest. Whether the machine and the
+//! other guests still run is checked from outside.
 
 use probe::check::Verdict;
 
@@ -14,7 +14,7 @@ use crate::machine::{CODE, Ended, Machine, Registers};
 /// IOPL, NT, RF, VM, AC, VIF, VIP, ID, and those that are reserved.
 const FLAGS: u64 = 0x3f_ffff;
 const TRAP: u64 = 1 << 8;
-/// Those that outlive an entry unless somebody takes care: DF, IOPL, NT, RF, AC,
+/// Flags that survive a kernel entry unless they are cleared: DF, IOPL, NT, RF, AC,
 /// VIF, VIP, ID.
 const STAYING: [u64; 9] = [
     1 << 10,
@@ -34,7 +34,7 @@ const RETURNED: u64 = 0x100;
 /// How code ended, by vector and 32 for none.
 const ENDS: usize = 33;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     let attack = |name, run| Attack {
         name,
@@ -74,7 +74,8 @@ impl Code {
     }
 }
 
-/// What is done to the CPU before the flags are set. R9 and R8 hold what is loaded.
+/// Code that prepares the CPU before the flags are set. R9 and R8 hold the values to
+/// load.
 const STATES: &[&[u8]] = &[
     &[],
     // mov ds, r8d; mov es, r8d; mov fs, r8d; mov gs, r8d
@@ -98,8 +99,8 @@ const STATES: &[&[u8]] = &[
         0xdb, 0xe3, 0xd9, 0xe8, 0xd9, 0xe8, 0xd9, 0xe8, 0xd9, 0xe8, 0xd9, 0xe8, 0xd9, 0xe8, 0xd9,
         0xe8, 0xd9, 0xe8, 0x0f, 0x6f, 0xc1,
     ],
-    // push r10; popfq; int3's own vector is a fault: nothing of it stays but CR2 and
-    // DR6 of what came before
+    // push r10; popfq; int3's own vector is a fault: only CR2 and DR6 of the previous
+    // trap remain
     &[0x41, 0x52, 0x9d],
 ];
 
@@ -110,7 +111,8 @@ const SELECTORS: &[u64] = &[
     0x40, 0x43, 0x48, 0x4b, 0x50, 0x53, 0x04, 0x07, 0x0f, 0x17, 0xfffb, 0xffff,
 ];
 
-/// Bases: of nobody, of the kernel, canonical to the last bit and not.
+/// Bases: unused addresses, the kernel's, the last canonical ones and the first that
+/// are not.
 const BASES: &[u64] = &[
     0,
     0x1000,
@@ -248,7 +250,7 @@ fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
             h.still_there()?;
         }
     }
-    // Bases and selectors of nobody: the kit uses none.
+    // Bases and selectors are free to change: the kit uses none.
     for code in [
         &[0xf3u8, 0x49, 0x0f, 0xae, 0xd1][..],
         &[0xf3, 0x49, 0x0f, 0xae, 0xd9],
@@ -291,9 +293,9 @@ fn nested_task_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// A call in the last bytes that are canonical: its return address is none, which
-/// SYSRET refuses in ring 0 on some processors. Nobody has the page, so that there
-/// is nothing to be called from.
+/// Jumps to a system call in the last canonical bytes. Its return address would not
+/// be canonical, and SYSRET faults on such an address in ring 0 on some processors.
+/// The page is never mapped, so the jump itself must fault.
 fn top_of_canonical<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     const END: u64 = 1 << 47;
     h.machine().tolerate(true);
@@ -331,6 +333,6 @@ fn single_step_call<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         ..Registers::default()
     };
     let ended = h.machine().run(&code.bytes[..code.length], &mut registers);
-    // Where it comes all the same, it is what it is.
+    // Where the trap comes all the same, it is the architectural one.
     expect_end("step behind a call", 0, &[1], ended)
 }

@@ -1,13 +1,13 @@
-//! The attacks of the hostile guest: what a guest can try against the monitor, the kernel and the machine below it.
+//! The attacks of the hostile guest on the monitor, the kernel and the machine below it.
 //!
-//! Responsible for: trying, and comparing what the guest itself can see with
-//! what the architecture and the rules (C, M, P) say. Whether anybody else was
-//! hurt, the test around it must look at.
-//! Must never: depend on an attack before it having left anything whole.
+//! Responsible for: carrying the attacks out, and comparing the effects visible to
+//! the guest with the architecture and the rules (C, M, P). The test outside checks
+//! whether anything else was affected.
+//! Must never: depend on state that an earlier attack may have destroyed.
 //! May call: the machine, through the trait of [`machine`]; probe's way to a
 //! function's registers.
-//! Invariants: the same seed makes the same attack. An attack that is listed as
-//! [`Group::Common`] comes back, if all is well.
+//! Invariants: the same seed makes the same attack. An attack in [`Group::Common`]
+//! returns, if the system is sound.
 #![no_std]
 #![forbid(unsafe_code)]
 

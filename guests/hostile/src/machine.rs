@@ -1,4 +1,4 @@
-//! The machine that is attacked: instructions that are run, and what becomes of them.
+//! The machine under attack: runs instructions and reports how they ended.
 
 use core::fmt;
 use core::ops::Range;
@@ -39,7 +39,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Its number in a message: the vector, or 0x100 for none.
+    /// Returns its number in a message: the vector, or 0x100 for none.
     pub fn number(self) -> u64 {
         match self {
             Self::Returned => 0x100,
@@ -54,15 +54,15 @@ pub const SCRATCH: u64 = 0x4000;
 /// Longest piece of code.
 pub const CODE: usize = 60;
 
-/// A CPU that does what it is told, and outlives it.
+/// A CPU that runs any instructions and survives them.
 pub trait Machine {
     /// Runs `code`, at most [`CODE`] bytes, with these registers and with RBX =
     /// RSP. It may leave every register and flag but RSP changed.
     fn run(&mut self, code: &[u8], registers: &mut Registers) -> Ended;
-    /// Whether exceptions of code that is run are part of what is tried: otherwise a
-    /// guest that does nothing that raises one takes them for its end.
+    /// Sets whether exceptions of the attack's code are expected. If not, an exception
+    /// ends the guest.
     fn tolerate(&mut self, exceptions: bool);
-    /// Interrupts taken on `vector` so far.
+    /// Returns the interrupts taken on `vector` so far.
     fn taken(&self, vector: u8) -> u64;
     /// Opens interrupts until one was taken, or for some milliseconds.
     fn rest(&mut self);
@@ -70,16 +70,17 @@ pub trait Machine {
     fn window(&mut self);
     /// Ends an interrupt whose handler did not.
     fn end_of_interrupt(&mut self);
-    /// Address of [`SCRATCH`] bytes of RAM that nothing else uses, on a page
-    /// boundary.
+    /// Returns the address of [`SCRATCH`] bytes of RAM that nothing else uses,
+    /// on a page boundary.
     fn scratch(&self) -> u64;
-    /// The guest's RAM, of which the last page is free.
+    /// Returns the guest's RAM, of which the last page is free.
     fn ram(&self) -> Range<u64>;
     /// Sets up the console again, whatever was done to it.
     fn reset_console(&mut self);
     /// Writes a line.
     fn line(&mut self, text: fmt::Arguments);
-    /// The function as a copy engine, in a working state; `None` if it is none.
+    /// Returns the function as a copy engine, in a working state; `None` if it
+    /// is none.
     fn dma(&mut self) -> Option<&mut dyn Dma>;
 }
 
@@ -227,7 +228,7 @@ impl<M: Machine> probe::machine::Machine for Reach<M> {
     }
 }
 
-/// All ones of `bytes` bytes.
+/// Returns all ones of `bytes` bytes.
 pub fn ones(bytes: u8) -> u64 {
     u64::MAX >> (64 - 8 * u32::from(bytes))
 }

@@ -2,8 +2,8 @@
 //!
 //! Responsible for: running any instructions and surviving their exceptions,
 //! wiring kit's hardware to the attacks of this crate's library, and the end.
-//! Must never: judge anything itself, or run without a monitor around it: on a
-//! bare machine nothing stops what it does.
+//! Must never: judge anything itself, or run without a monitor: on a bare machine
+//! nothing confines it.
 //! May call: kit, dma-probe, the library.
 //! Invariants: interrupts are open only in `rest` and `window`, or in code that
 //! opens them itself.
@@ -35,14 +35,14 @@ use probe::target::Target;
 
 kit::entry!(main);
 
-/// Longest rest, in microseconds: what a message takes from the device.
+/// Longest rest, in microseconds: the time that a message takes from the device.
 const REST_MICROS: u64 = 5_000;
 
 /// #PF, and where the monitor sends a guest that is to crash.
 const PAGE_FAULT: u8 = 14;
 const CRASH: u64 = 8;
 
-/// Where the last page fault was.
+/// Returns where the last page fault was.
 fn fault_address() -> u64 {
     let mut registers = Registers::default();
     // mov rax, cr2
@@ -232,8 +232,7 @@ fn main(boot: Boot) -> ! {
     end(options.exit, passed, &mut hostile)
 }
 
-/// Waits until anything at all comes from the network, and gives the registers
-/// back.
+/// Waits for any frame from the network. Returns the registers.
 fn wait_for_frame(
     registers: Mmio,
     function: &mut Function<PortConfig>,

@@ -20,7 +20,7 @@ const FIRST_INTERRUPT: u8 = 0x20;
 /// How often an interrupt that must come is looked for.
 const PATIENCE: u32 = 400;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     let attack = |name, run| Attack {
         name,
@@ -108,7 +108,7 @@ fn messages<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         ]);
         set(h, entry, address, data)?;
         let before = counts(h);
-        // What was raised while the entry was no message stays pending.
+        // An event stays pending while the entry holds no valid message.
         if owed[entry as usize] {
             arrivals(h, vector);
         }
@@ -154,7 +154,7 @@ fn storm<M: Machine>(h: &mut Hostile<M>) -> Verdict {
             h.machine().window();
         }
     }
-    // What is on its way comes first, the end of the throttling next.
+    // Messages on their way come first, then the end of throttling.
     let mut delivers = false;
     for _ in 0..PATIENCE {
         let before = h.machine().taken(VECTOR);

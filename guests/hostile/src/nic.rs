@@ -37,7 +37,7 @@ const CTRL_EXT_VALUE: u64 = 1 << 27 | 1 << 31;
 /// Bound on the reads that wait for the end of a reset.
 const RESET_READS: u32 = 100_000;
 
-/// Address of a register.
+/// Returns the address of a register.
 fn at<M: Machine>(hostile: &Hostile<M>, register: u64) -> u64 {
     hostile.target.bar_address(0) + register
 }
@@ -96,8 +96,8 @@ pub fn raise<M: Machine>(hostile: &mut Hostile<M>, entry: u32) -> Verdict {
     hostile.target.store(address, 4, cause)
 }
 
-/// Has it raise nothing more, and waits for what it still has to do: QEMU's model
-/// ends QEMU if MSI-X goes off within 128 microseconds of an interrupt.
+/// Stops its interrupts, and waits for outstanding work: QEMU's model aborts QEMU
+/// if MSI-X is switched off within 128 microseconds of an interrupt.
 pub fn stop<M: Machine>(hostile: &mut Hostile<M>) {
     let address = at(hostile, IMC);
     // Where it is not decoded it raises nothing either.

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! Options of the command line.
 
 use kit::command_line::CommandLine;
 
@@ -15,7 +15,7 @@ pub enum Exit {
     Triple,
     /// It loops with interrupts off.
     Hang,
-    /// It sleeps for good.
+    /// Sleeps forever.
     Stay,
 }
 
@@ -27,7 +27,7 @@ pub struct Options<'a> {
     pub attacks: &'a str,
     /// Where random numbers start.
     pub seed: u64,
-    /// How often an attack does what it does; its own default if absent.
+    /// Repetitions of each attack; the attack's own default if absent.
     pub count: Option<u64>,
     /// Rounds of churn before anything else.
     pub after: u64,
@@ -79,12 +79,12 @@ impl<'a> Options<'a> {
 pub struct Random(u64);
 
 impl Random {
-    /// Numbers that follow from a seed.
+    /// Returns the numbers that follow from a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -93,18 +93,18 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A number below `end`, which is not 0.
+    /// Returns a number below `end`, which is not 0.
     pub fn below(&mut self, end: u64) -> u64 {
         self.word() % end
     }
 
-    /// One of several, of which there is at least one.
+    /// Returns one of several, of which there is at least one.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// A number that is more often a small, a large or a round one than chance
-    /// would have it.
+    /// Returns a number that is more often a small, a large or a round one than
+    /// chance would have it.
     pub fn odd(&mut self) -> u64 {
         let word = self.word();
         match self.below(8) {

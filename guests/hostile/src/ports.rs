@@ -14,7 +14,7 @@ const CONSOLE: u16 = 0x3f8;
 const RETURNED: u64 = 0x100;
 const GENERAL_PROTECTION: u64 = 13;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     let attack = |name, run| Attack {
         name,

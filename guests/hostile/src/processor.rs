@@ -38,12 +38,13 @@ struct Scratch([u8; SCRATCH as usize]);
 
 static mut SCRATCH_MEMORY: Scratch = Scratch([0; SCRATCH as usize]);
 
-/// Address of the scratch memory, which only code that is run looks at.
+/// Returns the address of the scratch memory, which only code that is run looks
+/// at.
 pub fn scratch() -> u64 {
     &raw const SCRATCH_MEMORY as u64
 }
 
-/// Has our stubs handle the exceptions.
+/// Installs our stubs for the exceptions.
 pub fn install(interrupts: &mut Interrupts) {
     let first = &raw const hostile_stubs as u64;
     let stubs = core::array::from_fn(|vector| first + (vector * STUB_SIZE) as u64);
@@ -67,10 +68,9 @@ pub fn run(code: &[u8], registers: &mut Registers) -> Ended {
         piece.length = code.len();
     }
     let entry = piece.code.as_ptr();
-    // SAFETY: the code is the attack: it may do anything to the machine that is
-    // around the guest. `trap.s` keeps what the compiler relies on, and the
-    // library runs nothing that writes to the program's own memory but for the
-    // scratch pages, and the unused end of RAM.
+    // SAFETY: the code is the attack: it may do anything to the machine around the
+    // guest. `trap.s` preserves the state that the compiler relies on, and the
+    // library's code writes only to the scratch pages and the unused end of RAM.
     let vector = unsafe { hostile_run(entry, registers) };
     match u8::try_from(vector) {
         Ok(vector) => Ended::Exception(vector),

@@ -17,7 +17,7 @@ const LAPIC: core::ops::Range<u64> = 0xfee0_0000..0xfee0_1000;
 const APIC_BASE: u64 = 0x1b;
 const X2APIC: core::ops::Range<u64> = 0x800..0x900;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     [
         Attack {

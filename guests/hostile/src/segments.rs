@@ -1,4 +1,4 @@
-//! Attacks by segments: selectors that are nobody's, and the bases that the kernel keeps for each thread.
+//! Attacks by segments: unused selectors, and the bases that the kernel keeps for each thread.
 
 use probe::check::Verdict;
 
@@ -6,7 +6,7 @@ use crate::attack::{Attack, Group, Hostile, expect_end};
 use crate::machine::Machine;
 
 const RETURNED: u64 = 0x100;
-/// #TS, #NP, #SS, #GP, #PF, #UD: what an odd selector can lead to.
+/// Exceptions that an odd selector can cause: #TS, #NP, #SS, #GP, #PF, #UD.
 const REFUSED: [u64; 7] = [RETURNED, 10, 11, 12, 13, 14, 6];
 
 /// lea rcx, [rip + 4]; push rax; push rcx; retfq: goes on behind itself with
@@ -20,7 +20,7 @@ const INTERRUPT_RETURN: [u8; 19] = [
     0x48,
 ];
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
     let attack = |name, run| Attack {
         name,
@@ -81,8 +81,8 @@ fn segment_registers<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// wrfsbase and wrgsbase with addresses of everybody, and a trap after each: a
-/// component that used its own bases would now use ours.
+/// wrfsbase and wrgsbase with addresses of all components, and a trap after each:
+/// a component that used its own bases would now use ours.
 fn bases<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     for _ in 0..h.times(1_000) {

@@ -5,7 +5,7 @@ use crate::flood;
 use crate::machine::Machine;
 use crate::options::{Exit, Random};
 
-/// What is done again and again. None of it may fail, whatever crashes.
+/// Attacks that are repeated. None may fail, whichever component crashes.
 const WORK: [&str; 22] = [
     "churn:100",
     "churn:200",
@@ -76,11 +76,11 @@ impl Life {
     }
 }
 
-/// Lives one life by a clock that begins with it; gives how to end it.
+/// Lives one life by a clock that begins with it. Returns how to end it.
 pub fn live<M: Machine>(h: &mut Hostile<M>, micros: impl Fn() -> u64) -> Exit {
     let life = Life::new(&mut h.random);
-    // What the vmm needs for the other place of a moved BAR it makes once and keeps:
-    // it is there at the first comparison as at the last.
+    // The vmm allocates the page tables for a moved BAR's second place once and keeps
+    // them: so they exist at the first comparison as well as at the last.
     flood::move_bar(h, 2);
     h.machine().line(format_args!("# soak: rests"));
     while micros() < REST_MICROS {

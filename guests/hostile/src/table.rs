@@ -9,7 +9,7 @@ use crate::machine::{Machine, ones};
 /// Entries whose contents are followed.
 const FOLLOWED: usize = 64;
 
-/// The attacks.
+/// Returns the attacks.
 pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     let attack = |name, run| Attack {
         name,
@@ -19,9 +19,9 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     [attack("msix-table", msix_table), attack("pba", pba)]
 }
 
-/// Every width at every alignment, on the table and past both its ends, with
-/// MSI-X on and off: what is no aligned access of 4 or 8 bytes reads all ones and
-/// writes nothing (M12), the others hold what is written (M7, M9, M11).
+/// Accesses the table and the bytes around it with every width at every alignment,
+/// with MSI-X on and off: accesses other than aligned ones of 4 or 8 bytes read all
+/// ones and are dropped (M12), the others hold the written value (M7, M9, M11).
 fn msix_table<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let msix = h.target.msix()?;
     let table = h.target.table()?;
@@ -83,7 +83,7 @@ fn msix_table<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.target.set_control(0)
 }
 
-/// Pending bits are the device's: writes do nothing, odd reads give all ones.
+/// Pending bits are the device's: writes do nothing, odd reads return all ones.
 fn pba<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let msix = h.target.msix()?;
     let pba = h.target.pba()?;

@@ -94,8 +94,8 @@ impl Machine for Cpu {
     }
 }
 
-/// What the attacks print on a function with `flaw`, and how many pieces of code
-/// were run.
+/// Returns the attacks' output on a function with `flaw`, and how many pieces of
+/// code were run.
 fn run(flaw: Flaw, names: &str) -> (Vec<String>, bool, u64) {
     let lines = Rc::new(RefCell::new(Vec::new()));
     let mut reach = Reach(Cpu {

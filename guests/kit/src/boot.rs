@@ -8,7 +8,7 @@ use crate::cpu;
 
 global_asm!(include_str!("boot.s"));
 
-/// What the loader told the guest.
+/// Information from the loader.
 #[derive(Clone, Copy)]
 pub struct Boot {
     /// Memory map and addresses.
@@ -49,16 +49,16 @@ unsafe extern "C" {
 /// machine this page.
 const GUARD: u64 = 2 << 20;
 
-/// Whether an access to this address is one past the end of the stack.
+/// Returns whether an access to this address is one past the end of the stack.
 pub(crate) fn is_below_stack(address: u64) -> bool {
     let bottom = &raw const guest_stack_bottom as u64;
     (bottom - GUARD..bottom).contains(&address)
 }
 
-/// Whether exceptions can have a stack of their own, IST 1: the task state is ours
-/// on a bare machine only.
+/// Returns whether exceptions can have a stack of their own, IST 1: the task
+/// state is ours on a bare machine only.
 pub(crate) fn has_fault_stack() -> bool {
-    // SAFETY: boot.s wrote it before the first Rust instruction, and nobody since.
+    // SAFETY: boot.s wrote it before the first Rust instruction, and nothing since.
     unsafe { boot_has_fault_stack != 0 }
 }
 
@@ -66,7 +66,7 @@ unsafe extern "Rust" {
     safe fn guest_main(boot: Boot) -> !;
 }
 
-/// First Rust code of a guest, called by `boot.s` on the guest's own stack.
+/// Runs the first Rust code of a guest, called by `boot.s` on the guest's own stack.
 #[unsafe(no_mangle)]
 extern "C" fn guest_start(params: &'static [u8; boot_params::SIZE]) -> ! {
     let entry_tsc = cpu::tsc();

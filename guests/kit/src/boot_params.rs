@@ -1,8 +1,8 @@
-//! The Linux `boot_params` page: where a loader leaves memory map and command line.
+//! The Linux `boot_params` page, with the loader's memory map and command line.
 //!
 //! Linux x86 boot protocol, "zero page" (Documentation/arch/x86/zero-page.rst),
-//! and the PVH start information (Xen public/arch-x86/hvm/start_info.h) that a
-//! bare boot gives instead and that is converted to it.
+//! and the PVH start information (Xen public/arch-x86/hvm/start_info.h) of a bare
+//! boot, which is converted to it.
 #![forbid(unsafe_code)]
 
 /// Size of the page in bytes.
@@ -13,7 +13,7 @@ const E820_ENTRIES: usize = 0x1e8;
 const CMD_LINE_PTR: usize = 0x228;
 const E820_TABLE: usize = 0x2d0;
 const E820_ENTRY_SIZE: usize = 20;
-/// `E820_MAX_ENTRIES_ZEROPAGE`: what fits into the page.
+/// `E820_MAX_ENTRIES_ZEROPAGE`: capacity of the page.
 const E820_MAX: usize = 128;
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
@@ -23,7 +23,7 @@ pub const PVH_INFO_SIZE: usize = 56;
 /// Size in bytes of one PVH memory map entry.
 pub const PVH_ENTRY_SIZE: usize = 24;
 
-/// What a memory range is good for.
+/// Kind of a memory range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryKind {
     /// Plain memory (e820 type 1).
@@ -39,7 +39,7 @@ pub struct MemoryRange {
     pub start: u64,
     /// Length in bytes.
     pub size: u64,
-    /// What it is good for.
+    /// Its kind.
     pub kind: MemoryKind,
 }
 
@@ -55,13 +55,14 @@ impl<'a> BootParams<'a> {
         Self { page }
     }
 
-    /// Physical address of the zero-terminated command line; 0 if there is none.
+    /// Returns the physical address of the zero-terminated command line; 0 if
+    /// there is none.
     pub fn command_line_address(&self) -> u64 {
         u64::from(read32(self.page, EXT_CMD_LINE_PTR)) << 32
             | u64::from(read32(self.page, CMD_LINE_PTR))
     }
 
-    /// The memory map. A count larger than the page can hold is cut.
+    /// Returns the memory map. A count larger than the page can hold is cut.
     pub fn memory(&self) -> impl Iterator<Item = MemoryRange> + 'a {
         let page = self.page;
         let count = usize::from(page[E820_ENTRIES]).min(E820_MAX);
@@ -110,7 +111,7 @@ impl PvhInfo {
     }
 
     /// Fills a zeroed `boot_params` page from this and the bytes of the memory
-    /// map (whole entries; what does not fit is left out).
+    /// map (whole entries; those that do not fit are left out).
     pub fn fill(&self, memory_map: &[u8], page: &mut [u8; SIZE]) {
         let mut count = 0;
         let table = page[E820_TABLE..]

@@ -23,8 +23,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that reads 0 when the counter is `start` and runs at `khz`
-    /// (1 to 2^40).
+    /// Creates a clock that reads 0 when the counter is `start` and runs at
+    /// `khz` (1 to 2^40).
     pub fn new(start: u64, khz: u64) -> Self {
         let khz = khz.clamp(1, 1 << 40);
         Self {
@@ -42,18 +42,18 @@ impl Clock {
         )
     }
 
-    /// Counter frequency in kHz.
+    /// Returns the counter frequency in kHz.
     pub fn khz(&self) -> u64 {
         self.khz
     }
 
-    /// Microseconds from the start to the counter value `tsc`.
+    /// Returns the microseconds from the start to the counter value `tsc`.
     pub fn micros_at(&self, tsc: u64) -> u64 {
         let ticks = tsc.saturating_sub(self.start);
         ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64
     }
 
-    /// Microseconds since the start.
+    /// Returns the microseconds since the start.
     pub fn micros(&self) -> u64 {
         self.micros_at(cpu::tsc())
     }

@@ -9,7 +9,7 @@ pub const MAX_LENGTH: usize = 2048;
 pub struct CommandLine<'a>(&'a str);
 
 impl<'a> CommandLine<'a> {
-    /// Takes the bytes up to the first zero; what is not UTF-8 ends the line too.
+    /// Takes the bytes up to the first zero; invalid UTF-8 ends the line too.
     pub fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or(&[]);
         Self(match core::str::from_utf8(bytes) {
@@ -18,7 +18,7 @@ impl<'a> CommandLine<'a> {
         })
     }
 
-    /// The value of the last `name=value` word.
+    /// Returns the value of the last `name=value` word.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         self.0
             .split_ascii_whitespace()
@@ -26,7 +26,8 @@ impl<'a> CommandLine<'a> {
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// The value of `name=N` as a decimal number; `None` if it is not one.
+    /// Returns the value of `name=N` as a decimal number; `None` if it is not
+    /// one.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.value(name)?.parse().ok()
     }

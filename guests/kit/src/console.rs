@@ -66,8 +66,8 @@ pub fn print_line(arguments: fmt::Arguments) {
         bytes: [0; 256],
         length: 0,
     };
-    // A formatting error can only come from a value's own Display code; what
-    // was written before it is still worth showing.
+    // A formatting error can only come from a value's own Display code; the text
+    // before it is still worth showing.
     let _ = fmt::Write::write_fmt(&mut line, arguments);
     let _ = fmt::Write::write_str(&mut line, "\n");
     write(&line.bytes[..line.length]);

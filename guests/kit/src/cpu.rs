@@ -55,11 +55,11 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// The vendor string of the hypervisor that CPUID names (leaf 0x4000_0000), or
-/// `None` on a CPU that names none.
+/// Returns the vendor string of the hypervisor that CPUID names (leaf
+/// 0x4000_0000), or `None` on a CPU that names none.
 ///
-/// CPUID does not trap for a deprivileged guest, so on Vectis this is what the
-/// machine below shows.
+/// CPUID does not trap for a deprivileged guest, so on Vectis this is the
+/// machine's own vendor string.
 pub fn hypervisor() -> Option<[u8; 12]> {
     let features = core::arch::x86_64::__cpuid(1).ecx;
     // Bit 31: a hypervisor is present, by agreement of CPU and hypervisor vendors.
@@ -77,7 +77,7 @@ pub fn hypervisor() -> Option<[u8; 12]> {
     Some(vendor)
 }
 
-/// Whether CPUID offers x2APIC mode (leaf 1, ECX bit 21).
+/// Returns whether CPUID offers x2APIC mode (leaf 1, ECX bit 21).
 #[cfg(feature = "entry")]
 pub(crate) fn has_x2apic() -> bool {
     core::arch::x86_64::__cpuid(1).ecx & (1 << 21) != 0
@@ -112,7 +112,7 @@ pub(crate) unsafe fn write_msr(register: u32, value: u64) {
     }
 }
 
-/// Stops the CPU for good.
+/// Halts the CPU forever.
 pub fn stop() -> ! {
     loop {
         // SAFETY: nothing can wake a halted CPU with interrupts off but a

@@ -2,7 +2,7 @@
 //!
 //! Compiled code keeps live data below the stack pointer (the System V red
 //! zone), where an interrupt frame would overwrite it. So interrupts are open
-//! only within two assembly sequences that the compiler knows to use the stack.
+//! only within two assembly sequences that are declared to use the stack.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,7 @@ struct TablePointer {
 /// Vectors that are exceptions.
 pub const EXCEPTIONS: usize = 32;
 
-/// Interrupt gate (type 0xE, interrupts stay off), present, IST 0.
+/// Returns the interrupt gate (type 0xE, interrupts stay off), present, IST 0.
 const fn gate(stub: u64) -> [u64; 2] {
     [
         stub & 0xffff | CODE_SELECTOR << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48,
@@ -53,7 +53,7 @@ const fn gate(stub: u64) -> [u64; 2] {
     ]
 }
 
-/// The same on stack IST 1, whatever became of the stack.
+/// Returns the same gate on stack IST 1, which works with a broken stack pointer.
 const fn on_fault_stack(gate: [u64; 2]) -> [u64; 2] {
     [gate[0] | 1 << 32, gate[1]]
 }
@@ -100,26 +100,26 @@ impl Interrupts {
         Self { halts: 0 }
     }
 
-    /// Has these stubs handle the exceptions, by vector, instead of ending the
+    /// Installs these stubs for the exceptions, by vector, instead of ending the
     /// guest.
     ///
     /// # Safety
     /// Each is code that may be entered as a handler of its exception.
     pub unsafe fn handle_exceptions(&mut self, stubs: [u64; EXCEPTIONS]) {
         let table = &raw mut TABLE;
-        // SAFETY: one CPU, and whoever has `self` has the table; no gate is used
-        // while it is written, for nothing here raises an exception.
+        // SAFETY: one CPU, and `self` owns the table; no gate is used while it is
+        // written, since nothing here raises an exception.
         for (entry, stub) in unsafe { &mut *table }.iter_mut().zip(stubs) {
             *entry = gate(stub);
         }
     }
 
-    /// Interrupts taken on `vector` so far.
+    /// Returns the interrupts taken on `vector` so far.
     pub fn count(&self, vector: u8) -> u64 {
         interrupt_counts[usize::from(vector)].load(Ordering::Relaxed)
     }
 
-    /// How often the CPU was halted by [`wait`](Self::wait).
+    /// Returns how often the CPU was halted by [`wait`](Self::wait).
     pub fn halts(&self) -> u64 {
         self.halts
     }
@@ -140,7 +140,7 @@ impl Interrupts {
     }
 }
 
-/// What the stubs leave on the stack.
+/// Stack frame that the stubs leave.
 #[repr(C)]
 struct Frame {
     vector: u64,

@@ -115,7 +115,7 @@ impl Lapic {
         self.write(TIMER_INITIAL, ticks.clamp(1, u128::from(u32::MAX)) as u32);
     }
 
-    /// This CPU's APIC identifier: the destination of its messages, 0 to 255 in
+    /// Returns this CPU's APIC identifier: the destination of its messages, 0 to 255 in
     /// the form that an MSI address holds.
     pub fn id(&self) -> u8 {
         match self.mode {
@@ -135,7 +135,7 @@ impl Lapic {
         self.write(TASK_PRIORITY, 0xf0);
     }
 
-    /// Whether registers are reached as MSRs.
+    /// Returns whether registers are reached as MSRs.
     pub fn is_x2apic(&self) -> bool {
         matches!(self.mode, Mode::X2apic)
     }

@@ -1,8 +1,8 @@
-//! What a unikernel stands on: boot, console, interrupts, clock, PCI, MSI-X, e1000e and NVMe drivers.
+//! Base of a unikernel: boot, console, interrupts, clock, PCI, MSI-X, e1000e and NVMe drivers.
 //!
 //! Responsible for: getting one ELF64 image from either entry (PVH on bare
 //! hardware, the Linux 64-bit boot protocol on Vectis) to a Rust `main`, and
-//! for driving the hardware a guest is given.
+//! for driving the guest's hardware.
 //! Must never: allocate, use `fs:`/`gs:` (a guest thread's bases belong to the
 //! kernel there), rely on `pushf`/`popf` showing the interrupt flag, or load
 //! CR3, GDT or CS after the 64-bit entry.
@@ -34,15 +34,15 @@ mod runtime;
 
 use spec::EXIT_PORT;
 
-/// Exit code of a guest that did what it was started for. QEMU's own exit
+/// Exit code of a guest that succeeded. QEMU's own exit
 /// status is then `code << 1 | 1`.
 pub const EXIT_SUCCESS: u8 = spec::EXIT_SUCCESS as u8;
 
 /// Exit code of a guest that panicked or took an exception.
 pub const EXIT_FAILURE: u8 = 0x11;
 
-/// Ends the machine with `code`, and stops the CPU for good where there is no
-/// exit device.
+/// Ends the machine with `code`, or halts the CPU forever where there is no exit
+/// device.
 pub fn exit(code: u8) -> ! {
     cpu::out8(EXIT_PORT, code);
     cpu::stop()

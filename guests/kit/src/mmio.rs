@@ -24,7 +24,7 @@ pub struct Register<L: RegisterLongName = ()> {
 }
 
 impl<L: RegisterLongName> Register<L> {
-    /// The register at byte `offset`.
+    /// Returns the register at byte `offset`.
     pub const fn at(offset: u32) -> Self {
         Self {
             offset,
@@ -98,8 +98,8 @@ impl Registers for Mmio {
 
 /// Memory that a device reads and writes by itself, copied in bulk.
 ///
-/// A device may write at any time, whatever it promised: a copy out is whatever
-/// was there byte by byte, and nothing but the copy is looked at afterwards.
+/// A device may write at any time, against its specification too: a copy out takes
+/// each byte once, and only the copy is examined afterwards.
 #[repr(C, align(64))]
 pub struct SharedBytes<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
 
@@ -118,17 +118,17 @@ impl<const SIZE: usize> SharedBytes<SIZE> {
         self.0.get().addr() as u64
     }
 
-    /// Copies the first `to.len()` bytes out, at most as many as there are;
-    /// what is longer in `to` stays as it is.
+    /// Copies the first `to.len()` bytes out, at most as many as there are; the
+    /// rest of `to` stays unchanged.
     pub fn copy_to(&self, to: &mut [u8]) {
         let length = to.len().min(SIZE);
         // SAFETY: `length` bytes lie inside both, and a `&mut` slice and this
-        // memory cannot overlap: nobody has a reference into it.
+        // memory cannot overlap: there are no references into it.
         unsafe { copy(self.0.get().cast(), to.as_mut_ptr(), length) };
     }
 
-    /// Copies `from` in, at most as many bytes as there are. What is behind it
-    /// stays as it is.
+    /// Copies `from` in, at most as many bytes as there are. The rest stays
+    /// unchanged.
     pub fn copy_from(&self, from: &[u8]) {
         let length = from.len().min(SIZE);
         // SAFETY: as in `copy_to`.
@@ -143,8 +143,8 @@ impl<const SIZE: usize> Default for SharedBytes<SIZE> {
 }
 
 /// Copies `length` bytes, eight at a time and the rest one by one. By assembly,
-/// so that a device which writes meanwhile changes what is copied and no more:
-/// the compiler may neither split, repeat nor leave out the accesses.
+/// because the device may write meanwhile, and the compiler must neither split,
+/// repeat nor leave out the accesses.
 ///
 /// # Safety
 /// Both ranges must be valid for that many bytes and not overlap.
@@ -169,19 +169,19 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 /// page behind it.
 const PCI_WINDOW: Range<u64> = 0xc000_0000..0xfec0_1000;
 
-/// All BARs of the machine, by address and at any width: for looking at what a
-/// driver would never do.
+/// All BARs of the machine, by address and at any width, for accesses that a driver
+/// would never make.
 #[derive(Debug)]
 pub struct PciWindow(());
 
 impl PciWindow {
-    /// The machine's window.
+    /// Returns the machine's window.
     #[expect(clippy::new_without_default, reason = "it is a place, not a value")]
     pub const fn new() -> Self {
         Self(())
     }
 
-    /// Whether `bytes` bytes at `address` lie inside.
+    /// Returns whether `bytes` bytes at `address` lie inside.
     pub fn contains(&self, address: u64, bytes: u64) -> bool {
         address >= PCI_WINDOW.start
             && address

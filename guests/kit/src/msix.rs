@@ -30,7 +30,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The interrupt vector that the message raises.
+    /// Returns the interrupt vector that the message raises.
     pub fn vector(&self) -> u8 {
         self.data as u8
     }
@@ -97,8 +97,8 @@ impl Capability {
     }
 }
 
-/// A function's MSI-X table, with a copy of what was written to it: a look at
-/// an entry then costs no access to the device.
+/// A function's MSI-X table, with a copy of the written values, so that reading an
+/// entry needs no access to the device.
 pub struct Msix<R> {
     capability: Capability,
     table: R,
@@ -139,12 +139,12 @@ impl<R: Registers> Msix<R> {
         self.capability.entries.min(MAX_ENTRIES)
     }
 
-    /// The entries as last written.
+    /// Returns the entries as last written.
     pub fn entries(&self) -> &[Entry] {
         &self.entries[..self.len()]
     }
 
-    /// Where the structures are.
+    /// Returns where the structures are.
     pub fn capability(&self) -> &Capability {
         &self.capability
     }

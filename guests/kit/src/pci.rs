@@ -86,7 +86,7 @@ impl ConfigSpace for PortConfig {
     }
 }
 
-/// What a BAR decodes.
+/// Kind of address space that a BAR decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
     /// I/O ports.
@@ -100,7 +100,7 @@ pub enum BarKind {
 /// One base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// What it decodes.
+    /// Kind of address space.
     pub kind: BarKind,
     /// First address.
     pub address: u64,
@@ -108,7 +108,7 @@ pub struct Bar {
     pub size: u64,
 }
 
-/// A PCI function and what its configuration space says about it.
+/// A PCI function, as its configuration space describes it.
 #[derive(Debug)]
 pub struct Function<C> {
     /// Where it is.
@@ -127,8 +127,8 @@ pub struct Function<C> {
     pub config: C,
 }
 
-/// Where there are functions on bus 0. Guests have no bridges, so there is no
-/// other bus to look at.
+/// Returns where there are functions on bus 0. Guests have no bridges, so there
+/// is no other bus to look at.
 pub fn present() -> impl Iterator<Item = Bdf> {
     (0..32).flat_map(|device| {
         let id = move |function| {
@@ -165,7 +165,7 @@ pub fn find(vendor: u16, device: u16) -> Option<Function<PortConfig>> {
 }
 
 impl Function<PortConfig> {
-    /// The function at `bdf`, which must be there ([`present`]).
+    /// Returns the function at `bdf`, which must be there ([`present`]).
     pub fn at(bdf: Bdf) -> Self {
         Self::new(bdf, PortConfig(bdf))
     }
@@ -193,7 +193,7 @@ impl<C: ConfigSpace> Function<C> {
     }
 
     /// Switches memory decoding on, bus mastering and pin interrupts off: the
-    /// function can be reset, and does what it was told before to nobody.
+    /// function can be reset, and an earlier owner's setup has no effect.
     pub fn enable(&mut self) {
         let command = self.config.read(COMMAND) & COMMAND_MASK & !BUS_MASTER;
         self.config
@@ -207,7 +207,8 @@ impl<C: ConfigSpace> Function<C> {
         self.config.write(COMMAND, command | BUS_MASTER);
     }
 
-    /// The configuration offset of the first capability with this identifier.
+    /// Returns the configuration offset of the first capability with this
+    /// identifier.
     pub fn capability(&self, id: u8) -> Option<u8> {
         if self.config.read(COMMAND) & CAPABILITY_LIST == 0 {
             return None;
@@ -227,8 +228,9 @@ impl<C: ConfigSpace> Function<C> {
         None
     }
 
-    /// The registers behind memory BAR `index`. Each BAR is given out once;
-    /// `None` also for one that is absent, has no address, or is not memory.
+    /// Returns the registers behind memory BAR `index`. Each BAR is given out
+    /// once; `None` also for one that is absent, has no address, or is not
+    /// memory.
     pub fn map(&mut self, index: usize) -> Option<Mmio> {
         let bar = (*self.bars.get(index)?)?;
         if bar.kind == BarKind::Io || bar.address == 0 || self.mapped[index] {
@@ -279,7 +281,7 @@ fn read_bars(config: &mut impl ConfigSpace) -> [Option<Bar>; 6] {
     bars
 }
 
-/// The value of a BAR register, and what it reads after all ones were written.
+/// Returns the value of a BAR register, and its value after all ones were written.
 fn probe(config: &mut impl ConfigSpace, offset: u8) -> (u32, u32) {
     let value = config.read(offset);
     config.write(offset, u32::MAX);
@@ -301,7 +303,7 @@ pub(crate) mod tests {
     }
 
     impl FakeConfig {
-        /// An 82574L as QEMU shows it, decode on.
+        /// Creates an 82574L as QEMU shows it, decode on.
         pub(crate) fn e1000e() -> Self {
             let mut dwords = [0; 64];
             dwords[0] = 0x10d3_8086;

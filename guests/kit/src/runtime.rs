@@ -1,4 +1,4 @@
-//! What the compiler expects of an environment: a panic handler, and what `freestanding` brings.
+//! The environment that the compiler expects: a panic handler, and the `freestanding` crate.
 
 use core::panic::PanicInfo;
 

@@ -21,8 +21,7 @@ kit::entry!(main, stack = STACK);
 /// Bytes of the stack.
 const STACK: usize = 16 << 10;
 
-/// Ticks before the count begins: the others have come so far then that they do
-/// what they are there for.
+/// Ticks before the count begins, by which the other guests have started their work.
 const DEFAULT_AFTER: u64 = 50_000_000;
 /// Ticks of the count.
 const DEFAULT_SPAN: u64 = 400_000_000;
@@ -47,7 +46,7 @@ fn main(boot: Boot) -> ! {
     kit::exit(EXIT_SUCCESS)
 }
 
-/// Goes deeper than any stack; gives how deep if it comes back.
+/// Recurses deeper than any stack. Returns the depth if it returns at all.
 fn overflow(deep: u64) -> u64 {
     // A little more than the stack has: where nothing is in the way, what is written
     // over is not enough to be the end by itself.
@@ -58,7 +57,7 @@ fn overflow(deep: u64) -> u64 {
     overflow(deep + size_of_val(&block) as u64) + block[0] - deep
 }
 
-/// Works until the time stamp counter says `end`; gives the units done.
+/// Works until the time stamp counter reads `end`. Returns the units done.
 fn units(end: u64) -> u64 {
     let mut done = 0;
     while cpu::tsc() < end {

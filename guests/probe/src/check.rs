@@ -1,4 +1,4 @@
-//! What a check finds, and the list of checks of a function.
+//! Findings of a check, and the list of checks of a function.
 
 use core::fmt;
 
@@ -10,13 +10,13 @@ use crate::{config, message, table};
 /// Something was not as a rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What was looked at.
+    /// The property that was checked.
     pub what: &'static str,
     /// Which of several: an offset, an entry, an index.
     pub at: u64,
-    /// What the rule says.
+    /// The value that the rule demands.
     pub expected: u64,
-    /// What was found.
+    /// The value that was found.
     pub got: u64,
 }
 
@@ -41,10 +41,10 @@ pub enum Stop {
     Fail(Mismatch),
 }
 
-/// What a check ends with.
+/// Result of a check.
 pub type Verdict<T = ()> = Result<T, Stop>;
 
-/// Fails unless `got` is what is expected.
+/// Fails unless `got` is the expected value.
 ///
 /// # Errors
 /// [`Stop::Fail`] with both.
@@ -68,7 +68,7 @@ pub fn expect(
 
 /// One check of a function.
 pub struct Check<M: Machine> {
-    /// The rule and what about it.
+    /// The rule, and which part of it.
     pub name: &'static str,
     /// It holds for Vectis' emulation and not for every real function.
     pub emulated_only: bool,

@@ -29,7 +29,7 @@ const MARKER: u64 = 0x5ee5_a554;
 /// fills it from the end, has put nothing.
 const FREE: u32 = 0xc000_0000;
 
-/// The checks, in their order.
+/// Returns the checks, in their order.
 pub fn checks<M: Machine>() -> [Check<M>; 20] {
     let both = |name, run| Check {
         name,
@@ -91,7 +91,8 @@ fn read_only_registers<M: Machine>(t: &mut Target<M>) -> Verdict {
     expect("header type", 0x0eu8, before, t.config(0x0e, 1))
 }
 
-/// Bytes that a shown capability takes; the rest of the space is gaps.
+/// Returns the bytes that a shown capability takes; the rest of the space is
+/// gaps.
 fn capability_size<M: Machine>(t: &mut Target<M>, (offset, id): (u8, u8)) -> u16 {
     match id {
         POWER => 8,
@@ -237,7 +238,7 @@ fn no_io_no_rom<M: Machine>(t: &mut Target<M>) -> Verdict {
     expect("ROM", ROM, 0u8, t.dword(ROM))
 }
 
-/// What a read gives where nothing is: all ones, but 0 on a bare QEMU, whose
+/// Returns the value that absent registers read: all ones, but 0 on a bare QEMU, whose
 /// host bridge differs there from a real one.
 fn nothing<M: Machine>(t: &mut Target<M>) -> Verdict<u64> {
     if t.emulated {

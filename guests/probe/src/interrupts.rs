@@ -41,7 +41,7 @@ pub struct Delivery<'a, 'm, M, C, S> {
 }
 
 impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
-    /// Runs all checks and gives each name and verdict to `result`. The entry is
+    /// Runs all checks and passes each name and verdict to `result`. The entry is
     /// masked and MSI-X off afterwards.
     pub fn run(&mut self, mut result: impl FnMut(&'static str, Verdict)) {
         let checks: [(_, Check<Self>); 8] = [
@@ -61,7 +61,7 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
             self.target.set_command(MEMORY | BUS_MASTER | INTX_DISABLE);
             let verdict = check(self);
             let stopped = self.stop();
-            // What came late belongs to this check, not to the next.
+            // Late interrupts belong to this check, not to the next.
             self.cpu.rest();
             result(name, verdict.and(stopped));
         }
@@ -74,8 +74,9 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
         }
     }
 
-    /// The I/O APIC's pin of the function, which Vectis shows in the interrupt
-    /// line register; `None` if it has no interrupt pin or this is no Vectis.
+    /// Returns the I/O APIC's pin of the function, which Vectis shows in the
+    /// interrupt line register; `None` if it has no interrupt pin or this is not
+    /// Vectis.
     fn pin(&mut self) -> Option<u8> {
         let has_pin = self.target.emulated && self.target.config(INTERRUPT_PIN, 1) != 0;
         has_pin.then(|| self.target.config(INTERRUPT_LINE, 1) as u8)
@@ -107,7 +108,7 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
             let taken = self.counts()[0] - before;
             expect("two deliveries on pin", pin, true, taken >= 2)?;
             self.source.lower();
-            // What was on its way may still come.
+            // Interrupts on their way may still come.
             self.cpu.rest();
             let quiet = self.counts();
             self.expect_more(quiet, [0, 0])?;

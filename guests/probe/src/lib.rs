@@ -1,4 +1,4 @@
-//! The checks of the probe guest: what a PCI function may show of itself, and what it must not.
+//! The checks of the probe guest: the view that it must have of a PCI function.
 //!
 //! Responsible for: trying every register of a function and of its MSI-X table
 //! as a careless or hostile driver would, and comparing with the rules (C, M, P).

@@ -25,17 +25,17 @@ pub trait Machine {
 
 /// Where interrupts arrive.
 pub trait Cpu {
-    /// Interrupts taken on `vector` so far.
+    /// Returns the interrupts taken on `vector` so far.
     fn taken(&self, vector: u8) -> u64;
     /// Opens interrupts until one was taken, or for some milliseconds.
     fn rest(&mut self);
-    /// APIC identifier, as the destination of a message.
+    /// Returns the APIC identifier, as the destination of a message.
     fn destination(&self) -> u8;
 }
 
 /// A device that can be told to raise an interrupt.
 pub trait Source {
-    /// MSI-X entry that it raises.
+    /// Returns the MSI-X entry that it raises.
     fn entry(&self) -> u32;
     /// Makes it raise that entry once; without MSI and MSI-X, its pin.
     fn raise(&mut self);
@@ -43,7 +43,7 @@ pub trait Source {
     fn lower(&mut self);
 }
 
-/// The configuration address of a dword.
+/// Returns the configuration address of a dword.
 pub fn config_address(bdf: Bdf, offset: u8) -> u32 {
     CONFIG_ENABLE
         | u32::from(bdf.bus) << 16

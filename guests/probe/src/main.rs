@@ -29,7 +29,7 @@ use probe::target::{ENABLE, Target};
 
 kit::entry!(main);
 
-/// Longest rest, in microseconds: what a message takes from the device.
+/// Longest rest, in microseconds: the time that a message takes from the device.
 const REST_MICROS: u64 = 5_000;
 
 static NETWORK_MEMORY: DmaMemory = DmaMemory::new();
@@ -170,7 +170,7 @@ fn main(boot: Boot) -> ! {
     kit::exit(code)
 }
 
-/// Delivery from a network function.
+/// Checks delivery from a network function.
 fn check_network(
     target: &mut Target<Hardware>,
     function: &mut Function<PortConfig>,
@@ -189,7 +189,7 @@ fn check_network(
     }
 }
 
-/// Delivery from an NVMe controller, by identify commands.
+/// Checks delivery from an NVMe controller, by identify commands.
 fn check_disk(
     target: &mut Target<Hardware>,
     function: &mut Function<PortConfig>,

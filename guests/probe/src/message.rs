@@ -15,7 +15,7 @@ const LOG2: u16 = 7;
 const ADDRESS: u32 = 0xfee0_0000;
 const DATA: u16 = 0x51;
 
-/// The check of the registers at start.
+/// Returns the check of the registers at start.
 pub fn check_at_start<M: Machine>() -> Check<M> {
     Check {
         name: "p1_registers_at_start",
@@ -24,7 +24,7 @@ pub fn check_at_start<M: Machine>() -> Check<M> {
     }
 }
 
-/// The other checks, in their order.
+/// Returns the other checks, in their order.
 pub fn checks<M: Machine>() -> [Check<M>; 4] {
     let emulated = |name, run| Check {
         name,

@@ -18,7 +18,7 @@ const NUMBER: u64 = 0x0f1e_2d3c;
 /// Bytes of an entry.
 const ENTRY: u64 = 16;
 
-/// The check of message control at start.
+/// Returns the check of message control at start.
 pub fn check_control_at_start<M: Machine>() -> Check<M> {
     Check {
         name: "m1_control_at_start",
@@ -27,7 +27,7 @@ pub fn check_control_at_start<M: Machine>() -> Check<M> {
     }
 }
 
-/// The check of the table at start.
+/// Returns the check of the table at start.
 pub fn check_entries_at_start<M: Machine>() -> Check<M> {
     Check {
         name: "m9_entries_masked_and_empty_at_start",
@@ -36,7 +36,7 @@ pub fn check_entries_at_start<M: Machine>() -> Check<M> {
     }
 }
 
-/// The other checks, in their order.
+/// Returns the other checks, in their order.
 pub fn checks<M: Machine>() -> [Check<M>; 16] {
     let both = |name, run| Check {
         name,
@@ -86,7 +86,7 @@ fn fill<M: Machine>(t: &mut Target<M>) -> Verdict {
     Ok(())
 }
 
-/// Compares entry 0 with what [`fill`] wrote.
+/// Compares entry 0 with the values of [`fill`].
 fn is_filled<M: Machine>(t: &mut Target<M>, masked: bool) -> Verdict {
     let fields = [
         (ADDRESS, LOW),

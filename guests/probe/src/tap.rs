@@ -39,7 +39,7 @@ impl<F: FnMut(fmt::Arguments)> Tap<F> {
         }
     }
 
-    /// Writes a line that is no result.
+    /// Writes a line that is not a result.
     pub fn note(&mut self, text: fmt::Arguments) {
         (self.write)(format_args!("# {text}"));
     }

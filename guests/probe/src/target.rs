@@ -23,7 +23,7 @@ pub const ENABLE: u16 = 1 << 15;
 pub const FUNCTION_MASK: u16 = 1 << 14;
 /// MSI message control: enable.
 pub const MSI_ENABLE: u16 = 1;
-/// BAR bits that are no address: I/O, type, prefetchable.
+/// BAR bits that are not part of the address: I/O, type, prefetchable.
 const BAR_FLAGS: u32 = 0xf;
 /// BAR type field: 64-bit memory.
 const BAR_WIDE: u32 = 0x4;
@@ -62,17 +62,17 @@ pub struct Msi {
 }
 
 impl Msi {
-    /// Offset of the address.
+    /// Returns the offset of the address.
     pub fn address(&self) -> u8 {
         self.capability + 4
     }
 
-    /// Offset of the data.
+    /// Returns the offset of the data.
     pub fn data(&self) -> u8 {
         self.capability + if self.wide { 12 } else { 8 }
     }
 
-    /// Offset behind its last register.
+    /// Returns the offset behind its last register.
     pub fn end(&self) -> u8 {
         self.data() + if self.maskable { 12 } else { 4 }
     }
@@ -84,7 +84,7 @@ pub struct Target<'m, M> {
     pub machine: &'m mut M,
     /// Where it is.
     pub bdf: Bdf,
-    /// Vectis plays its configuration space.
+    /// Its configuration space is emulated by Vectis.
     pub emulated: bool,
     /// Command register as found.
     pub command: u16,
@@ -118,7 +118,7 @@ impl<'m, M: Machine> Target<'m, M> {
             table: split(target.dword(capability + 4)),
             pba: split(target.dword(capability + 8)),
         });
-        // What runs out of the space is no capability.
+        // A capability that would end outside of the space does not count.
         let msi = target.capability(0x05).filter(|at| *at <= 0xe8);
         target.msi = msi.map(|capability| {
             let control = target.word(capability + 2);
@@ -214,7 +214,7 @@ impl<'m, M: Machine> Target<'m, M> {
         found.into_iter().take(count)
     }
 
-    /// Offset of the first capability with identifier `id`.
+    /// Returns the offset of the first capability with identifier `id`.
     pub fn capability(&mut self, id: u8) -> Option<u8> {
         self.capabilities()
             .find(|(_, its)| *its == id)
@@ -237,12 +237,13 @@ impl<'m, M: Machine> Target<'m, M> {
         self.msi.ok_or(Stop::Skip("no MSI capability"))
     }
 
-    /// A BAR register's value as found.
+    /// Returns a BAR register's value as found.
     pub fn found_bar(&self, index: u8) -> u32 {
         self.bars[usize::from(index)]
     }
 
-    /// Whether BAR register `index` holds the upper half of the one before it.
+    /// Returns whether BAR register `index` holds the upper half of the one
+    /// before it.
     pub fn is_upper_half(&self, index: u8) -> bool {
         // A register whose predecessor is an upper half itself stands alone.
         let mut upper = false;
@@ -252,7 +253,7 @@ impl<'m, M: Machine> Target<'m, M> {
         upper
     }
 
-    /// What BAR register `index` reads after all ones were written, with decode
+    /// Returns BAR register `index` after all ones were written to it, with decode
     /// off.
     pub fn size_mask(&mut self, index: u8) -> u32 {
         let offset = BAR0 + 4 * index;
@@ -263,7 +264,7 @@ impl<'m, M: Machine> Target<'m, M> {
         mask
     }
 
-    /// The address in memory BAR `index`, as found.
+    /// Returns the address in memory BAR `index`, as found.
     pub fn bar_address(&self, index: u8) -> u64 {
         let low = self.bars[usize::from(index)];
         let high = if is_wide(low) && index < 5 {
@@ -366,7 +367,7 @@ fn is_wide(bar: u32) -> bool {
     bar & 1 == 0 && bar & 0b110 == BAR_WIDE
 }
 
-/// BAR indicator and offset of a table register.
+/// Returns the BAR indicator and offset of a table register.
 fn split(register: u32) -> (u8, u32) {
     ((register & 7) as u8, register & !7)
 }

@@ -9,7 +9,7 @@ use probe::interrupts::Delivery;
 use probe::tap::Tap;
 use probe::target::Target;
 
-/// The TAP output of all checks on a function with `flaw`.
+/// Returns the TAP output of all checks on a function with `flaw`.
 fn run(flaw: Flaw) -> (Vec<String>, bool) {
     let fake = Fake::new(flaw);
     let (mut machine, mut cpu, mut source) = (fake.clone(), fake.clone(), fake);

@@ -25,7 +25,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Number and reason phrase.
+    /// Returns the number and reason phrase.
     pub fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
@@ -39,7 +39,7 @@ impl Status {
     }
 }
 
-/// What is served.
+/// The resource to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// `/`: the page.
@@ -51,7 +51,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Media type of its representation.
+    /// Returns the media type of its representation.
     pub fn content_type(self) -> &'static str {
         match self {
             Resource::Page => "text/html; charset=utf-8",
@@ -70,11 +70,11 @@ pub struct Answer {
     pub head_only: bool,
     /// Whether the connection ends after the response.
     pub close: bool,
-    /// Whether the client speaks HTTP/1.0, where staying open must be said.
+    /// Whether the client uses HTTP/1.0, where keeping the connection must be announced.
     pub http_1_0: bool,
 }
 
-/// What the bytes received so far amount to.
+/// State of the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The header section is not complete.
@@ -83,8 +83,8 @@ pub enum Parsed {
     Request(usize, Answer),
 }
 
-/// An answer to what is not a request; the connection ends, because where the
-/// next request would start is unknown.
+/// Returns the answer to bytes that are not a request; the connection ends, because
+/// the start of the next request is unknown.
 pub fn refusal(status: Status) -> Answer {
     Answer {
         outcome: Err(status),
@@ -158,8 +158,8 @@ fn answer(request: &httparse::Request) -> Answer {
     }
 }
 
-/// The resource that a request target names, in origin form or absolute form
-/// (RFC 9112, 3.2); a query is ignored.
+/// Returns the resource that a request target names, in origin form or absolute
+/// form (RFC 9112, 3.2); a query is ignored.
 fn resource(target: &str) -> Result<Resource, Status> {
     let scheme = target
         .get(..7)

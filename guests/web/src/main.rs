@@ -98,7 +98,7 @@ fn main(boot: Boot) -> ! {
         .map(e1000e::REGISTER_BAR)
         .expect("BAR 0 cannot be mapped");
     let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
-    // What it was told before is forgotten: it may reach memory.
+    // The reset has cleared any earlier setup, so it may reach memory.
     function.enable_bus_master();
     let driver = stopped.start(&DMA);
     println!("web: driver up tsc={}", cpu::tsc());
@@ -114,7 +114,7 @@ fn main(boot: Boot) -> ! {
     run(machine, Nic::new(driver))
 }
 
-/// The loop: the stack, the server, then sleep until something happens.
+/// Runs the loop: the stack, the server, then sleep until something happens.
 fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
     let mut config = Config::new(EthernetAddress(nic.driver.address()).into());
     config.random_seed = cpu::tsc();
@@ -218,7 +218,7 @@ fn now(clock: &Clock) -> Instant {
     Instant::from_micros(clock.micros() as i64)
 }
 
-/// Applies what DHCP found or lost.
+/// Applies a lease that DHCP got or lost.
 fn configure(interface: &mut Interface, event: dhcpv4::Event, time: Instant) -> Option<Held> {
     interface.update_ip_addrs(|addresses| addresses.clear());
     interface.routes_mut().remove_default_ipv4_route();
@@ -254,7 +254,7 @@ fn set_address(interface: &mut Interface, address: Ipv4Cidr) {
     });
 }
 
-/// After a link change: a client without a lease asks at once instead of when
+/// Restarts DHCP after a link change: a client without a lease asks at once instead of when
 /// its last question, which had nowhere to go, times out.
 fn restart_dhcp(nic: &Nic<Mmio>, held: bool, sockets: &mut SocketSet, dhcp: SocketHandle) {
     if !held && nic.driver.link().up {

@@ -66,7 +66,7 @@ impl Display for Span {
     }
 }
 
-/// Text with what HTML would read as markup made harmless.
+/// Text with HTML's markup characters escaped.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
@@ -83,7 +83,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// One figure of a list.
+/// Writes one figure of a list.
 fn item(out: &mut dyn Write, name: &str, value: impl Display) -> fmt::Result {
     write!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")
 }

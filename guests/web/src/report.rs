@@ -28,18 +28,18 @@ pub struct Lease {
     pub seconds_left: u64,
 }
 
-/// One MSI-X entry and what came through it.
+/// One MSI-X entry and its interrupt count.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryReport {
     /// The entry as the guest wrote it.
     pub entry: Entry,
-    /// What the guest uses it for; `None` if it does not.
+    /// The guest's use of it; `None` if unused.
     pub purpose: Option<&'static str>,
     /// Interrupts taken.
     pub interrupts: u64,
 }
 
-/// What the server did so far.
+/// Counts of the server's work so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Requests answered, errors included.
@@ -88,7 +88,7 @@ pub struct Report<'a> {
     pub traffic: Statistics,
     /// The address lease, once there is one.
     pub lease: Option<Lease>,
-    /// What the server did.
+    /// The server's work.
     pub requests: Requests,
 }
 

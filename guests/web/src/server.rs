@@ -45,7 +45,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Zeroed memory.
+    /// Creates zeroed memory.
     pub const fn new() -> Self {
         Self {
             receive: [[0; RECEIVE_BUFFER]; CONNECTIONS],
@@ -88,9 +88,9 @@ pub struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// A server for `port`, whose sockets are added to `sockets` (which must
-    /// have room for [`CONNECTIONS`] more) and begin to listen with the first
-    /// [`serve`](Self::serve).
+    /// Creates a server for `port`, whose sockets are added to `sockets` (which
+    /// must have room for [`CONNECTIONS`] more) and begin to listen with the
+    /// first [`serve`](Self::serve).
     pub fn new(port: u16, memory: &'a mut Memory, sockets: &mut SocketSet<'a>) -> Self {
         let buffers = memory.receive.iter_mut().zip(memory.send.iter_mut());
         let connections = buffers
@@ -121,7 +121,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// What was done so far.
+    /// Returns the counts so far.
     pub fn requests(&self) -> &Requests {
         &self.requests
     }
@@ -160,7 +160,7 @@ impl<'a> Server<'a> {
         moved
     }
 
-    /// When [`serve`](Self::serve) has to be called even if nothing arrives.
+    /// Returns when [`serve`](Self::serve) has to be called even if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
         self.connections
             .iter()
@@ -198,7 +198,7 @@ impl Connection<'_> {
         self.since = now;
     }
 
-    /// Takes what arrived, answers what is complete, ends what is over.
+    /// Receives data, answers complete requests, ends finished connections.
     fn advance(
         &mut self,
         now: Instant,
@@ -238,7 +238,7 @@ impl Connection<'_> {
                 break;
             }
         }
-        // The client will send no more, and what it sent is answered, or can
+        // The client will send no more, and its requests are answered, or can
         // never be complete.
         if !socket.may_recv() && socket.state() == State::CloseWait && self.is_answered(socket) {
             self.close(now, socket);
@@ -273,12 +273,12 @@ impl Connection<'_> {
         count > 0
     }
 
-    /// Whether the socket has room for any response.
+    /// Returns whether the socket has room for any response.
     fn has_room(socket: &Socket) -> bool {
         socket.send_capacity() - socket.send_queue() >= HEADER_MAX + BODY_MAX
     }
 
-    /// Whether no complete request waits for room in the socket.
+    /// Returns whether no complete request waits for room in the socket.
     fn is_answered(&self, socket: &Socket) -> bool {
         self.length == 0 || Self::has_room(socket)
     }

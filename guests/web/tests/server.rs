@@ -210,7 +210,7 @@ impl World {
         self.receive(handle, 1)
     }
 
-    /// Whether the server has ended the connection.
+    /// Returns whether the server has ended the connection.
     fn ended(&mut self, handle: SocketHandle) -> bool {
         for _ in 0..5 {
             self.step();
@@ -219,7 +219,7 @@ impl World {
     }
 }
 
-/// The complete responses in `bytes`: status line and body.
+/// Returns the complete responses in `bytes`: status line and body.
 fn responses(bytes: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(bytes);
     let mut rest = &text[..];

@@ -20,9 +20,9 @@ pub struct Built {
     pub options: BTreeMap<String, String>,
 }
 
-/// What every file is compiled with. Beside the kernel's own choices (C99,
-/// freestanding, kernel code model, no vector registers) these switch off what
-/// distributions switch on, and keep paths out of the result.
+/// Compiler flags of every file. Beside the kernel's own choices (C99,
+/// freestanding, kernel code model, no vector registers) these switch off the
+/// defaults that distributions add, and keep paths out of the result.
 const FLAGS: &[&str] = &[
     "-std=c99",
     "-O2",
@@ -65,11 +65,12 @@ pub(crate) struct Edited<'a> {
 }
 
 /// Builds the kernel below `out`, which only one build may use at a time.
-/// Does nothing if what is there was built from the same inputs. `progress`
-/// is told each step.
+/// Does nothing if the kernel there was built from the same inputs. `progress`
+/// is called at each step.
 ///
 /// # Errors
-/// If the sources cannot be found or a tool fails; says what, why and what to do.
+/// If the sources cannot be found or a tool fails: the error says what failed,
+/// why, and what to do.
 pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Result<Built, Error> {
     let files: Vec<&'static str> = EDITS.iter().map(|edit| edit.file).collect();
     let edits = Edited {
@@ -89,7 +90,7 @@ fn build_with(
         check_used(file)?;
     }
     let source = locate()?;
-    // What the compiler is given, by its name in the folder where it works.
+    // The compiler's inputs, by their names in its working folder.
     let mut inputs = vec![(
         "kernel.c".to_owned(),
         compilation_unit(&source, config, edits)?,
@@ -123,8 +124,8 @@ fn build_with(
         crate::VERSION,
         config.profile
     ));
-    // The compiler takes what it finds in the folder: nothing of an earlier build
-    // may be there, such as a header whose edit is made no more.
+    // The compiler uses whatever lies in its folder, so nothing of an earlier
+    // build may remain there, such as a header whose edit has been removed.
     let work = out.join("work");
     remove(&work)?;
     for (name, text) in &inputs {
@@ -182,7 +183,8 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// An edit of a file that no compiler sees would be none.
+/// Fails if an edited file is not among the compiler's inputs: such an edit would
+/// have no effect.
 fn check_used(file: &str) -> Result<(), Error> {
     let compiled = C
         .iter()
@@ -222,8 +224,8 @@ fn stem(file: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// All C files in one, as the kernel's own build does; with line directives
-/// that name each file from the kernel's root.
+/// Returns all C files in one, as the kernel's own build does; with line
+/// directives that name each file from the kernel's root.
 fn compilation_unit(source: &Source, config: &Config, edits: &Edited<'_>) -> Result<String, Error> {
     let debug: &[&str] = if config.options.contains_key("DEBUG") {
         C_DEBUG
@@ -239,8 +241,8 @@ fn compilation_unit(source: &Source, config: &Config, edits: &Edited<'_>) -> Res
     Ok(unit)
 }
 
-/// What a result depends on: everything that the compiler reads, and how it is
-/// called.
+/// Returns a stamp of everything that the result depends on: the compiler's
+/// inputs, its version and its arguments.
 fn stamp(config: &Config, source: &Source, inputs: &[(String, String)]) -> Result<String, Error> {
     let compiler = run(
         Command::new("gcc").arg("--version"),
@@ -288,7 +290,7 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Erro
     Ok(())
 }
 
-/// 64-bit FNV-1a (Fowler, Noll, Vo): a checksum that stays the same in every
+/// Returns the 64-bit FNV-1a (Fowler, Noll, Vo) checksum, the same in every
 /// release of Rust, which the standard hasher does not promise.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -322,7 +324,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// gcc, run in the folder where it works so that it sees relative names, and
+    /// Returns gcc, run in its working folder so that it sees relative names, and
     /// without the search folders that a user's environment may add.
     fn gcc(&self) -> Command {
         let mut gcc = Command::new("gcc");
@@ -404,8 +406,8 @@ mod tests {
         [&built.elf64, &built.elf32].map(|file| std::fs::read(file).unwrap())
     }
 
-    /// After any edits, and whatever lies in the folder, a build is one from
-    /// nothing.
+    /// A build equals one from nothing, whatever the edits were before and
+    /// whatever lies in the folder.
     #[test]
     fn a_build_is_that_of_its_edits_alone() {
         let lists: [&[Edit]; 3] = [&[], &[HEADER, ASSEMBLY], &[CODE]];

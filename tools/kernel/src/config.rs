@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a kernel is built for.
+/// Options that a kernel is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// For use: no debug system calls, no printing, no assertions.
@@ -75,7 +75,7 @@ const X86_64_PC99: &[(&str, &str)] = &[
     // CONFIG_IOMMU: the kernel's VT-d driver does not remap interrupts; without
     // it the units' register pages go to user level, where a component drives
     // them.
-    // CONFIG_VTX: stops at boot where there is no VT-x.
+    // CONFIG_VTX: such a kernel stops at boot on a CPU without VT-x.
     // CONFIG_SUPPORT_PCID: QEMU's TCG has no INVPCID.
 ];
 
@@ -89,7 +89,7 @@ const DEBUG: &[(&str, &str)] = &[
 ];
 
 impl Config {
-    /// The options for a 64-bit PC with one core.
+    /// Returns the options for a 64-bit PC with one core.
     pub fn x86_64_pc99(profile: Profile) -> Config {
         let extra = match profile {
             Profile::Release => &[],
@@ -103,7 +103,7 @@ impl Config {
         Config { profile, options }
     }
 
-    /// The options as `NAME=VALUE` lines in order of name, for display.
+    /// Returns the options as `NAME=VALUE` lines in order of name, for display.
     pub fn describe(&self) -> Vec<String> {
         self.options
             .iter()

@@ -9,7 +9,7 @@ pub struct Edit {
     pub file: &'static str,
     /// The text that must be there exactly once.
     pub expect: &'static str,
-    /// What it becomes.
+    /// Replacement text.
     pub becomes: &'static str,
     /// Why the kernel cannot be used as it is.
     pub why: &'static str,
@@ -129,7 +129,8 @@ impl Edit {
     }
 }
 
-/// The content of `file` (from the kernel's root) with its edits applied.
+/// Returns the content of `file` (from the kernel's root) with its edits
+/// applied.
 pub(crate) fn edited(file: &str, text: String) -> Result<String, Error> {
     EDITS
         .iter()

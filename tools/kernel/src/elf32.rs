@@ -81,10 +81,10 @@ fn segments(file: &[u8]) -> Result<Vec<Segment<'_>>, String> {
     Ok(found)
 }
 
-/// The 32-bit form of `file`, a 64-bit little-endian ELF executable.
+/// Returns the 32-bit form of `file`, a 64-bit little-endian ELF executable.
 ///
 /// # Errors
-/// A message if it is no such file or does not fit below 4 GiB.
+/// A message if it is not such a file or does not fit below 4 GiB.
 pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
     // Magic, ELFCLASS64, ELFDATA2LSB, EV_CURRENT.
     if file.len() < EHDR64 || file[..7] != [0x7f, b'E', b'L', b'F', 2, 1, 1] {

@@ -1,15 +1,15 @@
-//! What failed, why, and what to do about it.
+//! Build errors: the failure, its cause, and a remedy.
 
 use std::fmt;
 
 /// A failure of the kernel build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What was being done.
+    /// The step that failed.
     pub what: String,
     /// Why it failed; may have several lines.
     pub cause: String,
-    /// What the user can do.
+    /// Remedy for the user.
     pub help: String,
 }
 

@@ -66,7 +66,7 @@ fn wrong(e: impl std::fmt::Display) -> Error {
     )
 }
 
-/// `autoconf.h`: the options as macros.
+/// Returns `autoconf.h`: the options as macros.
 fn autoconf(config: &Config) -> String {
     let mut out = String::from("#ifndef AUTOCONF_H\n#define AUTOCONF_H\n\n");
     for (name, value) in &config.options {
@@ -139,8 +139,8 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> 
     std::fs::write(&path, text).map_err(failed)
 }
 
-/// Every header that is searched before the sources' own, by its name in an
-/// `#include`, in a fixed order: generated ones and edited ones.
+/// Returns every header that is searched before the sources' own, by its name
+/// in an `#include`, in a fixed order: generated ones and edited ones.
 pub(crate) fn kernel_headers(
     source: &Source,
     config: &Config,
@@ -185,7 +185,7 @@ pub(crate) fn kernel_headers(
     Ok(headers)
 }
 
-/// What a header is called in an `#include`: its name from the innermost search
+/// Returns a header's name in an `#include`: relative to the innermost search
 /// folder that holds it. `None` if none does.
 pub(crate) fn header_name(file: &str) -> Option<&str> {
     INCLUDES

@@ -9,7 +9,7 @@ fn built(profile: Profile, folder: &std::path::Path) -> (kernel::Built, usize) {
     (built, steps)
 }
 
-/// Whether `needle` occurs in the file.
+/// Returns whether `needle` occurs in the file.
 fn contains(file: &std::path::Path, needle: &[u8]) -> bool {
     std::fs::read(file)
         .unwrap()

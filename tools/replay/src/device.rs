@@ -176,7 +176,6 @@ impl IrqRouter for Shared {
         source: Source,
         addr: u64,
         data: u32,
-        masked: bool,
     ) -> Result<(u64, u32), Error> {
         let mut world = self.0.borrow_mut();
         let entry = source.entry;
@@ -184,14 +183,15 @@ impl IrqRouter for Shared {
             return Err(Error::Failed);
         }
         let bad_message = world.check_address && GuestMessage::parse(addr, data).is_none();
-        if bad_message || !world.bound.insert(entry) {
+        if bad_message {
             return Err(Error::Refused);
         }
+        world.bound.insert(entry);
         world.events.push(Event::Bind {
             entry,
             addr,
             data,
-            masked,
+            masked: false,
         });
         Ok(spec::host_message(0))
     }
@@ -230,7 +230,7 @@ impl IrqRouter for Shared {
             .try_for_each(|entry| self.unbind(caller, Source::msix(function, entry)))
     }
 
-    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+    fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.contains(&source.entry);
         bound.then(|| spec::host_message(0)).ok_or(Error::NotFound)
     }

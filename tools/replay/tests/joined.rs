@@ -158,22 +158,22 @@ fn machine() -> Machine {
 }
 
 impl Machine {
-    fn control(&mut self, value: u32) -> Effect {
+    fn control(&mut self, value: u32) {
         let bdf = info().guest();
         let effect = self
             .config
             .write(VMM, bdf, CAPABILITY + 2, Width::Word, value);
-        effect.expect("writes always answer")
+        assert_eq!(effect, Ok(Effect::NONE));
     }
 
-    fn table(&mut self, entry: u32, field: u32, value: u64) -> bool {
+    fn table(&mut self, entry: u32, field: u32, value: u64) {
         let place = FunctionBar {
             function: 0,
             bar: 0,
         };
         let mut msix = self.msix.borrow_mut();
-        let changed = msix.write(VMM, place, 16 * entry + field, Width::Dword, value);
-        changed.expect("claimed")
+        let written = msix.write(VMM, place, 16 * entry + field, Width::Dword, value);
+        written.expect("claimed");
     }
 
     fn program(&mut self, entry: u32, vector: u64) {
@@ -197,7 +197,7 @@ fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
     let mut machine = machine();
     machine.program(7, 0x61);
     assert_eq!(machine.routes(), []);
-    assert_eq!(machine.control(0x8000), Effect::ROUTES);
+    machine.control(0x8000);
     let routes = machine.routes();
     assert_eq!(routes.len(), 1);
     assert_eq!(
@@ -218,7 +218,7 @@ fn m21_a_rebound_entry_keeps_its_slot() {
     }
     machine.table(1, 12, 1);
     machine.table(1, 8, 0x91);
-    assert!(machine.table(1, 12, 0));
+    machine.table(1, 12, 0);
     let route = machine.page.get(1).expect("bound");
     assert_eq!((route.message.vector, route.source.entry), (0x91, 1));
     assert_eq!(machine.device_entry(1), (0x31, 0));
@@ -230,13 +230,13 @@ fn m20_masks_reach_the_routing_page() {
     machine.control(0x8000);
     machine.program(0, 0x60);
     let masked = |machine: &Machine| machine.routes()[0].masked;
-    assert!(machine.table(0, 12, 1));
+    machine.table(0, 12, 1);
     assert!(masked(&machine));
     machine.table(0, 12, 0);
     assert!(!masked(&machine));
-    assert_eq!(machine.control(0xc000), Effect::ROUTES);
+    machine.control(0xc000);
     assert!(masked(&machine));
-    assert_eq!(machine.control(0x8000), Effect::ROUTES);
+    machine.control(0x8000);
     assert!(!masked(&machine));
 }
 

@@ -30,12 +30,12 @@ pub struct Field {
 }
 
 impl Field {
-    /// The field's bits, at the bottom of a word.
+    /// Returns the field's bits, at the bottom of a word.
     pub fn mask(&self) -> u64 {
         u64::MAX >> (64 - self.width)
     }
 
-    /// How far a value's stored bits lie above bit 0 of the value.
+    /// Returns how far a value's stored bits lie above bit 0 of the value.
     pub fn value_shift(&self, base: Base) -> u32 {
         if self.high {
             base.value_bits - self.width
@@ -44,7 +44,8 @@ impl Field {
         }
     }
 
-    /// The sign bit of the value, if values of this field are sign-extended.
+    /// Returns the sign bit of the value, if values of this field are
+    /// sign-extended.
     pub fn sign_bit(&self, base: Base) -> Option<u32> {
         (self.high && base.sign_extend).then_some(base.value_bits - 1)
     }
@@ -66,12 +67,12 @@ pub struct Block {
 }
 
 impl Block {
-    /// The field of that name.
+    /// Returns the field of that name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|f| f.name == name)
     }
 
-    /// The fields in constructor order.
+    /// Returns the fields in constructor order.
     pub fn visible_fields(&self) -> impl Iterator<Item = &Field> {
         self.visible.iter().map(|&i| &self.fields[i])
     }
@@ -105,7 +106,7 @@ pub struct Union {
 /// Everything that one description declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
-    /// Blocks that are no union's variant.
+    /// Blocks that are not a variant of any union.
     pub blocks: Vec<Block>,
     /// Tagged unions.
     pub unions: Vec<Union>,

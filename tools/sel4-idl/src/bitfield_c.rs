@@ -34,11 +34,11 @@ pub fn emit(description: &Description, guard: &str) -> String {
     out
 }
 
-/// What an accessor works on.
+/// Subject of an accessor.
 struct Target<'a> {
     /// The struct, without `_t`.
     ty: &'a str,
-    /// What function names start with.
+    /// Prefix of function names.
     prefix: &'a str,
     /// For a union's variant: the tag field and the enum constant to assert.
     guard: Option<(&'a Field, &'a str)>,
@@ -67,7 +67,8 @@ fn typedef(out: &mut String, name: &str, base: Base, words: usize) {
     );
 }
 
-/// The expression that reads `field` from `words` (an lvalue of array type).
+/// Returns the expression that reads `field` from `words` (an lvalue of array
+/// type).
 fn read(words: &str, field: &Field, base: Base) -> String {
     let raw = format!(
         "(({words}[{}] >> {}) & {})",
@@ -86,7 +87,7 @@ fn read(words: &str, field: &Field, base: Base) -> String {
     }
 }
 
-/// The expression of `value` as it is stored, at its place in the word.
+/// Returns the expression of `value` as it is stored, at its place in the word.
 fn stored(value: &str, field: &Field, base: Base) -> String {
     format!(
         "((({ty})({value} >> {vs}) & {mask}) << {shift})",
@@ -97,7 +98,8 @@ fn stored(value: &str, field: &Field, base: Base) -> String {
     )
 }
 
-/// The statement that fails if `value` would change by being stored and read.
+/// Returns the statement that fails if `value` would change by being stored and
+/// read.
 fn check(value: &str, field: &Field, base: Base) -> String {
     let kept = hex(field.mask() << field.value_shift(base));
     let kept = match field.sign_bit(base) {

@@ -56,7 +56,7 @@ fn masked(expression: String, field: &Field, base: Base) -> String {
     }
 }
 
-/// The value of `field`, sign-extended from its stored bits in `value`.
+/// Returns the value of `field`, sign-extended from its stored bits in `value`.
 fn extended(value: String, field: &Field, base: Base) -> String {
     match field.sign_bit(base) {
         Some(bit) => {
@@ -73,7 +73,7 @@ fn read(field: &Field, base: Base) -> String {
     strip(extended(value, field, base))
 }
 
-/// `value` as it is stored, at its place in the word.
+/// Returns the expression of `value` as stored, at its place in the word.
 fn stored(value: &str, field: &Field, base: Base) -> String {
     let raw = shifted(value.to_string(), ">>", field.value_shift(base));
     shifted(masked(raw, field, base), "<<", field.shift)
@@ -107,7 +107,7 @@ fn strip(text: String) -> String {
     }
 }
 
-/// Constructor and accessors; `prefix` goes before names, `tag` is not a
+/// Writes constructor and accessors; `prefix` goes before names, `tag` is not a
 /// parameter but set to its value.
 fn members(out: &mut String, block: &Block, prefix: &str, tag: Option<(&Field, u64)>) {
     let word = word_type(block.base);

@@ -5,7 +5,7 @@
 
 use crate::Options;
 
-/// Whether `condition` holds. An empty condition does.
+/// Returns whether `condition` holds. An empty condition does.
 ///
 /// # Errors
 /// A message if the condition has another form.

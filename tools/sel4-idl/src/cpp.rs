@@ -8,7 +8,7 @@ use crate::{Error, Options};
 /// Preprocesses `file` with `includes` searched in order and `options` defined.
 ///
 /// # Errors
-/// If `gcc` cannot be run or fails; the message holds what it printed.
+/// If `gcc` cannot be run or fails; the message holds its output.
 pub fn preprocess(file: &Path, includes: &[&Path], options: &Options) -> Result<String, Error> {
     let shown = file.display().to_string();
     let mut gcc = Command::new("gcc");

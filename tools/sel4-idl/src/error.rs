@@ -1,20 +1,20 @@
-//! What went wrong in a description, and where.
+//! Errors in a description, with their place.
 
 use std::fmt;
 
 /// An error in a description file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// The file as the user knows it.
+    /// Path of the file, as the user passed it.
     pub file: String,
     /// The line, from 1; 0 if the whole file is meant.
     pub line: u32,
-    /// What is wrong, without a final full stop.
+    /// The fault, without a final full stop.
     pub message: String,
 }
 
 impl Error {
-    /// An error at `line` of `file`.
+    /// Creates an error at `line` of `file`.
     pub fn new(file: impl Into<String>, line: u32, message: impl Into<String>) -> Self {
         Error {
             file: file.into(),

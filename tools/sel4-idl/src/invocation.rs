@@ -38,9 +38,9 @@ pub struct Method {
     pub name: String,
     /// The C condition under which it exists; empty for always.
     pub condition: String,
-    /// What it takes, in order.
+    /// Inputs, in order.
     pub inputs: Vec<Parameter>,
-    /// What it gives back, in order.
+    /// Outputs, in order.
     pub outputs: Vec<Parameter>,
 }
 

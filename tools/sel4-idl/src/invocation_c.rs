@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::invocation::Api;
 
-/// `api/invocation.h`: the labels of every architecture.
+/// Returns `api/invocation.h`: the labels of every architecture.
 pub fn emit_generic(api: &Api) -> String {
     header(
         "API_INVOCATION_H",
@@ -20,7 +20,7 @@ pub fn emit_generic(api: &Api) -> String {
     )
 }
 
-/// `arch/api/sel4_invocation.h`: the labels of x86_64 alone.
+/// Returns `arch/api/sel4_invocation.h`: the labels of x86_64 alone.
 pub fn emit_sel4_arch(api: &Api) -> String {
     header(
         "ARCH_API_SEL4_INVOCATION_H",
@@ -33,7 +33,7 @@ pub fn emit_sel4_arch(api: &Api) -> String {
     )
 }
 
-/// `arch/api/invocation.h`: the labels of both x86 architectures.
+/// Returns `arch/api/invocation.h`: the labels of both x86 architectures.
 pub fn emit_arch(api: &Api) -> String {
     header(
         "ARCH_API_INVOCATION_H",

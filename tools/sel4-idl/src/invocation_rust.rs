@@ -95,7 +95,8 @@ fn rust_type(ty: &Type, output: bool) -> String {
     }
 }
 
-/// A parameter's place: first bit, counted from the start of the message.
+/// Returns a parameter's place: first bit, counted from the start of the
+/// message.
 fn positions<'a>(
     parameters: &[&'a Parameter],
     structs: &[&Struct],
@@ -123,7 +124,7 @@ fn find<'a>(structs: &[&'a Struct], name: &str) -> Result<&'a Struct, String> {
         .ok_or_else(|| format!("structure `{name}` is used but not declared"))
 }
 
-/// One expression per word of the message.
+/// Returns one expression per word of the message.
 fn pack(parameters: &[&Parameter], structs: &[&Struct]) -> Result<Vec<String>, String> {
     let mut words: Vec<Vec<String>> = Vec::new();
     for (parameter, first, bits) in positions(parameters, structs)? {
@@ -158,7 +159,7 @@ fn source(word: usize) -> String {
     }
 }
 
-/// One expression per output.
+/// Returns one expression per output.
 fn unpack(outputs: &[&Parameter], structs: &[&Struct]) -> Result<Vec<String>, String> {
     let mut values = Vec::new();
     for (parameter, first, _) in positions(outputs, structs)? {

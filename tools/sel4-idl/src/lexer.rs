@@ -1,8 +1,8 @@
-//! Splits preprocessed `.bf` text into tokens that know their file and line.
+//! Splits preprocessed `.bf` text into tokens with their file and line.
 
 use crate::Error;
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     /// A word: keyword or name; the parser tells which from its place.
@@ -43,7 +43,7 @@ pub(crate) fn lex(file: &str, text: &str) -> Result<Vec<Token>, Error> {
     Ok(tokens)
 }
 
-/// `# 12 "some/file.bf" 2` gives (12, some/file.bf).
+/// Parses a line marker: `# 12 "some/file.bf" 2` yields (12, some/file.bf).
 fn line_marker(directive: &str) -> Option<(u32, String)> {
     let rest = directive.trim_start();
     let rest = rest.strip_prefix("line").unwrap_or(rest).trim_start();

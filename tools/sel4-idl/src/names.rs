@@ -1,6 +1,6 @@
 //! Turns the kernel's names into Rust's.
 
-/// A function, field or module name: `seL4_GetMSI` gives `get_msi`.
+/// Returns a function, field or module name: `seL4_GetMSI` becomes `get_msi`.
 pub fn snake(name: &str) -> String {
     // "CNode" is one word; the rules below would split it.
     let name = name.trim_start_matches("seL4_").replace("CNode", "Cnode");
@@ -22,7 +22,7 @@ pub fn snake(name: &str) -> String {
     }
 }
 
-/// A type name: `x86_irq_state` gives `X86IrqState`.
+/// Returns a type name: `x86_irq_state` becomes `X86IrqState`.
 pub fn camel(name: &str) -> String {
     let mut out = String::new();
     for part in name.trim_start_matches("seL4_").split('_') {
@@ -33,7 +33,7 @@ pub fn camel(name: &str) -> String {
     out
 }
 
-/// A constant's name: `CapFault` gives `CAP_FAULT`.
+/// Returns a constant's name: `CapFault` becomes `CAP_FAULT`.
 pub fn constant(name: &str) -> String {
     snake(name).trim_end_matches('_').to_ascii_uppercase()
 }

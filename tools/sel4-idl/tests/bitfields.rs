@@ -1,4 +1,4 @@
-//! The bit field parser: what it accepts, and where it says an error is.
+//! The bit field parser: accepted input, and places of errors.
 
 use sel4_idl::bitfield_c;
 use sel4_idl::parser::parse;
@@ -61,7 +61,7 @@ fn equal_input_gives_equal_output() {
     assert_eq!(emit(), emit());
 }
 
-/// Parses bad text; gives the error as a user sees it.
+/// Parses bad text. Returns the error as a user sees it.
 fn error(text: &str) -> String {
     parse("bad.bf", text).unwrap_err().to_string()
 }

@@ -8,7 +8,7 @@ use crate::compose::Image;
 use crate::model::Model;
 
 /// Text of the table: a block for each component and guest, a line for each
-/// capability in its CSpace, then what is mapped for it.
+/// capability in its CSpace, then what is mapped for it; and the channels.
 #[must_use]
 pub fn capability_table(model: &Model, image: &Image) -> String {
     let mut text = String::new();
@@ -76,6 +76,12 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
         }
         text.push('\n');
     }
+    text.push_str("channels\n");
+    for channel in &model.channels {
+        let [client, server] = [channel.client, channel.server].map(|c| &model.components[c].name);
+        let _ = writeln!(text, "  {client} calls {server}: {}", channel.interface);
+    }
+    text.push('\n');
     let devices: Vec<_> = model.devices.iter().map(|d| d.name.as_str()).collect();
     let _ = writeln!(
         text,

@@ -8,17 +8,16 @@ mod guests;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::model::{Authority, Component, Model, Policy};
+use crate::manifest::names;
+use crate::model::{Authority, Model, Policy};
 use crate::reader::{Context, Located, Section};
 
-pub use channels::{channel, cycles};
+pub use channels::{channel, cycles, implied};
 pub use components::{component, on_fault, program};
 pub use devices::{
     device, device_owner, dma, hex_class, hex_pair, intx, on_dma_fault, reset_optional,
 };
 pub use guests::{guest_image, guest_memory, guest_priority, on_exit, vmm};
-
-use channels::INTERFACES;
 
 /// Largest stack: the room between the IPC buffer and the stack's top, less
 /// guard pages.
@@ -95,7 +94,6 @@ pub fn room(context: &Context<'_>, what: &str, names: &[Range<usize>], most: usi
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Broken {
     pub components: bool,
-    pub channels: bool,
     pub guests: bool,
 }
 
@@ -134,7 +132,9 @@ pub fn whole(
                         "a device needs one: add `authority = [\"{}\"]` to the component that \
                          runs {}",
                         authority.name(),
-                        authority.program()
+                        names(&model.programs, " or ", |p| p
+                            .authority
+                            .contains(&authority))
                     ),
                 );
             }
@@ -142,7 +142,8 @@ pub fn whole(
     }
     for (index, component) in model.components.iter().enumerate() {
         let span = key_span(top, "component", &component.name);
-        if component.program == "vmm" && model.guest_of(index).is_none() && !broken.guests {
+        let program = &component.program;
+        if program.runs_guest && model.guest_of(index).is_none() && !broken.guests {
             context.error(
                 &span,
                 format!("`{}` runs no guest", component.name),
@@ -152,66 +153,28 @@ pub fn whole(
                 ),
             );
         }
-        let hpet = component
-            .devices
-            .iter()
-            .map(|&device| &model.board.devices[device])
-            .find(|device| device.name == "hpet");
-        if component.program == "timer"
-            && model.remaps()
-            && hpet.is_some_and(|hpet| hpet.irq.is_some() && !hpet.message)
-        {
-            context.error(
-                &span,
-                format!(
-                    "`{}` gets no interrupt of device `hpet`: an IOMMU that remaps interrupts \
-                     blocks the I/O APIC",
-                    component.name
-                ),
-                format!(
-                    "add `message = true` to [device.hpet] in {} if it can \
-                     interrupt by messages of its own, or run without the IOMMU",
-                    model.board.file
-                ),
-            );
-        }
-        let runs = |program| model.components.iter().any(|c| c.program == program);
-        for interface in &INTERFACES {
-            let has = model
-                .channels
-                .iter()
-                .any(|c| c.client == index && c.interface == interface.name);
-            let program = component.program.as_str();
-            // A system may be without an iommu component.
-            let there = interface.server != "iommu" || runs("iommu");
-            let needs = interface.needed_by.contains(&program) && there;
-            // Its interrupt does not come there, or it has none.
-            let polls = program == "console"
-                && interface.name == "Timer"
-                && (model.remaps() || !interrupts(model, component, "com1"));
-            if (needs || polls) && !has && !broken.channels {
+        for need in &program.devices {
+            // A device that it lacks has an error of its own.
+            let Some(device) = model.device_of(component, &need.name) else {
+                continue;
+            };
+            if need.irq && model.remaps() && device.irq.is_some() && !device.message {
                 context.error(
                     &span,
-                    format!("`{}` has no channel `{}`", component.name, interface.name),
                     format!(
-                        "{program} calls {}: add a [[channel]] with that interface",
-                        interface.server
+                        "`{}` gets no interrupt of device `{}`: an IOMMU that remaps interrupts \
+                         blocks the I/O APIC",
+                        component.name, device.name
+                    ),
+                    format!(
+                        "add `message = true` to [device.{}] in {} if it can \
+                         interrupt by messages of its own, or run without the IOMMU",
+                        device.name, model.board.file
                     ),
                 );
             }
         }
     }
-}
-
-/// Whether a component has a board device that interrupts. One that it lacks has
-/// an error of its own.
-fn interrupts(model: &Model, component: &Component, name: &str) -> bool {
-    let mut own = component
-        .devices
-        .iter()
-        .map(|&index| &model.board.devices[index]);
-    own.find(|device| device.name == name)
-        .is_none_or(|device| device.irq.is_some())
 }
 
 /// Reads a text file. A device or a pipe could be read without end.

@@ -27,15 +27,6 @@ use guests::{add_guest, functions, names};
 
 const PAGE: u64 = 4096;
 
-/// Memory that a restart leaves as it is, by program, in bytes: what the program
-/// asks of its resource `kept`.
-const KEPT: [(&str, u64); 3] = [
-    ("irq-router", PAGE),
-    // 16 bytes for each of 4096 table entries, and a word for each function.
-    ("msix", 17 * PAGE),
-    ("pci-config", PAGE),
-];
-
 /// Programs by name, and guest images by the guest's name.
 #[derive(Clone, Debug, Default)]
 pub struct Programs {
@@ -104,7 +95,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
     let monitor = builder.object("monitor", ObjectKind::Endpoint, 0, 1);
     let machine = builder.memory("machine", PAGE);
     let init_log = builder.memory("log:init", size_of::<shm::Ring>() as u64);
-    let mut logs = vec![("init".to_owned(), init_log)];
+    let mut logs = vec![(crate::ROOT_TASK.to_owned(), init_log)];
     let mut counters = Vec::new();
     let mut places = Vec::new();
     for (index, component) in model.components.iter().enumerate() {
@@ -132,9 +123,10 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         let page = builder.memory(&format!("counters:{}", component.name), PAGE);
         builder.share(&mut place, "counters", page, Rights::READ_WRITE, PAGE);
         counters.push(page);
-        if let Some((_, size)) = KEPT.iter().find(|(name, _)| *name == component.program) {
-            let kept = builder.memory(&format!("{}:kept", component.name), *size);
-            builder.share(&mut place, "kept", kept, Rights::READ_WRITE, *size);
+        let kept_size = component.program.kept_words * 8;
+        if kept_size > 0 {
+            let kept = builder.memory(&format!("{}:kept", component.name), kept_size);
+            builder.share(&mut place, "kept", kept, Rights::READ_WRITE, kept_size);
         }
         place.tell(ResourceKind::Number, "trace", u64::from(model.trace), 0);
         let guest = model.guests.iter().position(|guest| guest.vmm == index);
@@ -142,7 +134,7 @@ pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError
         program(&mut builder, component, guest, &place, programs)?;
         places.push(place);
     }
-    let console = model.components.iter().position(|c| c.program == "console");
+    let console = model.components.iter().position(|c| c.program.reads_logs);
     let doorbell = match console {
         Some(index) => places[index].notification,
         None => builder.object("doorbell", ObjectKind::Notification, 0, 1),

@@ -10,6 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use crate::check::read_text;
 use crate::diagnostic::{Report, Source};
+use crate::model::Model;
 use crate::reader::{Context, Located, Section};
 
 /// Longest chain of files: more than a system has reason for, few enough to read.
@@ -68,17 +69,13 @@ pub fn read(
 
 /// What the last file inherits from.
 fn base(source: &Source, section: &str, report: &mut Report) -> Option<Located<String>> {
-    let (document, errors) = DeTable::parse_recoverable(&source.files.last()?.text);
     let report = RefCell::new(report);
     let context = Context {
         source,
         report: &report,
     };
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        context.error(&span, error.message(), "see https://toml.io for the format");
-    }
-    let table = document.get_ref().get(section)?.get_ref().as_table()?;
+    let document = context.parse(&source.files.last()?.text);
+    let table = document.get(section)?.get_ref().as_table()?;
     Section::new(&context, table, format!("`{section}`"), 0..0).string("inherit")
 }
 
@@ -154,12 +151,23 @@ fn tidy(path: &Path) -> PathBuf {
     tidy
 }
 
-/// The merged table as one file, which inherits nothing.
-pub fn text(mut whole: DeTable<'_>) -> String {
+/// The merged table as one file, which inherits nothing and has every channel.
+pub fn text(mut whole: DeTable<'_>, model: &Model) -> String {
     if let Some(DeValue::Table(system)) = whole.get_mut("system").map(Spanned::get_mut) {
         system.remove("inherit");
     }
     let whole = Deserializer::from(Spanned::new(0..0, whole));
-    let table = toml::Table::deserialize(whole).expect("every value was read");
+    let mut table = toml::Table::deserialize(whole).expect("every value was read");
+    let name = |component: usize| model.components[component].name.clone();
+    let channels = model.channels.iter().map(|channel| {
+        let keys = [
+            ("interface", channel.interface.clone()),
+            ("client", name(channel.client)),
+            ("server", name(channel.server)),
+        ];
+        let channel = keys.map(|(key, value)| (key.to_owned(), value.into()));
+        toml::Table::from_iter(channel).into()
+    });
+    table.insert("channel".to_owned(), toml::Value::Array(channels.collect()));
     table.to_string()
 }

@@ -17,6 +17,7 @@ mod compose;
 mod diagnostic;
 mod graph;
 mod inherit;
+mod manifest;
 mod model;
 mod program;
 mod reader;
@@ -27,12 +28,16 @@ pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
+pub use manifest::{DeviceNeed, Manifest};
 pub use model::{Authority, Channel, Component, Device, Guest, GuestImage, Model, Policy};
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 
 use spec::IommuKind;
 use std::path::Path;
+
+/// The name of init among those who write logs; no component has it.
+pub const ROOT_TASK: &str = "init";
 
 /// Returns the system that `file` (system.toml), the files that it inherits from and
 /// its board describe, after every check. `root` is the project's folder; `iommu`
@@ -64,7 +69,8 @@ fn read_whole(
         let table = inherit::merged(&source, root);
         let model = model::parse(&source, &table, root, iommu, &mut report);
         if let Some(model) = model.filter(|_| report.is_empty()) {
-            return Ok((model, inherit::text(table)));
+            let text = inherit::text(table, &model);
+            return Ok((model, text));
         }
     }
     report.sort();

@@ -7,9 +7,11 @@ use pci::Bdf;
 use spec::{IommuKind, OnExit, OnFault, Selector};
 use toml::de::DeTable;
 
-use crate::board::{self, Board};
+use crate::ROOT_TASK;
+use crate::board::{self, Board, BoardDevice};
 use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
+use crate::manifest::{self, Manifest};
 use crate::reader::{Context, Located, Section};
 
 /// Interrupts of one source in a second that are no storm: five times what an
@@ -52,17 +54,6 @@ impl Authority {
             Self::Iommu => "iommu",
         }
     }
-
-    /// The program that makes use of it.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::IrqControl => "irq-router",
-            Self::MsixTables => "msix",
-            Self::ConfigurationSpace => "pci-config",
-            Self::Iommu => "iommu",
-        }
-    }
 }
 
 /// An isolated component.
@@ -70,8 +61,8 @@ impl Authority {
 pub struct Component {
     /// Its name.
     pub name: String,
-    /// The crate in components/ that it runs.
-    pub program: String,
+    /// The program that it runs.
+    pub program: Manifest,
     /// 0 to 255, 255 most urgent.
     pub priority: u8,
     /// Bytes.
@@ -173,9 +164,12 @@ pub struct Model {
     pub name: String,
     /// Its machine.
     pub board: Board,
+    /// Every program that a component can run, by name.
+    pub programs: Vec<Manifest>,
     /// Components in the file's order.
     pub components: Vec<Component>,
-    /// Channels in the file's order.
+    /// Channels: those of the file, and then those that follow from what the
+    /// programs call.
     pub channels: Vec<Channel>,
     /// PCI functions in the file's order: the order in which components number
     /// them.
@@ -202,11 +196,27 @@ impl Model {
             .position(|component| component.authority.contains(&authority))
     }
 
+    /// A component's board device of this name.
+    #[must_use]
+    pub fn device_of(&self, component: &Component, name: &str) -> Option<&BoardDevice> {
+        let own = component.devices.iter();
+        let mut own = own.map(|&index| &self.board.devices[index]);
+        own.find(|device| device.name == name)
+    }
+
     /// Whether a component drives an IOMMU: devices interrupt by remapped
     /// messages then, and the I/O APIC's pins do not work.
     #[must_use]
     pub fn remaps(&self) -> bool {
         self.board.iommu != IommuKind::None && self.holder(Authority::Iommu).is_some()
+    }
+
+    /// The component that serves an interface to another.
+    #[must_use]
+    pub fn server(&self, client: usize, interface: &str) -> Option<usize> {
+        let mut channels = self.channels.iter();
+        let channel = channels.find(|c| c.client == client && c.interface == interface)?;
+        Some(channel.server)
     }
 
     /// The guest that a component runs.
@@ -242,24 +252,31 @@ pub(crate) fn find<'n>(
     found
 }
 
-fn component(
-    name: &Located<String>,
-    section: &Section<'_, '_>,
-    board: &Board,
-    root: &Path,
-) -> Component {
+/// Reads the key `authority`.
+pub(crate) fn authorities(section: &Section<'_, '_>) -> Vec<Authority> {
+    let texts = section.strings("authority");
+    check::once(section.context, &texts);
+    let known = Authority::ALL.iter().map(|authority| authority.name());
+    let index = |text| find(section.context, "authority", text, known.clone());
+    let found = texts.iter().filter_map(index);
+    found.map(|index| Authority::ALL[index]).collect()
+}
+
+fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -> Component {
     let context = section.context;
+    let board = &model.board;
     let program = section.string("program").unwrap_or_else(|| name.clone());
-    let folders = check::folders(&root.join("components"));
-    let manifest = Path::new(&program.value).join("Cargo.toml");
-    let is_crate = root.join("components").join(manifest).is_file();
-    if !folders.contains(&program.value) || !is_crate {
+    let known = model.programs.iter().map(|program| program.name.as_str());
+    let index = if [&name.value, &program.value].contains(&&ROOT_TASK.to_owned()) {
         context.error(
-            &program.span,
-            format!("there is no component program `{}`", program.value),
-            Context::suggest(&program.value, folders.iter().map(String::as_str)),
+            &name.span,
+            format!("`{ROOT_TASK}` is the root task, which every system has"),
+            "remove it here, or give it another name and program",
         );
-    }
+        None
+    } else {
+        find(context, "component program", &program, known)
+    };
     let priority = section.required_number("priority", 1..254, "200");
     let stack = section.required_size("stack", "\"16K\"");
     if let Some(stack) = &stack
@@ -285,21 +302,20 @@ fn component(
             )
         })
         .collect();
-    let authority = section.strings("authority");
-    check::once(context, &authority);
-    let authority = authority
-        .iter()
-        .filter_map(|text| {
-            let known = Authority::ALL.iter().map(|authority| authority.name());
-            let index = find(context, "authority", text, known)?;
-            Some(Authority::ALL[index])
-        })
-        .collect();
-    let on_fault = check::on_fault(section, &program.value);
+    let authority = authorities(section);
+    // What is known of a program that is not there is its name.
+    let program = index.map_or_else(
+        || Manifest {
+            name: program.value,
+            ..Manifest::default()
+        },
+        |index| model.programs[index].clone(),
+    );
+    let on_fault = check::on_fault(section, &program, &model.programs);
     section.finish();
     Component {
         name: name.value.clone(),
-        program: program.value,
+        program,
         priority: priority.map_or(0, |p| p.value as u8),
         stack: stack.map_or(4096, |s| s.value),
         devices,
@@ -535,6 +551,9 @@ pub fn parse(
         .and_then(|system| system.get_ref().as_table()?.get("board"))
         .and_then(|board| board.get_ref().as_str());
     let board = board_name.and_then(|name| board(root, name, report));
+    let before_programs = report.diagnostics.len();
+    let programs = manifest::read(root, report);
+    let programs_are_good = report.diagnostics.len() == before_programs;
     let report = RefCell::new(report);
     let context = Context {
         source,
@@ -544,6 +563,7 @@ pub fn parse(
     let mut model = Model {
         name: String::new(),
         board: Board::default(),
+        programs: Vec::new(),
         components: Vec::new(),
         channels: Vec::new(),
         devices: Vec::new(),
@@ -571,8 +591,9 @@ pub fn parse(
         }
         system.finish();
     }
-    // Without a board hardly anything can be checked.
+    // Without a board or a program hardly anything can be checked.
     model.board = board?;
+    model.programs = Some(programs).filter(|_| programs_are_good)?;
     if let Some(iommu) = iommu {
         model.board.iommu = iommu;
     }
@@ -581,9 +602,9 @@ pub fn parse(
     let before_components = errors();
     for (name, section) in top.named("component") {
         let before = errors();
-        let component = component(&name, &section, &model.board, root);
+        let component = component(&name, &section, &model);
         if errors() == before {
-            check::program(&context, &name, &component, &model.board);
+            check::program(&context, &name, &component, &model);
         }
         check::component(&context, &name, &component, &model);
         model.components.push(component);
@@ -592,13 +613,15 @@ pub fn parse(
     let before_channels = errors();
     let mut channel_spans = Vec::new();
     for section in top.array("channel") {
-        for channel in check::channel(&section, &model) {
+        if let Some(channel) = check::channel(&section, &model) {
             channel_spans.push(section.span.clone());
             model.channels.push(channel);
         }
         section.finish();
     }
-    broken.channels = errors() > before_channels;
+    if !broken.components && errors() == before_channels {
+        check::implied(&context, &top, &mut model, &mut channel_spans);
+    }
     check::cycles(&context, &model, &channel_spans);
     let mut device_spans = Vec::new();
     let mut broken_devices = Vec::new();

@@ -31,6 +31,16 @@ impl Context<'_> {
         report.error(self.source, span, message, help);
     }
 
+    /// Parses a file's text, as far as its syntax is right.
+    pub fn parse<'s>(&self, text: &'s str) -> DeTable<'s> {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let span = error.span().unwrap_or(0..0);
+            self.error(&span, error.message(), "see https://toml.io for the format");
+        }
+        document.into_inner()
+    }
+
     /// "did you mean", or the list of what there is.
     pub fn suggest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
         let known: Vec<&str> = known.into_iter().collect();
@@ -42,14 +52,15 @@ impl Context<'_> {
         match (best, known.is_empty()) {
             (Some((_, candidate)), _) => format!("did you mean `{candidate}`?"),
             (None, true) => "there is none".to_owned(),
-            (None, false) => format!("there is {}", list(&known)),
+            (None, false) => format!("there is {}", list(known)),
         }
     }
 }
 
-fn list(names: &[&str]) -> String {
+/// The names, each marked as one.
+pub fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names
-        .iter()
+        .into_iter()
         .map(|name| format!("`{name}`"))
         .collect::<Vec<_>>()
         .join(", ")

@@ -26,7 +26,7 @@ fn good() -> (Model, Image) {
         components: model
             .components
             .iter()
-            .map(|component| (component.program.clone(), program.clone()))
+            .map(|component| (component.program.name.clone(), program.clone()))
             .collect(),
         guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
     };

@@ -75,11 +75,7 @@ fn what_a_child_adds_comes_after_its_bases() {
          guest.aa = {
              image = \"guest.elf\", vmm = \"aa\", memory = \"2M\", priority = 100, devices = [\"aa\"],
          }
-         channel = [
-             { interface = \"PciConfig\", client = \"aa\", server = \"pci-config\" },
-             { interface = \"MsixTable\", client = \"aa\", server = \"msix\" },
-             { interface = \"Timer\", client = \"aa\", server = \"timer\" },
-         ]",
+         channel = [{ interface = \"MsixTable\", client = \"aa\", server = \"msix\" }]",
     );
     put(
         &root,
@@ -104,67 +100,88 @@ fn what_a_child_adds_comes_after_its_bases() {
         known.insert(at, name.to_owned());
     }
     assert_eq!(names(&model), known);
-    let count = base.channels.len();
-    assert_eq!(model.channels[..count], base.channels);
-    let added = model.channels[count..].iter();
-    let added: Vec<_> = added.map(|c| (c.interface.as_str(), c.client)).collect();
-    let expected = [
-        ("Timer", 0),
-        ("PciConfig", 6),
-        ("MsixTable", 6),
-        ("Timer", 6),
-    ];
-    assert_eq!(added, expected);
+    // Those that are written come first, and then what each component still needs.
+    let channels = channels(&model);
+    assert_eq!(channels[..2], [("Timer", "console"), ("MsixTable", "aa")]);
+    assert_eq!(
+        channels[channels.len() - 2..],
+        [("PciConfig", "aa"), ("Timer", "aa")]
+    );
+    assert_eq!(channels.len(), base.channels.len() + 3);
 }
 
-#[test]
-fn a_channel_of_a_program_is_one_of_each_component_that_runs_it() {
-    let root = project(
-        "system.inherit = \"parts.toml\"
-         channel = [{ interface = \"Timer\", client = \"vmm\", server = \"timer\" }]
-         device.nic0 = { match = \"8086:10d3\", dma = \"trusted\" }
-         guest.a = { image = \"guest.elf\", vmm = \"vmm-a\", memory = \"2M\", priority = 100 }
-         guest.b = {
-             image = \"guest.elf\", vmm = \"vmm-b\", memory = \"2M\", priority = 100, devices = [\"nic0\"],
-         }",
-    );
-    let parts = std::fs::read_to_string(root.path().join("parts.toml")).unwrap();
-    let vmm = "component.vmm = {";
-    let two = "component.vmm-a = { program = \"vmm\", priority = 200, stack = \"16K\" }\n\
-               component.vmm-b = { program = \"vmm\",";
-    assert!(parts.contains(vmm));
-    put(&root, "parts.toml", &parts.replace(vmm, two));
-    let model = read(&root);
-    let channels: Vec<_> = model
-        .channels
-        .iter()
+/// Interface and client of each channel.
+fn channels(model: &Model) -> Vec<(&str, &str)> {
+    let channels = model.channels.iter();
+    channels
         .map(|c| {
             (
                 c.interface.as_str(),
                 model.components[c.client].name.as_str(),
             )
         })
+        .collect()
+}
+
+#[test]
+fn what_a_program_calls_is_its_channels() {
+    let model = read(&project("system.inherit = \"good.toml\""));
+    let without = [
+        ("Timer", "console"),
+        ("MsixDump", "console"),
+        ("IrqDump", "console"),
+        ("IrqRouter", "msix"),
+        ("MsixControl", "pci-config"),
+        ("MsiRouter", "pci-config"),
+        ("PciConfig", "vmm"),
+        ("MsixTable", "vmm"),
+        ("Timer", "vmm"),
+    ];
+    assert_eq!(channels(&model), without);
+    // What can be done without is there as soon as a component serves it.
+    let model = read(&project("system.inherit = \"good-iommu.toml\""));
+    let more: Vec<_> = channels(&model)
+        .into_iter()
+        .filter(|channel| !without.contains(channel))
         .collect();
     let expected = [
-        ("PciConfig", "vmm-a"),
-        ("PciConfig", "vmm-b"),
-        ("MsixTable", "vmm-a"),
-        ("MsixTable", "vmm-b"),
-        ("MsixControl", "pci-config"),
-        ("IrqRouter", "msix"),
-        ("MsiRouter", "pci-config"),
-        ("Timer", "vmm-a"),
-        ("Timer", "vmm-b"),
+        ("IommuDump", "console"),
+        ("InterruptRemap", "irq-router"),
+        ("DmaControl", "vmm"),
+        ("Timer", "iommu"),
     ];
-    assert_eq!(channels, expected);
-    // Where a component has the program's name, it is the component.
-    let own = "component.vmm-b = {";
-    let named = parts.replace(vmm, &format!("{two}\n").replace(own, vmm));
-    put(&root, "parts.toml", &named);
-    let text = common::read(&root).unwrap_err().to_string();
-    assert!(
-        text.contains("`vmm-a` has no channel `PciConfig`"),
-        "{text}"
+    assert_eq!(more, expected);
+    for channel in &model.channels {
+        let server = &model.components[channel.server].program;
+        assert!(server.serves.contains(&channel.interface), "{channel:?}");
+    }
+}
+
+/// A program that a user adds: its crate is not looked at, and the tool has no word
+/// of it.
+#[test]
+fn a_program_is_what_its_manifest_says() {
+    let root = project(
+        "system.inherit = \"good.toml\"
+         component.clock = { priority = 200, stack = \"16K\", on-fault = \"restart\" }",
+    );
+    put(
+        &root,
+        "components/clock/component.toml",
+        "serves = [\"Clock\"]
+         calls = [\"Timer\"]
+         optional-calls = [\"IrqDump\", \"IommuDump\"]
+         restartable = true
+         kept-words = 513
+         cnode-bits = 10",
+    );
+    let model = read(&root);
+    let clock = &model.components[6].program;
+    assert_eq!((clock.kept_words, clock.cnode_bits), (513, 10));
+    let channels = channels(&model);
+    assert_eq!(
+        channels[channels.len() - 2..],
+        [("Timer", "clock"), ("IrqDump", "clock")]
     );
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::logs::number_after;
 
-/// What is measured: a name for the table, and what a line about it contains.
+/// Moments of the boot: a name for the table, and text that a line about it contains.
 /// The vmm and the guest may both report the guest's entry; the first counts.
 const MARKS: [(&str, &[&str]); 5] = [
     ("kernel hands over", &["handover tsc="]),
@@ -31,13 +31,13 @@ impl Boot {
         }
     }
 
-    /// Whether the last mark was seen.
+    /// Returns whether the last mark was seen.
     #[must_use]
     pub const fn complete(&self) -> bool {
         self.counts[MARKS.len() - 1].is_some()
     }
 
-    /// The table.
+    /// Returns the table.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{:<18} {:>15} {:>15}\n", "", "instructions", "difference");

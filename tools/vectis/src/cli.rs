@@ -27,16 +27,16 @@ struct Cli {
 enum Command {
     /// Build the system and run it in QEMU; this is the default
     ///
-    /// What is typed, line by line, goes to the system's console: h lists its
+    /// Standard input goes to the system's console, line by line: h lists its
     /// keys. The log of the run stays for `vectis logs`.
     Run(Run),
     /// Crash components and guests under load for a while; count what is lost
     ///
     /// Boots a system, keeps HTTP requests going to its guest that serves, and
     /// crashes at random moments every component that is restarted and every
-    /// guest. At the end nothing may be lost but the requests that a restart of
-    /// that guest cut, and what components hold must be what they held before.
-    /// Status 1 says that it is not so, and the last lines say what and where.
+    /// guest. Only requests that were cut by a restart of that guest may be lost,
+    /// and components must hold as much at the end as before. Otherwise the status
+    /// is 1, and the last lines name the loss.
     Soak(Soak),
     /// Build everything that boots into one folder
     Build(Build),
@@ -56,8 +56,8 @@ enum Command {
     },
     /// Print the whole system file, with what it inherits
     ///
-    /// What is printed is a system file as well, and the same system: its paths
-    /// count from the project's root.
+    /// The output is a system file of the same system: its paths count from the
+    /// project's root.
     Show {
         /// The system file [default: the project's system.toml]
         #[arg(long, value_name = "FILE")]
@@ -77,8 +77,8 @@ enum Command {
     /// Ask the console of a running system for a report
     ///
     /// KEYS are the console's keys, one report for each: M is the MSI and MSI-X
-    /// state of every function, MM all of it, R the routes, I what each function
-    /// reaches and what was refused, S every component's counters.
+    /// state of every function, MM all of it, R the routes, I the memory and
+    /// vectors of each function with refused accesses, S every component's counters.
     Dump {
         /// Keys
         #[arg(default_value = "M")]
@@ -87,9 +87,9 @@ enum Command {
     /// Play recorded guest accesses against the components' logic
     ///
     /// A file has a JSON object on each line (docs/replay.md). For each
-    /// operation a line of JSON is printed: line, value read, events. Where the
-    /// file says what it expects and it comes otherwise, that is said with the
-    /// line, and the exit status is 1; it is 2 for a file that is no trace.
+    /// operation a line of JSON is printed: line, value read, events. A result that
+    /// differs from the file's expectation is reported with its line, and the exit
+    /// status is 1; it is 2 for a file that is not a trace.
     Replay {
         /// Traces
         #[arg(required = true, value_name = "FILE")]
@@ -136,8 +136,7 @@ pub struct Run {
     /// Show all logs and the kernel's options, not only warnings and errors
     #[arg(short, long)]
     pub verbose: bool,
-    /// Run the guest on bare QEMU, without seL4: what performance is measured
-    /// against
+    /// Run the guest on bare QEMU, without seL4: the baseline of performance
     #[arg(long)]
     pub bare: bool,
     /// Kernel with assertions and messages, components with all their logs
@@ -147,8 +146,8 @@ pub struct Run {
     /// table, and end
     #[arg(long)]
     pub bench_boot: bool,
-    /// Let the machine's clock count instructions, one a nanosecond: what does not
-    /// wait for a network goes the same way each time
+    /// Let the machine's clock count instructions, one a nanosecond: a run that does
+    /// not wait for a network then repeats exactly
     #[arg(long)]
     pub icount: bool,
     /// Crash this component once all guests serve, to see what follows; F and a
@@ -184,7 +183,7 @@ pub struct Soak {
     pub verbose: bool,
 }
 
-/// A time that is not negative, and at most a week.
+/// Returns a time that is not negative, and at most a week.
 fn minutes(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(minutes) if (0.0..=10_080.0).contains(&minutes) => Ok(minutes),
@@ -228,7 +227,7 @@ pub struct Logs {
     pub component: Option<String>,
 }
 
-/// The profile that `--debug` chooses.
+/// Returns the profile that `--debug` chooses.
 #[must_use]
 pub const fn profile(debug: bool) -> Profile {
     if debug {

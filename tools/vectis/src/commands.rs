@@ -1,4 +1,4 @@
-//! What each command does, from the parts.
+//! The commands, put together from the other modules.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,9 +17,9 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 use crate::{control, image, output, packages, run, soak};
 
-/// Bound on an audit: twenty times what a slow machine takes.
+/// Bound on an audit: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
-/// What `vectis soak` runs unless another system is named.
+/// System of `vectis soak` unless another one is named.
 const SOAK_SYSTEM: &str = "tests/systems/soak.toml";
 /// The guest's word for measuring: it ends once it has a lease.
 const EXIT_ON_LEASE: &str = "exit=on-lease";
@@ -45,9 +45,9 @@ fn print_options(built: &image::Built) -> Result<()> {
     Ok(())
 }
 
-/// The key that stands for the component, or the guest as `guest:NAME`, that
-/// `--inject-fault` names: its position from 1 as one digit of base 36; guests
-/// come after the components.
+/// Returns the key that stands for the component, or the guest as `guest:NAME`,
+/// that `--inject-fault` names: its position from 1 as one digit of base 36;
+/// guests come after the components.
 fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
     let Some(name) = name else {
         return Ok(None);
@@ -69,14 +69,14 @@ fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
         })
 }
 
-/// `vectis run`.
+/// Runs `vectis run`.
 ///
 /// # Errors
 /// If the system cannot be built, does not start, or ends badly.
 pub fn run(arguments: &cli::Run) -> Result<()> {
     let workspace = Workspace::find()?;
     let mut model = read(&workspace, &arguments.system)?;
-    // Asked before the build, so that nobody waits for an error.
+    // Checked before the build, so that an error comes at once.
     let networks = networks(&model).len();
     free_ports(arguments.port, networks)?;
     if let Some(file) = &arguments.trace {
@@ -132,7 +132,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     run::run(&machine, &built.writers, Some(&log), &options)
 }
 
-/// The machine that boots an image.
+/// Returns the machine that boots an image.
 fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Machine<'a> {
     Machine {
         model,
@@ -144,7 +144,7 @@ fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Machi
     }
 }
 
-/// `vectis soak`.
+/// Runs `vectis soak`.
 ///
 /// # Errors
 /// If the system cannot be built or does not start, or something is lost or
@@ -179,7 +179,7 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
     soak::soak(&machine, &built.writers, &log, &options)
 }
 
-/// The guest without seL4.
+/// Returns the guest without seL4.
 fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options) -> Result<()> {
     let [guest] = &model.guests[..] else {
         return Err(Error::new(
@@ -204,7 +204,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     run::run(&machine, &[], None, options)
 }
 
-/// `vectis dump`.
+/// Runs `vectis dump`.
 ///
 /// # Errors
 /// If no system runs, or it does not answer.
@@ -212,7 +212,7 @@ pub fn dump(keys: &str) -> Result<()> {
     control::dump(&Workspace::find()?.run_folder(), keys)
 }
 
-/// `vectis build`.
+/// Runs `vectis build`.
 ///
 /// # Errors
 /// If a part cannot be built.
@@ -221,7 +221,7 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     let model = read(&workspace, &arguments.system)?;
     let profile = profile(arguments.debug);
     let folder = match &arguments.out {
-        // Asked before the build, so that nobody waits for an error.
+        // Checked before the build, so that an error comes at once.
         Some(folder) => image::Folder::named(folder)?,
         None => image::Folder::Own(workspace.output(profile).join("image")),
     };
@@ -234,7 +234,7 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     Ok(())
 }
 
-/// `vectis test`.
+/// Runs `vectis test`.
 ///
 /// # Errors
 /// If a test fails.
@@ -259,7 +259,7 @@ pub fn test(arguments: &[OsString]) -> Result<()> {
     .with_status(code.unwrap_or(1)))
 }
 
-/// `vectis graph`.
+/// Runs `vectis graph`.
 ///
 /// # Errors
 /// If the system is wrong or the file cannot be written.
@@ -273,7 +273,7 @@ pub fn graph(system: &cli::System, out: Option<&Path>) -> Result<()> {
     }
 }
 
-/// `vectis show`.
+/// Runs `vectis show`.
 ///
 /// # Errors
 /// If the system is wrong.
@@ -283,7 +283,7 @@ pub fn show(file: Option<&Path>) -> Result<()> {
     output::line(text.trim_end())
 }
 
-/// `vectis caps`.
+/// Runs `vectis caps`.
 ///
 /// # Errors
 /// If the system is wrong.
@@ -300,7 +300,7 @@ pub fn caps(system: &cli::System) -> Result<()> {
     output::line(system::capability_table(&model, &image).trim_end())
 }
 
-/// `vectis caps --live`.
+/// Runs `vectis caps --live`.
 ///
 /// # Errors
 /// If the system cannot be built or does not start, or a slot is not as the
@@ -324,7 +324,7 @@ pub fn audit(system: &cli::System) -> Result<()> {
     run::run(&machine, &built.writers, None, &options)
 }
 
-/// `vectis logs`.
+/// Runs `vectis logs`.
 ///
 /// # Errors
 /// If there is no log.

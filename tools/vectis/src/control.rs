@@ -1,8 +1,8 @@
 //! Other commands' way to the console of a running system.
 //!
 //! `run` listens on a socket in its temporary folder and leaves its path in
-//! target/vectis/run/control. What comes in is typed on COM1, and every line of
-//! COM1 goes out to whoever is connected.
+//! target/vectis/run/control. Input from there is typed on COM1, and every line of
+//! COM1 goes to all connected clients.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -57,12 +57,12 @@ impl Control {
         })
     }
 
-    /// Somebody connected.
+    /// Adds a client that connected.
     pub fn welcome(&mut self, visitor: UnixStream) {
         self.visitors.push(visitor);
     }
 
-    /// Sends a line to everybody; who is gone is forgotten.
+    /// Sends a line to all clients; drops those that are gone.
     pub fn show(&mut self, line: &str) {
         self.visitors
             .retain_mut(|visitor| writeln!(visitor, "{line}").is_ok());
@@ -71,8 +71,8 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // Another run may have put its own there; then this does no harm but
-        // to `dump`, which says what to do.
+        // If another run has put its own there, only `dump` is affected, which
+        // reports what to do.
         let _ = fs::remove_file(&self.pointer);
     }
 }

@@ -1,4 +1,4 @@
-//! What failed, why, and what to do next.
+//! Errors: the failure, its cause, and the next step.
 
 use std::fmt;
 use std::path::Path;
@@ -12,16 +12,16 @@ pub struct Error {
     text: String,
     /// The exit status of `vectis`.
     pub status: u8,
-    /// Nobody reads standard output any more: there is nothing to say, and nothing
-    /// failed.
+    /// The reader of standard output has gone away: nothing failed, and nothing is
+    /// printed.
     pub quiet: bool,
 }
 
-/// What every command gives.
+/// Result of every command.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// What failed and where, the cause, and what to do about it.
+    /// Creates an error: the failure and its place, the cause, and a remedy.
     pub fn new(what: impl fmt::Display, cause: impl fmt::Display, help: impl fmt::Display) -> Self {
         Self {
             text: format!("{what}: {cause}\n  help: {help}"),
@@ -30,7 +30,8 @@ impl Error {
         }
     }
 
-    /// Whoever read standard output has seen enough, as `| head` has.
+    /// Creates the error for a reader of standard output that went away, such as
+    /// `| head`.
     #[must_use]
     pub fn reader_gone() -> Self {
         Self {
@@ -44,7 +45,7 @@ impl Error {
         }
     }
 
-    /// A file that cannot be read, written, made or removed.
+    /// Creates a file that cannot be read, written, made or removed.
     pub fn file(verb: &str, path: &Path, cause: &std::io::Error) -> Self {
         Self::new(
             format!("cannot {verb} {}", path.display()),
@@ -53,7 +54,7 @@ impl Error {
         )
     }
 
-    /// The same with another exit status.
+    /// Returns the same with another exit status.
     #[must_use]
     pub fn with_status(mut self, status: u8) -> Self {
         self.status = status;
@@ -77,8 +78,8 @@ impl From<kernel::Error> for Error {
 
 impl From<system::Report> for Error {
     fn from(report: system::Report) -> Self {
-        // Each of its errors has a place and a help line already, and begins with
-        // "error: ", as what is printed of any error does.
+        // Each of its errors already has a place and a help line, and begins with
+        // "error: ", as every printed error does.
         let text = report.to_string();
         Self {
             text: text.strip_prefix("error: ").unwrap_or(&text).to_owned(),

@@ -11,11 +11,11 @@ const HEADER: usize = 4;
 pub struct Frame {
     /// The writer's id.
     pub writer: u8,
-    /// What it wrote.
+    /// The bytes that it wrote.
     pub payload: Vec<u8>,
 }
 
-/// What of the stream has not been used yet.
+/// The part of the stream that has not been used yet.
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
@@ -29,7 +29,7 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole frame. What cannot start one is skipped.
+    /// Returns the next whole frame. Bytes that cannot start one are skipped.
     pub fn pop(&mut self) -> Option<Frame> {
         loop {
             let start = self

@@ -17,8 +17,8 @@ use crate::{guest, programs};
 /// Steps that [`build`] begins.
 pub const STEPS: usize = 5;
 
-/// What the kernel gets as its command line: nothing. Without its own IOMMU
-/// driver it needs no word about it.
+/// The kernel's command line: empty. Built without its IOMMU driver, it needs no
+/// option about that.
 pub const KERNEL_COMMAND_LINE: &str = "";
 
 /// A built image.
@@ -26,20 +26,20 @@ pub const KERNEL_COMMAND_LINE: &str = "";
 pub struct Built {
     /// The folder.
     pub folder: PathBuf,
-    /// Who writes which log: name and ELF file, in the order of the ids.
+    /// Writers of the logs: name and ELF file, in the order of the ids.
     pub writers: Vec<(String, PathBuf)>,
     /// The kernel's options.
     pub kernel_options: BTreeMap<String, String>,
 }
 
 impl Built {
-    /// The kernel, for a multiboot loader.
+    /// Returns the kernel, for a multiboot loader.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
         self.folder.join("kernel.elf")
     }
 
-    /// The root task with the system's image.
+    /// Returns the root task with the system's image.
     #[must_use]
     pub fn init(&self) -> PathBuf {
         self.folder.join("init.elf")
@@ -79,8 +79,8 @@ impl Folder {
     /// Takes a folder of the user's.
     ///
     /// # Errors
-    /// If it has anything in it and is no earlier image's: whose files they are,
-    /// nobody can tell afterwards.
+    /// If it is neither empty nor an earlier image's: its files could not be told
+    /// from the image's afterwards.
     pub fn named(path: &Path) -> Result<Self> {
         let refused = |cause: &str| {
             Error::new(
@@ -102,15 +102,15 @@ impl Folder {
         Ok(Self::Named(path.to_path_buf()))
     }
 
-    /// Its path.
+    /// Returns its path.
     fn path(&self) -> &Path {
         let (Self::Own(path) | Self::Named(path)) = self;
         path
     }
 
-    /// Removes what an earlier build left, which must not look like parts of this
-    /// image, and notes what is about to be written: so a build that is cut short
-    /// leaves nothing that the next one does not know.
+    /// Removes the files of an earlier build, which must not look like parts of this
+    /// image, and records the files about to be written, so that after a build that
+    /// was cut short the next one can remove them.
     fn clear(&self, files: &[String]) -> Result<()> {
         match self {
             Self::Own(path) => match std::fs::remove_dir_all(path) {
@@ -126,7 +126,7 @@ impl Folder {
     }
 }
 
-/// Whether a folder is that of an image, by its manifest.
+/// Returns whether a folder is that of an image, by its manifest.
 fn is_image(folder: &Path) -> bool {
     let text = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
     let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -135,8 +135,8 @@ fn is_image(folder: &Path) -> bool {
         && manifest["versions"]["vectis"].is_string()
 }
 
-/// Removes the files of an earlier image. The folder is the user's: only what its
-/// manifest lists goes.
+/// Removes the files of an earlier image. The folder is the user's, so only files in
+/// its manifest are removed.
 fn remove_earlier(folder: &Path) -> Result<()> {
     let text = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
     let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -178,10 +178,10 @@ pub fn build(
         steps.note("unchanged");
     }
 
-    let mut names = vec!["init"];
+    let mut names = vec![system::ROOT_TASK];
     for component in &model.components {
-        if !names.contains(&component.program.as_str()) {
-            names.push(&component.program);
+        if !names.contains(&component.program.name.as_str()) {
+            names.push(&component.program.name);
         }
     }
     steps.begin("components", &names.join(", "));
@@ -197,17 +197,20 @@ pub fn build(
     );
     let mut programs = Programs::default();
     for component in &model.components {
-        let bytes = read(&built[&component.program])?;
+        let bytes = read(&built[&component.program.name])?;
         let program = Program::parse(&bytes).map_err(|e| {
             Error::new(
-                format!("component program {} cannot be used", component.program),
+                format!(
+                    "component program {} cannot be used",
+                    component.program.name
+                ),
                 e,
                 "crates/runtime/component.ld lays it out; check what it links",
             )
         })?;
         programs
             .components
-            .insert(component.program.clone(), program);
+            .insert(component.program.name.clone(), program);
     }
     for (name, file) in &guest_files {
         programs.guests.insert(name.clone(), read(file)?);
@@ -219,7 +222,7 @@ pub fn build(
             "change system.toml as it says",
         )
     })?;
-    let init = system::attach(&read(&built["init"])?, &image.bytes).map_err(|e| {
+    let init = system::attach(&read(&built[system::ROOT_TASK])?, &image.bytes).map_err(|e| {
         Error::new(
             "the image cannot be attached to init",
             e,
@@ -262,7 +265,7 @@ pub fn build(
                 .components
                 .iter()
                 .find(|component| component.name == *name)
-                .map_or(name, |component| &component.program);
+                .map_or(name, |component| &component.program.name);
             (name.clone(), folder.join("programs").join(program))
         })
         .collect();
@@ -341,7 +344,7 @@ mod tests {
         begun.clear(&["init.elf".to_owned()]).unwrap();
         assert!(!path.join("kernel.elf").exists() && !path.join("programs/gone").exists());
         assert!(path.join("mine").exists());
-        // What is ours alone has nothing else in it.
+        // The build's own folder has nothing else in it.
         Folder::Own(path.to_path_buf()).clear(&[]).unwrap();
         let names: Vec<_> = std::fs::read_dir(path).unwrap().flatten().collect();
         assert_eq!(names.len(), 1, "{names:?}");

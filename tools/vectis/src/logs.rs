@@ -17,7 +17,7 @@ pub enum Level {
     Trace,
     /// For finding faults.
     Debug,
-    /// What happens.
+    /// Normal events.
     Info,
     /// Something is not as it should be.
     #[default]
@@ -27,7 +27,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level's name, as wide as the widest.
+    /// Returns the level's name, as wide as the widest.
     const fn padded(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -92,7 +92,7 @@ impl Decoder {
         })
     }
 
-    /// Takes bytes and gives the lines that they complete, by their time stamps.
+    /// Takes bytes. Returns the lines that they complete, by their time stamps.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Line> {
         self.frames.push(bytes);
         let mut lines = Vec::new();
@@ -107,7 +107,7 @@ impl Decoder {
         lines
     }
 
-    /// Bytes of the stream that belonged to no frame.
+    /// Returns the bytes of the stream that belonged to no frame.
     #[must_use]
     pub const fn skipped(&self) -> u64 {
         self.frames.skipped
@@ -147,7 +147,7 @@ impl Decoder {
         }
     }
 
-    /// The line as people read it.
+    /// Returns the line as people read it.
     #[must_use]
     pub fn show(&self, line: &Line) -> String {
         let time = match (line.ticks, self.khz) {
@@ -168,8 +168,8 @@ impl Decoder {
     }
 }
 
-/// Puts lines in the order of their time stamps. The console takes the writers'
-/// rings one after the other, so that what one wrote earlier may come later. A
+/// Puts lines in the order of their time stamps. The console reads the writers'
+/// rings one after the other, so that an earlier line may come later. A
 /// line without a stamp stays behind the one before it.
 pub fn in_order(lines: &mut Vec<Line>) {
     let mut last = 0;
@@ -180,12 +180,12 @@ pub fn in_order(lines: &mut Vec<Line>) {
             (last, line)
         })
         .collect();
-    // Stable: what has one stamp stays as it came.
+    // Stable: lines with the same stamp keep their order.
     stamped.sort_by_key(|(ticks, _)| *ticks);
     lines.extend(stamped.into_iter().map(|(_, line)| line));
 }
 
-/// The decimal number right after `key`.
+/// Returns the decimal number right after `key`.
 #[must_use]
 pub fn number_after(text: &str, key: &str) -> Option<u64> {
     let (_, rest) = text.split_once(key)?;

@@ -1,5 +1,5 @@
-//! The manifest of an image: what it was made of, in JSON. It names no path and
-//! no time, so that equal inputs give equal bytes.
+//! The manifest of an image: its inputs, in JSON. It has no paths and no times, so
+//! that equal inputs give equal bytes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,13 +13,13 @@ use system::{Image, Model};
 use crate::error::{Error, Result};
 use crate::workspace::read;
 
-/// Bytes as hexadecimal digits.
+/// Returns the bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The first line that a tool prints about its version.
+/// Returns the first line that a tool prints about its version.
 fn version(tool: &str) -> Result<String> {
     let output = Command::new(tool).arg("--version").output().map_err(|e| {
         Error::new(
@@ -32,8 +32,8 @@ fn version(tool: &str) -> Result<String> {
     Ok(text.lines().next().unwrap_or("").to_owned())
 }
 
-/// Describes an image that is being written: only what its files are called. It
-/// is no manifest that anything can be run or decoded by.
+/// Describes an image that is being written: only the names of its files. Nothing can
+/// be run or decoded by such a manifest.
 pub fn incomplete(files: &[String]) -> Value {
     let files: BTreeMap<&String, Value> = files.iter().map(|name| (name, json!({}))).collect();
     json!({
@@ -73,7 +73,7 @@ pub fn manifest(
                 .components
                 .iter()
                 .find(|component| component.name == *name)
-                .map_or(name, |component| &component.program);
+                .map_or(name, |component| &component.program.name);
             json!({ "name": name, "elf": format!("programs/{program}"), "log": id })
         })
         .collect();

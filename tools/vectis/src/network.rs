@@ -6,7 +6,7 @@ use system::Model;
 
 use crate::error::{Error, Result};
 
-/// What a guest says once it listens on port 80 (guests/README.md).
+/// A guest's message once it listens on port 80 (guests/README.md).
 const SERVING: &str = ": serving on port ";
 
 /// A network that a device of the system is on.
@@ -18,9 +18,9 @@ pub struct Network {
     pub guest: Option<usize>,
 }
 
-/// The networks that the devices name (`netdev=ID`): first one for each guest in
-/// the file's order, then what is left. So guests have ports that follow each
-/// other.
+/// Returns the networks that the devices name (`netdev=ID`): first one for each
+/// guest in the file's order, then the others. So guests have consecutive
+/// ports.
 #[must_use]
 pub fn networks(model: &Model) -> Vec<Network> {
     let mut found: Vec<Network> = Vec::new();
@@ -96,7 +96,7 @@ struct Guest {
     ready: bool,
 }
 
-/// What is known of the guests that have a network.
+/// State of the guests that have a network.
 #[derive(Clone, Debug)]
 pub struct Guests {
     all: Vec<Guest>,
@@ -107,7 +107,7 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// The guests of a system whose [`networks`] have these ports.
+    /// Returns the guests of a system whose [`networks`] have these ports.
     #[must_use]
     pub fn new(model: &Model, ports: &[u16], bare: bool) -> Self {
         let mut all: Vec<Guest> = Vec::new();
@@ -137,8 +137,7 @@ impl Guests {
         let name = if self.bare {
             None
         } else {
-            // The console writes the name; what else the guest writes into its
-            // line comes after it.
+            // The console writes the name; the guest's own text comes after it.
             Some(line.strip_prefix('[')?.split_once(']')?.0)
         };
         if !line.contains(SERVING) {
@@ -153,7 +152,7 @@ impl Guests {
         first.then_some((number, guest.port))
     }
 
-    /// Notes that a guest was reached, and gives the line that says so.
+    /// Records that a guest was reached. Returns the line that reports it.
     pub fn reached(&mut self, number: usize) -> String {
         let guest = &mut self.all[number];
         guest.ready = true;
@@ -165,26 +164,26 @@ impl Guests {
         }
     }
 
-    /// The guest's port.
+    /// Returns the guest's port.
     #[must_use]
     pub fn port(&self, number: usize) -> u16 {
         self.all[number].port
     }
 
-    /// Name and port of the first that was reached.
+    /// Returns the name and port of the first that was reached.
     #[must_use]
     pub fn first_ready(&self) -> Option<(String, u16)> {
         let ready = self.all.iter().find(|guest| guest.ready)?;
         Some((ready.name.clone(), ready.port))
     }
 
-    /// Whether any of them was reached.
+    /// Returns whether any of them was reached.
     #[must_use]
     pub fn any_ready(&self) -> bool {
         self.all.iter().any(|guest| guest.ready)
     }
 
-    /// Whether each of them was reached.
+    /// Returns whether each of them was reached.
     #[must_use]
     pub fn all_ready(&self) -> bool {
         self.any_ready() && self.all.iter().all(|guest| guest.ready)

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// Prints a line to standard output.
 ///
 /// # Errors
-/// If that fails; [`Error::quiet`] if nobody reads it any more.
+/// If that fails; [`Error::quiet`] if its reader has gone away.
 pub fn line(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
@@ -19,8 +19,8 @@ pub fn line(text: &str) -> Result<()> {
         })
 }
 
-/// Prints a line of progress or trouble to standard error. If nobody reads it,
-/// it was not needed.
+/// Prints a line of progress or trouble to standard error. A missing reader is not
+/// an error.
 pub fn progress(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

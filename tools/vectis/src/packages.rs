@@ -8,9 +8,9 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::output::progress;
 
-/// A program and the packages that bring it. None of them needs what it only
-/// recommends: QEMU's machine firmware and the network card's option ROM are
-/// real dependencies (seabios, ipxe-qemu).
+/// A program and the packages that contain it. Recommended packages are not needed:
+/// QEMU's machine firmware and the network card's option ROM are real dependencies
+/// (seabios, ipxe-qemu).
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     command: &'static str,
@@ -29,11 +29,11 @@ pub const QEMU: Need = Need {
     packages: &["qemu-system-x86"],
 };
 
-/// Makes sure that the programs are there: as root installs what is missing,
+/// Makes sure that the programs are there: as root installs missing packages,
 /// unless `VECTIS_NO_INSTALL` is 1.
 ///
 /// # Errors
-/// If something is missing and stays so; says the command that installs it.
+/// If a program remains missing; the error names the command that installs it.
 pub fn ensure(needs: &[Need]) -> Result<()> {
     let absent = || -> Vec<Need> {
         needs
@@ -79,7 +79,7 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     ))
 }
 
-/// Whether a program is in the PATH.
+/// Returns whether a program is in the PATH.
 #[must_use]
 pub fn is_there(command: &str) -> bool {
     std::env::var_os("PATH")
@@ -91,7 +91,7 @@ fn commands(needs: &[Need]) -> String {
     names.join(", ")
 }
 
-/// What apt-get is called with.
+/// Returns apt-get's arguments.
 fn arguments(needs: &[Need]) -> Vec<String> {
     ["install", "-y", "--no-install-recommends"]
         .into_iter()
@@ -106,7 +106,7 @@ fn is_program(folder: &Path, name: &str) -> bool {
         .is_ok_and(|file| file.is_file() && file.mode() & EXECUTABLE != 0)
 }
 
-/// Whether this process runs as root: it owns its folder in /proc.
+/// Returns whether this process runs as root: it owns its folder in /proc.
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|folder| folder.uid() == 0)
 }

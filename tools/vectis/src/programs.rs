@@ -18,8 +18,8 @@ use crate::workspace::{Workspace, read};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Compiler and linker flags of every program. The addresses are fixed; frame
-/// pointers are what backtraces follow; a build id would differ by folder.
+/// Compiler and linker flags of every program. The addresses are fixed; backtraces
+/// follow frame pointers; a build id would differ by folder.
 const FLAGS: &[&str] = &[
     "-Crelocation-model=static",
     "-Ccode-model=small",
@@ -45,10 +45,10 @@ struct Call<'a> {
     log: Option<&'a str>,
 }
 
-/// Builds component programs and init; gives each one's file by its name.
+/// Builds component programs and init. Returns each one's file by its name.
 ///
 /// # Errors
-/// If cargo fails; it has said why.
+/// If cargo fails; cargo has printed the reason.
 pub fn components(
     workspace: &Workspace,
     profile: Profile,
@@ -81,9 +81,9 @@ pub fn components(
     Ok(built)
 }
 
-/// Builds a guest's crate for RAM that starts at `ram`, and gives its file. Each
-/// start has a target folder of its own: flags that differ would make cargo
-/// build everything again for each guest, and give both the same file.
+/// Builds a guest's crate for RAM that starts at `ram`. Returns its file. Each start
+/// address has its own target folder: with different flags in one folder, cargo would
+/// rebuild everything for each guest, and overwrite the file.
 ///
 /// # Errors
 /// If cargo fails, or the crate has not exactly one binary.
@@ -179,7 +179,7 @@ fn cargo_home() -> Option<PathBuf> {
         .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")))
 }
 
-/// The executables in cargo's messages, by name.
+/// Returns the executables in cargo's messages, by name.
 fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages
         .lines()

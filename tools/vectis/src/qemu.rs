@@ -36,7 +36,7 @@ pub const CONTROL: &str = "control";
 /// Bytes of a socket's path, with the zero at its end (unix(7), `sun_path`).
 const SOCKET_PATH: usize = 108;
 
-/// What happens while QEMU runs.
+/// Event of a running QEMU.
 #[derive(Debug)]
 pub enum Event {
     /// QEMU has opened a serial port; keys can be written to it.
@@ -59,7 +59,7 @@ pub enum Event {
     Reachable(usize, std::io::Result<()>),
 }
 
-/// What QEMU runs.
+/// Image or guest that QEMU runs.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
     /// The system: its board and devices.
@@ -78,7 +78,7 @@ pub struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// QEMU's arguments; the serial ports are sockets in `folder`.
+    /// Returns QEMU's arguments; the serial ports are sockets in `folder`.
     #[must_use]
     pub fn arguments(&self, folder: &Path) -> Vec<OsString> {
         let board = &self.model.board;
@@ -134,7 +134,7 @@ impl Machine<'_> {
 pub struct Qemu {
     child: Child,
     folder: TempDir,
-    /// Files that QEMU knows by their numbers in this process.
+    /// Files that QEMU opens by their descriptor numbers in this process.
     _files: Vec<File>,
 }
 
@@ -154,10 +154,11 @@ fn check_sockets(folder: &Path) -> Result<()> {
     ))
 }
 
-/// A path that QEMU takes as it is. Of a multiboot module's name it takes what
-/// follows a blank as the module's command line (hw/i386/multiboot.c), and the
-/// kernel's name is part of the kernel's; there is no way to quote a blank. Such
-/// a file is opened here, and named by its number.
+/// Creates a path that QEMU takes as it is. Of a multiboot module's name it
+/// takes what follows a blank as the module's command line
+/// (hw/i386/multiboot.c), and the kernel's name is part of the kernel's; there
+/// is no way to quote a blank. Such a file is opened here, and named by its
+/// number.
 fn without_blank(path: &Path, files: &mut Vec<File>) -> Result<PathBuf> {
     if !path.as_os_str().as_bytes().contains(&b' ') {
         return Ok(path.to_path_buf());
@@ -172,13 +173,13 @@ fn without_blank(path: &Path, files: &mut Vec<File>) -> Result<PathBuf> {
 }
 
 impl Qemu {
-    /// A path for a socket that goes when QEMU goes.
+    /// Returns a path for a socket that goes when QEMU goes.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Starts QEMU; threads send what happens to `events`.
+    /// Starts QEMU; threads send its events to `events`.
     ///
     /// # Errors
     /// If the sockets cannot be made or QEMU not be started.
@@ -261,7 +262,7 @@ impl Drop for Qemu {
     }
 }
 
-/// QEMU, to be killed by the kernel should this process end without ending it.
+/// Returns QEMU's command; the kernel kills it if this process ends first.
 /// setpriv (util-linux) asks for that and becomes QEMU; where there is none,
 /// only an orderly end is covered.
 fn command() -> Command {
@@ -361,7 +362,7 @@ mod tests {
         let text = check_sockets(&folder(most + 1)).unwrap_err().to_string();
         assert!(text.contains("108 bytes, and a socket's has 107"), "{text}");
         assert!(text.contains("set TMPDIR"), "{text}");
-        // What the limit is, the system knows.
+        // The system reports its own limit.
         let deep = tempfile::tempdir().unwrap();
         let fill = most - deep.path().as_os_str().len() - 1;
         for (more, fits) in [(0, true), (1, false)] {

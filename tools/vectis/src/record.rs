@@ -1,7 +1,7 @@
 //! `vectis logs`: the log of a run, decoded again.
 //!
-//! A run leaves in one folder what decoding needs: the raw stream, the
-//! manifest, and the programs. The folder can be kept or sent to somebody.
+//! A run leaves in one folder all that decoding needs: the raw stream, the manifest,
+//! and the programs. The folder can be kept, or sent to a colleague.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,8 +22,8 @@ pub const LOG: &str = "log.bin";
 /// How often `--follow` looks for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Copies what decoding needs out of an image's folder, instead of what an
-/// earlier run left; gives the log's path.
+/// Copies the files that decoding needs out of an image's folder, in place of an
+/// earlier run's. Returns the log's path.
 ///
 /// # Errors
 /// If a file cannot be copied.
@@ -51,8 +51,8 @@ pub fn prepare(image: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(log)
 }
 
-/// The writers of logs and their programs, in the order of their ids, by the
-/// manifest in `folder`.
+/// Returns the writers of logs and their programs, in the order of their ids,
+/// by the manifest in `folder`.
 ///
 /// # Errors
 /// If there is none, or it is not one of ours.
@@ -91,7 +91,7 @@ pub struct Filter {
 /// ended.
 ///
 /// # Errors
-/// If it or what decoding needs cannot be read.
+/// If it, the manifest or a program cannot be read.
 pub fn print(file: &Path, filter: &Filter, follow: bool) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let writers = writers(folder)?;
@@ -114,8 +114,8 @@ pub fn print(file: &Path, filter: &Filter, follow: bool) -> Result<()> {
             .filter(|line| wanted.is_none_or(|name| *name == line.component))
             .try_for_each(|line| run::show(decoder, line, filter.level))
     };
-    // All that there is is put in order before it is printed; of what comes later,
-    // what comes together.
+    // The existing lines are sorted before they are printed; later ones in the groups
+    // in which they arrive.
     let mut lines = Vec::new();
     let mut buffer = [0; 4096];
     loop {

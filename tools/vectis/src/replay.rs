@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::output;
 
-/// The exit status for a file that is no trace.
+/// The exit status for a file that is not a trace.
 const NO_TRACE: u8 = 2;
 
-/// Plays every file. What differs from the trace goes to standard error.
+/// Replays every file. Differences from the trace go to standard error.
 ///
 /// # Errors
-/// If a file cannot be read or is no trace, or if anything came otherwise than
-/// expected.
+/// If a file cannot be read or is not a trace, or if a result differs from the
+/// expected one.
 pub fn replay(files: &[PathBuf], summary: bool) -> Result<()> {
     let mut operations = 0;
     let mut mismatches = 0;

@@ -29,8 +29,8 @@ use crate::trace::Traces;
 /// The exit status for a `--timeout` that passed, as of timeout(1).
 const TIMED_OUT: u8 = 124;
 
-/// Bound on the time to a first sign of life. Ten times what a slow machine
-/// takes: only a boot that will never come is cut off.
+/// Bound on the time to a first sign of life. Ten times the time of a slow machine:
+/// only a boot that will never come is cut off.
 const FIRST_SIGN: Duration = Duration::from_secs(30);
 
 /// How lines begin that init writes by itself, before the console runs.
@@ -44,7 +44,7 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 /// floods its console must not fill this host's memory.
 const EVENTS: usize = 256;
 
-/// What the user asked of a run.
+/// The user's options for a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Least urgent level of logs that is shown.
@@ -79,9 +79,9 @@ pub enum Seen {
     Log(Line),
 }
 
-/// The key that stands, after `F`, for the component or guest at `index`: its
-/// position from 1 as one digit of base 36; guests come after the components.
-/// `None` past the last digit.
+/// Returns the key that stands, after `F`, for the component or guest at
+/// `index`: its position from 1 as one digit of base 36; guests come after the
+/// components. `None` past the last digit.
 #[must_use]
 pub fn position_key(index: usize) -> Option<char> {
     let position = u32::try_from(index).ok()?.checked_add(1)?;
@@ -108,16 +108,16 @@ pub fn run(
 /// SIGPIPE is not among them: Rust programs ignore it, and get an error.
 const END: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
-/// Whether a process ignores a signal, by its /proc/PID/status (proc(5)): bit
-/// N - 1 of `SigIgn` stands for signal N.
+/// Returns whether a process ignores a signal, by its /proc/PID/status
+/// (proc(5)): bit N - 1 of `SigIgn` stands for signal N.
 fn ignores(status: &str, signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Turns the signals that ask for an end into events. A SIGHUP that whoever
-/// started this process had it ignore, as nohup(1) does, stays ignored.
+/// Turns signals that request an end into events. A SIGHUP that the parent process
+/// had set to be ignored, as nohup(1) does, stays ignored.
 fn watch_signals(events: &SyncSender<Event>) -> Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let watched = END
@@ -156,7 +156,7 @@ pub struct Session<'a> {
     symbols: Symbols,
     /// COM1, to type on.
     keys: Option<UnixStream>,
-    /// Who else looks at the console.
+    /// Other commands that are connected to the console.
     control: Option<Control>,
     traces: Option<Traces>,
     lines: Lines,
@@ -169,8 +169,8 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Starts a machine, as [`run`] does, and gives what happens to it: each event
-    /// is to be handed to [`Session::handle`].
+    /// Starts a machine, as [`run`] does. Returns the channel of its events, each of
+    /// which is to be passed to [`Session::handle`].
     ///
     /// # Errors
     /// If it does not start.
@@ -211,12 +211,12 @@ impl<'a> Session<'a> {
         Ok((session, events))
     }
 
-    /// The lines that came since this was last asked.
+    /// Returns the lines that came since this was last asked.
     pub fn take_seen(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.seen)
     }
 
-    /// Name and port of a guest that serves, if there is one.
+    /// Returns the name and port of a guest that serves, if there is one.
     #[must_use]
     pub fn ready(&self) -> Option<(String, u16)> {
         self.guests.first_ready()
@@ -301,8 +301,8 @@ impl<'a> Session<'a> {
                 }
             }
             Event::Bytes(port, bytes) => {
-                // What the kernel says before it gives up is no sign of life; init
-                // logs as soon as it runs, and a bare guest speaks for itself.
+                // The kernel's messages before a panic are not a sign of life; init
+                // logs as soon as it runs, and a bare guest prints by itself.
                 self.alive |= port == Port::Logs || self.options.bare;
                 return match port {
                     Port::People => self.people(&bytes),
@@ -463,7 +463,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What the machine's end was, if it was a good one.
+/// Returns the name of the machine's end if it succeeded.
 fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> {
     let Some(code) = status.code() else {
         return Err(Error::new(
@@ -472,7 +472,7 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> 
             "look for what killed it, such as the system's memory limit",
         ));
     };
-    // isa-debug-exit makes the status of what was written: (value << 1) | 1.
+    // isa-debug-exit turns the written value into the status (value << 1) | 1.
     let value = code >> 1;
     match (code & 1, bare) {
         (1, _) if !alive => Err(Error::new(
@@ -508,7 +508,7 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> 
 /// Prints a log line if it is urgent enough.
 ///
 /// # Errors
-/// If nobody reads standard output any more.
+/// If the reader of standard output has gone away.
 pub fn show(decoder: &Decoder, line: &Line, level: Level) -> Result<()> {
     if line.level < level {
         return Ok(());
@@ -516,7 +516,7 @@ pub fn show(decoder: &Decoder, line: &Line, level: Level) -> Result<()> {
     output::line(&decoder.show(line))
 }
 
-/// Passes what is typed to COM1.
+/// Passes standard input to COM1.
 fn pass_keys(mut to: UnixStream) {
     if std::io::stdin().is_terminal() && !in_foreground() {
         // Reading would stop this process (SIGTTIN).
@@ -532,8 +532,8 @@ fn pass_keys(mut to: UnixStream) {
     });
 }
 
-/// Whether this process's group is the one that its terminal listens to: the
-/// fields pgrp and tpgid of /proc/self/stat (proc(5)) are equal.
+/// Returns whether this process's group is the one that its terminal listens
+/// to: the fields pgrp and tpgid of /proc/self/stat (proc(5)) are equal.
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name in parentheses may hold anything.
@@ -549,7 +549,7 @@ fn in_foreground() -> bool {
 mod tests {
     use super::*;
 
-    /// The status of a process that ended with `code`.
+    /// Returns the status of a process that ended with `code`.
     fn ended(code: i32) -> ExitStatus {
         ExitStatus::from_raw(code << 8)
     }

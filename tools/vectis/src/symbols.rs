@@ -26,7 +26,7 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Symbols from these components' ELF files.
+    /// Returns the symbols from these components' ELF files.
     #[must_use]
     pub fn new(programs: &[(String, PathBuf)]) -> Self {
         Self {
@@ -35,8 +35,8 @@ impl Symbols {
         }
     }
 
-    /// What to print below a line of the console: a line for each address in
-    /// it, or nothing if it is not of a fault report.
+    /// Returns the lines to print below a line of the console: one for each address in
+    /// it, or none if it is not of a fault report.
     pub fn explain(&mut self, line: &str) -> Vec<String> {
         let Some(text) = line.strip_prefix(MONITOR) else {
             return Vec::new();
@@ -74,11 +74,11 @@ impl Symbols {
     }
 }
 
-/// One line for the function at an address, and one for each function that it
-/// was inlined into.
+/// Returns one line for the function at an address, and one for each function
+/// that it was inlined into.
 fn describe(loader: &Loader, address: u64) -> Vec<String> {
     let mut lines = Vec::new();
-    // The first page is nobody's; symbols there are not of code.
+    // The first page is never mapped; symbols there are not code.
     if address < PAGE {
         return vec![format!("    {address:#x} no code")];
     }
@@ -123,7 +123,7 @@ fn hex(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// This test's own program has symbols, at addresses that its file names.
+    /// Returns the symbols of this test's own program, and an address in its file.
     fn symbols() -> (Symbols, u64) {
         let program = std::env::current_exe().unwrap();
         let bytes = std::fs::read(&program).unwrap();

@@ -10,8 +10,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes bytes and gives the lines that they complete. Control characters
-    /// become dots: the guest has no business with the terminal.
+    /// Takes bytes. Returns the lines that they complete. Control characters become
+    /// dots: the guest must not control the terminal.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for &byte in bytes {
@@ -28,7 +28,7 @@ impl Lines {
         lines
     }
 
-    /// What is left at the end.
+    /// Returns the incomplete last line, if any.
     pub fn finish(&mut self) -> Option<String> {
         (!self.line.is_empty()).then(|| self.take())
     }

@@ -125,7 +125,7 @@ impl Traces {
             }
         });
         function.write(&header)?;
-        // What the command register decodes is where the guest begins.
+        // The guest starts with the decode bits of the command register.
         let decode = function
             .config
             .get(4)

@@ -43,7 +43,7 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// Keeps other builds of this project out until what it gives is dropped.
+    /// Locks the project against other builds until the returned file is dropped.
     ///
     /// # Errors
     /// If the lock file cannot be made.
@@ -59,19 +59,19 @@ impl Workspace {
         Ok(file)
     }
 
-    /// The system file that the user named, or the project's.
+    /// Returns the system file that the user named, or the project's.
     #[must_use]
     pub fn system_file(&self, named: Option<&Path>) -> PathBuf {
         named.map_or_else(|| self.root.join("system.toml"), Path::to_path_buf)
     }
 
-    /// Where the results of a profile go.
+    /// Returns where the results of a profile go.
     #[must_use]
     pub fn output(&self, profile: Profile) -> PathBuf {
         self.target.join("vectis").join(profile.to_string())
     }
 
-    /// Where the last run left its log.
+    /// Returns where the last run left its log.
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
         self.target.join("vectis").join("run")

@@ -33,21 +33,10 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         if self.slot_of(guest, source).is_some() {
             return Ok(());
         }
-        let exhausted = |router: &mut Self| {
-            router.counters.exhausted += 1;
-            Error::Exhausted
-        };
-        let Some(index) = self.choose_slot(guest, source) else {
-            return Err(exhausted(self));
-        };
-        let Some(vector) = self.vectors.take(None, 1) else {
-            return Err(exhausted(self));
-        };
         let binding = Binding {
             message: Some(MESSAGE),
             masked: false,
         };
-        self.occupy((guest, index), (source, vector), binding)
-            .inspect_err(|_| self.vectors.give_back(vector))
+        self.bind_slot(guest, source, binding).map(|_| ())
     }
 }

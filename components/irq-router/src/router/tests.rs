@@ -119,8 +119,9 @@ fn source(function: u8, entry: u16) -> Source {
 fn m19_the_route_is_the_guests_and_the_message_ours() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let message = router.bind(MSIX, source(1, 3), 0xfee3_f004, 0x8141, true);
+    let message = router.bind(MSIX, source(1, 3), 0xfee3_f004, 0x8141);
     assert_eq!(message, Ok((ADDRESS, 0x30)));
+    assert_eq!(router.set_masked(MSIX, source(1, 3), true), Ok(()));
     assert_eq!(
         pages[1].get(0),
         Some(Route {
@@ -148,7 +149,7 @@ fn m19_the_route_is_the_guests_and_the_message_ours() {
 fn m17_a_bad_message_takes_nothing() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f, false);
+    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f);
     assert_eq!(result, Err(Error::Refused));
     assert_eq!(router.counters.refused, 1);
     assert!(router.control.held.is_empty());
@@ -159,23 +160,15 @@ fn m22_slots_run_out_for_one_guest_only() {
     let pages = Default::default();
     let mut router = router(&pages);
     for entry in 0..SLOTS as u16 {
-        let result = router.bind(MSIX, source(0, entry), ADDRESS, 0x30, false);
+        let result = router.bind(MSIX, source(0, entry), ADDRESS, 0x30);
         assert!(result.is_ok());
     }
-    let result = router.bind(MSIX, source(0, 100), ADDRESS, 0x30, false);
+    let result = router.bind(MSIX, source(0, 100), ADDRESS, 0x30);
     assert_eq!(result, Err(Error::Exhausted));
     assert_eq!(router.counters.exhausted, 1);
-    assert!(
-        router
-            .bind(MSIX, source(1, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x30).is_ok());
     assert_eq!(router.unbind(MSIX, source(0, 7)), Ok(()));
-    assert!(
-        router
-            .bind(MSIX, source(0, 100), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(0, 100), ADDRESS, 0x30).is_ok());
 }
 
 #[test]
@@ -189,9 +182,9 @@ fn m22_vectors_run_out() {
         all_but_one,
         nothing_kept(),
     );
-    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
+    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
     assert_eq!(result, Ok((ADDRESS, 0x30 + 77)));
-    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x30, false);
+    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x30);
     assert_eq!(result, Err(Error::Exhausted));
 }
 
@@ -200,16 +193,12 @@ fn m21_a_rebound_source_keeps_its_slot() {
     let pages = Default::default();
     let mut router = router(&pages);
     for entry in 0..3 {
-        assert!(
-            router
-                .bind(MSIX, source(0, entry), ADDRESS, 0x30, false)
-                .is_ok()
-        );
+        assert!(router.bind(MSIX, source(0, entry), ADDRESS, 0x30).is_ok());
     }
     assert_eq!(router.unbind(MSIX, source(0, 0)), Ok(()));
     assert_eq!(router.unbind(MSIX, source(0, 1)), Ok(()));
     assert_eq!(pages[0].get(1), None);
-    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55, false);
+    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55);
     assert_eq!(result, Ok((ADDRESS, 0x31)));
     assert_eq!(
         pages[0].get(1).map(|route| route.message.vector),
@@ -222,19 +211,11 @@ fn m21_a_freed_slot_goes_to_another_source_last() {
     let pages = Default::default();
     let mut router = router(&pages);
     for round in 0..SLOTS as u16 {
-        assert!(
-            router
-                .bind(MSIX, source(0, round), ADDRESS, 0x30, false)
-                .is_ok()
-        );
+        assert!(router.bind(MSIX, source(0, round), ADDRESS, 0x30).is_ok());
         assert!(pages[0].get(usize::from(round)).is_some());
         assert_eq!(router.unbind(MSIX, source(0, round)), Ok(()));
     }
-    assert!(
-        router
-            .bind(MSIX, source(0, 999), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(0, 999), ADDRESS, 0x30).is_ok());
     assert!(pages[0].get(0).is_some());
 }
 
@@ -244,16 +225,12 @@ fn m5_a_refused_acquire_takes_nothing() {
     let mut router = router(&pages);
     router.control.refuse_acquire = true;
     for _ in 0..200 {
-        let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
+        let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
         assert_eq!(result, Err(Error::Failed));
     }
     assert_eq!(pages[0].get(0), None);
     router.control.refuse_acquire = false;
-    assert!(
-        router
-            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
     assert_eq!(router.counters.failed, 200);
 }
 
@@ -261,11 +238,7 @@ fn m5_a_refused_acquire_takes_nothing() {
 fn m5_a_refused_release_keeps_the_binding() {
     let pages = Default::default();
     let mut router = router(&pages);
-    assert!(
-        router
-            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
     router.control.refuse_release = true;
     assert_eq!(router.unbind(MSIX, source(0, 0)), Err(Error::Failed));
     assert!(pages[0].get(0).is_some());
@@ -275,19 +248,26 @@ fn m5_a_refused_release_keeps_the_binding() {
 }
 
 #[test]
-fn binding_twice_is_refused() {
+fn a_source_that_is_bound_again_keeps_slot_and_vector() {
     let pages = Default::default();
     let mut router = router(&pages);
-    assert!(
-        router
-            .bind(MSIX, source(0, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
-    let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40, false);
-    assert_eq!(again, Err(Error::Refused));
+    let first = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
+    assert!(first.is_ok());
+    assert_eq!(router.set_masked(MSIX, source(0, 0), true), Ok(()));
+    let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40);
+    assert_eq!(again, first);
+    let route = pages[0]
+        .get(0)
+        .map(|route| (route.message.vector, route.masked));
+    assert_eq!(route, Some((0x40, false)));
+    assert_eq!(router.control.held.len(), 1);
+    assert_eq!(router.counters.bound, 1);
+    // A bad message is refused, and changes nothing.
+    let bad = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f);
+    assert_eq!(bad, Err(Error::Refused));
     assert_eq!(
         pages[0].get(0).map(|route| route.message.vector),
-        Some(0x30)
+        Some(0x40)
     );
 }
 
@@ -298,7 +278,7 @@ fn m20_masks_of_entry_and_function_add_up() {
     for function in [1, 2] {
         assert!(
             router
-                .bind(MSIX, source(function, 0), ADDRESS, 0x30, false)
+                .bind(MSIX, source(function, 0), ADDRESS, 0x30)
                 .is_ok()
         );
     }
@@ -312,11 +292,7 @@ fn m20_masks_of_entry_and_function_add_up() {
     assert_eq!(router.set_masked(MSIX, source(2, 0), false), Ok(()));
     assert_eq!(masked(), [Some(false), Some(false)]);
     assert_eq!(router.set_function_masked(MSIX, 3, true), Ok(()));
-    assert!(
-        router
-            .bind(MSIX, source(3, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(3, 0), ADDRESS, 0x30).is_ok());
     assert_eq!(pages[1].get(2).map(|route| route.masked), Some(true));
 }
 
@@ -325,7 +301,7 @@ fn unknown_functions_and_sources_are_not_found() {
     let pages = Default::default();
     let mut router = router(&pages);
     for function in [4, 5, 255] {
-        let result = router.bind(MSIX, source(function, 0), ADDRESS, 0x30, false);
+        let result = router.bind(MSIX, source(function, 0), ADDRESS, 0x30);
         assert_eq!(result, Err(Error::NotFound));
         let result = router.set_function_masked(MSIX, function, true);
         assert_eq!(result, Err(Error::NotFound));
@@ -338,7 +314,7 @@ fn unknown_functions_and_sources_are_not_found() {
 fn a_new_router_clears_the_pages() {
     let pages = Default::default();
     let mut first = router(&pages);
-    assert!(first.bind(MSIX, source(0, 0), ADDRESS, 0x30, false).is_ok());
+    assert!(first.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
     let _second = router(&pages);
     assert_eq!(pages[0].get(0), None);
 }
@@ -348,7 +324,7 @@ fn m24_a_function_gives_back_all_that_it_has() {
     let pages = Default::default();
     let mut router = router(&pages);
     for (function, entry) in [(1, 0), (2, 0), (1, 7)] {
-        let result = router.bind(MSIX, source(function, entry), ADDRESS, 0x30, false);
+        let result = router.bind(MSIX, source(function, entry), ADDRESS, 0x30);
         assert!(result.is_ok());
     }
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
@@ -362,11 +338,7 @@ fn m24_a_function_gives_back_all_that_it_has() {
         .map(|route| route.source)
         .collect();
     assert_eq!(left, [source(2, 0)]);
-    assert!(
-        router
-            .bind(MSIX, source(1, 0), ADDRESS, 0x30, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x30).is_ok());
     assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
     assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
 }
@@ -392,11 +364,7 @@ fn c9_a_pin_has_a_slot_for_good() {
 fn a_function_may_raise_what_is_bound_and_no_more() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
-    assert!(
-        router
-            .bind(MSIX, source(2, 7), ADDRESS, 0x41, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(2, 7), ADDRESS, 0x41).is_ok());
     assert_eq!(router.control.allowed, [(2, 0, 0)]);
     assert_eq!(router.unbind(MSIX, source(2, 7)), Ok(()));
     assert_eq!(router.control.forbidden, [(2, 0)]);
@@ -407,7 +375,7 @@ fn a_function_may_raise_what_is_bound_and_no_more() {
 fn what_is_not_given_back_is_allowed_again() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
-    let bound = router.bind(MSIX, source(2, 7), ADDRESS, 0x41, false);
+    let bound = router.bind(MSIX, source(2, 7), ADDRESS, 0x41);
     assert!(bound.is_ok());
     router.control.refuse_release = true;
     assert_eq!(router.unbind(MSIX, source(2, 7)), Err(Error::Failed));
@@ -425,13 +393,9 @@ fn what_the_iommu_refuses_stays_unbound() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
     router.control.refuse_allow = true;
-    let refused = router.bind(MSIX, source(1, 0), ADDRESS, 0x41, false);
+    let refused = router.bind(MSIX, source(1, 0), ADDRESS, 0x41);
     assert_eq!(refused, Err(Error::Failed));
     assert!(router.control.held.is_empty() && pages[1].get(0).is_none());
     router.control.refuse_allow = false;
-    assert!(
-        router
-            .bind(MSIX, source(1, 0), ADDRESS, 0x41, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x41).is_ok());
 }

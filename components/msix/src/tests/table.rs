@@ -56,15 +56,15 @@ fn m9_only_bit_0_counts() {
 #[test]
 fn m9_mask_and_unmask_of_an_unbound_entry_do_nothing() {
     let mut rig = Rig::live(&[]);
-    assert!(!rig.mask(2, false));
-    assert!(!rig.mask(2, true));
+    rig.mask(2, false);
+    rig.mask(2, true);
     assert_eq!(rig.log(), []);
 }
 
 #[test]
 fn m9_a_bound_entry_is_masked_and_unmasked_in_place() {
     let mut rig = Rig::live(&[2]);
-    assert!(rig.mask(2, true));
+    rig.mask(2, true);
     let control = at(2, 12);
     let masked = [
         Write(control, Width::Dword, 1),
@@ -72,7 +72,7 @@ fn m9_a_bound_entry_is_masked_and_unmasked_in_place() {
         Mask(2, true),
     ];
     assert_eq!(rig.log(), masked);
-    assert!(rig.mask(2, false));
+    rig.mask(2, false);
     assert_eq!(rig.log(), [Mask(2, false), Write(control, Width::Dword, 0)]);
 }
 
@@ -136,7 +136,7 @@ fn m12_small_and_unaligned_are_dropped() {
     ];
     for (count, (offset, width)) in wrong.into_iter().enumerate() {
         assert_eq!(rig.read(offset, width), width.all_ones());
-        assert!(!rig.write(offset, width, 0));
+        rig.write(offset, width, 0);
         assert_eq!(rig.msix.counters.dropped, 2 * count as u64 + 2);
     }
     assert_eq!(rig.log(), []);

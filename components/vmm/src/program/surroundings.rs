@@ -15,7 +15,7 @@ use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::{FUNCTIONS, ResourceKind};
-use vmm::Host;
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -261,7 +261,7 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl Host for Surroundings<'_> {
+impl GuestMemory for Surroundings<'_> {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         self.ram.read(address, bytes)
     }
@@ -269,27 +269,9 @@ impl Host for Surroundings<'_> {
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
         self.ram.write(address, bytes)
     }
+}
 
-    fn now(&mut self) -> u64 {
-        runtime::tsc()
-    }
-
-    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        let done = retry(|_| match deadline {
-            Some(tsc) => self.timer.arm(tsc),
-            None => self.timer.cancel(),
-        });
-        match done {
-            Ok(()) => false,
-            // For less than a millisecond, and not lost.
-            Err(Error::TooOften) => true,
-            Err(error) => {
-                defmt::warn!("timer: {=str}", error.reason());
-                false
-            }
-        }
-    }
-
+impl PciFunctions for Surroundings<'_> {
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
         let value =
             retry(|_| self.config.read(bdf, offset, width)).unwrap_or(width.all_ones() as u32);
@@ -331,15 +313,18 @@ impl Host for Surroundings<'_> {
         value
     }
 
-    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
+    fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
         self.trace_memory("mmio_write", place, offset, width, value);
         let global = FunctionBar {
             function: self.global(place.function),
             ..place
         };
-        self.table.write_again(global, offset, width, value)
+        // A write that is refused or fails is dropped; msix counts it.
+        let _ = retry(|_| self.table.write(global, offset, width, value));
     }
+}
 
+impl Interrupts for Surroundings<'_> {
     fn route(&mut self, slot: usize) -> Option<Route> {
         // Routes name functions as the whole system does.
         let route = self.routes.get(slot)?;
@@ -380,12 +365,34 @@ impl Host for Surroundings<'_> {
             .publish(slot, Source { function, ..source }, events);
     }
 
-    fn set_foreground(&mut self, foreground: bool) {
-        self.priority.set_foreground(foreground);
-    }
-
     fn acknowledge_pin(&mut self, pin: u8) -> bool {
         self.pins.acknowledge(pin, self.routes)
+    }
+}
+
+impl Host for Surroundings<'_> {
+    fn now(&mut self) -> u64 {
+        runtime::tsc()
+    }
+
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
+        let done = retry(|_| match deadline {
+            Some(tsc) => self.timer.arm(tsc),
+            None => self.timer.cancel(),
+        });
+        match done {
+            Ok(()) => false,
+            // For less than a millisecond, and not lost.
+            Err(Error::TooOften) => true,
+            Err(error) => {
+                defmt::warn!("timer: {=str}", error.reason());
+                false
+            }
+        }
+    }
+
+    fn set_foreground(&mut self, foreground: bool) {
+        self.priority.set_foreground(foreground);
     }
 
     fn console_write(&mut self, byte: u8) {

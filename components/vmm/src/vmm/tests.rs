@@ -14,6 +14,7 @@ use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 
 use super::*;
+use crate::host::{GuestMemory, Interrupts, PciFunctions};
 
 mod bars;
 mod pins;
@@ -60,7 +61,7 @@ struct Fake {
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
-    /// What was said of turns, in order.
+    /// Changes of the turn, in order.
     foreground: Vec<bool>,
     /// Ticks that pass while an event is handled.
     event_cost: u64,
@@ -83,7 +84,7 @@ impl Fake {
     }
 }
 
-impl Host for Fake {
+impl GuestMemory for Fake {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         Self::range(address, bytes.len())
             .map(|range| bytes.copy_from_slice(&self.ram[range]))
@@ -94,13 +95,9 @@ impl Host for Fake {
             .map(|range| self.ram[range].copy_from_slice(bytes))
             .is_some()
     }
-    fn now(&mut self) -> u64 {
-        self.now
-    }
-    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        self.deadline = deadline;
-        self.puts_off
-    }
+}
+
+impl PciFunctions for Fake {
     fn config_read(&mut self, bdf: Bdf, offset: u16, _: Width) -> u32 {
         u32::from(bdf.requester_id()) << 16 | u32::from(offset)
     }
@@ -130,10 +127,12 @@ impl Host for Fake {
             u64::from(offset)
         }
     }
-    fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) -> bool {
+    fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) {
         self.table_writes.push((offset, width, value));
-        true
     }
+}
+
+impl Interrupts for Fake {
     fn route(&mut self, slot: usize) -> Option<Route> {
         *self.routes.get(slot)?
     }
@@ -155,6 +154,16 @@ impl Host for Fake {
             self.acknowledged.push(pin);
         }
         !self.no_pins
+    }
+}
+
+impl Host for Fake {
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
+        self.deadline = deadline;
+        self.puts_off
     }
     fn set_foreground(&mut self, foreground: bool) {
         self.foreground.push(foreground);
@@ -263,6 +272,12 @@ impl<'a> Machine<'a> {
         })
     }
 
+    fn outl(&mut self, port: u64, value: u64) -> Outcome {
+        self.regs.gpr[RDX] = port;
+        self.regs.gpr[RAX] = value;
+        self.privileged(&[0xef])
+    }
+
     fn memory(&mut self, address: u64, bytes: &[u8]) -> Outcome {
         self.code(bytes);
         self.fault(Fault::Page {
@@ -356,6 +371,21 @@ fn m20_masked_route_holds_the_event_and_shows_it_pending() {
 }
 
 #[test]
+fn m20_a_configuration_write_lets_a_held_event_go() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[3] = Some(route(0x43, true));
+    m.vmm.events(1 << 3, &mut m.host);
+    m.outl(0xcf8, 0x8000_1844);
+    m.privileged(&[0xfb]);
+    m.outl(0xcfc, 7);
+    assert!(!m.interrupted_with(0x43), "it is still masked");
+    m.host.routes[3] = Some(route(0x43, false));
+    m.outl(0xcfc, 7);
+    assert!(m.interrupted_with(0x43));
+}
+
+#[test]
 fn p2_a_held_msi_message_is_no_pending_msix_entry() {
     let functions = functions();
     let mut m = Machine::new(&functions);
@@ -384,26 +414,21 @@ fn events_without_a_route_are_dropped() {
 fn configuration_mechanism_one() {
     let functions = functions();
     let mut m = Machine::new(&functions);
-    let outl = |m: &mut Machine<'_>, port: u64, value: u64| {
-        m.regs.gpr[RDX] = port;
-        m.regs.gpr[RAX] = value;
-        m.privileged(&[0xef])
-    };
-    outl(&mut m, 0xcf8, 0x8000_1844);
+    m.outl(0xcf8, 0x8000_1844);
     // in ax, dx at 0xcfe
     m.regs.gpr[RDX] = 0xcfe;
     m.regs.gpr[RAX] = 0xffff_ffff_ffff_ffff;
     m.privileged(&[0x66, 0xed]);
     assert_eq!(m.regs.gpr[RAX], 0xffff_ffff_ffff_0046);
-    outl(&mut m, 0xcfc, 7);
+    m.outl(0xcfc, 7);
     let device = Bdf::new(0, 3, 0).unwrap();
     assert_eq!(m.host.config_writes, [(device, 0x44, Width::Dword, 7)]);
-    // Past the last data port, and with the enable bit off: nobody.
+    // Past the last data port, and with the enable bit off: no device answers.
     m.regs.gpr[RDX] = 0xcfe;
     m.privileged(&[0xed]);
     assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);
-    outl(&mut m, 0xcf8, 0x1844);
-    outl(&mut m, 0xcfc, 7);
+    m.outl(0xcf8, 0x1844);
+    m.outl(0xcfc, 7);
     assert_eq!(m.host.config_writes.len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! From the root pointer to a table: which root, what is sound, what is passed over.
+//! From the root pointer to a table: the choice of root, valid and skipped tables.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn a_pointer_without_an_xsdt_leads_to_the_rsdt() {
     fix(&mut machine.0[0].1, 32);
     machine.0[1].1.clear();
     assert_eq!(look(machine.clone()), Ok(AMD));
-    // And nothing leads to what is at 0.
+    // And no pointer leads to address 0.
     machine.0[0].1[16..20].fill(0);
     fix(&mut machine.0[0].1[..20], 8);
     fix(&mut machine.0[0].1, 32);
@@ -54,13 +54,13 @@ fn a_wrong_checksum_or_signature_is_named() {
             assert_eq!(look(bad), expected, "piece {piece} byte {place}");
         }
     }
-    // Another table's mistake is no matter.
+    // A fault in another table does not matter.
     let mut other = good;
     other.0[3].1[10] ^= 4;
     assert_eq!(look(other), Ok(AMD));
 }
 
-/// What lengths a table can claim, and where an entry can lead.
+/// Every length that a table can claim, and every place an entry can point to.
 #[test]
 fn a_table_that_ends_nowhere_is_named() {
     let good = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));

@@ -42,7 +42,7 @@ pub mod receive {
     /// checksum error bits (TCPE, IPE) are left to the network stack.
     pub const ERRORS: u64 = 0b1001_0111 << 40;
 
-    /// Frame length in bytes.
+    /// Returns the frame length in bytes.
     pub fn length(fields: u64) -> usize {
         usize::from(fields as u16)
     }
@@ -77,7 +77,7 @@ impl Ring {
         self.0.as_ptr().addr() as u64
     }
 
-    /// Descriptor `index`, below [`RING`].
+    /// Returns the descriptor `index`, below [`RING`].
     pub fn descriptor(&self, index: usize) -> &Descriptor {
         &self.0[index]
     }
@@ -97,7 +97,7 @@ pub struct DmaMemory {
 }
 
 impl DmaMemory {
-    /// Zeroed memory, for a `static`.
+    /// Creates zeroed memory, for a `static`.
     pub const fn new() -> Self {
         Self {
             receive: Ring::new(),

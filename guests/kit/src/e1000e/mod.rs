@@ -5,19 +5,19 @@
 //! Must never: let the device reach memory before it was reset, or wait without a
 //! bound.
 //! May call: the device's registers, and the memory of its rings.
-//! Invariants: what the device does between its reset and [`Stopped::start`] is
-//! nothing, so bus mastering is switched on between the two.
+//! Invariants: the device is idle between its reset and [`Stopped::start`], so bus
+//! mastering is switched on between the two.
 //!
 //! Interrupt scheme: three MSI-X entries (receive, transmit, other). The causes of
 //! the queues clear themselves as their message is sent (EIAC) and none masks
 //! itself, so an interrupt costs no register access at all. The cause "other" does
-//! not clear itself: some devices forget then what was behind it, and who handles
-//! it has to look at the device anyway ([`E1000e::acknowledge_other`]). The
+//! not clear itself: some devices would then lose the underlying event, and its
+//! handler has to read the device anyway ([`E1000e::acknowledge_other`]). The
 //! transmit interrupt comes once for [`REPORT_EVERY`] frames, when that part of the
 //! ring is free again.
 //!
-//! What is set beyond the datasheet is what the drivers of Linux (e1000e) and
-//! FreeBSD (em) set on this device.
+//! Settings beyond the datasheet follow the drivers of Linux (e1000e) and FreeBSD
+//! (em) for this device.
 #![forbid(unsafe_code)]
 
 pub mod dma;
@@ -55,7 +55,7 @@ const MAX_FRAME: usize = 1518;
 pub const REPORT_EVERY: usize = 16;
 
 /// Transmit descriptors that only answers to received frames may take, so that a
-/// stack which fills the ring leaves room to acknowledge what comes in.
+/// stack which fills the ring can still acknowledge received data.
 const ANSWERS: usize = REPORT_EVERY;
 
 /// Reads of a register that take a microsecond at least: one has to cross the bus
@@ -64,16 +64,16 @@ const READS_PER_MICRO: u32 = 4;
 /// Bound on the wait for the end of a reset, in microseconds; it takes about one
 /// (82574 datasheet 10.2.2).
 const RESET_MICROS: u32 = 25_000;
-/// Bound on the wait for requests on the bus that are under way, in microseconds:
-/// what Linux and FreeBSD give it.
+/// Bound on the wait for outstanding bus requests, in microseconds: as in Linux and
+/// FreeBSD.
 const DRAIN_MICROS: u32 = 80_000;
 /// Bound on the wait for firmware to let go of the PHY, in microseconds: the same.
 const OWNERSHIP_MICROS: u32 = 20_000;
-/// Bound on the wait until the NVM is read, in microseconds: more than the 20 ms
-/// that Linux and FreeBSD give it.
+/// Bound on the wait until the NVM is read, in microseconds: more than the 20 ms of
+/// Linux and FreeBSD.
 const NVM_MICROS: u32 = 100_000;
-/// What the device may still need behind that for what it read, in microseconds.
-/// Linux and FreeBSD wait that long in any case, since they go on to the PHY and the
+/// Time that the device may need afterwards to apply the NVM's values, in
+/// microseconds. Linux and FreeBSD always wait that long, since they go on to the PHY and the
 /// NVM. This driver needs the address only, which has a bit to say that it is there.
 const ADDRESS_MICROS: u32 = 25_000;
 
@@ -146,11 +146,11 @@ pub struct Stopped<R> {
 }
 
 impl<R: Registers> Stopped<R> {
-    /// Stops the device, whatever it does, and resets it. Its bus mastering is off
-    /// or is about to be: nobody knows what it was told to do before.
+    /// Stops the device in any state, and resets it. Its bus mastering is off or
+    /// about to be, because the device may still hold an earlier owner's setup.
     ///
     /// # Errors
-    /// [`InitError`] says what the device failed to do.
+    /// [`InitError`] names the step that the device failed.
     pub fn reset(mut registers: R) -> Result<Self, InitError> {
         let address = reset(&mut registers)?;
         Ok(Self { registers, address })
@@ -175,13 +175,13 @@ impl<R: Registers> Stopped<R> {
         }
     }
 
-    /// Gives its registers back.
+    /// Returns its registers.
     pub fn into_registers(self) -> R {
         self.registers
     }
 }
 
-/// What was seen of the transmitter.
+/// Observed state of the transmitter.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {
     /// Frames were given to the device that it is not known to have sent.
@@ -221,22 +221,22 @@ impl<'m, R: Registers> E1000e<'m, R> {
         Ok(Stopped::reset(registers)?.start(memory))
     }
 
-    /// Resets the device, which then does nothing by itself, lets firmware have it,
-    /// and gives its registers back.
+    /// Resets the device, so that it does nothing by itself, releases it to firmware,
+    /// and returns its registers.
     pub fn stop(mut self) -> R {
         let r = &mut self.registers;
-        // If it is stuck, whoever starts it next will see.
+        // If it is stuck, its next start reports that.
         let _ = reset(r);
         CTRL_EXT.modify(r, ControlExt::DRV_LOAD::CLEAR);
         self.registers
     }
 
-    /// Station (MAC) address.
+    /// Returns the station (MAC) address.
     pub fn address(&self) -> [u8; 6] {
         self.address
     }
 
-    /// State of the link; one register read.
+    /// Returns the state of the link; one register read.
     pub fn link(&self) -> Link {
         let status = STATUS.read(&self.registers);
         Link {
@@ -251,15 +251,15 @@ impl<'m, R: Registers> E1000e<'m, R> {
         }
     }
 
-    /// Counts so far; reads the device's own counters for what it lost.
+    /// Returns the counts so far; reads the device's own counters for lost frames.
     pub fn statistics(&mut self) -> Statistics {
         self.statistics.missed += u64::from(MPC.read(&self.registers).get());
         self.statistics.receive_errors += u64::from(CRCERRS.read(&self.registers).get());
         self.statistics
     }
 
-    /// Clears the causes behind the "other" interrupt, so that the next one is
-    /// told; call when that interrupt was taken.
+    /// Clears the causes behind the "other" interrupt, so that the next event raises
+    /// it again; call when that interrupt was taken.
     pub fn acknowledge_other(&mut self) {
         let queues = Cause::RXQ0::SET + Cause::TXQ0::SET;
         ICR.set(&mut self.registers, !queues.value);
@@ -268,7 +268,7 @@ impl<'m, R: Registers> E1000e<'m, R> {
     /// Raises the transmit interrupt without a frame: for tests of the way that
     /// it takes.
     pub fn raise_transmit(&mut self) {
-        // Without MSI-X a cause stays set, and is told once only.
+        // Without MSI-X a cause stays set, and raises an interrupt only once.
         ICR.write(&mut self.registers, Cause::TXQ0::SET);
         ICS.write(&mut self.registers, Cause::TXQ0::SET);
     }
@@ -314,19 +314,19 @@ impl<'m, R: Registers> E1000e<'m, R> {
         None
     }
 
-    /// Whether [`transmit`](Self::transmit) has room for a frame.
+    /// Returns whether [`transmit`](Self::transmit) has room for a frame.
     pub fn can_transmit(&mut self) -> bool {
         self.has_room(1)
     }
 
-    /// Whether there is room for a frame that is no answer to another, and for
-    /// answers besides.
+    /// Returns whether there is room for a frame that does not answer another one,
+    /// and for answers besides.
     pub fn can_begin(&mut self) -> bool {
         self.has_room(1 + ANSWERS)
     }
 
-    /// Whether as many descriptors are free. Where they are not, the device is told
-    /// of those that it may not know yet.
+    /// Returns whether `wanted` descriptors are free. If not, the tail register is
+    /// written, in case the device has not been told about the latest ones.
     fn has_room(&mut self, wanted: usize) -> bool {
         let free = |driver: &Self| RING - 1 - driver.in_use();
         if free(self) < wanted {
@@ -422,7 +422,7 @@ impl<'m, R: Registers> E1000e<'m, R> {
         Ok(None)
     }
 
-    /// Whether the transmitter has not moved for too long.
+    /// Returns whether the transmitter has not moved for too long.
     fn hangs(&mut self, now: u64) -> bool {
         let head = TDH.read(&self.registers).get();
         if head == self.transmit_next as u32 && !self.transmit_moved {
@@ -442,13 +442,13 @@ impl<'m, R: Registers> E1000e<'m, R> {
         now - since >= HANG_MICROS
     }
 
-    /// Transmit descriptors that the device may still use.
+    /// Returns the transmit descriptors that the device may still use.
     fn in_use(&self) -> usize {
         (self.transmit_next + RING - self.transmit_oldest) % RING
     }
 
     /// Frees the descriptors of every finished report group. Frames finish in
-    /// order, so the done bit of a group's last descriptor speaks for all.
+    /// order, so the done bit of a group's last descriptor covers the group.
     fn reclaim(&mut self) {
         while self.in_use() >= REPORT_EVERY {
             let last = self.transmit_oldest + REPORT_EVERY - 1;
@@ -468,7 +468,7 @@ impl<'m, R: Registers> E1000e<'m, R> {
     }
 }
 
-/// Whether descriptor `index` is the last of its report group.
+/// Returns whether descriptor `index` is the last of its report group.
 fn ends_report(index: usize) -> bool {
     (index + 1).is_multiple_of(REPORT_EVERY)
 }
@@ -478,12 +478,12 @@ fn wait<R: Registers>(r: &R, micros: u32, done: impl Fn(&R) -> bool) -> bool {
     (0..micros * READS_PER_MICRO).any(|_| done(r))
 }
 
-/// Stops the device, resets it, waits until it has read its NVM, and gives the
+/// Stops the device, resets it, and waits until it has read its NVM. Returns the
 /// station address from there.
 fn reset(r: &mut impl Registers) -> Result<[u8; 6], InitError> {
     IMC.set(r, u32::MAX);
-    // Nothing more begins, and what is under way ends, before the reset: a request
-    // that it cuts off can leave the bus waiting for its end.
+    // New bus requests are stopped and outstanding ones end before the reset: a
+    // request that is cut off can leave the bus waiting for its completion.
     RCTL.set(r, 0);
     TCTL.modify(r, TransmitControl::EN::CLEAR);
     CTRL.modify(r, Control::GIO_MASTER_DISABLE::SET + Control::RST::CLEAR);
@@ -505,11 +505,11 @@ fn reset(r: &mut impl Registers) -> Result<[u8; 6], InitError> {
     if owned {
         EXTCNF_CTRL.modify(r, ExtendedConfiguration::MDIO_SW_OWNERSHIP::CLEAR);
     }
-    // What the NVM holds is written over what was set before it was read.
+    // The NVM's values overwrite registers that were set before it was read.
     if !wait(r, NVM_MICROS, |r| EECD.read(r).is_set(NvmControl::AUTO_RD)) {
         return Err(InitError::NvmStuck);
     }
-    // The reset brings back what is on after power-up.
+    // The reset restores the power-up state, in which interrupts may be on.
     IMC.set(r, u32::MAX);
     ICR.set(r, u32::MAX);
     if !wait(r, ADDRESS_MICROS, |r| RAH0.read(r).is_set(AddressHigh::AV)) {
@@ -541,7 +541,7 @@ fn start(r: &mut impl Registers, memory: &DmaMemory) {
     start_interrupts(r);
 }
 
-/// Bits that are reserved in the datasheet, or about queues that are not used, and
+/// Sets bits that are reserved in the datasheet, or about unused queues, and
 /// that the drivers of Linux and FreeBSD set on this device all the same.
 fn set_hardware_bits(r: &mut impl Registers) {
     TXDCTL1.modify(r, DescriptorControl::COUNT_DESC::SET);

@@ -67,9 +67,9 @@ impl<'m, R: Registers> Device for Nic<'m, R> {
         Self: 'a;
 
     fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Sending<'_, 'm, R>)> {
-        // Whether there is room for an answer is no matter: what waits in the ring
-        // may be what ends the wait for room, and behind a transmitter that hangs
-        // the guest still hears. An answer that finds none is lost.
+        // Frames are received even without room for an answer: the waiting frame may
+        // be the acknowledgement that frees the room, and a guest with a hung
+        // transmitter must still receive. An answer without room is lost.
         let length = self.driver.receive(&mut self.received)?;
         let sending = Sending {
             driver: &mut self.driver,

@@ -15,9 +15,9 @@ register_bitfields![u32,
         GIO_MASTER_DISABLE OFFSET(2) NUMBITS(1) [],
         /// Set link up.
         SLU OFFSET(6) NUMBITS(1) [],
-        /// Force speed: not what the PHY agrees on.
+        /// Force speed: overrides the PHY's negotiation.
         FRCSPD OFFSET(11) NUMBITS(1) [],
-        /// Force duplex: not what the PHY agrees on.
+        /// Force duplex: overrides the PHY's negotiation.
         FRCDPX OFFSET(12) NUMBITS(1) [],
         /// Full device reset; clears itself.
         RST OFFSET(26) NUMBITS(1) [],
@@ -39,7 +39,7 @@ register_bitfields![u32,
     ],
     /// NVM control.
     pub NvmControl [
-        /// What the NVM holds was read after a reset.
+        /// The NVM has been read after a reset.
         AUTO_RD OFFSET(9) NUMBITS(1) [],
     ],
     /// Extended configuration control.
@@ -92,7 +92,7 @@ register_bitfields![u32,
     ],
     /// Receive filter control.
     pub ReceiveFilter [
-        /// No interrupt cause of its own for TCP acknowledgements.
+        /// No separate interrupt cause for TCP acknowledgements.
         ACKDIS OFFSET(12) NUMBITS(1) [],
         /// The same for acknowledgements that carry data.
         ACKD_DIS OFFSET(13) NUMBITS(1) [],

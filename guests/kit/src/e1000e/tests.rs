@@ -15,14 +15,14 @@ use super::*;
 /// Just enough of an 82574L: reset, rings, and a log of writes.
 struct Fake<'m> {
     memory: &'m DmaMemory,
-    /// Registers that hold what is written to them.
+    /// Registers that hold the written value.
     held: BTreeMap<u32, u32>,
     /// Resets that end; all those after them hang.
     good_resets: u32,
     /// Reads until each step of a reset is done: the reset itself, reading the
     /// NVM, the address.
     steps: [u32; 3],
-    /// What is left of them.
+    /// The remaining ones.
     left: Cell<[u32; 3]>,
     /// Requests on the bus end after so many reads of the status.
     drains: Cell<u32>,
@@ -35,8 +35,8 @@ struct Fake<'m> {
 }
 
 impl Fake<'_> {
-    /// One more read: the first step that is not done comes nearer. Gives which are
-    /// done.
+    /// Counts one more read, which moves the first unfinished step forward. Returns
+    /// which steps are done.
     fn step(&self) -> [bool; 3] {
         let mut left = self.left.get();
         let done = core::array::from_fn(|step| left[..=step].iter().all(|left| *left == 0));
@@ -85,7 +85,7 @@ impl Registers for Fake<'_> {
             }
             (self.rx_head, self.rx_tail, self.tx_head, self.tx_tail) = (0, 0, 0, 0);
             self.held.clear();
-            // What the NVM sets.
+            // Bits that the NVM sets.
             self.held.insert(CTRL.offset, 0x2018_0000);
             self.held.insert(CTRL_EXT.offset, 0x0090_0000);
             self.held.insert(TARC0.offset, 0x7800_0403);
@@ -207,7 +207,8 @@ fn start_programs_rings_interrupts_and_address() {
     );
 }
 
-/// Where in the log a register was written with these bits as in `value`.
+/// Returns where in the log a register was written with these bits as in
+/// `value`.
 fn position(writes: &[(u32, u32)], register: u32, mask: u32, value: u32) -> Option<usize> {
     writes
         .iter()
@@ -302,8 +303,8 @@ fn start_changes_only_its_own_bits() {
     assert_eq!(registers.holds(CTRL_EXT.offset) & 1 << 28, 0, "released");
 }
 
-/// Sends a frame that the device does not take, and looks as long as it is to be
-/// looked at, at most until `end`. Gives when the last look was.
+/// Sends a frame that the device does not take, and watches it as long as the
+/// driver asks for, at most until `end`. Returns the time of the last look.
 fn watch_a_frame(driver: &mut E1000e<Fake>, from: u64, end: u64) -> u64 {
     driver.transmit(&[0; 60]).expect("there is room");
     driver.flush();
@@ -326,7 +327,7 @@ fn a_transmitter_that_hangs_is_started_again() {
     let end = watch_a_frame(&mut driver, 1_000, u64::MAX);
     assert_eq!(end, 1_000 + HANG_MICROS);
     assert_eq!(driver.statistics().transmit_hangs, 1);
-    // Both rings are as new: what was in them is lost, and what comes then is not.
+    // Both rings are as new: their frames are lost, later ones are not.
     let mut frame = [0; BUFFER];
     assert_eq!(driver.receive(&mut frame), None);
     assert!(driver.registers.deliver(2, 60, GOOD));

@@ -78,8 +78,8 @@ impl NvmeMemory {
         }
     }
 
-    /// The second half of completion entry `index`: what the phase is in, and
-    /// the last that the controller writes.
+    /// Returns the second half of completion entry `index`, which holds the phase bit
+    /// and is the last that the controller writes.
     pub(super) fn completion(&self, index: usize) -> u64 {
         self.completions.0[2 * index + 1].load(Ordering::Acquire)
     }
@@ -99,7 +99,7 @@ impl NvmeMemory {
         }
     }
 
-    /// Writes what a controller would: for the tests' fake.
+    /// Writes a completion as a controller would, for the tests' fake.
     #[cfg(test)]
     pub(super) fn write_as_controller(&self, completion: usize, words: [u64; 2], model: &[u8]) {
         for (word, bytes) in self.data.0[3..].iter().zip(model.chunks(8)) {
@@ -112,7 +112,7 @@ impl NvmeMemory {
         }
     }
 
-    /// A submission entry as a controller reads it.
+    /// Returns a submission entry as a controller reads it.
     #[cfg(test)]
     pub(super) fn submission(&self, index: usize) -> Command {
         core::array::from_fn(|word| self.submissions.0[8 * index + word].load(Ordering::Relaxed))

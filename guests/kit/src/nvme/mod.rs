@@ -51,7 +51,7 @@ pub enum InitError {
     Unsupported,
 }
 
-/// What a command ended with.
+/// Result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
     /// The controller's status field, without phase and retry bits: type in
@@ -66,8 +66,8 @@ pub enum CommandError {
 pub struct Model([u8; MODEL_LENGTH]);
 
 impl Model {
-    /// Its text without the spaces; `None` if the controller gave other than
-    /// printable ASCII.
+    /// Returns its text without the spaces; `None` if the controller gave other
+    /// than printable ASCII.
     pub fn as_str(&self) -> Option<&str> {
         let text = core::str::from_utf8(&self.0).ok()?.trim_ascii();
         text.bytes()
@@ -99,11 +99,11 @@ pub struct Stopped<R> {
 }
 
 impl<R: Registers> Stopped<R> {
-    /// Resets the controller. Its bus mastering is off or is about to be: nobody
-    /// knows what it was told to do before.
+    /// Resets the controller. Its bus mastering is off or about to be, because it
+    /// may still hold an earlier owner's setup.
     ///
     /// # Errors
-    /// [`InitError`] says what the controller failed to do.
+    /// [`InitError`] names the step that the controller failed.
     pub fn reset(mut registers: R) -> Result<Self, InitError> {
         let r = &mut registers;
         let low = CAP.read(r);

@@ -1,6 +1,6 @@
-//! What can be wrong with the fake: one rule broken by each.
+//! Flaws of the fake: each breaks one rule.
 
-/// What is wrong with the function.
+/// Flaw of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     None,

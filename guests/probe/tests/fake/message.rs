@@ -60,7 +60,7 @@ impl Message {
         }
     }
 
-    /// The vector that an event raises.
+    /// Returns the vector that an event raises.
     pub fn vector(&self, flaw: Flaw) -> usize {
         match flaw {
             Flaw::MessageLatched => self.latched.into(),

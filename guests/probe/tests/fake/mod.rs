@@ -130,7 +130,7 @@ impl State {
         self.control & 0x8000 != 0 && !masked
     }
 
-    /// Binds what is due and sends what waits.
+    /// Makes the binds that are due and sends the messages that wait.
     fn settle(&mut self) {
         if !self.live() {
             return;
@@ -265,7 +265,7 @@ impl State {
         self.settle();
     }
 
-    /// Offset in the BAR of table and PBA.
+    /// Returns the offset in the BAR of table and PBA.
     fn place(&self, address: u64) -> Option<u64> {
         let base = u64::from(self.bars[TABLE_BAR]);
         let decoded = self.decoded() || self.is(Flaw::DecodeIgnored);

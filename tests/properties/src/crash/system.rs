@@ -272,7 +272,8 @@ impl System {
                     function: function as u8,
                     bar: TABLE_BAR,
                 };
-                client.write_again(place, 16 * entry + field, width, value);
+                let done = retry(|_| client.write(place, 16 * entry + field, width, value));
+                assert!(done.is_ok() || self.world.impatient.get());
             }
             Op::Throttle(function, entry, throttled) => {
                 let mut client = self.table_client(function);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use channel::msix::ControlEffect;
 use pci::Width;
 
 use super::layout::{Layout, Place};
@@ -100,17 +99,12 @@ impl Model {
             | u16::from(self.function_mask) << 14
     }
 
-    fn routes_changed(&self) -> bool {
-        let failed = |e: &Event| matches!(e, Event::BindFailed { .. } | Event::UnbindFailed(_));
-        !self.events.iter().all(failed)
-    }
-
     /// M2, M3, M4, M6.
-    pub fn write_control(&mut self, value: u16) -> ControlEffect {
+    pub fn write_control(&mut self, value: u16) -> Option<u16> {
         let (enable, mask) = (value >> 15 & 1 == 1, value >> 14 & 1 == 1);
         let (was_enabled, was_masked) = (self.enabled, self.function_mask);
         if enable == was_enabled && mask == was_masked {
-            return ControlEffect::default();
+            return None;
         }
         if was_enabled && !enable {
             for index in 0..self.entries.len() {
@@ -118,11 +112,7 @@ impl Model {
                     continue;
                 }
                 if !self.unbind(index) {
-                    return ControlEffect {
-                        write: None,
-                        disable_intx: false,
-                        routes: self.routes_changed(),
-                    };
+                    return None;
                 }
                 self.entries[index].updated = true;
             }
@@ -145,11 +135,7 @@ impl Model {
                 in_vain += u32::from(asks && !self.entries[index].bound);
             }
         }
-        ControlEffect {
-            write: Some(self.control()),
-            disable_intx: enable && !was_enabled,
-            routes: self.routes_changed() || mask != was_masked,
-        }
+        Some(self.control())
     }
 
     /// M24; whether all could be unbound.
@@ -191,7 +177,7 @@ impl Model {
             self.bind_failures += 1;
             return;
         }
-        if refused || entry.left_over {
+        if refused {
             self.bind_failures += 1;
             self.events.push(Event::BindFailed {
                 entry: number,
@@ -201,13 +187,13 @@ impl Model {
             return;
         }
         entry.bound = true;
+        entry.left_over = false;
         entry.updated = false;
         entry.device_masked = entry.throttled;
         self.events.push(Event::Bind {
             entry: number,
             address,
             data,
-            masked: false,
         });
     }
 
@@ -318,8 +304,8 @@ impl Model {
         Some(value)
     }
 
-    /// Whether routes changed, or none where nothing is claimed.
-    pub fn write(&mut self, bar: u8, offset: u64, width: Width, value: u64) -> Option<bool> {
+    /// None where nothing is claimed.
+    pub fn write(&mut self, bar: u8, offset: u64, width: Width, value: u64) -> Option<()> {
         match self.layout.place(bar, offset) {
             Place::Unclaimed => return None,
             Place::Table if Self::regular(offset, width) => {
@@ -344,7 +330,7 @@ impl Model {
             }
             _ => self.dropped += 1,
         }
-        Some(self.routes_changed())
+        Some(())
     }
 
     /// M7, M8, M9.

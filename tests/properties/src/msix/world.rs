@@ -16,17 +16,8 @@ use super::layout::{Layout, Place};
 /// What the router was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Bind {
-        entry: u16,
-        address: u64,
-        data: u32,
-        masked: bool,
-    },
-    BindFailed {
-        entry: u16,
-        address: u64,
-        data: u32,
-    },
+    Bind { entry: u16, address: u64, data: u32 },
+    BindFailed { entry: u16, address: u64, data: u32 },
     Unbind(u16),
     UnbindFailed(u16),
     Mask(u16, bool),
@@ -163,13 +154,12 @@ impl IrqRouter for Shared {
         source: Source,
         address: u64,
         data: u32,
-        masked: bool,
     ) -> Result<(u64, u32), Error> {
         let mut world = self.0.borrow_mut();
         let entry = source.entry;
         let mode = data >> 8 & 7;
         let deliverable = address >> 20 == 0xfee && mode != 3 && mode != 6 && data & 0xf0 != 0;
-        if !deliverable || world.fail_bind.contains(&entry) || world.bound.contains_key(&entry) {
+        if !deliverable || world.fail_bind.contains(&entry) {
             world.events.push(Event::BindFailed {
                 entry,
                 address,
@@ -185,7 +175,6 @@ impl IrqRouter for Shared {
             entry,
             address,
             data,
-            masked,
         });
         Ok(message)
     }
@@ -228,7 +217,7 @@ impl IrqRouter for Shared {
         }
     }
 
-    fn bound(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
+    fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.get(&source.entry).copied();
         bound.ok_or(Error::NotFound)
     }

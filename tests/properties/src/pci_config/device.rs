@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use channel::msix::ControlEffect;
 use channel::msix::control::MsixControl;
 use channel::{Caller, Error};
 use pci::{BarInfo, BarKind, FunctionInfo, Width, regs};
@@ -223,16 +222,11 @@ impl MsixControl for Shared {
         Ok(self.0.borrow().control)
     }
 
-    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<ControlEffect, Error> {
+    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<Option<u16>, Error> {
         let mut world = self.0.borrow_mut();
         let before = world.control;
         world.control = value & 0xc000 | 4;
-        let changed = before != world.control;
-        Ok(ControlEffect {
-            write: changed.then_some(world.control),
-            disable_intx: before & 0x8000 == 0 && value & 0x8000 != 0,
-            routes: changed,
-        })
+        Ok((before != world.control).then_some(world.control))
     }
 
     fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {

@@ -34,7 +34,7 @@ const INCLUDES: [&str; 6] = [
     "libsel4/sel4_arch_include/x86_64",
 ];
 
-/// The preprocessed text of each description.
+/// Returns the preprocessed text of each description.
 fn descriptions(scratch: &Path) -> Vec<(&'static str, String)> {
     let source = kernel::locate().unwrap_or_else(|e| panic!("{e}"));
     let config = Config::x86_64_pc99(Profile::Debug);
@@ -50,7 +50,7 @@ fn descriptions(scratch: &Path) -> Vec<(&'static str, String)> {
     DESCRIPTIONS.iter().map(read).collect()
 }
 
-/// Runs a command and fails with what it printed.
+/// Runs a command; fails with its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let (out, err) = (
@@ -66,7 +66,7 @@ fn run(command: &mut Command) -> String {
 }
 
 /// Compiles and runs the program for each description; `compile` gets the
-/// description, its model and a folder, and gives the program. Every program
+/// description, its model and a folder, and returns the program. Every program
 /// prints how many checks it made.
 fn check(compile: impl Fn(&sel4_idl::bitfield::Description, &[model::Type], &Path) -> PathBuf) {
     let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What a description means, worked out bit by bit.
+//! The meaning of a description, worked out bit by bit.
 
 /// A block as its accessors see it: alone, or under a union's tag.
 #[derive(Clone, Debug)]
@@ -33,14 +33,14 @@ impl Type {
             .collect()
     }
 
-    /// The stored bits of field `f` for each of a few patterns.
+    /// Returns the stored bits of field `f` for each of a few patterns.
     pub fn patterns(&self, f: usize) -> Vec<u64> {
         let ones = (0..self.fields[f].1).fold(0u64, |v, bit| v | 1 << bit);
         let top = 1 << (self.fields[f].1 - 1);
         vec![0, ones, 0xa5a5_5a5a_c3c3_3c3c & ones, top, 1]
     }
 
-    /// The value that accessors take and give for these stored bits.
+    /// Returns the value that accessors take and return for these stored bits.
     pub fn value(&self, f: usize, stored: u64) -> u64 {
         let (_, width, high) = self.fields[f];
         if !high {
@@ -60,7 +60,7 @@ impl Type {
         value
     }
 
-    /// A value that does not fit field `f`, if there is one.
+    /// Returns a value that does not fit field `f`, if there is one.
     pub fn unfit(&self, f: usize) -> Option<u64> {
         let (_, width, high) = self.fields[f];
         if high {
@@ -70,7 +70,7 @@ impl Type {
         }
     }
 
-    /// `words` with the stored bits of field `f` replaced.
+    /// Returns `words` with the stored bits of field `f` replaced.
     pub fn store(&self, words: &[u64], f: usize, stored: u64) -> Vec<u64> {
         let mut words = words.to_vec();
         for (place, owner) in self.bits.iter().enumerate() {
@@ -85,7 +85,8 @@ impl Type {
         words
     }
 
-    /// Words that are all zeros or all ones but for the tag, which is right.
+    /// Returns the words that are all zeros or all ones but for the tag, which
+    /// is right.
     pub fn background(&self, ones: bool) -> Vec<u64> {
         let word = if ones {
             u64::MAX >> (64 - self.word_bits)

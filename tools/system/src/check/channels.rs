@@ -2,146 +2,158 @@
 
 use std::ops::Range;
 
+use super::key_span;
+use crate::manifest::{Manifest, names};
 use crate::model::{Channel, Model, find};
-use crate::reader::{Context, Section};
+use crate::reader::{Context, Located, Section, list};
 
-/// An interface of crates/channel.
-pub(super) struct Interface {
-    pub name: &'static str,
-    /// Programs that may call over it.
-    clients: &'static [&'static str],
-    /// Those of them that cannot do without.
-    pub needed_by: &'static [&'static str],
-    pub server: &'static str,
-}
-
-/// One that its client needs.
-const fn needed(name: &'static str, client: &'static [&str], server: &'static str) -> Interface {
-    Interface {
-        name,
-        clients: client,
-        needed_by: client,
-        server,
-    }
-}
-
-/// One that its client can do without.
-const fn optional(name: &'static str, client: &'static [&str], server: &'static str) -> Interface {
-    Interface {
-        name,
-        clients: client,
-        needed_by: &[],
-        server,
-    }
-}
-
-/// The interfaces, and the programs at their two ends.
-pub(super) const INTERFACES: [Interface; 11] = [
-    needed("PciConfig", &["vmm"], "pci-config"),
-    needed("MsixTable", &["vmm"], "msix"),
-    needed("MsixControl", &["pci-config"], "msix"),
-    needed("IrqRouter", &["msix"], "irq-router"),
-    needed("MsiRouter", &["pci-config"], "irq-router"),
-    Interface {
-        name: "Timer",
-        clients: &["vmm", "console", "iommu"],
-        needed_by: &["vmm", "iommu"],
-        server: "timer",
-    },
-    needed("InterruptRemap", &["irq-router"], "iommu"),
-    needed("DmaControl", &["vmm"], "iommu"),
-    optional("MsixDump", &["console"], "msix"),
-    optional("IrqDump", &["console"], "irq-router"),
-    optional("IommuDump", &["console"], "iommu"),
-];
-
-/// Reads one `[[channel]]`: ends that exist, an interface that fits them, and a
-/// server that is at least as urgent as its client. A client that is no component but
-/// a program stands for each component that runs it, so that a file that others
-/// inherit need not know how many vmms they have, and channels stay in the order of
-/// their interfaces.
-pub fn channel(section: &Section<'_, '_>, model: &Model) -> Vec<Channel> {
-    ends(section, model).unwrap_or_default()
-}
-
-fn ends(section: &Section<'_, '_>, model: &Model) -> Option<Vec<Channel>> {
+/// Reads one `[[channel]]`: ends that exist, and an interface that fits them.
+pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
     let context = section.context;
     let interface = section.required_string("interface", "\"PciConfig\"");
     let client = section.required_string("client", "\"vmm\"");
     let server = section.required_string("server", "\"pci-config\"");
-    let names = || model.components.iter().map(|c| c.name.as_str());
-    let known = INTERFACES.iter().map(|interface| interface.name);
-    let index = interface
+    let served = model.programs.iter().flat_map(|program| &program.serves);
+    let known = interface
         .as_ref()
-        .and_then(|name| find(context, "interface", name, known));
-    let clients = client.and_then(|name| {
-        let components = model.components.iter().enumerate();
-        let running: Vec<usize> = components
-            .filter(|(_, component)| component.program == name.value)
-            .map(|(index, _)| index)
-            .collect();
-        if running.is_empty() || names().any(|known| known == name.value) {
-            return Some((vec![find(context, "component", &name, names())?], name));
-        }
-        Some((running, name))
-    });
-    let server = server.and_then(|name| Some((find(context, "component", &name, names())?, name)));
-    let (interface, (clients, client_name), (server, server_name)) =
-        (interface?, clients?, server?);
-    let ends = &INTERFACES[index?];
-    let between = ends.clients.join(" or ");
-    // Several clients run one program.
-    for (end, name, programs) in [
-        (clients[0], &client_name, ends.clients),
-        (server, &server_name, &[ends.server]),
+        .and_then(|name| find(context, "interface", name, served.map(String::as_str)));
+    let component = |name: Option<Located<String>>| {
+        let components = model.components.iter().map(|c| c.name.as_str());
+        name.and_then(|name| Some((find(context, "component", &name, components)?, name)))
+    };
+    let (client, server) = (component(client), component(server));
+    let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
+    known?;
+    let calls = |program: &Manifest| program.may_call(&interface.value);
+    let serves = |program: &Manifest| program.serves.contains(&interface.value);
+    for (end, name, fits) in [
+        (client, &client_name, &calls as &dyn Fn(&Manifest) -> bool),
+        (server, &server_name, &serves),
     ] {
         let runs = &model.components[end].program;
-        if !programs.contains(&runs.as_str()) {
+        if !fits(runs) {
             context.error(
                 &name.span,
                 format!(
-                    "`{}` is between {between} and {}, but `{}` runs {runs}",
-                    interface.value, ends.server, name.value
+                    "`{}` is between {} and {}, but `{}` runs {}",
+                    interface.value,
+                    names(&model.programs, " or ", calls),
+                    names(&model.programs, " or ", serves),
+                    name.value,
+                    runs.name
                 ),
                 format!(
                     "name a component whose program is `{}`",
-                    programs.join("` or `")
+                    names(&model.programs, "` or `", fits)
                 ),
             );
         }
     }
-    for &client in &clients {
-        let (low, high) = (&model.components[client], &model.components[server]);
-        // 0 stands for a priority that is missing or wrong, which has its own error.
-        if high.priority < low.priority && high.priority > 0 {
-            context.error(
-                &server_name.span,
-                format!(
-                    "`{}` (priority {}) calls `{}` of lower priority ({})",
-                    low.name, low.priority, high.name, high.priority
-                ),
-                "a component calls only components of the same or a higher priority: raise the \
-                 server's",
-            );
-        }
-        let twice = |other: &Channel| other.interface == interface.value && other.client == client;
-        if model.channels.iter().any(twice) {
-            context.error(
-                &interface.span,
-                format!("`{}` has a second channel `{}`", low.name, interface.value),
-                "a component has one server for each interface: remove one",
-            );
-        }
+    if model.server(client, &interface.value).is_some() {
+        context.error(
+            &interface.span,
+            format!(
+                "`{}` has a second channel `{}`",
+                client_name.value, interface.value
+            ),
+            "a component has one server for each interface: remove one",
+        );
     }
-    let channels = clients.into_iter().map(|client| Channel {
-        interface: interface.value.clone(),
+    let channel = Channel {
+        interface: interface.value,
         client,
         server,
-    });
-    Some(channels.collect())
+    };
+    priority(context, &server_name.span, &channel, model);
+    Some(channel)
 }
 
-/// Calls must not go in a circle: two components could wait for each other.
+/// A server is at least as urgent as its client.
+fn priority(context: &Context<'_>, span: &Range<usize>, channel: &Channel, model: &Model) {
+    let low = &model.components[channel.client];
+    let high = &model.components[channel.server];
+    // 0 stands for a priority that is missing or wrong, which has its own error.
+    if high.priority < low.priority && high.priority > 0 {
+        context.error(
+            span,
+            format!(
+                "`{}` (priority {}) calls `{}` of lower priority ({})",
+                low.name, low.priority, high.name, high.priority
+            ),
+            "a component calls only components of the same or a higher priority: raise the \
+             server's",
+        );
+    }
+}
+
+/// Adds the channels that the file need not say, since an interface that a component
+/// calls has one server. `spans` are the places of channels.
+pub fn implied(
+    context: &Context<'_>,
+    top: &Section<'_, '_>,
+    model: &mut Model,
+    spans: &mut Vec<Range<usize>>,
+) {
+    for client in 0..model.components.len() {
+        let component = &model.components[client];
+        let span = key_span(top, "component", &component.name);
+        let program = component.program.clone();
+        let silent = program.devices.iter().filter(|need| {
+            // A device that it lacks has an error of its own.
+            let device = model.device_of(component, &need.name);
+            device.is_some_and(|device| device.irq.is_none() || model.remaps())
+        });
+        let polled: Vec<_> = silent
+            .filter_map(|need| need.without_irq.as_ref())
+            .collect();
+        for interface in program.calls.iter().chain(&program.optional_calls) {
+            if model.server(client, interface).is_some() {
+                continue;
+            }
+            let name = &model.components[client].name;
+            let components = model.components.iter().enumerate();
+            let servers = components.filter(|(_, other)| other.program.serves.contains(interface));
+            let servers: Vec<_> = servers.map(|(index, other)| (index, &other.name)).collect();
+            match servers[..] {
+                [(server, _)] => {
+                    let channel = Channel {
+                        interface: interface.clone(),
+                        client,
+                        server,
+                    };
+                    priority(context, &span, &channel, model);
+                    spans.push(span.clone());
+                    model.channels.push(channel);
+                }
+                [] if program.calls.contains(interface) || polled.contains(&interface) => {
+                    context.error(
+                        &span,
+                        format!("`{name}` calls `{interface}`, which no component serves"),
+                        format!(
+                            "add a component whose program is `{}`",
+                            names(&model.programs, "` or `", |p| p.serves.contains(interface))
+                        ),
+                    );
+                }
+                [] => {}
+                [(_, first), ..] => context.error(
+                    &span,
+                    format!(
+                        "`{name}` calls `{interface}`, which {} components serve",
+                        servers.len()
+                    ),
+                    format!(
+                        "choose one of {}: add a [[channel]] with `interface = \"{interface}\"`, \
+                         `client = \"{name}\"` and such as `server = \"{first}\"`",
+                        list(servers.iter().map(|(_, name)| name.as_str()))
+                    ),
+                ),
+            }
+        }
+    }
+}
+
+/// Calls must not go in a cycle: two components could wait for each other.
 pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
     for (first, (channel, span)) in model.channels.iter().zip(spans).enumerate() {
         if let Some(path) = path(model, channel.server, channel.client) {
@@ -163,7 +175,7 @@ pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
                 .collect();
             context.error(
                 span,
-                format!("calls go in a circle: {}", names.join(" -> ")),
+                format!("calls go in a cycle: {}", names.join(" -> ")),
                 "remove one of these channels; a reply can carry what the server has to say",
             );
         }

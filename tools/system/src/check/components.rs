@@ -3,68 +3,38 @@
 use spec::OnFault;
 
 use super::choice;
-use crate::board::{Board, BoardDevice};
+use crate::board::BoardDevice;
+use crate::manifest::{DeviceNeed, Manifest, names};
 use crate::model::{Component, Model};
 use crate::reader::{Context, Located, Section};
 
-/// Ports of a serial port (16550 datasheet, table of registers).
-const UART_PORTS: u16 = 8;
-
-/// A part of a board device.
-#[derive(Clone, Copy)]
-enum Part {
-    Ports,
-    Memory,
-    Irq,
+/// Returns the parts of a board device that a program needs and that are not there:
+/// each with an example.
+fn missing(need: &DeviceNeed, device: &BoardDevice) -> Vec<(String, &'static str)> {
+    let ports = device
+        .ports
+        .map_or(0, |(first, last)| u64::from(last) - u64::from(first) + 1);
+    [
+        (
+            ports < need.ports,
+            format!("{} `ports`", need.ports),
+            "ports = { first = 0x3f8, count = 8 }",
+        ),
+        (
+            need.memory && device.memory.is_none(),
+            "`memory`".to_owned(),
+            "memory = { base = 0xfed0_0000, size = \"4K\" }",
+        ),
+        (
+            need.irq && device.irq.is_none(),
+            "`irq`".to_owned(),
+            "irq = { pin = 4, trigger = \"edge\" }",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(missing, what, example)| missing.then_some((what, example)))
+    .collect()
 }
-
-impl Part {
-    /// How its key in the board's file is called in an error.
-    const fn what(self) -> &'static str {
-        match self {
-            Self::Ports => "8 `ports`",
-            Self::Memory => "`memory`",
-            Self::Irq => "`irq`",
-        }
-    }
-
-    const fn example(self) -> &'static str {
-        match self {
-            Self::Ports => "ports = { first = 0x3f8, count = 8 }",
-            Self::Memory => "memory = { base = 0xfed0_0000, size = \"4K\" }",
-            Self::Irq => "irq = { pin = 4, trigger = \"edge\" }",
-        }
-    }
-
-    fn is_there(self, device: &BoardDevice) -> bool {
-        match self {
-            Self::Ports => device
-                .ports
-                .is_some_and(|(first, last)| last - first >= UART_PORTS - 1),
-            Self::Memory => device.memory.is_some(),
-            Self::Irq => device.irq.is_some(),
-        }
-    }
-}
-
-/// The board devices without which a program does not start, by the names that
-/// it asks for, with what of them it asks for. COM1's interrupt is not among
-/// them: the console can look at it by the timer.
-const PROGRAM_DEVICES: [(&str, &str, &[Part]); 3] = [
-    ("console", "com1", &[Part::Ports]),
-    ("console", "com2", &[Part::Ports]),
-    ("timer", "hpet", &[Part::Memory, Part::Irq]),
-];
-
-/// Programs that go on where they were after a restart.
-const RESTARTABLE: [&str; 6] = [
-    "console",
-    "timer",
-    "pci-config",
-    "msix",
-    "irq-router",
-    "iommu",
-];
 
 /// A component has what its program needs, no power that its program does not
 /// use, and nothing twice.
@@ -72,60 +42,51 @@ pub fn program(
     context: &Context<'_>,
     name: &Located<String>,
     component: &Component,
-    board: &Board,
+    model: &Model,
 ) {
-    if name.value == "init" || component.program == "init" {
-        context.error(
-            &name.span,
-            "`init` is the root task, which every system has",
-            "remove it here, or give it another name and program",
-        );
-    }
-    for (program, device, parts) in PROGRAM_DEVICES {
-        if component.program != program {
-            continue;
-        }
-        let mut own = component.devices.iter().map(|&index| &board.devices[index]);
-        let Some(found) = own.find(|known| known.name == device) else {
+    let program = &component.program;
+    for need in &program.devices {
+        let device = &need.name;
+        let Some(found) = model.device_of(component, device) else {
             context.error(
                 &name.span,
                 format!(
-                    "`{}` runs {program}, which needs device `{device}`",
-                    name.value
+                    "`{}` runs {}, which needs device `{device}`",
+                    name.value, program.name
                 ),
                 format!("add it: `devices = [\"{device}\"]`"),
             );
             continue;
         };
-        for part in parts.iter().filter(|part| !part.is_there(found)) {
+        for (what, example) in missing(need, found) {
             context.error(
                 &name.span,
                 format!(
-                    "`{}` runs {program}, which needs {} of device `{device}`",
-                    name.value,
-                    part.what()
+                    "`{}` runs {}, which needs {what} of device `{device}`",
+                    name.value, program.name
                 ),
                 format!(
-                    "add it to [device.{device}] in {}, such as `{}`",
-                    board.file,
-                    part.example()
+                    "add it to [device.{device}] in {}, such as `{example}`",
+                    model.board.file
                 ),
             );
         }
     }
     for authority in &component.authority {
-        if component.program != authority.program() {
+        if !program.authority.contains(authority) {
             context.error(
                 &name.span,
                 format!(
                     "`{}` runs {}, which has no use for authority `{}`",
                     name.value,
-                    component.program,
+                    program.name,
                     authority.name()
                 ),
                 format!(
                     "only a component whose program is `{}` may have it",
-                    authority.program()
+                    names(&model.programs, "` or `", |p| p
+                        .authority
+                        .contains(authority))
                 ),
             );
         }
@@ -176,8 +137,8 @@ pub fn component(
 /// Reads `on-fault`. Only a program whose state survives its restart may be
 /// restarted. A vmm takes its guest with it and nobody else, unless the file says
 /// so: it is the component that meets whatever a guest does.
-pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
-    if program == "vmm" && section.string("on-fault").is_none() {
+pub fn on_fault(section: &Section<'_, '_>, program: &Manifest, programs: &[Manifest]) -> OnFault {
+    if program.runs_guest && section.string("on-fault").is_none() {
         return OnFault::StopGuest;
     }
     let words = [
@@ -187,13 +148,19 @@ pub fn on_fault(section: &Section<'_, '_>, program: &str) -> OnFault {
     ];
     let policy = choice(section, "on-fault", "policy for faults", &words);
     let (message, help) = match policy {
-        OnFault::StopGuest if program != "vmm" => (
-            format!("{program} runs no guest that could be stopped"),
-            "only a vmm has `on-fault = \"stop-guest\"`".to_owned(),
+        OnFault::StopGuest if !program.runs_guest => (
+            format!("{} runs no guest that could be stopped", program.name),
+            format!(
+                "only {} has `on-fault = \"stop-guest\"`",
+                names(programs, " or ", |p| p.runs_guest)
+            ),
         ),
-        OnFault::Restart if !RESTARTABLE.contains(&program) => (
-            format!("{program} cannot be restarted"),
-            format!("one of these can: {}", RESTARTABLE.join(", ")),
+        OnFault::Restart if !program.restartable => (
+            format!("{} cannot be restarted", program.name),
+            format!(
+                "one of these can: {}",
+                names(programs, ", ", |p| p.restartable)
+            ),
         ),
         _ => return policy,
     };

@@ -6,6 +6,7 @@ use spec::OnExit;
 
 use super::{GUEST_PAGE, choice, read_text};
 use crate::board::Board;
+use crate::manifest::names;
 use crate::model::{Guest, GuestImage, Model};
 use crate::reader::{Context, Located, Section};
 
@@ -45,21 +46,27 @@ pub fn guest_image(
 /// A guest's vmm runs the program vmm, and this guest only.
 pub fn vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
     let component = &model.components[index];
-    if component.program != "vmm" {
+    if !component.program.runs_guest {
         context.error(
             &name.span,
             format!(
                 "`{}` runs {}, which runs no guests",
-                component.name, component.program
+                component.name, component.program.name
             ),
-            "name a component whose program is `vmm`",
+            format!(
+                "name a component whose program is `{}`",
+                names(&model.programs, "` or `", |program| program.runs_guest)
+            ),
         );
     }
     if let Some(other) = model.guest_of(index) {
         context.error(
             &name.span,
             format!("`{}` already runs guest `{}`", component.name, other.name),
-            "give each guest its own vmm: a second component with `program = \"vmm\"`",
+            format!(
+                "give each guest its own vmm: a second component with `program = \"{}\"`",
+                component.program.name
+            ),
         );
     }
 }

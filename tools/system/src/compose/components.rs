@@ -10,20 +10,9 @@ use super::{ComposeError, PAGE, Programs};
 use crate::board::Trigger;
 use crate::model::{Component, Model};
 
-/// Slots of a component's CNode, as a power of two.
-const CNODE_BITS: u32 = 9;
-/// The iommu's: room for all guests' RAM.
-const IOMMU_CNODE_BITS: u32 = 11;
-/// The vmm's: room for guest RAM, BAR pages and page tables.
-const VMM_CNODE_BITS: u32 = 13;
-
 pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
     let name = &component.name;
-    let cnode_bits = match component.program.as_str() {
-        "vmm" => VMM_CNODE_BITS,
-        "iommu" => IOMMU_CNODE_BITS,
-        _ => CNODE_BITS,
-    };
+    let cnode_bits = component.program.cnode_bits;
     let cnode = builder.object(name, ObjectKind::CNode, cnode_bits, 1);
     let vspace = builder.object(name, ObjectKind::VSpace, 0, 1);
     let endpoint = builder.object(name, ObjectKind::Endpoint, 0, 1);
@@ -49,7 +38,7 @@ pub fn program(
     programs: &Programs,
 ) -> Result<(), ComposeError> {
     let name = &component.name;
-    let program = programs.components.get(&component.program);
+    let program = programs.components.get(&component.program.name);
     for (index, segment) in program.iter().flat_map(|p| &p.segments).enumerate() {
         let start = segment.address & !(PAGE - 1);
         let end = segment.address + segment.size;
@@ -57,7 +46,7 @@ pub fn program(
             return Err(ComposeError(format!(
                 "program {} has a segment at {start:#x} to {end:#x}; it must lie between \
                  {STACK_TOP:#x} and {REGIONS_ADDRESS:#x}",
-                component.program
+                component.program.name
             )));
         }
         let memory = builder.memory(&format!("{name}:segment-{index}"), end - start);
@@ -96,8 +85,7 @@ pub fn program(
         max_priority: 0,
         may_stop: 0,
         stack,
-        // Nothing may reach memory by DMA before the IOMMU is set up.
-        start: if component.program == "iommu" { 2 } else { 1 },
+        start: if component.program.starts_first { 2 } else { 1 },
         ipc_address: IPC_BUFFER_ADDRESS,
         entry: program.map_or(0, |program| program.entry),
         stack_top: STACK_TOP,
@@ -189,7 +177,8 @@ pub fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
         let server = &mut places[channel.server];
         let name = format!("client:{}:{client_name}", channel.interface);
         server.tell(ResourceKind::Number, &name, badge, 0);
-        if channel.interface == "Timer" {
+        let program = &model.components[channel.server].program;
+        if program.signals.contains(&channel.interface) {
             let name = format!("notify:{client_name}");
             builder.grant(
                 server,

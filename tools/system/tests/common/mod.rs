@@ -1,27 +1,17 @@
-//! A project for tests: the boards of this folder, and crates and guests of
-//! which only the names count.
+//! A project for tests: the boards of this folder, the manifests of the project and
+//! of a test, and guests of which only the names count.
 
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-
-const PROGRAMS: [&str; 8] = [
-    "console",
-    "init",
-    "iommu",
-    "irq-router",
-    "msix",
-    "pci-config",
-    "timer",
-    "vmm",
-];
 
 /// The folder with the tests' files.
 pub fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// Makes a project whose system.toml is `file`; what it may inherit lies beside it.
+/// Makes a project whose system.toml is `file`; what it may inherit lies beside it,
+/// and programs of its own in the folder of its name in components/.
 pub fn project(file: &Path) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &[u8]| {
@@ -29,8 +19,17 @@ pub fn project(file: &Path) -> TempDir {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    for program in PROGRAMS {
-        put(&format!("components/{program}/Cargo.toml"), b"");
+    let own = files().join("components").join(file.file_stem().unwrap());
+    for folder in [files().join("../../../components"), own] {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let program = entry.unwrap().path();
+            let name = program.file_name().unwrap().to_str().unwrap().to_owned();
+            for file in ["Cargo.toml", "component.toml"] {
+                if let Ok(text) = std::fs::read(program.join(file)) {
+                    put(&format!("components/{name}/{file}"), &text);
+                }
+            }
+        }
     }
     let names = |folder: &str| {
         let entries = std::fs::read_dir(files().join(folder)).unwrap();

@@ -1,10 +1,10 @@
-//! What key S of the console says: counts that are added up over restarts, and
-//! gauges that are compared.
+//! Values of the console's key S: counts, added up over restarts, and gauges, which
+//! are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Counters that say how much is held, or lost for good. They do not begin anew
-/// when their component does.
+/// Counters of resources that are held, or of records that are lost. A restart of
+/// their component does not reset them.
 const GAUGES: [&str; 7] = [
     "attached",
     "entries_used",
@@ -23,7 +23,7 @@ pub type Counters = BTreeMap<(String, String), u64>;
 pub struct Answer(Counters);
 
 impl Answer {
-    /// Takes a line of the console; gives the counters with the last one.
+    /// Takes a line of the console. Returns the counters once the last line is there.
     pub fn line(&mut self, line: &str) -> Option<Counters> {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -40,8 +40,8 @@ impl Answer {
     }
 }
 
-/// Sums of counters that begin anew when their component does. What came between
-/// the last look and a crash is not in them.
+/// Sums of counters that restart with their component. Counts between the last
+/// reading and a crash are missing from them.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     last: Counters,
@@ -58,7 +58,7 @@ impl Totals {
         }
     }
 
-    /// Adds what came since the last look.
+    /// Adds the counts since the last reading.
     pub fn add(&mut self, counters: &Counters) {
         for (key, &value) in counters {
             let last = self.last.insert(key.clone(), value).unwrap_or(0);
@@ -68,7 +68,7 @@ impl Totals {
         }
     }
 
-    /// The sum of this counter over all components that have it.
+    /// Returns the sum of this counter over all components that have it.
     #[must_use]
     pub fn of(&self, name: &str) -> u64 {
         let named = self.sums.iter().filter(|((_, own), _)| own == name);
@@ -88,7 +88,7 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// Whether it is what it was.
+    /// Returns whether it is unchanged.
     #[must_use]
     pub fn same(&self) -> bool {
         self.before.is_some() && self.before == self.after

@@ -1,11 +1,11 @@
-//! A small HTTP/1.1 client that keeps its connection and gives up when told.
+//! A small HTTP/1.1 client that keeps its connection, and whose waits can be cancelled.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How often somebody who waits for an answer looks whether it is still due.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which a wait for an answer checks whether the answer is still due.
+const RECHECK: Duration = Duration::from_millis(100);
 /// Longest wait for a connection: QEMU takes it at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longest header section that is read.
@@ -14,7 +14,7 @@ const HEADER_MAX: usize = 4096;
 /// A connection that is kept.
 pub struct Connection {
     stream: TcpStream,
-    /// What came and was not yet taken.
+    /// Received bytes that were not consumed yet.
     buffer: Vec<u8>,
 }
 
@@ -22,12 +22,12 @@ impl Connection {
     /// Connects to a port of this host.
     ///
     /// # Errors
-    /// If nobody takes it.
+    /// If it is refused.
     pub fn new(port: u16) -> std::io::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = TcpStream::connect_timeout(&address, CONNECT)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK))?;
+        stream.set_read_timeout(Some(RECHECK))?;
         stream.set_write_timeout(Some(CONNECT))?;
         Ok(Self {
             stream,
@@ -35,11 +35,11 @@ impl Connection {
         })
     }
 
-    /// Gets a path: the status. Waits until `end`, or until an answer is not
+    /// Gets a path. Returns the status. Waits until `end`, or until an answer is not
     /// `due` any more.
     ///
     /// # Errors
-    /// What became of the answer instead.
+    /// The reason why there is no answer.
     pub fn get(&mut self, path: &str, end: Instant, due: impl Fn() -> bool) -> Result<u16, String> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: vectis\r\n\r\n");
         self.stream
@@ -74,8 +74,8 @@ impl Connection {
     }
 }
 
-/// The status and the length of the response that `bytes` begin with; `None` if
-/// it is not complete.
+/// Returns the status and the length of the response that `bytes` begin with;
+/// `None` if it is not complete.
 fn response(bytes: &[u8]) -> Result<Option<(u16, usize)>, String> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         if bytes.len() > HEADER_MAX {

@@ -1,5 +1,5 @@
-//! The load: clients that ask the guest without a pause, and what became of each
-//! request.
+//! The load: clients that send requests to the guest without a pause, and the
+//! outcome of each request.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,8 +9,8 @@ use super::http::Connection;
 
 /// Connections that are kept at once.
 const CLIENTS: usize = 4;
-/// Longest wait for an answer while the guest is up: ten times what a busy
-/// machine takes while components come back.
+/// Longest wait for an answer while the guest is up: ten times the time that a busy
+/// machine takes while components restart.
 const ANSWER: Duration = Duration::from_secs(20);
 /// How long a client waits for the next try or the next change.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -22,17 +22,17 @@ const KEPT: usize = 10;
 /// How it stands with the guest that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It is being crashed: what is asked may still be answered.
+    /// It is being crashed: requests may still be answered.
     Down,
     /// It was started again, and has not answered yet.
     Starting,
     /// It answers.
     Up,
-    /// Nobody asks any more.
+    /// No more requests are sent.
     Over,
 }
 
-/// What the guest was when a request began or ended.
+/// State of the guest when a request began or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Moment {
     phase: Phase,
@@ -42,7 +42,7 @@ struct Moment {
     starts: u64,
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,
@@ -91,7 +91,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked left numbers behind, and numbers are whole.
+        // A thread that panicked leaves plain numbers, which are always valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,29 +142,29 @@ impl Load {
         Self { shared, clients }
     }
 
-    /// The guest is about to be crashed: to be called before it is.
+    /// Records that the guest is about to be crashed; to be called before it is.
     pub fn down(&self) {
         self.shared.set(Phase::Down);
     }
 
-    /// The guest was started again. It is up once it has answered.
+    /// Records that the guest was started again. It is up once it has answered.
     pub fn starting(&self) {
         self.shared.set(Phase::Starting);
     }
 
-    /// Whether it is up.
+    /// Returns whether it is up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.shared.lock().now.phase == Phase::Up
     }
 
-    /// For how long it has been what it is.
+    /// Returns how long it has been in this state.
     #[must_use]
     pub fn since(&self) -> Duration {
         self.shared.lock().since.elapsed()
     }
 
-    /// What became of all requests so far.
+    /// Returns the outcomes of all requests so far.
     #[must_use]
     pub fn sums(&self) -> Sums {
         self.shared.lock().sums.clone()
@@ -242,13 +242,13 @@ fn client(shared: &Shared) {
     }
 }
 
-/// Connects and makes a first request. QEMU's user network drops what it has no
-/// room for in its short backlog, and a guest that starts takes nothing: it is
-/// tried again until there is an answer, or the bound passed.
+/// Connects and makes a first request. QEMU's user network drops connections beyond
+/// its short backlog, and a guest that is starting accepts none, so this is repeated
+/// until there is an answer, or the bound has passed.
 fn connect(port: u16, phase: Phase, due: impl Fn() -> bool) -> Result<(u16, Connection), String> {
     let end = Instant::now() + ANSWER;
-    // A guest that is up answers a connection that it has; one that starts may
-    // never see what came too early.
+    // A running guest answers its connections; a starting one may never see a
+    // request that came too early.
     let first = if phase == Phase::Up {
         ANSWER
     } else {
@@ -297,7 +297,7 @@ mod tests {
         assert!(matches!(judge(up(0), down, Ok(500)), Fate::Wrong(_)));
     }
 
-    /// A server that answers on every connection, for as long as the test runs.
+    /// Answers on every connection, for as long as the test runs.
     fn serve(listener: TcpListener) {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
@@ -314,10 +314,10 @@ mod tests {
         });
     }
 
-    /// Waits, within a bound, until it is so.
-    fn wait(load: &Load, so: impl Fn(&Load) -> bool) {
+    /// Waits, within a bound, until the condition holds.
+    fn wait(load: &Load, condition: impl Fn(&Load) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !so(load) {
+        while !condition(load) {
             assert!(Instant::now() < end, "{:?}", load.sums());
             std::thread::sleep(Duration::from_millis(5));
         }

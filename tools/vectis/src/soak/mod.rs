@@ -1,9 +1,9 @@
-//! `vectis soak`: crashes under load, and what is lost by them.
+//! `vectis soak`: crashes under load, and a check for losses.
 //!
 //! Crashes come in bursts: keys are typed on the console, and before the next
 //! burst every component of the last one must be back. A guest's restart may take
-//! longer than that. The counters are looked at around each burst, since a
-//! component that is restarted counts from 0.
+//! longer than that. The counters are read around each burst, since a restarted
+//! component counts from 0.
 
 mod counters;
 mod http;
@@ -32,8 +32,8 @@ use crate::run;
 const SERVES: Duration = Duration::from_secs(90);
 /// Bound on the wait for a component to be back: it waits 0.2 s at most.
 const BACK: Duration = Duration::from_secs(20);
-/// Time between two looks at what guests do, while something is waited for.
-const LOOK: Duration = Duration::from_millis(300);
+/// Time between two checks of the guests during a wait.
+const RECHECK: Duration = Duration::from_millis(300);
 /// Bound on the wait for a guest to rest once it was started.
 const RESTS: Duration = Duration::from_secs(30);
 /// Time between two lines of progress.
@@ -43,7 +43,7 @@ const ROUNDS: usize = 3;
 /// Failures after which it does not go on.
 const FAILURES: usize = 20;
 
-/// What the user asked of a soak.
+/// The user's options for a soak.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How long crashes go on.
@@ -54,7 +54,7 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// Boots the system, crashes what is in it for a while, and compares.
+/// Boots the system, crashes its components and guests for a while, and compares.
 ///
 /// # Errors
 /// If it does not start, or something was lost or leaked.
@@ -114,7 +114,7 @@ struct Soak<'a> {
 
 /// Why a soak does not go on.
 enum End {
-    /// Somebody pressed Ctrl-C.
+    /// The user pressed Ctrl-C.
     Early,
     /// It makes no sense to.
     Failed,
@@ -171,7 +171,7 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Notes a failure; gives up if there are many.
+    /// Records a failure; ends the soak if there are many.
     fn fail(&mut self, what: String) -> Step<()> {
         output::progress(&format!("FAILED: {what}"));
         self.driver.failures.push(what);
@@ -181,7 +181,7 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Looks for what happened and should not have.
+    /// Collects events that should not have happened.
     fn check(&mut self) -> Step<()> {
         for what in std::mem::take(&mut self.driver.noticed) {
             self.fail(what)?;
@@ -271,11 +271,11 @@ impl Soak<'_> {
                 ))?;
                 return Err(End::Failed);
             }
-            self.driver.pump(Instant::now() + LOOK, |_| false)?;
+            self.driver.pump(Instant::now() + RECHECK, |_| false)?;
         }
     }
 
-    /// The guest that serves does not end by itself.
+    /// Returns the guest that serves does not end by itself.
     fn check_served(&mut self, counters: &Counters) -> Step<()> {
         let Some(served) = self.served.map(|served| &self.targets[served]) else {
             return Ok(());
@@ -301,7 +301,7 @@ impl Soak<'_> {
         for _ in 0..ROUNDS {
             for &other in &others {
                 while !self.plan.take(other, self.started.elapsed()) {
-                    self.driver.pump(Instant::now() + LOOK, |_| false)?;
+                    self.driver.pump(Instant::now() + RECHECK, |_| false)?;
                     self.check()?;
                 }
             }
@@ -319,8 +319,8 @@ impl Soak<'_> {
         Err(End::Failed)
     }
 
-    /// Compares what is held with the beginning. What differs may be on its way,
-    /// so it is looked at again.
+    /// Compares the held resources with the beginning. A difference may be transient, so
+    /// it is read again.
     fn compare(&mut self) -> Step<()> {
         for _ in 0..ROUNDS {
             let counters = self.rested()?;

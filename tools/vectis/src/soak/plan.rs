@@ -1,4 +1,5 @@
-//! When is crashed what: at random, within what the monitor and the vmms allow.
+//! The plan of crashes: random targets and times, within the limits of the monitor
+//! and the vmms.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ struct Row {
 }
 
 impl Row {
-    /// Whether one more at `now` is survived.
+    /// Returns whether one more at `now` is survived.
     fn allows(&self, now: Duration) -> bool {
         self.length < ROW || self.quiet(now)
     }
@@ -56,8 +57,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan for so many components and guests, which are the targets in this
-    /// order.
+    /// Creates a plan for so many components and guests, which are the targets
+    /// in this order.
     #[must_use]
     pub fn new(seed: u64, components: usize, guests: usize) -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Plan {
         }
     }
 
-    /// How long to wait until the next burst.
+    /// Returns how long to wait until the next burst.
     pub fn gap(&mut self) -> Duration {
         Duration::from_millis(self.random.u64(GAP_MS))
     }
@@ -96,7 +97,7 @@ impl Plan {
         chosen
     }
 
-    /// Takes this target, whoever is chosen otherwise; `false` if it may not be
+    /// Takes this target instead of a random one. Returns `false` if it may not be
     /// crashed at `now`.
     pub fn take(&mut self, target: usize, now: Duration) -> bool {
         let allowed = self.rows[target].allows(now);

@@ -3,7 +3,7 @@
 use super::counters::Gauge;
 use super::load::Sums;
 
-/// What was counted.
+/// Counts of the whole soak.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// The load.
@@ -17,16 +17,16 @@ pub struct Summary {
     /// Accesses by DMA that the IOMMU recorded as refused (QEMU's AMD-Vi records
     /// none).
     pub refused: u64,
-    /// What is held; empty if it was not compared.
+    /// Held resources; empty if they were not compared.
     pub gauges: Vec<Gauge>,
-    /// What went wrong, in order.
+    /// Failures, in order.
     pub failures: Vec<String>,
 }
 
 const WIDTH: usize = 34;
 
 impl Summary {
-    /// What the counters alone show to be wrong.
+    /// Returns the faults that the counters alone show.
     #[must_use]
     pub fn leaks(&self) -> Vec<String> {
         let changed = self.gauges.iter().filter(|gauge| !gauge.same());
@@ -42,7 +42,7 @@ impl Summary {
             .collect()
     }
 
-    /// The table, a line each.
+    /// Returns the table, a line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -79,7 +79,7 @@ impl Summary {
         lines
     }
 
-    /// One line in the middle of it.
+    /// Returns one line in the middle of it.
     #[must_use]
     pub fn progress(&self) -> String {
         let total = |all: &[(String, u64)]| -> u64 { all.iter().map(|(_, count)| count).sum() };

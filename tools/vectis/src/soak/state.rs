@@ -1,4 +1,4 @@
-//! The running machine of a soak: its events, and what is known from its lines.
+//! The running machine of a soak: its events, and the state derived from its lines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::qemu::{Event, Machine};
 use crate::run::{self, Next, Seen, Session};
 
 /// Longest time between two looks at a condition that no event tells of.
-const LOOK: Duration = Duration::from_millis(50);
+const RECHECK: Duration = Duration::from_millis(50);
 /// Bound on the wait for one answer of the console.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is asked: a console that was just started again forgets keys.
@@ -27,10 +27,10 @@ const LAST: usize = 60;
 struct Faults {
     expected: u64,
     came: u64,
-    back: u64,
+    restarted: u64,
 }
 
-/// What the machine's lines said.
+/// State derived from the machine's lines.
 #[derive(Default)]
 pub struct Known {
     faults: BTreeMap<String, Faults>,
@@ -44,23 +44,26 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether every crash of the component was followed by its restart.
+    /// Returns whether every crash of the component was followed by its
+    /// restart.
     pub fn is_back(&self, component: &str) -> bool {
         let faults = self.faults.get(component);
-        faults.is_none_or(|faults| faults.back >= faults.expected)
+        faults.is_none_or(|faults| faults.restarted >= faults.expected)
     }
 
     /// Restarts of the component.
     pub fn survived(&self, component: &str) -> u64 {
-        self.faults.get(component).map_or(0, |faults| faults.back)
+        self.faults
+            .get(component)
+            .map_or(0, |faults| faults.restarted)
     }
 
-    /// Whether all guests rest that ever do.
+    /// Returns whether all guests rest that ever do.
     pub fn all_rest(&self) -> bool {
         self.resting.values().all(|rests| *rests)
     }
 
-    /// Takes news in; what should not have happened is given back.
+    /// Takes an item in. Returns it in words if it should not have happened.
     fn news(&mut self, news: News) -> Option<String> {
         match news {
             News::Fault(name) => {
@@ -70,7 +73,7 @@ impl Known {
                     return Some(format!("{name} faulted without being crashed"));
                 }
             }
-            News::Restarted(name) => self.faults.entry(name).or_default().back += 1,
+            News::Restarted(name) => self.faults.entry(name).or_default().restarted += 1,
             News::Rests(guest) => {
                 self.resting.insert(guest, true);
             }
@@ -92,11 +95,11 @@ pub struct Driver<'a> {
     events: Receiver<Event>,
     answer: Answer,
     last: VecDeque<String>,
-    /// What its lines said.
+    /// State derived from its lines.
     pub known: Known,
-    /// What happened and should not have, with the line that says so.
+    /// Unexpected events, with the line that reports each.
     pub noticed: Vec<String>,
-    /// What was found to be wrong, in order.
+    /// Failures, in order.
     pub failures: Vec<String>,
 }
 
@@ -133,7 +136,7 @@ impl<'a> Driver<'a> {
             if let Some(ready) = self.session.ready() {
                 return Ok(Some(ready));
             }
-            match self.pump(Instant::now() + LOOK, |_| false) {
+            match self.pump(Instant::now() + RECHECK, |_| false) {
                 Ok(_) => {}
                 Err(End::Machine(error)) => return Err(error),
                 Err(End::Early | End::Failed) => {
@@ -144,7 +147,8 @@ impl<'a> Driver<'a> {
         Ok(None)
     }
 
-    /// A failure before the soak itself, with the machine's last lines above it.
+    /// Returns a failure before the soak itself, with the machine's last lines
+    /// above it.
     pub fn failed(&self, what: &str, cause: impl std::fmt::Display) -> Error {
         for line in self.last_lines() {
             output::progress(&format!("  {line}"));
@@ -156,25 +160,25 @@ impl<'a> Driver<'a> {
         )
     }
 
-    /// The lines before now.
+    /// Returns the lines before now.
     pub fn last_lines(&self) -> impl Iterator<Item = &String> {
         self.last.iter()
     }
 
-    /// Handles what happens until it is so, or until `end`; whether it is so.
+    /// Handles events until `condition` holds, or until `end`. Returns whether it holds.
     ///
     /// # Errors
     /// If the machine ends, or the user wants that.
-    pub fn pump(&mut self, end: Instant, so: impl Fn(&Known) -> bool) -> Step<bool> {
+    pub fn pump(&mut self, end: Instant, condition: impl Fn(&Known) -> bool) -> Step<bool> {
         loop {
-            if so(&self.known) {
+            if condition(&self.known) {
                 return Ok(true);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
-            match self.events.recv_timeout(left.min(LOOK)) {
+            match self.events.recv_timeout(left.min(RECHECK)) {
                 Ok(event) => self.handle(event)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(End::Machine(gone())),
@@ -228,13 +232,13 @@ impl<'a> Driver<'a> {
         self.session.press(keys);
     }
 
-    /// A component is about to be crashed.
+    /// Records that a component is about to be crashed.
     pub fn expect_fault(&mut self, component: &str) {
         let faults = self.known.faults.entry(component.to_owned()).or_default();
         faults.expected += 1;
     }
 
-    /// A guest is about to be crashed.
+    /// Records that a guest is about to be crashed.
     pub fn expect_crash(&mut self, guest: &str) {
         self.known.crashed.push(guest.to_owned());
         // It may be said to rest again only by its next life.
@@ -243,12 +247,13 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// A guest that was crashed is back.
+    /// Records that a crashed guest is back.
     pub fn crash_over(&mut self, guest: &str) {
         self.known.crashed.retain(|crashed| crashed != guest);
     }
 
-    /// Every component's counters; `None` if the console does not answer.
+    /// Returns every component's counters; `None` if the console does not
+    /// answer.
     ///
     /// # Errors
     /// If the machine ends, or the user wants that.

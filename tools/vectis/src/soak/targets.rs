@@ -1,4 +1,4 @@
-//! What of a system can be crashed.
+//! The parts of a system that can be crashed.
 
 use spec::{OnExit, OnFault};
 use system::Model;
@@ -9,7 +9,7 @@ use crate::run;
 pub struct Target {
     /// Its name in the system file.
     pub name: String,
-    /// What is typed after `F` for it.
+    /// Its key after `F`.
     pub key: char,
     /// For a guest, the component that runs it.
     pub vmm: Option<String>,

@@ -1,9 +1,9 @@
-//! What the machine's lines mean for a soak.
+//! Meaning of the machine's lines for a soak.
 
 use crate::logs::Level;
 use crate::run::Seen;
 
-/// Something that a soak must know.
+/// Information for a soak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A component faulted.
@@ -20,8 +20,8 @@ pub enum News {
     Trouble,
 }
 
-/// Reads a line. The monitor's may stand behind the beginning of another one,
-/// which it broke off: it is looked for anywhere but in what a guest says.
+/// Reads a line. The monitor's may stand behind the beginning of another one that it
+/// interrupted, so it is searched for anywhere but in a guest's text.
 #[must_use]
 pub fn news(seen: &Seen) -> Option<News> {
     let line = match seen {
@@ -37,8 +37,7 @@ pub fn news(seen: &Seen) -> Option<News> {
             return Some(News::Restarted(name.to_owned()));
         }
     }
-    // The console writes the guest's name; what else the guest writes comes
-    // after it.
+    // The console writes the guest's name; the guest's own text comes after it.
     let (guest, text) = line.strip_prefix('[')?.split_once("] ")?;
     let guest = guest.to_owned();
     match text {

@@ -23,11 +23,7 @@ fn routes(page: &RoutePage) -> Vec<(u8, bool)> {
 fn p2_messages_get_consecutive_vectors_and_own_routes() {
     let pages = Default::default();
     let mut router = router(&pages);
-    assert!(
-        router
-            .bind(MSIX, source(1, 0), ADDRESS, 0x99, false)
-            .is_ok()
-    );
+    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x99).is_ok());
     let bound = router.bind_block(PCI_CONFIG, block(1, 2), ADDRESS, 0x43, 0b0100);
     assert_eq!(bound, Ok((ADDRESS, 0x34)), "vector 0 is taken, 4 aligned");
     let expected = [
@@ -100,9 +96,9 @@ fn p2_a_block_that_does_not_fit_takes_nothing() {
 fn p3_kinds_are_given_back_apart() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let no_entry = router.bind(MSIX, Source::msi(0, 0), ADDRESS, 0x30, false);
+    let no_entry = router.bind(MSIX, Source::msi(0, 0), ADDRESS, 0x30);
     assert_eq!(no_entry, Err(Error::Refused));
-    let bound = router.bind(MSIX, source(0, 0), ADDRESS, 0x30, false);
+    let bound = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
     assert!(bound.is_ok());
     let bound = router.bind_block(PCI_CONFIG, block(0, 1), ADDRESS, 0x40, 0);
     assert!(bound.is_ok());

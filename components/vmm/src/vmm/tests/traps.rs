@@ -1,4 +1,4 @@
-//! What a guest gets back from a trap, to the bit.
+//! The exact results of a guest's traps.
 
 use super::*;
 
@@ -129,7 +129,7 @@ fn a_guest_that_traps_is_awake() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
-    // Somebody else made it go on.
+    // Another event made it go on.
     assert_eq!(m.privileged(&[0xfa]), Outcome::Resume);
     assert!(!m.vmm.halted());
     m.host.routes[1] = Some(route(0x41, false));

@@ -1,4 +1,4 @@
-//! Turns, the floor of the guest's timer, and budgets of what no mask bit stops.
+//! Turns, the floor of the guest's timer, and budgets of sources without a mask bit.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn a_turn_begins_and_ends_on_the_common_clock() {
     let functions = functions();
     let mut m = Machine::sharing(&functions, HALF);
     assert_eq!(m.host.foreground, [false]);
-    // A guest that spins is told by the timer.
+    // The timer ends the turn of a guest that spins.
     assert_eq!(m.host.deadline, Some(600));
     m.host.now = 601;
     m.timer();
@@ -130,7 +130,7 @@ fn a_timer_waits_four_times_as_long_as_it_costs() {
     m.host.now = 35;
     m.timer();
     assert_eq!(m.host.deadline, Some(20 + 4 * 15));
-    // No machine is believed to be slower than this.
+    // A machine slower than this is not assumed.
     m.host.now = 100_000;
     m.timer();
     assert_eq!(
