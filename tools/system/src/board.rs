@@ -4,7 +4,7 @@ use spec::IommuKind;
 use std::cell::RefCell;
 use std::path::Path;
 
-use crate::check::GUEST_PAGE;
+use crate::check::{GUEST_PAGE, choice};
 use crate::diagnostic::Report;
 use crate::inherit;
 use crate::reader::{Context, Section};
@@ -108,22 +108,11 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     });
     let irq = section.section("irq").and_then(|irq| {
         let pin = irq.required_number("pin", 0..24, "4");
-        let trigger = irq.required_string("trigger", "\"edge\"");
+        irq.required_string("trigger", "\"edge\"");
+        let modes = [("edge", Trigger::Edge), ("level", Trigger::Level)];
+        let trigger = choice(&irq, "trigger", "trigger mode", &modes);
         irq.finish();
-        let trigger = trigger?;
-        let kind = match trigger.value.as_str() {
-            "edge" => Some(Trigger::Edge),
-            "level" => Some(Trigger::Level),
-            other => {
-                section.context.error(
-                    &trigger.span,
-                    format!("`{other}` is no trigger mode"),
-                    Context::suggest(other, ["edge", "level"]),
-                );
-                None
-            }
-        };
-        Some((pin?.value as u8, kind?))
+        Some((pin?.value as u8, trigger))
     });
     let message = section.boolean("message").unwrap_or(false);
     section.finish();
@@ -139,7 +128,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
 /// Two devices must not share a port, a page or a pin.
 fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevice)]) {
     for (index, (span, device)) in devices.iter().enumerate() {
-        for (_, other) in &devices[..index] {
+        for (first, other) in &devices[..index] {
             let ports = device.ports.zip(other.ports).and_then(|(a, b)| {
                 let shared = a.0.max(b.0);
                 (shared <= a.1.min(b.1)).then(|| format!("port {shared:#x}"))
@@ -153,8 +142,9 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
                 .zip(other.irq)
                 .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
             for shared in [ports, memory, irq].into_iter().flatten() {
-                context.error(
+                context.conflict(
                     span,
+                    first,
                     format!(
                         "devices `{}` and `{}` both have {shared}",
                         other.name, device.name
@@ -178,6 +168,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
     let context = Context {
         source: &source,
         report: &report,
+        root: &table,
     };
     let top = Section::new(&context, &table, "the board file", 0..0);
     let mut board = Board {
@@ -228,20 +219,9 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         board.exit_port = section
             .number("exit-port", 0..0x1_0000)
             .map_or(0, |port| port.value as u16);
-        if let Some(iommu) = section.required_string("iommu", "\"none\"") {
-            let names = IommuKind::ALL.map(IommuKind::name);
-            match IommuKind::ALL
-                .iter()
-                .find(|known| known.name() == iommu.value)
-            {
-                Some(known) => board.iommu = *known,
-                None => context.error(
-                    &iommu.span,
-                    format!("`{}` is no IOMMU that is supported", iommu.value),
-                    Context::suggest(&iommu.value, names),
-                ),
-            }
-        }
+        section.required_string("iommu", "\"none\"");
+        let kinds = IommuKind::ALL.map(|kind| (kind.name(), kind));
+        board.iommu = choice(&section, "iommu", "IOMMU that is supported", &kinds);
         section.finish();
     }
     let devices: Vec<_> = top
