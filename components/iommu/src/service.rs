@@ -25,17 +25,6 @@ pub struct Function {
     pub ram: Ram,
 }
 
-/// Which of the three interfaces a client has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// `InterruptRemap`: irq-router.
-    Remap,
-    /// `IommuDump`: the console.
-    Dump,
-    /// `DmaControl`: a vmm.
-    Dma,
-}
-
 /// What happened, and how things are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -4,9 +4,8 @@
 #![no_std]
 #![no_main]
 
-use channel::Caller;
 use channel::routes::RoutePage;
-use channel::{iommu, irq_router as interface, retry};
+use channel::{iommu, irq_router as interface};
 use heapless::Vec;
 use irq_router::{
     Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words,
@@ -119,7 +118,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2,
         };
-        ask(|| remap.allow(vectors))
+        asked(remap.allow(vectors))
     }
 
     fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
@@ -131,7 +130,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2: 0,
         };
-        ask(|| remap.forbid(vectors))
+        asked(remap.forbid(vectors))
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
@@ -161,9 +160,9 @@ fn there(made: sel4::Result<()>) -> sel4::Result<()> {
     }
 }
 
-/// Asks iommu, again if it died meanwhile: what is asked may be repeated.
-fn ask<T>(mut call: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
-    retry(|_| call()).map_err(|error| {
+/// Takes what iommu answered for the kernel's own answer.
+fn asked<T>(answer: Result<T, channel::Error>) -> Result<T, KernelError> {
+    answer.map_err(|error| {
         defmt::warn!("iommu: {=str}", error.reason());
         KernelError
     })
@@ -242,13 +241,12 @@ fn main(context: Context) -> ! {
         }
     }
     defmt::info!("{=u64} vectors for messages", end - first);
-    let client = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.next().map(|(_, resource)| Caller(resource.value))
-    };
-    let console = client("client:IrqDump:");
-    let pci_config = client("client:MsiRouter:");
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [
+        interface::interface(),
+        interface::msi::interface(),
+        interface::dump::interface(),
+    ];
+    let mut server = Server::new(&context, &interfaces);
     let mut calls = 0;
     loop {
         publish(
@@ -260,13 +258,7 @@ fn main(context: Context) -> ! {
         );
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
-            server.reply(if Some(caller) == console {
-                interface::dump::dispatch(&mut router, caller, request)
-            } else if Some(caller) == pci_config {
-                interface::msi::dispatch(&mut router, caller, request)
-            } else {
-                interface::dispatch(&mut router, caller, request)
-            });
+            server.answer(&mut router, caller, request);
         }
     }
 }

@@ -228,8 +228,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     fn write_msi(&mut self, field: MsiField, value: u32, written: u32) {
         let before = self.function.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
-        let router = &mut self.peers.router;
-        let written = self.function.write_msi(field, value, router);
+        let written = self.function.write_msi(field, value, self.peers);
         self.function.keep();
         self.counters.failed += u64::from(written.is_err());
     }
@@ -244,7 +243,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             if msi_enabled {
                 value &= !pci::regs::MSIX_CONTROL_ENABLE;
             }
-            self.peers.msix.write_control(index, value)
+            self.peers.write_control(index, value)
         });
         match reply {
             Ok(Some(control)) => {

@@ -167,7 +167,7 @@ fn main(context: Context) -> ! {
         context.functions().count(),
         EXTENDED
     );
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
         publish(&context, &functions.counters);
         while let Some((function, trouble)) = functions.take_trouble() {
@@ -175,7 +175,7 @@ fn main(context: Context) -> ! {
         }
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut functions, caller, request));
+                server.answer(&mut functions, caller, request);
             }
             Event::Notification(bits) => release(&context, bits, &mut functions),
         }

@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
-use crate::peers::{Msix, Peers, Router};
+use crate::peers::Peers;
 use crate::reset::{Reset, Trouble};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
@@ -56,10 +56,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         router: msi::Client<T>,
         kept: &'a dyn Keep,
     ) -> Self {
-        let mut peers = Peers {
-            msix: Msix(msix),
-            router: Router(router),
-        };
+        let mut peers = Peers { msix, router };
         let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
         let devices: Vec<_, FUNCTIONS> = functions

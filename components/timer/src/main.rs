@@ -118,12 +118,12 @@ fn main(context: Context) -> ! {
         Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
         publish(&context, &timers.counters);
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut timers, caller, request));
+                server.answer(&mut timers, caller, request);
             }
             Event::Notification(_) => {
                 timers.interrupt();

@@ -152,14 +152,7 @@ pub fn run(trace: &Trace) -> Report {
     let router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(
-        shared.clone(),
-        router,
-        &mut entries,
-        &kept,
-        PCI_CONFIG,
-        functions,
-    );
+    let mut msix = Msix::new(shared.clone(), router, &mut entries, &kept, functions);
     if !device.check_address {
         msix.takes = |_, _| true;
     }
