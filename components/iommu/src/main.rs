@@ -108,20 +108,6 @@ fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     }
 }
 
-fn publish(context: &Context, iommu: &Iommu<'_, Capabilities>, calls: u64) {
-    let counters = iommu.counters();
-    context.counters().publish(&[
-        ("calls", calls),
-        ("attached", counters.attached),
-        ("entries_used", counters.entries_used),
-        ("pages_mapped", counters.pages_mapped),
-        ("faults", counters.faults),
-        ("overflows", counters.overflows),
-        ("failed", counters.failed),
-        ("not_found", counters.not_found),
-    ]);
-}
-
 /// Says what the unit refused.
 fn warn(limit: &mut RateLimit, fault: &FaultRecord, function: Option<&Policy>, why: &str) {
     let Some(suppressed) = limit.allow(runtime::tsc(), 1) else {
@@ -271,7 +257,10 @@ fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [
     let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(context, &iommu, calls);
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(iommu.counters().named()));
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;

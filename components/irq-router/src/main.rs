@@ -7,9 +7,7 @@
 use channel::routes::RoutePage;
 use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{
-    Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words,
-};
+use irq_router::{IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
@@ -168,22 +166,6 @@ fn asked<T>(answer: Result<T, channel::Error>) -> Result<T, KernelError> {
     })
 }
 
-/// Publishes what happened since the component was started, and last how things
-/// are: that does not begin anew when it is restarted.
-fn publish(context: &Context, counters: &Counters, calls: u64, slots_used: u64, vectors_used: u64) {
-    context.counters().publish(&[
-        ("calls", calls),
-        ("bound", counters.bound),
-        ("unbound", counters.unbound),
-        ("refused", counters.refused),
-        ("exhausted", counters.exhausted),
-        ("not_found", counters.not_found),
-        ("failed", counters.failed),
-        ("slots_used", slots_used),
-        ("vectors_used", vectors_used),
-    ]);
-}
-
 /// Stands in for the page of a guest that is not there.
 static NO_GUEST: RoutePage = RoutePage::new();
 /// The owner of a function that is not there.
@@ -249,13 +231,15 @@ fn main(context: Context) -> ! {
     let mut server = Server::new(&context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(
-            &context,
-            &router.counters,
-            calls,
-            router.slots_used(),
-            router.vectors_used(),
-        );
+        // The last two say how things are: a restart does not begin them anew.
+        let used = [
+            ("slots_used", router.slots_used()),
+            ("vectors_used", router.vectors_used()),
+        ];
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(router.counters.named()).chain(used));
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
             server.answer(&mut router, caller, request);

@@ -12,7 +12,7 @@ const FAILURES: u32 = 8;
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
     fn lookup_control(&mut self, function: u8) -> Result<usize, Error> {
-        self.counters.control += 1;
+        self.counters.control_calls += 1;
         self.lookup(function)
     }
 

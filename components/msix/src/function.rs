@@ -14,25 +14,26 @@ use crate::{Entry, Hardware};
 /// Offset of vector control in an entry.
 const VECTOR_CONTROL: u32 = 12;
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Operations of pci-config.
-    pub control: u64,
-    /// Operations of a vmm.
-    pub table: u64,
-    /// Accesses that read all ones or were dropped (M12, M14, M15).
-    pub dropped: u64,
-    /// Requests that name what is not there or not the caller's.
-    pub not_found: u64,
-    /// Binds that failed (M5).
-    pub bind_failures: u64,
-    /// Unbinds that failed (M4, M5).
-    pub unbind_failures: u64,
-    /// Masks that the router did not take: an event may come once more.
-    pub mask_failures: u64,
-    /// Sources that were throttled (M23).
-    pub throttled: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Operations of pci-config.
+        control_calls,
+        /// Operations of a vmm.
+        table_calls,
+        /// Accesses that read all ones or were dropped (M12, M14, M15).
+        dropped,
+        /// Requests that name what is not there or not the caller's.
+        not_found,
+        /// Binds that failed (M5).
+        bind_failures,
+        /// Unbinds that failed (M4, M5).
+        unbind_failures,
+        /// Masks that the router did not take: an event may come once more.
+        mask_failures,
+        /// Sources that were throttled (M23).
+        throttled,
+    }
 }
 
 /// Something about one entry that did not work.

@@ -8,7 +8,7 @@
 use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Counters, Entry, Failure, Hardware, Msix, kept_words};
+use msix::{Entry, Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use shm::Kept;
@@ -74,20 +74,6 @@ fn pages(context: &Context, device: &str) -> Mmio {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.control + counters.table),
-        ("control_calls", counters.control),
-        ("table_calls", counters.table),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bind_failures", counters.bind_failures),
-        ("unbind_failures", counters.unbind_failures),
-        ("mask_failures", counters.mask_failures),
-        ("throttled", counters.throttled),
-    ]);
-}
-
 /// Names of what a failure was about.
 fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure) {
     let device = context.functions().nth(failure.function.into());
@@ -141,7 +127,11 @@ fn main(context: Context) -> ! {
     let interfaces = [control::interface(), table::interface(), dump::interface()];
     let mut server = Server::new(&context, &interfaces);
     loop {
-        publish(&context, &msix.counters);
+        let counters = msix.counters;
+        let calls = [("calls", counters.control_calls + counters.table_calls)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }

@@ -125,7 +125,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             Action::MsixControl => match self.peers.msix.read_control(self.function.index) {
                 Ok(control) => control.into(),
                 Err(_) => {
-                    self.counters.failed += 1;
+                    self.counters.failures += 1;
                     register.width.all_ones() as u32
                 }
             },
@@ -218,7 +218,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             return Effect::NONE;
         }
         let moved = bar.write(value, decoded) && decoded;
-        self.counters.moves += u64::from(moved);
+        self.counters.bar_moves += u64::from(moved);
         self.function.keep();
         if moved { Effect::DECODE } else { Effect::NONE }
     }
@@ -230,7 +230,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         let value = before & !written | value & written;
         let written = self.function.write_msi(field, value, self.peers);
         self.function.keep();
-        self.counters.failed += u64::from(written.is_err());
+        self.counters.failures += u64::from(written.is_err());
     }
 
     /// Writes MSI-X message control as msix decides. An enable while MSI is on is
@@ -251,14 +251,14 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
                 self.function.keep();
             }
             Ok(None) => {}
-            Err(_) => self.counters.failed += 1,
+            Err(_) => self.counters.failures += 1,
         }
     }
 
     fn reset_device(&mut self) -> Effect {
         self.counters.resets += 1;
         if self.function.begin_reset(self.peers).is_err() {
-            self.counters.failed += 1;
+            self.counters.failures += 1;
         }
         Effect::DECODE.and(Effect::RESET)
     }

@@ -6,7 +6,7 @@
 
 use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
-use pci_config::{Counters, Functions, Hardware, Trouble, kept_words};
+use pci_config::{Functions, Hardware, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
 use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
@@ -95,19 +95,6 @@ fn trace(context: &Context, device: &str) {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.reads + counters.writes),
-        ("reads", counters.reads),
-        ("writes", counters.writes),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bar_moves", counters.moves),
-        ("failures", counters.failed),
-        ("resets", counters.resets),
-    ]);
-}
-
 /// Says what became of a function's reset.
 fn tell(context: &Context, function: u8, trouble: Trouble) {
     let device = context.functions().nth(function.into()).unwrap_or("?");
@@ -169,7 +156,11 @@ fn main(context: Context) -> ! {
     );
     let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &functions.counters);
+        let counters = functions.counters;
+        let calls = [("calls", counters.reads + counters.writes)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }

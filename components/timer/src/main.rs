@@ -13,7 +13,7 @@ use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
 use spec::ResourceKind;
-use timer::{CLIENTS, Counters, Delivery, Hpet, Registers, SetupError, System, Timers};
+use timer::{CLIENTS, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
 
@@ -40,18 +40,6 @@ impl System for Clients {
             notification.signal();
         }
     }
-}
-
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("armed", counters.armed),
-        ("cancelled", counters.cancelled),
-        ("fired", counters.fired),
-        ("exhausted", counters.exhausted),
-        ("deferred", counters.deferred),
-        ("interrupts", counters.interrupts),
-        ("overtaken", counters.overtaken),
-    ]);
 }
 
 /// The local APIC's message address, and the CPU vector of user vector 0
@@ -120,7 +108,7 @@ fn main(context: Context) -> ! {
     }
     let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &timers.counters);
+        context.counters().publish(timers.counters.named());
         match server.wait() {
             Event::Request(caller, request) => {
                 server.answer(&mut timers, caller, request);

@@ -9,12 +9,13 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 
+use crate::counters::Counters;
 use crate::host::{Host, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::uart::{UART_BASE, Uart};
-use crate::vmm::{Counters, MAX_FUNCTIONS};
+use crate::vmm::MAX_FUNCTIONS;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.

@@ -15,6 +15,7 @@
 
 mod alu;
 mod bus;
+mod counters;
 mod cpu;
 mod decode;
 mod host;
@@ -32,6 +33,7 @@ mod uart;
 mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
+pub use counters::Counters;
 pub use host::{Host, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
@@ -40,4 +42,4 @@ pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use share::Share;
 pub use slots::Budget;
-pub use vmm::{Counters, Fault, MAX_FUNCTIONS, Outcome, Vmm};
+pub use vmm::{Fault, MAX_FUNCTIONS, Outcome, Vmm};
