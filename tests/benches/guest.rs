@@ -7,7 +7,9 @@ use channel::pci_config::Effect;
 use channel::routes::Route;
 use divan::{Bencher, black_box};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use vmm::{Budget, Fault, Host, Outcome, Registers, Share, Vmm};
+use vmm::{
+    Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share, Vmm,
+};
 
 const RAM: u64 = 0x1000_0000;
 const BAR: u64 = 0xfebf_0000;
@@ -15,7 +17,7 @@ const BAR: u64 = 0xfebf_0000;
 /// Surroundings with one page of RAM, which holds the instruction.
 struct Surroundings([u8; 64]);
 
-impl Host for Surroundings {
+impl GuestMemory for Surroundings {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         let start = address.wrapping_sub(RAM) as usize;
         let end = start.wrapping_add(bytes.len());
@@ -27,12 +29,9 @@ impl Host for Surroundings {
     fn write_ram(&mut self, _: u64, _: &[u8]) -> bool {
         false
     }
-    fn now(&mut self) -> u64 {
-        0
-    }
-    fn set_deadline(&mut self, _: Option<u64>) -> bool {
-        false
-    }
+}
+
+impl PciFunctions for Surroundings {
     fn config_read(&mut self, _: Bdf, _: u16, _: Width) -> u32 {
         black_box(0)
     }
@@ -47,6 +46,9 @@ impl Host for Surroundings {
         black_box(0)
     }
     fn table_write(&mut self, _: FunctionBar, _: u32, _: Width, _: u64) {}
+}
+
+impl Interrupts for Surroundings {
     fn route(&mut self, _: usize) -> Option<Route> {
         None
     }
@@ -58,6 +60,15 @@ impl Host for Surroundings {
     }
     fn report_storm(&mut self, _: Source) {}
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
+}
+
+impl Host for Surroundings {
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn set_deadline(&mut self, _: Option<u64>) -> bool {
+        false
+    }
     fn set_foreground(&mut self, _: bool) {}
     fn console_write(&mut self, _: u8) {}
 }

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::changed::Changed;
-use crate::client::Client;
+use crate::client::{Client, all_answered};
 use crate::harness::{
-    Finished, Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
+    Finished, Running, alive, finish, free_port, machines_of, one_machine, root, run_of, signal,
+    vectis,
 };
 
 fn refused(end: &Finished, words: &[&str]) {
@@ -22,7 +23,8 @@ fn a_component_s_fault_is_named_and_symbolised() {
     let _machine = one_machine();
     // Too small a stack: the guard page below it catches the first large frame.
     let changed = Changed::new("stack", "component.pci-config.stack = \"4K\"");
-    let end = changed.run();
+    let mut run = run_of(&changed.0, 300);
+    let end = finish(run.args(["--inject-fault", "pci-config"]));
     assert!(!end.status.success(), "{}", end.text);
     for word in [
         "fault component=pci-config",
@@ -32,6 +34,51 @@ fn a_component_s_fault_is_named_and_symbolised() {
     ] {
         assert!(end.text.contains(word), "no `{word}` in\n{}", end.text);
     }
+}
+
+/// The tool finds how much stack a program's calls take. Less is refused, and exactly
+/// that much, in whole pages, is enough for all that a serving system does.
+#[test]
+fn the_smallest_stacks_that_are_taken_are_large_enough() {
+    let _machine = one_machine();
+    let components = [
+        "console",
+        "timer",
+        "irq-router",
+        "msix",
+        "pci-config",
+        "iommu",
+        "vmm",
+    ];
+    let stack = |name: &str, size: &str| format!("component.{name}.stack = \"{size}\"\n");
+    let keys: String = components.iter().map(|name| stack(name, "4K")).collect();
+    let tiny = Changed::new("tiny-stacks", &keys).run();
+    let msix = "msix has a stack of 4K, but msix's calls take ";
+    refused(&tiny, &["cannot be put together", msix]);
+    let needs = |name: &str| {
+        let (_, after) = tiny.text.split_once(&format!("{name}'s calls take "))?;
+        after.split(['K', ';']).next()
+    };
+    let smallest = |name: &&str| stack(name, &format!("{}K", needs(name).unwrap_or("4")));
+    let changed = Changed::new(
+        "small-stacks",
+        &components.iter().map(smallest).collect::<String>(),
+    );
+    let file = changed.0.to_str().expect("a path of text");
+    let (mut system, port) = Running::serving(&["--system", file]);
+    let clients = (0..4).map(|_| Client::connect(port)).collect();
+    all_answered(clients, 100);
+    for key in ['M', 'R', 'I'] {
+        assert!(!system.shown(key).is_empty(), "{key}");
+    }
+    let counters = system.counters();
+    assert!(counters["msix.calls"] > 0, "{counters:?}");
+    let end = system.interrupt();
+    assert!(
+        end.status.success() && !end.text.contains("init: fault"),
+        "{}",
+        end.text
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@ use channel::pci_config::Effect;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 
 use crate::counters::Counters;
-use crate::host::{Host, StopReason};
+use crate::decoded::DecodedBars;
+use crate::host::{Host, PciFunctions, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
@@ -36,9 +37,6 @@ const EXIT_PORT: u16 = 0xf4;
 /// of them at 3 GHz) is done while other guests go on.
 const PAGES_AT_ONCE: u64 = 256;
 
-/// Where each BAR is mapped.
-type Bars = [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS];
-
 /// Whether it takes long to map, or to unmap, BARs of these sizes one after another.
 pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
     sizes.map(|size| size / PAGE_SIZE).sum::<u64>() > PAGES_AT_ONCE
@@ -47,8 +45,7 @@ pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
 /// The devices' state.
 #[derive(Debug)]
 pub struct Devices<'a> {
-    functions: &'a [FunctionInfo],
-    bars: Bars,
+    bars: DecodedBars<'a>,
     config_address: u32,
     uart: Uart,
     /// I/O APIC.
@@ -60,8 +57,7 @@ impl<'a> Devices<'a> {
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            functions: &functions[..functions.len().min(MAX_FUNCTIONS)],
-            bars: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            bars: DecodedBars::new(functions),
             config_address: 0,
             uart: Uart::default(),
             ioapic: IoApic::new(functions),
@@ -71,11 +67,11 @@ impl<'a> Devices<'a> {
     /// Asks where every BAR is and maps or unmaps what changed. Unmapping comes
     /// first, since a BAR may move to where another one was. Of BARs that a guest
     /// lays over each other, the first decodes: a page can be mapped once only.
-    pub fn refresh_bars(&mut self, host: &mut impl Host) {
+    pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
         let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
         let mut decoded: heapless::Vec<Range<u64>, { MAX_FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
-        for (function, info) in self.functions.iter().enumerate() {
+        for (function, info) in self.bars.functions().iter().enumerate() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
                 if !bar_info.is_memory() {
                     continue;
@@ -99,7 +95,7 @@ impl<'a> Devices<'a> {
         for unmap in [true, false] {
             for place in 0..MAX_FUNCTIONS * FUNCTION_BARS {
                 let (function, bar) = (place / FUNCTION_BARS, place % FUNCTION_BARS);
-                let (before, after) = (self.bars[function][bar], moved[function][bar]);
+                let (before, after) = (self.bars.addresses[function][bar], moved[function][bar]);
                 let wanted = if unmap { before } else { after };
                 if before != after && wanted.is_some() {
                     // It has room for both passes over every BAR.
@@ -107,13 +103,14 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        let size =
-            |&(function, bar, _): &(usize, usize, _)| self.functions[function].bars[bar].size;
+        let size = |&(function, bar, _): &(usize, usize, _)| {
+            self.bars.functions()[function].bars[bar].size
+        };
         let long = is_long(changes.iter().map(size));
         for (function, bar, address) in changes {
             host.map_bar(function, bar, address, long);
         }
-        self.bars = moved;
+        self.bars.addresses = moved;
     }
 
     fn config_target(&self, port: u16, width: Width) -> Option<(Bdf, u16)> {
@@ -180,41 +177,6 @@ impl<'a> Devices<'a> {
         }
         None
     }
-
-    /// The BAR that decodes `width` bytes at `address`, and the offset in it.
-    fn decoded(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
-        for (function, info) in self.functions.iter().enumerate() {
-            for (bar, bar_info) in info.bars.iter().enumerate() {
-                let Some(base) = self.bars[function][bar] else {
-                    continue;
-                };
-                let Some(offset) = address.checked_sub(base) else {
-                    continue;
-                };
-                if offset < bar_info.size && bar_info.size - offset >= width.bytes() {
-                    let place = FunctionBar {
-                        function: function as u8,
-                        bar: bar as u8,
-                    };
-                    return Some((place, offset));
-                }
-            }
-        }
-        None
-    }
-
-    /// The place of an access on a page that holds MSI-X table or PBA (M13). An
-    /// access that runs from one page into the next is nobody's.
-    fn claimed(&self, address: u64, width: Width) -> Option<(FunctionBar, u32)> {
-        let (place, offset) = self.decoded(address, width)?;
-        let info = self.functions.get(usize::from(place.function))?;
-        info.msix
-            .page_index(u32::from(place.bar), offset / PAGE_SIZE)?;
-        (offset % PAGE_SIZE + width.bytes() <= PAGE_SIZE)
-            .then(|| u32::try_from(offset).ok())
-            .flatten()
-            .map(|offset| (place, offset))
-    }
 }
 
 /// One memory access of the guest, with all that can answer it.
@@ -247,7 +209,12 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         if self.held == 0 {
             return 0;
         }
-        let Some(info) = self.devices.functions.get(usize::from(place.function)) else {
+        let Some(info) = self
+            .devices
+            .bars
+            .functions()
+            .get(usize::from(place.function))
+        else {
             return 0;
         };
         let msix = info.msix;
@@ -285,7 +252,7 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         if let Some(register) = IoApic::register(address, width) {
             return self.devices.ioapic.read(register).into();
         }
-        if let Some((place, offset)) = self.devices.claimed(address, width) {
+        if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
             let value = self.host.table_read(place, offset, width);
             return value | self.held_bits(place, offset, width);
         }
@@ -300,7 +267,7 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         } else if let Some(register) = IoApic::register(address, width) {
             let ioapic = &mut self.devices.ioapic;
             ioapic.write(register, value as u32, self.host);
-        } else if let Some((place, offset)) = self.devices.claimed(address, width) {
+        } else if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
             self.host.table_write(place, offset, width, value);
         } else {
             self.counters.unclaimed_memory += 1;

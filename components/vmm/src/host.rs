@@ -1,4 +1,5 @@
-//! What the VMM needs from outside, so that its logic runs on any host.
+//! The VMM's surroundings as traits, so that its logic runs on any host. Each of its
+//! parts asks for no more than it needs.
 
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
@@ -7,48 +8,60 @@ use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{Bdf, Width};
 
-/// The VMM's surroundings: seL4 in the component, plain memory in tests.
-pub trait Host {
-    /// Copies guest RAM at `address` out; `false`, with nothing promised about
-    /// `bytes`, unless all of it is RAM.
+/// The guest's RAM, by guest-physical address.
+pub trait GuestMemory {
+    /// Copies guest RAM at `address` out. Returns `false`, with `bytes` undefined,
+    /// unless all of it is RAM.
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool;
-    /// Copies into guest RAM; `false`, with nothing written, unless all of it
+    /// Copies into guest RAM. Returns `false`, with nothing written, unless all of it
     /// is RAM.
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool;
-    /// Time stamp counter.
-    fn now(&mut self) -> u64;
-    /// Replaces the deadline (time stamp counter) of the timer, or drops it. `true`
-    /// if it was put off, since it was asked for too often: it comes later.
-    fn set_deadline(&mut self, deadline: Option<u64>) -> bool;
-    /// Reads configuration space; all ones where there is nothing.
+}
+
+/// The guest's PCI functions, behind pci-config and msix.
+pub trait PciFunctions {
+    /// Reads configuration space; all ones where there is no function.
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32;
     /// Writes configuration space.
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
-    /// Where a BAR is decoded now, as the guest sees it.
+    /// Returns the guest address at which a BAR is decoded now, if it is.
     fn bar(&mut self, function: usize, bar: usize) -> Option<u64>;
-    /// Maps the BAR's directly accessible pages at `address`, or unmaps them;
-    /// while the guests that have their turn go first, if `long`.
+    /// Maps the BAR's directly accessible pages at `address`, or unmaps them. If
+    /// `long`, guests that have their turn go first meanwhile.
     fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool);
     /// Reads a page that holds MSI-X table or PBA.
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
     /// Writes such a page.
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64);
-    /// The route of a slot.
+}
+
+/// Sources of interrupts, and their routes.
+pub trait Interrupts {
+    /// Returns the route of a slot.
     fn route(&mut self, slot: usize) -> Option<Route>;
-    /// Masks the device's entry of a source that is over its budget, or stops
-    /// doing so (M23). `false` if that failed.
+    /// Masks the device's entry of a source that is over its budget, or unmasks it
+    /// (M23). Returns `false` if that failed.
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool;
-    /// Says that a source went over its own budget and is silent for a while.
+    /// Reports that a source went over its budget and is masked for a while.
     fn report_storm(&mut self, source: Source);
-    /// Shows what came over a slot.
+    /// Publishes the counts of a slot's events.
     fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents);
     /// Acknowledges the handler of the I/O APIC's `pin` (C9), so that the kernel
-    /// delivers its next interrupt; `false` if there is none yet.
+    /// delivers its next interrupt. Returns `false` if there is none yet.
     fn acknowledge_pin(&mut self, pin: u8) -> bool;
-    /// Whether the guest goes before the others of its priority, or only runs
-    /// while they wait ([`Share`](crate::Share)).
+}
+
+/// The VMM's surroundings: seL4 in the component, plain memory in tests.
+pub trait Host: GuestMemory + PciFunctions + Interrupts {
+    /// Returns the time stamp counter.
+    fn now(&mut self) -> u64;
+    /// Replaces the deadline (time stamp counter) of the timer, or drops it. Returns
+    /// `true` if there were too many deadlines, and this one comes later.
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool;
+    /// Sets whether the guest runs before the others of its priority, or only while
+    /// they wait ([`Share`](crate::Share)).
     fn set_foreground(&mut self, foreground: bool);
-    /// A byte that the guest wrote to its serial port.
+    /// Takes a byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
 }
 

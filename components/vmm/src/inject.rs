@@ -2,7 +2,7 @@
 //! guest's IDT gate asks for (SDM vol. 3 sections 7.12 and 7.14).
 
 use crate::cpu::Cpu;
-use crate::host::Host;
+use crate::host::GuestMemory;
 use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, RSP, Registers};
 
 /// Trap flag: cleared for the handler.
@@ -27,7 +27,7 @@ pub struct Undeliverable;
 pub fn deliver(
     cpu: &mut Cpu,
     regs: &mut Registers,
-    host: &mut impl Host,
+    host: &mut impl GuestMemory,
     vector: u8,
     error: Option<u32>,
 ) -> Result<(), Undeliverable> {
@@ -92,7 +92,7 @@ pub fn deliver(
 pub fn interrupt_return(
     cpu: &mut Cpu,
     regs: &mut Registers,
-    host: &mut impl Host,
+    host: &mut impl GuestMemory,
 ) -> Result<(), Undeliverable> {
     let mut bytes = [0; 40];
     if !host.read_ram(regs.gpr[RSP], &mut bytes) {

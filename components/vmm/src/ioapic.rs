@@ -11,7 +11,7 @@ use channel::irq_router::Source;
 use channel::routes::Route;
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 
-use crate::host::Host;
+use crate::host::Interrupts;
 use crate::lapic::Lapic;
 
 /// Guest-physical address of the registers; it does not move.
@@ -118,7 +118,7 @@ impl IoApic {
     }
 
     /// Writes a register.
-    pub fn write(&mut self, register: u64, value: u32, host: &mut impl Host) {
+    pub fn write(&mut self, register: u64, value: u32, host: &mut impl Interrupts) {
         match register {
             SELECT => self.select = value as u8,
             WINDOW => self.write_window(value, host),
@@ -126,7 +126,7 @@ impl IoApic {
         }
     }
 
-    fn write_window(&mut self, value: u32, host: &mut impl Host) {
+    fn write_window(&mut self, value: u32, host: &mut impl Interrupts) {
         match self.select {
             // Bits 27:24.
             ID => self.id = value & 0x0f00_0000,
@@ -151,7 +151,7 @@ impl IoApic {
 
     /// Acknowledges the handler of a pin that can deliver, so that its line is
     /// looked at again.
-    fn arm(&mut self, index: usize, host: &mut impl Host) {
+    fn arm(&mut self, index: usize, host: &mut impl Interrupts) {
         let pin = &mut self.pins[index];
         let delivers = pin.low & MASKED == 0 && pin.in_service.is_none() && !pin.throttled;
         if pin.connected && !pin.armed && delivers {
@@ -161,7 +161,7 @@ impl IoApic {
 
     /// Leaves a pin unacknowledged, so that the kernel keeps its line masked, or
     /// stops doing so (M23).
-    pub fn set_throttled(&mut self, source: Source, throttled: bool, host: &mut impl Host) {
+    pub fn set_throttled(&mut self, source: Source, throttled: bool, host: &mut impl Interrupts) {
         let index = usize::from(source.entry);
         if let Some(pin) = self.pins.get_mut(index) {
             pin.throttled = throttled;
@@ -196,7 +196,7 @@ impl IoApic {
     }
 
     /// The local APIC ended the interrupt of a vector.
-    pub fn end(&mut self, vector: u8, host: &mut impl Host) {
+    pub fn end(&mut self, vector: u8, host: &mut impl Interrupts) {
         for index in 0..PINS {
             if self.pins[index].in_service == Some(vector) {
                 self.pins[index].in_service = None;

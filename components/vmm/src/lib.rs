@@ -18,6 +18,7 @@ mod bus;
 mod counters;
 mod cpu;
 mod decode;
+mod decoded;
 mod host;
 mod inject;
 mod ioapic;
@@ -34,7 +35,8 @@ mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
 pub use counters::Counters;
-pub use host::{Host, StopReason};
+pub use decoded::DecodedBars;
+pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
 pub use lives::{LIMIT, Lives, Next, Policy, WINDOW_MS};

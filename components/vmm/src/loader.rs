@@ -9,7 +9,7 @@ use elf::abi::{EM_X86_64, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::Class;
 
-use crate::host::Host;
+use crate::host::GuestMemory;
 
 /// Where the boot parameters lie, from the start of guest RAM, in bytes.
 pub const BOOT_PARAMS_OFFSET: u64 = 0x1000;
@@ -58,7 +58,7 @@ pub fn load(
     image: &[u8],
     command_line: &[u8],
     ram: Range<u64>,
-    host: &mut impl Host,
+    host: &mut impl GuestMemory,
 ) -> Result<(u64, u64), LoadError> {
     let elf = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| LoadError::NotElf)?;
     if elf.ehdr.class != Class::ELF64 || elf.ehdr.e_machine != EM_X86_64 {
@@ -110,7 +110,7 @@ pub fn load(
     Ok((entry, params))
 }
 
-fn zero(host: &mut impl Host, range: Range<u64>) -> Option<()> {
+fn zero(host: &mut impl GuestMemory, range: Range<u64>) -> Option<()> {
     const ZEROS: [u8; CHUNK] = [0; CHUNK];
     let mut at = range.start;
     while at < range.end {

@@ -7,7 +7,10 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use vmm::{Budget, Fault, Host, MMIO_WINDOW, Outcome, Registers, Share, Vmm};
+use vmm::{
+    Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
+    Share, Vmm,
+};
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -71,7 +74,7 @@ impl Surroundings {
     }
 }
 
-impl Host for Surroundings {
+impl GuestMemory for Surroundings {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         self.count();
         Self::range(address, bytes.len())
@@ -84,15 +87,9 @@ impl Host for Surroundings {
             .map(|range| self.ram[range].copy_from_slice(bytes))
             .is_some()
     }
-    fn now(&mut self) -> u64 {
-        self.count();
-        self.now = self.now.wrapping_add(self.state >> 40);
-        self.now
-    }
-    fn set_deadline(&mut self, _: Option<u64>) -> bool {
-        self.count();
-        self.state & 1 == 1
-    }
+}
+
+impl PciFunctions for Surroundings {
     fn config_read(&mut self, _: Bdf, _: u16, width: Width) -> u32 {
         assert!(width != Width::Qword);
         self.count();
@@ -124,6 +121,9 @@ impl Host for Surroundings {
         self.count();
         assert!(on_one_msix_page(offset, width));
     }
+}
+
+impl Interrupts for Surroundings {
     fn route(&mut self, slot: usize) -> Option<Route> {
         self.count();
         Route::from_word(self.state.rotate_left(slot as u32))
@@ -140,6 +140,18 @@ impl Host for Surroundings {
     }
     fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {
         self.count();
+    }
+}
+
+impl Host for Surroundings {
+    fn now(&mut self) -> u64 {
+        self.count();
+        self.now = self.now.wrapping_add(self.state >> 40);
+        self.now
+    }
+    fn set_deadline(&mut self, _: Option<u64>) -> bool {
+        self.count();
+        self.state & 1 == 1
     }
     fn set_foreground(&mut self, _: bool) {
         self.count();

@@ -1,5 +1,4 @@
-//! Runs a trace: the part of the vmm that decodes addresses, and the
-//! comparison.
+//! Runs a trace with the vmm's decoding of addresses, and compares.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,6 +12,7 @@ use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use pci_config::Functions;
 use serde::Serialize;
 use shm::{Keep, Kept};
+use vmm::DecodedBars;
 
 use crate::device::Shared;
 use crate::trace::{Bar, Event, Operation, Step, Trace};
@@ -114,10 +114,10 @@ type Msi<'e> = Msix<'e, Shared, Link<'static>, 1>;
 struct Machine<'m, 'e> {
     config: Functions<'m, Shared, Link<'m>, 1>,
     msix: &'m RefCell<Msi<'e>>,
-    info: FunctionInfo,
+    info: &'m FunctionInfo,
     bars: [Bar; FUNCTION_BARS],
-    /// Where the guest has each BAR decoded.
-    decoded: [Option<u64>; FUNCTION_BARS],
+    /// The vmm's decoding of memory accesses.
+    decoded: DecodedBars<'m>,
 }
 
 /// Plays `trace` against the components.
@@ -158,14 +158,14 @@ pub fn run(trace: &Trace) -> Report {
     }
     let msix = RefCell::new(msix);
     let kept = Kept::<{ pci_config::kept_words(1) }>::new();
-    play(trace, &shared, info, &msix, &kept, &mut report);
+    play(trace, &shared, &info, &msix, &kept, &mut report);
     report
 }
 
 fn play<'m>(
     trace: &Trace,
     shared: &Shared,
-    info: FunctionInfo,
+    info: &'m FunctionInfo,
     msix: &'m RefCell<Msi<'_>>,
     kept: &'m dyn Keep,
     report: &mut Report,
@@ -180,12 +180,14 @@ fn play<'m>(
     }));
     let router = irq_router::msi::Client(to_router);
     let bars = trace.device.bars;
+    let mut decoded = DecodedBars::new(std::slice::from_ref(info));
+    decoded.addresses[0] = bars.map(|bar| Some(bar.guest));
     let mut machine = Machine {
-        config: Functions::new([(info, VMM, shared.clone())], client, router, kept),
+        config: Functions::new([(*info, VMM, shared.clone())], client, router, kept),
         msix,
         info,
         bars,
-        decoded: bars.map(|bar| Some(bar.guest)),
+        decoded,
     };
     shared.0.borrow_mut().events.clear();
     for step in &trace.steps {
@@ -241,23 +243,24 @@ impl Machine<'_, '_> {
             Operation::ConfigRead { reg, len } => return Some(self.read_config(reg, len)),
             Operation::ConfigWrite { reg, len, value } => self.write_config(reg, len, value),
             Operation::MemoryRead { addr, len } => {
-                let read = self.claim(addr, len).and_then(|(place, offset, width)| {
-                    let mut msix = self.msix.borrow_mut();
-                    msix.read(VMM, place, offset, width).ok()
-                });
-                let read = read.or_else(|| {
-                    let (place, offset, width) = self.mapped(addr, len, shared)?;
+                let read = Width::from_bytes(len).and_then(|width| {
+                    if let Some((place, offset)) = self.decoded.claimed(addr, width) {
+                        let mut msix = self.msix.borrow_mut();
+                        return msix.read(VMM, place, offset, width).ok();
+                    }
+                    let (place, offset) = self.mapped(addr, width, shared)?;
                     let mut device = shared.clone();
                     Some(msix::Hardware::read(&mut device, place, offset, width))
                 });
                 return Some(read.unwrap_or(ones(len)));
             }
             Operation::MemoryWrite { addr, len, value } => {
-                if let Some((place, offset, width)) = self.claim(addr, len) {
+                let width = Width::from_bytes(len)?;
+                if let Some((place, offset)) = self.decoded.claimed(addr, width) {
                     let mut msix = self.msix.borrow_mut();
-                    // What is refused was not claimed: it writes nothing.
+                    // A refused write is dropped, as the vmm drops it.
                     let _ = msix.write(VMM, place, offset, width, value);
-                } else if let Some((place, offset, width)) = self.mapped(addr, len, shared) {
+                } else if let Some((place, offset)) = self.mapped(addr, width, shared) {
                     let mut device = shared.clone();
                     msix::Hardware::write(&mut device, place, offset, width, value);
                 }
@@ -269,7 +272,7 @@ impl Machine<'_, '_> {
             } => {
                 let guest = &mut self.bars[index].guest;
                 *guest = address.unwrap_or(*guest);
-                self.decoded[index] = enabled.then_some(*guest);
+                self.decoded.addresses[0][index] = enabled.then_some(*guest);
             }
             Operation::Fail { hook, entry, fail } => shared.set_failing(hook, entry, fail),
         }
@@ -302,7 +305,7 @@ impl Machine<'_, '_> {
             .and_then(|width| self.config.write(VMM, bdf, reg, width, value as u32).ok());
         if effect.is_some_and(|effect| effect.contains(Effect::DECODE)) {
             for index in 0..FUNCTION_BARS {
-                self.decoded[index] = self.ask_bar(index);
+                self.decoded.addresses[0][index] = self.ask_bar(index);
             }
         }
     }
@@ -313,42 +316,16 @@ impl Machine<'_, '_> {
         (at != u64::MAX).then_some(at)
     }
 
-    /// The place of an access, if it starts on a claimed page of a decoded
-    /// BAR (M13) and has a width that a CPU has.
-    fn claim(&self, addr: u64, len: u64) -> Option<(FunctionBar, u32, Width)> {
-        self.places(addr, len)
-            .find(|&(place, offset, _)| self.is_claimed(place, offset))
-    }
-
-    /// The place of an access to a page that the guest has mapped, of a BAR whose
-    /// contents the trace gives: without them nothing is known of the device there.
-    fn mapped(&self, addr: u64, len: u64, shared: &Shared) -> Option<(FunctionBar, u32, Width)> {
-        self.places(addr, len).find(|&(place, offset, width)| {
-            let end = offset.checked_add(width.bytes() as u32);
-            let inside =
-                end.is_some_and(|end| u64::from(end) <= self.bars[usize::from(place.bar)].size);
-            inside && !self.is_claimed(place, offset) && shared.has_contents(place.bar)
-        })
-    }
-
-    fn is_claimed(&self, place: FunctionBar, offset: u32) -> bool {
-        let page = u64::from(offset) / PAGE_SIZE;
-        let index = self.info.msix.page_index(place.bar.into(), page);
-        index.is_some()
-    }
-
-    /// The BARs that decode an access, and where in them.
-    fn places(&self, addr: u64, len: u64) -> impl Iterator<Item = (FunctionBar, u32, Width)> {
-        (0..FUNCTION_BARS).filter_map(move |index| {
-            let width = Width::from_bytes(len)?;
-            let offset = addr.checked_sub(self.decoded[index]?)?;
-            let inside = offset < self.bars[index].size;
-            let place = FunctionBar {
-                function: 0,
-                bar: index as u8,
-            };
-            let offset = u32::try_from(offset).ok()?;
-            inside.then_some((place, offset, width))
-        })
+    /// Returns the place of an access to a page that the guest has mapped, of a BAR
+    /// whose contents the trace gives: without them nothing is known of the device.
+    fn mapped(&self, addr: u64, width: Width, shared: &Shared) -> Option<(FunctionBar, u32)> {
+        let (place, offset) = self.decoded.place(addr, width)?;
+        let page = self
+            .info
+            .msix
+            .page_index(place.bar.into(), offset / PAGE_SIZE);
+        (page.is_none() && shared.has_contents(place.bar))
+            .then(|| Some((place, u32::try_from(offset).ok()?)))
+            .flatten()
     }
 }

@@ -142,6 +142,7 @@ mod tests {
     fn init(flags: u32, name: &str, variable: u64) -> Vec<u8> {
         let program = Program {
             entry: 0x40_0000,
+            stack: 0,
             segments: vec![Segment {
                 address: 0x40_0000,
                 size: 0x1800,

@@ -165,7 +165,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
 /// Two devices must not share a port, a page or a pin.
 fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevice)]) {
     for (index, (span, device)) in devices.iter().enumerate() {
-        for (_, other) in &devices[..index] {
+        for (first, other) in &devices[..index] {
             let ports = device.ports.zip(other.ports).and_then(|(a, b)| {
                 let shared = a.0.max(b.0);
                 (shared <= a.1.min(b.1)).then(|| format!("port {shared:#x}"))
@@ -179,8 +179,9 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
                 .zip(other.irq)
                 .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
             for shared in [ports, memory, irq].into_iter().flatten() {
-                context.error(
+                context.conflict(
                     span,
+                    first,
                     format!(
                         "devices `{}` and `{}` both have {shared}",
                         other.name, device.name
@@ -204,6 +205,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
     let context = Context {
         source: &source,
         report: &report,
+        root: &table,
     };
     let top = Section::new(&context, &table, "the board file", 0..0);
     let mut board = Board {

@@ -68,9 +68,11 @@ fn choice<T: Copy>(
 /// A list names nothing twice.
 pub fn once(context: &Context<'_>, names: &[Located<String>]) {
     for (index, name) in names.iter().enumerate() {
-        if names[..index].iter().any(|other| other.value == name.value) {
-            context.error(
+        let mut before = names[..index].iter();
+        if let Some(first) = before.find(|other| other.value == name.value) {
+            context.conflict(
                 &name.span,
+                &first.span,
                 format!("`{}` is named twice", name.value),
                 "once is enough: remove one",
             );
@@ -98,13 +100,7 @@ pub struct Broken {
 }
 
 /// What only the whole file shows.
-pub fn whole(
-    context: &Context<'_>,
-    top: &Section<'_, '_>,
-    model: &Model,
-    devices: &[Range<usize>],
-    broken: Broken,
-) {
+pub fn whole(context: &Context<'_>, model: &Model, devices: &[Range<usize>], broken: Broken) {
     if model.components.is_empty() && !broken.components {
         context.error(
             &(0..0),
@@ -141,7 +137,7 @@ pub fn whole(
         }
     }
     for (index, component) in model.components.iter().enumerate() {
-        let span = key_span(top, "component", &component.name);
+        let span = context.key_span("component", &component.name);
         let program = &component.program;
         if program.runs_guest && model.guest_of(index).is_none() && !broken.guests {
             context.error(
@@ -183,15 +179,6 @@ pub fn read_text(path: &Path) -> std::io::Result<String> {
         return std::fs::read_to_string(path);
     }
     Err(std::io::Error::other("it is not a regular file"))
-}
-
-/// Where `[table.name]` stands.
-fn key_span(top: &Section<'_, '_>, table: &str, name: &str) -> Range<usize> {
-    top.table
-        .get(table)
-        .and_then(|value| value.get_ref().as_table())
-        .and_then(|table| table.keys().find(|key| key.get_ref().as_ref() == name))
-        .map_or(0..0, toml::Spanned::span)
 }
 
 /// Whether a policy lets gaps pass.

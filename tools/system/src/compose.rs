@@ -22,7 +22,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::model::{Authority, Component, Model};
 use crate::program::Program;
 use builder::{Builder, Place};
-use components::{board_devices, channels, new_place, program};
+use components::{board_devices, channels, new_place, program, stacks};
 use guests::{add_guest, functions, names};
 
 const PAGE: u64 = 4096;
@@ -92,8 +92,9 @@ impl std::error::Error for ComposeError {}
 /// running.
 ///
 /// # Errors
-/// If something does not fit into a component's address space or CSpace.
+/// If something does not fit into a component's address space, CSpace or stack.
 pub fn compose(model: &Model, programs: &Programs) -> Result<Image, ComposeError> {
+    stacks(model, programs)?;
     let mut builder = Builder::default();
     let monitor = builder.object("monitor", ObjectKind::Endpoint, 0, 1);
     let machine = builder.memory("machine", PAGE);

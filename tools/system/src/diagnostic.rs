@@ -4,42 +4,20 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// One error.
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// One error, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// File as the user named it.
-    pub file: String,
-    /// Line, from 1; 0 if the file could not be read at all.
-    pub line: usize,
-    /// Column, in characters from 1.
-    pub column: usize,
-    /// The line's text.
-    pub source: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub help: String,
+    /// The file as the user named it, and the byte in it.
+    place: (String, usize),
+    text: String,
 }
 
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
-        if self.line > 0 {
-            writeln!(f, "  --> {}:{}:{}", self.file, self.line, self.column)?;
-            let number = self.line.to_string();
-            let margin = " ".repeat(number.len());
-            // A tab stays one, so that the mark stands under its place.
-            let indent: String = self
-                .source
-                .chars()
-                .take(self.column - 1)
-                .map(|c| if c == '\t' { '\t' } else { ' ' })
-                .collect();
-            writeln!(f, "{margin} |")?;
-            writeln!(f, "{number} | {}", self.source)?;
-            writeln!(f, "{margin} | {indent}^")?;
-        }
-        writeln!(f, "  help: {}", self.help)
+impl Diagnostic {
+    fn new(place: (String, usize), snippets: &[Group<'_>]) -> Self {
+        let text = Renderer::plain().render(snippets);
+        Self { place, text }
     }
 }
 
@@ -58,37 +36,53 @@ impl Report {
     }
 
     pub(crate) fn sort(&mut self) {
-        self.diagnostics
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        self.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
     }
 
+    /// Adds an error at `span`; where it is about two places, the other is `first`.
     pub(crate) fn error(
         &mut self,
         source: &Source,
         span: &Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
+        first: Option<&Range<usize>>,
+        message: &str,
+        help: &str,
     ) {
-        let diagnostic = source.diagnostic(span, message.into(), help.into());
-        self.diagnostics.push(diagnostic);
+        let (file, bytes) = source.place(span);
+        let place = (file.name.clone(), bytes.start);
+        let wrong = AnnotationKind::Primary.span(bytes);
+        let error = Level::ERROR.primary_title(message);
+        let error = match first.map(|first| source.place(first)) {
+            None => error.element(file.snippet().annotation(wrong)),
+            Some((other, bytes)) => {
+                let first = AnnotationKind::Context
+                    .span(bytes)
+                    .label("the first is here");
+                if std::ptr::eq(file, other) {
+                    error.element(file.snippet().annotation(wrong).annotation(first))
+                } else {
+                    let error = error.element(file.snippet().annotation(wrong));
+                    error.element(other.snippet().annotation(first))
+                }
+            }
+        };
+        let error = error.element(Level::HELP.message(help));
+        self.diagnostics.push(Diagnostic::new(place, &[error]));
     }
 
     pub(crate) fn file_error(&mut self, file: &Path, error: &std::io::Error, help: &str) {
-        self.diagnostics.push(Diagnostic {
-            file: file.display().to_string(),
-            line: 0,
-            column: 0,
-            source: String::new(),
-            message: format!("cannot read {}: {error}", file.display()),
-            help: help.to_owned(),
-        });
+        let name = file.display().to_string();
+        let message = format!("cannot read {name}: {error}");
+        let error = Level::ERROR.primary_title(message);
+        let error = error.element(Level::HELP.message(help));
+        self.diagnostics.push(Diagnostic::new((name, 0), &[error]));
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.diagnostics {
-            writeln!(f, "{diagnostic}")?;
+            writeln!(f, "{}\n", diagnostic.text)?;
         }
         let count = self.diagnostics.len();
         let plural = if count == 1 { "" } else { "s" };
@@ -117,6 +111,15 @@ pub(crate) struct File {
 }
 
 impl File {
+    /// Its text alone.
+    fn own(&self) -> &str {
+        &self.text[self.start..]
+    }
+
+    fn snippet(&self) -> Snippet<'_, Annotation<'_>> {
+        Snippet::source(self.own()).path(&self.name)
+    }
+
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
@@ -135,23 +138,14 @@ impl Source {
         });
     }
 
-    pub fn diagnostic(&self, span: &Range<usize>, message: String, help: String) -> Diagnostic {
+    /// Returns the file that holds a span, and which bytes of it these are.
+    fn place(&self, span: &Range<usize>) -> (&File, Range<usize>) {
         let holds = |file: &File| file.start <= span.start;
         let file = &self.files[self.files.iter().rposition(holds).unwrap_or(0)];
-        let mut start = span.start.min(file.text.len());
-        while !file.text.is_char_boundary(start) {
-            start -= 1;
-        }
-        let before = &file.text[file.start..start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = &file.text[file.start + line_start..];
-        Diagnostic {
-            file: file.name.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            source: line.lines().next().unwrap_or("").to_owned(),
-            message,
-            help,
-        }
+        let bytes = [span.start, span.end].map(|at| {
+            let at = at.saturating_sub(file.start);
+            file.own().floor_char_boundary(at)
+        });
+        (file, bytes[0]..bytes[1])
     }
 }

@@ -59,7 +59,7 @@ pub fn read(
             Ok(text) => source.add(name.to_string(), path.clone(), &text),
             Err(message) => {
                 let help = "name another file, by its path from this one, or remove `inherit`";
-                report.error(&source, &base.span, message, help);
+                report.error(&source, &base.span, None, &message, help);
                 break;
             }
         }
@@ -73,6 +73,7 @@ fn base(source: &Source, section: &str, report: &mut Report) -> Option<Located<S
     let context = Context {
         source,
         report: &report,
+        root: &DeTable::new(),
     };
     let document = context.parse(&source.files.last()?.text);
     let table = document.get(section)?.get_ref().as_table()?;

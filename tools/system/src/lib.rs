@@ -21,6 +21,7 @@ mod manifest;
 mod model;
 mod program;
 mod reader;
+mod stack;
 
 pub use attach::attach;
 pub use board::{Board, BoardDevice, Iommu, Trigger};

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::path::Path;
 
+use toml::de::DeTable;
+
 use crate::check::{folders, read_text};
 use crate::diagnostic::{Report, Source};
 use crate::model::{self, Authority, find};
@@ -97,6 +99,7 @@ pub fn read(root: &Path, report: &mut Report) -> Vec<Manifest> {
     let context = Context {
         source: &source,
         report: &report,
+        root: &DeTable::new(),
     };
     let mut calls = Vec::new();
     let files = names.into_iter().zip(&source.files);

@@ -558,6 +558,7 @@ pub fn parse(
     let context = Context {
         source,
         report: &report,
+        root: table,
     };
     let top = Section::new(&context, table, "the system file", 0..0);
     let mut model = Model {
@@ -613,14 +614,14 @@ pub fn parse(
     let before_channels = errors();
     let mut channel_spans = Vec::new();
     for section in top.array("channel") {
-        if let Some(channel) = check::channel(&section, &model) {
+        if let Some(channel) = check::channel(&section, &model, &channel_spans) {
             channel_spans.push(section.span.clone());
             model.channels.push(channel);
         }
         section.finish();
     }
     if !broken.components && errors() == before_channels {
-        check::implied(&context, &top, &mut model, &mut channel_spans);
+        check::implied(&context, &mut model, &mut channel_spans);
     }
     check::cycles(&context, &model, &channel_spans);
     let mut device_spans = Vec::new();
@@ -655,7 +656,7 @@ pub fn parse(
         model.guests.extend(guest);
     }
     broken.guests = errors() > before_guests;
-    check::whole(&context, &top, &model, &device_spans, broken);
+    check::whole(&context, &model, &device_spans, broken);
     top.finish();
     Some(model)
 }

@@ -6,6 +6,8 @@ use object::elf::{PF_R, PF_W, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, elf};
 
+use crate::stack;
+
 /// A loadable segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -42,6 +44,8 @@ pub struct Program {
     pub entry: u64,
     /// Its segments, in address order, on pages of their own.
     pub segments: Vec<Segment>,
+    /// Bytes of stack that it takes at least: the deepest chain of its calls.
+    pub stack: u64,
 }
 
 /// Why a file is no program for a component.
@@ -102,8 +106,10 @@ impl Program {
                 )));
             }
         }
+        let entry = header.e_entry(endian);
         Ok(Self {
-            entry: header.e_entry(endian),
+            entry,
+            stack: stack::deepest(file, entry, &segments).map_err(broken)?,
             segments,
         })
     }

@@ -23,12 +23,37 @@ pub struct Located<T> {
 pub struct Context<'a> {
     pub source: &'a Source,
     pub report: &'a RefCell<&'a mut Report>,
+    /// The whole file.
+    pub root: &'a DeTable<'a>,
 }
 
 impl Context<'_> {
-    pub fn error(&self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+    pub fn error(&self, span: &Range<usize>, message: impl AsRef<str>, help: impl AsRef<str>) {
+        let (message, help) = (message.as_ref(), help.as_ref());
         let mut report = self.report.borrow_mut();
-        report.error(self.source, span, message, help);
+        report.error(self.source, span, None, message, help);
+    }
+
+    /// Adds an error about two places that do not go together.
+    pub fn conflict(
+        &self,
+        span: &Range<usize>,
+        first: &Range<usize>,
+        message: impl AsRef<str>,
+        help: impl AsRef<str>,
+    ) {
+        let (message, help) = (message.as_ref(), help.as_ref());
+        let mut report = self.report.borrow_mut();
+        report.error(self.source, span, Some(first), message, help);
+    }
+
+    /// Returns where `[table.name]` stands.
+    pub fn key_span(&self, table: &str, name: &str) -> Range<usize> {
+        let table = self.root.get(table);
+        let table = table.and_then(|value| value.get_ref().as_table());
+        table
+            .and_then(|table| table.keys().find(|key| key.get_ref().as_ref() == name))
+            .map_or(0..0, Spanned::span)
     }
 
     /// Parses a file's text, as far as its syntax is right.

@@ -14,6 +14,7 @@ fn good() -> (Model, Image) {
     let model = common::read(&root).unwrap_or_else(|report| panic!("{report}"));
     let program = Program {
         entry: 0x40_0010,
+        stack: 16 << 10,
         segments: vec![Segment {
             address: 0x40_0000,
             size: 0x2345,
@@ -122,6 +123,26 @@ fn resources<'a>(system: &System<'a>, component: &str) -> Resources<'a> {
         .find(|fill| system.objects[fill.object as usize].name.as_str() == name)
         .unwrap_or_else(|| panic!("no {name}"));
     Resources::parse(system.source(fill))
+}
+
+#[test]
+fn a_stack_holds_its_programs_calls() {
+    let (mut model, _) = good();
+    let program = |stack| Program {
+        entry: 0,
+        segments: Vec::new(),
+        stack,
+    };
+    let programs = |stack| Programs {
+        components: BTreeMap::from([("msix".to_owned(), program(stack))]),
+        guests: BTreeMap::new(),
+    };
+    assert!(compose(&model, &programs(16 << 10)).is_ok());
+    let error = compose(&model, &programs((16 << 10) + 1)).unwrap_err();
+    let text = "msix has a stack of 16K, but msix's calls take 20K";
+    assert_eq!(error.to_string(), text);
+    model.inject_faults = true;
+    assert!(compose(&model, &programs(1 << 20)).is_ok());
 }
 
 #[test]

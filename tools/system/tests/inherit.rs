@@ -227,11 +227,11 @@ fn a_chain_has_a_bound() {
     let good = std::fs::read_to_string(common::files().join("parts.toml")).unwrap();
     put(&root, "7.toml", &good);
     let text = common::read(&root).unwrap_err().to_string();
-    assert!(text.contains("  --> 7.toml:10:11\n"), "eight files: {text}");
+    assert!(text.contains(" --> 7.toml:10:11\n"), "eight files: {text}");
     put(&root, "7.toml", "system.inherit = \"8.toml\"");
     put(&root, "8.toml", &good);
     let text = common::read(&root).unwrap_err().to_string();
-    assert!(text.contains("  --> 7.toml:1:18\n"), "{text}");
+    assert!(text.contains(" --> 7.toml:1:18\n"), "{text}");
     let said = "more than 8 files inherit: system.toml -> 1.toml";
     assert!(text.contains(said), "{text}");
 }

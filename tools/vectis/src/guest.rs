@@ -3,21 +3,15 @@
 
 use std::ops::Range;
 
-use channel::events::SlotEvents;
-use channel::irq_router::Source;
-use channel::msix::FunctionBar;
-use channel::pci_config::Effect;
-use channel::routes::Route;
-use pci::{Bdf, Width};
 use system::Guest;
-use vmm::{Host, LoadError};
+use vmm::{GuestMemory, LoadError};
 
 use crate::error::{Error, Result};
 
-/// Guest RAM of which only the size counts, and a machine without devices.
+/// Guest RAM of which only the place counts.
 struct Room(Range<u64>);
 
-impl Host for Room {
+impl GuestMemory for Room {
     fn read_ram(&mut self, _address: u64, _bytes: &mut [u8]) -> bool {
         false
     }
@@ -25,39 +19,6 @@ impl Host for Room {
         let end = address.checked_add(bytes.len() as u64);
         self.0.start <= address && end.is_some_and(|end| end <= self.0.end)
     }
-    fn now(&mut self) -> u64 {
-        0
-    }
-    fn set_deadline(&mut self, _deadline: Option<u64>) -> bool {
-        false
-    }
-    fn config_read(&mut self, _bdf: Bdf, _offset: u16, _width: Width) -> u32 {
-        u32::MAX
-    }
-    fn config_write(&mut self, _bdf: Bdf, _offset: u16, _width: Width, _value: u32) -> Effect {
-        Effect::default()
-    }
-    fn bar(&mut self, _function: usize, _bar: usize) -> Option<u64> {
-        None
-    }
-    fn map_bar(&mut self, _function: usize, _bar: usize, _address: Option<u64>, _long: bool) {}
-    fn table_read(&mut self, _place: FunctionBar, _offset: u32, _width: Width) -> u64 {
-        0
-    }
-    fn table_write(&mut self, _place: FunctionBar, _offset: u32, _width: Width, _value: u64) {}
-    fn route(&mut self, _slot: usize) -> Option<Route> {
-        None
-    }
-    fn set_throttled(&mut self, _source: Source, _throttled: bool) -> bool {
-        false
-    }
-    fn acknowledge_pin(&mut self, _pin: u8) -> bool {
-        false
-    }
-    fn report_storm(&mut self, _source: Source) {}
-    fn publish_events(&mut self, _slot: usize, _source: Source, _events: &SlotEvents) {}
-    fn set_foreground(&mut self, _foreground: bool) {}
-    fn console_write(&mut self, _byte: u8) {}
 }
 
 /// Checks that the vmm will be able to load `file`.

@@ -5,20 +5,13 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use channel::events::SlotEvents;
-use channel::irq_router::Source;
-use channel::msix::FunctionBar;
-use channel::pci_config::Effect;
-use channel::routes::Route;
-use pci::{Bdf, Width};
-
 use super::*;
 
 const RAM: Range<u64> = 0x1000_0000..0x1010_0000;
 
 struct Memory(Vec<u8>);
 
-impl Host for Memory {
+impl GuestMemory for Memory {
     fn read_ram(&mut self, _: u64, _: &mut [u8]) -> bool {
         false
     }
@@ -29,39 +22,6 @@ impl Host for Memory {
             .map(|place| place.copy_from_slice(bytes))
             .is_some()
     }
-    fn now(&mut self) -> u64 {
-        0
-    }
-    fn set_deadline(&mut self, _: Option<u64>) -> bool {
-        false
-    }
-    fn config_read(&mut self, _: Bdf, _: u16, _: Width) -> u32 {
-        0
-    }
-    fn config_write(&mut self, _: Bdf, _: u16, _: Width, _: u32) -> Effect {
-        Effect::NONE
-    }
-    fn bar(&mut self, _: usize, _: usize) -> Option<u64> {
-        None
-    }
-    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>, _: bool) {}
-    fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
-        0
-    }
-    fn table_write(&mut self, _: FunctionBar, _: u32, _: Width, _: u64) {}
-    fn route(&mut self, _: usize) -> Option<Route> {
-        None
-    }
-    fn set_throttled(&mut self, _: Source, _: bool) -> bool {
-        false
-    }
-    fn report_storm(&mut self, _: Source) {}
-    fn publish_events(&mut self, _: usize, _: Source, _: &SlotEvents) {}
-    fn acknowledge_pin(&mut self, _: u8) -> bool {
-        false
-    }
-    fn set_foreground(&mut self, _: bool) {}
-    fn console_write(&mut self, _: u8) {}
 }
 
 fn memory() -> Memory {

@@ -15,7 +15,7 @@ use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::ResourceKind;
-use vmm::{Host, MAX_FUNCTIONS};
+use vmm::{GuestMemory, Host, Interrupts, MAX_FUNCTIONS, PciFunctions};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -261,7 +261,7 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl Host for Surroundings<'_> {
+impl GuestMemory for Surroundings<'_> {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         self.ram.read(address, bytes)
     }
@@ -269,27 +269,9 @@ impl Host for Surroundings<'_> {
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
         self.ram.write(address, bytes)
     }
+}
 
-    fn now(&mut self) -> u64 {
-        runtime::tsc()
-    }
-
-    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        let done = match deadline {
-            Some(tsc) => self.timer.arm(tsc),
-            None => self.timer.cancel(),
-        };
-        match done {
-            Ok(()) => false,
-            // For less than a millisecond, and not lost.
-            Err(Error::TooOften) => true,
-            Err(error) => {
-                defmt::warn!("timer: {=str}", error.reason());
-                false
-            }
-        }
-    }
-
+impl PciFunctions for Surroundings<'_> {
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
         let value = self.config.read(bdf, offset, width);
         let value = value.unwrap_or(width.all_ones() as u32);
@@ -342,7 +324,9 @@ impl Host for Surroundings<'_> {
         // A write that fails is dropped.
         let _ = self.table.write(global, offset, width, value);
     }
+}
 
+impl Interrupts for Surroundings<'_> {
     fn route(&mut self, slot: usize) -> Option<Route> {
         // Routes name functions as the whole system does.
         let route = self.routes.get(slot)?;
@@ -383,12 +367,34 @@ impl Host for Surroundings<'_> {
             .publish(slot, Source { function, ..source }, events);
     }
 
-    fn set_foreground(&mut self, foreground: bool) {
-        self.priority.set_foreground(foreground);
-    }
-
     fn acknowledge_pin(&mut self, pin: u8) -> bool {
         self.pins.acknowledge(pin, self.routes)
+    }
+}
+
+impl Host for Surroundings<'_> {
+    fn now(&mut self) -> u64 {
+        runtime::tsc()
+    }
+
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
+        let done = match deadline {
+            Some(tsc) => self.timer.arm(tsc),
+            None => self.timer.cancel(),
+        };
+        match done {
+            Ok(()) => false,
+            // For less than a millisecond, and not lost.
+            Err(Error::TooOften) => true,
+            Err(error) => {
+                defmt::warn!("timer: {=str}", error.reason());
+                false
+            }
+        }
+    }
+
+    fn set_foreground(&mut self, foreground: bool) {
+        self.priority.set_foreground(foreground);
     }
 
     fn console_write(&mut self, byte: u8) {

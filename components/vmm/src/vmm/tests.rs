@@ -13,6 +13,7 @@ use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 
 use super::*;
+use crate::host::{GuestMemory, Interrupts, PciFunctions};
 
 mod bars;
 mod pins;
@@ -82,7 +83,7 @@ impl Fake {
     }
 }
 
-impl Host for Fake {
+impl GuestMemory for Fake {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         Self::range(address, bytes.len())
             .map(|range| bytes.copy_from_slice(&self.ram[range]))
@@ -93,13 +94,9 @@ impl Host for Fake {
             .map(|range| self.ram[range].copy_from_slice(bytes))
             .is_some()
     }
-    fn now(&mut self) -> u64 {
-        self.now
-    }
-    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        self.deadline = deadline;
-        self.puts_off
-    }
+}
+
+impl PciFunctions for Fake {
     fn config_read(&mut self, bdf: Bdf, offset: u16, _: Width) -> u32 {
         u32::from(bdf.requester_id()) << 16 | u32::from(offset)
     }
@@ -132,6 +129,9 @@ impl Host for Fake {
     fn table_write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) {
         self.table_writes.push((offset, width, value));
     }
+}
+
+impl Interrupts for Fake {
     fn route(&mut self, slot: usize) -> Option<Route> {
         *self.routes.get(slot)?
     }
@@ -153,6 +153,16 @@ impl Host for Fake {
             self.acknowledged.push(pin);
         }
         !self.no_pins
+    }
+}
+
+impl Host for Fake {
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+    fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
+        self.deadline = deadline;
+        self.puts_off
     }
     fn set_foreground(&mut self, foreground: bool) {
         self.foreground.push(foreground);

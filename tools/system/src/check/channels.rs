@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
-use super::key_span;
 use crate::manifest::{Manifest, names};
 use crate::model::{Channel, Model, find};
 use crate::reader::{Context, Located, Section, list};
 
-/// Reads one `[[channel]]`: ends that exist, and an interface that fits them.
-pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
+/// Reads one `[[channel]]`: ends that exist, and an interface that fits them. `spans`
+/// are the places of those before.
+pub fn channel(
+    section: &Section<'_, '_>,
+    model: &Model,
+    spans: &[Range<usize>],
+) -> Option<Channel> {
     let context = section.context;
     let interface = section.required_string("interface", "\"PciConfig\"");
     let client = section.required_string("client", "\"vmm\"");
@@ -49,9 +53,11 @@ pub fn channel(section: &Section<'_, '_>, model: &Model) -> Option<Channel> {
             );
         }
     }
-    if model.server(client, &interface.value).is_some() {
-        context.error(
+    let same = |other: &Channel| other.client == client && other.interface == interface.value;
+    if let Some(first) = model.channels.iter().position(same) {
+        context.conflict(
             &interface.span,
+            &spans[first],
             format!(
                 "`{}` has a second channel `{}`",
                 client_name.value, interface.value
@@ -88,15 +94,10 @@ fn priority(context: &Context<'_>, span: &Range<usize>, channel: &Channel, model
 
 /// Adds the channels that the file need not say, since an interface that a component
 /// calls has one server. `spans` are the places of channels.
-pub fn implied(
-    context: &Context<'_>,
-    top: &Section<'_, '_>,
-    model: &mut Model,
-    spans: &mut Vec<Range<usize>>,
-) {
+pub fn implied(context: &Context<'_>, model: &mut Model, spans: &mut Vec<Range<usize>>) {
     for client in 0..model.components.len() {
         let component = &model.components[client];
-        let span = key_span(top, "component", &component.name);
+        let span = context.key_span("component", &component.name);
         let program = component.program.clone();
         let silent = program.devices.iter().filter(|need| {
             // A device that it lacks has an error of its own.

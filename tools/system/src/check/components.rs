@@ -106,8 +106,9 @@ pub fn component(
             .iter()
             .filter(|d| other.devices.contains(d))
         {
-            context.error(
+            context.conflict(
                 &name.span,
+                &context.key_span("component", &other.name),
                 format!(
                     "`{}` and `{}` both own device `{}`",
                     other.name, component.name, model.board.devices[device].name
@@ -120,8 +121,9 @@ pub fn component(
             .iter()
             .filter(|a| other.authority.contains(a))
         {
-            context.error(
+            context.conflict(
                 &name.span,
+                &context.key_span("component", &other.name),
                 format!(
                     "`{}` and `{}` both have authority `{}`",
                     other.name,

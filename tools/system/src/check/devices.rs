@@ -25,12 +25,14 @@ fn hex(text: &str, digits: usize) -> Option<u32> {
 /// nor share an interrupt pin (C9).
 pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, model: &Model) {
     for other in &model.devices {
+        let first = context.key_span("device", &other.name);
         if other.selector == device.selector
             && other.value == device.value
             && device.selector == spec::Selector::Address
         {
-            context.error(
+            context.conflict(
                 &name.span,
+                &first,
                 format!(
                     "devices `{}` and `{}` are one function",
                     other.name, device.name
@@ -39,8 +41,9 @@ pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, mo
             );
         }
         if other.guest_address == device.guest_address {
-            context.error(
+            context.conflict(
                 &name.span,
+                &first,
                 format!(
                     "devices `{}` and `{}` both have guest-address {}",
                     other.name, device.name, device.guest_address
@@ -52,16 +55,15 @@ pub fn device(context: &Context<'_>, name: &Located<String>, device: &Device, mo
     let Some(pin) = device.intx else {
         return;
     };
-    let functions = model.devices.iter().map(|other| (other.intx, &other.name));
-    let board = model.board.devices.iter();
-    let board = board.map(|other| (other.irq.map(|(pin, _)| pin), &other.name));
-    if let Some((_, other)) = functions.chain(board).find(|(p, _)| *p == Some(pin)) {
-        context.error(
-            &name.span,
-            format!("`{other}` and `{}` share interrupt pin {pin}", device.name),
-            "the kernel gives a pin to one owner: remove `intx` here, and let the guest use \
-             MSI-X or MSI, or put the function into another slot of the machine",
-        );
+    let shared = |other: &str| format!("`{other}` and `{}` share interrupt pin {pin}", device.name);
+    let help = "the kernel gives a pin to one owner: remove `intx` here, and let the guest use \
+                MSI-X or MSI, or put the function into another slot of the machine";
+    let mut board = model.board.devices.iter();
+    if let Some(other) = model.devices.iter().find(|other| other.intx == Some(pin)) {
+        let first = context.key_span("device", &other.name);
+        context.conflict(&name.span, &first, shared(&other.name), help);
+    } else if let Some(other) = board.find(|other| other.irq.is_some_and(|irq| irq.0 == pin)) {
+        context.error(&name.span, shared(&other.name), help);
     }
 }
 
@@ -132,8 +134,9 @@ pub fn intx(context: &Context<'_>, pin: Option<&Located<u64>>, model: &Model) {
 /// A function has one guest.
 pub fn device_owner(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
     if let Some(owner) = model.owner(index) {
-        context.error(
+        context.conflict(
             &name.span,
+            &context.key_span("guest", &model.guests[owner].name),
             format!(
                 "device `{}` already belongs to guest `{}`",
                 name.value, model.guests[owner].name

@@ -60,8 +60,9 @@ pub fn vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: 
         );
     }
     if let Some(other) = model.guest_of(index) {
-        context.error(
+        context.conflict(
             &name.span,
+            &context.key_span("guest", &other.name),
             format!("`{}` already runs guest `{}`", component.name, other.name),
             format!(
                 "give each guest its own vmm: a second component with `program = \"{}\"`",
@@ -102,8 +103,9 @@ pub fn guest_priority(context: &Context<'_>, priority: &Located<u64>, model: &Mo
     let vmm = &model.components[vmm];
     let beside = |guest: &&Guest| u64::from(guest.priority).abs_diff(priority.value) == 1;
     if let Some(other) = model.guests.iter().find(beside) {
-        context.error(
+        context.conflict(
             &priority.span,
+            &context.key_span("guest", &other.name),
             format!(
                 "the guest's priority {} is next to that of guest `{}` ({})",
                 priority.value, other.name, other.priority
