@@ -6,6 +6,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use divan::{Bencher, black_box};
+use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share, Vmm,
@@ -14,17 +15,12 @@ use vmm::{
 const RAM: u64 = 0x1000_0000;
 const BAR: u64 = 0xfebf_0000;
 
-/// Surroundings with one page of RAM, which holds the instruction.
-struct Surroundings([u8; 64]);
+/// Surroundings with a little RAM, which holds the instruction.
+struct Surroundings(Ram);
 
 impl GuestMemory for Surroundings {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
-        let start = address.wrapping_sub(RAM) as usize;
-        let end = start.wrapping_add(bytes.len());
-        self.0
-            .get(start..end)
-            .map(|found| bytes.copy_from_slice(found))
-            .is_some()
+        self.0.read_ram(address, bytes)
     }
     fn write_ram(&mut self, _: u64, _: &[u8]) -> bool {
         false
@@ -102,8 +98,9 @@ fn trap(bencher: Bencher, code: &[u8], fault: Fault) {
         timer: 1 << 17,
     };
     let mut vmm = Vmm::new(&functions, budget, Share::WHOLE);
-    let mut host = Surroundings([0x90; 64]);
-    host.0[..code.len()].copy_from_slice(code);
+    let mut host = Surroundings(Ram::new(RAM, 64));
+    host.0.bytes.fill(0x90);
+    host.0.bytes[..code.len()].copy_from_slice(code);
     vmm.start(&mut host);
     let mut start = Registers {
         rip: RAM,

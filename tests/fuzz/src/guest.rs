@@ -6,6 +6,7 @@ use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
+use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
@@ -43,7 +44,7 @@ const MAX_CALLS: usize = 10_000;
 
 /// Surroundings that answer with bytes of the input.
 struct Surroundings {
-    ram: Vec<u8>,
+    ram: Ram,
     /// Gives the next answer.
     state: u64,
     now: u64,
@@ -54,7 +55,7 @@ struct Surroundings {
 impl Surroundings {
     fn new() -> Self {
         Self {
-            ram: vec![0; RAM_SIZE as usize],
+            ram: Ram::new(RAM, RAM_SIZE as usize),
             state: 0,
             now: 0,
             bar: BAR,
@@ -66,26 +67,16 @@ impl Surroundings {
         self.calls += 1;
         assert!(self.calls <= MAX_CALLS, "a fault does not end");
     }
-
-    fn range(address: u64, length: usize) -> Option<core::ops::Range<usize>> {
-        let start = address.checked_sub(RAM)?;
-        let end = start.checked_add(length as u64)?;
-        (end <= RAM_SIZE).then_some(start as usize..end as usize)
-    }
 }
 
 impl GuestMemory for Surroundings {
     fn read_ram(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         self.count();
-        Self::range(address, bytes.len())
-            .map(|range| bytes.copy_from_slice(&self.ram[range]))
-            .is_some()
+        self.ram.read_ram(address, bytes)
     }
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
         self.count();
-        Self::range(address, bytes.len())
-            .map(|range| self.ram[range].copy_from_slice(bytes))
-            .is_some()
+        self.ram.write_ram(address, bytes)
     }
 }
 

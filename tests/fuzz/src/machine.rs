@@ -8,17 +8,16 @@
 //! arguments (see `Machine::step`).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::pci_config::PciConfig;
 use channel::routes::RoutePage;
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
-use irq_router::{IrqControl, KernelError, Router, Slot};
+use irq_router::Router;
+use models::{Device, Kernel, Registers};
 use msix::{Entry, Msix};
-use pci::{ConfigSpace, FunctionInfo, Width, regs};
+use pci::{FunctionInfo, Width};
 use pci_config::Functions;
 use shm::Kept;
 
@@ -29,142 +28,25 @@ const VMM: Caller = Caller(1);
 const PCI_CONFIG: Caller = Caller(2);
 const MSIX: Caller = Caller(3);
 
-/// Device and kernel calls that one operation may cost: a reset masks 2048
+/// Accesses to the device that one operation may cost: a reset masks 2048
 /// entries, and everything else touches fewer.
 const MAX_CALLS: usize = 10_000;
 
-struct World {
-    config: Vec<u8>,
-    /// Bits of each BAR register that can be set.
-    bar_masks: [u32; 6],
-    memory: BTreeMap<(u8, u32), u8>,
-    refuse_acquire: bool,
-    refuse_release: bool,
-    calls: usize,
-    /// Goes on with each look at it, so that some accesses meet a reset.
-    now_ms: u64,
-}
-
-#[derive(Clone)]
-struct Shared(Rc<RefCell<World>>);
-
-impl Shared {
-    fn count(&self) {
-        let mut world = self.0.borrow_mut();
-        world.calls += 1;
-        assert!(world.calls <= MAX_CALLS, "an operation does not end");
-    }
-
-    fn read(&self, offset: u16, width: Width) -> u32 {
-        self.count();
-        assert!(width.is_aligned(offset.into()));
-        let at = usize::from(offset);
-        let world = self.0.borrow();
-        let bytes = &world.config[at..at + width.bytes() as usize];
-        bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
-    }
-
-    fn write(&self, offset: u16, width: Width, value: u32) {
-        self.count();
-        assert!(width.is_aligned(offset.into()));
-        let mut world = self.0.borrow_mut();
-        for (at, byte) in (usize::from(offset)..)
-            .zip(value.to_le_bytes())
-            .take(width.bytes() as usize)
-        {
-            let bar_byte = at.wrapping_sub(usize::from(regs::BAR0));
-            let mask = world
-                .bar_masks
-                .get(bar_byte / 4)
-                .map_or(0xff, |mask| mask.to_le_bytes()[bar_byte % 4]);
-            world.config[at] = world.config[at] & !mask | byte & mask;
-        }
-    }
-}
-
-impl ConfigSpace for Shared {
-    fn read32(&mut self, offset: u16) -> u32 {
-        self.read(offset, Width::Dword)
-    }
-    fn write32(&mut self, offset: u16, value: u32) {
-        self.write(offset, Width::Dword, value);
-    }
-    fn write16(&mut self, offset: u16, value: u16) {
-        self.write(offset, Width::Word, value.into());
-    }
-}
-
-impl pci_config::Hardware for Shared {
-    fn read(&mut self, offset: u16, width: Width) -> u32 {
-        Self::read(self, offset, width)
-    }
-    fn write(&mut self, offset: u16, width: Width, value: u32) {
-        Self::write(self, offset, width, value);
-    }
-    fn has_extended_space(&self) -> bool {
-        self.0.borrow().config.len() > 256
-    }
-    fn now_ms(&mut self) -> u64 {
-        let mut world = self.0.borrow_mut();
-        world.now_ms += 9;
-        world.now_ms
-    }
-}
-
-impl msix::Hardware for Shared {
-    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
-        self.count();
-        assert!(width.is_aligned(offset.into()));
-        let world = self.0.borrow();
-        (0..width.bytes() as u32).fold(0, |value, byte| {
-            let stored = world.memory.get(&(place.bar, offset + byte));
-            value | u64::from(*stored.unwrap_or(&0)) << (8 * byte)
-        })
-    }
-    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
-        self.count();
-        assert!(width.is_aligned(offset.into()));
-        let mut world = self.0.borrow_mut();
-        for byte in 0..width.bytes() as u32 {
-            let stored = (value >> (8 * byte)) as u8;
-            world.memory.insert((place.bar, offset + byte), stored);
-        }
-    }
-}
-
-impl IrqControl for Shared {
-    fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
-        self.count();
-        let refused = self.0.borrow().refuse_acquire;
-        if refused { Err(KernelError) } else { Ok(()) }
-    }
-    fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
-        self.acquire(slot, vector)
-    }
-    fn clear_slot(&mut self, _: Slot) -> Result<(), KernelError> {
-        self.count();
-        let refused = self.0.borrow().refuse_release;
-        if refused { Err(KernelError) } else { Ok(()) }
-    }
-    fn clear_vector(&mut self, _: u8) -> Result<(), KernelError> {
-        Ok(())
-    }
-}
-
 type Link<'a> = Local<Box<dyn FnMut(Message) -> Message + 'a>>;
-type Table<'a> = RefCell<Msix<'a, Shared, Link<'a>, 1>>;
+type Table<'a> = RefCell<Msix<'a, Device, Link<'a>, 1>>;
 
 struct Machine<'m, 'r> {
     info: FunctionInfo,
-    config: Functions<'m, Shared, Link<'m>, 1>,
+    config: Functions<'m, Device, Link<'m>, 1>,
     msix: &'m Table<'r>,
-    shared: Shared,
+    device: Device,
+    kernel: Kernel,
 }
 
 impl Machine<'_, '_> {
     /// Does one operation; none when the input is at its end.
     fn step(&mut self, input: &mut Input) -> Option<()> {
-        self.shared.0.borrow_mut().calls = 0;
+        self.device.change().budget = MAX_CALLS;
         let bdf = self.info.guest();
         match input.byte()? % 8 {
             0 => {
@@ -201,9 +83,9 @@ impl Machine<'_, '_> {
             }
             6 => {
                 let flags = input.byte()?;
-                let mut world = self.shared.0.borrow_mut();
-                world.refuse_acquire = flags & 1 != 0;
-                world.refuse_release = flags & 2 != 0;
+                let mut kernel = self.kernel.0.borrow_mut();
+                kernel.refuse_acquire = flags & 1 != 0;
+                kernel.refuse_release = flags & 2 != 0;
             }
             _ => {
                 let (entry, vector) = (input.word()?, input.byte()?);
@@ -238,22 +120,17 @@ fn place(input: &mut Input) -> Option<(FunctionBar, u32, Width)> {
 }
 
 fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Input) {
-    let shared = Shared(Rc::new(RefCell::new(World {
-        config,
-        bar_masks,
-        memory: BTreeMap::new(),
-        refuse_acquire: false,
-        refuse_release: false,
-        calls: 0,
-        now_ms: 0,
-    })));
+    let device = Device::new(Registers::new(config).with_bar_masks(bar_masks));
+    // Some accesses meet a reset.
+    device.change().step_ms = 9;
+    let kernel = Kernel::default();
     let bdf = pci::Bdf::from_requester_id(0x18);
-    let Some(info) = pci::discover(&mut shared.clone(), bdf, bdf, permissive) else {
+    let Some(info) = pci::discover(&mut device.clone(), bdf, bdf, permissive) else {
         return;
     };
     let page = RoutePage::new();
     let kept = Kept::<{ irq_router::kept_words(1) }>::new();
-    let routes = RefCell::new(Router::new(shared.clone(), [&page], [0], 0, &kept));
+    let routes = RefCell::new(Router::new(kernel.clone(), [&page], [0], 0, &kept));
     let to_router: Link = Local(Box::new(|request| {
         router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));
@@ -261,7 +138,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     let router = router_channel::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(shared.clone(), router, &mut entries, &kept, functions);
+    let msix = Msix::new(device.clone(), router, &mut entries, &kept, functions);
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
@@ -274,9 +151,10 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     let kept = Kept::<{ pci_config::kept_words(1) }>::new();
     let mut machine = Machine {
         info,
-        config: Functions::new([(info, VMM, shared.clone())], client, messages, &kept),
+        config: Functions::new([(info, VMM, device.clone())], client, messages, &kept),
         msix: &msix,
-        shared,
+        device,
+        kernel,
     };
     for _ in 0..MAX_OPERATIONS {
         if machine.step(input).is_none() {

@@ -1,13 +1,11 @@
 //! irq-router against a list of bindings: one slot and one vector for each
 //! source, no vector out of range, and a routing page that says what is bound.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use channel::irq_router::{IrqRouter, Source};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Error};
-use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
+use irq_router::{Router, Slot, kept_words};
+use models::Kernel;
 use proptest::prelude::*;
 use shm::Kept;
 
@@ -49,57 +47,6 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-#[derive(Default)]
-struct Kernel {
-    held: Vec<(Slot, u8)>,
-    refuse_acquire: bool,
-    refuse_release: bool,
-}
-
-#[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Kernel>>);
-
-impl IrqControl for Shared {
-    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        let mut kernel = self.0.borrow_mut();
-        if kernel.refuse_acquire {
-            return Err(KernelError);
-        }
-        assert!(VECTORS.contains(&vector), "vector {vector} is not ours");
-        assert!(usize::from(slot.index) < SLOTS && usize::from(slot.guest) < GUESTS);
-        for &(other, taken) in &kernel.held {
-            assert!(other != slot, "{slot:?} given twice");
-            assert!(taken != vector, "vector {vector} given twice");
-        }
-        kernel.held.push((slot, vector));
-        Ok(())
-    }
-
-    fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
-        unreachable!("no operation binds a pin")
-    }
-
-    fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        let mut kernel = self.0.borrow_mut();
-        if kernel.refuse_release {
-            return Err(KernelError);
-        }
-        let at = kernel.held.iter().position(|&held| held == (slot, vector));
-        kernel.held.remove(at.expect("only what is held goes back"));
-        Ok(())
-    }
-
-    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
-        self.0.borrow_mut().held.retain(|&(held, _)| held != slot);
-        Ok(())
-    }
-
-    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
-        self.0.borrow_mut().held.retain(|&(_, held)| held != vector);
-        Ok(())
-    }
-}
-
 fn source(function: u8, entry: u16) -> Source {
     Source::msix(function, entry)
 }
@@ -115,9 +62,9 @@ struct Binding {
 }
 
 struct Pair<'a> {
-    router: Router<'a, Shared, GUESTS, 6>,
+    router: Router<'a, Kernel, GUESTS, 6>,
     pages: &'a [RoutePage; GUESTS],
-    kernel: Shared,
+    kernel: Kernel,
     bindings: Vec<Binding>,
     function_masked: [bool; 6],
 }
@@ -245,6 +192,10 @@ impl Pair<'_> {
     fn check(&self) {
         let kernel = self.kernel.0.borrow();
         assert_eq!(kernel.held.len(), self.bindings.len());
+        for &(slot, vector) in &kernel.held {
+            assert!(VECTORS.contains(&vector), "vector {vector} is not ours");
+            assert!(usize::from(slot.index) < SLOTS && usize::from(slot.guest) < GUESTS);
+        }
         let mut shown = 0;
         for (guest, page) in self.pages.iter().enumerate() {
             for slot in 0..SLOTS {
@@ -290,7 +241,7 @@ proptest! {
         ops in prop::collection::vec(ops(), 1..200),
     ) {
         let pages = <[RoutePage; GUESTS]>::default();
-        let kernel = Shared::default();
+        let kernel = Kernel::default();
         let kept = Kept::<{ kept_words(GUESTS) }>::new();
         let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, RESERVED, &kept);
         let mut pair = Pair {
@@ -311,7 +262,7 @@ proptest! {
         again in any::<prop::sample::Index>(),
     ) {
         let pages = <[RoutePage; GUESTS]>::default();
-        let kernel = Shared::default();
+        let kernel = Kernel::default();
         let kept = Kept::<{ kept_words(GUESTS) }>::new();
         let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED, &kept);
         let mut bind = |entry, data| {

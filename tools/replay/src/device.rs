@@ -1,89 +1,44 @@
-//! The device of a replay: plain bytes, and a router that writes down what it
-//! is asked for.
+//! The device of a trace, and a router that records the calls.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use channel::irq_router::msi::MsiRouter;
 use channel::irq_router::{Block, IrqRouter, Source};
-use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use irq_router::GuestMessage;
-use pci::{BarKind, ConfigSpace, FUNCTION_BARS, Width, regs};
+use models::{Device, Registers};
+use pci::{BarKind, FUNCTION_BARS, Width, regs};
 
-use crate::trace::{Bar, Device, Event, Hook};
+use crate::trace::{self, Bar, Event, Hook};
 
-/// What stands behind the emulation.
-pub(crate) struct World {
-    config: Vec<u8>,
-    /// Bits of each BAR register that can be set.
-    bar_masks: [u32; FUNCTION_BARS],
-    /// Bytes that are not 0, by BAR and offset.
-    memory: BTreeMap<(u8, u32), u8>,
-    check_address: bool,
-    bound: BTreeSet<u16>,
-    failing: BTreeSet<(bool, u16)>,
-    pub events: Vec<Event>,
-    pub now_ms: u64,
-}
-
-/// A handle on the world, one for each of its roles.
-#[derive(Clone)]
-pub(crate) struct Shared(pub Rc<RefCell<World>>);
-
-impl Shared {
-    pub fn new(device: &Device) -> Self {
-        let mut config = device.config.clone();
-        let mut bar_masks = [0; FUNCTION_BARS];
-        for (index, bar) in device.bars.iter().enumerate() {
-            let at = usize::from(regs::BAR0) + 4 * index;
-            let prefetchable = u32::from(config[at] & 8);
-            let Some((low, high)) = registers(bar, prefetchable) else {
-                continue;
-            };
-            let mask = !(bar.size - 1);
-            config[at..at + 4].copy_from_slice(&low.to_le_bytes());
-            bar_masks[index] = mask as u32;
-            if let Some(high) = high {
-                config[at + 4..at + 8].copy_from_slice(&high.to_le_bytes());
-                bar_masks[index + 1] = (mask >> 32) as u32;
-            }
-        }
-        let mut memory = BTreeMap::new();
-        for (bar, offset, content) in &device.memory {
-            for (index, byte) in content.iter().enumerate() {
-                memory.insert((*bar, offset + index as u32), *byte);
-            }
-        }
-        Self(Rc::new(RefCell::new(World {
-            config,
-            bar_masks,
-            memory,
-            check_address: device.check_address,
-            bound: BTreeSet::new(),
-            failing: BTreeSet::new(),
-            events: Vec::new(),
-            now_ms: 0,
-        })))
-    }
-
-    /// Whether the trace gives contents of a BAR.
-    pub fn has_contents(&self, bar: u8) -> bool {
-        let world = self.0.borrow();
-        world.memory.keys().any(|&(with, _)| with == bar)
-    }
-
-    /// Makes a router call for an entry fail, or work again.
-    pub fn set_failing(&self, hook: Hook, entry: u16, fail: bool) {
-        let mut world = self.0.borrow_mut();
-        let key = (hook == Hook::Bind, entry);
-        if fail {
-            world.failing.insert(key);
-        } else {
-            world.failing.remove(&key);
+/// Returns the trace's device, as firmware leaves it.
+pub(crate) fn device(trace: &trace::Device) -> Device {
+    let mut config = trace.config.clone();
+    let mut bar_masks = [0; FUNCTION_BARS];
+    for (index, bar) in trace.bars.iter().enumerate() {
+        let at = usize::from(regs::BAR0) + 4 * index;
+        let prefetchable = u32::from(config[at] & 8);
+        let Some((low, high)) = registers(bar, prefetchable) else {
+            continue;
+        };
+        let mask = !(bar.size - 1);
+        config[at..at + 4].copy_from_slice(&low.to_le_bytes());
+        bar_masks[index] = mask as u32;
+        if let Some(high) = high {
+            config[at + 4..at + 8].copy_from_slice(&high.to_le_bytes());
+            bar_masks[index + 1] = (mask >> 32) as u32;
         }
     }
+    let device = Device::new(Registers::new(config).with_bar_masks(bar_masks));
+    for (bar, offset, content) in &trace.memory {
+        for (index, byte) in (0..).zip(content) {
+            let pages = &mut device.change().pages;
+            pages.write(*bar, offset + index, Width::Byte, (*byte).into());
+        }
+    }
+    device
 }
 
 /// The registers of a BAR as firmware leaves them; none if there is no BAR.
@@ -97,79 +52,40 @@ fn registers(bar: &Bar, prefetchable: u32) -> Option<(u32, Option<u32>)> {
     }
 }
 
-impl World {
-    fn read_config(&self, offset: u16, width: Width) -> u32 {
-        let start = usize::from(offset);
-        let bytes = &self.config[start..start + width.bytes() as usize];
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u32::from(*byte))
+/// State of the router.
+#[derive(Default)]
+pub(crate) struct State {
+    check_address: bool,
+    bound: BTreeSet<u16>,
+    failing: BTreeSet<(bool, u16)>,
+    pub events: Vec<Event>,
+}
+
+/// A router that records its calls. Clones are the same router.
+#[derive(Clone)]
+pub(crate) struct Router(pub Rc<RefCell<State>>);
+
+impl Router {
+    pub fn new(check_address: bool) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            check_address,
+            ..State::default()
+        })))
     }
 
-    fn write_config(&mut self, offset: u16, width: Width, value: u32) {
-        for (at, byte) in (usize::from(offset)..)
-            .zip(value.to_le_bytes())
-            .take(width.bytes() as usize)
-        {
-            let bar_byte = at.wrapping_sub(usize::from(regs::BAR0));
-            let mask = self
-                .bar_masks
-                .get(bar_byte / 4)
-                .map_or(0xff, |mask| mask.to_le_bytes()[bar_byte % 4]);
-            self.config[at] = self.config[at] & !mask | byte & mask;
+    /// Makes a call for an entry fail, or work again.
+    pub fn set_failing(&self, hook: Hook, entry: u16, fail: bool) {
+        let mut state = self.0.borrow_mut();
+        let key = (hook == Hook::Bind, entry);
+        if fail {
+            state.failing.insert(key);
+        } else {
+            state.failing.remove(&key);
         }
     }
 }
 
-impl ConfigSpace for Shared {
-    fn read32(&mut self, offset: u16) -> u32 {
-        self.0.borrow().read_config(offset, Width::Dword)
-    }
-    fn write32(&mut self, offset: u16, value: u32) {
-        let mut world = self.0.borrow_mut();
-        world.write_config(offset, Width::Dword, value);
-    }
-    fn write16(&mut self, offset: u16, value: u16) {
-        let mut world = self.0.borrow_mut();
-        world.write_config(offset, Width::Word, value.into());
-    }
-}
-
-impl pci_config::Hardware for Shared {
-    fn read(&mut self, offset: u16, width: Width) -> u32 {
-        self.0.borrow().read_config(offset, width)
-    }
-    fn write(&mut self, offset: u16, width: Width, value: u32) {
-        self.0.borrow_mut().write_config(offset, width, value);
-    }
-    fn has_extended_space(&self) -> bool {
-        self.0.borrow().config.len() > 256
-    }
-    fn now_ms(&mut self) -> u64 {
-        self.0.borrow().now_ms
-    }
-}
-
-impl msix::Hardware for Shared {
-    fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
-        let world = self.0.borrow();
-        (0..width.bytes() as u32).fold(0, |value, byte| {
-            let stored = world.memory.get(&(place.bar, offset + byte));
-            value | u64::from(*stored.unwrap_or(&0)) << (8 * byte)
-        })
-    }
-
-    fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
-        let mut world = self.0.borrow_mut();
-        for byte in 0..width.bytes() as u32 {
-            let stored = (value >> (8 * byte)) as u8;
-            world.memory.insert((place.bar, offset + byte), stored);
-        }
-    }
-}
-
-impl IrqRouter for Shared {
+impl IrqRouter for Router {
     fn bind(
         &mut self,
         _caller: Caller,
@@ -177,17 +93,17 @@ impl IrqRouter for Shared {
         addr: u64,
         data: u32,
     ) -> Result<(u64, u32), Error> {
-        let mut world = self.0.borrow_mut();
+        let mut state = self.0.borrow_mut();
         let entry = source.entry;
-        if world.failing.contains(&(true, entry)) {
+        if state.failing.contains(&(true, entry)) {
             return Err(Error::Failed);
         }
-        let bad_message = world.check_address && GuestMessage::parse(addr, data).is_none();
+        let bad_message = state.check_address && GuestMessage::parse(addr, data).is_none();
         if bad_message {
             return Err(Error::Refused);
         }
-        world.bound.insert(entry);
-        world.events.push(Event::Bind {
+        state.bound.insert(entry);
+        state.events.push(Event::Bind {
             entry,
             addr,
             data,
@@ -197,15 +113,15 @@ impl IrqRouter for Shared {
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
-        let mut world = self.0.borrow_mut();
+        let mut state = self.0.borrow_mut();
         let entry = source.entry;
-        if world.failing.contains(&(false, entry)) {
+        if state.failing.contains(&(false, entry)) {
             return Err(Error::Failed);
         }
-        if !world.bound.remove(&entry) {
+        if !state.bound.remove(&entry) {
             return Err(Error::NotFound);
         }
-        world.events.push(Event::Unbind { entry });
+        state.events.push(Event::Unbind { entry });
         Ok(())
     }
 
@@ -239,7 +155,7 @@ impl IrqRouter for Shared {
 }
 
 /// The trace format has no events of plain MSI: it is bound in silence.
-impl MsiRouter for Shared {
+impl MsiRouter for Router {
     fn bind_block(
         &mut self,
         _: Caller,

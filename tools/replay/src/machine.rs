@@ -5,6 +5,7 @@ use std::fmt;
 
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
+use models::Device;
 use msix::{Entry, Msix};
 use msix_channel::FunctionBar;
 use msix_channel::table::MsixTable;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use shm::{Keep, Kept};
 use vmm::DecodedBars;
 
-use crate::device::Shared;
+use crate::device::{self, Router};
 use crate::trace::{Bar, Event, Operation, Step, Trace};
 
 /// Badges of the replay: who calls whom does not matter to a trace.
@@ -108,11 +109,11 @@ impl Report {
 }
 
 type Link<'a> = Local<Box<dyn FnMut(Message) -> Message + 'a>>;
-type Msi<'e> = Msix<'e, Shared, Link<'static>, 1>;
+type Msi<'e> = Msix<'e, Device, Link<'static>, 1>;
 
 /// What a vmm does with the two components, for one function.
 struct Machine<'m, 'e> {
-    config: Functions<'m, Shared, Link<'m>, 1>,
+    config: Functions<'m, Device, Link<'m>, 1>,
     msix: &'m RefCell<Msi<'e>>,
     info: &'m FunctionInfo,
     bars: [Bar; FUNCTION_BARS],
@@ -123,15 +124,11 @@ struct Machine<'m, 'e> {
 /// Plays `trace` against the components.
 #[must_use]
 pub fn run(trace: &Trace) -> Report {
-    let device = &trace.device;
+    let plan = &trace.device;
     let mut report = Report::default();
-    let shared = Shared::new(device);
-    let found = pci::discover(
-        &mut shared.clone(),
-        device.bdf,
-        device.bdf,
-        device.privileged,
-    );
+    let device = device::device(plan);
+    let router = Router::new(plan.check_address);
+    let found = pci::discover(&mut device.clone(), plan.bdf, plan.bdf, plan.privileged);
     let present = found.is_some_and(|info| info.msix.entries != 0);
     if let Some(expected) = trace.msix_present {
         let (expected, got) = (expected.to_string(), present.to_string());
@@ -141,30 +138,31 @@ pub fn run(trace: &Trace) -> Report {
         play_nothing(trace, &mut report);
         return report;
     };
-    for (info, bar) in info.bars.iter_mut().zip(&device.bars) {
+    for (info, bar) in info.bars.iter_mut().zip(&plan.bars) {
         info.guest = bar.guest;
     }
     let mut entries = vec![Entry::RESET; info.msix.entries as usize];
-    let mut router = shared.clone();
+    let mut binds = router.clone();
     let to_router: Link<'static> = Local(Box::new(move |request| {
-        irq_router::dispatch(&mut router, MSIX, request)
+        irq_router::dispatch(&mut binds, MSIX, request)
     }));
-    let router = irq_router::Client(to_router);
+    let to_router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(shared.clone(), router, &mut entries, &kept, functions);
-    if !device.check_address {
+    let mut msix = Msix::new(device.clone(), to_router, &mut entries, &kept, functions);
+    if !plan.check_address {
         msix.takes = |_, _| true;
     }
     let msix = RefCell::new(msix);
     let kept = Kept::<{ pci_config::kept_words(1) }>::new();
-    play(trace, &shared, &info, &msix, &kept, &mut report);
+    let world = (&device, &router);
+    play(trace, world, &info, &msix, &kept, &mut report);
     report
 }
 
 fn play<'m>(
     trace: &Trace,
-    shared: &Shared,
+    (device, router): (&Device, &Router),
     info: &'m FunctionInfo,
     msix: &'m RefCell<Msi<'_>>,
     kept: &'m dyn Keep,
@@ -174,28 +172,28 @@ fn play<'m>(
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
     }));
     let client = msix_channel::control::Client(to_msix);
-    let mut messages = shared.clone();
+    let mut messages = router.clone();
     let to_router: Link<'m> = Local(Box::new(move |request| {
         irq_router::msi::dispatch(&mut messages, PCI_CONFIG, request)
     }));
-    let router = irq_router::msi::Client(to_router);
+    let messages = irq_router::msi::Client(to_router);
     let bars = trace.device.bars;
     let mut decoded = DecodedBars::new(std::slice::from_ref(info));
     decoded.addresses[0] = bars.map(|bar| Some(bar.guest));
     let mut machine = Machine {
-        config: Functions::new([(*info, VMM, shared.clone())], client, router, kept),
+        config: Functions::new([(*info, VMM, device.clone())], client, messages, kept),
         msix,
         info,
         bars,
         decoded,
     };
-    shared.0.borrow_mut().events.clear();
+    router.0.borrow_mut().events.clear();
     for step in &trace.steps {
         if !finds_nothing(step) {
-            shared.0.borrow_mut().now_ms += RESET_MS;
+            device.change().now_ms += RESET_MS;
         }
-        let value = machine.play(step, shared);
-        let events = std::mem::take(&mut shared.0.borrow_mut().events);
+        let value = machine.play(step, device, router);
+        let events = std::mem::take(&mut router.0.borrow_mut().events);
         report.record(step, value, events);
     }
 }
@@ -238,7 +236,7 @@ fn ones(len: u64) -> u64 {
 
 impl Machine<'_, '_> {
     /// Plays one operation; gives the value if it reads.
-    fn play(&mut self, step: &Step, shared: &Shared) -> Option<u64> {
+    fn play(&mut self, step: &Step, device: &Device, router: &Router) -> Option<u64> {
         match step.operation {
             Operation::ConfigRead { reg, len } => return Some(self.read_config(reg, len)),
             Operation::ConfigWrite { reg, len, value } => self.write_config(reg, len, value),
@@ -248,9 +246,8 @@ impl Machine<'_, '_> {
                         let mut msix = self.msix.borrow_mut();
                         return msix.read(VMM, place, offset, width).ok();
                     }
-                    let (place, offset) = self.mapped(addr, width, shared)?;
-                    let mut device = shared.clone();
-                    Some(msix::Hardware::read(&mut device, place, offset, width))
+                    let (place, offset) = self.mapped(addr, width, device)?;
+                    Some(device.state().pages.read(place.bar, offset, width))
                 });
                 return Some(read.unwrap_or(ones(len)));
             }
@@ -260,9 +257,9 @@ impl Machine<'_, '_> {
                     let mut msix = self.msix.borrow_mut();
                     // A refused write is dropped, as the vmm drops it.
                     let _ = msix.write(VMM, place, offset, width, value);
-                } else if let Some((place, offset)) = self.mapped(addr, width, shared) {
-                    let mut device = shared.clone();
-                    msix::Hardware::write(&mut device, place, offset, width, value);
+                } else if let Some((place, offset)) = self.mapped(addr, width, device) {
+                    let pages = &mut device.change().pages;
+                    pages.write(place.bar, offset, width, value);
                 }
             }
             Operation::BarState {
@@ -274,7 +271,7 @@ impl Machine<'_, '_> {
                 *guest = address.unwrap_or(*guest);
                 self.decoded.addresses[0][index] = enabled.then_some(*guest);
             }
-            Operation::Fail { hook, entry, fail } => shared.set_failing(hook, entry, fail),
+            Operation::Fail { hook, entry, fail } => router.set_failing(hook, entry, fail),
         }
         None
     }
@@ -318,13 +315,13 @@ impl Machine<'_, '_> {
 
     /// Returns the place of an access to a page that the guest has mapped, of a BAR
     /// whose contents the trace gives: without them nothing is known of the device.
-    fn mapped(&self, addr: u64, width: Width, shared: &Shared) -> Option<(FunctionBar, u32)> {
+    fn mapped(&self, addr: u64, width: Width, device: &Device) -> Option<(FunctionBar, u32)> {
         let (place, offset) = self.decoded.place(addr, width)?;
         let page = self
             .info
             .msix
             .page_index(place.bar.into(), offset / PAGE_SIZE);
-        (page.is_none() && shared.has_contents(place.bar))
+        (page.is_none() && device.state().pages.has(place.bar))
             .then(|| Some((place, u32::try_from(offset).ok()?)))
             .flatten()
     }

@@ -2,7 +2,6 @@
 //! writes at one end is a route at the other.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use channel::msix::FunctionBar;
@@ -10,7 +9,8 @@ use channel::msix::table::MsixTable;
 use channel::pci_config::{Effect, PciConfig};
 use channel::routes::{Route, RoutePage, SLOTS};
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
-use irq_router::{IrqControl, KernelError, Router, Slot};
+use irq_router::Router;
+use models::{Device, Kernel, Registers};
 use msix::{Entry, Msix};
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
@@ -19,69 +19,6 @@ use shm::Kept;
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
 const ENTRIES: u32 = 40;
-
-/// A device that is plain bytes: configuration space and BAR 0.
-#[derive(Clone, Default)]
-struct Device(Rc<RefCell<BTreeMap<(bool, u32), u8>>>);
-
-impl Device {
-    fn get(&self, memory: bool, offset: u32, width: Width) -> u64 {
-        let bytes = self.0.borrow();
-        (0..width.bytes() as u32).fold(0, |value, byte| {
-            let stored = bytes.get(&(memory, offset + byte)).unwrap_or(&0);
-            value | u64::from(*stored) << (8 * byte)
-        })
-    }
-
-    fn put(&self, memory: bool, offset: u32, width: Width, value: u64) {
-        for byte in 0..width.bytes() as u32 {
-            let stored = (value >> (8 * byte)) as u8;
-            self.0.borrow_mut().insert((memory, offset + byte), stored);
-        }
-    }
-}
-
-impl pci_config::Hardware for Device {
-    fn read(&mut self, offset: u16, width: Width) -> u32 {
-        self.get(false, offset.into(), width) as u32
-    }
-    fn write(&mut self, offset: u16, width: Width, value: u32) {
-        self.put(false, offset.into(), width, value.into());
-    }
-    fn has_extended_space(&self) -> bool {
-        false
-    }
-    fn now_ms(&mut self) -> u64 {
-        0
-    }
-}
-
-impl msix::Hardware for Device {
-    fn read(&mut self, _: FunctionBar, offset: u32, width: Width) -> u64 {
-        self.get(true, offset, width)
-    }
-    fn write(&mut self, _: FunctionBar, offset: u32, width: Width, value: u64) {
-        self.put(true, offset, width, value);
-    }
-}
-
-/// A kernel that has a capability for everything.
-struct Kernel;
-
-impl IrqControl for Kernel {
-    fn acquire(&mut self, _: Slot, _: u8) -> Result<(), KernelError> {
-        Ok(())
-    }
-    fn acquire_pin(&mut self, _: Slot, _: u8, _: u8) -> Result<(), KernelError> {
-        Ok(())
-    }
-    fn clear_slot(&mut self, _: Slot) -> Result<(), KernelError> {
-        Ok(())
-    }
-    fn clear_vector(&mut self, _: u8) -> Result<(), KernelError> {
-        Ok(())
-    }
-}
 
 fn info() -> FunctionInfo {
     let mut info = FunctionInfo {
@@ -116,13 +53,20 @@ struct Machine {
 
 fn machine() -> Machine {
     let page: &'static RoutePage = Box::leak(Box::default());
-    let device = Device::default();
-    device.put(false, 0x00, Width::Dword, 0x1000_1af4);
-    device.put(false, 0x04, Width::Dword, 0x0010_0002);
-    device.put(false, 0x34, Width::Byte, CAPABILITY.into());
-    device.put(false, CAPABILITY.into(), Width::Dword, 0x0027_0011);
+    let mut registers = Registers::new(vec![0; 256]);
+    registers.put(0x00, 4, 0x1000_1af4);
+    registers.put(0x04, 4, 0x0010_0002);
+    registers.put(0x34, 1, CAPABILITY.into());
+    registers.put(CAPABILITY, 4, 0x0027_0011);
+    let device = Device::new(registers);
     let kept: &Kept<{ irq_router::kept_words(1) }> = Box::leak(Box::default());
-    let router = Rc::new(RefCell::new(Router::new(Kernel, [page], [0], 0, kept)));
+    let router = Rc::new(RefCell::new(Router::new(
+        Kernel::default(),
+        [page],
+        [0],
+        0,
+        kept,
+    )));
     let messages = router.clone();
     let to_messages: Link = Local(Box::new(move |request| {
         router_channel::msi::dispatch(&mut *messages.borrow_mut(), Caller(2), request)
@@ -184,9 +128,17 @@ impl Machine {
         (0..SLOTS).filter_map(|slot| self.page.get(slot)).collect()
     }
 
+    fn device_control(&self) -> u32 {
+        let registers = &self.device.state().registers;
+        registers.read(CAPABILITY + 2, Width::Word)
+    }
+
     fn device_entry(&self, entry: u32) -> (u64, u64) {
-        let data = self.device.get(true, 16 * entry + 8, Width::Dword);
-        (data, self.device.get(true, 16 * entry + 12, Width::Dword))
+        let dword = |field| {
+            let pages = &self.device.state().pages;
+            pages.read(0, 16 * entry + field, Width::Dword)
+        };
+        (dword(8), dword(12))
     }
 }
 
@@ -200,8 +152,7 @@ fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
     assert_eq!(routes.len(), 1);
     assert_eq!((routes[0].vector, routes[0].source.entry), (0x61, 7));
     assert_eq!(machine.device_entry(7), (0x30, 0));
-    let control = u32::from(CAPABILITY) + 2;
-    assert_eq!(machine.device.get(false, control, Width::Word), 0x8027);
+    assert_eq!(machine.device_control(), 0x8027);
 }
 
 #[test]
@@ -266,8 +217,7 @@ fn m24_a_reset_function_has_no_route_and_every_entry_masked() {
     for entry in 0..ENTRIES {
         assert_eq!(machine.device_entry(entry).1, 1);
     }
-    let control = u32::from(CAPABILITY) + 2;
-    assert_eq!(machine.device.get(false, control, Width::Word), 0x27);
+    assert_eq!(machine.device_control(), 0x27);
     machine.control(0x8000);
     machine.program(3, 0x60);
     assert_eq!(machine.routes().len(), 1);

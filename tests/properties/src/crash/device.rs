@@ -1,6 +1,7 @@
 //! A device that does what its registers say: MSI-X, MSI with a mask, and a
 //! function-level reset that makes it forget.
 
+use models::Registers;
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 
 pub const PCIE: u16 = 0x40;
@@ -12,7 +13,7 @@ const PBA: u32 = 0x800;
 const BAR_ADDRESS: u64 = 0xfe80_0000;
 
 pub struct Device {
-    config: [u8; 256],
+    config: Registers,
     table: Vec<u8>,
     entries: usize,
 }
@@ -44,14 +45,14 @@ fn registers(entries: usize) -> [(u16, u32); 13] {
 impl Device {
     pub fn new(entries: usize) -> Self {
         let mut device = Self {
-            config: [0; 256],
+            config: Registers::new(vec![0; 256]),
             table: vec![0; 0x1000],
             entries,
         };
         for (offset, value) in registers(entries) {
-            device.put(offset, 4, value);
+            device.config.put(offset, 4, value);
         }
-        device.put(PCIE + 8, 2, 0x2810);
+        device.config.put(PCIE + 8, 2, 0x2810);
         device.forget_table();
         device
     }
@@ -80,11 +81,6 @@ impl Device {
         info
     }
 
-    fn put(&mut self, offset: u16, bytes: usize, value: u32) {
-        let at = usize::from(offset);
-        self.config[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
-    }
-
     fn forget_table(&mut self) {
         self.table.fill(0);
         for entry in 0..self.entries {
@@ -93,26 +89,24 @@ impl Device {
     }
 
     pub fn config_read(&self, offset: u16, width: Width) -> u32 {
-        let at = usize::from(offset);
-        let bytes = &self.config[at..at + width.bytes() as usize];
-        bytes.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b))
+        self.config.read(offset, width)
     }
 
     pub fn config_write(&mut self, offset: u16, width: Width, value: u32) {
         if offset == PCIE + 8 && value & 0x8000 != 0 {
             // The reset: nothing that software wrote is left.
-            self.put(0x04, 2, 0);
-            self.put(0x10, 4, 0);
-            self.put(PCIE + 8, 2, 0x2810);
-            self.put(MSI + 2, 2, 0x0184);
+            self.config.put(0x04, 2, 0);
+            self.config.put(0x10, 4, 0);
+            self.config.put(PCIE + 8, 2, 0x2810);
+            self.config.put(MSI + 2, 2, 0x0184);
             for at in (MSI + 4..MSI + 20).step_by(4) {
-                self.put(at, 4, 0);
+                self.config.put(at, 4, 0);
             }
-            self.put(MSIX + 2, 2, self.entries as u32 - 1);
+            self.config.put(MSIX + 2, 2, self.entries as u32 - 1);
             self.forget_table();
             return;
         }
-        self.put(offset, width.bytes() as usize, value);
+        self.config.write(offset, width, value);
     }
 
     pub fn table_read(&self, offset: u32, width: Width) -> u64 {
@@ -164,7 +158,7 @@ impl Device {
     /// What is the same in every run: which vector the device has is not, nor what
     /// is left in MSI registers that are off.
     pub fn settled(&self) -> (Vec<u8>, Vec<bool>) {
-        let mut config = self.config.to_vec();
+        let mut config = self.config.bytes().to_vec();
         let msi = usize::from(MSI);
         let left = if config[msi + 2] & 1 == 0 {
             2..20

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use channel::irq_router::{IrqRouter, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
+use models::Pages;
 use msix::Hardware;
 use pci::Width;
 
@@ -41,7 +42,7 @@ pub fn initial_byte(bar: u8, offset: u64) -> u8 {
 
 pub struct World {
     layout: Layout,
-    bytes: BTreeMap<(u8, u64), u8>,
+    pages: Pages,
     /// Bound entries, with the message that the device is to send.
     pub bound: BTreeMap<u16, (u64, u32)>,
     pub function_mask: bool,
@@ -55,7 +56,7 @@ pub struct World {
 impl World {
     fn value(&self, bar: u8, offset: u64, width: Width) -> u64 {
         (offset..offset + width.bytes()).rev().fold(0, |value, at| {
-            let stored = self.bytes.get(&(bar, at)).copied();
+            let stored = self.pages.byte(bar, at as u32);
             value << 8 | u64::from(stored.unwrap_or(initial_byte(bar, at)))
         })
     }
@@ -92,7 +93,7 @@ impl Shared {
     pub fn new(layout: Layout) -> Self {
         Self(Rc::new(RefCell::new(World {
             layout,
-            bytes: BTreeMap::new(),
+            pages: Pages::default(),
             bound: BTreeMap::new(),
             function_mask: false,
             fail_bind: Vec::new(),
@@ -127,10 +128,7 @@ impl Hardware for Shared {
         let (bar, offset) = (place.bar, u64::from(offset));
         assert!(width.is_aligned(offset), "unaligned device access");
         assert_eq!(value & !width.all_ones(), 0, "bits past the width");
-        for byte in 0..width.bytes() {
-            let stored = (value >> (8 * byte)) as u8;
-            world.bytes.insert((bar, offset + byte), stored);
-        }
+        world.pages.write(bar, offset as u32, width, value);
         match world.layout.place(bar, offset) {
             Place::Table => {
                 let at = offset - u64::from(world.layout.table.1);
