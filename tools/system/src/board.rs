@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use crate::check::GUEST_PAGE;
+use crate::check::{GUEST_PAGE, choice};
 use crate::diagnostic::Report;
 use crate::inherit;
 use crate::reader::{Context, Section};
@@ -134,22 +134,11 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     });
     let irq = section.section("irq").and_then(|irq| {
         let pin = irq.required_number("pin", 0..24, "4");
-        let trigger = irq.required_string("trigger", "\"edge\"");
+        irq.required_string("trigger", "\"edge\"");
+        let modes = [("edge", Trigger::Edge), ("level", Trigger::Level)];
+        let trigger = choice(&irq, "trigger", "trigger mode", &modes);
         irq.finish();
-        let trigger = trigger?;
-        let kind = match trigger.value.as_str() {
-            "edge" => Some(Trigger::Edge),
-            "level" => Some(Trigger::Level),
-            other => {
-                section.context.error(
-                    &trigger.span,
-                    format!("`{other}` is no trigger mode"),
-                    Context::suggest(other, ["edge", "level"]),
-                );
-                None
-            }
-        };
-        Some((pin?.value as u8, kind?))
+        Some((pin?.value as u8, trigger))
     });
     let message = section.boolean("message").unwrap_or(false);
     section.finish();
@@ -256,17 +245,9 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         board.exit_port = section
             .number("exit-port", 0..0x1_0000)
             .map_or(0, |port| port.value as u16);
-        if let Some(iommu) = section.required_string("iommu", "\"none\"") {
-            let names = Iommu::ALL.map(Iommu::name);
-            match Iommu::ALL.iter().find(|known| known.name() == iommu.value) {
-                Some(known) => board.iommu = *known,
-                None => context.error(
-                    &iommu.span,
-                    format!("`{}` is no IOMMU that is supported", iommu.value),
-                    Context::suggest(&iommu.value, names),
-                ),
-            }
-        }
+        section.required_string("iommu", "\"none\"");
+        let kinds = Iommu::ALL.map(|kind| (kind.name(), kind));
+        board.iommu = choice(&section, "iommu", "IOMMU that is supported", &kinds);
         section.finish();
     }
     let devices: Vec<_> = top

@@ -41,7 +41,7 @@ pub fn folders(path: &Path) -> Vec<String> {
 
 /// Reads a key that says one of these words, the first if it is missing; `what`
 /// is what another word is not.
-fn choice<T: Copy>(
+pub fn choice<T: Copy>(
     section: &Section<'_, '_>,
     key: &'static str,
     what: &str,

@@ -26,7 +26,7 @@ mod stack;
 pub use attach::attach;
 pub use board::{Board, BoardDevice, Iommu, Trigger};
 pub use caps::capability_table;
-pub use compose::{ComposeError, Image, Programs, compose};
+pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
 pub use manifest::{DeviceNeed, Manifest};

@@ -176,15 +176,6 @@ pub struct Model {
     pub devices: Vec<Device>,
     /// Guests in the file's order.
     pub guests: Vec<Guest>,
-    /// The console may crash components: for tests, set by the command, never
-    /// by the file.
-    pub inject_faults: bool,
-    /// init compares every CSpace with the table and ends: set by the command,
-    /// never by the file.
-    pub audit: bool,
-    /// Components log every access of the guests: set by the command, never by
-    /// the file.
-    pub trace: bool,
 }
 
 impl Model {
@@ -380,20 +371,11 @@ fn device(
             None
         }
     };
-    let policy = section
-        .string("policy")
-        .map_or(Some(Policy::Strict), |policy| match policy.value.as_str() {
-            "strict" => Some(Policy::Strict),
-            "permissive" => Some(Policy::Permissive),
-            other => {
-                context.error(
-                    &policy.span,
-                    format!("`{other}` is no policy"),
-                    Context::suggest(other, ["strict", "permissive"]),
-                );
-                None
-            }
-        });
+    let policies = [
+        ("strict", Policy::Strict),
+        ("permissive", Policy::Permissive),
+    ];
+    let policy = check::choice(section, "policy", "policy", &policies);
     let guest_address = match section.string("guest-address") {
         None => {
             let device = u8::try_from(index + 1).ok();
@@ -436,7 +418,7 @@ fn device(
         selector,
         value,
         guest_address: guest_address?,
-        policy: policy?,
+        policy,
         intx: intx.map(|pin| pin.value as u8),
         trusted,
         stop_on_dma_fault,
@@ -569,9 +551,6 @@ pub fn parse(
         channels: Vec::new(),
         devices: Vec::new(),
         guests: Vec::new(),
-        inject_faults: false,
-        audit: false,
-        trace: false,
     };
     if let Some(system) = top.required_section("system", "{ name, board }") {
         system.get("inherit");

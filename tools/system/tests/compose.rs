@@ -6,8 +6,15 @@ mod common;
 use std::collections::BTreeMap;
 
 use spec::{NONE, ObjectKind, ResourceKind, Resources, System};
-use system::{Image, Model, OnExit, Program, Programs, Segment, capability_table, compose};
+use system::{
+    ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
+    compose,
+};
 use zerocopy::IntoBytes;
+
+fn composed(model: &Model, programs: &Programs) -> Result<Image, ComposeError> {
+    compose(model, programs, Options::default())
+}
 
 fn good() -> (Model, Image) {
     let root = common::project(&common::files().join("good-iommu.toml"));
@@ -31,7 +38,7 @@ fn good() -> (Model, Image) {
             .collect(),
         guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
     };
-    let image = compose(&model, &programs).unwrap();
+    let image = composed(&model, &programs).unwrap();
     (model, image)
 }
 
@@ -127,7 +134,7 @@ fn resources<'a>(system: &System<'a>, component: &str) -> Resources<'a> {
 
 #[test]
 fn a_stack_holds_its_programs_calls() {
-    let (mut model, _) = good();
+    let (model, _) = good();
     let program = |stack| Program {
         entry: 0,
         segments: Vec::new(),
@@ -137,12 +144,15 @@ fn a_stack_holds_its_programs_calls() {
         components: BTreeMap::from([("msix".to_owned(), program(stack))]),
         guests: BTreeMap::new(),
     };
-    assert!(compose(&model, &programs(16 << 10)).is_ok());
-    let error = compose(&model, &programs((16 << 10) + 1)).unwrap_err();
+    assert!(composed(&model, &programs(16 << 10)).is_ok());
+    let error = composed(&model, &programs((16 << 10) + 1)).unwrap_err();
     let text = "msix has a stack of 16K, but msix's calls take 20K";
     assert_eq!(error.to_string(), text);
-    model.inject_faults = true;
-    assert!(compose(&model, &programs(1 << 20)).is_ok());
+    let options = Options {
+        inject_faults: true,
+        ..Options::default()
+    };
+    assert!(compose(&model, &programs(1 << 20), options).is_ok());
 }
 
 #[test]
@@ -371,7 +381,7 @@ fn turns(shares: &[(u64, u8)]) -> Vec<(u64, u64)> {
         }
         model.guests.push(guest);
     }
-    let image = compose(&model, &Programs::default()).unwrap();
+    let image = composed(&model, &Programs::default()).unwrap();
     let words = aligned(&image);
     let system = System::parse(words.as_bytes()).unwrap();
     let vmms = model
@@ -407,7 +417,7 @@ fn only_the_vmm_sets_priorities_and_ends_the_system_for_its_guest() {
     let (mut model, _) = good();
     for (on_exit, ends) in [(OnExit::Stop, 1), (OnExit::Halt, 0), (OnExit::Restart, 0)] {
         model.guests[0].on_exit = on_exit;
-        let image = compose(&model, &Programs::default()).unwrap();
+        let image = composed(&model, &Programs::default()).unwrap();
         for thread in &image.threads {
             let name = thread.name.as_str();
             let is_vmm = u32::from(name == "vmm");

@@ -105,8 +105,6 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         inject: position(&model, arguments.inject_fault.as_deref())?,
         ..run::Options::default()
     };
-    model.inject_faults = options.inject.is_some();
-    model.trace = options.trace.is_some();
     if arguments.bare {
         return bare(&workspace, &model, arguments.port, &options);
     }
@@ -116,7 +114,12 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     // A measured image is another one: the command line is part of it.
     let name = if options.bench { "bench" } else { "image" };
     let folder = image::Folder::Own(workspace.output(profile).join(name));
-    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    let composed = system::Options {
+        inject_faults: options.inject.is_some(),
+        trace: options.trace.is_some(),
+        ..system::Options::default()
+    };
+    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
     if arguments.verbose {
         print_options(&built)?;
     }
@@ -159,13 +162,16 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
         file: Some(file),
         iommu: None,
     };
-    let mut model = read(&workspace, &system)?;
-    model.inject_faults = true;
+    let model = read(&workspace, &system)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
     let profile = profile(false);
     let folder = image::Folder::Own(workspace.output(profile).join("soak"));
-    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    let composed = system::Options {
+        inject_faults: true,
+        ..system::Options::default()
+    };
+    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     steps.begin("QEMU", &format!("{} min, seed {seed}", arguments.minutes));
@@ -227,7 +233,8 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     };
     packages::ensure(&[packages::GCC])?;
     let mut steps = Steps::new(image::STEPS);
-    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    let composed = system::Options::default();
+    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
     if arguments.verbose {
         print_options(&built)?;
     }
@@ -290,13 +297,14 @@ pub fn show(file: Option<&Path>) -> Result<()> {
 pub fn caps(system: &cli::System) -> Result<()> {
     let workspace = Workspace::find()?;
     let model = read(&workspace, system)?;
-    let image = system::compose(&model, &Programs::default()).map_err(|e| {
-        Error::new(
-            "the system cannot be put together",
-            e,
-            "change system.toml as it says",
-        )
-    })?;
+    let image =
+        system::compose(&model, &Programs::default(), system::Options::default()).map_err(|e| {
+            Error::new(
+                "the system cannot be put together",
+                e,
+                "change system.toml as it says",
+            )
+        })?;
     output::line(system::capability_table(&model, &image).trim_end())
 }
 
@@ -307,13 +315,16 @@ pub fn caps(system: &cli::System) -> Result<()> {
 /// table says.
 pub fn audit(system: &cli::System) -> Result<()> {
     let workspace = Workspace::find()?;
-    let mut model = read(&workspace, system)?;
-    model.audit = true;
+    let model = read(&workspace, system)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
     let profile = profile(false);
     let folder = image::Folder::Own(workspace.output(profile).join("audit"));
-    let built = image::build(&workspace, &model, profile, &folder, &mut steps)?;
+    let composed = system::Options {
+        audit: true,
+        ..system::Options::default()
+    };
+    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
     steps.begin("QEMU", "comparing every slot with the table");
     let ports = free_ports(0, networks(&model).len())?;
     let options = run::Options {

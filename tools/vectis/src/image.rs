@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use kernel::{Config, Profile};
 use serde_json::Value;
-use system::{GuestImage, Model, Program, Programs};
+use system::{GuestImage, Model, Options, Program, Programs};
 
 use crate::error::{Error, Result};
 use crate::manifest::{incomplete, manifest};
@@ -158,6 +158,7 @@ fn remove_earlier(folder: &Path) -> Result<()> {
 pub fn build(
     workspace: &Workspace,
     model: &Model,
+    options: Options,
     profile: Profile,
     folder: &Folder,
     steps: &mut Steps,
@@ -215,7 +216,7 @@ pub fn build(
     for (name, file) in &guest_files {
         programs.guests.insert(name.clone(), read(file)?);
     }
-    let image = system::compose(model, &programs).map_err(|e| {
+    let image = system::compose(model, &programs, options).map_err(|e| {
         Error::new(
             "the system cannot be put together",
             e,

@@ -29,8 +29,7 @@ pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
     }
 }
 
-/// Checks that each stack holds the calls of its component's program. A system in
-/// which faults are injected may have components that overflow theirs.
+/// Checks that each stack holds the calls of its component's program.
 pub fn stacks(model: &Model, programs: &Programs) -> Result<(), ComposeError> {
     let small = model.components.iter().filter_map(|component| {
         let program = &component.program.name;
@@ -41,7 +40,7 @@ pub fn stacks(model: &Model, programs: &Programs) -> Result<(), ComposeError> {
             .next_multiple_of(PAGE);
         let (has, needs) = (component.stack >> 10, needed >> 10);
         let name = &component.name;
-        (has < needs && !model.inject_faults)
+        (has < needs)
             .then(|| format!("{name} has a stack of {has}K, but {program}'s calls take {needs}K"))
     });
     let small: Vec<String> = small.collect();
