@@ -6,11 +6,10 @@
 #![no_main]
 
 use channel::iommu::{FaultRecord, dma, dump, remap};
-use channel::{Caller, Message, timer};
+use channel::{Caller, timer};
 use heapless::Vec;
 use iommu::{
-    Amd, Client, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables,
-    Unit,
+    Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
@@ -100,20 +99,6 @@ fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     {
         defmt::warn!("no deadline: {=str}", error.reason());
     }
-}
-
-fn publish(context: &Context, iommu: &Iommu<'_, Capabilities>, calls: u64) {
-    let counters = iommu.counters();
-    context.counters().publish(&[
-        ("calls", calls),
-        ("attached", counters.attached),
-        ("entries_used", counters.entries_used),
-        ("pages_mapped", counters.pages_mapped),
-        ("faults", counters.faults),
-        ("overflows", counters.overflows),
-        ("failed", counters.failed),
-        ("not_found", counters.not_found),
-    ]);
 }
 
 /// Says what the unit refused.
@@ -254,47 +239,23 @@ fn main(context: Context) -> ! {
     unreachable!("the receive loop has no end")
 }
 
-/// The client with this badge.
-fn client(context: &Context, caller: Caller) -> Client {
-    let has = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.any(|(_, resource)| resource.value == caller.0)
-    };
-    if has("client:InterruptRemap:") {
-        Client::Remap
-    } else if has("client:IommuDump:") {
-        Client::Dump
-    } else {
-        Client::Dma
-    }
-}
-
-fn dispatch(
-    context: &Context,
-    iommu: &mut Iommu<'_, Capabilities>,
-    caller: Caller,
-    request: Message,
-) -> Message {
-    match client(context, caller) {
-        Client::Remap => remap::dispatch(iommu, caller, request),
-        Client::Dump => dump::dispatch(iommu, caller, request),
-        Client::Dma => dma::dispatch(iommu, caller, request),
-    }
-}
-
 fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [Policy]) -> ! {
     let tsc_khz = context.machine().tsc_khz;
     let mut limit = RateLimit::per_second(tsc_khz);
     let mut timer = context.find_channel("Timer").map(timer::Client);
     arm(&mut timer, tsc_khz);
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [remap::interface(), dma::interface(), dump::interface()];
+    let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(context, &iommu, calls);
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(iommu.counters().named()));
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;
-                server.reply(dispatch(context, &mut iommu, caller, request));
+                server.answer(&mut iommu, caller, request);
             }
             Event::Notification(bits) => {
                 for guest in 0..GUESTS as u8 {

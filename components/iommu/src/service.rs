@@ -25,34 +25,24 @@ pub struct Function {
     pub ram: Ram,
 }
 
-/// Which of the three interfaces a client has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// `InterruptRemap`: irq-router.
-    Remap,
-    /// `IommuDump`: the console.
-    Dump,
-    /// `DmaControl`: a vmm.
-    Dma,
-}
-
-/// What happened, and how things are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Functions that are attached now.
-    pub attached: u64,
-    /// Vectors that are allowed now.
-    pub entries_used: u64,
-    /// 4 KiB pages that attached functions reach now.
-    pub pages_mapped: u64,
-    /// Faults that the unit recorded.
-    pub faults: u64,
-    /// Polls that found that faults were lost for want of room.
-    pub overflows: u64,
-    /// Operations that the unit did not complete.
-    pub failed: u64,
-    /// Requests about a function that is not there or not the caller's.
-    pub not_found: u64,
+shm::counters! {
+    /// What happened, and how things are.
+    pub struct Counters {
+        /// Functions that are attached now.
+        attached,
+        /// Vectors that are allowed now.
+        entries_used,
+        /// 4 KiB pages that attached functions reach now.
+        pages_mapped,
+        /// Faults that the unit recorded.
+        faults,
+        /// Polls that found that faults were lost for want of room.
+        overflows,
+        /// Operations that the unit did not complete.
+        failed,
+        /// Requests about a function that is not there or not the caller's.
+        not_found,
+    }
 }
 
 /// What stands behind the service.

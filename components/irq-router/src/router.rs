@@ -62,21 +62,22 @@ pub trait IrqControl {
     }
 }
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sources bound.
-    pub bound: u64,
-    /// Sources unbound.
-    pub unbound: u64,
-    /// Binds refused for their message (M17).
-    pub refused: u64,
-    /// Binds for which no slot or vector was left (M22).
-    pub exhausted: u64,
-    /// Requests that name a source or function that is not there.
-    pub not_found: u64,
-    /// Requests that the kernel refused.
-    pub failed: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Sources bound.
+        bound,
+        /// Sources unbound.
+        unbound,
+        /// Binds refused for their message (M17).
+        refused,
+        /// Binds for which no slot or vector was left (M22).
+        exhausted,
+        /// Requests that name a source or function that is not there.
+        not_found,
+        /// Requests that the kernel refused.
+        failed,
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -132,7 +132,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             }
             (Ok(message), false) => {
                 // Bound, and then nobody was told.
-                if let Err(error) = self.router.unbind(source) {
+                if let Err((error, _)) = self.unbind_in_router(source) {
                     self.unbind_failed(function, entry, error);
                     self.change(function, entry, |entry| {
                         entry.bound = Some(message);

@@ -13,7 +13,7 @@ use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
 use spec::{ResourceKind, host_message};
-use timer::{CLIENTS, Counters, Delivery, Hpet, Registers, SetupError, System, Timers};
+use timer::{CLIENTS, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
 
@@ -40,18 +40,6 @@ impl System for Clients {
             notification.signal();
         }
     }
-}
-
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("armed", counters.armed),
-        ("cancelled", counters.cancelled),
-        ("fired", counters.fired),
-        ("exhausted", counters.exhausted),
-        ("deferred", counters.deferred),
-        ("interrupts", counters.interrupts),
-        ("overtaken", counters.overtaken),
-    ]);
 }
 
 /// How the HPET is to interrupt: the build tool gave a vector or a pin.
@@ -117,12 +105,12 @@ fn main(context: Context) -> ! {
         Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &timers.counters);
+        context.counters().publish(timers.counters.named());
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut timers, caller, request));
+                server.answer(&mut timers, caller, request);
             }
             Event::Notification(_) => {
                 timers.interrupt();

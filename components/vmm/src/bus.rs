@@ -11,13 +11,13 @@ use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
+use crate::counters::Counters;
 use crate::decoded::DecodedBars;
 use crate::host::{Host, PciFunctions, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::uart::Uart;
-use crate::vmm::Counters;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.

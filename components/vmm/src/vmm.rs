@@ -5,6 +5,7 @@ use pci::{FunctionInfo, Width};
 use spec::{BADGE_TIMER, SLOTS};
 
 use crate::bus::{Devices, MemoryAccess};
+use crate::counters::Counters;
 use crate::cpu::Cpu;
 use crate::decode::{self, Op, Port, Register};
 use crate::host::{Host, StopReason};
@@ -59,41 +60,6 @@ pub enum Outcome {
     Wait,
     /// It is over.
     Stop(StopReason),
-}
-
-/// What happened, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Traps of every kind.
-    pub traps: u64,
-    /// Accesses to memory that is emulated.
-    pub memory_accesses: u64,
-    /// Interrupts and exceptions injected.
-    pub injected: u64,
-    /// Events that came in over slots.
-    pub events: u64,
-    /// Events held back, since their route was masked (M20).
-    pub held: u64,
-    /// Events whose slot had no route, or which the local APIC did not take.
-    pub dropped: u64,
-    /// Timer signals.
-    pub timer_signals: u64,
-    /// Times that the guest went to sleep in HLT.
-    pub halts: u64,
-    /// Time stamp ticks spent there.
-    pub halted_ticks: u64,
-    /// Port accesses that nothing answered.
-    pub unclaimed_ports: u64,
-    /// Memory accesses that nothing answered.
-    pub unclaimed_memory: u64,
-    /// Exceptions reflected to the guest.
-    pub exceptions: u64,
-    /// System calls that the guest tried.
-    pub system_calls: u64,
-    /// Times that a source was masked for a storm (M23).
-    pub storms: u64,
-    /// Times that events had to wait for the guest's turn.
-    pub deferrals: u64,
 }
 
 /// One guest with one virtual CPU.

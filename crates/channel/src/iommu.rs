@@ -47,9 +47,9 @@ pub mod remap {
             /// Errors: [`NotFound`](crate::Error::NotFound) for a function that
             /// is not there, [`Refused`](crate::Error::Refused) for vectors
             /// that do not exist or are not aligned.
-            1 => fn allow(vectors: Vectors) -> (u64, u32);
+            1 => #[idempotent] fn allow(vectors: Vectors) -> (u64, u32);
             /// Ends that. When it returns, the function cannot raise them.
-            2 => fn forbid(vectors: Vectors) -> ();
+            2 => #[idempotent] fn forbid(vectors: Vectors) -> ();
         }
     }
 }
@@ -63,9 +63,9 @@ pub mod dma {
         /// repeated without harm.
         pub trait DmaControl {
             /// Lets the function reach its guest's memory.
-            1 => fn attach(function: u8) -> ();
+            1 => #[idempotent] fn attach(function: u8) -> ();
             /// Ends that. When it returns, the function reaches nothing.
-            2 => fn detach(function: u8) -> ();
+            2 => #[idempotent] fn detach(function: u8) -> ();
         }
     }
 }
@@ -153,10 +153,10 @@ pub mod dump {
         pub trait IommuDump {
             /// A function's state; [`NotFound`](crate::Error::NotFound) if it is
             /// not there.
-            1 => fn function(function: u8) -> FunctionState;
+            1 => #[idempotent] fn function(function: u8) -> FunctionState;
             /// The first kept fault whose number is at or after `from`;
             /// [`NotFound`](crate::Error::NotFound) if there is none.
-            2 => fn next_fault(from: u64) -> FaultRecord;
+            2 => #[idempotent] fn next_fault(from: u64) -> FaultRecord;
         }
     }
 }

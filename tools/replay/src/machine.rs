@@ -145,14 +145,7 @@ pub fn run(trace: &Trace) -> Report {
     let to_router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(
-        device.clone(),
-        to_router,
-        &mut entries,
-        &kept,
-        PCI_CONFIG,
-        functions,
-    );
+    let mut msix = Msix::new(device.clone(), to_router, &mut entries, &kept, functions);
     if !plan.check_address {
         msix.takes = |_, _| true;
     }

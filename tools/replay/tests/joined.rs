@@ -83,7 +83,6 @@ fn machine() -> Machine {
         router_channel::Client(to_router),
         entries,
         kept,
-        Caller(2),
         [(&info, VMM)],
     )));
     let server = msix.clone();

@@ -58,26 +58,12 @@ fn fault_of(message: Option<Message>) -> Fault {
 }
 
 fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
-    context.counters().publish(&[
-        ("traps", counters.traps),
-        ("memory_accesses", counters.memory_accesses),
-        ("injected", counters.injected),
-        ("events", counters.events),
-        ("held", counters.held),
-        ("dropped", counters.dropped),
-        ("timer_signals", counters.timer_signals),
-        ("halts", counters.halts),
-        ("halted_ticks", counters.halted_ticks),
+    let others = [
         ("ticks", runtime::tsc() - context.machine().handover_tsc),
-        ("exceptions", counters.exceptions),
-        ("system_calls", counters.system_calls),
-        ("storms", counters.storms),
-        ("deferrals", counters.deferrals),
-        ("unclaimed_ports", counters.unclaimed_ports),
-        ("unclaimed_memory", counters.unclaimed_memory),
         ("guest_restarts", lives.restarts),
         ("table_slots_used", tables),
-    ]);
+    ];
+    context.counters().publish(counters.named().chain(others));
 }
 
 /// The word for the monitor.
