@@ -12,7 +12,7 @@ use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
 use heapless::String;
 use pci::{Bdf, regs};
-use spec::{IommuKind, cpu_vector};
+use spec::{FunctionId, IommuKind, cpu_vector};
 
 use crate::Output;
 
@@ -36,20 +36,20 @@ pub struct Function {
 /// Where the state comes from.
 pub trait State {
     /// The function at this position among all.
-    fn function(&self, function: u8) -> Option<Function>;
+    fn function(&self, function: FunctionId) -> Option<Function>;
     /// The guest at this position among all.
     fn guest(&self, guest: u8) -> Option<&'static str>;
     /// A function's message control as the guest sees it; `None` without MSI-X.
-    fn control(&mut self, function: u8) -> Option<u16>;
+    fn control(&mut self, function: FunctionId) -> Option<u16>;
     /// A function's first entry at or after `from` that is in use, or any if
     /// `all`.
-    fn next_entry(&mut self, function: u8, from: u16, all: bool) -> Option<EntryState>;
+    fn next_entry(&mut self, function: FunctionId, from: u16, all: bool) -> Option<EntryState>;
     /// The slot of a source.
     fn slot_of(&mut self, source: Source) -> Option<BoundSlot>;
     /// A guest's first slot in use at or after `from`.
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot>;
     /// What confines a function; `None` if there is no iommu component.
-    fn confinement(&mut self, function: u8) -> Option<FunctionState>;
+    fn confinement(&mut self, function: FunctionId) -> Option<FunctionState>;
     /// The first refused access that is kept, at or after this number.
     fn next_fault(&mut self, from: u64) -> Option<FaultRecord>;
     /// What came over a slot.
@@ -122,7 +122,7 @@ fn bound(state: &mut impl State, source: Source) -> Option<(BoundSlot, SlotEvent
 /// Key M: MSI and MSI-X of every function, entries in use or `all` of them. The
 /// last line is `M end`.
 pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
-    for function in 0..=u8::MAX {
+    for function in (0..=u8::MAX).map(FunctionId) {
         let Some(Function { name, guest, bdf }) = state.function(function) else {
             break;
         };
@@ -157,7 +157,7 @@ pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
 
 fn msix_entries(
     state: &mut impl State,
-    function: u8,
+    function: FunctionId,
     function_mask: bool,
     all: bool,
     output: &mut impl Output,
@@ -195,7 +195,7 @@ fn msix_entries(
 }
 
 /// MSI messages and pins that are bound.
-fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output) {
+fn other_sources(state: &mut impl State, function: FunctionId, output: &mut impl Output) {
     let mut guest = 0;
     while state.guest(guest).is_some() {
         each_slot(state, guest, |state, slot| {
@@ -237,7 +237,7 @@ fn each_slot<S: State>(state: &mut S, guest: u8, mut show: impl FnMut(&mut S, Bo
 /// Key I: what confines each function, then the last accesses that were
 /// refused. The last line is `I end`.
 pub fn iommu(state: &mut impl State, output: &mut impl Output) {
-    for index in 0..=u8::MAX {
+    for index in (0..=u8::MAX).map(FunctionId) {
         let Some(Function { name, guest, .. }) = state.function(index) else {
             break;
         };

@@ -6,7 +6,7 @@
 #![no_main]
 
 use channel::iommu::{FaultRecord, dma, dump, remap};
-use channel::{Caller, timer};
+use channel::timer;
 use heapless::Vec;
 use iommu::{
     Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
@@ -15,7 +15,8 @@ use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind, ResourceKind};
+use spec::names::{self, Slots};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind};
 
 runtime::component!(main);
 
@@ -55,15 +56,15 @@ impl Tables for Shared {
 
 /// The first slot and the number of the frame capabilities of each function's
 /// guest.
-struct Capabilities(Vec<(u64, u64), FUNCTIONS>);
+struct Capabilities(Vec<Slots, FUNCTIONS>);
 
 impl Frames for Capabilities {
     fn machine(&mut self, function: usize, index: u64) -> Option<u64> {
-        let &(first, count) = self.0.get(function)?;
-        if index >= count {
+        let slots = self.0.get(function)?;
+        if index >= slots.count {
             return None;
         }
-        let frame: LargePage = Cap::from_bits(first + index);
+        let frame: LargePage = Cap::from_bits(slots.first + index);
         frame.frame_get_address().ok().map(|address| address as u64)
     }
 }
@@ -74,15 +75,6 @@ struct Policy {
     guest: u64,
     /// Its first fault stops the guest.
     stops: bool,
-}
-
-/// The number `prefix` + a function's name, and what comes with it.
-fn number(context: &Context, prefix: &'static str, name: &str) -> Option<(u64, u64)> {
-    context
-        .resources
-        .each(ResourceKind::Number, prefix)
-        .find(|(function, _)| *function == name)
-        .map(|(_, resource)| (resource.value, resource.extra))
 }
 
 /// Sends a word to the monitor and waits for its answer.
@@ -153,7 +145,7 @@ fn with_unit(
         Start::Adopt
     };
     let memory = || {
-        let tables = Shared(DeviceTables::new(context, "iommu-tables"));
+        let tables = Shared(DeviceTables::new(context));
         Memory {
             size: tables.0.size().min(info.tables_size as usize),
             tables,
@@ -162,7 +154,7 @@ fn with_unit(
             ioapic: info.ioapic as u16,
         }
     };
-    let registers = || Page(context.registers("registers:iommu"));
+    let registers = || Page(context.registers(names::IOMMU_REGISTERS));
     match info.kind {
         IommuKind::Amd => match Amd::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
@@ -181,26 +173,25 @@ fn main(context: Context) -> ! {
     let mut policies: Vec<Policy, FUNCTIONS> = Vec::new();
     let mut frames = Capabilities(Vec::new());
     for name in context.functions() {
-        let of = |prefix| number(&context, prefix, name).unwrap_or_default();
-        let (first, count) = of("dma:");
-        let (guest, _) = of("guest-of:");
+        let ram = context.get(names::DMA.of(name));
+        let guest = context.guest_index(name);
         let function = Function {
             requester: context.function(name).host_bdf,
-            owner: Caller(context.owner(name)),
+            owner: context.owner(name),
             guest: guest as u8,
             ram: Ram {
-                address: of("dma-address:").0,
-                frames: count,
+                address: context.get(names::DMA_ADDRESS.of(name)),
+                frames: ram.count,
             },
         };
         let policy = Policy {
             name,
             guest,
-            stops: of("stop-on-dma-fault:").0 == 1,
+            stops: context.get(names::STOP_ON_DMA_FAULT.of(name)),
         };
         if functions.push(function).is_err()
             || policies.push(policy).is_err()
-            || frames.0.push((first, count)).is_err()
+            || frames.0.push(ram).is_err()
         {
             panic!("more than {FUNCTIONS} functions");
         }
@@ -242,7 +233,7 @@ fn main(context: Context) -> ! {
 fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [Policy]) -> ! {
     let tsc_khz = context.machine().tsc_khz;
     let mut limit = RateLimit::per_second(tsc_khz);
-    let mut timer = context.find_channel("Timer").map(timer::Client);
+    let mut timer = context.find_channel(timer::NAME).map(timer::Client);
     arm(&mut timer, tsc_khz);
     let interfaces = [remap::interface(), dma::interface(), dump::interface()];
     let mut server = Server::new(context, &interfaces);

@@ -6,7 +6,7 @@ use channel::iommu::{
 use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
-use spec::{FUNCTIONS, IommuKind, VECTORS, host_message, vector_bits};
+use spec::{FUNCTIONS, FunctionId, IommuKind, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
 use crate::pages::{Frames, Ram};
@@ -195,8 +195,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
         self.overflows += u64::from(unit.overflowed());
     }
 
-    fn lookup(&mut self, function: u8) -> Result<usize, Error> {
-        let position = usize::from(function);
+    fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
+        let position = function.index();
         if position >= self.functions.len() {
             self.not_found += 1;
             return Err(Error::NotFound);
@@ -204,7 +204,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
         Ok(position)
     }
 
-    fn lookup_owned(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
+    fn lookup_owned(&mut self, caller: Caller, function: FunctionId) -> Result<usize, Error> {
         let position = self.lookup(function)?;
         if self.functions[position].function.owner != caller {
             self.not_found += 1;
@@ -272,13 +272,13 @@ fn vectors(unit: &dyn Unit, function: usize) -> u128 {
 }
 
 impl<F: Frames> DmaControl for Iommu<'_, F> {
-    fn attach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn attach(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
         self.attach_at(position)
             .map_err(|error| self.count_failure(error))
     }
 
-    fn detach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn detach(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
         self.detach_at(position)
     }
@@ -312,8 +312,8 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
 
 impl<F: Frames> IommuDump for Iommu<'_, F> {
     /// What the console asks for in vain is no mistake to be counted.
-    fn function(&mut self, _caller: Caller, function: u8) -> Result<FunctionState, Error> {
-        let position = usize::from(function);
+    fn function(&mut self, _caller: Caller, function: FunctionId) -> Result<FunctionState, Error> {
+        let position = function.index();
         let state = self.functions.get(position).ok_or(Error::NotFound)?;
         Ok(FunctionState {
             unit: self.kind(),

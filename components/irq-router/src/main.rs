@@ -12,7 +12,8 @@ use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
-use spec::{FUNCTIONS, GUESTS, ResourceKind, VECTORS, host_message};
+use spec::names::{self, Vectors};
+use spec::{FUNCTIONS, FunctionId, GUESTS, VECTORS, host_message};
 
 runtime::component!(main);
 
@@ -107,7 +108,12 @@ impl IrqControl for Kernel {
         self.try_connect(slot, vector, Some(pin))
     }
 
-    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+    fn allow(
+        &mut self,
+        function: FunctionId,
+        vector: u8,
+        log2: u8,
+    ) -> Result<(u64, u32), KernelError> {
         let Some(remap) = &mut self.remap else {
             return Ok(host_message(vector));
         };
@@ -119,7 +125,7 @@ impl IrqControl for Kernel {
         asked(remap.allow(vectors))
     }
 
-    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         let Some(remap) = &mut self.remap else {
             return Ok(());
         };
@@ -174,50 +180,41 @@ const NO_OWNER: u8 = u8::MAX;
 fn main(context: Context) -> ! {
     let mut guests = Vec::new();
     let mut pages = [&NO_GUEST; GUESTS];
-    let names = context.resources.each(ResourceKind::Memory, "routes:");
-    for (page, (name, resource)) in pages.iter_mut().zip(names) {
-        *page = context.shared_at(resource);
-        let by_name = |prefix| {
-            context
-                .resources
-                .each(ResourceKind::Capability, prefix)
-                .find(|(guest, _)| *guest == name)
-        };
-        let (Some((_, slots)), Some((_, notification))) =
-            (by_name("slots:"), by_name("vmm-notification:"))
-        else {
-            panic!("no slots or notification for guest {name}");
-        };
+    let names = context.resources.each(names::ROUTES_OF);
+    for (page, (name, _)) in pages.iter_mut().zip(names) {
+        *page = context.shared(names::ROUTES_OF.of(name));
+        let slots = context.get(names::SLOTS_OF.of(name));
         let guest = Guest {
-            slots: Cap::from_bits(slots.value),
-            radix: slots.extra as usize,
-            notification: Cap::from_bits(notification.value),
+            slots: Cap::from_bits(slots.slot),
+            radix: slots.bits as usize,
+            notification: context.capability(names::NOTIFICATION_OF.of(name)),
         };
         // `pages` has as many places as `guests`.
         let _ = guests.push(guest);
     }
     let mut owners = [NO_OWNER; FUNCTIONS];
-    let functions = context.resources.each(ResourceKind::Number, "owner:");
-    for (owner, (_, resource)) in owners.iter_mut().zip(functions) {
-        *owner = resource.value as u8;
+    let functions = context.resources.each(names::ASSIGNED);
+    for (owner, (_, assigned)) in owners.iter_mut().zip(functions) {
+        *owner = assigned.guest as u8;
     }
-    let (first, end) = context.number("vectors");
+    let Vectors { first, end } = context.get(names::VECTORS);
     let free = ((1u128 << end) - 1) & !((1 << first) - 1);
+    let own = context.get(names::CNODE);
     let kernel = Kernel {
-        control: context.capability("irq-control"),
-        own: context.capability("cnode"),
-        radix: context.extra("cnode") as usize,
-        first_slot: context.number("free-slots").0,
+        control: context.capability(names::IRQ_CONTROL),
+        own: Cap::from_bits(own.slot),
+        radix: own.bits as usize,
+        first_slot: context.get(names::HANDLER_SLOTS).first,
         guests,
         remap: context
-            .find_channel("InterruptRemap")
+            .find_channel(iommu::remap::NAME)
             .map(iommu::remap::Client),
     };
-    let kept: &Memory = context.shared("kept");
+    let kept: &Memory = context.shared(names::KEPT);
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> =
         Router::new(kernel, pages, owners, !free, kept);
-    for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {
-        let (function, pin) = (resource.value as u8, resource.extra as u8);
+    for (device, intx) in context.resources.each(names::INTX_PIN) {
+        let (function, pin) = (FunctionId(intx.function as u8), intx.pin as u8);
         if let Err(error) = router.bind_pin(function, pin) {
             defmt::warn!("pin {=u8} of {=str}: {=str}", pin, device, error.reason());
         }

@@ -3,6 +3,7 @@
 use channel::msix::control::MsixControl;
 use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
+use spec::FunctionId;
 
 use crate::{Hardware, Msix};
 
@@ -11,7 +12,7 @@ use crate::{Hardware, Msix};
 const FAILURES: u32 = 8;
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    fn lookup_control(&mut self, function: u8) -> Result<usize, Error> {
+    fn lookup_control(&mut self, function: FunctionId) -> Result<usize, Error> {
         self.counters.control_calls += 1;
         self.lookup(function)
     }
@@ -70,7 +71,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 }
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_, H, T, FUNCTIONS> {
-    fn read_control(&mut self, _caller: Caller, function: u8) -> Result<u16, Error> {
+    fn read_control(&mut self, _caller: Caller, function: FunctionId) -> Result<u16, Error> {
         let function = self.lookup_control(function)?;
         Ok(self.functions[function].message_control())
     }
@@ -78,7 +79,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
     fn write_control(
         &mut self,
         _caller: Caller,
-        function: u8,
+        function: FunctionId,
         value: u16,
     ) -> Result<Option<u16>, Error> {
         let index = self.lookup_control(function)?;
@@ -106,7 +107,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         Ok(Some(self.functions[index].message_control()))
     }
 
-    fn reset(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+    fn reset(&mut self, _caller: Caller, function: FunctionId) -> Result<(), Error> {
         let function = self.lookup_control(function)?;
         self.reset_function(function)
             .inspect_err(|_| self.counters.unbind_failures += 1)

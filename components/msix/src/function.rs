@@ -5,7 +5,7 @@ use channel::msix::FunctionBar;
 use channel::{Caller, Error, GuestMessage, Transport};
 use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
-use spec::bit;
+use spec::{FunctionId, bit};
 
 use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
@@ -41,7 +41,7 @@ shm::counters! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The function's position among all assigned functions.
-    pub function: u8,
+    pub function: FunctionId,
     /// Its entry.
     pub entry: u16,
     /// What failed: `bind` or `unbind`.
@@ -143,9 +143,9 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// A function's entries that are no longer as after reset, in order.
-    pub fn entries_in_use(&self, function: u8) -> impl Iterator<Item = (u16, &Entry)> {
+    pub fn entries_in_use(&self, function: FunctionId) -> impl Iterator<Item = (u16, &Entry)> {
         self.functions
-            .get(usize::from(function))
+            .get(function.index())
             .map_or(&[][..], |f| &self.entries[f.range()])
             .iter()
             .enumerate()
@@ -162,7 +162,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// Notes that binding or unbinding entries failed.
     fn failed(&mut self, function: usize, count: u32, entry: u16, what: &'static str, why: Error) {
         let failure = Failure {
-            function: function as u8,
+            function: FunctionId::at(function),
             entry,
             what,
             why,
@@ -172,8 +172,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// The function's index, if it is there and has MSI-X.
-    pub(crate) fn lookup(&mut self, function: u8) -> Result<usize, Error> {
-        let index = usize::from(function);
+    pub(crate) fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
+        let index = function.index();
         match self.functions.get(index) {
             Some(found) if found.info.entries != 0 => Ok(index),
             _ => {
@@ -315,7 +315,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             self.write_control(function, entry, true);
         }
         self.flush(function, 0);
-        let result = self.router.unbind_function(function as u8);
+        let result = self.router.unbind_function(FunctionId::at(function));
         let state = &mut self.functions[function];
         state.bound = Bitmap::EMPTY;
         state.due = Bitmap::EMPTY;
@@ -403,7 +403,7 @@ impl Function {
     /// The device's entry: BAR and byte offset.
     fn place(&self, function: usize, entry: u16) -> (FunctionBar, u32) {
         let place = FunctionBar {
-            function: function as u8,
+            function: FunctionId::at(function),
             bar: self.info.table_bar as u8,
         };
         (
@@ -415,5 +415,5 @@ impl Function {
 
 /// The router's name for an entry.
 pub(crate) const fn source(function: usize, entry: u16) -> Source {
-    Source::msix(function as u8, entry)
+    Source::msix(FunctionId::at(function), entry)
 }

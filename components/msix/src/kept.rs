@@ -7,7 +7,7 @@
 
 use channel::{Error, Transport};
 use shm::Keep;
-use spec::bit;
+use spec::{FunctionId, bit};
 
 use crate::function::source;
 use crate::{Entry, Hardware, Msix};
@@ -97,7 +97,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         self.functions[function].function_mask = function_mask;
         let masked = self
             .router
-            .set_function_masked(function as u8, function_mask);
+            .set_function_masked(FunctionId::at(function), function_mask);
         if masked.is_err() {
             self.counters.mask_failures += 1;
         }

@@ -3,7 +3,7 @@
 use channel::irq_router::{Block, msi};
 use channel::{Error, Transport};
 use pci::{Width, regs};
-use spec::bit;
+use spec::{FunctionId, bit};
 
 use crate::Hardware;
 use crate::function::Function;
@@ -108,7 +108,11 @@ impl Msi {
     }
 
     /// Back to start; the device is off already. Vectors are given back.
-    pub fn reset<T: Transport>(&mut self, function: u8, peers: &mut Peers<T>) -> Result<(), Error> {
+    pub fn reset<T: Transport>(
+        &mut self,
+        function: FunctionId,
+        peers: &mut Peers<T>,
+    ) -> Result<(), Error> {
         self.state = State::default();
         self.live = false;
         self.throttled = false;

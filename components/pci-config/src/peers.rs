@@ -4,6 +4,7 @@
 use channel::irq_router::{Block, msi};
 use channel::msix::control;
 use channel::{Error, Transport, retry};
+use spec::FunctionId;
 
 /// The components that a function's messages need.
 pub struct Peers<T> {
@@ -14,7 +15,11 @@ pub struct Peers<T> {
 impl<T: Transport> Peers<T> {
     /// Writes message control. If the reply of a write that msix carried out was
     /// lost, the device is written with what the register is now.
-    pub fn write_control(&mut self, function: u8, value: u16) -> Result<Option<u16>, Error> {
+    pub fn write_control(
+        &mut self,
+        function: FunctionId,
+        value: u16,
+    ) -> Result<Option<u16>, Error> {
         retry(|again| {
             let write = self.msix.write_control(function, value)?;
             if again {

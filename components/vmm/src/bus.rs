@@ -65,19 +65,19 @@ impl<'a> Devices<'a> {
         let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
         let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
-        for (function, info) in self.bars.functions().iter().enumerate() {
+        for info in self.bars.functions() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
                 if !bar_info.is_memory() {
                     continue;
                 }
-                let range = host.bar(function, bar).and_then(|start| {
+                let range = host.bar(info.index, bar).and_then(|start| {
                     let range = start..start.checked_add(bar_info.size)?;
                     let inside = MMIO_WINDOW.start <= range.start && range.end <= MMIO_WINDOW.end;
                     let free =
                         |other: &Range<u64>| range.end <= other.start || other.end <= range.start;
                     (inside && decoded.iter().all(free)).then_some(range)
                 });
-                moved[function][bar] = range.as_ref().map(|range| range.start);
+                moved[info.index.index()][bar] = range.as_ref().map(|range| range.start);
                 if let Some(range) = range {
                     // It has room for every BAR that there can be.
                     let _ = decoded.push(range);
@@ -86,22 +86,21 @@ impl<'a> Devices<'a> {
         }
         let mut changes: heapless::Vec<_, { 2 * FUNCTIONS * FUNCTION_BARS }> = heapless::Vec::new();
         for unmap in [true, false] {
-            for place in 0..FUNCTIONS * FUNCTION_BARS {
-                let (function, bar) = (place / FUNCTION_BARS, place % FUNCTION_BARS);
-                let (before, after) = (self.bars.addresses[function][bar], moved[function][bar]);
-                let wanted = if unmap { before } else { after };
-                if before != after && wanted.is_some() {
-                    // It has room for both passes over every BAR.
-                    let _ = changes.push((function, bar, after.filter(|_| !unmap)));
+            for info in self.bars.functions() {
+                let index = info.index.index();
+                let addresses = self.bars.addresses[index].iter().zip(moved[index]);
+                for (bar, (&before, after)) in addresses.enumerate() {
+                    let wanted = if unmap { before } else { after };
+                    if before != after && wanted.is_some() {
+                        // It has room for both passes over every BAR.
+                        let _ = changes.push((info, bar, after.filter(|_| !unmap)));
+                    }
                 }
             }
         }
-        let size = |&(function, bar, _): &(usize, usize, _)| {
-            self.bars.functions()[function].bars[bar].size
-        };
-        let long = is_long(changes.iter().map(size));
-        for (function, bar, address) in changes {
-            host.map_bar(function, bar, address, long);
+        let long = is_long(changes.iter().map(|&(info, bar, _)| info.bars[bar].size));
+        for (info, bar, address) in changes {
+            host.map_bar(info.index, bar, address, long);
         }
         self.bars.addresses = moved;
     }
@@ -200,12 +199,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         if self.held == 0 {
             return 0;
         }
-        let Some(info) = self
-            .devices
-            .bars
-            .functions()
-            .get(usize::from(place.function))
-        else {
+        let Some(info) = self.devices.bars.function(place.function) else {
             return 0;
         };
         let msix = info.msix;

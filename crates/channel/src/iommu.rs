@@ -2,14 +2,14 @@
 //! the vmms and [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::{MESSAGE_WORDS, Word, Words};
-use spec::IommuKind;
+use spec::{FunctionId, IommuKind};
 
 /// Interrupts of one function that follow each other: as many as one MSI block
 /// has, or one for an MSI-X entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors {
-    /// The function's position among all assigned functions.
-    pub function: u8,
+    /// The function.
+    pub function: FunctionId,
     /// The first user vector of seL4, 0 to 107, a multiple of the count.
     pub first: u8,
     /// How many there are: 1 << `log2`, at most 16.
@@ -18,12 +18,12 @@ pub struct Vectors {
 
 impl Word for Vectors {
     fn to_word(self) -> u64 {
-        u64::from(self.function) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
+        u64::from(self.function.0) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u32::try_from(word).ok().filter(|word| word >> 24 == 0)?;
         Some(Self {
-            function: (word >> 16) as u8,
+            function: FunctionId((word >> 16) as u8),
             first: (word >> 8) as u8,
             log2: word as u8,
         })
@@ -58,14 +58,16 @@ pub mod remap {
 /// nothing; which memory that is, the iommu component knows from its own
 /// capabilities.
 pub mod dma {
+    use spec::FunctionId;
+
     interface! {
         /// What the functions of the calling guest reach. Both operations may be
         /// repeated without harm.
         pub trait DmaControl {
             /// Lets the function reach its guest's memory.
-            1 => #[idempotent] fn attach(function: u8) -> ();
+            1 => #[idempotent] fn attach(function: FunctionId) -> ();
             /// Ends that. When it returns, the function reaches nothing.
-            2 => #[idempotent] fn detach(function: u8) -> ();
+            2 => #[idempotent] fn detach(function: FunctionId) -> ();
         }
     }
 }
@@ -147,13 +149,14 @@ impl Words for FaultRecord {
 /// `IommuDump`: console to iommu. Changes nothing.
 pub mod dump {
     use super::{FaultRecord, FunctionState};
+    use spec::FunctionId;
 
     interface! {
         /// State of each function, and the last faults.
         pub trait IommuDump {
             /// A function's state; [`NotFound`](crate::Error::NotFound) if it is
             /// not there.
-            1 => #[idempotent] fn function(function: u8) -> FunctionState;
+            1 => #[idempotent] fn function(function: FunctionId) -> FunctionState;
             /// The first kept fault whose number is at or after `from`;
             /// [`NotFound`](crate::Error::NotFound) if there is none.
             2 => #[idempotent] fn next_fault(from: u64) -> FaultRecord;

@@ -1,6 +1,7 @@
 //! `PciConfig`: vmm to pci-config.
 
 use pci::{Bdf, Width};
+use spec::FunctionId;
 
 use crate::{Transport, Word, retry};
 
@@ -50,14 +51,14 @@ interface! {
         2 => fn write(bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
         /// Where BAR `index` of the guest's function `function` (its position in
         /// system.toml) is decoded now: guest address, or `u64::MAX` if it is not.
-        3 => #[idempotent] fn bar(function: u8, index: u8) -> u64;
+        3 => #[idempotent] fn bar(function: FunctionId, index: u8) -> u64;
         /// Takes the function back to its state at start (M24). Gives how many
         /// milliseconds it answers no access: a function-level reset is not waited
         /// for (C8).
-        4 => #[idempotent] fn reset(function: u8) -> u64;
+        4 => #[idempotent] fn reset(function: FunctionId) -> u64;
         /// Keeps the function from sending any MSI message, or lets it again
         /// (M23). A function without mask bits forgets what it would have sent.
-        5 => #[idempotent] fn throttle_msi(function: u8, throttled: bool) -> ();
+        5 => #[idempotent] fn throttle_msi(function: FunctionId, throttled: bool) -> ();
     }
 }
 

@@ -3,7 +3,7 @@
 //! A route is one word, so that a reader on another core sees it whole.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use spec::SLOTS;
+use spec::{FunctionId, SLOTS};
 
 use crate::GuestMessage;
 use crate::irq_router::{Source, SourceKind};
@@ -30,7 +30,7 @@ impl Route {
             | self.message.to_bits()
             | (self.masked as u64) << 21
             | (self.source.entry as u64) << 32
-            | (self.source.function as u64) << 48
+            | (self.source.function.0 as u64) << 48
             | (self.source.kind as u64) << 56
     }
 
@@ -45,7 +45,7 @@ impl Route {
             message: GuestMessage::from_bits(word),
             masked: word >> 21 & 1 == 1,
             source: Source {
-                function: (word >> 48) as u8,
+                function: FunctionId((word >> 48) as u8),
                 kind,
                 entry: (word >> 32) as u16,
             },
@@ -103,7 +103,7 @@ mod tests {
                 logical: true,
             },
             masked: true,
-            source: Source::pin(0xff, 23),
+            source: Source::pin(FunctionId(0xff), 23),
         };
         assert_eq!(Route::from_word(route.to_word()), Some(route));
         let plain = Route {
@@ -112,7 +112,7 @@ mod tests {
                 ..GuestMessage::default()
             },
             masked: false,
-            source: Source::msix(0, 2047),
+            source: Source::msix(FunctionId(0), 2047),
         };
         assert_eq!(Route::from_word(plain.to_word()), Some(plain));
         assert_eq!(Route::from_word(0), None);

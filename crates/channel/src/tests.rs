@@ -1,6 +1,7 @@
 //! A client, a server and what goes wrong between them.
 
 use crate::{Caller, Dispatch, Error, Local, MESSAGE_WORDS, Message, RETRIES};
+use spec::FunctionId;
 
 interface! {
     /// An interface for the tests.
@@ -216,13 +217,13 @@ fn words_that_are_no_values_are_malformed() {
         fn write(&mut self, _: Caller, _: Bdf, _: u16, _: Width, _: u32) -> Result<Effect, Error> {
             Ok(Effect::NONE)
         }
-        fn bar(&mut self, _: Caller, _: u8, _: u8) -> Result<u64, Error> {
+        fn bar(&mut self, _: Caller, _: FunctionId, _: u8) -> Result<u64, Error> {
             Ok(0)
         }
-        fn reset(&mut self, _: Caller, _: u8) -> Result<u64, Error> {
+        fn reset(&mut self, _: Caller, _: FunctionId) -> Result<u64, Error> {
             Ok(0)
         }
-        fn throttle_msi(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+        fn throttle_msi(&mut self, _: Caller, _: FunctionId, _: bool) -> Result<(), Error> {
             Ok(())
         }
     }

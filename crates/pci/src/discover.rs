@@ -50,10 +50,9 @@ pub fn discover(
         host_bdf: host.requester_id(),
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
-        intx: 0,
-        reset_optional: 0,
         bars,
         msix,
+        ..FunctionInfo::default()
     })
 }
 

@@ -3,7 +3,7 @@
 use channel::{Caller, Dispatch, Error, Interface, MESSAGE_WORDS, Message, Transport};
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, ResourceKind};
+use spec::{BADGE_CALL, names};
 
 use crate::Context;
 
@@ -71,10 +71,10 @@ impl<S> Server<S> {
     /// wrote into the component's resources.
     #[must_use]
     pub fn new(context: &Context, interfaces: &[Interface<S>]) -> Self {
-        let clients = context.resources.each(ResourceKind::Number, "client:");
-        let clients = clients.filter_map(|(name, resource)| {
+        let clients = context.resources.each(names::CLIENT);
+        let clients = clients.filter_map(|(name, badge)| {
             let (interface, _) = name.split_once(':')?;
-            Some((interface, Caller(resource.value)))
+            Some((interface, Caller(badge)))
         });
         Self {
             endpoint: context.endpoint(),

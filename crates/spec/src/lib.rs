@@ -18,8 +18,11 @@ mod guest;
 mod image;
 mod interrupts;
 mod machine;
+pub mod names;
 mod records;
 mod resources;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use backoff::Backoff;
 pub use guest::{COM1, EXIT_PORT, EXIT_SUCCESS};
@@ -35,6 +38,39 @@ pub use resources::{Resource, ResourceKind, Resources};
 /// Returns the bits of `mask` if they are set, else none.
 pub fn bit<T: Default>(set: bool, mask: T) -> T {
     if set { mask } else { T::default() }
+}
+
+/// A PCI function of the system: its position in system.toml, from 0.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+)]
+#[repr(transparent)]
+pub struct FunctionId(pub u8);
+
+impl FunctionId {
+    /// Returns the function at a position.
+    #[must_use]
+    pub const fn at(position: usize) -> Self {
+        Self(position as u8)
+    }
+
+    /// Returns the position.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// Guests in one system, at most: each has a bit in a notification word

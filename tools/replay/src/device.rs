@@ -10,6 +10,7 @@ use channel::irq_router::{Block, IrqRouter, Source};
 use channel::{Caller, Error};
 use models::{Device, Registers};
 use pci::{BarKind, FUNCTION_BARS, Width, regs};
+use spec::FunctionId;
 
 use crate::trace::{self, Bar, Event, Hook};
 
@@ -135,11 +136,11 @@ impl IrqRouter for Router {
         Ok(())
     }
 
-    fn set_function_masked(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+    fn set_function_masked(&mut self, _: Caller, _: FunctionId, _: bool) -> Result<(), Error> {
         Ok(())
     }
 
-    fn unbind_function(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let bound = self.0.borrow().bound.clone();
         bound
             .into_iter()
@@ -165,15 +166,15 @@ impl MsiRouter for Router {
         Ok(spec::host_message(0))
     }
 
-    fn set_message(&mut self, _: Caller, _: u8, _: u64, _: u32) -> Result<(), Error> {
+    fn set_message(&mut self, _: Caller, _: FunctionId, _: u64, _: u32) -> Result<(), Error> {
         Ok(())
     }
 
-    fn set_mask(&mut self, _: Caller, _: u8, _: u32) -> Result<(), Error> {
+    fn set_mask(&mut self, _: Caller, _: FunctionId, _: u32) -> Result<(), Error> {
         Ok(())
     }
 
-    fn unbind_block(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn unbind_block(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         Ok(())
     }
 }

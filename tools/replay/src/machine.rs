@@ -306,7 +306,7 @@ impl Machine<'_, '_> {
 
     /// Where a BAR is decoded now.
     fn ask_bar(&mut self, index: usize) -> Option<u64> {
-        let at = self.config.bar(VMM, 0, index as u8).ok()?;
+        let at = self.config.bar(VMM, self.info.index, index as u8).ok()?;
         (at != u64::MAX).then_some(at)
     }
 

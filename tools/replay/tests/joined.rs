@@ -15,7 +15,7 @@ use msix::{Entry, Msix};
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
-use spec::SLOTS;
+use spec::{FunctionId, SLOTS};
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
@@ -111,7 +111,7 @@ impl Machine {
 
     fn table(&mut self, entry: u32, field: u32, value: u64) {
         let place = FunctionBar {
-            function: 0,
+            function: FunctionId(0),
             bar: 0,
         };
         let mut msix = self.msix.borrow_mut();
@@ -216,7 +216,10 @@ fn m24_a_reset_function_has_no_route_and_every_entry_masked() {
     machine.control(0x8000);
     machine.program(3, 0x60);
     // Nothing resets it, which is said when the rest is done.
-    assert_eq!(machine.config.reset(VMM, 0), Err(channel::Error::Refused));
+    assert_eq!(
+        machine.config.reset(VMM, FunctionId(0)),
+        Err(channel::Error::Refused)
+    );
     assert_eq!(machine.routes(), []);
     for entry in 0..ENTRIES {
         assert_eq!(machine.device_entry(entry).1, 1);

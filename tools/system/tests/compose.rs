@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{NONE, ObjectKind, ResourceKind, Resources, System};
+use spec::{NONE, ObjectKind, Resources, System, names};
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
     compose,
@@ -103,15 +103,16 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     let system = System::parse(words.as_bytes()).unwrap();
     for component in &model.components {
         let thread = thread(image, &component.name);
-        if let Some(free) =
-            resources(&system, &component.name).find(ResourceKind::Number, "free-slots")
-        {
-            used.push((
-                image.threads[thread].cnode,
-                free.value as u32,
-                free.extra as u32,
-                "free".to_owned(),
-            ));
+        let resources = resources(&system, &component.name);
+        for key in [names::HANDLER_SLOTS, names::TABLE_SLOTS] {
+            if let Some(free) = resources.find(key) {
+                used.push((
+                    image.threads[thread].cnode,
+                    free.first as u32,
+                    free.count as u32,
+                    "free".to_owned(),
+                ));
+            }
         }
     }
     used
@@ -390,8 +391,8 @@ fn turns(shares: &[(u64, u8)]) -> Vec<(u64, u64)> {
         .map(|guest| &model.components[guest.vmm]);
     vmms.map(|vmm| {
         let found = resources(&system, &vmm.name);
-        let share = found.find(ResourceKind::Number, "share").unwrap();
-        (share.value, share.extra)
+        let share = found.find(names::SHARE).unwrap();
+        (share.start, share.length)
     })
     .collect()
 }

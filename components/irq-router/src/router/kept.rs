@@ -132,7 +132,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         if state.binding.is_some() {
             // The memory is our own, but so was the crash.
             let sensible = state.owner.is_some_and(|(source, vector)| {
-                let owner = self.owners.get(usize::from(source.function));
+                let owner = self.owners.get(source.function.index());
                 owner.is_some_and(|&owner| usize::from(owner) == guest)
                     && self.slot_of(guest, source).is_none()
                     && self.vectors.claim(vector)

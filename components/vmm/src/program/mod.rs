@@ -11,7 +11,7 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, OnExit};
+use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, names};
 use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
 
 use guest::Guest;
@@ -34,7 +34,7 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
         "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
-    if let Ok(own) = core::str::from_utf8(context.bytes("command-line"))
+    if let Ok(own) = core::str::from_utf8(context.bytes(names::COMMAND_LINE))
         && !own.is_empty()
     {
         let _ = write!(line, " {own}");
@@ -89,7 +89,7 @@ impl Life<'_> {
         host.attach();
         vmm.start(host);
         let line = command_line(self.context, self.lives.restarts);
-        let image = self.context.bytes("guest-image");
+        let image = self.context.bytes(names::GUEST_IMAGE);
         let load =
             |host: &mut Surroundings<'_>| vmm::load(image, line.as_bytes(), host.ram(), host);
         let (entry, boot_params) = match host.in_background(load) {
@@ -189,25 +189,25 @@ pub fn main(context: Context) -> ! {
     let mut host = Surroundings::new(
         &context,
         &functions,
-        pci_config::Client(context.channel("PciConfig")),
-        msix::table::Client(context.channel("MsixTable")),
-        timer::Client(context.channel("Timer")),
+        pci_config::Client(context.channel(pci_config::NAME)),
+        msix::table::Client(context.channel(msix::table::NAME)),
+        timer::Client(context.channel(timer::NAME)),
     );
     let tsc_khz = context.machine().tsc_khz.max(1);
     let budget = Budget {
-        events: context.number("interrupt-budget").0,
+        events: context.get(names::INTERRUPT_BUDGET),
         interval: tsc_khz * 1000,
         timer: tsc_khz * TIMER_GAP_US / 1000,
     };
     let microseconds = |us: u64| us * tsc_khz / 1000;
-    let (start, length) = context.number("share");
+    let turn = context.get(names::SHARE);
     let share = Share::new(
         microseconds(spec::PERIOD_US),
-        microseconds(start),
-        microseconds(length),
+        microseconds(turn.start),
+        microseconds(turn.length),
     );
     let endpoint = context.endpoint();
-    let mut lives = Lives::new(OnExit::from_number(context.number("on-exit").0));
+    let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);

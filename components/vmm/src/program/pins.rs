@@ -6,7 +6,7 @@ use heapless::Vec;
 use runtime::Context;
 use sel4::cap::{CNode, IrqHandler};
 use sel4::{Cap, CapRights};
-use spec::{FUNCTIONS, ResourceKind, SLOTS};
+use spec::{FUNCTIONS, SLOTS, names};
 
 struct Pin {
     pin: u8,
@@ -29,21 +29,22 @@ pub struct Pins {
 impl Pins {
     /// Takes the pins from the component's resources.
     pub fn new(context: &Context) -> Self {
+        let (own, slots) = (context.get(names::CNODE), context.get(names::SLOTS));
         Self {
             pins: context
                 .resources
-                .each(ResourceKind::Number, "intx:")
+                .each(names::INTX_HANDLER)
                 .take(FUNCTIONS)
-                .map(|(_, resource)| Pin {
-                    pin: resource.extra as u8,
-                    slot: resource.value,
+                .map(|(_, handler)| Pin {
+                    pin: handler.pin as u8,
+                    slot: handler.slot,
                     copied: false,
                 })
                 .collect(),
-            own: context.capability("cnode"),
-            own_depth: context.extra("cnode") as usize,
-            slots: context.capability("slots"),
-            slots_depth: context.extra("slots") as usize,
+            own: Cap::from_bits(own.slot),
+            own_depth: own.bits as usize,
+            slots: Cap::from_bits(slots.slot),
+            slots_depth: slots.bits as usize,
         }
     }
 

@@ -12,6 +12,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
+use spec::FunctionId;
 
 use super::*;
 use crate::host::{GuestMemory, Interrupts, PciFunctions};
@@ -109,15 +110,15 @@ impl PciFunctions for Fake {
             Effect::NONE
         }
     }
-    fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
+    fn bar(&mut self, _: FunctionId, bar: usize) -> Option<u64> {
         match bar {
             0 => self.bar0,
             3 => self.bar,
             _ => None,
         }
     }
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
-        self.maps.push((function, bar, address));
+    fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool) {
+        self.maps.push((function.index(), bar, address));
         self.long_maps += usize::from(long);
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
@@ -202,7 +203,7 @@ fn route(vector: u8, masked: bool) -> Route {
             ..GuestMessage::default()
         },
         masked,
-        source: Source::msix(0, 2),
+        source: Source::msix(FunctionId(0), 2),
     }
 }
 
@@ -390,7 +391,7 @@ fn p2_a_held_msi_message_is_no_pending_msix_entry() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.host.routes[3] = Some(Route {
-        source: Source::msi(0, 2),
+        source: Source::msi(FunctionId(0), 2),
         ..route(0x43, true)
     });
     m.vmm.events(1 << 3, &mut m.host);
