@@ -93,7 +93,7 @@ fn with_table(bound: u32, bench: impl FnOnce(&mut Table)) {
     let router = Client(Local(call as fn(Message) -> Message));
     let kept = Kept::<{ msix::kept_words(1, ENTRIES as usize) }>::new();
     let functions = [(&info, VMM)];
-    let mut msix = Msix::new(memory, router, &mut entries, &kept, CONTROL, functions);
+    let mut msix = Msix::new(memory, router, &mut entries, &kept, functions);
     for entry in 0..bound {
         let start = 16 * entry;
         for (field, value) in [(0, 0xfee0_0000), (8, 0x40), (12, 0)] {

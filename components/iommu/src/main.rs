@@ -6,28 +6,21 @@
 #![no_main]
 
 use channel::iommu::{FaultRecord, dma, dump, remap};
-use channel::{Caller, Message, timer};
+use channel::{Caller, timer};
 use heapless::Vec;
 use iommu::{
-    Amd, Client, FUNCTIONS, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError,
-    Start, Tables, Unit,
+    Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, GUESTS, IommuInfo, ResourceKind};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind, ResourceKind};
 
 runtime::component!(main);
 
-// The logic has room for all functions that a system can have.
-const _: () = assert!(FUNCTIONS >= spec::FUNCTIONS);
-
 /// Milliseconds between two looks at the unit's record of faults.
 const POLL_MS: u64 = 100;
-/// What [`IommuInfo::kind`] says.
-const KIND_AMD: u32 = 1;
-const KIND_INTEL: u32 = 2;
 
 struct Page(Mmio);
 
@@ -108,20 +101,6 @@ fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     }
 }
 
-fn publish(context: &Context, iommu: &Iommu<'_, Capabilities>, calls: u64) {
-    let counters = iommu.counters();
-    context.counters().publish(&[
-        ("calls", calls),
-        ("attached", counters.attached),
-        ("entries_used", counters.entries_used),
-        ("pages_mapped", counters.pages_mapped),
-        ("faults", counters.faults),
-        ("overflows", counters.overflows),
-        ("failed", counters.failed),
-        ("not_found", counters.not_found),
-    ]);
-}
-
 /// Says what the unit refused.
 fn warn(limit: &mut RateLimit, fault: &FaultRecord, function: Option<&Policy>, why: &str) {
     let Some(suppressed) = limit.allow(runtime::tsc(), 1) else {
@@ -185,15 +164,15 @@ fn with_unit(
     };
     let registers = || Page(context.registers("registers:iommu"));
     match info.kind {
-        KIND_AMD => match Amd::new(registers(), memory(), start) {
+        IommuKind::Amd => match Amd::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        KIND_INTEL => match Intel::new(registers(), memory(), start) {
+        IommuKind::Intel => match Intel::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        _ => serve(Err(SetupError::Absent)),
+        IommuKind::None => serve(Err(SetupError::Absent)),
     }
 }
 
@@ -232,14 +211,12 @@ fn main(context: Context) -> ! {
         match &unit {
             Ok(unit) => defmt::info!(
                 "{=str} at {=u64:#x}: nothing passes but what is asked for",
-                if unit.kind() as u32 == KIND_AMD {
-                    "AMD-Vi"
-                } else {
-                    "VT-d"
-                },
+                unit.kind().product(),
                 info.registers
             ),
-            Err(_) if info.kind == 0 => defmt::warn!("no IOMMU: devices reach all memory"),
+            Err(_) if info.kind == IommuKind::None => {
+                defmt::warn!("no IOMMU: devices reach all memory")
+            }
             Err(error) => defmt::error!(
                 "the IOMMU at {=u64:#x} cannot be used: {=str}",
                 info.registers,
@@ -262,47 +239,23 @@ fn main(context: Context) -> ! {
     unreachable!("the receive loop has no end")
 }
 
-/// The client with this badge.
-fn client(context: &Context, caller: Caller) -> Client {
-    let has = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.any(|(_, resource)| resource.value == caller.0)
-    };
-    if has("client:InterruptRemap:") {
-        Client::Remap
-    } else if has("client:IommuDump:") {
-        Client::Dump
-    } else {
-        Client::Dma
-    }
-}
-
-fn dispatch(
-    context: &Context,
-    iommu: &mut Iommu<'_, Capabilities>,
-    caller: Caller,
-    request: Message,
-) -> Message {
-    match client(context, caller) {
-        Client::Remap => remap::dispatch(iommu, caller, request),
-        Client::Dump => dump::dispatch(iommu, caller, request),
-        Client::Dma => dma::dispatch(iommu, caller, request),
-    }
-}
-
 fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [Policy]) -> ! {
     let tsc_khz = context.machine().tsc_khz;
     let mut limit = RateLimit::per_second(tsc_khz);
     let mut timer = context.find_channel("Timer").map(timer::Client);
     arm(&mut timer, tsc_khz);
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [remap::interface(), dma::interface(), dump::interface()];
+    let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(context, &iommu, calls);
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(iommu.counters().named()));
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;
-                server.reply(dispatch(context, &mut iommu, caller, request));
+                server.answer(&mut iommu, caller, request);
             }
             Event::Notification(bits) => {
                 for guest in 0..GUESTS as u8 {

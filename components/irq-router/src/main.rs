@@ -4,18 +4,15 @@
 #![no_std]
 #![no_main]
 
-use channel::Caller;
 use channel::routes::RoutePage;
-use channel::{iommu, irq_router as interface, retry};
+use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{
-    Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words,
-};
+use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
-use spec::{FUNCTIONS, GUESTS, ResourceKind};
+use spec::{FUNCTIONS, GUESTS, ResourceKind, VECTORS, host_message};
 
 runtime::component!(main);
 
@@ -119,7 +116,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2,
         };
-        ask(|| remap.allow(vectors))
+        asked(remap.allow(vectors))
     }
 
     fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
@@ -131,7 +128,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2: 0,
         };
-        ask(|| remap.forbid(vectors))
+        asked(remap.forbid(vectors))
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
@@ -161,28 +158,12 @@ fn there(made: sel4::Result<()>) -> sel4::Result<()> {
     }
 }
 
-/// Asks iommu, again if it died meanwhile: what is asked may be repeated.
-fn ask<T>(mut call: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
-    retry(|_| call()).map_err(|error| {
+/// Takes what iommu answered for the kernel's own answer.
+fn asked<T>(answer: Result<T, channel::Error>) -> Result<T, KernelError> {
+    answer.map_err(|error| {
         defmt::warn!("iommu: {=str}", error.reason());
         KernelError
     })
-}
-
-/// Publishes what happened since the component was started, and last how things
-/// are: that does not begin anew when it is restarted.
-fn publish(context: &Context, counters: &Counters, calls: u64, slots_used: u64, vectors_used: u64) {
-    context.counters().publish(&[
-        ("calls", calls),
-        ("bound", counters.bound),
-        ("unbound", counters.unbound),
-        ("refused", counters.refused),
-        ("exhausted", counters.exhausted),
-        ("not_found", counters.not_found),
-        ("failed", counters.failed),
-        ("slots_used", slots_used),
-        ("vectors_used", vectors_used),
-    ]);
 }
 
 /// Stands in for the page of a guest that is not there.
@@ -242,31 +223,26 @@ fn main(context: Context) -> ! {
         }
     }
     defmt::info!("{=u64} vectors for messages", end - first);
-    let client = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.next().map(|(_, resource)| Caller(resource.value))
-    };
-    let console = client("client:IrqDump:");
-    let pci_config = client("client:MsiRouter:");
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [
+        interface::interface(),
+        interface::msi::interface(),
+        interface::dump::interface(),
+    ];
+    let mut server = Server::new(&context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(
-            &context,
-            &router.counters,
-            calls,
-            router.slots_used(),
-            router.vectors_used(),
-        );
+        // The last two say how things are: a restart does not begin them anew.
+        let used = [
+            ("slots_used", router.slots_used()),
+            ("vectors_used", router.vectors_used()),
+        ];
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(router.counters.named()).chain(used));
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
-            server.reply(if Some(caller) == console {
-                interface::dump::dispatch(&mut router, caller, request)
-            } else if Some(caller) == pci_config {
-                interface::msi::dispatch(&mut router, caller, request)
-            } else {
-                interface::dispatch(&mut router, caller, request)
-            });
+            server.answer(&mut router, caller, request);
         }
     }
 }

@@ -6,12 +6,12 @@ mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
 use shm::Keep;
+use spec::{SLOTS, host_message};
 
-use crate::message::{GuestMessage, host_message};
 use crate::vectors::Vectors;
 
 /// One bit of one guest's notification word.
@@ -62,21 +62,22 @@ pub trait IrqControl {
     }
 }
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sources bound.
-    pub bound: u64,
-    /// Sources unbound.
-    pub unbound: u64,
-    /// Binds refused for their message (M17).
-    pub refused: u64,
-    /// Binds for which no slot or vector was left (M22).
-    pub exhausted: u64,
-    /// Requests that name a source or function that is not there.
-    pub not_found: u64,
-    /// Requests that the kernel refused.
-    pub failed: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Sources bound.
+        bound,
+        /// Sources unbound.
+        unbound,
+        /// Binds refused for their message (M17).
+        refused,
+        /// Binds for which no slot or vector was left (M22).
+        exhausted,
+        /// Requests that name a source or function that is not there.
+        not_found,
+        /// Requests that the kernel refused.
+        failed,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -362,13 +363,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .binding
             .zip(slot.owner)
             .and_then(|(binding, (source, _))| {
-                let message = binding.message?;
                 Some(Route {
-                    vector: message.vector,
-                    destination: message.destination,
-                    delivery_mode: message.delivery_mode,
-                    level: message.level,
-                    logical: message.logical,
+                    message: binding.message?,
                     masked: binding.masked
                         || source.kind == SourceKind::Msix
                             && self.function_masked[usize::from(source.function)],

@@ -11,12 +11,8 @@ use crate::{Hardware, Msix};
 const FAILURES: u32 = 8;
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    fn lookup_control(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
-        self.counters.control += 1;
-        if caller != self.control {
-            self.counters.not_found += 1;
-            return Err(Error::NotFound);
-        }
+    fn lookup_control(&mut self, function: u8) -> Result<usize, Error> {
+        self.counters.control_calls += 1;
         self.lookup(function)
     }
 
@@ -74,18 +70,18 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 }
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_, H, T, FUNCTIONS> {
-    fn read_control(&mut self, caller: Caller, function: u8) -> Result<u16, Error> {
-        let function = self.lookup_control(caller, function)?;
+    fn read_control(&mut self, _caller: Caller, function: u8) -> Result<u16, Error> {
+        let function = self.lookup_control(function)?;
         Ok(self.functions[function].message_control())
     }
 
     fn write_control(
         &mut self,
-        caller: Caller,
+        _caller: Caller,
         function: u8,
         value: u16,
     ) -> Result<Option<u16>, Error> {
-        let index = self.lookup_control(caller, function)?;
+        let index = self.lookup_control(function)?;
         let enabled = value & MSIX_CONTROL_ENABLE != 0;
         let function_mask = value & MSIX_CONTROL_FUNCTION_MASK != 0;
         let was_enabled = self.functions[index].enabled;
@@ -110,8 +106,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         Ok(Some(self.functions[index].message_control()))
     }
 
-    fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
-        let function = self.lookup_control(caller, function)?;
+    fn reset(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+        let function = self.lookup_control(function)?;
         self.reset_function(function)
             .inspect_err(|_| self.counters.unbind_failures += 1)
     }

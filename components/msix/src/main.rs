@@ -8,7 +8,7 @@
 use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Counters, Entry, Failure, Hardware, Msix, kept_words};
+use msix::{Entry, Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use shm::Kept;
@@ -74,26 +74,6 @@ fn pages(context: &Context, device: &str) -> Mmio {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.control + counters.table),
-        ("control_calls", counters.control),
-        ("table_calls", counters.table),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bind_failures", counters.bind_failures),
-        ("unbind_failures", counters.unbind_failures),
-        ("mask_failures", counters.mask_failures),
-        ("throttled", counters.throttled),
-    ]);
-}
-
-/// The badge of the client of an interface.
-fn badge(context: &Context, prefix: &'static str) -> Option<Caller> {
-    let mut badges = context.resources.each(ResourceKind::Number, prefix);
-    Some(Caller(badges.next()?.1.value))
-}
-
 /// Names of what a failure was about.
 fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure) {
     let device = context.functions().nth(failure.function.into());
@@ -113,10 +93,6 @@ fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure)
 }
 
 fn main(context: Context) -> ! {
-    let Some(control) = badge(&context, "client:MsixControl:") else {
-        panic!("nobody has a channel MsixControl");
-    };
-    let console = badge(&context, "client:MsixDump:");
     let mut limit = RateLimit::per_second(context.machine().tsc_khz);
     let mut device = Device(Vec::new());
     let mut functions = [const { (None, Caller(0)) }; FUNCTIONS];
@@ -137,10 +113,9 @@ fn main(context: Context) -> ! {
     let router = irq_router::Client(context.channel("IrqRouter"));
     let entries = STORAGE.take();
     let kept: &Memory = context.shared("kept");
-    let mut msix: Msix<'_, _, _, FUNCTIONS> =
-        Msix::new(device, router, entries, kept, control, functions);
+    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, entries, kept, functions);
     for function in 0..context.functions().count() as u8 {
-        match dump::MsixDump::state(&mut msix, control, function) {
+        match dump::MsixDump::state(&mut msix, Caller(0), function) {
             Ok(value) => defmt::info!(
                 "function {=u8}: {=u16} entries",
                 function,
@@ -149,20 +124,19 @@ fn main(context: Context) -> ! {
             Err(_) => defmt::warn!("function {=u8} has no usable MSI-X", function),
         }
     }
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [control::interface(), table::interface(), dump::interface()];
+    let mut server = Server::new(&context, &interfaces);
     loop {
-        publish(&context, &msix.counters);
+        let counters = msix.counters;
+        let calls = [("calls", counters.control_calls + counters.table_calls)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }
         if let Event::Request(caller, request) = server.wait() {
-            server.reply(if caller == control {
-                control::dispatch(&mut msix, caller, request)
-            } else if Some(caller) == console {
-                dump::dispatch(&mut msix, caller, request)
-            } else {
-                table::dispatch(&mut msix, caller, request)
-            });
+            server.answer(&mut msix, caller, request);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{Entry, Hardware, Msix};
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
     fn lookup_table(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
-        self.counters.table += 1;
+        self.counters.table_calls += 1;
         let index = self.lookup(function)?;
         if self.functions[index].owner != caller {
             self.counters.not_found += 1;

@@ -250,7 +250,7 @@ impl<'a, H: Hardware> Function<'a, H> {
             None => Ok(()),
         };
         let msi = match &mut self.msi {
-            Some(msi) => msi.reset(self.index, &mut peers.router),
+            Some(msi) => msi.reset(self.index, peers),
             None => Ok(()),
         };
         (msix, msi)
@@ -268,7 +268,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         if !self.quiet {
             self.write_host_command();
         }
-        let _ = self.adopt_msi(&mut peers.router);
+        let _ = self.adopt_msi(peers);
     }
 
     /// Writes message control as msix has it, INTx off before it is enabled and

@@ -6,7 +6,7 @@
 
 use channel::{Caller, irq_router, msix, pci_config as interface};
 use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
-use pci_config::{Counters, Functions, Hardware, Trouble, kept_words};
+use pci_config::{Functions, Hardware, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
 use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
@@ -95,19 +95,6 @@ fn trace(context: &Context, device: &str) {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.reads + counters.writes),
-        ("reads", counters.reads),
-        ("writes", counters.writes),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bar_moves", counters.moves),
-        ("failures", counters.failed),
-        ("resets", counters.resets),
-    ]);
-}
-
 /// Says what became of a function's reset.
 fn tell(context: &Context, function: u8, trouble: Trouble) {
     let device = context.functions().nth(function.into()).unwrap_or("?");
@@ -167,15 +154,19 @@ fn main(context: Context) -> ! {
         context.functions().count(),
         EXTENDED
     );
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &functions.counters);
+        let counters = functions.counters;
+        let calls = [("calls", counters.reads + counters.writes)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut functions, caller, request));
+                server.answer(&mut functions, caller, request);
             }
             Event::Notification(bits) => release(&context, bits, &mut functions),
         }

@@ -7,36 +7,16 @@ use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use shm::Keep;
 
-use crate::Hardware;
 use crate::access::Access;
 use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
-use crate::peers::{Msix, Peers, Router};
+use crate::peers::Peers;
 use crate::reset::{Reset, Trouble};
+use crate::{Counters, Hardware};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
 const EXTENDED: u16 = 4096;
-
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Reads asked for.
-    pub reads: u64,
-    /// Writes asked for.
-    pub writes: u64,
-    /// Parts of writes that were dropped, accesses of a bad shape, and those to a
-    /// function that is being reset.
-    pub dropped: u64,
-    /// Accesses to functions that are not there or not the caller's.
-    pub not_found: u64,
-    /// BAR moves while the BAR was decoded (C4).
-    pub moves: u64,
-    /// Calls to msix and irq-router that failed.
-    pub failed: u64,
-    /// Functions taken back to start.
-    pub resets: u64,
-}
 
 /// All assigned functions, at most `FUNCTIONS`.
 pub struct Functions<'a, H, T, const FUNCTIONS: usize> {
@@ -56,10 +36,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         router: msi::Client<T>,
         kept: &'a dyn Keep,
     ) -> Self {
-        let mut peers = Peers {
-            msix: Msix(msix),
-            router: Router(router),
-        };
+        let mut peers = Peers { msix, router };
         let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
         let devices: Vec<_, FUNCTIONS> = functions
@@ -133,7 +110,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         self.counters.resets += u64::from(function.reset == Reset::Used);
         function
             .take_back(at_once, &mut self.peers)
-            .inspect_err(|_| self.counters.failed += 1)
+            .inspect_err(|_| self.counters.failures += 1)
     }
 
     /// What a person should hear of a function, once.

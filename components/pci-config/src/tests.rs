@@ -592,7 +592,7 @@ fn an_msix_that_fails_changes_nothing() {
     rig.fake.0.borrow_mut().error = Some(Error::Gone(1));
     assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::NONE);
     assert_eq!(rig.read(MSIX + 2, Word), 0xffff);
-    assert_eq!(rig.functions.counters.failed, 2);
+    assert_eq!(rig.functions.counters.failures, 2);
     assert_eq!(rig.log(), []);
 }
 

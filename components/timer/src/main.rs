@@ -12,8 +12,8 @@ use pci::Width;
 use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
-use spec::ResourceKind;
-use timer::{CLIENTS, Counters, Delivery, Hpet, Registers, SetupError, System, Timers};
+use spec::{ResourceKind, host_message};
+use timer::{CLIENTS, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
 
@@ -42,33 +42,20 @@ impl System for Clients {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("armed", counters.armed),
-        ("cancelled", counters.cancelled),
-        ("fired", counters.fired),
-        ("exhausted", counters.exhausted),
-        ("deferred", counters.deferred),
-        ("interrupts", counters.interrupts),
-        ("overtaken", counters.overtaken),
-    ]);
-}
-
-/// The local APIC's message address, and the CPU vector of user vector 0
-/// (int_irq_user_min in the kernel's plat/pc99/plat/machine.h).
-const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
-const CPU_VECTOR_BASE: u32 = 0x30;
-
 /// How the HPET is to interrupt: the build tool gave a vector or a pin.
 fn delivery(context: &Context) -> Delivery {
     let vector = context
         .resources
         .find(ResourceKind::Number, "irq-vector:hpet");
     match vector {
-        Some(vector) => Delivery::Message {
-            address: MESSAGE_ADDRESS,
-            data: CPU_VECTOR_BASE + vector.value as u32,
-        },
+        Some(vector) => {
+            let (address, data) = host_message(vector.value as u8);
+            Delivery::Message {
+                // All local APICs take messages below 4 GiB.
+                address: address as u32,
+                data,
+            }
+        }
         None => Delivery::Pin(context.number("irq-pin:hpet").0 as u8),
     }
 }
@@ -118,12 +105,12 @@ fn main(context: Context) -> ! {
         Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &timers.counters);
+        context.counters().publish(timers.counters.named());
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut timers, caller, request));
+                server.answer(&mut timers, caller, request);
             }
             Event::Notification(_) => {
                 timers.interrupt();

@@ -106,22 +106,22 @@ interface! {
         /// Errors: [`Refused`](crate::Error::Refused) for a message that no
         /// local APIC takes (M17), [`Exhausted`](crate::Error::Exhausted) when
         /// vectors or slots are used up (M22).
-        1 => fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
+        1 => #[idempotent] fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
         /// Gives vector and slot back. Error if `source` is not bound.
-        2 => fn unbind(source: Source) -> ();
+        2 => #[idempotent] fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
-        3 => fn set_masked(source: Source, masked: bool) -> ();
+        3 => #[idempotent] fn set_masked(source: Source, masked: bool) -> ();
         /// Sets whether events of every MSI-X entry of a function are held back
         /// in the vmm (M20), those bound later too, whatever their own mask.
-        4 => fn set_function_masked(function: u8, masked: bool) -> ();
+        4 => #[idempotent] fn set_function_masked(function: u8, masked: bool) -> ();
         /// Unbinds every MSI-X entry of a function and ends its function mask.
         /// Goes on past an error, and then gives it.
-        5 => fn unbind_function(function: u8) -> ();
+        5 => #[idempotent] fn unbind_function(function: u8) -> ();
         /// Lets a bound source raise its vector, whatever became of an earlier
         /// permission, and returns the message (address, data) for its device;
         /// [`NotFound`](crate::Error::NotFound) if it is not bound. For a client
         /// that cannot know: it, or the router, died in a bind or unbind.
-        6 => fn restore(source: Source) -> (u64, u32);
+        6 => #[idempotent] fn restore(source: Source) -> (u64, u32);
     }
 }
 
@@ -154,8 +154,11 @@ pub mod msi {
     use super::Block;
 
     /// Most messages of a block: 1 << this. 32 would be more than a guest has
-    /// slots ([`SLOTS`](crate::routes::SLOTS)).
+    /// slots ([`SLOTS`](spec::SLOTS)).
     pub const MAX_LOG2: u8 = 4;
+    // The device puts a message's number into the low bits of its data: aligned
+    // user vectors must be aligned CPU vectors.
+    const _: () = assert!(spec::cpu_vector(0).is_multiple_of(1 << MAX_LOG2));
 
     interface! {
         /// Vectors, IRQ handler capabilities and slots for plain MSI.
@@ -177,12 +180,12 @@ pub mod msi {
             /// Routes the bound messages of a function by another address and
             /// data (P1). Vectors, slots and the device's message stay, so that
             /// no event is lost.
-            2 => fn set_message(function: u8, address: u64, data: u32) -> ();
+            2 => #[idempotent] fn set_message(function: u8, address: u64, data: u32) -> ();
             /// Sets which of the bound messages are held back in the vmm.
-            3 => fn set_mask(function: u8, mask: u32) -> ();
+            3 => #[idempotent] fn set_mask(function: u8, mask: u32) -> ();
             /// Gives vectors and slots back. No error if none are bound. Goes on
             /// past an error, and then gives it.
-            4 => fn unbind_block(function: u8) -> ();
+            4 => #[idempotent] fn unbind_block(function: u8) -> ();
         }
     }
 }
@@ -225,10 +228,10 @@ pub mod dump {
         pub trait IrqDump {
             /// The first slot in use of a guest at or after `from`;
             /// [`NotFound`](crate::Error::NotFound) if there is none.
-            1 => fn next(guest: u8, from: u8) -> BoundSlot;
+            1 => #[idempotent] fn next(guest: u8, from: u8) -> BoundSlot;
             /// The slot of a bound source;
             /// [`NotFound`](crate::Error::NotFound) if it is not bound.
-            2 => fn find(source: Source) -> BoundSlot;
+            2 => #[idempotent] fn find(source: Source) -> BoundSlot;
         }
     }
 }

@@ -31,13 +31,13 @@ pub mod control {
         /// Message control of each function.
         pub trait MsixControl {
             /// The register as the guest sees it (M1).
-            1 => fn read_control(function: u8) -> u16;
+            1 => #[idempotent] fn read_control(function: u8) -> u16;
             /// Carries out a guest's write of the whole register, merged by
             /// pci-config (M2). Returns what the device's register has to be
             /// written with (M6), if anything.
             2 => fn write_control(function: u8, value: u16) -> Option<u16>;
             /// Masks and unbinds everything; the state is as at start (M24).
-            3 => fn reset(function: u8) -> ();
+            3 => #[idempotent] fn reset(function: u8) -> ();
         }
     }
 }
@@ -53,12 +53,12 @@ pub mod table {
         pub trait MsixTable {
             /// Reads `width` bytes at byte `offset` of the BAR, which must lie
             /// on a page that holds table or PBA.
-            1 => fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
+            1 => #[idempotent] fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
             /// Writes `width` bytes there.
-            2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> ();
+            2 => #[idempotent] fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> ();
             /// Masks the device's entry whatever the guest's mask says, or
             /// stops doing so: a source over its budget (M23).
-            3 => fn set_throttled(source: Source, throttled: bool) -> ();
+            3 => #[idempotent] fn set_throttled(source: Source, throttled: bool) -> ();
         }
     }
 }
@@ -125,11 +125,11 @@ pub mod dump {
         pub trait MsixDump {
             /// Message control as the guest sees it (M1);
             /// [`NotFound`](crate::Error::NotFound) without MSI-X.
-            1 => fn state(function: u8) -> u16;
+            1 => #[idempotent] fn state(function: u8) -> u16;
             /// The first entry at or after `from` that is in use, or any if
             /// `all`; [`NotFound`](crate::Error::NotFound) if there is none.
             /// In use is what is no longer as after reset.
-            2 => fn next_entry(function: u8, from: u16, all: bool) -> EntryState;
+            2 => #[idempotent] fn next_entry(function: u8, from: u16, all: bool) -> EntryState;
         }
     }
 }

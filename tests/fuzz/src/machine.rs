@@ -138,14 +138,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     let router = router_channel::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(
-        device.clone(),
-        router,
-        &mut entries,
-        &kept,
-        PCI_CONFIG,
-        functions,
-    );
+    let msix = Msix::new(device.clone(), router, &mut entries, &kept, functions);
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use pci::Bdf;
-use spec::{OnExit, OnFault, Selector};
+use spec::{IommuKind, OnExit, OnFault, Selector};
 
-use crate::board::{Board, BoardDevice, Iommu};
+use crate::board::{Board, BoardDevice};
 use crate::manifest::{Authority, Manifest};
 
 /// An isolated component.
@@ -151,7 +151,7 @@ impl Model {
     /// messages then, and the I/O APIC's pins do not work.
     #[must_use]
     pub fn remaps(&self) -> bool {
-        self.board.iommu != Iommu::None && self.holder(Authority::Iommu).is_some()
+        self.board.iommu != IommuKind::None && self.holder(Authority::Iommu).is_some()
     }
 
     /// Returns the component that serves an interface to another.

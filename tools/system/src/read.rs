@@ -8,9 +8,10 @@ mod guests;
 use std::cell::RefCell;
 use std::path::Path;
 
+use spec::IommuKind;
 use toml::de::DeTable;
 
-use crate::board::{self, Board, Iommu};
+use crate::board::{self, Board};
 use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::files::folders;
@@ -24,7 +25,7 @@ pub fn parse(
     source: &Source,
     table: &DeTable<'_>,
     root: &Path,
-    iommu: Option<Iommu>,
+    iommu: Option<IommuKind>,
     report: &mut Report,
 ) -> Option<Model> {
     let report = RefCell::new(report);

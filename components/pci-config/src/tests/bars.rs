@@ -60,7 +60,7 @@ fn c4_a_decoded_bar_moves_at_once() {
     assert_eq!(rig.write(0x18, Dword, 0), Effect::DECODE);
     assert_eq!(rig.bar(1), 0xd100_0000);
     assert_eq!(rig.read(0x14, Dword), 0xd100_0004);
-    assert_eq!(rig.functions.counters.moves, 3);
+    assert_eq!(rig.functions.counters.bar_moves, 3);
     assert_eq!(rig.log(), [], "the host's never move");
 }
 

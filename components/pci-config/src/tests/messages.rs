@@ -93,7 +93,7 @@ fn p1_a_failed_bind_leaves_the_device_off_and_is_retried() {
     let mut rig = rig_with(0x0080);
     rig.fake.0.borrow_mut().router_error = Some(Error::Exhausted);
     rig.write(CONTROL, Word, 1);
-    assert_eq!(rig.functions.counters.failed, 1);
+    assert_eq!(rig.functions.counters.failures, 1);
     assert_eq!(rig.device(CONTROL, Word), 0x0080);
     assert_eq!(rig.read(CONTROL, Word), 0x0081);
     rig.fake.0.borrow_mut().router_error = None;

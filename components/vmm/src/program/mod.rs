@@ -11,11 +11,8 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
-use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy, Share,
-    StopReason, Vmm,
-};
+use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, OnExit};
+use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -61,26 +58,12 @@ fn fault_of(message: Option<Message>) -> Fault {
 }
 
 fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
-    context.counters().publish(&[
-        ("traps", counters.traps),
-        ("memory_accesses", counters.memory_accesses),
-        ("injected", counters.injected),
-        ("events", counters.events),
-        ("held", counters.held),
-        ("dropped", counters.dropped),
-        ("timer_signals", counters.timer_signals),
-        ("halts", counters.halts),
-        ("halted_ticks", counters.halted_ticks),
+    let others = [
         ("ticks", runtime::tsc() - context.machine().handover_tsc),
-        ("exceptions", counters.exceptions),
-        ("system_calls", counters.system_calls),
-        ("storms", counters.storms),
-        ("deferrals", counters.deferrals),
-        ("unclaimed_ports", counters.unclaimed_ports),
-        ("unclaimed_memory", counters.unclaimed_memory),
         ("guest_restarts", lives.restarts),
         ("table_slots_used", tables),
-    ]);
+    ];
+    context.counters().publish(counters.named().chain(others));
 }
 
 /// The word for the monitor.
@@ -198,9 +181,9 @@ fn halt(endpoint: Endpoint) -> ! {
 
 /// Entry of the component.
 pub fn main(context: Context) -> ! {
-    let functions: Vec<_, MAX_FUNCTIONS> = context
+    let functions: Vec<_, FUNCTIONS> = context
         .functions()
-        .take(MAX_FUNCTIONS)
+        .take(FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
     let mut host = Surroundings::new(
@@ -223,13 +206,8 @@ pub fn main(context: Context) -> ! {
         microseconds(start),
         microseconds(length),
     );
-    let policy = match OnExit::from_number(context.number("on-exit").0) {
-        OnExit::Stop => Policy::Stop,
-        OnExit::Halt => Policy::Halt,
-        OnExit::Restart => Policy::Restart,
-    };
     let endpoint = context.endpoint();
-    let mut lives = Lives::new(policy);
+    let mut lives = Lives::new(OnExit::from_number(context.number("on-exit").0));
     let mut counters = Counters::default();
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);
@@ -261,7 +239,7 @@ pub fn main(context: Context) -> ! {
                 defmt::error!(
                     "{}: failed {=u32} times in a row, it stays halted",
                     text,
-                    LIMIT + 1
+                    Backoff::LIMIT + 1
                 );
             }
             Next::Unclean => {

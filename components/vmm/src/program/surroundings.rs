@@ -8,14 +8,14 @@ use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
-use channel::{Error, iommu, msix, pci_config, retry, timer};
+use channel::{Error, iommu, msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
-use spec::ResourceKind;
-use vmm::{GuestMemory, Host, Interrupts, MAX_FUNCTIONS, PciFunctions};
+use spec::{FUNCTIONS, ResourceKind};
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -29,7 +29,7 @@ const CONSOLE_BATCH: usize = 128;
 pub struct Surroundings<'a> {
     functions: &'a [FunctionInfo],
     /// Position of each of the guest's functions among all of the system's.
-    global: Vec<u8, MAX_FUNCTIONS>,
+    global: Vec<u8, FUNCTIONS>,
     ram: GuestRam,
     config: pci_config::Client<Channel>,
     table: msix::table::Client<Channel>,
@@ -51,7 +51,7 @@ pub struct Surroundings<'a> {
     /// Log every access to configuration space and MSI-X pages.
     trace: bool,
     /// Where the guest has each BAR, for the trace.
-    addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
+    addresses: [[Option<u64>; FUNCTION_BARS]; FUNCTIONS],
 }
 
 impl<'a> Surroundings<'a> {
@@ -69,7 +69,7 @@ impl<'a> Surroundings<'a> {
             global: context
                 .resources
                 .each(ResourceKind::Number, "function-index:")
-                .take(MAX_FUNCTIONS)
+                .take(FUNCTIONS)
                 .map(|(_, resource)| resource.value as u8)
                 .collect(),
             ram: GuestRam::new(context, "guest-ram", address),
@@ -89,7 +89,7 @@ impl<'a> Surroundings<'a> {
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
             trace: context.number("trace").0 == 1,
-            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Surroundings<'a> {
         for index in 0..self.global.len() as u8 {
             let global = self.global(index);
             if let Some(dma) = &mut self.dma
-                && let Err(error) = retry(|_| dma.attach(global))
+                && let Err(error) = dma.attach(global)
             {
                 defmt::error!(
                     "{=str}: not attached, it reaches no memory: {=str}",
@@ -158,7 +158,7 @@ impl<'a> Surroundings<'a> {
                 None => clean = false,
             }
             if let Some(dma) = &mut self.dma
-                && let Err(error) = retry(|_| dma.detach(global))
+                && let Err(error) = dma.detach(global)
             {
                 defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
                 clean = false;
@@ -185,7 +185,7 @@ impl<'a> Surroundings<'a> {
     /// milliseconds it is back.
     fn reset(&mut self, index: u8) -> Option<u64> {
         let global = self.global(index);
-        let left = retry(|_| self.config.reset(global));
+        let left = self.config.reset(global);
         left.inspect_err(|error| {
             defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
         })
@@ -273,8 +273,8 @@ impl GuestMemory for Surroundings<'_> {
 
 impl PciFunctions for Surroundings<'_> {
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
-        let value =
-            retry(|_| self.config.read(bdf, offset, width)).unwrap_or(width.all_ones() as u32);
+        let value = self.config.read(bdf, offset, width);
+        let value = value.unwrap_or(width.all_ones() as u32);
         self.trace_config("cfg_read", bdf, offset, width, value);
         value
     }
@@ -286,7 +286,8 @@ impl PciFunctions for Surroundings<'_> {
 
     fn bar(&mut self, function: usize, bar: usize) -> Option<u64> {
         let function = self.global(function as u8);
-        retry(|_| self.config.bar(function, bar as u8))
+        self.config
+            .bar(function, bar as u8)
             .ok()
             .filter(|&address| address != u64::MAX)
     }
@@ -308,7 +309,8 @@ impl PciFunctions for Surroundings<'_> {
             function: self.global(place.function),
             ..place
         };
-        let value = retry(|_| self.table.read(global, offset, width)).unwrap_or(width.all_ones());
+        let value = self.table.read(global, offset, width);
+        let value = value.unwrap_or(width.all_ones());
         self.trace_memory("mmio_read", place, offset, width, value);
         value
     }
@@ -319,8 +321,8 @@ impl PciFunctions for Surroundings<'_> {
             function: self.global(place.function),
             ..place
         };
-        // A write that is refused or fails is dropped; msix counts it.
-        let _ = retry(|_| self.table.write(global, offset, width, value));
+        // A write that fails is dropped.
+        let _ = self.table.write(global, offset, width, value);
     }
 }
 
@@ -340,8 +342,8 @@ impl Interrupts for Surroundings<'_> {
         let function = self.global(source.function);
         let global = Source { function, ..source };
         let done = match source.kind {
-            SourceKind::Msi => retry(|_| self.config.throttle_msi(function, throttled)),
-            _ => retry(|_| self.table.set_throttled(global, throttled)),
+            SourceKind::Msi => self.config.throttle_msi(function, throttled),
+            _ => self.table.set_throttled(global, throttled),
         };
         done.is_ok()
     }
@@ -376,10 +378,10 @@ impl Host for Surroundings<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        let done = retry(|_| match deadline {
+        let done = match deadline {
             Some(tsc) => self.timer.arm(tsc),
             None => self.timer.cancel(),
-        });
+        };
         match done {
             Ok(()) => false,
             // For less than a millisecond, and not lost.

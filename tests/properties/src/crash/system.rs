@@ -11,12 +11,13 @@ use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar, control, table};
 use channel::pci_config::{self as config_channel, PciConfig};
-use channel::routes::{RoutePage, SLOTS};
-use channel::{Caller, Error, Local, Message, irq_router as router_channel, retry};
-use irq_router::{Router, host_message};
+use channel::routes::RoutePage;
+use channel::{Caller, Error, Local, Message, irq_router as router_channel};
+use irq_router::Router;
 use msix::{Entry, Msix};
 use pci::{Bdf, Width};
 use pci_config::Functions;
+use spec::{SLOTS, host_message};
 
 use super::device::{Device, MSI, MSIX, TABLE_BAR};
 use super::world::{
@@ -208,7 +209,6 @@ impl System {
                 router_channel::Client(link),
                 Vec::leak(entries),
                 &ground.msix,
-                PCI_CONFIG,
                 [(&infos[0], VMM[0]), (&infos[1], VMM[1])],
             )
         });
@@ -271,18 +271,18 @@ impl System {
                     function: function as u8,
                     bar: TABLE_BAR,
                 };
-                let done = retry(|_| client.write(place, 16 * entry + field, width, value));
+                let done = client.write(place, 16 * entry + field, width, value);
                 assert!(done.is_ok() || self.world.impatient.get());
             }
             Op::Throttle(function, entry, throttled) => {
                 let mut client = self.table_client(function);
                 let source = Source::msix(function as u8, entry);
-                let done = retry(|_| client.set_throttled(source, throttled));
+                let done = client.set_throttled(source, throttled);
                 assert!(done.is_ok() || self.world.impatient.get());
             }
             Op::Reset(function) => {
                 let mut client = self.config_client(function);
-                let done = retry(|_| client.reset(function as u8));
+                let done = client.reset(function as u8);
                 assert!(done.is_ok() || self.world.impatient.get());
             }
         }

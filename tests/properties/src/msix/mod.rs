@@ -99,14 +99,7 @@ impl<'a> Pair<'a> {
         let info = layout.info();
         let functions = [(&info, VMM)];
         let mut pair = Self {
-            msix: Msix::new(
-                world.clone(),
-                Client(link),
-                entries,
-                kept,
-                CONTROL,
-                functions,
-            ),
+            msix: Msix::new(world.clone(), Client(link), entries, kept, functions),
             world,
             model: Model::new(layout),
         };

@@ -1,9 +1,8 @@
 //! Functions: which, whose, and what they may reach.
 
 use pci::Bdf;
-use spec::Selector;
+use spec::{IommuKind, Selector};
 
-use crate::board::Iommu;
 use crate::manifest::Authority;
 use crate::model::{Device, Model, Policy};
 use crate::reader::{Context, Located, Section, choice, room};
@@ -221,7 +220,7 @@ fn dma(section: &Section<'_, '_>, model: &Model) -> bool {
             false
         }
         None => {
-            let missing = if model.board.iommu == Iommu::None {
+            let missing = if model.board.iommu == IommuKind::None {
                 Some("nothing on this board confines it")
             } else if model.holder(Authority::Iommu).is_none() {
                 Some("no component drives this board's IOMMU")
