@@ -1,13 +1,16 @@
 //! The board file: what a machine has, and how QEMU makes one.
 
-use spec::IommuKind;
 use std::cell::RefCell;
 use std::path::Path;
 
-use crate::check::{GUEST_PAGE, choice};
+use spec::IommuKind;
+
 use crate::diagnostic::Report;
 use crate::inherit;
-use crate::reader::{Context, Section};
+use crate::reader::{Context, Section, choice};
+
+/// Large pages hold guest RAM.
+pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// How an I/O APIC pin is triggered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +66,8 @@ pub struct Board {
 }
 
 impl Board {
-    /// Arguments that give QEMU's machine its IOMMU; `None` if the board's file
-    /// does not say how.
+    /// Returns the arguments that give QEMU's machine its IOMMU; `None` if the board's
+    /// file does not say how.
     #[must_use]
     pub fn iommu_arguments(&self, iommu: IommuKind) -> Option<&[String]> {
         if iommu == IommuKind::None {
@@ -125,7 +128,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     }
 }
 
-/// Two devices must not share a port, a page or a pin.
+/// Checks that no two devices share a port, a page or a pin.
 fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevice)]) {
     for (index, (span, device)) in devices.iter().enumerate() {
         for (first, other) in &devices[..index] {

@@ -2,14 +2,94 @@
 
 use spec::OnFault;
 
-use super::choice;
+use crate::ROOT_TASK;
 use crate::board::BoardDevice;
-use crate::manifest::{DeviceNeed, Manifest, names};
+use crate::manifest::{DeviceNeed, Manifest, authorities, names};
 use crate::model::{Component, Model};
-use crate::reader::{Context, Located, Section};
+use crate::reader::{Context, Located, Section, choice, find, once};
 
-/// Returns the parts of a board device that a program needs and that are not there:
-/// each with an example.
+/// Largest stack: the room between the IPC buffer and the stack's top, less
+/// guard pages.
+const STACK_MAX: u64 = 512 << 10;
+
+/// Reads the components into `model`.
+pub fn read(top: &Section<'_, '_>, model: &mut Model) {
+    let context = top.context;
+    for (name, section) in top.named("component") {
+        let before = context.errors();
+        let component = component(&name, &section, model);
+        if context.errors() == before {
+            program(context, &name, &component, model);
+        }
+        owners(context, &name, &component, model);
+        model.components.push(component);
+    }
+}
+
+fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -> Component {
+    let context = section.context;
+    let board = &model.board;
+    let program = section.string("program").unwrap_or_else(|| name.clone());
+    let known = model.programs.iter().map(|program| program.name.as_str());
+    let index = if [&name.value, &program.value].contains(&&ROOT_TASK.to_owned()) {
+        context.error(
+            &name.span,
+            format!("`{ROOT_TASK}` is the root task, which every system has"),
+            "remove it here, or give it another name and program",
+        );
+        None
+    } else {
+        find(context, "component program", &program, known)
+    };
+    let priority = section.required_number("priority", 1..254, "200");
+    let stack = section.required_size("stack", "\"16K\"");
+    if let Some(stack) = &stack
+        && stack.value > STACK_MAX
+    {
+        context.error(
+            &stack.span,
+            format!("a stack of {} bytes does not fit", stack.value),
+            "a stack has at most 512K, so that its guard page stays free",
+        );
+    }
+    let devices = section.strings("devices");
+    once(context, &devices);
+    let devices = devices
+        .iter()
+        .filter_map(|device| {
+            let known = board.devices.iter().map(|device| device.name.as_str());
+            find(
+                context,
+                &format!("device on board {}:", board.name),
+                device,
+                known,
+            )
+        })
+        .collect();
+    let authority = authorities(section);
+    // What is known of a program that is not there is its name.
+    let program = index.map_or_else(
+        || Manifest {
+            name: program.value,
+            ..Manifest::default()
+        },
+        |index| model.programs[index].clone(),
+    );
+    let on_fault = on_fault(section, &program, &model.programs);
+    section.finish();
+    Component {
+        name: name.value.clone(),
+        program,
+        priority: priority.map_or(0, |p| p.value as u8),
+        stack: stack.map_or(4096, |s| s.value),
+        devices,
+        authority,
+        on_fault,
+    }
+}
+
+/// Returns the parts that a program needs of a board device and that the device does
+/// not have, each with an example.
 fn missing(need: &DeviceNeed, device: &BoardDevice) -> Vec<(String, &'static str)> {
     let ports = device
         .ports
@@ -36,14 +116,9 @@ fn missing(need: &DeviceNeed, device: &BoardDevice) -> Vec<(String, &'static str
     .collect()
 }
 
-/// A component has what its program needs, no power that its program does not
-/// use, and nothing twice.
-pub fn program(
-    context: &Context<'_>,
-    name: &Located<String>,
-    component: &Component,
-    model: &Model,
-) {
+/// Checks that a component has what its program needs, and no authority that its
+/// program does not use.
+fn program(context: &Context<'_>, name: &Located<String>, component: &Component, model: &Model) {
     let program = &component.program;
     for need in &program.devices {
         let device = &need.name;
@@ -93,13 +168,8 @@ pub fn program(
     }
 }
 
-/// A board device or an authority belongs to one component.
-pub fn component(
-    context: &Context<'_>,
-    name: &Located<String>,
-    component: &Component,
-    model: &Model,
-) {
+/// Checks that each board device and authority belongs to one component.
+fn owners(context: &Context<'_>, name: &Located<String>, component: &Component, model: &Model) {
     for other in &model.components {
         for &device in component
             .devices
@@ -137,9 +207,9 @@ pub fn component(
 }
 
 /// Reads `on-fault`. Only a program whose state survives its restart may be
-/// restarted. A vmm takes its guest with it and nobody else, unless the file says
-/// so: it is the component that meets whatever a guest does.
-pub fn on_fault(section: &Section<'_, '_>, program: &Manifest, programs: &[Manifest]) -> OnFault {
+/// restarted. By default a program that runs a guest stops that guest with it and nothing
+/// else: it is the component that is exposed to whatever a guest does.
+fn on_fault(section: &Section<'_, '_>, program: &Manifest, programs: &[Manifest]) -> OnFault {
     if program.runs_guest && section.string("on-fault").is_none() {
         return OnFault::StopGuest;
     }
