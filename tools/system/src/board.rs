@@ -145,13 +145,11 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
                 .zip(other.irq)
                 .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
             for shared in [ports, memory, irq].into_iter().flatten() {
+                let names = format!("`{}` and `{}`", other.name, device.name);
                 context.conflict(
                     span,
                     first,
-                    format!(
-                        "devices `{}` and `{}` both have {shared}",
-                        other.name, device.name
-                    ),
+                    format!("devices {names} both have {shared}"),
                     "each port, page and pin belongs to one device",
                 );
             }
@@ -240,12 +238,11 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         };
         board.qemu_machine = text(qemu.required_string("machine", "\"q35\""));
         board.qemu_cpu = text(qemu.required_string("cpu", "\"max\""));
-        board.qemu_args = qemu.strings("args").into_iter().map(|a| a.value).collect();
+        board.qemu_args = qemu.texts("args");
         if let Some(section) = qemu.section("iommu") {
             for iommu in [IommuKind::Amd, IommuKind::Intel] {
-                let arguments = section.strings(iommu.name());
+                let arguments = section.texts(iommu.name());
                 if !arguments.is_empty() {
-                    let arguments = arguments.into_iter().map(|a| a.value).collect();
                     board.qemu_iommu.push((iommu, arguments));
                 }
             }

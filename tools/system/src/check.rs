@@ -35,16 +35,16 @@ pub fn whole(context: &Context<'_>, model: &Model, broken: Broken) {
     if let Some(device) = model.devices.first() {
         for authority in Authority::NEEDED {
             if model.holder(authority).is_none() && !broken.components {
+                let name = authority.name();
+                let using = names(&model.programs, " or ", |p| {
+                    p.authority.contains(&authority)
+                });
                 context.error(
                     &context.key_span("device", &device.name),
-                    format!("no component has authority `{}`", authority.name()),
+                    format!("no component has authority `{name}`"),
                     format!(
-                        "a device needs one: add `authority = [\"{}\"]` to the component that \
-                         runs {}",
-                        authority.name(),
-                        names(&model.programs, " or ", |p| p
-                            .authority
-                            .contains(&authority))
+                        "a device needs one: add `authority = [\"{name}\"]` to the component that \
+                         runs {using}"
                     ),
                 );
             }
@@ -52,15 +52,12 @@ pub fn whole(context: &Context<'_>, model: &Model, broken: Broken) {
     }
     for (index, component) in model.components.iter().enumerate() {
         let span = context.key_span("component", &component.name);
-        let program = &component.program;
+        let (program, name) = (&component.program, &component.name);
         if program.runs_guest && model.guest_of(index).is_none() && !broken.guests {
             context.error(
                 &span,
-                format!("`{}` runs no guest", component.name),
-                format!(
-                    "name it in a guest: `vmm = \"{}\"`, or remove it",
-                    component.name
-                ),
+                format!("`{name}` runs no guest"),
+                format!("name it in a guest: `vmm = \"{name}\"`, or remove it"),
             );
         }
         for need in &program.devices {
@@ -69,17 +66,16 @@ pub fn whole(context: &Context<'_>, model: &Model, broken: Broken) {
                 continue;
             };
             if need.irq && model.remaps() && device.irq.is_some() && !device.message {
+                let (device, file) = (&device.name, &model.board.file);
                 context.error(
                     &span,
                     format!(
-                        "`{}` gets no interrupt of device `{}`: an IOMMU that remaps interrupts \
-                         blocks the I/O APIC",
-                        component.name, device.name
+                        "`{name}` gets no interrupt of device `{device}`: an IOMMU that remaps \
+                         interrupts blocks the I/O APIC"
                     ),
                     format!(
-                        "add `message = true` to [device.{}] in {} if it can \
-                         interrupt by messages of its own, or run without the IOMMU",
-                        device.name, model.board.file
+                        "add `message = true` to [device.{device}] in {file} if it can interrupt \
+                         by messages of its own, or run without the IOMMU"
                     ),
                 );
             }

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use crate::diagnostic::{Report, Source};
 use crate::files::{folders, read_text};
-use crate::reader::{Context, Located, Section, find, once};
+use crate::reader::{Context, Located, Section, find, indices};
 
 /// Slots of a CNode as a power of two, unless the manifest asks for more.
 const CNODE_BITS: u64 = 9;
@@ -165,7 +165,7 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
     let texts = |located: &[Located<String>]| -> Vec<String> {
         located.iter().map(|text| text.value.clone()).collect()
     };
-    let serves = texts(&section.strings("serves"));
+    let serves = section.texts("serves");
     let signals = section.strings("signals");
     for interface in &signals {
         find(
@@ -217,10 +217,7 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
 
 /// Reads the key `authority`.
 pub fn authorities(section: &Section<'_, '_>) -> Vec<Authority> {
-    let texts = section.strings("authority");
-    once(section.context, &texts);
     let known = Authority::ALL.iter().map(|authority| authority.name());
-    let index = |text| find(section.context, "authority", text, known.clone());
-    let found = texts.iter().filter_map(index);
-    found.map(|index| Authority::ALL[index]).collect()
+    let indices = indices(section, "authority", "authority", known).into_iter();
+    indices.map(|index| Authority::ALL[index.value]).collect()
 }

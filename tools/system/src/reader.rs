@@ -131,19 +131,31 @@ pub fn choice<T: Copy>(
     )
 }
 
-/// Checks that a list has no name twice.
-pub fn once(context: &Context<'_>, names: &[Located<String>]) {
+/// Reads a list of names, none of them twice, and returns the index of each that is
+/// among the known ones.
+pub fn indices<'n>(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    what: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> Vec<Located<usize>> {
+    let names = section.strings(key);
+    let mut found = Vec::new();
     for (index, name) in names.iter().enumerate() {
         let mut before = names[..index].iter();
         if let Some(first) = before.find(|other| other.value == name.value) {
-            context.conflict(
+            section.context.conflict(
                 &name.span,
                 &first.span,
                 format!("`{}` is named twice", name.value),
                 "once is enough: remove one",
             );
         }
+        let span = name.span.clone();
+        let value = find(section.context, what, name, known.clone());
+        found.extend(value.map(|value| Located { value, span }));
     }
+    found
 }
 
 /// Checks that there are no more guests or devices than components have room for.
@@ -338,6 +350,11 @@ impl<'c, 't> Section<'c, 't> {
             }
         }
         strings
+    }
+
+    pub fn texts(&self, key: &'static str) -> Vec<String> {
+        let strings = self.strings(key).into_iter();
+        strings.map(|text| text.value).collect()
     }
 
     pub fn section(&self, key: &'static str) -> Option<Section<'c, 't>> {

@@ -42,28 +42,23 @@ fn channel(section: &Section<'_, '_>, model: &Model, spans: &[Range<usize>]) -> 
     let (client, server) = (component(client), component(server));
     let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
     known?;
-    let calls = |program: &Manifest| program.may_call(&interface.value);
-    let serves = |program: &Manifest| program.serves.contains(&interface.value);
+    let what = &interface.value;
+    let calls = |program: &Manifest| program.may_call(what);
+    let serves = |program: &Manifest| program.serves.contains(what);
     for (end, name, fits) in [
         (client, &client_name, &calls as &dyn Fn(&Manifest) -> bool),
         (server, &server_name, &serves),
     ] {
-        let runs = &model.components[end].program;
-        if !fits(runs) {
+        let program = &model.components[end].program;
+        if !fits(program) {
+            let between = names(&model.programs, " or ", calls);
+            let and = names(&model.programs, " or ", serves);
+            let fitting = names(&model.programs, "` or `", fits);
+            let (name, runs, span) = (&name.value, &program.name, &name.span);
             context.error(
-                &name.span,
-                format!(
-                    "`{}` is between {} and {}, but `{}` runs {}",
-                    interface.value,
-                    names(&model.programs, " or ", calls),
-                    names(&model.programs, " or ", serves),
-                    name.value,
-                    runs.name
-                ),
-                format!(
-                    "name a component whose program is `{}`",
-                    names(&model.programs, "` or `", fits)
-                ),
+                span,
+                format!("`{what}` is between {between} and {and}, but `{name}` runs {runs}"),
+                format!("name a component whose program is `{fitting}`"),
             );
         }
     }
@@ -94,12 +89,11 @@ fn priority(context: &Context<'_>, span: &Range<usize>, channel: &Channel, model
     let high = &model.components[channel.server];
     // 0 stands for a priority that is missing or wrong, which has its own error.
     if high.priority < low.priority && high.priority > 0 {
+        let (client, at) = (&low.name, low.priority);
+        let (server, below) = (&high.name, high.priority);
         context.error(
             span,
-            format!(
-                "`{}` (priority {}) calls `{}` of lower priority ({})",
-                low.name, low.priority, high.name, high.priority
-            ),
+            format!("`{client}` (priority {at}) calls `{server}` of lower priority ({below})"),
             "a component calls only components of the same or a higher priority: raise the \
              server's",
         );

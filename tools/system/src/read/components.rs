@@ -6,7 +6,7 @@ use crate::ROOT_TASK;
 use crate::board::BoardDevice;
 use crate::manifest::{DeviceNeed, Manifest, authorities, names};
 use crate::model::{Component, Model};
-use crate::reader::{Context, Located, Section, choice, find, once};
+use crate::reader::{Context, Located, Section, choice, find, indices};
 
 /// Largest stack: the room between the IPC buffer and the stack's top, less
 /// guard pages.
@@ -52,20 +52,9 @@ fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -
             "a stack has at most 512K, so that its guard page stays free",
         );
     }
-    let devices = section.strings("devices");
-    once(context, &devices);
-    let devices = devices
-        .iter()
-        .filter_map(|device| {
-            let known = board.devices.iter().map(|device| device.name.as_str());
-            find(
-                context,
-                &format!("device on board {}:", board.name),
-                device,
-                known,
-            )
-        })
-        .collect();
+    let known = board.devices.iter().map(|device| device.name.as_str());
+    let what = format!("device on board {}:", board.name);
+    let devices = indices(section, "devices", &what, known).into_iter();
     let authority = authorities(section);
     // What is known of a program that is not there is its name.
     let program = index.map_or_else(
@@ -82,7 +71,7 @@ fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -
         program,
         priority: priority.map_or(0, |p| p.value as u8),
         stack: stack.map_or(4096, |s| s.value),
-        devices,
+        devices: devices.map(|device| device.value).collect(),
         authority,
         on_fault,
     }
@@ -120,86 +109,54 @@ fn missing(need: &DeviceNeed, device: &BoardDevice) -> Vec<(String, &'static str
 /// program does not use.
 fn program(context: &Context<'_>, name: &Located<String>, component: &Component, model: &Model) {
     let program = &component.program;
+    let runs = format!("`{}` runs {}, which", name.value, program.name);
+    let file = &model.board.file;
     for need in &program.devices {
         let device = &need.name;
         let Some(found) = model.device_of(component, device) else {
-            context.error(
-                &name.span,
-                format!(
-                    "`{}` runs {}, which needs device `{device}`",
-                    name.value, program.name
-                ),
-                format!("add it: `devices = [\"{device}\"]`"),
-            );
+            let message = format!("{runs} needs device `{device}`");
+            let help = format!("add it: `devices = [\"{device}\"]`");
+            context.error(&name.span, message, help);
             continue;
         };
         for (what, example) in missing(need, found) {
-            context.error(
-                &name.span,
-                format!(
-                    "`{}` runs {}, which needs {what} of device `{device}`",
-                    name.value, program.name
-                ),
-                format!(
-                    "add it to [device.{device}] in {}, such as `{example}`",
-                    model.board.file
-                ),
-            );
+            let message = format!("{runs} needs {what} of device `{device}`");
+            let help = format!("add it to [device.{device}] in {file}, such as `{example}`");
+            context.error(&name.span, message, help);
         }
     }
-    for authority in &component.authority {
-        if !program.authority.contains(authority) {
-            context.error(
-                &name.span,
-                format!(
-                    "`{}` runs {}, which has no use for authority `{}`",
-                    name.value,
-                    program.name,
-                    authority.name()
-                ),
-                format!(
-                    "only a component whose program is `{}` may have it",
-                    names(&model.programs, "` or `", |p| p
-                        .authority
-                        .contains(authority))
-                ),
-            );
-        }
+    let mut unused = component.authority.iter();
+    while let Some(authority) = unused.find(|a| !program.authority.contains(a)) {
+        let using = names(&model.programs, "` or `", |p| {
+            p.authority.contains(authority)
+        });
+        let message = format!("{runs} has no use for authority `{}`", authority.name());
+        let help = format!("only a component whose program is `{using}` may have it");
+        context.error(&name.span, message, help);
     }
 }
 
 /// Checks that each board device and authority belongs to one component.
 fn owners(context: &Context<'_>, name: &Located<String>, component: &Component, model: &Model) {
     for other in &model.components {
-        for &device in component
-            .devices
-            .iter()
-            .filter(|d| other.devices.contains(d))
-        {
+        let first = context.key_span("component", &other.name);
+        let both = format!("`{}` and `{}` both", other.name, component.name);
+        let devices = component.devices.iter();
+        for &device in devices.filter(|device| other.devices.contains(device)) {
+            let device = &model.board.devices[device].name;
             context.conflict(
                 &name.span,
-                &context.key_span("component", &other.name),
-                format!(
-                    "`{}` and `{}` both own device `{}`",
-                    other.name, component.name, model.board.devices[device].name
-                ),
+                &first,
+                format!("{both} own device `{device}`"),
                 "a port, a page and an interrupt have one owner: take the device from one of them",
             );
         }
-        for authority in component
-            .authority
-            .iter()
-            .filter(|a| other.authority.contains(a))
-        {
+        let authority = component.authority.iter();
+        for authority in authority.filter(|authority| other.authority.contains(authority)) {
             context.conflict(
                 &name.span,
-                &context.key_span("component", &other.name),
-                format!(
-                    "`{}` and `{}` both have authority `{}`",
-                    other.name,
-                    component.name,
-                    authority.name()
-                ),
+                &first,
+                format!("{both} have authority `{}`", authority.name()),
                 "an authority has one holder: take it from one of them",
             );
         }

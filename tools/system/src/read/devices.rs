@@ -40,15 +40,14 @@ fn device(
     let policy = choice(section, "policy", "policy", &policies);
     let guest_address = guest_address(section, index);
     let trusted = dma(section, model);
-    let stop_on_dma_fault = on_dma_fault(section);
-    let reset_optional = reset_optional(section);
+    let words = [("count", false), ("stop-guest", true)];
+    let policy_name = "policy for refused accesses";
+    let stop_on_dma_fault = choice(section, "on-dma-fault", policy_name, &words);
+    let words = [("required", false), ("optional", true)];
+    let reset_optional = choice(section, "reset", "policy for resets", &words);
     let intx = section.number("intx", 16..24);
     check_intx(context, intx.as_ref(), model);
-    let qemu = section
-        .strings("qemu")
-        .into_iter()
-        .map(|text| text.value)
-        .collect();
+    let qemu = section.texts("qemu");
     section.finish();
     let (selector, value) = selector?;
     Some(Device {
@@ -162,6 +161,7 @@ fn hex(text: &str, digits: usize) -> Option<u32> {
 fn shared(context: &Context<'_>, name: &Located<String>, device: &Device, model: &Model) {
     for other in &model.devices {
         let first = context.key_span("device", &other.name);
+        let both = format!("devices `{}` and `{}`", other.name, device.name);
         if other.selector == device.selector
             && other.value == device.value
             && device.selector == spec::Selector::Address
@@ -169,10 +169,7 @@ fn shared(context: &Context<'_>, name: &Located<String>, device: &Device, model:
             context.conflict(
                 &name.span,
                 &first,
-                format!(
-                    "devices `{}` and `{}` are one function",
-                    other.name, device.name
-                ),
+                format!("{both} are one function"),
                 "a function is assigned once: remove one entry",
             );
         }
@@ -180,10 +177,7 @@ fn shared(context: &Context<'_>, name: &Located<String>, device: &Device, model:
             context.conflict(
                 &name.span,
                 &first,
-                format!(
-                    "devices `{}` and `{}` both have guest-address {}",
-                    other.name, device.name, device.guest_address
-                ),
+                format!("{both} both have guest-address {}", device.guest_address),
                 "give each its own `guest-address`",
             );
         }
@@ -237,24 +231,6 @@ fn dma(section: &Section<'_, '_>, model: &Model) -> bool {
             false
         }
     }
-}
-
-/// Reads `on-dma-fault`: whether the first refused access stops the guest.
-fn on_dma_fault(section: &Section<'_, '_>) -> bool {
-    let words = [("count", false), ("stop-guest", true)];
-    choice(
-        section,
-        "on-dma-fault",
-        "policy for refused accesses",
-        &words,
-    )
-}
-
-/// Reads `reset`: whether the guest may start again with a function that nothing
-/// resets (M24).
-fn reset_optional(section: &Section<'_, '_>) -> bool {
-    let words = [("required", false), ("optional", true)];
-    choice(section, "reset", "policy for resets", &words)
 }
 
 /// Checks that INTx can arrive: not through an I/O APIC that is blocked.

@@ -8,7 +8,7 @@ use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
 use crate::manifest::names;
 use crate::model::{Guest, GuestImage, Model};
-use crate::reader::{Context, Located, Section, choice, find, once, room};
+use crate::reader::{Context, Located, Section, choice, find, indices, room};
 
 /// Interrupts of one source in a second that are no storm: five times what an
 /// e1000e raises under load in QEMU.
@@ -54,22 +54,26 @@ fn guest(
     if let (Some(priority), Some(vmm)) = (&priority, vmm) {
         guest_priority(context, priority, model, vmm);
     }
-    let devices = section.strings("devices");
-    once(context, &devices);
-    let devices = devices
+    // Those that are broken are known too, behind the others.
+    let known = model
+        .devices
         .iter()
-        .filter(|device| !broken.contains(&device.value))
-        .filter_map(|device| {
-            let known = model.devices.iter().map(|d| d.name.as_str());
-            let index = find(context, "device", device, known)?;
-            device_owner(context, device, model, index);
-            Some(index)
-        })
-        .collect();
+        .map(|device| &device.name)
+        .chain(broken);
+    let mut devices = indices(section, "devices", "device", known.map(String::as_str));
+    devices.retain(|device| device.value < model.devices.len());
+    for device in &devices {
+        device_owner(context, device, model);
+    }
     let interrupt_budget = section
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
-    let on_exit = on_exit(section);
+    let words = [
+        ("stop", OnExit::Stop),
+        ("halt", OnExit::Halt),
+        ("restart", OnExit::Restart),
+    ];
+    let on_exit = choice(section, "on-exit", "policy for a guest's end", &words);
     let share = section.number("share", 1..1001).map_or(1, |s| s.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
@@ -89,7 +93,7 @@ fn guest(
         memory: memory?.value,
         address,
         priority: priority?.value as u8,
-        devices,
+        devices: devices.into_iter().map(|device| device.value).collect(),
         command_line: command_line.map_or_else(String::new, |text| text.value),
         interrupt_budget,
         on_exit,
@@ -128,29 +132,22 @@ fn guest_image(context: &Context<'_>, image: &Located<String>, root: &Path) -> O
 
 /// Checks that a guest's vmm can run guests, and runs no other.
 fn check_vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
-    let component = &model.components[index];
-    if !component.program.runs_guest {
+    let (vmm, program) = (&name.value, &model.components[index].program);
+    let runs = &program.name;
+    if !program.runs_guest {
+        let running = names(&model.programs, "` or `", |program| program.runs_guest);
         context.error(
             &name.span,
-            format!(
-                "`{}` runs {}, which runs no guests",
-                component.name, component.program.name
-            ),
-            format!(
-                "name a component whose program is `{}`",
-                names(&model.programs, "` or `", |program| program.runs_guest)
-            ),
+            format!("`{vmm}` runs {runs}, which runs no guests"),
+            format!("name a component whose program is `{running}`"),
         );
     }
-    if let Some(other) = model.guest_of(index) {
+    if let Some(Guest { name: other, .. }) = model.guest_of(index) {
         context.conflict(
             &name.span,
-            &context.key_span("guest", &other.name),
-            format!("`{}` already runs guest `{}`", component.name, other.name),
-            format!(
-                "give each guest its own vmm: a second component with `program = \"{}\"`",
-                component.program.name
-            ),
+            &context.key_span("guest", other),
+            format!("`{vmm}` already runs guest `{other}`"),
+            format!("give each guest its own vmm: a second component with `program = \"{runs}\"`"),
         );
     }
 }
@@ -167,14 +164,10 @@ fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, sta
     let (base, size) = board.guest_memory;
     let left = (base + size).saturating_sub(start);
     if memory.value > left {
+        let (wanted, left, board) = (memory.value >> 20, left >> 20, &board.name);
         context.error(
             &memory.span,
-            format!(
-                "{}M do not fit: board {} has {}M left for guests",
-                memory.value >> 20,
-                board.name,
-                left >> 20
-            ),
+            format!("{wanted}M do not fit: board {board} has {left}M left for guests"),
             "give this or another guest less memory",
         );
     }
@@ -183,54 +176,38 @@ fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, sta
 /// Checks that a guest cannot keep its own vmm from running, and that the priority
 /// below it, which it has outside of its turn, is free.
 fn guest_priority(context: &Context<'_>, priority: &Located<u64>, model: &Model, vmm: usize) {
-    let vmm = &model.components[vmm];
-    let beside = |guest: &&Guest| u64::from(guest.priority).abs_diff(priority.value) == 1;
+    let (vmm, guest) = (&model.components[vmm], priority.value);
+    let beside = |other: &&Guest| u64::from(other.priority).abs_diff(guest) == 1;
     if let Some(other) = model.guests.iter().find(beside) {
+        let (name, at) = (&other.name, other.priority);
         context.conflict(
             &priority.span,
-            &context.key_span("guest", &other.name),
-            format!(
-                "the guest's priority {} is next to that of guest `{}` ({})",
-                priority.value, other.name, other.priority
-            ),
+            &context.key_span("guest", name),
+            format!("the guest's priority {guest} is next to that of guest `{name}` ({at})"),
             "give both the same, to share the time, or leave one between: outside of its turn \
              a guest runs at the next lower priority",
         );
     }
     // 0 stands for a priority that is missing or wrong, which has its own error.
-    if priority.value >= u64::from(vmm.priority) && vmm.priority > 0 {
+    let at = vmm.priority;
+    if guest >= u64::from(at) && at > 0 {
         context.error(
             &priority.span,
-            format!(
-                "the guest's priority {} is not below its vmm's ({})",
-                priority.value, vmm.priority
-            ),
+            format!("the guest's priority {guest} is not below its vmm's ({at})"),
             "lower it: the vmm must run as soon as it has something to do",
         );
     }
 }
 
 /// Checks that a function has one guest.
-fn device_owner(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
-    if let Some(owner) = model.owner(index) {
+fn device_owner(context: &Context<'_>, device: &Located<usize>, model: &Model) {
+    if let Some(owner) = model.owner(device.value) {
+        let (name, owner) = (&model.devices[device.value].name, &model.guests[owner].name);
         context.conflict(
-            &name.span,
-            &context.key_span("guest", &model.guests[owner].name),
-            format!(
-                "device `{}` already belongs to guest `{}`",
-                name.value, model.guests[owner].name
-            ),
+            &device.span,
+            &context.key_span("guest", owner),
+            format!("device `{name}` already belongs to guest `{owner}`"),
             "a function has one guest: take it from one of them",
         );
     }
-}
-
-/// Reads `on-exit`.
-fn on_exit(section: &Section<'_, '_>) -> OnExit {
-    let words = [
-        ("stop", OnExit::Stop),
-        ("halt", OnExit::Halt),
-        ("restart", OnExit::Restart),
-    ];
-    choice(section, "on-exit", "policy for a guest's end", &words)
 }
