@@ -12,7 +12,7 @@
 ///
 /// An operation that may be carried out twice without harm is `#[idempotent]`:
 /// its stub repeats the call if the server dies in it, as
-/// [`retry`](crate::retry) does.
+/// [`retry`](crate::retry()) does.
 ///
 /// # Example
 ///

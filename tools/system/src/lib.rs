@@ -52,11 +52,11 @@ pub fn read(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<Model,
     Ok(read_whole(root, file, iommu)?.0)
 }
 
-/// Returns what [`read`] reads as the text of one system file, which inherits nothing
+/// Returns what [`read()`] reads as the text of one system file, which inherits nothing
 /// and gives the same [`Model`]: wherever it is written, its paths count from `root`.
 ///
 /// # Errors
-/// Those of [`read`].
+/// Those of [`read()`].
 pub fn expand(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<String, Report> {
     Ok(read_whole(root, file, iommu)?.1)
 }
