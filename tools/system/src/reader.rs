@@ -221,12 +221,15 @@ impl<'c, 't> Section<'c, 't> {
         );
     }
 
-    fn missing(&self, key: &str, wanted: &str) {
-        self.context.error(
-            &self.span,
-            format!("{} has no `{key}`", self.name),
-            format!("add `{key} = {wanted}`"),
-        );
+    /// Adds an error if a key is missing.
+    pub fn require(&self, key: &'static str, example: &str) {
+        if self.get(key).is_none() {
+            self.context.error(
+                &self.span,
+                format!("{} has no `{key}`", self.name),
+                format!("add `{key} = {example}`"),
+            );
+        }
     }
 
     pub fn string(&self, key: &'static str) -> Option<Located<String>> {
@@ -253,9 +256,7 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_string(&self, key: &'static str, example: &str) -> Option<Located<String>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.string(key)
     }
 
@@ -291,9 +292,7 @@ impl<'c, 't> Section<'c, 't> {
         range: Range<u64>,
         example: &str,
     ) -> Option<Located<u64>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.number(key, range)
     }
 
@@ -325,9 +324,7 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_size(&self, key: &'static str, example: &str) -> Option<Located<u64>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.size(key)
     }
 
@@ -372,9 +369,7 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_section(&self, key: &'static str, example: &str) -> Option<Section<'c, 't>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.section(key)
     }
 
