@@ -8,6 +8,7 @@ use divan::{Bencher, black_box};
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, Width};
 use pci_config::{Functions, Hardware, kept_words};
 use shm::Kept;
+use spec::FunctionId;
 
 const VMM: Caller = Caller(5);
 /// Where the guest sees the function.
@@ -40,13 +41,13 @@ impl Hardware for Memory {
 struct Msix;
 
 impl MsixControl for Msix {
-    fn read_control(&mut self, _: Caller, _: u8) -> Result<u16, Error> {
+    fn read_control(&mut self, _: Caller, _: FunctionId) -> Result<u16, Error> {
         Ok(black_box(4))
     }
-    fn write_control(&mut self, _: Caller, _: u8, _: u16) -> Result<Option<u16>, Error> {
+    fn write_control(&mut self, _: Caller, _: FunctionId, _: u16) -> Result<Option<u16>, Error> {
         Ok(None)
     }
-    fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn reset(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         Ok(())
     }
 }

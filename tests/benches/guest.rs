@@ -8,6 +8,7 @@ use channel::routes::Route;
 use divan::{Bencher, black_box};
 use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
+use spec::FunctionId;
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share, Vmm,
 };
@@ -34,10 +35,10 @@ impl PciFunctions for Surroundings {
     fn config_write(&mut self, _: Bdf, _: u16, _: Width, _: u32) -> Effect {
         Effect::NONE
     }
-    fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
+    fn bar(&mut self, _: FunctionId, bar: usize) -> Option<u64> {
         (bar == 3).then_some(BAR)
     }
-    fn map_bar(&mut self, _: usize, _: usize, _: Option<u64>, _: bool) {}
+    fn map_bar(&mut self, _: FunctionId, _: usize, _: Option<u64>, _: bool) {}
     fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
         black_box(0)
     }

@@ -11,6 +11,7 @@ use divan::{Bencher, black_box};
 use msix::{Entry, Hardware, Msix};
 use pci::{FunctionInfo, MsixInfo, MsixPage, Width};
 use shm::Kept;
+use spec::FunctionId;
 
 const CONTROL: Caller = Caller(1);
 const VMM: Caller = Caller(2);
@@ -18,7 +19,7 @@ const ENTRIES: u32 = 2048;
 const ENABLE: u16 = 0x8000;
 const FUNCTION_MASK: u16 = 0x4000;
 const PLACE: FunctionBar = FunctionBar {
-    function: 0,
+    function: FunctionId(0),
     bar: 0,
 };
 
@@ -53,10 +54,10 @@ impl IrqRouter for Router {
     fn set_masked(&mut self, _: Caller, _: Source, _: bool) -> Result<(), Error> {
         Ok(())
     }
-    fn set_function_masked(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+    fn set_function_masked(&mut self, _: Caller, _: FunctionId, _: bool) -> Result<(), Error> {
         Ok(())
     }
-    fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         Ok(())
     }
     fn restore(&mut self, _: Caller, _: Source) -> Result<(u64, u32), Error> {
@@ -93,7 +94,7 @@ fn with_table(bound: u32, bench: impl FnOnce(&mut Table)) {
     let router = Client(Local(call as fn(Message) -> Message));
     let kept = Kept::<{ msix::kept_words(1, ENTRIES as usize) }>::new();
     let functions = [(&info, VMM)];
-    let mut msix = Msix::new(memory, router, &mut entries, &kept, CONTROL, functions);
+    let mut msix = Msix::new(memory, router, &mut entries, &kept, functions);
     for entry in 0..bound {
         let start = 16 * entry;
         for (field, value) in [(0, 0xfee0_0000), (8, 0x40), (12, 0)] {
@@ -116,7 +117,7 @@ fn write(msix: &mut Table, offset: u32, value: u64) {
 }
 
 fn control(msix: &mut Table, value: u16) {
-    let effect = msix.write_control(CONTROL, 0, black_box(value));
+    let effect = msix.write_control(CONTROL, FunctionId(0), black_box(value));
     assert!(effect.is_ok_and(|write| write.is_some()));
 }
 
@@ -217,7 +218,7 @@ fn set_then_clear_function_mask_all_refused(bencher: Bencher, data: u64) {
 fn reset(bencher: Bencher) {
     with_table(26, |msix| {
         bencher.bench_local(|| {
-            assert!(msix.reset(CONTROL, black_box(0)).is_ok());
+            assert!(msix.reset(CONTROL, black_box(FunctionId(0))).is_ok());
         });
     });
 }

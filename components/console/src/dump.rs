@@ -5,13 +5,14 @@
 
 use core::fmt::Write as _;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
-use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+use channel::iommu::{FaultRecord, FunctionState};
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
-use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
+use spec::{FunctionId, IommuKind, cpu_vector};
 
 use crate::Output;
 
@@ -35,20 +36,20 @@ pub struct Function {
 /// Where the state comes from.
 pub trait State {
     /// The function at this position among all.
-    fn function(&self, function: u8) -> Option<Function>;
+    fn function(&self, function: FunctionId) -> Option<Function>;
     /// The guest at this position among all.
     fn guest(&self, guest: u8) -> Option<&'static str>;
     /// A function's message control as the guest sees it; `None` without MSI-X.
-    fn control(&mut self, function: u8) -> Option<u16>;
+    fn control(&mut self, function: FunctionId) -> Option<u16>;
     /// A function's first entry at or after `from` that is in use, or any if
     /// `all`.
-    fn next_entry(&mut self, function: u8, from: u16, all: bool) -> Option<EntryState>;
+    fn next_entry(&mut self, function: FunctionId, from: u16, all: bool) -> Option<EntryState>;
     /// The slot of a source.
     fn slot_of(&mut self, source: Source) -> Option<BoundSlot>;
     /// A guest's first slot in use at or after `from`.
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot>;
     /// What confines a function; `None` if there is no iommu component.
-    fn confinement(&mut self, function: u8) -> Option<FunctionState>;
+    fn confinement(&mut self, function: FunctionId) -> Option<FunctionState>;
     /// The first refused access that is kept, at or after this number.
     fn next_fault(&mut self, from: u64) -> Option<FaultRecord>;
     /// What came over a slot.
@@ -74,34 +75,21 @@ const MODES: [&str; 8] = [
 
 /// What a message asks for: vector, delivery mode, trigger, destination and its
 /// mode.
-struct RouteMessage(Route);
+struct Text(GuestMessage);
 
-impl core::fmt::Display for RouteMessage {
+impl core::fmt::Display for Text {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let route = &self.0;
+        let message = &self.0;
         write!(
             f,
             "vec={:02x} {} {} dest={:02x} {}",
-            route.vector,
-            MODES[usize::from(route.delivery_mode & 7)],
-            if route.level { "level" } else { "edge" },
-            route.destination,
-            if route.logical { "log" } else { "phys" },
+            message.vector,
+            MODES[usize::from(message.delivery_mode & 7)],
+            if message.level { "level" } else { "edge" },
+            message.destination,
+            if message.logical { "log" } else { "phys" },
         )
     }
-}
-
-/// An entry's message, taken apart (SDM vol. 3 section 11.11).
-fn message(function: u8, entry: &EntryState) -> RouteMessage {
-    RouteMessage(Route {
-        vector: entry.data as u8,
-        destination: (entry.address >> 12) as u8,
-        delivery_mode: (entry.data >> 8 & 7) as u8,
-        level: entry.data >> 15 & 1 == 1,
-        logical: entry.address >> 2 & 1 == 1,
-        masked: entry.masked,
-        source: Source::msix(function, entry.entry),
-    })
 }
 
 /// Where a source is bound and what came: slot, the machine's vector, events.
@@ -113,10 +101,9 @@ impl core::fmt::Display for Bound {
             None => f.write_str("slot=- host=- delivered=0 held=0 lost=0 storms=0"),
             Some((slot, events)) => write!(
                 f,
-                // The CPU's vectors begin at 0x30 (IRQ_INT_OFFSET of seL4 5.0.0).
                 "slot={} host={:02x} delivered={} held={} lost={} storms={}",
                 slot.slot,
-                u16::from(slot.vector) + 0x30,
+                cpu_vector(slot.vector),
                 events.delivered,
                 events.held,
                 events.lost,
@@ -135,7 +122,7 @@ fn bound(state: &mut impl State, source: Source) -> Option<(BoundSlot, SlotEvent
 /// Key M: MSI and MSI-X of every function, entries in use or `all` of them. The
 /// last line is `M end`.
 pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
-    for function in 0..=u8::MAX {
+    for function in (0..=u8::MAX).map(FunctionId) {
         let Some(Function { name, guest, bdf }) = state.function(function) else {
             break;
         };
@@ -170,7 +157,7 @@ pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
 
 fn msix_entries(
     state: &mut impl State,
-    function: u8,
+    function: FunctionId,
     function_mask: bool,
     all: bool,
     output: &mut impl Output,
@@ -179,7 +166,7 @@ fn msix_entries(
     while let Some(entry) = state.next_entry(function, from, all) {
         let found = bound(state, Source::msix(function, entry.entry));
         let waiting = found.is_some_and(|(_, events)| events.waiting);
-        let message = message(function, &entry);
+        let message = Text(GuestMessage::split(entry.address, entry.data));
         line(
             output,
             format_args!(
@@ -208,7 +195,7 @@ fn msix_entries(
 }
 
 /// MSI messages and pins that are bound.
-fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output) {
+fn other_sources(state: &mut impl State, function: FunctionId, output: &mut impl Output) {
     let mut guest = 0;
     while state.guest(guest).is_some() {
         each_slot(state, guest, |state, slot| {
@@ -225,7 +212,7 @@ fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output)
                     format_args!(
                         "M   {kind} {} {} mask={}-- {}",
                         source.entry,
-                        RouteMessage(slot.route),
+                        Text(slot.route.message),
                         flag(slot.route.masked, 'G'),
                         Bound(Some((slot, events)))
                     ),
@@ -250,12 +237,12 @@ fn each_slot<S: State>(state: &mut S, guest: u8, mut show: impl FnMut(&mut S, Bo
 /// Key I: what confines each function, then the last accesses that were
 /// refused. The last line is `I end`.
 pub fn iommu(state: &mut impl State, output: &mut impl Output) {
-    for index in 0..=u8::MAX {
+    for index in (0..=u8::MAX).map(FunctionId) {
         let Some(Function { name, guest, .. }) = state.function(index) else {
             break;
         };
         let found = state.confinement(index);
-        let Some((found, unit)) = found.and_then(|found| Some((found, unit(found.unit)?))) else {
+        let Some(found) = found.filter(|found| found.unit != IommuKind::None) else {
             line(output, format_args!("I {name} ({guest}): no IOMMU"));
             continue;
         };
@@ -267,8 +254,11 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
         line(
             output,
             format_args!(
-                "I {name} ({guest}): {unit}, {attached}, {} pages, {} vectors, {} refused",
-                found.pages, found.vectors, found.faults
+                "I {name} ({guest}): {}, {attached}, {} pages, {} vectors, {} refused",
+                found.unit.product(),
+                found.pages,
+                found.vectors,
+                found.faults
             ),
         );
     }
@@ -301,14 +291,6 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
     output.text("I end\r\n");
 }
 
-const fn unit(kind: UnitKind) -> Option<&'static str> {
-    match kind {
-        UnitKind::None => None,
-        UnitKind::Amd => Some("AMD-Vi"),
-        UnitKind::Intel => Some("VT-d"),
-    }
-}
-
 /// Key R: each guest's routes, slot by slot. The last line is `R end`.
 pub fn routes(state: &mut impl State, output: &mut impl Output) {
     let mut guest = 0;
@@ -328,8 +310,8 @@ pub fn routes(state: &mut impl State, output: &mut impl Output) {
                     slot.slot,
                     function.map_or("?", |function| function.name),
                     route.source.entry,
-                    u16::from(slot.vector) + 0x30,
-                    RouteMessage(route),
+                    cpu_vector(slot.vector),
+                    Text(route.message),
                     if route.masked { " masked" } else { "" },
                 ),
             );

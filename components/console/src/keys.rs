@@ -100,13 +100,14 @@ where
 mod tests {
     use super::*;
     use crate::dump::Function;
-    use channel::Error;
     use channel::events::SlotEvents;
-    use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+    use channel::iommu::{FaultRecord, FunctionState};
     use channel::irq_router::{BoundSlot, Source};
     use channel::msix::EntryState;
     use channel::routes::Route;
+    use channel::{Error, GuestMessage};
     use pci::Bdf;
+    use spec::{FunctionId, IommuKind};
 
     extern crate std;
     use std::boxed::Box;
@@ -124,8 +125,8 @@ mod tests {
     /// and one with a message of plain MSI.
     struct Fake;
 
-    const MSIX: Source = Source::msix(0, 3);
-    const MSI: Source = Source::msi(1, 0);
+    const MSIX: Source = Source::msix(FunctionId(0), 3);
+    const MSI: Source = Source::msi(FunctionId(1), 0);
 
     fn slot(slot: u8, source: Source) -> BoundSlot {
         BoundSlot {
@@ -133,11 +134,10 @@ mod tests {
             slot,
             vector: 2,
             route: Route {
-                vector: 0x51,
-                destination: 0,
-                delivery_mode: 0,
-                level: false,
-                logical: false,
+                message: GuestMessage {
+                    vector: 0x51,
+                    ..GuestMessage::default()
+                },
                 masked: false,
                 source,
             },
@@ -145,20 +145,20 @@ mod tests {
     }
 
     impl State for Fake {
-        fn function(&self, function: u8) -> Option<Function> {
+        fn function(&self, function: FunctionId) -> Option<Function> {
             Some(Function {
-                name: ["nic0", "disk0"].get(usize::from(function))?,
+                name: ["nic0", "disk0"].get(function.index())?,
                 guest: "web",
-                bdf: Bdf::new(0, function + 1, 0)?,
+                bdf: Bdf::new(0, function.0 + 1, 0)?,
             })
         }
         fn guest(&self, guest: u8) -> Option<&'static str> {
             (guest == 0).then_some("web")
         }
-        fn control(&mut self, function: u8) -> Option<u16> {
-            (function == 0).then_some(0xc7ff)
+        fn control(&mut self, function: FunctionId) -> Option<u16> {
+            (function == FunctionId(0)).then_some(0xc7ff)
         }
-        fn next_entry(&mut self, _: u8, from: u16, all: bool) -> Option<EntryState> {
+        fn next_entry(&mut self, _: FunctionId, from: u16, all: bool) -> Option<EntryState> {
             let used = [3, 7].into_iter().find(|&entry| entry >= from);
             let entry = if all { Some(from) } else { used }.filter(|&e| e < 2048)?;
             Some(EntryState {
@@ -181,9 +181,9 @@ mod tests {
                 .into_iter()
                 .find(|slot| slot.slot >= from)
         }
-        fn confinement(&mut self, function: u8) -> Option<FunctionState> {
-            (function == 0).then_some(FunctionState {
-                unit: UnitKind::Amd,
+        fn confinement(&mut self, function: FunctionId) -> Option<FunctionState> {
+            (function == FunctionId(0)).then_some(FunctionState {
+                unit: IommuKind::Amd,
                 attached: true,
                 vectors: 3,
                 pages: 8192,
@@ -213,7 +213,7 @@ mod tests {
 
     fn press(keys: &[u8]) -> Text {
         let page = Box::new(CounterPage::new());
-        page.publish(&[("calls", 7)]);
+        page.publish([("calls", 7)]);
         let ring = Box::new(Ring::new());
         let counters = [("msix", &*page)];
         let logs = [("msix", &*ring)];

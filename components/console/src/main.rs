@@ -14,9 +14,14 @@ use sel4::MessageInfo;
 use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
 use servers::Servers;
 use shm::Ring;
-use spec::{BADGE_TIMER, ResourceKind};
+use spec::BADGE_TIMER;
+use spec::names::{self, Family, Region};
 
 runtime::component!(main);
+
+/// The board's device for people, and the one for logs.
+const PEOPLE: &str = "com1";
+const LOGS: &str = "com2";
 
 /// Writers of logs, and guests: more than a board has memory for.
 const MAX_WRITERS: usize = 32;
@@ -27,10 +32,11 @@ struct CapabilityPorts {
 }
 
 impl CapabilityPorts {
-    fn new(context: &Context, name: &str) -> Self {
+    fn new(context: &Context, device: &str) -> Self {
+        let ports = context.get(names::PORTS.of(device));
         Self {
-            ports: context.capability(name),
-            first: context.extra(name) as u16,
+            ports: IoPort::from_bits(ports.slot),
+            first: ports.first as u16,
         }
     }
 }
@@ -48,15 +54,16 @@ impl Ports for CapabilityPorts {
 
 fn rings(
     context: &Context,
-    prefix: &'static str,
+    family: Family<Region>,
 ) -> Vec<(&'static str, &'static Ring), MAX_WRITERS> {
     let mut rings = Vec::new();
-    for (name, resource) in context.resources.each(ResourceKind::Memory, prefix) {
-        if rings.push((name, context.shared_at(resource))).is_err() {
+    for (name, _) in context.resources.each(family) {
+        let ring = context.shared(family.of(name));
+        if rings.push((name, ring)).is_err() {
             defmt::warn!(
                 "more than {} rings {}: the rest is not shown",
                 MAX_WRITERS,
-                prefix
+                family.prefix
             );
             break;
         }
@@ -98,21 +105,22 @@ enum Wake {
 
 impl Wake {
     fn new(context: &Context) -> Self {
-        let handler = context.resources.find(ResourceKind::Capability, "irq:com1");
-        let timer = context.find_channel("Timer").map(timer::Client);
+        let handler = context.resources.find(names::IRQ.of(PEOPLE));
+        let timer = context.find_channel(timer::NAME).map(timer::Client);
         let ticks = POLL_MS * context.machine().tsc_khz;
         match (handler, timer) {
             (None, Some(timer)) => Self::Poll { timer, ticks },
             (None, None) => panic!("COM1 has no interrupt and there is no channel Timer"),
-            (Some(resource), timer) => {
-                let handler: IrqHandler = context.capability("irq:com1");
-                let notification: Notification = context.capability("irq-notification:com1");
+            (Some(irq), timer) => {
+                let handler = IrqHandler::from_bits(irq.slot);
+                let key = names::IRQ_NOTIFICATION.of(PEOPLE);
+                let notification: Notification = context.capability(key);
                 if handler.irq_handler_set_notification(notification).is_err() {
                     defmt::error!("no interrupt for COM1: keys do not work");
                 }
                 Self::Interrupt {
                     handler,
-                    badge: resource.extra,
+                    badge: irq.badge,
                     later: timer.map(|timer| (timer, ticks)),
                 }
             }
@@ -160,17 +168,17 @@ impl Wake {
 }
 
 fn main(context: Context) -> ! {
-    let mut people = Uart::new(CapabilityPorts::new(&context, "ports:com1"), true);
-    let mut log_port = Uart::new(CapabilityPorts::new(&context, "ports:com2"), false);
+    let mut people = Uart::new(CapabilityPorts::new(&context, PEOPLE), true);
+    let mut log_port = Uart::new(CapabilityPorts::new(&context, LOGS), false);
     let mut wake = Wake::new(&context);
-    let logs = rings(&context, "log:");
-    let guests = rings(&context, "guest-console:");
+    let logs = rings(&context, names::LOG_OF);
+    let guests = rings(&context, names::CONSOLE_OF);
     let mut lines: Vec<Lines<'_>, MAX_WRITERS> =
         guests.iter().map(|(name, _)| Lines::new(name)).collect();
     let counters = context
         .resources
-        .each(ResourceKind::Memory, "counters:")
-        .map(|(name, resource)| (name, context.shared_at(resource)));
+        .each(names::COUNTERS_OF)
+        .map(|(name, _)| (name, context.shared(names::COUNTERS_OF.of(name))));
     let mut keys = Keys::new(counters, logs.iter().copied(), Servers::new(&context));
     // An interrupt may have come before the handler was set.
     wake.again();

@@ -9,7 +9,7 @@ use console::dump::{Function, State};
 use heapless::Vec;
 use pci::Bdf;
 use runtime::{Channel, Context};
-use spec::{GUESTS, ResourceKind};
+use spec::{FunctionId, GUESTS, names};
 
 /// The servers, if system.toml has channels to them.
 pub struct Servers {
@@ -24,40 +24,37 @@ impl Servers {
     pub fn new(context: &Context) -> Self {
         Self {
             context: *context,
-            msix: context.find_channel("MsixDump").map(msix::Client),
-            irq: context.find_channel("IrqDump").map(irq::Client),
-            iommu: context.find_channel("IommuDump").map(iommu::Client),
+            msix: context.find_channel(msix::NAME).map(msix::Client),
+            irq: context.find_channel(irq::NAME).map(irq::Client),
+            iommu: context.find_channel(iommu::NAME).map(iommu::Client),
             pages: context
                 .resources
-                .each(ResourceKind::Memory, "events:")
+                .each(names::EVENTS_OF)
                 .take(GUESTS)
-                .map(|(_, resource)| context.shared_at(resource))
+                .map(|(guest, _)| context.shared(names::EVENTS_OF.of(guest)))
                 .collect(),
         }
     }
 }
 
 impl State for Servers {
-    fn function(&self, function: u8) -> Option<Function> {
-        let mut functions = self
-            .context
-            .resources
-            .each(ResourceKind::Number, "guest-of:");
-        let (name, resource) = functions.nth(function.into())?;
+    fn function(&self, function: FunctionId) -> Option<Function> {
+        let mut functions = self.context.resources.each(names::ASSIGNED);
+        let (name, assigned) = functions.nth(function.index())?;
         Some(Function {
             name,
-            guest: self.guest(resource.value as u8)?,
-            bdf: Bdf::from_requester_id(resource.extra as u16),
+            guest: self.guest(assigned.guest as u8)?,
+            bdf: Bdf::from_requester_id(assigned.bdf as u16),
         })
     }
     fn guest(&self, guest: u8) -> Option<&'static str> {
-        let mut guests = self.context.resources.each(ResourceKind::Number, "guest:");
+        let mut guests = self.context.resources.each(names::GUEST);
         Some(guests.nth(guest.into())?.0)
     }
-    fn control(&mut self, function: u8) -> Option<u16> {
+    fn control(&mut self, function: FunctionId) -> Option<u16> {
         self.msix.as_mut()?.state(function).ok()
     }
-    fn next_entry(&mut self, function: u8, from: u16, all: bool) -> Option<EntryState> {
+    fn next_entry(&mut self, function: FunctionId, from: u16, all: bool) -> Option<EntryState> {
         self.msix.as_mut()?.next_entry(function, from, all).ok()
     }
     fn slot_of(&mut self, source: Source) -> Option<BoundSlot> {
@@ -66,7 +63,7 @@ impl State for Servers {
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot> {
         self.irq.as_mut()?.next(guest, from).ok()
     }
-    fn confinement(&mut self, function: u8) -> Option<FunctionState> {
+    fn confinement(&mut self, function: FunctionId) -> Option<FunctionState> {
         self.iommu.as_mut()?.function(function).ok()
     }
     fn next_fault(&mut self, from: u64) -> Option<FaultRecord> {

@@ -30,8 +30,8 @@ pub use faults::{FAULTS_A_POLL, KEPT_FAULTS};
 pub use hardware::{Registers, Tables};
 pub use intel::Intel;
 pub use pages::{FRAME, Frames, Ram};
-pub use service::{Client, Counters, Function, Iommu};
-pub use unit::{FUNCTIONS, Memory, SetupError, Start, Unit, VECTORS, plain_message};
+pub use service::{Counters, Function, Iommu};
+pub use unit::{Memory, SetupError, Start, Unit};
 
 #[cfg(test)]
 extern crate std;

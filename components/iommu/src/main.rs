@@ -6,28 +6,22 @@
 #![no_main]
 
 use channel::iommu::{FaultRecord, dma, dump, remap};
-use channel::{Caller, Message, timer};
+use channel::timer;
 use heapless::Vec;
 use iommu::{
-    Amd, Client, FUNCTIONS, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError,
-    Start, Tables, Unit,
+    Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, GUESTS, IommuInfo, ResourceKind};
+use spec::names::{self, Slots};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind};
 
 runtime::component!(main);
 
-// The logic has room for all functions that a system can have.
-const _: () = assert!(FUNCTIONS >= spec::FUNCTIONS);
-
 /// Milliseconds between two looks at the unit's record of faults.
 const POLL_MS: u64 = 100;
-/// What [`IommuInfo::kind`] says.
-const KIND_AMD: u32 = 1;
-const KIND_INTEL: u32 = 2;
 
 struct Page(Mmio);
 
@@ -62,15 +56,15 @@ impl Tables for Shared {
 
 /// The first slot and the number of the frame capabilities of each function's
 /// guest.
-struct Capabilities(Vec<(u64, u64), FUNCTIONS>);
+struct Capabilities(Vec<Slots, FUNCTIONS>);
 
 impl Frames for Capabilities {
     fn machine(&mut self, function: usize, index: u64) -> Option<u64> {
-        let &(first, count) = self.0.get(function)?;
-        if index >= count {
+        let slots = self.0.get(function)?;
+        if index >= slots.count {
             return None;
         }
-        let frame: LargePage = Cap::from_bits(first + index);
+        let frame: LargePage = Cap::from_bits(slots.first + index);
         frame.frame_get_address().ok().map(|address| address as u64)
     }
 }
@@ -81,15 +75,6 @@ struct Policy {
     guest: u64,
     /// Its first fault stops the guest.
     stops: bool,
-}
-
-/// The number `prefix` + a function's name, and what comes with it.
-fn number(context: &Context, prefix: &'static str, name: &str) -> Option<(u64, u64)> {
-    context
-        .resources
-        .each(ResourceKind::Number, prefix)
-        .find(|(function, _)| *function == name)
-        .map(|(_, resource)| (resource.value, resource.extra))
 }
 
 /// Sends a word to the monitor and waits for its answer.
@@ -106,20 +91,6 @@ fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     {
         defmt::warn!("no deadline: {=str}", error.reason());
     }
-}
-
-fn publish(context: &Context, iommu: &Iommu<'_, Capabilities>, calls: u64) {
-    let counters = iommu.counters();
-    context.counters().publish(&[
-        ("calls", calls),
-        ("attached", counters.attached),
-        ("entries_used", counters.entries_used),
-        ("pages_mapped", counters.pages_mapped),
-        ("faults", counters.faults),
-        ("overflows", counters.overflows),
-        ("failed", counters.failed),
-        ("not_found", counters.not_found),
-    ]);
 }
 
 /// Says what the unit refused.
@@ -174,7 +145,7 @@ fn with_unit(
         Start::Adopt
     };
     let memory = || {
-        let tables = Shared(DeviceTables::new(context, "iommu-tables"));
+        let tables = Shared(DeviceTables::new(context));
         Memory {
             size: tables.0.size().min(info.tables_size as usize),
             tables,
@@ -183,17 +154,17 @@ fn with_unit(
             ioapic: info.ioapic as u16,
         }
     };
-    let registers = || Page(context.registers("registers:iommu"));
+    let registers = || Page(context.registers(names::IOMMU_REGISTERS));
     match info.kind {
-        KIND_AMD => match Amd::new(registers(), memory(), start) {
+        IommuKind::Amd => match Amd::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        KIND_INTEL => match Intel::new(registers(), memory(), start) {
+        IommuKind::Intel => match Intel::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        _ => serve(Err(SetupError::Absent)),
+        IommuKind::None => serve(Err(SetupError::Absent)),
     }
 }
 
@@ -202,26 +173,25 @@ fn main(context: Context) -> ! {
     let mut policies: Vec<Policy, FUNCTIONS> = Vec::new();
     let mut frames = Capabilities(Vec::new());
     for name in context.functions() {
-        let of = |prefix| number(&context, prefix, name).unwrap_or_default();
-        let (first, count) = of("dma:");
-        let (guest, _) = of("guest-of:");
+        let ram = context.get(names::DMA.of(name));
+        let guest = context.guest_index(name);
         let function = Function {
             requester: context.function(name).host_bdf,
-            owner: Caller(context.owner(name)),
+            owner: context.owner(name),
             guest: guest as u8,
             ram: Ram {
-                address: of("dma-address:").0,
-                frames: count,
+                address: context.get(names::DMA_ADDRESS.of(name)),
+                frames: ram.count,
             },
         };
         let policy = Policy {
             name,
             guest,
-            stops: of("stop-on-dma-fault:").0 == 1,
+            stops: context.get(names::STOP_ON_DMA_FAULT.of(name)),
         };
         if functions.push(function).is_err()
             || policies.push(policy).is_err()
-            || frames.0.push((first, count)).is_err()
+            || frames.0.push(ram).is_err()
         {
             panic!("more than {FUNCTIONS} functions");
         }
@@ -232,14 +202,12 @@ fn main(context: Context) -> ! {
         match &unit {
             Ok(unit) => defmt::info!(
                 "{=str} at {=u64:#x}: nothing passes but what is asked for",
-                if unit.kind() as u32 == KIND_AMD {
-                    "AMD-Vi"
-                } else {
-                    "VT-d"
-                },
+                unit.kind().product(),
                 info.registers
             ),
-            Err(_) if info.kind == 0 => defmt::warn!("no IOMMU: devices reach all memory"),
+            Err(_) if info.kind == IommuKind::None => {
+                defmt::warn!("no IOMMU: devices reach all memory")
+            }
             Err(error) => defmt::error!(
                 "the IOMMU at {=u64:#x} cannot be used: {=str}",
                 info.registers,
@@ -262,47 +230,23 @@ fn main(context: Context) -> ! {
     unreachable!("the receive loop has no end")
 }
 
-/// The client with this badge.
-fn client(context: &Context, caller: Caller) -> Client {
-    let has = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.any(|(_, resource)| resource.value == caller.0)
-    };
-    if has("client:InterruptRemap:") {
-        Client::Remap
-    } else if has("client:IommuDump:") {
-        Client::Dump
-    } else {
-        Client::Dma
-    }
-}
-
-fn dispatch(
-    context: &Context,
-    iommu: &mut Iommu<'_, Capabilities>,
-    caller: Caller,
-    request: Message,
-) -> Message {
-    match client(context, caller) {
-        Client::Remap => remap::dispatch(iommu, caller, request),
-        Client::Dump => dump::dispatch(iommu, caller, request),
-        Client::Dma => dma::dispatch(iommu, caller, request),
-    }
-}
-
 fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [Policy]) -> ! {
     let tsc_khz = context.machine().tsc_khz;
     let mut limit = RateLimit::per_second(tsc_khz);
-    let mut timer = context.find_channel("Timer").map(timer::Client);
+    let mut timer = context.find_channel(timer::NAME).map(timer::Client);
     arm(&mut timer, tsc_khz);
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [remap::interface(), dma::interface(), dump::interface()];
+    let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(context, &iommu, calls);
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(iommu.counters().named()));
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;
-                server.reply(dispatch(context, &mut iommu, caller, request));
+                server.answer(&mut iommu, caller, request);
             }
             Event::Notification(bits) => {
                 for guest in 0..GUESTS as u8 {

@@ -1,16 +1,16 @@
 //! What clients ask: which function is whose, and what it may do.
 
 use channel::iommu::{
-    FaultRecord, FunctionState, UnitKind, Vectors, dma::DmaControl, dump::IommuDump,
-    remap::InterruptRemap,
+    FaultRecord, FunctionState, Vectors, dma::DmaControl, dump::IommuDump, remap::InterruptRemap,
 };
 use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
+use spec::{FUNCTIONS, FunctionId, IommuKind, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
 use crate::pages::{Frames, Ram};
-use crate::unit::{FUNCTIONS, SetupError, Unit, VECTORS, plain_message};
+use crate::unit::{SetupError, Unit};
 
 /// A function and whom it works for.
 #[derive(Clone, Copy, Debug)]
@@ -25,34 +25,24 @@ pub struct Function {
     pub ram: Ram,
 }
 
-/// Which of the three interfaces a client has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// `InterruptRemap`: irq-router.
-    Remap,
-    /// `IommuDump`: the console.
-    Dump,
-    /// `DmaControl`: a vmm.
-    Dma,
-}
-
-/// What happened, and how things are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Functions that are attached now.
-    pub attached: u64,
-    /// Vectors that are allowed now.
-    pub entries_used: u64,
-    /// 4 KiB pages that attached functions reach now.
-    pub pages_mapped: u64,
-    /// Faults that the unit recorded.
-    pub faults: u64,
-    /// Polls that found that faults were lost for want of room.
-    pub overflows: u64,
-    /// Operations that the unit did not complete.
-    pub failed: u64,
-    /// Requests about a function that is not there or not the caller's.
-    pub not_found: u64,
+shm::counters! {
+    /// What happened, and how things are.
+    pub struct Counters {
+        /// Functions that are attached now.
+        attached,
+        /// Vectors that are allowed now.
+        entries_used,
+        /// 4 KiB pages that attached functions reach now.
+        pages_mapped,
+        /// Faults that the unit recorded.
+        faults,
+        /// Polls that found that faults were lost for want of room.
+        overflows,
+        /// Operations that the unit did not complete.
+        failed,
+        /// Requests about a function that is not there or not the caller's.
+        not_found,
+    }
 }
 
 /// What stands behind the service.
@@ -153,10 +143,10 @@ impl<'a, F: Frames> Iommu<'a, F> {
         }
     }
 
-    fn kind(&self) -> UnitKind {
+    fn kind(&self) -> IommuKind {
         match &self.behind {
             Behind::Unit(unit) => unit.kind(),
-            Behind::Nothing | Behind::Lost => UnitKind::None,
+            Behind::Nothing | Behind::Lost => IommuKind::None,
         }
     }
 
@@ -205,8 +195,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
         self.overflows += u64::from(unit.overflowed());
     }
 
-    fn lookup(&mut self, function: u8) -> Result<usize, Error> {
-        let position = usize::from(function);
+    fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
+        let position = function.index();
         if position >= self.functions.len() {
             self.not_found += 1;
             return Err(Error::NotFound);
@@ -214,7 +204,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
         Ok(position)
     }
 
-    fn lookup_owned(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
+    fn lookup_owned(&mut self, caller: Caller, function: FunctionId) -> Result<usize, Error> {
         let position = self.lookup(function)?;
         if self.functions[position].function.owner != caller {
             self.not_found += 1;
@@ -281,19 +271,14 @@ fn vectors(unit: &dyn Unit, function: usize) -> u128 {
         .fold(0, |all, vector| all | 1 << vector)
 }
 
-/// The bits of these vectors.
-const fn bits(first: u8, count: u8) -> u128 {
-    ((1 << count) - 1) << first
-}
-
 impl<F: Frames> DmaControl for Iommu<'_, F> {
-    fn attach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn attach(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
         self.attach_at(position)
             .map_err(|error| self.count_failure(error))
     }
 
-    fn detach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn detach(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
         self.detach_at(position)
     }
@@ -303,12 +288,12 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
     fn allow(&mut self, _caller: Caller, vectors: Vectors) -> Result<(u64, u32), Error> {
         let (position, first, count) = self.lookup_vectors(vectors)?;
         let message = match &mut self.behind {
-            Behind::Nothing => Ok(plain_message(first)),
+            Behind::Nothing => Ok(host_message(first)),
             Behind::Lost => Err(Error::Failed),
             Behind::Unit(unit) => unit.allow(position, first, count),
         };
         let message = message.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors |= bits(first, count);
+        self.functions[position].vectors |= vector_bits(first, count);
         Ok(message)
     }
 
@@ -320,15 +305,15 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
             Behind::Unit(unit) => unit.forbid(position, first, count),
         };
         result.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors &= !bits(first, count);
+        self.functions[position].vectors &= !vector_bits(first, count);
         Ok(())
     }
 }
 
 impl<F: Frames> IommuDump for Iommu<'_, F> {
     /// What the console asks for in vain is no mistake to be counted.
-    fn function(&mut self, _caller: Caller, function: u8) -> Result<FunctionState, Error> {
-        let position = usize::from(function);
+    fn function(&mut self, _caller: Caller, function: FunctionId) -> Result<FunctionState, Error> {
+        let position = function.index();
         let state = self.functions.get(position).ok_or(Error::NotFound)?;
         Ok(FunctionState {
             unit: self.kind(),

@@ -4,18 +4,16 @@
 #![no_std]
 #![no_main]
 
-use channel::Caller;
 use channel::routes::RoutePage;
-use channel::{iommu, irq_router as interface, retry};
+use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{
-    Counters, IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words,
-};
+use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
-use spec::{FUNCTIONS, GUESTS, ResourceKind};
+use spec::names::{self, Vectors};
+use spec::{FUNCTIONS, FunctionId, GUESTS, VECTORS, host_message};
 
 runtime::component!(main);
 
@@ -110,7 +108,12 @@ impl IrqControl for Kernel {
         self.try_connect(slot, vector, Some(pin))
     }
 
-    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+    fn allow(
+        &mut self,
+        function: FunctionId,
+        vector: u8,
+        log2: u8,
+    ) -> Result<(u64, u32), KernelError> {
         let Some(remap) = &mut self.remap else {
             return Ok(host_message(vector));
         };
@@ -119,10 +122,10 @@ impl IrqControl for Kernel {
             first: vector,
             log2,
         };
-        ask(|| remap.allow(vectors))
+        asked(remap.allow(vectors))
     }
 
-    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         let Some(remap) = &mut self.remap else {
             return Ok(());
         };
@@ -131,7 +134,7 @@ impl IrqControl for Kernel {
             first: vector,
             log2: 0,
         };
-        ask(|| remap.forbid(vectors))
+        asked(remap.forbid(vectors))
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
@@ -161,28 +164,12 @@ fn there(made: sel4::Result<()>) -> sel4::Result<()> {
     }
 }
 
-/// Asks iommu, again if it died meanwhile: what is asked may be repeated.
-fn ask<T>(mut call: impl FnMut() -> Result<T, channel::Error>) -> Result<T, KernelError> {
-    retry(|_| call()).map_err(|error| {
+/// Takes what iommu answered for the kernel's own answer.
+fn asked<T>(answer: Result<T, channel::Error>) -> Result<T, KernelError> {
+    answer.map_err(|error| {
         defmt::warn!("iommu: {=str}", error.reason());
         KernelError
     })
-}
-
-/// Publishes what happened since the component was started, and last how things
-/// are: that does not begin anew when it is restarted.
-fn publish(context: &Context, counters: &Counters, calls: u64, slots_used: u64, vectors_used: u64) {
-    context.counters().publish(&[
-        ("calls", calls),
-        ("bound", counters.bound),
-        ("unbound", counters.unbound),
-        ("refused", counters.refused),
-        ("exhausted", counters.exhausted),
-        ("not_found", counters.not_found),
-        ("failed", counters.failed),
-        ("slots_used", slots_used),
-        ("vectors_used", vectors_used),
-    ]);
 }
 
 /// Stands in for the page of a guest that is not there.
@@ -193,80 +180,66 @@ const NO_OWNER: u8 = u8::MAX;
 fn main(context: Context) -> ! {
     let mut guests = Vec::new();
     let mut pages = [&NO_GUEST; GUESTS];
-    let names = context.resources.each(ResourceKind::Memory, "routes:");
-    for (page, (name, resource)) in pages.iter_mut().zip(names) {
-        *page = context.shared_at(resource);
-        let by_name = |prefix| {
-            context
-                .resources
-                .each(ResourceKind::Capability, prefix)
-                .find(|(guest, _)| *guest == name)
-        };
-        let (Some((_, slots)), Some((_, notification))) =
-            (by_name("slots:"), by_name("vmm-notification:"))
-        else {
-            panic!("no slots or notification for guest {name}");
-        };
+    let names = context.resources.each(names::ROUTES_OF);
+    for (page, (name, _)) in pages.iter_mut().zip(names) {
+        *page = context.shared(names::ROUTES_OF.of(name));
+        let slots = context.get(names::SLOTS_OF.of(name));
         let guest = Guest {
-            slots: Cap::from_bits(slots.value),
-            radix: slots.extra as usize,
-            notification: Cap::from_bits(notification.value),
+            slots: Cap::from_bits(slots.slot),
+            radix: slots.bits as usize,
+            notification: context.capability(names::NOTIFICATION_OF.of(name)),
         };
         // `pages` has as many places as `guests`.
         let _ = guests.push(guest);
     }
     let mut owners = [NO_OWNER; FUNCTIONS];
-    let functions = context.resources.each(ResourceKind::Number, "owner:");
-    for (owner, (_, resource)) in owners.iter_mut().zip(functions) {
-        *owner = resource.value as u8;
+    let functions = context.resources.each(names::ASSIGNED);
+    for (owner, (_, assigned)) in owners.iter_mut().zip(functions) {
+        *owner = assigned.guest as u8;
     }
-    let (first, end) = context.number("vectors");
+    let Vectors { first, end } = context.get(names::VECTORS);
     let free = ((1u128 << end) - 1) & !((1 << first) - 1);
+    let own = context.get(names::CNODE);
     let kernel = Kernel {
-        control: context.capability("irq-control"),
-        own: context.capability("cnode"),
-        radix: context.extra("cnode") as usize,
-        first_slot: context.number("free-slots").0,
+        control: context.capability(names::IRQ_CONTROL),
+        own: Cap::from_bits(own.slot),
+        radix: own.bits as usize,
+        first_slot: context.get(names::HANDLER_SLOTS).first,
         guests,
         remap: context
-            .find_channel("InterruptRemap")
+            .find_channel(iommu::remap::NAME)
             .map(iommu::remap::Client),
     };
-    let kept: &Memory = context.shared("kept");
+    let kept: &Memory = context.shared(names::KEPT);
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> =
         Router::new(kernel, pages, owners, !free, kept);
-    for (device, resource) in context.resources.each(ResourceKind::Number, "intx:") {
-        let (function, pin) = (resource.value as u8, resource.extra as u8);
+    for (device, intx) in context.resources.each(names::INTX_PIN) {
+        let (function, pin) = (FunctionId(intx.function as u8), intx.pin as u8);
         if let Err(error) = router.bind_pin(function, pin) {
             defmt::warn!("pin {=u8} of {=str}: {=str}", pin, device, error.reason());
         }
     }
     defmt::info!("{=u64} vectors for messages", end - first);
-    let client = |prefix| {
-        let mut badges = context.resources.each(ResourceKind::Number, prefix);
-        badges.next().map(|(_, resource)| Caller(resource.value))
-    };
-    let console = client("client:IrqDump:");
-    let pci_config = client("client:MsiRouter:");
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [
+        interface::interface(),
+        interface::msi::interface(),
+        interface::dump::interface(),
+    ];
+    let mut server = Server::new(&context, &interfaces);
     let mut calls = 0;
     loop {
-        publish(
-            &context,
-            &router.counters,
-            calls,
-            router.slots_used(),
-            router.vectors_used(),
-        );
+        // The last two say how things are: a restart does not begin them anew.
+        let used = [
+            ("slots_used", router.slots_used()),
+            ("vectors_used", router.vectors_used()),
+        ];
+        let counters = [("calls", calls)].into_iter();
+        context
+            .counters()
+            .publish(counters.chain(router.counters.named()).chain(used));
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
-            server.reply(if Some(caller) == console {
-                interface::dump::dispatch(&mut router, caller, request)
-            } else if Some(caller) == pci_config {
-                interface::msi::dispatch(&mut router, caller, request)
-            } else {
-                interface::dispatch(&mut router, caller, request)
-            });
+            server.answer(&mut router, caller, request);
         }
     }
 }

@@ -6,12 +6,12 @@ mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
 use shm::Keep;
+use spec::{FunctionId, SLOTS, host_message};
 
-use crate::message::{GuestMessage, host_message};
 use crate::vectors::Vectors;
 
 /// One bit of one guest's notification word.
@@ -41,12 +41,17 @@ pub trait IrqControl {
     /// Lets `function` raise 1 << `log2` vectors from `vector` on, and gives the
     /// message (address, data) for the device. May be repeated without harm.
     /// Without an IOMMU every function may raise every vector.
-    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+    fn allow(
+        &mut self,
+        function: FunctionId,
+        vector: u8,
+        log2: u8,
+    ) -> Result<(u64, u32), KernelError> {
         let _ = (function, log2);
         Ok(host_message(vector))
     }
     /// Ends that for one vector. When it returns, the function cannot raise it.
-    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         let _ = (function, vector);
         Ok(())
     }
@@ -62,21 +67,22 @@ pub trait IrqControl {
     }
 }
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sources bound.
-    pub bound: u64,
-    /// Sources unbound.
-    pub unbound: u64,
-    /// Binds refused for their message (M17).
-    pub refused: u64,
-    /// Binds for which no slot or vector was left (M22).
-    pub exhausted: u64,
-    /// Requests that name a source or function that is not there.
-    pub not_found: u64,
-    /// Requests that the kernel refused.
-    pub failed: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Sources bound.
+        bound,
+        /// Sources unbound.
+        unbound,
+        /// Binds refused for their message (M17).
+        refused,
+        /// Binds for which no slot or vector was left (M22).
+        exhausted,
+        /// Requests that name a source or function that is not there.
+        not_found,
+        /// Requests that the kernel refused.
+        failed,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -174,7 +180,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     }
 
     fn guest_of(&mut self, source: Source) -> Result<usize, Error> {
-        let guest = self.owners.get(usize::from(source.function));
+        let guest = self.owners.get(source.function.index());
         match guest {
             Some(&guest) if usize::from(guest) < GUESTS => Ok(guest.into()),
             _ => {
@@ -331,7 +337,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     }
 
     /// Whether a slot of the guest is bound to such a source of the function.
-    fn holds(&self, guest: usize, index: usize, function: u8, kind: SourceKind) -> bool {
+    fn holds(&self, guest: usize, index: usize, function: FunctionId, kind: SourceKind) -> bool {
         let slot = &self.slots[guest][index];
         let owned = slot
             .owner
@@ -341,7 +347,12 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
 
     /// Frees every slot of the function for this kind of source. Goes on past
     /// an error, and then gives it.
-    fn free_all(&mut self, guest: usize, function: u8, kind: SourceKind) -> Result<(), Error> {
+    fn free_all(
+        &mut self,
+        guest: usize,
+        function: FunctionId,
+        kind: SourceKind,
+    ) -> Result<(), Error> {
         let mut result = Ok(());
         for index in 0..SLOTS {
             if self.holds(guest, index, function, kind) {
@@ -362,16 +373,11 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .binding
             .zip(slot.owner)
             .and_then(|(binding, (source, _))| {
-                let message = binding.message?;
                 Some(Route {
-                    vector: message.vector,
-                    destination: message.destination,
-                    delivery_mode: message.delivery_mode,
-                    level: message.level,
-                    logical: message.logical,
+                    message: binding.message?,
                     masked: binding.masked
                         || source.kind == SourceKind::Msix
-                            && self.function_masked[usize::from(source.function)],
+                            && self.function_masked[source.function.index()],
                     source,
                 })
             });
@@ -430,11 +436,11 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
     fn set_function_masked(
         &mut self,
         _caller: Caller,
-        function: u8,
+        function: FunctionId,
         masked: bool,
     ) -> Result<(), Error> {
         let guest = self.guest_of(Source::msix(function, 0))?;
-        self.function_masked[usize::from(function)] = masked;
+        self.function_masked[function.index()] = masked;
         self.keep_masks();
         for index in 0..SLOTS {
             self.publish(guest, index);
@@ -442,16 +448,16 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         Ok(())
     }
 
-    fn unbind_function(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, _caller: Caller, function: FunctionId) -> Result<(), Error> {
         let guest = self.guest_of(Source::msix(function, 0))?;
-        self.function_masked[usize::from(function)] = false;
+        self.function_masked[function.index()] = false;
         self.keep_masks();
         self.free_all(guest, function, SourceKind::Msix)
     }
 
     fn restore(&mut self, _caller: Caller, source: Source) -> Result<(u64, u32), Error> {
         // A miss is a normal answer here, so it is not counted.
-        let guest = self.owners.get(usize::from(source.function));
+        let guest = self.owners.get(source.function.index());
         let (guest, index) = guest
             .map(|&guest| usize::from(guest))
             .filter(|&guest| guest < GUESTS && source.kind == SourceKind::Msix)
@@ -474,7 +480,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqDump
         // A question of the console's is no mistake to be counted.
         let guest = self
             .owners
-            .get(usize::from(source.function))
+            .get(source.function.index())
             .map(|&guest| usize::from(guest))
             .ok_or(Error::NotFound)?;
         (0..SLOTS)

@@ -3,6 +3,7 @@
 use channel::msix::control::MsixControl;
 use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
+use spec::FunctionId;
 
 use crate::{Hardware, Msix};
 
@@ -11,12 +12,8 @@ use crate::{Hardware, Msix};
 const FAILURES: u32 = 8;
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    fn lookup_control(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
-        self.counters.control += 1;
-        if caller != self.control {
-            self.counters.not_found += 1;
-            return Err(Error::NotFound);
-        }
+    fn lookup_control(&mut self, function: FunctionId) -> Result<usize, Error> {
+        self.counters.control_calls += 1;
         self.lookup(function)
     }
 
@@ -74,18 +71,18 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 }
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_, H, T, FUNCTIONS> {
-    fn read_control(&mut self, caller: Caller, function: u8) -> Result<u16, Error> {
-        let function = self.lookup_control(caller, function)?;
+    fn read_control(&mut self, _caller: Caller, function: FunctionId) -> Result<u16, Error> {
+        let function = self.lookup_control(function)?;
         Ok(self.functions[function].message_control())
     }
 
     fn write_control(
         &mut self,
-        caller: Caller,
-        function: u8,
+        _caller: Caller,
+        function: FunctionId,
         value: u16,
     ) -> Result<Option<u16>, Error> {
-        let index = self.lookup_control(caller, function)?;
+        let index = self.lookup_control(function)?;
         let enabled = value & MSIX_CONTROL_ENABLE != 0;
         let function_mask = value & MSIX_CONTROL_FUNCTION_MASK != 0;
         let was_enabled = self.functions[index].enabled;
@@ -110,8 +107,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         Ok(Some(self.functions[index].message_control()))
     }
 
-    fn reset(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
-        let function = self.lookup_control(caller, function)?;
+    fn reset(&mut self, _caller: Caller, function: FunctionId) -> Result<(), Error> {
+        let function = self.lookup_control(function)?;
         self.reset_function(function)
             .inspect_err(|_| self.counters.unbind_failures += 1)
     }

@@ -4,6 +4,7 @@ use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar};
 use channel::{Caller, Error, Transport};
 use pci::Width;
+use spec::FunctionId;
 
 use crate::function::Function;
 use crate::{Entry, Hardware, Msix};
@@ -11,16 +12,16 @@ use crate::{Entry, Hardware, Msix};
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
     /// The function, if it has MSI-X. What the console asks for in vain is no
     /// mistake to be counted.
-    fn shown(&self, function: u8) -> Result<&Function, Error> {
+    fn shown(&self, function: FunctionId) -> Result<&Function, Error> {
         self.functions
-            .get(usize::from(function))
+            .get(function.index())
             .filter(|function| function.info.entries != 0)
             .ok_or(Error::NotFound)
     }
 
     /// The device's pending bit of an entry (PCIe 6.0 section 7.7.2.7).
-    fn pending(&mut self, function: u8, entry: u16) -> bool {
-        let info = &self.functions[usize::from(function)].info;
+    fn pending(&mut self, function: FunctionId, entry: u16) -> bool {
+        let info = &self.functions[function.index()].info;
         let place = FunctionBar {
             function,
             bar: info.pba_bar as u8,
@@ -31,14 +32,14 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 }
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H, T, FUNCTIONS> {
-    fn state(&mut self, _caller: Caller, function: u8) -> Result<u16, Error> {
+    fn state(&mut self, _caller: Caller, function: FunctionId) -> Result<u16, Error> {
         Ok(self.shown(function)?.message_control())
     }
 
     fn next_entry(
         &mut self,
         _caller: Caller,
-        function: u8,
+        function: FunctionId,
         from: u16,
         all: bool,
     ) -> Result<EntryState, Error> {

@@ -5,42 +5,43 @@ use channel::msix::FunctionBar;
 use channel::{Caller, Error, GuestMessage, Transport};
 use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
+use spec::{FunctionId, bit};
 
 use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
 use crate::kept::Words;
-use crate::router::Router;
 use crate::{Entry, Hardware};
 
 /// Offset of vector control in an entry.
 const VECTOR_CONTROL: u32 = 12;
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Operations of pci-config.
-    pub control: u64,
-    /// Operations of a vmm.
-    pub table: u64,
-    /// Accesses that read all ones or were dropped (M12, M14, M15).
-    pub dropped: u64,
-    /// Requests that name what is not there or not the caller's.
-    pub not_found: u64,
-    /// Binds that failed (M5).
-    pub bind_failures: u64,
-    /// Unbinds that failed (M4, M5).
-    pub unbind_failures: u64,
-    /// Masks that the router did not take: an event may come once more.
-    pub mask_failures: u64,
-    /// Sources that were throttled (M23).
-    pub throttled: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Operations of pci-config.
+        control_calls,
+        /// Operations of a vmm.
+        table_calls,
+        /// Accesses that read all ones or were dropped (M12, M14, M15).
+        dropped,
+        /// Requests that name what is not there or not the caller's.
+        not_found,
+        /// Binds that failed (M5).
+        bind_failures,
+        /// Unbinds that failed (M4, M5).
+        unbind_failures,
+        /// Masks that the router did not take: an event may come once more.
+        mask_failures,
+        /// Sources that were throttled (M23).
+        throttled,
+    }
 }
 
 /// Something about one entry that did not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The function's position among all assigned functions.
-    pub function: u8,
+    pub function: FunctionId,
     /// Its entry.
     pub entry: u16,
     /// What failed: `bind` or `unbind`.
@@ -73,9 +74,7 @@ pub(crate) struct Function {
 /// The MSI-X side of `FUNCTIONS` functions.
 pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     pub(crate) hardware: H,
-    pub(crate) router: Router<T>,
-    /// The badge of pci-config.
-    pub(crate) control: Caller,
+    pub(crate) router: Client<T>,
     pub(crate) functions: [Function; FUNCTIONS],
     pub(crate) entries: &'a mut [Entry],
     /// What the next msix finds if this one dies.
@@ -91,15 +90,13 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
 impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCTIONS> {
     /// Takes the functions over: as the last msix kept them in `kept`,
     /// [`kept_words`](crate::kept_words) words, or, if there was none, with a
-    /// reset of each (M24). `control` is pci-config's badge; each function comes
-    /// with its vmm's. A function that does not fit into what is left of
-    /// `entries` has no MSI-X (M16).
+    /// reset of each (M24). Each function comes with its vmm's badge. A function
+    /// that does not fit into what is left of `entries` has no MSI-X (M16).
     pub fn new(
         hardware: H,
         router: Client<T>,
         entries: &'a mut [Entry],
         kept: &'a dyn Keep,
-        control: Caller,
         functions: [(&FunctionInfo, Caller); FUNCTIONS],
     ) -> Self {
         let mut used = 0;
@@ -128,8 +125,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         });
         let mut msix = Self {
             hardware,
-            router: Router(router),
-            control,
+            router,
             functions,
             entries,
             kept: Words::new(kept, FUNCTIONS),
@@ -147,9 +143,9 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// A function's entries that are no longer as after reset, in order.
-    pub fn entries_in_use(&self, function: u8) -> impl Iterator<Item = (u16, &Entry)> {
+    pub fn entries_in_use(&self, function: FunctionId) -> impl Iterator<Item = (u16, &Entry)> {
         self.functions
-            .get(usize::from(function))
+            .get(function.index())
             .map_or(&[][..], |f| &self.entries[f.range()])
             .iter()
             .enumerate()
@@ -166,7 +162,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// Notes that binding or unbinding entries failed.
     fn failed(&mut self, function: usize, count: u32, entry: u16, what: &'static str, why: Error) {
         let failure = Failure {
-            function: function as u8,
+            function: FunctionId::at(function),
             entry,
             what,
             why,
@@ -176,8 +172,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// The function's index, if it is there and has MSI-X.
-    pub(crate) fn lookup(&mut self, function: u8) -> Result<usize, Error> {
-        let index = usize::from(function);
+    pub(crate) fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
+        let index = function.index();
         match self.functions.get(index) {
             Some(found) if found.info.entries != 0 => Ok(index),
             _ => {
@@ -278,7 +274,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
         let before = self.entry(function, entry).device_masked;
         self.mask_in_device(function, entry, true);
-        match self.router.unbind(source(function, entry)) {
+        match self.unbind_in_router(source(function, entry)) {
             Ok(()) => {
                 // In one change: an entry that is unbound and not marked would
                 // never be bound again if this were the last thing done.
@@ -289,17 +285,27 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 });
                 Ok(())
             }
-            Err(error) => {
+            Err((error, bound)) => {
                 self.unbind_failed(function, entry, error);
                 // A router that died too often may have given its vector to
                 // another source.
-                let bound = self.router.restore(source(function, entry));
-                if !before && bound.is_ok() {
+                if !before && bound {
                     self.mask_in_device(function, entry, false);
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Has the router unbind a source. Returns an error only if it may still be
+    /// bound, and with it whether it surely is.
+    pub(crate) fn unbind_in_router(&mut self, source: Source) -> Result<(), (Error, bool)> {
+        self.router
+            .unbind(source)
+            .or_else(|error| match self.router.restore(source) {
+                Err(Error::NotFound) => Ok(()),
+                bound => Err((error, bound.is_ok())),
+            })
     }
 
     /// Masks every entry in the device, unbinds, and forgets what the guest
@@ -309,7 +315,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             self.write_control(function, entry, true);
         }
         self.flush(function, 0);
-        let result = self.router.unbind_function(function as u8);
+        let result = self.router.unbind_function(FunctionId::at(function));
         let state = &mut self.functions[function];
         state.bound = Bitmap::EMPTY;
         state.due = Bitmap::EMPTY;
@@ -371,7 +377,6 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 impl Function {
     /// The register (M1).
     pub(crate) fn message_control(&self) -> u16 {
-        let bit = |set: bool, mask: u16| if set { mask } else { 0 };
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
@@ -398,7 +403,7 @@ impl Function {
     /// The device's entry: BAR and byte offset.
     fn place(&self, function: usize, entry: u16) -> (FunctionBar, u32) {
         let place = FunctionBar {
-            function: function as u8,
+            function: FunctionId::at(function),
             bar: self.info.table_bar as u8,
         };
         (
@@ -410,5 +415,5 @@ impl Function {
 
 /// The router's name for an entry.
 pub(crate) const fn source(function: usize, entry: u16) -> Source {
-    Source::msix(function as u8, entry)
+    Source::msix(FunctionId::at(function), entry)
 }

@@ -7,6 +7,7 @@
 
 use channel::{Error, Transport};
 use shm::Keep;
+use spec::{FunctionId, bit};
 
 use crate::function::source;
 use crate::{Entry, Hardware, Msix};
@@ -45,7 +46,6 @@ impl<'a> Words<'a> {
     /// an address is written only with the mark that it was.
     #[inline]
     pub fn set_entry(&self, index: usize, entry: &Entry) {
-        let bit = |set: bool, mask: u64| if set { mask } else { 0 };
         let first = self.functions + 2 * index;
         self.kept.set(
             first,
@@ -75,7 +75,6 @@ impl<'a> Words<'a> {
 
     /// Keeps a function's bits.
     pub fn set_function(&self, function: usize, enabled: bool, function_mask: bool) {
-        let bit = |set: bool, mask: u64| if set { mask } else { 0 };
         let word = STARTED | bit(enabled, ENABLED) | bit(function_mask, FUNCTION_MASK);
         self.kept.set(function, word);
     }
@@ -98,7 +97,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         self.functions[function].function_mask = function_mask;
         let masked = self
             .router
-            .set_function_masked(function as u8, function_mask);
+            .set_function_masked(FunctionId::at(function), function_mask);
         if masked.is_err() {
             self.counters.mask_failures += 1;
         }
@@ -133,7 +132,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             }
             (Ok(message), false) => {
                 // Bound, and then nobody was told.
-                if let Err(error) = self.router.unbind(source) {
+                if let Err((error, _)) = self.unbind_in_router(source) {
                     self.unbind_failed(function, entry, error);
                     self.change(function, entry, |entry| {
                         entry.bound = Some(message);

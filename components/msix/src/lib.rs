@@ -22,7 +22,6 @@ mod dump;
 mod entry;
 mod function;
 mod kept;
-mod router;
 mod table;
 
 pub use entry::Entry;

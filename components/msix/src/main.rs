@@ -8,11 +8,11 @@
 use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Counters, Entry, Failure, Hardware, Msix, kept_words};
+use msix::{Entry, Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use shm::Kept;
-use spec::{FUNCTIONS, ResourceKind};
+use spec::{FUNCTIONS, FunctionId, names};
 use static_cell::ConstStaticCell;
 
 runtime::component!(main);
@@ -36,7 +36,7 @@ struct Device(Vec<Pages, FUNCTIONS>);
 impl Device {
     /// The function's registers and the offset in them.
     fn locate(&mut self, place: FunctionBar, offset: u32) -> Option<(&mut Mmio, usize)> {
-        let pages = self.0.get_mut(usize::from(place.function))?;
+        let pages = self.0.get_mut(place.function.index())?;
         let page = u64::from(offset) / PAGE_SIZE;
         let index = pages.info.msix.page_index(place.bar.into(), page)?;
         let bar = &pages.info.bars[usize::from(place.bar)];
@@ -63,40 +63,9 @@ impl Hardware for Device {
     }
 }
 
-fn pages(context: &Context, device: &str) -> Mmio {
-    let found = context
-        .resources
-        .each(ResourceKind::Memory, "msix:")
-        .find(|(name, _)| *name == device);
-    match found {
-        Some((_, resource)) => context.registers(resource.name.as_str()),
-        None => panic!("no MSI-X pages for {device}"),
-    }
-}
-
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.control + counters.table),
-        ("control_calls", counters.control),
-        ("table_calls", counters.table),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bind_failures", counters.bind_failures),
-        ("unbind_failures", counters.unbind_failures),
-        ("mask_failures", counters.mask_failures),
-        ("throttled", counters.throttled),
-    ]);
-}
-
-/// The badge of the client of an interface.
-fn badge(context: &Context, prefix: &'static str) -> Option<Caller> {
-    let mut badges = context.resources.each(ResourceKind::Number, prefix);
-    Some(Caller(badges.next()?.1.value))
-}
-
 /// Names of what a failure was about.
 fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure) {
-    let device = context.functions().nth(failure.function.into());
+    let device = context.functions().nth(failure.function.index());
     let device = device.unwrap_or("?");
     let Some(suppressed) = limit.allow(runtime::tsc(), count) else {
         return;
@@ -113,17 +82,13 @@ fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure)
 }
 
 fn main(context: Context) -> ! {
-    let Some(control) = badge(&context, "client:MsixControl:") else {
-        panic!("nobody has a channel MsixControl");
-    };
-    let console = badge(&context, "client:MsixDump:");
     let mut limit = RateLimit::per_second(context.machine().tsc_khz);
     let mut device = Device(Vec::new());
     let mut functions = [const { (None, Caller(0)) }; FUNCTIONS];
     for (place, name) in functions.iter_mut().zip(context.functions()) {
         let info = context.function(name);
-        *place = (Some(info), Caller(context.owner(name)));
-        let registers = pages(&context, name);
+        *place = (Some(info), context.owner(name));
+        let registers = context.registers(names::MSIX.of(name));
         if device.0.push(Pages { info, registers }).is_err() {
             panic!("more than {FUNCTIONS} functions");
         }
@@ -134,35 +99,33 @@ fn main(context: Context) -> ! {
         let (info, owner): &(Option<FunctionInfo>, Caller) = &functions[index];
         (info.as_ref().unwrap_or(&none), *owner)
     });
-    let router = irq_router::Client(context.channel("IrqRouter"));
+    let router = irq_router::Client(context.channel(irq_router::NAME));
     let entries = STORAGE.take();
-    let kept: &Memory = context.shared("kept");
-    let mut msix: Msix<'_, _, _, FUNCTIONS> =
-        Msix::new(device, router, entries, kept, control, functions);
-    for function in 0..context.functions().count() as u8 {
-        match dump::MsixDump::state(&mut msix, control, function) {
+    let kept: &Memory = context.shared(names::KEPT);
+    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, entries, kept, functions);
+    for function in (0..context.functions().count()).map(FunctionId::at) {
+        match dump::MsixDump::state(&mut msix, Caller(0), function) {
             Ok(value) => defmt::info!(
                 "function {=u8}: {=u16} entries",
-                function,
+                function.0,
                 (value & 0x7ff) + 1
             ),
-            Err(_) => defmt::warn!("function {=u8} has no usable MSI-X", function),
+            Err(_) => defmt::warn!("function {=u8} has no usable MSI-X", function.0),
         }
     }
-    let mut server = Server::new(context.endpoint());
+    let interfaces = [control::interface(), table::interface(), dump::interface()];
+    let mut server = Server::new(&context, &interfaces);
     loop {
-        publish(&context, &msix.counters);
+        let counters = msix.counters;
+        let calls = [("calls", counters.control_calls + counters.table_calls)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }
         if let Event::Request(caller, request) = server.wait() {
-            server.reply(if caller == control {
-                control::dispatch(&mut msix, caller, request)
-            } else if Some(caller) == console {
-                dump::dispatch(&mut msix, caller, request)
-            } else {
-                table::dispatch(&mut msix, caller, request)
-            });
+            server.answer(&mut msix, caller, request);
         }
     }
 }

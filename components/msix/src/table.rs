@@ -5,14 +5,15 @@ use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::{Caller, Error, Transport};
 use pci::Width;
+use spec::FunctionId;
 
 use crate::area::Area;
 use crate::function::source;
 use crate::{Entry, Hardware, Msix};
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    fn lookup_table(&mut self, caller: Caller, function: u8) -> Result<usize, Error> {
-        self.counters.table += 1;
+    fn lookup_table(&mut self, caller: Caller, function: FunctionId) -> Result<usize, Error> {
+        self.counters.table_calls += 1;
         let index = self.lookup(function)?;
         if self.functions[index].owner != caller {
             self.counters.not_found += 1;

@@ -46,6 +46,7 @@ enum Event {
     Read(u32, Width),
 }
 use Event::{Bind, FunctionMask, Mask, Read, Unbind, UnbindFunction, Write};
+use spec::FunctionId;
 
 #[derive(Default)]
 struct World {
@@ -53,7 +54,7 @@ struct World {
     memory: BTreeMap<(FunctionBarKey, u32), u8>,
     fail_bind: BTreeSet<u16>,
     fail_unbind: BTreeSet<u16>,
-    bound: BTreeSet<(u8, u16)>,
+    bound: BTreeSet<(FunctionId, u16)>,
     /// Every call, the refused ones too.
     calls: u32,
     /// Every access to the device.
@@ -62,7 +63,7 @@ struct World {
     room: Option<(usize, Error)>,
 }
 
-type FunctionBarKey = (u8, u8);
+type FunctionBarKey = (FunctionId, u8);
 
 impl World {
     fn value(&self, place: FunctionBar, offset: u32, width: Width) -> u64 {
@@ -147,12 +148,12 @@ impl IrqRouter for Fake {
         Ok(())
     }
 
-    fn set_function_masked(&mut self, _: Caller, _: u8, masked: bool) -> Result<(), Error> {
+    fn set_function_masked(&mut self, _: Caller, _: FunctionId, masked: bool) -> Result<(), Error> {
         self.0.borrow_mut().log.push(FunctionMask(masked));
         Ok(())
     }
 
-    fn unbind_function(&mut self, _: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, _: Caller, function: FunctionId) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
         world.bound.retain(|&(f, _)| f != function);
         world.log.push(UnbindFunction);
@@ -220,14 +221,7 @@ fn rig_of(storage: usize, change: impl FnOnce(&mut [FunctionInfo; 3])) -> Rig {
     let entries = Box::leak(vec![Entry::RESET; storage].into_boxed_slice());
     let functions = [(&first, VMM), (&second, VMM), (&third, VMM)];
     let kept: &Kept<{ kept_words(3, 2053) }> = Box::leak(Box::default());
-    let msix = Msix::new(
-        fake.clone(),
-        Client(link),
-        entries,
-        kept,
-        CONTROL,
-        functions,
-    );
+    let msix = Msix::new(fake.clone(), Client(link), entries, kept, functions);
     let rig = Rig { msix, fake };
     rig.log();
     rig
@@ -254,12 +248,12 @@ impl Rig {
         log
     }
 
-    fn read_of(&mut self, function: u8, offset: u32, width: Width) -> u64 {
+    fn read_of(&mut self, function: FunctionId, offset: u32, width: Width) -> u64 {
         let place = FunctionBar { function, bar: 0 };
         self.msix.read(VMM, place, offset, width).expect("claimed")
     }
 
-    fn write_of(&mut self, function: u8, offset: u32, width: Width, value: u64) {
+    fn write_of(&mut self, function: FunctionId, offset: u32, width: Width, value: u64) {
         let place = FunctionBar { function, bar: 0 };
         self.msix
             .write(VMM, place, offset, width, value)
@@ -267,11 +261,11 @@ impl Rig {
     }
 
     fn read(&mut self, offset: u32, width: Width) -> u64 {
-        self.read_of(0, offset, width)
+        self.read_of(FunctionId(0), offset, width)
     }
 
     fn write(&mut self, offset: u32, width: Width, value: u64) {
-        self.write_of(0, offset, width, value);
+        self.write_of(FunctionId(0), offset, width, value);
     }
 
     fn program(&mut self, entry: u16, address: u64, data: u32) {
@@ -284,7 +278,9 @@ impl Rig {
     }
 
     fn control(&mut self, value: u16) -> Option<u16> {
-        self.msix.write_control(CONTROL, 0, value).expect("there")
+        self.msix
+            .write_control(CONTROL, FunctionId(0), value)
+            .expect("there")
     }
 
     /// Enabled, with these entries bound to their number plus 0x30.
@@ -307,7 +303,7 @@ impl Rig {
 
     fn device(&self, entry: u16, field: u32) -> u64 {
         let place = FunctionBar {
-            function: 0,
+            function: FunctionId(0),
             bar: 0,
         };
         let world = self.fake.0.borrow();
@@ -319,7 +315,7 @@ impl Rig {
     }
 
     fn entry(&self, entry: u16) -> Entry {
-        let mut entries = self.msix.entries_in_use(0);
+        let mut entries = self.msix.entries_in_use(FunctionId(0));
         entries
             .find(|(index, _)| *index == entry)
             .map_or(Entry::RESET, |(_, entry)| *entry)
@@ -333,10 +329,13 @@ fn bound(entry: u16) -> Event {
 #[test]
 fn m16_no_room_for_its_entries_means_no_msix() {
     let mut rig = rig_with(74);
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
-    assert_eq!(rig.msix.read_control(CONTROL, 1), Err(Error::NotFound));
+    assert_eq!(rig.msix.read_control(CONTROL, FunctionId(0)), Ok(69));
+    assert_eq!(
+        rig.msix.read_control(CONTROL, FunctionId(1)),
+        Err(Error::NotFound)
+    );
     let place = FunctionBar {
-        function: 1,
+        function: FunctionId(1),
         bar: 0,
     };
     let result = rig.msix.read(VMM, place, 0, Width::Dword);
@@ -386,7 +385,7 @@ fn m22_nothing_is_bound_for_the_size_of_the_table() {
 #[test]
 fn m23_a_throttled_source_is_masked_in_the_device_only() {
     let mut rig = Rig::live(&[2]);
-    let source = Source::msix(0, 2);
+    let source = Source::msix(FunctionId(0), 2);
     let control = at(2, 12);
     assert_eq!(rig.msix.set_throttled(VMM, source, true), Ok(()));
     let masked = [Write(control, Width::Dword, 1), Read(control, Width::Dword)];
@@ -402,7 +401,10 @@ fn m23_a_throttled_source_is_masked_in_the_device_only() {
     assert_eq!(rig.msix.set_throttled(VMM, source, false), Ok(()));
     assert_eq!(rig.log(), [Write(control, Width::Dword, 0)]);
     assert_eq!(rig.msix.counters.throttled, 1);
-    for none in [Source::msix(0, 70), Source::msi(0, 2)] {
+    for none in [
+        Source::msix(FunctionId(0), 70),
+        Source::msi(FunctionId(0), 2),
+    ] {
         assert_eq!(
             rig.msix.set_throttled(VMM, none, true),
             Err(Error::NotFound)
@@ -413,7 +415,7 @@ fn m23_a_throttled_source_is_masked_in_the_device_only() {
 #[test]
 fn m24_reset_masks_unbinds_and_forgets() {
     let mut rig = Rig::live(&[2, 69]);
-    assert_eq!(rig.msix.reset(CONTROL, 0), Ok(()));
+    assert_eq!(rig.msix.reset(CONTROL, FunctionId(0)), Ok(()));
     let log = rig.log();
     assert_eq!(log.len(), 72);
     for (entry, event) in log[..70].iter().enumerate() {
@@ -421,8 +423,8 @@ fn m24_reset_masks_unbinds_and_forgets() {
     }
     assert_eq!(log[71], UnbindFunction);
     assert!(rig.fake.0.borrow().bound.is_empty());
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
-    assert_eq!(rig.msix.entries_in_use(0).count(), 0);
+    assert_eq!(rig.msix.read_control(CONTROL, FunctionId(0)), Ok(69));
+    assert_eq!(rig.msix.entries_in_use(FunctionId(0)).count(), 0);
     rig.control(ENABLE);
     assert_eq!(rig.routed(), []);
 }
@@ -430,28 +432,30 @@ fn m24_reset_masks_unbinds_and_forgets() {
 #[test]
 fn functions_are_kept_apart() {
     let mut rig = Rig::live(&[2]);
-    rig.write_of(1, 0x28, Width::Dword, 0x77);
+    rig.write_of(FunctionId(1), 0x28, Width::Dword, 0x77);
     assert_eq!(rig.read(at(2, 8), Width::Dword), 0x32);
-    assert_eq!(rig.msix.read_control(CONTROL, 1), Ok(4));
-    assert_eq!(rig.msix.entries_in_use(1).count(), 1);
+    assert_eq!(rig.msix.read_control(CONTROL, FunctionId(1)), Ok(4));
+    assert_eq!(rig.msix.entries_in_use(FunctionId(1)).count(), 1);
 }
 
 #[test]
 fn strangers_get_nothing() {
     let mut rig = rig();
     let place = FunctionBar {
-        function: 0,
+        function: FunctionId(0),
         bar: 0,
     };
     let read = rig.msix.read(CONTROL, place, TABLE, Width::Dword);
     assert_eq!(read, Err(Error::NotFound));
-    let source = Source::msix(0, 0);
+    let source = Source::msix(FunctionId(0), 0);
     let throttle = rig.msix.set_throttled(CONTROL, source, true);
     assert_eq!(throttle, Err(Error::NotFound));
-    assert_eq!(rig.msix.read_control(VMM, 0), Err(Error::NotFound));
     for function in [2, 3, 255] {
-        assert_eq!(rig.msix.reset(CONTROL, function), Err(Error::NotFound));
+        assert_eq!(
+            rig.msix.reset(CONTROL, FunctionId(function)),
+            Err(Error::NotFound)
+        );
     }
-    assert_eq!(rig.msix.counters.not_found, 6);
+    assert_eq!(rig.msix.counters.not_found, 5);
     assert_eq!(rig.log(), []);
 }

@@ -125,7 +125,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             Action::MsixControl => match self.peers.msix.read_control(self.function.index) {
                 Ok(control) => control.into(),
                 Err(_) => {
-                    self.counters.failed += 1;
+                    self.counters.failures += 1;
                     register.width.all_ones() as u32
                 }
             },
@@ -218,7 +218,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             return Effect::NONE;
         }
         let moved = bar.write(value, decoded) && decoded;
-        self.counters.moves += u64::from(moved);
+        self.counters.bar_moves += u64::from(moved);
         self.function.keep();
         if moved { Effect::DECODE } else { Effect::NONE }
     }
@@ -228,10 +228,9 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     fn write_msi(&mut self, field: MsiField, value: u32, written: u32) {
         let before = self.function.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
-        let router = &mut self.peers.router;
-        let written = self.function.write_msi(field, value, router);
+        let written = self.function.write_msi(field, value, self.peers);
         self.function.keep();
-        self.counters.failed += u64::from(written.is_err());
+        self.counters.failures += u64::from(written.is_err());
     }
 
     /// Writes MSI-X message control as msix decides. An enable while MSI is on is
@@ -244,7 +243,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             if msi_enabled {
                 value &= !pci::regs::MSIX_CONTROL_ENABLE;
             }
-            self.peers.msix.write_control(index, value)
+            self.peers.write_control(index, value)
         });
         match reply {
             Ok(Some(control)) => {
@@ -252,14 +251,14 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
                 self.function.keep();
             }
             Ok(None) => {}
-            Err(_) => self.counters.failed += 1,
+            Err(_) => self.counters.failures += 1,
         }
     }
 
     fn reset_device(&mut self) -> Effect {
         self.counters.resets += 1;
         if self.function.begin_reset(self.peers).is_err() {
-            self.counters.failed += 1;
+            self.counters.failures += 1;
         }
         Effect::DECODE.and(Effect::RESET)
     }

@@ -3,6 +3,7 @@
 use channel::{Caller, Error, Transport};
 use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
 use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
+use spec::FunctionId;
 
 use crate::Hardware;
 use crate::bar::Bar;
@@ -18,7 +19,7 @@ use crate::reset::{Reset, Saved, Trouble};
 pub struct Function<'a, H> {
     pub hardware: H,
     /// Its position among all assigned functions.
-    pub index: u8,
+    pub index: FunctionId,
     /// The vmm whose guest owns it.
     pub owner: Caller,
     pub info: FunctionInfo,
@@ -85,7 +86,7 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// alone, and latched when it answers.
     pub fn new<T: Transport>(
         hardware: H,
-        index: u8,
+        index: FunctionId,
         owner: Caller,
         info: FunctionInfo,
         multi_function: bool,
@@ -250,7 +251,7 @@ impl<'a, H: Hardware> Function<'a, H> {
             None => Ok(()),
         };
         let msi = match &mut self.msi {
-            Some(msi) => msi.reset(self.index, &mut peers.router),
+            Some(msi) => msi.reset(self.index, peers),
             None => Ok(()),
         };
         (msix, msi)
@@ -268,7 +269,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         if !self.quiet {
             self.write_host_command();
         }
-        let _ = self.adopt_msi(&mut peers.router);
+        let _ = self.adopt_msi(peers);
     }
 
     /// Writes message control as msix has it, INTx off before it is enabled and

@@ -19,6 +19,7 @@
 
 mod access;
 mod bar;
+mod counters;
 mod function;
 mod kept;
 mod layout;
@@ -29,9 +30,10 @@ mod registers;
 mod reset;
 mod server;
 
+pub use counters::Counters;
 pub use kept::kept_words;
-pub use reset::Trouble;
-pub use server::{Counters, Functions};
+pub use reset::{RESET_MS, Trouble};
+pub use server::Functions;
 
 use pci::Width;
 

@@ -4,12 +4,12 @@
 #![no_std]
 #![no_main]
 
-use channel::{Caller, irq_router, msix, pci_config as interface};
+use channel::{irq_router, msix, pci_config as interface};
 use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
-use pci_config::{Counters, Functions, Hardware, Trouble, kept_words};
+use pci_config::{Functions, Hardware, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
-use spec::{BADGE_GUEST_GONE, FUNCTIONS, GUESTS, ResourceKind};
+use spec::{BADGE_GUEST_GONE, FUNCTIONS, FunctionId, GUESTS, names};
 
 runtime::component!(main);
 
@@ -58,21 +58,10 @@ impl Hardware for ConfigPage {
     }
 }
 
-fn page(context: &Context, prefix: &'static str, device: &str) -> Mmio {
-    let found = context
-        .resources
-        .each(ResourceKind::Memory, prefix)
-        .find(|(name, _)| *name == device);
-    match found {
-        Some((_, resource)) => context.registers(resource.name.as_str()),
-        None => panic!("no page {prefix}{device}"),
-    }
-}
-
 /// Logs a function as the guest will find it: the header of a trace.
 fn trace(context: &Context, device: &str) {
     let info = context.function(device);
-    let registers = page(context, "config:", device);
+    let registers = context.registers(names::CONFIG.of(device));
     let mut bytes = [0; 256];
     for (offset, byte) in bytes.iter_mut().enumerate() {
         *byte = registers.read(offset, Width::Byte) as u8;
@@ -95,22 +84,9 @@ fn trace(context: &Context, device: &str) {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("calls", counters.reads + counters.writes),
-        ("reads", counters.reads),
-        ("writes", counters.writes),
-        ("dropped", counters.dropped),
-        ("not_found", counters.not_found),
-        ("bar_moves", counters.moves),
-        ("failures", counters.failed),
-        ("resets", counters.resets),
-    ]);
-}
-
 /// Says what became of a function's reset.
-fn tell(context: &Context, function: u8, trouble: Trouble) {
-    let device = context.functions().nth(function.into()).unwrap_or("?");
+fn tell(context: &Context, function: FunctionId, trouble: Trouble) {
+    let device = context.functions().nth(function.index()).unwrap_or("?");
     match trouble {
         Trouble::Gone => defmt::error!(
             "{=str}: it does not answer a minute after its reset, and reads all ones from now on",
@@ -133,33 +109,33 @@ fn release(
         let guest = context.guest_index(device);
         if guest < GUESTS as u64 && bits & BADGE_GUEST_GONE << guest != 0 {
             defmt::warn!("{=str}: its guest is gone, taken back", device);
-            functions.release(index as u8);
+            functions.release(FunctionId::at(index));
         }
     }
 }
 
 fn main(context: Context) -> ! {
     let tsc_khz = context.machine().tsc_khz.max(1);
-    if context.number("trace").0 == 1 {
+    if context.get(names::TRACE) {
         context
             .functions()
             .for_each(|device| trace(&context, device));
     }
     let functions = context.functions().map(|device| {
         let info = context.function(device);
-        let owner = Caller(context.owner(device));
+        let owner = context.owner(device);
         let hardware = ConfigPage {
-            registers: page(&context, "config:", device),
+            registers: context.registers(names::CONFIG.of(device)),
             reset: info
                 .has_model_reset()
-                .then(|| page(&context, "registers:", device)),
+                .then(|| context.registers(names::RESET_REGISTERS.of(device))),
             tsc_khz,
         };
         (info, owner, hardware)
     });
-    let msix = msix::control::Client(context.channel("MsixControl"));
-    let router = irq_router::msi::Client(context.channel("MsiRouter"));
-    let kept: &Memory = context.shared("kept");
+    let msix = msix::control::Client(context.channel(msix::control::NAME));
+    let router = irq_router::msi::Client(context.channel(irq_router::msi::NAME));
+    let kept: &Memory = context.shared(names::KEPT);
     let mut functions: Functions<'_, _, _, FUNCTIONS> =
         Functions::new(functions, msix, router, kept);
     defmt::info!(
@@ -167,15 +143,19 @@ fn main(context: Context) -> ! {
         context.functions().count(),
         EXTENDED
     );
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &functions.counters);
+        let counters = functions.counters;
+        let calls = [("calls", counters.reads + counters.writes)];
+        context
+            .counters()
+            .publish(calls.into_iter().chain(counters.named()));
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut functions, caller, request));
+                server.answer(&mut functions, caller, request);
             }
             Event::Notification(bits) => release(&context, bits, &mut functions),
         }

@@ -3,10 +3,11 @@
 use channel::irq_router::{Block, msi};
 use channel::{Error, Transport};
 use pci::{Width, regs};
+use spec::{FunctionId, bit};
 
 use crate::Hardware;
 use crate::function::Function;
-use crate::peers::{Peers, Router};
+use crate::peers::Peers;
 use crate::registers::MsiField;
 
 /// Message control: log2 of the messages that the function can send, bits 3:1
@@ -99,7 +100,6 @@ impl Msi {
     }
 
     fn control(&self) -> u16 {
-        let bit = |set: bool, mask: u16| if set { mask } else { 0 };
         bit(self.state.enabled, regs::MSI_CONTROL_ENABLE)
             | u16::from(self.capable) << CAPABLE_SHIFT
             | u16::from(self.state.log2) << ALLOWED_SHIFT
@@ -110,13 +110,13 @@ impl Msi {
     /// Back to start; the device is off already. Vectors are given back.
     pub fn reset<T: Transport>(
         &mut self,
-        function: u8,
-        router: &mut Router<T>,
+        function: FunctionId,
+        peers: &mut Peers<T>,
     ) -> Result<(), Error> {
         self.state = State::default();
         self.live = false;
         self.throttled = false;
-        router.unbind_block(function)
+        peers.router.unbind_block(function)
     }
 }
 
@@ -131,15 +131,15 @@ impl<H: Hardware> Function<'_, H> {
         &mut self,
         field: MsiField,
         value: u32,
-        router: &mut Router<T>,
+        peers: &mut Peers<T>,
     ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
         };
         let state = &mut msi.state;
         match field {
-            MsiField::Control => return self.write_msi_control(value as u16, router),
-            MsiField::Mask => return self.write_msi_mask(value, router),
+            MsiField::Control => return self.write_msi_control(value as u16, peers),
+            MsiField::Mask => return self.write_msi_mask(value, peers),
             // Bits 1:0 are reserved.
             MsiField::Address => state.address = state.address >> 32 << 32 | u64::from(value & !3),
             MsiField::AddressHigh => {
@@ -150,10 +150,10 @@ impl<H: Hardware> Function<'_, H> {
         // P1: at once, and the device need not hear of it.
         let State { address, data, .. } = *state;
         if msi.live {
-            return router.set_message(self.index, address, data.into());
+            return peers.router.set_message(self.index, address, data.into());
         }
         if msi.state.enabled {
-            return self.start_msi(router);
+            return self.start_msi(peers);
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl<H: Hardware> Function<'_, H> {
     fn write_msi_control<T: Transport>(
         &mut self,
         value: u16,
-        router: &mut Router<T>,
+        peers: &mut Peers<T>,
     ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
@@ -181,9 +181,9 @@ impl<H: Hardware> Function<'_, H> {
         if enabled {
             // INTx off first, as for MSI-X (M6).
             self.write_host_command();
-            return self.start_msi(router);
+            return self.start_msi(peers);
         }
-        let result = self.stop_msi(router);
+        let result = self.stop_msi(peers);
         self.write_host_command();
         result
     }
@@ -191,7 +191,7 @@ impl<H: Hardware> Function<'_, H> {
     fn write_msi_mask<T: Transport>(
         &mut self,
         value: u32,
-        router: &mut Router<T>,
+        peers: &mut Peers<T>,
     ) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
@@ -207,7 +207,7 @@ impl<H: Hardware> Function<'_, H> {
         }
         // What was sent before the mask is here once the read is (M20).
         self.hardware.read(mask_at, Width::Dword);
-        router.set_mask(self.index, mask)
+        peers.router.set_mask(self.index, mask)
     }
 
     /// Keeps the device from sending, or lets it again: by its mask bits, which
@@ -240,8 +240,8 @@ impl<H: Hardware> Function<'_, H> {
     /// Binds the messages and switches the device's MSI on. If that fails, the
     /// device stays off; the guest's next write of control, address or data
     /// tries again.
-    fn start_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
-        self.stop_msi(router)?;
+    fn start_msi<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
+        self.stop_msi(peers)?;
         let Some(msi) = &mut self.msi else {
             return Ok(());
         };
@@ -256,7 +256,7 @@ impl<H: Hardware> Function<'_, H> {
             function: self.index,
             log2,
         };
-        let (address, data) = router.bind_block(block, address, data.into(), mask)?;
+        let (address, data) = peers.bind_block(block, address, data.into(), mask)?;
         let hardware = &mut self.hardware;
         let address_at = msi.at + regs::MSI_ADDRESS;
         hardware.write(address_at, Width::Dword, address as u32);
@@ -278,7 +278,7 @@ impl<H: Hardware> Function<'_, H> {
     /// Makes device and irq-router agree with the messages as they were
     /// recalled: live ones in place, so that no event is lost, and what was
     /// half on or half off anew.
-    pub fn adopt_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
+    pub fn adopt_msi<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
         };
@@ -295,9 +295,10 @@ impl<H: Hardware> Function<'_, H> {
                 self.hardware.write(mask_at, Width::Dword, mask);
             }
             let on = regs::MSI_CONTROL_ENABLE | u16::from(msi.state.log2) << ALLOWED_SHIFT;
-            let routed = router
+            let routed = peers
+                .router
                 .set_message(self.index, address, data.into())
-                .and_then(|()| router.set_mask(self.index, mask));
+                .and_then(|()| peers.router.set_mask(self.index, mask));
             if routed != Err(Error::NotFound) {
                 // It may have been throttled (M23).
                 self.write_device_msi_control(on);
@@ -310,14 +311,14 @@ impl<H: Hardware> Function<'_, H> {
         // It may be on.
         msi.live = true;
         if enabled {
-            self.start_msi(router)
+            self.start_msi(peers)
         } else {
-            self.stop_msi(router)
+            self.stop_msi(peers)
         }
     }
 
     /// Switches the device's MSI off and gives the vectors back.
-    fn stop_msi<T: Transport>(&mut self, router: &mut Router<T>) -> Result<(), Error> {
+    fn stop_msi<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
         let Some(msi) = &mut self.msi else {
             return Ok(());
         };
@@ -330,7 +331,7 @@ impl<H: Hardware> Function<'_, H> {
             // way to a vector that is given back.
             self.hardware.read(control_at, Width::Word);
         }
-        router.unbind_block(self.index)
+        peers.router.unbind_block(self.index)
     }
 
     /// Writes the bits of the device's message control that can be written.

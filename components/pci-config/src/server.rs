@@ -6,37 +6,18 @@ use channel::{Caller, Error, Transport, msix};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use shm::Keep;
+use spec::FunctionId;
 
-use crate::Hardware;
 use crate::access::Access;
 use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
-use crate::peers::{Msix, Peers, Router};
+use crate::peers::Peers;
 use crate::reset::{Reset, Trouble};
+use crate::{Counters, Hardware};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
 const EXTENDED: u16 = 4096;
-
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Reads asked for.
-    pub reads: u64,
-    /// Writes asked for.
-    pub writes: u64,
-    /// Parts of writes that were dropped, accesses of a bad shape, and those to a
-    /// function that is being reset.
-    pub dropped: u64,
-    /// Accesses to functions that are not there or not the caller's.
-    pub not_found: u64,
-    /// BAR moves while the BAR was decoded (C4).
-    pub moves: u64,
-    /// Calls to msix and irq-router that failed.
-    pub failed: u64,
-    /// Functions taken back to start.
-    pub resets: u64,
-}
 
 /// All assigned functions, at most `FUNCTIONS`.
 pub struct Functions<'a, H, T, const FUNCTIONS: usize> {
@@ -56,10 +37,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         router: msi::Client<T>,
         kept: &'a dyn Keep,
     ) -> Self {
-        let mut peers = Peers {
-            msix: Msix(msix),
-            router: Router(router),
-        };
+        let mut peers = Peers { msix, router };
         let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
         // Bus, device and owner: functions that share them make one device.
         let devices: Vec<_, FUNCTIONS> = functions
@@ -73,7 +51,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
                 let multi_function = devices.iter().filter(|d| **d == devices[index]).count() > 1;
                 Function::new(
                     hardware,
-                    index as u8,
+                    FunctionId::at(index),
                     owner,
                     info,
                     multi_function,
@@ -133,11 +111,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         self.counters.resets += u64::from(function.reset == Reset::Used);
         function
             .take_back(at_once, &mut self.peers)
-            .inspect_err(|_| self.counters.failed += 1)
+            .inspect_err(|_| self.counters.failures += 1)
     }
 
     /// What a person should hear of a function, once.
-    pub fn take_trouble(&mut self) -> Option<(u8, Trouble)> {
+    pub fn take_trouble(&mut self) -> Option<(FunctionId, Trouble)> {
         self.functions
             .iter_mut()
             .find_map(|function| Some((function.index, function.trouble.take()?)))
@@ -145,16 +123,20 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
 
     /// The guest of a function is gone: takes the function back to start. One
     /// that is not there is ignored.
-    pub fn release(&mut self, function: u8) {
-        if usize::from(function) < self.functions.len() {
+    pub fn release(&mut self, function: FunctionId) {
+        if function.index() < self.functions.len() {
             // A failure is counted, and nobody waits for the answer.
-            let _ = self.take_back(function.into(), true);
+            let _ = self.take_back(function.index(), true);
         }
     }
 
-    fn owned(&mut self, caller: Caller, function: u8) -> Result<&mut Function<'a, H>, Error> {
+    fn owned(
+        &mut self,
+        caller: Caller,
+        function: FunctionId,
+    ) -> Result<&mut Function<'a, H>, Error> {
         self.functions
-            .get_mut(usize::from(function))
+            .get_mut(function.index())
             .filter(|function| function.owner == caller)
             .ok_or(Error::NotFound)
             .inspect_err(|_| self.counters.not_found += 1)
@@ -189,10 +171,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
         })
     }
 
-    fn bar(&mut self, caller: Caller, function: u8, index: u8) -> Result<u64, Error> {
+    fn bar(&mut self, caller: Caller, function: FunctionId, index: u8) -> Result<u64, Error> {
         let index = usize::from(index);
         self.owned(caller, function)?;
-        let function = &mut self.functions[usize::from(function)];
+        let function = &mut self.functions[function.index()];
         if index >= FUNCTION_BARS {
             return Err(Error::NotFound);
         }
@@ -205,13 +187,18 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> PciConfig
         Ok(decoded.unwrap_or(u64::MAX))
     }
 
-    fn reset(&mut self, caller: Caller, function: u8) -> Result<u64, Error> {
+    fn reset(&mut self, caller: Caller, function: FunctionId) -> Result<u64, Error> {
         self.owned(caller, function)?;
-        self.take_back(function.into(), false)
+        self.take_back(function.index(), false)
     }
 
-    fn throttle_msi(&mut self, caller: Caller, function: u8, throttled: bool) -> Result<(), Error> {
+    fn throttle_msi(
+        &mut self,
+        caller: Caller,
+        function: FunctionId,
+        throttled: bool,
+    ) -> Result<(), Error> {
         self.owned(caller, function)?;
-        self.functions[usize::from(function)].throttle_msi(throttled, &mut self.peers)
+        self.functions[function.index()].throttle_msi(throttled, &mut self.peers)
     }
 }

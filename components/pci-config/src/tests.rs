@@ -52,6 +52,7 @@ enum Event {
     Unbind,
 }
 use Event::Write;
+use spec::FunctionId;
 
 struct World {
     config: Vec<u8>,
@@ -204,12 +205,17 @@ impl World {
 }
 
 impl MsixControl for Fake {
-    fn read_control(&mut self, _: Caller, _: u8) -> Result<u16, Error> {
+    fn read_control(&mut self, _: Caller, _: FunctionId) -> Result<u16, Error> {
         let world = self.0.borrow();
         world.error.map_or(Ok(world.control), Err)
     }
 
-    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<Option<u16>, Error> {
+    fn write_control(
+        &mut self,
+        _: Caller,
+        _: FunctionId,
+        value: u16,
+    ) -> Result<Option<u16>, Error> {
         let mut world = self.0.borrow_mut();
         if let Some(error) = world.error {
             return Err(error);
@@ -220,7 +226,7 @@ impl MsixControl for Fake {
         Ok((before != world.control).then_some(world.control))
     }
 
-    fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn reset(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
         world.log.push(Event::MsixReset);
         world.control = 4;
@@ -248,15 +254,21 @@ impl MsiRouter for Fake {
         self.route(Event::Bind(block, address, data, mask), OURS)
     }
 
-    fn set_message(&mut self, _: Caller, _: u8, address: u64, data: u32) -> Result<(), Error> {
+    fn set_message(
+        &mut self,
+        _: Caller,
+        _: FunctionId,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error> {
         self.route(Event::Message(address, data), ())
     }
 
-    fn set_mask(&mut self, _: Caller, _: u8, mask: u32) -> Result<(), Error> {
+    fn set_mask(&mut self, _: Caller, _: FunctionId, mask: u32) -> Result<(), Error> {
         self.route(Event::Mask(mask), ())
     }
 
-    fn unbind_block(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn unbind_block(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         self.route(Event::Unbind, ())
     }
 }
@@ -397,7 +409,9 @@ impl Rig {
     }
 
     fn bar(&mut self, index: u8) -> u64 {
-        self.functions.bar(VMM, 0, index).expect("there")
+        self.functions
+            .bar(VMM, FunctionId(0), index)
+            .expect("there")
     }
 
     fn device(&mut self, offset: u16, width: Width) -> u32 {
@@ -511,10 +525,22 @@ fn c3_a_function_that_is_not_there_reads_ones() {
     assert_eq!(rig.functions.read(Caller(6), bdf(), 0, Dword), Ok(u32::MAX));
     let write = rig.functions.write(Caller(6), bdf(), 4, Word, 0);
     assert_eq!(write, Ok(Effect::NONE));
-    assert_eq!(rig.functions.bar(Caller(6), 0, 0), Err(Error::NotFound));
-    assert_eq!(rig.functions.reset(Caller(6), 0), Err(Error::NotFound));
-    assert_eq!(rig.functions.bar(VMM, 1, 0), Err(Error::NotFound));
-    assert_eq!(rig.functions.bar(VMM, 0, 6), Err(Error::NotFound));
+    assert_eq!(
+        rig.functions.bar(Caller(6), FunctionId(0), 0),
+        Err(Error::NotFound)
+    );
+    assert_eq!(
+        rig.functions.reset(Caller(6), FunctionId(0)),
+        Err(Error::NotFound)
+    );
+    assert_eq!(
+        rig.functions.bar(VMM, FunctionId(1), 0),
+        Err(Error::NotFound)
+    );
+    assert_eq!(
+        rig.functions.bar(VMM, FunctionId(0), 6),
+        Err(Error::NotFound)
+    );
     assert_eq!(rig.functions.counters.not_found, 6);
     assert_eq!(rig.log(), []);
 }
@@ -592,7 +618,7 @@ fn an_msix_that_fails_changes_nothing() {
     rig.fake.0.borrow_mut().error = Some(Error::Gone(1));
     assert_eq!(rig.write(MSIX + 2, Word, 0x8000), Effect::NONE);
     assert_eq!(rig.read(MSIX + 2, Word), 0xffff);
-    assert_eq!(rig.functions.counters.failed, 2);
+    assert_eq!(rig.functions.counters.failures, 2);
     assert_eq!(rig.log(), []);
 }
 

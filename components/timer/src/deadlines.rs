@@ -36,23 +36,24 @@ pub trait System {
     fn signal(&mut self, client: Caller);
 }
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Deadlines asked for.
-    pub armed: u64,
-    /// Deadlines dropped by their client.
-    pub cancelled: u64,
-    /// Deadlines that came.
-    pub fired: u64,
-    /// Deadlines for which there was no room.
-    pub exhausted: u64,
-    /// Deadlines that were put off, since their client had asked too often.
-    pub deferred: u64,
-    /// Interrupts of the HPET.
-    pub interrupts: u64,
-    /// Times the counter overtook the comparator while it was being set.
-    pub overtaken: u64,
+shm::counters! {
+    /// What happened so far.
+    pub struct Counters {
+        /// Deadlines asked for.
+        armed,
+        /// Deadlines dropped by their client.
+        cancelled,
+        /// Deadlines that came.
+        fired,
+        /// Deadlines for which there was no room.
+        exhausted,
+        /// Deadlines that were put off, since their client had asked too often.
+        deferred,
+        /// Interrupts of the HPET.
+        interrupts,
+        /// Times the counter overtook the comparator while it was being set.
+        overtaken,
+    }
 }
 
 /// What is known of a client.

@@ -12,10 +12,13 @@ use pci::Width;
 use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
-use spec::ResourceKind;
-use timer::{CLIENTS, Counters, Delivery, Hpet, Registers, SetupError, System, Timers};
+use spec::{host_message, names};
+use timer::{CLIENTS, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
+
+/// The board's device that this is.
+const HPET: &str = "hpet";
 
 struct HpetPage(Mmio);
 
@@ -42,46 +45,33 @@ impl System for Clients {
     }
 }
 
-fn publish(context: &Context, counters: &Counters) {
-    context.counters().publish(&[
-        ("armed", counters.armed),
-        ("cancelled", counters.cancelled),
-        ("fired", counters.fired),
-        ("exhausted", counters.exhausted),
-        ("deferred", counters.deferred),
-        ("interrupts", counters.interrupts),
-        ("overtaken", counters.overtaken),
-    ]);
-}
-
-/// The local APIC's message address, and the CPU vector of user vector 0
-/// (int_irq_user_min in the kernel's plat/pc99/plat/machine.h).
-const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
-const CPU_VECTOR_BASE: u32 = 0x30;
-
 /// How the HPET is to interrupt: the build tool gave a vector or a pin.
 fn delivery(context: &Context) -> Delivery {
-    let vector = context
-        .resources
-        .find(ResourceKind::Number, "irq-vector:hpet");
-    match vector {
-        Some(vector) => Delivery::Message {
-            address: MESSAGE_ADDRESS,
-            data: CPU_VECTOR_BASE + vector.value as u32,
-        },
-        None => Delivery::Pin(context.number("irq-pin:hpet").0 as u8),
+    match context.resources.find(names::IRQ_VECTOR.of(HPET)) {
+        Some(vector) => {
+            let (address, data) = host_message(vector as u8);
+            Delivery::Message {
+                // All local APICs take messages below 4 GiB.
+                address: address as u32,
+                data,
+            }
+        }
+        None => Delivery::Pin(context.get(names::IRQ_PIN.of(HPET)) as u8),
     }
 }
 
 fn main(context: Context) -> ! {
     let clients: Vec<(Caller, Notification), CLIENTS> = context
         .resources
-        .each(ResourceKind::Capability, "notify:")
+        .each(names::NOTIFY)
         .take(CLIENTS)
-        .map(|(_, resource)| (Caller(resource.extra), Cap::from_bits(resource.value)))
+        .map(|(_, client)| (Caller(client.badge), Cap::from_bits(client.slot)))
         .collect();
     let delivery = delivery(&context);
-    let hpet = match Hpet::new(HpetPage(context.registers("registers:hpet")), delivery) {
+    let hpet = match Hpet::new(
+        HpetPage(context.registers(names::REGISTERS.of(HPET))),
+        delivery,
+    ) {
         Ok(hpet) => hpet,
         Err(SetupError::NoMessages) => panic!(
             "the HPET cannot send messages, and an IOMMU blocks its pin: \
@@ -99,8 +89,8 @@ fn main(context: Context) -> ! {
     let Some(tsc_mhz) = NonZeroU32::new(tsc_mhz) else {
         panic!("the kernel measured no time stamp counter frequency")
     };
-    let irq: IrqHandler = context.capability("irq:hpet");
-    let notification: Notification = context.capability("irq-notification:hpet");
+    let irq = IrqHandler::from_bits(context.get(names::IRQ.of(HPET)).slot);
+    let notification: Notification = context.capability(names::IRQ_NOTIFICATION.of(HPET));
     if let Err(error) = irq.irq_handler_set_notification(notification) {
         panic!("the HPET's interrupt: {error:?}");
     }
@@ -118,12 +108,12 @@ fn main(context: Context) -> ! {
         Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
-    let mut server = Server::new(context.endpoint());
+    let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        publish(&context, &timers.counters);
+        context.counters().publish(timers.counters.named());
         match server.wait() {
             Event::Request(caller, request) => {
-                server.reply(interface::dispatch(&mut timers, caller, request));
+                server.answer(&mut timers, caller, request);
             }
             Event::Notification(_) => {
                 timers.interrupt();

@@ -7,29 +7,24 @@ use core::ops::Range;
 use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
+use crate::counters::Counters;
 use crate::decoded::DecodedBars;
 use crate::host::{Host, PciFunctions, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
-use crate::uart::{UART_BASE, Uart};
-use crate::vmm::{Counters, MAX_FUNCTIONS};
+use crate::uart::Uart;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.
 pub const MMIO_WINDOW: Range<u64> = pci::BAR_WINDOW;
 
-/// Configuration address register (PCI Local Bus 3.0 section 3.2.2.3.2).
-const CONFIG_ADDRESS: u16 = 0xcf8;
-/// First of the four configuration data ports.
-const CONFIG_DATA: u16 = 0xcfc;
-const CONFIG_DATA_LAST: u16 = 0xcff;
-const CONFIG_ENABLE: u32 = 1 << 31;
-const UART_LAST: u16 = UART_BASE + 7;
-/// QEMU's isa-debug-exit, as guests use it on bare QEMU: ends the guest.
-const EXIT_PORT: u16 = 0xf4;
+const CONFIG_DATA_LAST: u16 = CONFIG_DATA + 3;
+const UART_LAST: u16 = COM1 + 7;
 
 /// Pages of BARs that are mapped and unmapped for one access above all guests: each
 /// costs about a thousand instructions, and what takes longer than 100 us (300,000
@@ -52,7 +47,7 @@ pub struct Devices<'a> {
 }
 
 impl<'a> Devices<'a> {
-    /// Devices as at reset; functions past [`MAX_FUNCTIONS`] are not there.
+    /// Devices as at reset; functions past [`FUNCTIONS`] are not there.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
@@ -67,47 +62,45 @@ impl<'a> Devices<'a> {
     /// first, since a BAR may move to where another one was. Of BARs that a guest
     /// lays over each other, the first decodes: a page can be mapped once only.
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
-        let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
-        let mut decoded: heapless::Vec<Range<u64>, { MAX_FUNCTIONS * FUNCTION_BARS }> =
+        let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
-        for (function, info) in self.bars.functions().iter().enumerate() {
+        for info in self.bars.functions() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
                 if !bar_info.is_memory() {
                     continue;
                 }
-                let range = host.bar(function, bar).and_then(|start| {
+                let range = host.bar(info.index, bar).and_then(|start| {
                     let range = start..start.checked_add(bar_info.size)?;
                     let inside = MMIO_WINDOW.start <= range.start && range.end <= MMIO_WINDOW.end;
                     let free =
                         |other: &Range<u64>| range.end <= other.start || other.end <= range.start;
                     (inside && decoded.iter().all(free)).then_some(range)
                 });
-                moved[function][bar] = range.as_ref().map(|range| range.start);
+                moved[info.index.index()][bar] = range.as_ref().map(|range| range.start);
                 if let Some(range) = range {
                     // It has room for every BAR that there can be.
                     let _ = decoded.push(range);
                 }
             }
         }
-        let mut changes: heapless::Vec<_, { 2 * MAX_FUNCTIONS * FUNCTION_BARS }> =
-            heapless::Vec::new();
+        let mut changes: heapless::Vec<_, { 2 * FUNCTIONS * FUNCTION_BARS }> = heapless::Vec::new();
         for unmap in [true, false] {
-            for place in 0..MAX_FUNCTIONS * FUNCTION_BARS {
-                let (function, bar) = (place / FUNCTION_BARS, place % FUNCTION_BARS);
-                let (before, after) = (self.bars.addresses[function][bar], moved[function][bar]);
-                let wanted = if unmap { before } else { after };
-                if before != after && wanted.is_some() {
-                    // It has room for both passes over every BAR.
-                    let _ = changes.push((function, bar, after.filter(|_| !unmap)));
+            for info in self.bars.functions() {
+                let index = info.index.index();
+                let addresses = self.bars.addresses[index].iter().zip(moved[index]);
+                for (bar, (&before, after)) in addresses.enumerate() {
+                    let wanted = if unmap { before } else { after };
+                    if before != after && wanted.is_some() {
+                        // It has room for both passes over every BAR.
+                        let _ = changes.push((info, bar, after.filter(|_| !unmap)));
+                    }
                 }
             }
         }
-        let size = |&(function, bar, _): &(usize, usize, _)| {
-            self.bars.functions()[function].bars[bar].size
-        };
-        let long = is_long(changes.iter().map(size));
-        for (function, bar, address) in changes {
-            host.map_bar(function, bar, address, long);
+        let long = is_long(changes.iter().map(|&(info, bar, _)| info.bars[bar].size));
+        for (info, bar, address) in changes {
+            host.map_bar(info.index, bar, address, long);
         }
         self.bars.addresses = moved;
     }
@@ -138,9 +131,7 @@ impl<'a> Devices<'a> {
                 .map_or(nothing, |(bdf, offset)| {
                     host.config_read(bdf, offset, width)
                 }),
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                u32::from(self.uart.read(port - UART_BASE))
-            }
+            COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 counters.unclaimed_ports += 1;
                 nothing
@@ -166,8 +157,8 @@ impl<'a> Devices<'a> {
                     self.refresh_bars(host);
                 }
             }
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                if let Some(byte) = self.uart.write(port - UART_BASE, value as u8) {
+            COM1..=UART_LAST if width == Width::Byte => {
+                if let Some(byte) = self.uart.write(port - COM1, value as u8) {
                     host.console_write(byte);
                 }
             }
@@ -208,12 +199,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         if self.held == 0 {
             return 0;
         }
-        let Some(info) = self
-            .devices
-            .bars
-            .functions()
-            .get(usize::from(place.function))
-        else {
+        let Some(info) = self.devices.bars.function(place.function) else {
             return 0;
         };
         let msix = info.msix;
@@ -221,7 +207,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             return 0;
         }
         let mut bits = 0;
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if self.held >> slot & 1 == 0 {
                 continue;
             }

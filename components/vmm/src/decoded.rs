@@ -3,11 +3,10 @@
 
 use channel::msix::FunctionBar;
 use pci::{FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-
-use crate::vmm::MAX_FUNCTIONS;
+use spec::{FUNCTIONS, FunctionId};
 
 /// Where each BAR of each function is decoded; `None` where it is not.
-pub type Addresses = [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS];
+pub type Addresses = [[Option<u64>; FUNCTION_BARS]; FUNCTIONS];
 
 /// The functions' BARs, at the guest addresses at which they are decoded.
 #[derive(Debug)]
@@ -18,13 +17,13 @@ pub struct DecodedBars<'a> {
 }
 
 impl<'a> DecodedBars<'a> {
-    /// Creates the map with no BAR decoded. Functions past [`MAX_FUNCTIONS`] are left
+    /// Creates the map with no BAR decoded. Functions past [`FUNCTIONS`] are left
     /// out.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            functions: &functions[..functions.len().min(MAX_FUNCTIONS)],
-            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            functions: &functions[..functions.len().min(FUNCTIONS)],
+            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
         }
     }
 
@@ -34,28 +33,28 @@ impl<'a> DecodedBars<'a> {
         self.functions
     }
 
+    /// Returns one of the functions.
+    #[must_use]
+    pub fn function(&self, function: FunctionId) -> Option<&'a FunctionInfo> {
+        self.functions.iter().find(|info| info.index == function)
+    }
+
     /// Returns the BAR that decodes all of `width` bytes at `address`, and the offset
     /// in it.
     #[must_use]
     pub fn place(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
-        for (function, info) in self.functions.iter().enumerate() {
-            for (bar, bar_info) in info.bars.iter().enumerate() {
-                let Some(base) = self.addresses[function][bar] else {
-                    continue;
+        self.functions.iter().find_map(|info| {
+            let bars = info.bars.iter().zip(self.addresses[info.index.index()]);
+            (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
+                let offset = address.checked_sub(base?)?;
+                let place = FunctionBar {
+                    function: info.index,
+                    bar,
                 };
-                let Some(offset) = address.checked_sub(base) else {
-                    continue;
-                };
-                if offset < bar_info.size && bar_info.size - offset >= width.bytes() {
-                    let place = FunctionBar {
-                        function: function as u8,
-                        bar: bar as u8,
-                    };
-                    return Some((place, offset));
-                }
-            }
-        }
-        None
+                let inside = offset < bar_info.size && bar_info.size - offset >= width.bytes();
+                inside.then_some((place, offset))
+            })
+        })
     }
 
     /// Returns the place of an access on a page that holds MSI-X table or PBA (M13).
@@ -63,7 +62,7 @@ impl<'a> DecodedBars<'a> {
     #[must_use]
     pub fn claimed(&self, address: u64, width: Width) -> Option<(FunctionBar, u32)> {
         let (place, offset) = self.place(address, width)?;
-        let info = self.functions.get(usize::from(place.function))?;
+        let info = self.function(place.function)?;
         info.msix
             .page_index(u32::from(place.bar), offset / PAGE_SIZE)?;
         (offset % PAGE_SIZE + width.bytes() <= PAGE_SIZE)

@@ -7,6 +7,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{Bdf, Width};
+use spec::FunctionId;
 
 /// The guest's RAM, by guest-physical address.
 pub trait GuestMemory {
@@ -25,10 +26,10 @@ pub trait PciFunctions {
     /// Writes configuration space.
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
     /// Returns the guest address at which a BAR is decoded now, if it is.
-    fn bar(&mut self, function: usize, bar: usize) -> Option<u64>;
+    fn bar(&mut self, function: FunctionId, bar: usize) -> Option<u64>;
     /// Maps the BAR's directly accessible pages at `address`, or unmaps them. If
     /// `long`, guests that have their turn go first meanwhile.
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool);
+    fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool);
     /// Reads a page that holds MSI-X table or PBA.
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
     /// Writes such a page.

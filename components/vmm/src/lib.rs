@@ -15,6 +15,7 @@
 
 mod alu;
 mod bus;
+mod counters;
 mod cpu;
 mod crash;
 mod decode;
@@ -34,14 +35,15 @@ mod uart;
 mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
+pub use counters::Counters;
 pub use crash::Crash;
 pub use decoded::DecodedBars;
 pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
-pub use lives::{LIMIT, Lives, Next, Policy, WINDOW_MS};
+pub use lives::{Lives, Next};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use share::Share;
 pub use slots::Budget;
-pub use vmm::{Counters, Fault, MAX_FUNCTIONS, Outcome, Vmm};
+pub use vmm::{Fault, Outcome, Vmm};

@@ -2,8 +2,10 @@
 
 use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
+use spec::{BADGE_TIMER, SLOTS};
 
 use crate::bus::{Devices, MemoryAccess};
+use crate::counters::Counters;
 use crate::cpu::Cpu;
 use crate::crash::Crash;
 use crate::decode::{self, Op, Port, Register};
@@ -15,12 +17,6 @@ use crate::privileged;
 use crate::registers::{RAX, RCX, RDX, Registers};
 use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
-
-/// Functions that one guest can have.
-pub const MAX_FUNCTIONS: usize = 8;
-
-/// Bit of the notification word that the timer signals.
-const TIMER_BIT: u32 = 1 << channel::routes::SLOTS;
 
 /// #UD.
 const INVALID_OPCODE: u8 = 6;
@@ -65,41 +61,6 @@ pub enum Outcome {
     Wait,
     /// It is over.
     Stop(StopReason),
-}
-
-/// What happened, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Traps of every kind.
-    pub traps: u64,
-    /// Accesses to memory that is emulated.
-    pub memory_accesses: u64,
-    /// Interrupts and exceptions injected.
-    pub injected: u64,
-    /// Events that came in over slots.
-    pub events: u64,
-    /// Events held back, since their route was masked (M20).
-    pub held: u64,
-    /// Events whose slot had no route, or which the local APIC did not take.
-    pub dropped: u64,
-    /// Timer signals.
-    pub timer_signals: u64,
-    /// Times that the guest went to sleep in HLT.
-    pub halts: u64,
-    /// Time stamp ticks spent there.
-    pub halted_ticks: u64,
-    /// Port accesses that nothing answered.
-    pub unclaimed_ports: u64,
-    /// Memory accesses that nothing answered.
-    pub unclaimed_memory: u64,
-    /// Exceptions reflected to the guest.
-    pub exceptions: u64,
-    /// System calls that the guest tried.
-    pub system_calls: u64,
-    /// Times that a source was masked for a storm (M23).
-    pub storms: u64,
-    /// Times that events had to wait for the guest's turn.
-    pub deferrals: u64,
 }
 
 /// One guest with one virtual CPU.
@@ -199,7 +160,7 @@ impl<'a> Vmm<'a> {
     /// The notification word came in: each bit is a slot or the timer.
     pub fn events(&mut self, word: u32, host: &mut impl Host) {
         let mut start = host.now();
-        if word & TIMER_BIT != 0 {
+        if u64::from(word) & BADGE_TIMER != 0 {
             self.counters.timer_signals += 1;
             // What the timer component did is part of what it costs. How late it was
             // on purpose is not.
@@ -210,7 +171,7 @@ impl<'a> Vmm<'a> {
             self.deadline = None;
             self.timer(start, host);
         }
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if word >> slot & 1 == 1 {
                 self.counters.events += 1;
                 self.event(slot, host);
@@ -259,7 +220,7 @@ impl<'a> Vmm<'a> {
     /// what it would have sent: its messages come once more, which a driver of
     /// an edge-triggered interrupt has to bear.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
-        for other in 0..channel::routes::SLOTS {
+        for other in 0..SLOTS {
             let route = host.route(other).map(|route| route.source);
             let same =
                 route.is_some_and(|of| (of.function, of.kind) == (source.function, source.kind));
@@ -322,7 +283,7 @@ impl<'a> Vmm<'a> {
     /// always 0.
     fn release_held(&mut self, host: &mut impl Host) {
         let held = self.slots.held();
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if held >> slot & 1 == 1 {
                 self.slots.event(slot, false, &mut self.lapic, host);
             }

@@ -2,10 +2,10 @@
 //! it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use spec::SLOTS;
 
 use crate::Word;
 use crate::irq_router::Source;
-use crate::routes::SLOTS;
 
 /// What became of the events of one source while it has had its slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,7 @@ impl Default for EventPage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spec::FunctionId;
 
     #[test]
     fn counts_belong_to_a_source() {
@@ -115,11 +116,17 @@ mod tests {
             storms: 4,
             waiting: true,
         };
-        page.publish(3, Source::msix(0, 0), &events);
-        assert_eq!(page.read(3, Source::msix(0, 0)), events);
-        assert_eq!(page.read(3, Source::msi(0, 0)), SlotEvents::default());
-        page.publish(SLOTS, Source::msix(0, 0), &events);
-        assert_eq!(page.read(SLOTS, Source::msix(0, 0)), SlotEvents::default());
+        page.publish(3, Source::msix(FunctionId(0), 0), &events);
+        assert_eq!(page.read(3, Source::msix(FunctionId(0), 0)), events);
+        assert_eq!(
+            page.read(3, Source::msi(FunctionId(0), 0)),
+            SlotEvents::default()
+        );
+        page.publish(SLOTS, Source::msix(FunctionId(0), 0), &events);
+        assert_eq!(
+            page.read(SLOTS, Source::msix(FunctionId(0), 0)),
+            SlotEvents::default()
+        );
     }
 
     #[test]

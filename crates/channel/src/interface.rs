@@ -5,16 +5,82 @@
 ///
 /// Makes, in the module where it stands: the trait for the server, whose
 /// operations learn the [`Caller`](crate::Caller); `dispatch`, which decodes a
-/// request, runs the operation and encodes the reply; and `Client`, the stub
-/// over a [`Transport`](crate::Transport). Operation numbers are the wire
-/// format: never reuse one.
+/// request, runs the operation and encodes the reply; `interface`, which enters
+/// it in a server's [`Dispatch`](crate::Dispatch); and `Client`, the stub over a
+/// [`Transport`](crate::Transport). Operation numbers are the wire format: never
+/// reuse one.
+///
+/// An operation that may be carried out twice without harm is `#[idempotent]`:
+/// its stub repeats the call if the server dies in it, as
+/// [`retry`](crate::retry()) does.
+///
+/// # Example
+///
+/// A user's own component can declare its interface anywhere. On the host the client
+/// calls the server in place; in a component the transport is an endpoint
+/// (`runtime::Channel`), and the server's receive loop `runtime::Server`.
+///
+/// ```
+/// use channel::{Caller, Error, Local};
+///
+/// mod lamp {
+///     channel::interface! {
+///         /// A lamp that its clients share.
+///         pub trait Lamp {
+///             /// Switches it. Returns whether it was on before.
+///             1 => fn switch(on: bool) -> bool;
+///             /// Sets its brightness, in percent. [`Error::Refused`] above 100.
+///             ///
+///             /// [`Error::Refused`]: channel::Error::Refused
+///             2 => #[idempotent] fn dim(percent: u8) -> ();
+///         }
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Bulb {
+///     on: bool,
+///     percent: u8,
+/// }
+///
+/// impl lamp::Lamp for Bulb {
+///     fn switch(&mut self, _: Caller, on: bool) -> Result<bool, Error> {
+///         Ok(std::mem::replace(&mut self.on, on))
+///     }
+///     fn dim(&mut self, _: Caller, percent: u8) -> Result<(), Error> {
+///         if percent > 100 {
+///             return Err(Error::Refused);
+///         }
+///         self.percent = percent;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut bulb = Bulb::default();
+/// let badge = Caller(7);
+/// let mut client = lamp::Client(Local(|request| {
+///     lamp::dispatch(&mut bulb, badge, request)
+/// }));
+/// assert_eq!(client.switch(true), Ok(false));
+/// assert_eq!(client.dim(101), Err(Error::Refused));
+/// assert_eq!(client.dim(40), Ok(()));
+/// assert!(bulb.on && bulb.percent == 40);
+/// ```
+#[macro_export]
 macro_rules! interface {
+    (@call $call:ident) => {
+        $call()
+    };
+    (@call $call:ident idempotent) => {
+        $crate::retry(|_| $call())
+    };
     (
         $(#[$trait_meta:meta])*
         pub trait $name:ident {
             $(
                 $(#[$op_meta:meta])*
-                $number:literal => fn $op:ident($($arg:ident: $type:ty),* $(,)?) -> $reply:ty;
+                $number:literal => $(#[$repeat:ident])?
+                    fn $op:ident($($arg:ident: $type:ty),* $(,)?) -> $reply:ty;
             )*
         }
     ) => {
@@ -43,7 +109,7 @@ macro_rules! interface {
             };
         )*
 
-        /// Runs the operation that `request` asks for on `server` and gives
+        /// Runs the operation that `request` asks for on `server` and returns
         /// the reply. Never panics on a bad request.
         pub fn dispatch<S: $name + ?Sized>(
             server: &mut S,
@@ -78,6 +144,15 @@ macro_rules! interface {
             result.unwrap_or_else($crate::Message::error)
         }
 
+        /// The name of the interface in system.toml.
+        pub const NAME: &str = stringify!($name);
+
+        /// The interface as a part of a server's [`Dispatch`](crate::Dispatch).
+        #[must_use]
+        pub fn interface<S: $name>() -> $crate::Interface<S> {
+            $crate::Interface { name: NAME, dispatch: dispatch::<S> }
+        }
+
         /// The client's side of the channel.
         pub struct Client<T>(pub T);
 
@@ -92,14 +167,17 @@ macro_rules! interface {
                         words: [0; $crate::MESSAGE_WORDS],
                     };
                     request.words[..values.len()].copy_from_slice(values);
-                    let reply = self.0.call(request);
-                    if let Some(error) = reply.failure() {
-                        return Err(error);
-                    }
-                    if reply.length != <$reply as $crate::Words>::LENGTH {
-                        return Err($crate::Error::Malformed);
-                    }
-                    <$reply as $crate::Words>::get(&reply.words).ok_or($crate::Error::Malformed)
+                    let mut call = || {
+                        let reply = self.0.call(request);
+                        if let Some(error) = reply.failure() {
+                            return Err(error);
+                        }
+                        if reply.length != <$reply as $crate::Words>::LENGTH {
+                            return Err($crate::Error::Malformed);
+                        }
+                        <$reply as $crate::Words>::get(&reply.words).ok_or($crate::Error::Malformed)
+                    };
+                    $crate::interface!(@call call $($repeat)?)
                 }
             )*
         }

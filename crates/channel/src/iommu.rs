@@ -2,13 +2,14 @@
 //! the vmms and [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::{MESSAGE_WORDS, Word, Words};
+use spec::{FunctionId, IommuKind};
 
 /// Interrupts of one function that follow each other: as many as one MSI block
 /// has, or one for an MSI-X entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors {
-    /// The function's position among all assigned functions.
-    pub function: u8,
+    /// The function.
+    pub function: FunctionId,
     /// The first user vector of seL4, 0 to 107, a multiple of the count.
     pub first: u8,
     /// How many there are: 1 << `log2`, at most 16.
@@ -17,12 +18,12 @@ pub struct Vectors {
 
 impl Word for Vectors {
     fn to_word(self) -> u64 {
-        u64::from(self.function) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
+        u64::from(self.function.0) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u32::try_from(word).ok().filter(|word| word >> 24 == 0)?;
         Some(Self {
-            function: (word >> 16) as u8,
+            function: FunctionId((word >> 16) as u8),
             first: (word >> 8) as u8,
             log2: word as u8,
         })
@@ -46,9 +47,9 @@ pub mod remap {
             /// Errors: [`NotFound`](crate::Error::NotFound) for a function that
             /// is not there, [`Refused`](crate::Error::Refused) for vectors
             /// that do not exist or are not aligned.
-            1 => fn allow(vectors: Vectors) -> (u64, u32);
+            1 => #[idempotent] fn allow(vectors: Vectors) -> (u64, u32);
             /// Ends that. When it returns, the function cannot raise them.
-            2 => fn forbid(vectors: Vectors) -> ();
+            2 => #[idempotent] fn forbid(vectors: Vectors) -> ();
         }
     }
 }
@@ -57,34 +58,25 @@ pub mod remap {
 /// nothing; which memory that is, the iommu component knows from its own
 /// capabilities.
 pub mod dma {
+    use spec::FunctionId;
+
     interface! {
         /// What the functions of the calling guest reach. Both operations may be
         /// repeated without harm.
         pub trait DmaControl {
             /// Lets the function reach its guest's memory.
-            1 => fn attach(function: u8) -> ();
+            1 => #[idempotent] fn attach(function: FunctionId) -> ();
             /// Ends that. When it returns, the function reaches nothing.
-            2 => fn detach(function: u8) -> ();
+            2 => #[idempotent] fn detach(function: FunctionId) -> ();
         }
     }
-}
-
-/// What kind of unit it is, as a dump shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitKind {
-    /// There is none that works: nothing is confined.
-    None = 0,
-    /// AMD I/O Virtualization Technology.
-    Amd = 1,
-    /// Intel Virtualization Technology for Directed I/O.
-    Intel = 2,
 }
 
 /// A function's state, as a dump shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionState {
-    /// The unit.
-    pub unit: UnitKind,
+    /// The unit that confines it.
+    pub unit: IommuKind,
     /// It reaches its guest's memory; else nothing.
     pub attached: bool,
     /// Vectors that it may raise.
@@ -104,12 +96,9 @@ impl Words for FunctionState {
     }
     fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
         Some(Self {
-            unit: match words[0] as u8 {
-                0 => UnitKind::None,
-                1 => UnitKind::Amd,
-                2 => UnitKind::Intel,
-                _ => return None,
-            },
+            unit: IommuKind::ALL
+                .into_iter()
+                .find(|&kind| kind as u8 == words[0] as u8)?,
             attached: words[0] >> 8 & 1 == 1,
             vectors: (words[0] >> 16) as u8,
             pages: u32::try_from(words[1]).ok()?,
@@ -160,16 +149,17 @@ impl Words for FaultRecord {
 /// `IommuDump`: console to iommu. Changes nothing.
 pub mod dump {
     use super::{FaultRecord, FunctionState};
+    use spec::FunctionId;
 
     interface! {
         /// State of each function, and the last faults.
         pub trait IommuDump {
             /// A function's state; [`NotFound`](crate::Error::NotFound) if it is
             /// not there.
-            1 => fn function(function: u8) -> FunctionState;
+            1 => #[idempotent] fn function(function: FunctionId) -> FunctionState;
             /// The first kept fault whose number is at or after `from`;
             /// [`NotFound`](crate::Error::NotFound) if there is none.
-            2 => fn next_fault(from: u64) -> FaultRecord;
+            2 => #[idempotent] fn next_fault(from: u64) -> FaultRecord;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::Word;
 use crate::routes::Route;
+use spec::FunctionId;
 
 /// The way in which a function raises an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +42,8 @@ impl Word for SourceKind {
 /// A device's interrupt: which function, and which of its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
-    /// The function's position among all assigned functions.
-    pub function: u8,
+    /// The function.
+    pub function: FunctionId,
     /// How it comes.
     pub kind: SourceKind,
     /// MSI-X entry (0 to 2047), MSI message (0 to 31), or the I/O APIC's pin.
@@ -52,7 +53,7 @@ pub struct Source {
 impl Source {
     /// An MSI-X entry.
     #[must_use]
-    pub const fn msix(function: u8, entry: u16) -> Self {
+    pub const fn msix(function: FunctionId, entry: u16) -> Self {
         Self {
             function,
             kind: SourceKind::Msix,
@@ -62,7 +63,7 @@ impl Source {
 
     /// An MSI message.
     #[must_use]
-    pub const fn msi(function: u8, message: u16) -> Self {
+    pub const fn msi(function: FunctionId, message: u16) -> Self {
         Self {
             function,
             kind: SourceKind::Msi,
@@ -72,7 +73,7 @@ impl Source {
 
     /// An INTx pin, by its pin of the I/O APIC.
     #[must_use]
-    pub const fn pin(function: u8, pin: u8) -> Self {
+    pub const fn pin(function: FunctionId, pin: u8) -> Self {
         Self {
             function,
             kind: SourceKind::Pin,
@@ -83,12 +84,12 @@ impl Source {
 
 impl Word for Source {
     fn to_word(self) -> u64 {
-        (self.kind as u64) << 24 | u64::from(self.function) << 16 | u64::from(self.entry)
+        (self.kind as u64) << 24 | u64::from(self.function.0) << 16 | u64::from(self.entry)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u32::try_from(word).ok()?;
         Some(Self {
-            function: (word >> 16) as u8,
+            function: FunctionId((word >> 16) as u8),
             kind: SourceKind::from_number((word >> 24) as u8)?,
             entry: word as u16,
         })
@@ -106,42 +107,42 @@ interface! {
         /// Errors: [`Refused`](crate::Error::Refused) for a message that no
         /// local APIC takes (M17), [`Exhausted`](crate::Error::Exhausted) when
         /// vectors or slots are used up (M22).
-        1 => fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
+        1 => #[idempotent] fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
         /// Gives vector and slot back. Error if `source` is not bound.
-        2 => fn unbind(source: Source) -> ();
+        2 => #[idempotent] fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
-        3 => fn set_masked(source: Source, masked: bool) -> ();
+        3 => #[idempotent] fn set_masked(source: Source, masked: bool) -> ();
         /// Sets whether events of every MSI-X entry of a function are held back
         /// in the vmm (M20), those bound later too, whatever their own mask.
-        4 => fn set_function_masked(function: u8, masked: bool) -> ();
+        4 => #[idempotent] fn set_function_masked(function: FunctionId, masked: bool) -> ();
         /// Unbinds every MSI-X entry of a function and ends its function mask.
         /// Goes on past an error, and then gives it.
-        5 => fn unbind_function(function: u8) -> ();
+        5 => #[idempotent] fn unbind_function(function: FunctionId) -> ();
         /// Lets a bound source raise its vector, whatever became of an earlier
         /// permission, and returns the message (address, data) for its device;
         /// [`NotFound`](crate::Error::NotFound) if it is not bound. For a client
         /// that cannot know: it, or the router, died in a bind or unbind.
-        6 => fn restore(source: Source) -> (u64, u32);
+        6 => #[idempotent] fn restore(source: Source) -> (u64, u32);
     }
 }
 
 /// The MSI messages of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The function's position among all assigned functions.
-    pub function: u8,
+    /// The function.
+    pub function: FunctionId,
     /// How many messages it may send: 1 << `log2`.
     pub log2: u8,
 }
 
 impl Word for Block {
     fn to_word(self) -> u64 {
-        u64::from(self.function) << 8 | u64::from(self.log2)
+        u64::from(self.function.0) << 8 | u64::from(self.log2)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u16::try_from(word).ok()?;
         Some(Self {
-            function: (word >> 8) as u8,
+            function: FunctionId((word >> 8) as u8),
             log2: word as u8,
         })
     }
@@ -152,10 +153,14 @@ impl Word for Block {
 /// bound and changed together.
 pub mod msi {
     use super::Block;
+    use spec::FunctionId;
 
     /// Most messages of a block: 1 << this. 32 would be more than a guest has
-    /// slots ([`SLOTS`](crate::routes::SLOTS)).
+    /// slots ([`SLOTS`](spec::SLOTS)).
     pub const MAX_LOG2: u8 = 4;
+    // The device puts a message's number into the low bits of its data: aligned
+    // user vectors must be aligned CPU vectors.
+    const _: () = assert!(spec::cpu_vector(0).is_multiple_of(1 << MAX_LOG2));
 
     interface! {
         /// Vectors, IRQ handler capabilities and slots for plain MSI.
@@ -177,12 +182,12 @@ pub mod msi {
             /// Routes the bound messages of a function by another address and
             /// data (P1). Vectors, slots and the device's message stay, so that
             /// no event is lost.
-            2 => fn set_message(function: u8, address: u64, data: u32) -> ();
+            2 => #[idempotent] fn set_message(function: FunctionId, address: u64, data: u32) -> ();
             /// Sets which of the bound messages are held back in the vmm.
-            3 => fn set_mask(function: u8, mask: u32) -> ();
+            3 => #[idempotent] fn set_mask(function: FunctionId, mask: u32) -> ();
             /// Gives vectors and slots back. No error if none are bound. Goes on
             /// past an error, and then gives it.
-            4 => fn unbind_block(function: u8) -> ();
+            4 => #[idempotent] fn unbind_block(function: FunctionId) -> ();
         }
     }
 }
@@ -225,10 +230,10 @@ pub mod dump {
         pub trait IrqDump {
             /// The first slot in use of a guest at or after `from`;
             /// [`NotFound`](crate::Error::NotFound) if there is none.
-            1 => fn next(guest: u8, from: u8) -> BoundSlot;
+            1 => #[idempotent] fn next(guest: u8, from: u8) -> BoundSlot;
             /// The slot of a bound source;
             /// [`NotFound`](crate::Error::NotFound) if it is not bound.
-            2 => fn find(source: Source) -> BoundSlot;
+            2 => #[idempotent] fn find(source: Source) -> BoundSlot;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What travels: a label and up to four words.
 
 use pci::{Bdf, Width};
+use spec::FunctionId;
 
 /// Message registers of the fastpath on x86_64 (R10, R8, R9, R15).
 pub const MESSAGE_WORDS: usize = 4;
@@ -187,6 +188,15 @@ impl Word for Option<u16> {
             1 => Some(Some(word as u16)),
             _ => None,
         }
+    }
+}
+
+impl Word for FunctionId {
+    fn to_word(self) -> u64 {
+        self.0.into()
+    }
+    fn from_word(word: u64) -> Option<Self> {
+        u8::try_from(word).ok().map(Self)
     }
 }
 

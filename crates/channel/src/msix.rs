@@ -2,24 +2,25 @@
 //! for the vmm and [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::{Error, MESSAGE_WORDS, Word, Words};
+use spec::FunctionId;
 
 /// A place in the BAR of an assigned function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionBar {
-    /// The function's position among all assigned functions.
-    pub function: u8,
+    /// The function.
+    pub function: FunctionId,
     /// BAR index, 0 to 5.
     pub bar: u8,
 }
 
 impl Word for FunctionBar {
     fn to_word(self) -> u64 {
-        u64::from(self.function) << 8 | u64::from(self.bar)
+        u64::from(self.function.0) << 8 | u64::from(self.bar)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u16::try_from(word).ok()?;
         Some(Self {
-            function: (word >> 8) as u8,
+            function: FunctionId((word >> 8) as u8),
             bar: word as u8,
         })
     }
@@ -27,17 +28,19 @@ impl Word for FunctionBar {
 
 /// `MsixControl`: pci-config to msix.
 pub mod control {
+    use spec::FunctionId;
+
     interface! {
         /// Message control of each function.
         pub trait MsixControl {
             /// The register as the guest sees it (M1).
-            1 => fn read_control(function: u8) -> u16;
+            1 => #[idempotent] fn read_control(function: FunctionId) -> u16;
             /// Carries out a guest's write of the whole register, merged by
             /// pci-config (M2). Returns what the device's register has to be
             /// written with (M6), if anything.
-            2 => fn write_control(function: u8, value: u16) -> Option<u16>;
+            2 => fn write_control(function: FunctionId, value: u16) -> Option<u16>;
             /// Masks and unbinds everything; the state is as at start (M24).
-            3 => fn reset(function: u8) -> ();
+            3 => #[idempotent] fn reset(function: FunctionId) -> ();
         }
     }
 }
@@ -53,12 +56,12 @@ pub mod table {
         pub trait MsixTable {
             /// Reads `width` bytes at byte `offset` of the BAR, which must lie
             /// on a page that holds table or PBA.
-            1 => fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
+            1 => #[idempotent] fn read(place: FunctionBar, offset: u32, width: Width) -> u64;
             /// Writes `width` bytes there.
-            2 => fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> ();
+            2 => #[idempotent] fn write(place: FunctionBar, offset: u32, width: Width, value: u64) -> ();
             /// Masks the device's entry whatever the guest's mask says, or
             /// stops doing so: a source over its budget (M23).
-            3 => fn set_throttled(source: Source, throttled: bool) -> ();
+            3 => #[idempotent] fn set_throttled(source: Source, throttled: bool) -> ();
         }
     }
 }
@@ -119,17 +122,18 @@ impl Words for EntryState {
 /// `MsixDump`: console to msix. Changes nothing.
 pub mod dump {
     use super::EntryState;
+    use spec::FunctionId;
 
     interface! {
         /// State of each function's MSI-X, one entry at a time.
         pub trait MsixDump {
             /// Message control as the guest sees it (M1);
             /// [`NotFound`](crate::Error::NotFound) without MSI-X.
-            1 => fn state(function: u8) -> u16;
+            1 => #[idempotent] fn state(function: FunctionId) -> u16;
             /// The first entry at or after `from` that is in use, or any if
             /// `all`; [`NotFound`](crate::Error::NotFound) if there is none.
             /// In use is what is no longer as after reset.
-            2 => fn next_entry(function: u8, from: u16, all: bool) -> EntryState;
+            2 => #[idempotent] fn next_entry(function: FunctionId, from: u16, all: bool) -> EntryState;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `PciConfig`: vmm to pci-config.
 
 use pci::{Bdf, Width};
+use spec::FunctionId;
 
 use crate::{Transport, Word, retry};
 
@@ -45,19 +46,19 @@ interface! {
         /// Reads `width` bytes at `offset` (0 to 4095) of the function that the
         /// guest sees at `bdf`. A function that is not there, or is being reset,
         /// reads all ones.
-        1 => fn read(bdf: Bdf, offset: u16, width: Width) -> u32;
+        1 => #[idempotent] fn read(bdf: Bdf, offset: u16, width: Width) -> u32;
         /// Writes; what is not allowed is dropped and counted.
         2 => fn write(bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
         /// Where BAR `index` of the guest's function `function` (its position in
         /// system.toml) is decoded now: guest address, or `u64::MAX` if it is not.
-        3 => fn bar(function: u8, index: u8) -> u64;
+        3 => #[idempotent] fn bar(function: FunctionId, index: u8) -> u64;
         /// Takes the function back to its state at start (M24). Gives how many
         /// milliseconds it answers no access: a function-level reset is not waited
         /// for (C8).
-        4 => fn reset(function: u8) -> u64;
+        4 => #[idempotent] fn reset(function: FunctionId) -> u64;
         /// Keeps the function from sending any MSI message, or lets it again
         /// (M23). A function without mask bits forgets what it would have sent.
-        5 => fn throttle_msi(function: u8, throttled: bool) -> ();
+        5 => #[idempotent] fn throttle_msi(function: FunctionId, throttled: bool) -> ();
     }
 }
 

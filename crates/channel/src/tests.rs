@@ -1,7 +1,29 @@
 //! A client, a server and what goes wrong between them.
 
-use crate::timer::{Client, Timer, dispatch};
-use crate::{Caller, Error, Local, MESSAGE_WORDS, Message};
+use crate::{Caller, Dispatch, Error, Local, MESSAGE_WORDS, Message, RETRIES};
+use spec::FunctionId;
+
+interface! {
+    /// An interface for the tests.
+    pub trait Probe {
+        /// May not be repeated.
+        1 => fn once(value: u64) -> ();
+        /// May be repeated.
+        2 => #[idempotent] fn again(value: u64) -> u64;
+        /// Has no argument.
+        3 => fn bare() -> ();
+    }
+}
+
+mod other {
+    interface! {
+        /// Another interface of the same server.
+        pub trait Other {
+            /// Its only operation.
+            1 => fn other(value: u64) -> u64;
+        }
+    }
+}
 
 /// Remembers the last call, and fails if told so.
 #[derive(Default)]
@@ -10,14 +32,23 @@ struct Server {
     error: Option<Error>,
 }
 
-impl Timer for Server {
-    fn arm(&mut self, caller: Caller, tsc: u64) -> Result<(), Error> {
-        self.last = Some((caller, tsc));
+impl Probe for Server {
+    fn once(&mut self, caller: Caller, value: u64) -> Result<(), Error> {
+        self.last = Some((caller, value));
         self.error.map_or(Ok(()), Err)
     }
-    fn cancel(&mut self, caller: Caller) -> Result<(), Error> {
-        self.last = Some((caller, 0));
-        Ok(())
+    fn again(&mut self, caller: Caller, value: u64) -> Result<u64, Error> {
+        self.once(caller, value).map(|()| value)
+    }
+    fn bare(&mut self, caller: Caller) -> Result<(), Error> {
+        self.once(caller, 0)
+    }
+}
+
+impl other::Other for Server {
+    fn other(&mut self, caller: Caller, value: u64) -> Result<u64, Error> {
+        self.last = Some((caller, value));
+        Ok(!value)
     }
 }
 
@@ -27,8 +58,11 @@ const VMM: Caller = Caller(7);
 fn a_call_arrives_with_its_caller_and_its_reply_comes_back() {
     let mut server = Server::default();
     let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
-    assert_eq!(client.arm(u64::MAX), Ok(()));
+    assert_eq!(client.once(u64::MAX), Ok(()));
     assert_eq!(server.last, Some((VMM, u64::MAX)));
+    let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
+    assert_eq!(client.bare(), Ok(()));
+    assert_eq!(server.last, Some((VMM, 0)));
 }
 
 #[test]
@@ -47,7 +81,7 @@ fn errors_keep_their_kind_on_the_wire() {
             ..Server::default()
         };
         let mut client = Client(Local(|request| dispatch(&mut server, VMM, request)));
-        assert_eq!(client.arm(1), Err(error));
+        assert_eq!(client.once(1), Err(error));
         assert_eq!(Error::from_label(error.label()), error);
     }
     // A number that a newer server may have is an error to us as well.
@@ -59,7 +93,7 @@ fn a_server_that_is_gone_says_its_generation() {
     for generation in [1, u32::MAX] {
         let gone = Error::Gone(generation);
         let mut client = Client(Local(|_| Message::error(gone)));
-        assert_eq!(client.arm(1), Err(gone));
+        assert_eq!(client.once(1), Err(gone));
     }
     // Without one, or with more than that, it is gone all the same.
     for length in [0, 2, 4] {
@@ -67,7 +101,49 @@ fn a_server_that_is_gone_says_its_generation() {
             length,
             ..Message::error(Error::Gone(7))
         }));
-        assert_eq!(client.arm(1), Err(Error::Gone(0)));
+        assert_eq!(client.once(1), Err(Error::Gone(0)));
+    }
+}
+
+#[test]
+fn only_an_idempotent_operation_is_repeated() {
+    for deaths in 1..=RETRIES + 2 {
+        let mut left = deaths;
+        assert_eq!(Client(dies(&mut left)).once(1), Err(Error::Gone(1)));
+        assert_eq!(left, deaths - 1);
+        let mut left = deaths;
+        // Our own callers must not take its death for ours.
+        let result = (deaths <= RETRIES).then_some(0).ok_or(Error::Failed);
+        assert_eq!(Client(dies(&mut left)).again(1), result);
+        assert_eq!(left, deaths.saturating_sub(RETRIES + 1));
+    }
+}
+
+#[test]
+fn a_caller_reaches_its_own_interface_and_an_unknown_one_none() {
+    let interfaces = [interface(), other::interface()];
+    // The last one is a client of an interface that this server does not have.
+    let clients = [(NAME, VMM), (other::NAME, Caller(8)), ("Timer", Caller(9))];
+    let dispatch = Dispatch::new(&interfaces, clients);
+    let request = Message {
+        label: 1,
+        length: 1,
+        words: [5, 0, 0, 0],
+    };
+    let mut server = Server::default();
+    let reply = dispatch.dispatch(&mut server, VMM, request);
+    assert_eq!((reply.label, reply.length), (0, 0));
+    assert_eq!(server.last.take(), Some((VMM, 5)));
+    let link = |request| dispatch.dispatch(&mut server, Caller(8), request);
+    assert_eq!(other::Client(Local(link)).other(5), Ok(!5));
+    assert_eq!(server.last.take(), Some((Caller(8), 5)));
+    for unknown in [0, 6, 9, 7 | 1 << 27, u64::MAX] {
+        for label in 0..4 {
+            let request = Message { label, ..request };
+            let reply = dispatch.dispatch(&mut server, Caller(unknown), request);
+            assert_eq!(reply, Message::error(Error::NotFound));
+            assert_eq!(server.last, None);
+        }
     }
 }
 
@@ -119,7 +195,7 @@ fn malformed_requests_are_answered_and_do_nothing() {
         request(u64::MAX, 0),
         request(1, 0),
         request(1, 2),
-        request(2, 1),
+        request(3, 1),
         request(1, usize::MAX),
     ] {
         let reply = dispatch(&mut server, VMM, bad);
@@ -141,13 +217,13 @@ fn words_that_are_no_values_are_malformed() {
         fn write(&mut self, _: Caller, _: Bdf, _: u16, _: Width, _: u32) -> Result<Effect, Error> {
             Ok(Effect::NONE)
         }
-        fn bar(&mut self, _: Caller, _: u8, _: u8) -> Result<u64, Error> {
+        fn bar(&mut self, _: Caller, _: FunctionId, _: u8) -> Result<u64, Error> {
             Ok(0)
         }
-        fn reset(&mut self, _: Caller, _: u8) -> Result<u64, Error> {
+        fn reset(&mut self, _: Caller, _: FunctionId) -> Result<u64, Error> {
             Ok(0)
         }
-        fn throttle_msi(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+        fn throttle_msi(&mut self, _: Caller, _: FunctionId, _: bool) -> Result<(), Error> {
             Ok(())
         }
     }

@@ -8,8 +8,8 @@ interface! {
         /// one in the past fires at once. A caller that did this too often within
         /// a millisecond gets [`Error::TooOften`](crate::Error::TooOften): its
         /// deadline counts, but fires when that is over at the earliest.
-        1 => fn arm(tsc: u64) -> ();
+        1 => #[idempotent] fn arm(tsc: u64) -> ();
         /// Drops the caller's deadline. A signal on its way may still come.
-        2 => fn cancel() -> ();
+        2 => #[idempotent] fn cancel() -> ();
     }
 }

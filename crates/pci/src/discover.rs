@@ -50,10 +50,9 @@ pub fn discover(
         host_bdf: host.requester_id(),
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
-        intx: 0,
-        reset_optional: 0,
         bars,
         msix,
+        ..FunctionInfo::default()
     })
 }
 
@@ -168,7 +167,7 @@ fn read_msix(
     if placed { info } else { unusable }
 }
 
-/// Whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
+/// Returns whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
 /// address is asked when it is placed.
 fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
     bars.get(bar as usize)

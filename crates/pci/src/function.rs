@@ -3,6 +3,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use spec::FunctionId;
+
 use crate::Bdf;
 
 /// BARs of a type 0 header.
@@ -154,7 +156,11 @@ pub struct FunctionInfo {
     /// (C9). The virtual pin has the number of the real one.
     pub intx: u32,
     /// 1: the guest may start again although nothing resets the function (M24).
-    pub reset_optional: u32,
+    pub reset_optional: u16,
+    /// Which of the system's functions it is.
+    pub index: FunctionId,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u8,
     /// The BARs as the firmware left them.
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.

@@ -2,6 +2,8 @@
 
 use core::panic::PanicInfo;
 
+use spec::names;
+
 use crate::resources::Context;
 
 /// Declares a component's main: a function that takes a
@@ -48,7 +50,10 @@ pub fn start(generation: u64) -> Context {
         crate::ipc::reply_gone(generation);
     }
     let context = Context::new(generation);
-    crate::log::start(context.shared("log"), context.capability("doorbell"));
+    crate::log::start(
+        context.shared(names::LOG),
+        context.capability(names::DOORBELL),
+    );
     if generation > 0 {
         defmt::warn!("started again, generation {=u64}", generation);
     }

@@ -1,9 +1,11 @@
 //! Channels over endpoints, and the receive loop.
 
-use channel::{Caller, Error, MESSAGE_WORDS, Message, Transport};
+use channel::{Caller, Dispatch, Error, Interface, MESSAGE_WORDS, Message, Transport};
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
-use spec::BADGE_CALL;
+use spec::{BADGE_CALL, names};
+
+use crate::Context;
 
 /// A client's end of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -53,23 +55,30 @@ pub(crate) fn reply_gone(generation: u64) {
 pub enum Event {
     /// Bits of its notification word.
     Notification(u64),
-    /// A request, to be answered with [`Server::reply`].
+    /// A request, to be answered with [`Server::answer`].
     Request(Caller, Message),
 }
 
-/// A server's receive loop: at most one request waits for its reply.
-#[derive(Debug)]
-pub struct Server {
+/// The receive loop of the server `S`: at most one request waits for its reply.
+pub struct Server<S> {
     endpoint: Endpoint,
+    dispatch: Dispatch<S>,
     reply: Option<Message>,
 }
 
-impl Server {
-    /// A server on this endpoint.
+impl<S> Server<S> {
+    /// Creates a server of these interfaces. Which client has which, the build tool
+    /// wrote into the component's resources.
     #[must_use]
-    pub const fn new(endpoint: Endpoint) -> Self {
+    pub fn new(context: &Context, interfaces: &[Interface<S>]) -> Self {
+        let clients = context.resources.each(names::CLIENT);
+        let clients = clients.filter_map(|(name, badge)| {
+            let (interface, _) = name.split_once(':')?;
+            Some((interface, Caller(badge)))
+        });
         Self {
-            endpoint,
+            endpoint: context.endpoint(),
+            dispatch: Dispatch::new(interfaces, clients),
             reply: None,
         }
     }
@@ -86,14 +95,15 @@ impl Server {
         let request = message(received.info, received.msg);
         if request.length > MESSAGE_WORDS {
             // Longer than any request; what does not fit is in the IPC buffer.
-            self.reply(Message::error(Error::Malformed));
+            self.reply = Some(Message::error(Error::Malformed));
             return Event::Notification(0);
         }
         Event::Request(Caller(received.badge), request)
     }
 
-    /// Leaves the reply to the last request for [`Server::wait`].
-    pub const fn reply(&mut self, reply: Message) {
-        self.reply = Some(reply);
+    /// Runs the operation that was asked for and leaves its reply for
+    /// [`Server::wait`].
+    pub fn answer(&mut self, server: &mut S, caller: Caller, request: Message) {
+        self.reply = Some(self.dispatch.dispatch(server, caller, request));
     }
 }

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use spec::names;
+
 use crate::Context;
 
 /// A guest's RAM, as it lies in this component. No reference to it is ever
@@ -15,13 +17,14 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
-    /// The memory `name`, which the guest has at `address`.
+    /// Returns the RAM of the component's guest.
     #[must_use]
-    pub fn new(context: &Context, name: &str, address: u64) -> Self {
-        let (here, size) = context.memory(name);
+    pub fn new(context: &Context) -> Self {
+        let region = context.get(names::GUEST_RAM);
+        let address = context.get(names::GUEST_ADDRESS);
         Self {
-            range: address..address + size as u64,
-            here,
+            range: address..address + region.length,
+            here: region.address as usize,
         }
     }
 

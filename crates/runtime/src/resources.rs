@@ -1,12 +1,14 @@
 //! A component's resources, by the names that the build tool gave them.
 
+use channel::Caller;
 use channel::events::EventPage;
 use channel::routes::RoutePage;
 use pci::FunctionInfo;
-use sel4::cap::{Endpoint, Notification};
+use sel4::cap::Endpoint;
 use sel4::{Cap, cap_type};
 use shm::{CounterPage, Kept, Ring};
-use spec::{IommuInfo, MachineInfo, RESOURCES_ADDRESS, ResourceKind, Resources};
+use spec::names::{self, Key, Region, Slot, Value};
+use spec::{IommuInfo, MachineInfo, RESOURCES_ADDRESS, Resources};
 
 /// Memory that another component, or this one's former life, may have written
 /// at any time: only atomics, valid for every bit pattern.
@@ -50,142 +52,100 @@ impl Context {
         }
     }
 
-    fn find(&self, kind: ResourceKind, name: &str) -> &'static spec::Resource {
-        match self.resources.find(kind, name) {
-            Some(resource) => resource,
-            None => panic!("no {kind:?} called {name} in system.toml for this component"),
+    /// Returns the resource of a key.
+    ///
+    /// # Panics
+    /// If the component was not given it: a mistake of the build tool.
+    #[must_use]
+    pub fn get<V: Value>(&self, key: Key<'_, V>) -> V {
+        match self.resources.find(key) {
+            Some(value) => value,
+            None => panic!("no {:?} called {key} for this component", V::KIND),
         }
     }
 
-    /// The capability of this name.
+    /// Returns the capability of a key.
     #[must_use]
-    pub fn capability<T: sel4::cap::CapType>(&self, name: &str) -> Cap<T> {
-        Cap::from_bits(self.find(ResourceKind::Capability, name).value)
+    pub fn capability<T: sel4::cap::CapType>(&self, key: Key<'_, Slot>) -> Cap<T> {
+        Cap::from_bits(self.get(key).0)
     }
 
-    /// The number of this name, and what comes with it.
+    /// Returns memory shared with another component.
     #[must_use]
-    pub fn number(&self, name: &str) -> (u64, u64) {
-        let resource = self.find(ResourceKind::Number, name);
-        (resource.value, resource.extra)
+    pub fn shared<T: Shared>(&self, key: Key<'_, Region>) -> &'static T {
+        let Region { address, length } = self.get(key);
+        assert!(length as usize >= size_of::<T>(), "{key} is too small");
+        // SAFETY: init mapped the region and nothing unmaps it, the tool made it
+        // large enough, and T is valid whatever the other side writes.
+        unsafe { &*core::ptr::with_exposed_provenance::<T>(address as usize) }
     }
 
-    /// What comes with the capability of this name.
+    /// Returns bytes that nobody changes while the component runs.
     #[must_use]
-    pub fn extra(&self, name: &str) -> u64 {
-        self.find(ResourceKind::Capability, name).extra
-    }
-
-    /// Address and length of the memory of this name, in bytes.
-    #[must_use]
-    pub fn memory(&self, name: &str) -> (usize, usize) {
-        let resource = self.find(ResourceKind::Memory, name);
-        (resource.value as usize, resource.extra as usize)
-    }
-
-    /// Memory shared with another component.
-    #[must_use]
-    pub fn shared<T: Shared>(&self, name: &str) -> &'static T {
-        self.shared_at(self.find(ResourceKind::Memory, name))
-    }
-
-    /// As [`Context::shared`], for a resource that is at hand.
-    #[must_use]
-    pub fn shared_at<T: Shared>(&self, resource: &spec::Resource) -> &'static T {
-        assert!(
-            resource.kind == ResourceKind::Memory as u64
-                && resource.extra as usize >= size_of::<T>(),
-            "{} is too small",
-            resource.name.as_str()
-        );
-        // SAFETY: init mapped the region for good, the tool made it large
-        // enough, and T is valid whatever the other side writes.
-        unsafe { &*core::ptr::with_exposed_provenance::<T>(resource.value as usize) }
-    }
-
-    /// Bytes that nobody changes while the component runs.
-    #[must_use]
-    pub fn bytes(&self, name: &str) -> &'static [u8] {
-        let (address, length) = self.memory(name);
-        let start = core::ptr::with_exposed_provenance::<u8>(address);
+    pub fn bytes(&self, key: Key<'_, Region>) -> &'static [u8] {
+        let Region { address, length } = self.get(key);
+        let start = core::ptr::with_exposed_provenance::<u8>(address as usize);
         // SAFETY: init mapped and filled the region before it started anything,
         // and gave it to everybody read-only.
-        unsafe { core::slice::from_raw_parts(start, length) }
+        unsafe { core::slice::from_raw_parts(start, length as usize) }
     }
 
-    /// Device registers of this name.
+    /// Returns device registers.
     #[must_use]
-    pub fn registers(&self, name: &str) -> crate::Mmio {
-        let (address, size) = self.memory(name);
+    pub fn registers(&self, key: Key<'_, Region>) -> crate::Mmio {
+        let Region { address, length } = self.get(key);
         // SAFETY: init mapped the device there for this component alone, and
         // nothing in the component makes references to it.
-        unsafe { crate::Mmio::new(address, size) }
+        unsafe { crate::Mmio::new(address as usize, length as usize) }
     }
 
-    /// The badge with which the vmm of the function's guest calls here, or the
-    /// guest's index: whatever names the owner in this component.
+    /// Returns the badge with which the vmm of the function's guest calls here.
     #[must_use]
-    pub fn owner(&self, device: &str) -> u64 {
-        self.resources
-            .each(ResourceKind::Number, "owner:")
-            .find(|(name, _)| *name == device)
-            .map_or(0, |(_, resource)| resource.value)
+    pub fn owner(&self, device: &str) -> Caller {
+        Caller(self.get(names::OWNER.of(device)))
     }
 
-    /// Position of the guest that owns a function.
+    /// Returns the position of the guest that owns a function.
     #[must_use]
     pub fn guest_index(&self, device: &str) -> u64 {
-        let mut devices = self.resources.each(ResourceKind::Number, "guest-of:");
-        devices
-            .find(|(name, _)| *name == device)
-            .map_or(u64::MAX, |(_, resource)| resource.value)
+        self.get(names::ASSIGNED.of(device)).guest
     }
 
-    /// Name of the guest that owns a function.
+    /// Returns the name of the guest that owns a function.
     #[must_use]
     pub fn guest_of(&self, device: &str) -> &'static str {
         let guest = self.guest_index(device);
-        self.resources
-            .each(ResourceKind::Number, "guest:")
-            .find(|(_, resource)| resource.value == guest)
+        let mut guests = self.resources.each(names::GUEST);
+        guests
+            .find(|&(_, index)| index == guest)
             .map_or("?", |(name, _)| name)
     }
 
     /// What init found out about the machine.
     #[must_use]
     pub fn machine(&self) -> MachineInfo {
-        zerocopy::FromBytes::read_from_prefix(self.bytes("machine"))
+        zerocopy::FromBytes::read_from_prefix(self.bytes(names::MACHINE))
             .map_or(MachineInfo::default(), |(info, _)| info)
     }
 
     /// What init found out about the IOMMU.
     #[must_use]
     pub fn iommu(&self) -> IommuInfo {
-        zerocopy::FromBytes::read_from_prefix(self.bytes("iommu-info"))
+        zerocopy::TryFromBytes::try_read_from_prefix(self.bytes(names::IOMMU_INFO))
             .map_or(IommuInfo::default(), |(info, _)| info)
     }
 
-    /// What init found out about a function.
+    /// Returns what init found out about a function.
     #[must_use]
     pub fn function(&self, device: &str) -> FunctionInfo {
-        let resource = self
-            .resources
-            .each(ResourceKind::Memory, "function:")
-            .find(|(name, _)| *name == device);
-        let Some((_, resource)) = resource else {
-            panic!("no function {device}");
-        };
-        let start = core::ptr::with_exposed_provenance::<FunctionInfo>(resource.value as usize);
-        // SAFETY: init mapped the page and wrote it before it started anything;
-        // the type is plain data, valid for every bit pattern.
-        unsafe { start.read() }
+        zerocopy::FromBytes::read_from_prefix(self.bytes(names::FUNCTION.of(device)))
+            .map_or(FunctionInfo::default(), |(info, _)| info)
     }
 
-    /// Names of the functions that this component works on, in their order.
+    /// Returns the names of the functions that this component works on, in their
+    /// order.
     pub fn functions(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.resources
-            .each(ResourceKind::Memory, "function:")
-            .map(|(name, _)| name)
+        self.resources.each(names::FUNCTION).map(|(name, _)| name)
     }
 
     /// The endpoint on which the component receives.
@@ -197,12 +157,12 @@ impl Context {
     /// The page on which the component publishes its counters.
     #[must_use]
     pub fn counters(&self) -> &'static CounterPage {
-        self.shared("counters")
+        self.shared(names::COUNTERS)
     }
 
     /// A channel to the server of an interface.
     #[must_use]
-    pub fn channel(&self, interface: &str) -> crate::Channel {
+    pub fn channel(&self, interface: &'static str) -> crate::Channel {
         match self.find_channel(interface) {
             Some(channel) => channel,
             None => panic!("no channel {interface}"),
@@ -211,19 +171,11 @@ impl Context {
 
     /// The same for an interface that the component can do without.
     #[must_use]
-    pub fn find_channel(&self, interface: &str) -> Option<crate::Channel> {
-        self.resources
-            .each(ResourceKind::Capability, "channel:")
-            .find(|(name, _)| *name == interface)
-            .map(|(interface, resource)| crate::Channel {
-                endpoint: Cap::from_bits(resource.value),
-                interface,
-            })
-    }
-
-    /// The notification on which something arrives for somebody else.
-    #[must_use]
-    pub fn notification(&self, name: &str) -> Notification {
-        self.capability(name)
+    pub fn find_channel(&self, interface: &'static str) -> Option<crate::Channel> {
+        let Slot(slot) = self.resources.find(names::CHANNEL.of(interface))?;
+        Some(crate::Channel {
+            endpoint: Cap::from_bits(slot),
+            interface,
+        })
     }
 }

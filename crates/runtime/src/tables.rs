@@ -1,5 +1,7 @@
 //! Memory whose machine address is known, for tables that a device reads.
 
+use spec::names;
+
 use crate::Context;
 
 /// A region for a device's tables, as it lies in this component. No reference
@@ -11,11 +13,14 @@ pub struct DeviceTables {
 }
 
 impl DeviceTables {
-    /// The memory `name`.
+    /// Returns the memory for the IOMMU's tables.
     #[must_use]
-    pub fn new(context: &Context, name: &str) -> Self {
-        let (here, size) = context.memory(name);
-        Self { here, size }
+    pub fn new(context: &Context) -> Self {
+        let region = context.get(names::IOMMU_TABLES);
+        Self {
+            here: region.address as usize,
+            size: region.length as usize,
+        }
     }
 
     /// Bytes of it.

@@ -1,4 +1,6 @@
 //! A page of named counters: one writer, any number of readers.
+//!
+//! What a component counts it declares by [`counters!`](crate::counters!).
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -34,14 +36,14 @@ impl CounterPage {
 
     /// The writer's side: publishes the current values, always the same names
     /// in the same order. What does not fit is left out.
-    pub fn publish(&self, values: &[(&str, u64)]) {
+    pub fn publish<'a>(&self, values: impl IntoIterator<Item = (&'a str, u64)>) {
         for (counter, (name, value)) in self.counters.iter().zip(values) {
             if counter.name[0].load(Ordering::Relaxed) == 0 {
                 for (place, byte) in counter.name.iter().zip(name.bytes()) {
                     place.store(byte, Ordering::Relaxed);
                 }
             }
-            counter.value.store(*value, Ordering::Relaxed);
+            counter.value.store(value, Ordering::Relaxed);
         }
     }
 
@@ -67,6 +69,29 @@ impl CounterPage {
     }
 }
 
+/// Declares a structure of counters, each a `u64` that is published under the
+/// name of its field.
+#[macro_export]
+macro_rules! counters {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident { $($(#[$counter_meta:meta])* $counter:ident,)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$counter_meta])* pub $counter: u64,)*
+        }
+
+        impl $name {
+            /// Returns each counter with its name, always in the same order.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($counter), self.$counter)),*].into_iter()
+            }
+        }
+    };
+}
+
 impl Default for CounterPage {
     fn default() -> Self {
         Self::new()
@@ -84,8 +109,8 @@ mod tests {
         let page = Box::new(CounterPage::new());
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), None);
-        page.publish(&[("calls", 3), ("errors", 0)]);
-        page.publish(&[("calls", 4), ("errors", 1)]);
+        page.publish([("calls", 3), ("errors", 0)]);
+        page.publish([("calls", 4), ("errors", 1)]);
         assert_eq!(page.read(0, &mut name), Some(("calls", 4)));
         assert_eq!(page.read(1, &mut name), Some(("errors", 1)));
         assert_eq!(page.read(2, &mut name), None);
@@ -95,9 +120,33 @@ mod tests {
     #[test]
     fn names_from_a_crashed_writer_stay_printable() {
         let page = Box::new(CounterPage::new());
-        page.publish(&[("a\x1b[2J\u{e9}", 1)]);
+        page.publish([("a\x1b[2J\u{e9}", 1)]);
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 1)));
+    }
+
+    #[test]
+    fn a_counter_is_published_under_the_name_of_its_field() {
+        counters! {
+            /// Counters of a test.
+            pub struct Counters {
+                /// The first.
+                calls,
+                /// The second.
+                errors,
+            }
+        }
+        let page = Box::new(CounterPage::new());
+        let mut counters = Counters::default();
+        counters.errors += 2;
+        page.publish(counters.named().chain([("used", 3)]));
+        let mut name = [0; 40];
+        for (index, expected) in [("calls", 0), ("errors", 2), ("used", 3)]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(page.read(index, &mut name), Some(expected));
+        }
     }
 
     #[test]

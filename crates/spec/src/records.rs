@@ -222,18 +222,6 @@ pub enum OnExit {
     Restart = 2,
 }
 
-impl OnExit {
-    /// The policy of a number; what is unknown counts as [`OnExit::Stop`].
-    #[must_use]
-    pub const fn from_number(number: u64) -> Self {
-        match number {
-            1 => Self::Halt,
-            2 => Self::Restart,
-            _ => Self::Stop,
-        }
-    }
-}
-
 /// A thread to be configured and, if `start` is 1, started.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

@@ -1,45 +1,51 @@
 //! The table in which a component finds what it was given, by name.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use crate::Name;
+use crate::names::{Family, Key, Value};
 
 /// Kind of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(u64)]
 pub enum ResourceKind {
-    /// A capability: `value` is the slot; `extra` depends on the name.
+    /// A capability.
     Capability = 1,
-    /// Memory: `value` is the address, `extra` the length in bytes.
+    /// Memory.
     Memory = 2,
     /// A number.
     Number = 3,
 }
 
 /// One resource.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Resource {
-    /// Its name, such as `channel:PciConfig` or `memory:routes`.
-    pub name: Name,
-    /// [`ResourceKind`] as a number.
-    pub kind: u64,
-    /// Slot, address or number.
-    pub value: u64,
-    /// Length, or what the name says.
-    pub extra: u64,
+    /// Its name; see [`names`](crate::names).
+    name: Name,
+    /// Its kind.
+    kind: ResourceKind,
+    /// The words of its [`Value`].
+    words: [u64; 2],
 }
 
 impl Resource {
-    /// Makes a resource.
+    /// Creates the resource of a name.
     #[must_use]
-    pub fn new(kind: ResourceKind, name: &str, value: u64, extra: u64) -> Self {
+    pub fn new<V: Value>(name: &str, value: V) -> Self {
         Self {
             name: Name::new(name),
-            kind: kind as u64,
-            value,
-            extra,
+            kind: V::KIND,
+            words: value.to_words().into(),
         }
+    }
+
+    /// Returns what follows `prefix` in its name, and the value; `None` if it is
+    /// another resource.
+    fn after<V: Value>(&self, prefix: &str) -> Option<(&str, V)> {
+        let name = self.name.as_str().strip_prefix(prefix)?;
+        let [first, second] = self.words;
+        (self.kind == V::KIND).then(|| (name, V::from_words(first, second)))
     }
 }
 
@@ -58,30 +64,29 @@ impl<'a> Resources<'a> {
         let fits = rest.len() / size_of::<Resource>();
         let count = usize::try_from(count).map_or(0, |count| count.min(fits));
         Self(
-            <[Resource]>::ref_from_prefix_with_elems(rest, count)
+            <[Resource]>::try_ref_from_prefix_with_elems(rest, count)
                 .map_or(&[], |(records, _)| records),
         )
     }
 
-    /// The resource of this kind and name.
+    /// Returns the resource of a key.
     #[must_use]
-    pub fn find(&self, kind: ResourceKind, name: &str) -> Option<&'a Resource> {
-        self.0
-            .iter()
-            .find(|r| r.kind == kind as u64 && r.name.as_str() == name)
+    pub fn find<V: Value>(&self, key: Key<'_, V>) -> Option<V> {
+        let mut after = self.0.iter().filter_map(|r| r.after(key.prefix));
+        after
+            .find(|&(name, _)| name == key.name)
+            .map(|(_, value)| value)
     }
 
-    /// Every resource of this kind whose name is `prefix` and something more,
-    /// with that rest of the name.
-    pub fn each(
+    /// Returns the resources of a family, each with the name of whose it is.
+    pub fn each<V: Value>(
         &self,
-        kind: ResourceKind,
-        prefix: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a Resource)> + Clone + use<'a> {
+        family: Family<V>,
+    ) -> impl Iterator<Item = (&'a str, V)> + Clone + use<'a, V> {
         self.0
             .iter()
-            .filter(move |r| r.kind == kind as u64)
-            .filter_map(move |r| Some((r.name.as_str().strip_prefix(prefix)?, r)))
+            .filter_map(move |r| r.after(family.prefix))
+            .filter(|(name, _)| !name.is_empty())
     }
 
     /// All of them.
@@ -94,6 +99,7 @@ impl<'a> Resources<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{self, Region};
     extern crate std;
     use std::vec::Vec;
 
@@ -105,29 +111,36 @@ mod tests {
 
     #[test]
     fn finds_by_kind_and_name() {
+        let region = |address| Region {
+            address,
+            length: 4096,
+        };
         let all = [
-            Resource::new(ResourceKind::Number, "a", 1, 0),
-            Resource::new(ResourceKind::Memory, "log:x", 2, 4096),
-            Resource::new(ResourceKind::Memory, "log:y", 3, 4096),
+            Resource::new("guest-ram", 1),
+            Resource::new("log:x", region(2)),
+            Resource::new("log:y", region(3)),
+            Resource::new("log:y", 4),
         ];
-        let bytes = table(3, &all);
+        let bytes = table(4, &all);
         let resources = Resources::parse(&bytes);
-        assert_eq!(
-            resources.find(ResourceKind::Number, "a").map(|r| r.value),
-            Some(1)
-        );
-        assert!(resources.find(ResourceKind::Memory, "a").is_none());
-        let names: Vec<_> = resources
-            .each(ResourceKind::Memory, "log:")
-            .map(|(name, r)| (name, r.value))
-            .collect();
-        assert_eq!(names, [("x", 2), ("y", 3)]);
+        assert_eq!(resources.find(names::GUEST_RAM), None, "a number");
+        assert_eq!(resources.find(names::LOG_OF.of("y")), Some(region(3)));
+        assert_eq!(resources.find(names::LOG_OF.of("z")), None);
+        let logs: Vec<_> = resources.each(names::LOG_OF).collect();
+        assert_eq!(logs, [("x", region(2)), ("y", region(3))]);
     }
 
     #[test]
     fn a_lying_count_is_cut() {
-        let all = [Resource::new(ResourceKind::Number, "a", 1, 0)];
+        let all = [Resource::new("a", 1)];
         assert_eq!(Resources::parse(&table(u64::MAX, &all)).as_slice().len(), 1);
         assert!(Resources::parse(&[1, 2]).as_slice().is_empty());
+    }
+
+    #[test]
+    fn a_kind_that_is_none_is_no_table() {
+        let mut bytes = table(1, &[Resource::new("a", 1)]);
+        bytes[8 + size_of::<Name>()] = 9;
+        assert!(Resources::parse(&bytes).as_slice().is_empty());
     }
 }

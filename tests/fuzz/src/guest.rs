@@ -8,6 +8,7 @@ use channel::pci_config::Effect;
 use channel::routes::Route;
 use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
+use spec::FunctionId;
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
     Share, Vmm,
@@ -92,11 +93,11 @@ impl PciFunctions for Surroundings {
         let reset = Effect::DECODE.and(Effect::RESET);
         [Effect::NONE, Effect::DECODE, Effect::RESET, reset][self.state as usize % 4]
     }
-    fn bar(&mut self, _: usize, _: usize) -> Option<u64> {
+    fn bar(&mut self, _: FunctionId, _: usize) -> Option<u64> {
         self.count();
         (self.bar != u64::MAX).then_some(self.bar)
     }
-    fn map_bar(&mut self, _: usize, _: usize, address: Option<u64>, _: bool) {
+    fn map_bar(&mut self, _: FunctionId, _: usize, address: Option<u64>, _: bool) {
         self.count();
         if let Some(address) = address {
             let last = address + (BAR_SIZE - 1);

@@ -20,6 +20,7 @@ use msix::{Entry, Msix};
 use pci::{FunctionInfo, Width};
 use pci_config::Functions;
 use shm::Kept;
+use spec::FunctionId;
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -76,10 +77,10 @@ impl Machine<'_, '_> {
             }
             4 => {
                 // Fails if the kernel is made to refuse.
-                let _ = self.config.reset(VMM, input.byte()? & 1);
+                let _ = self.config.reset(VMM, FunctionId(input.byte()? & 1));
             }
             5 => {
-                let _ = self.config.bar(VMM, 0, input.byte()?);
+                let _ = self.config.bar(VMM, FunctionId(0), input.byte()?);
             }
             6 => {
                 let flags = input.byte()?;
@@ -90,7 +91,7 @@ impl Machine<'_, '_> {
             _ => {
                 let (entry, vector) = (input.word()?, input.byte()?);
                 let place = FunctionBar {
-                    function: 0,
+                    function: FunctionId(0),
                     bar: self.info.msix.table_bar as u8,
                 };
                 let start = self.info.msix.table_offset + 16 * u32::from(entry % 2048);
@@ -107,7 +108,7 @@ impl Machine<'_, '_> {
 /// A place in a BAR: mostly in its first 256 KiB.
 fn place(input: &mut Input) -> Option<(FunctionBar, u32, Width)> {
     let place = FunctionBar {
-        function: 0,
+        function: FunctionId(0),
         bar: input.byte()? % 8,
     };
     let offset = input.dword()?;
@@ -138,14 +139,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     let router = router_channel::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(
-        device.clone(),
-        router,
-        &mut entries,
-        &kept,
-        PCI_CONFIG,
-        functions,
-    );
+    let msix = Msix::new(device.clone(), router, &mut entries, &kept, functions);
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)

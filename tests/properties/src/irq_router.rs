@@ -2,12 +2,13 @@
 //! source, no vector out of range, and a routing page that says what is bound.
 
 use channel::irq_router::{IrqRouter, Source};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 use irq_router::{Router, Slot, kept_words};
 use models::Kernel;
 use proptest::prelude::*;
 use shm::Kept;
+use spec::{FunctionId, SLOTS};
 
 const MSIX: Caller = Caller(1);
 const GUESTS: usize = 2;
@@ -47,7 +48,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn source(function: u8, entry: u16) -> Source {
+fn source(function: FunctionId, entry: u16) -> Source {
     Source::msix(function, entry)
 }
 
@@ -70,8 +71,8 @@ struct Pair<'a> {
 }
 
 /// The guest of a function, if both are there.
-fn owner(function: u8) -> Result<u8, Error> {
-    let guest = OWNERS.get(usize::from(function)).copied();
+fn owner(function: FunctionId) -> Result<u8, Error> {
+    let guest = OWNERS.get(function.index()).copied();
     guest
         .filter(|&guest| usize::from(guest) < GUESTS)
         .ok_or(Error::NotFound)
@@ -122,7 +123,7 @@ impl Pair<'_> {
     fn play(&mut self, op: Op) {
         match op {
             Op::Bind(function, entry, address, data) => {
-                let source = source(function, entry);
+                let source = source(FunctionId(function), entry);
                 let expected = self.expect_bind(source, address, data);
                 let got = self.router.bind(MSIX, source, address, data);
                 assert_eq!(got.map(|_| ()), expected.map(|_| ()));
@@ -145,12 +146,12 @@ impl Pair<'_> {
                 }
             }
             Op::Unbind(function, entry) => {
-                let source = source(function, entry);
+                let source = source(FunctionId(function), entry);
                 let expected = self.unbind(source);
                 assert_eq!(self.router.unbind(MSIX, source), expected);
             }
             Op::Mask(function, entry, masked) => {
-                let source = source(function, entry);
+                let source = source(FunctionId(function), entry);
                 let at = self.find(source);
                 if let Ok(at) = at {
                     self.bindings[at].masked = masked;
@@ -159,24 +160,26 @@ impl Pair<'_> {
                 assert_eq!(got, at.map(|_| ()));
             }
             Op::MaskFunction(function, masked) => {
-                let expected = owner(function);
+                let expected = owner(FunctionId(function));
                 if expected.is_ok() {
                     self.function_masked[usize::from(function)] = masked;
                 }
-                let got = self.router.set_function_masked(MSIX, function, masked);
+                let got = self
+                    .router
+                    .set_function_masked(MSIX, FunctionId(function), masked);
                 assert_eq!(got, expected.map(|_| ()));
             }
             Op::UnbindFunction(function) => {
-                let mut expected = owner(function).map(|_| ());
+                let mut expected = owner(FunctionId(function)).map(|_| ());
                 if expected.is_ok() {
                     self.function_masked[usize::from(function)] = false;
                 }
                 for Binding { source, .. } in self.bindings.clone() {
-                    if source.function == function {
+                    if source.function == FunctionId(function) {
                         expected = expected.and(self.unbind(source));
                     }
                 }
-                let got = self.router.unbind_function(MSIX, function);
+                let got = self.router.unbind_function(MSIX, FunctionId(function));
                 assert_eq!(got, expected);
             }
             Op::Refuse(acquire, release) => {
@@ -220,13 +223,15 @@ impl Pair<'_> {
     }
 
     fn route(&self, binding: &Binding) -> Route {
-        let function_masked = self.function_masked[usize::from(binding.source.function)];
+        let function_masked = self.function_masked[binding.source.function.index()];
         Route {
-            vector: (binding.data % 256) as u8,
-            destination: (binding.address / 4096 % 256) as u8,
-            delivery_mode: (binding.data / 256 % 8) as u8,
-            level: binding.data & 0x8000 != 0,
-            logical: binding.address & 4 != 0,
+            message: GuestMessage {
+                vector: (binding.data % 256) as u8,
+                destination: (binding.address / 4096 % 256) as u8,
+                delivery_mode: (binding.data / 256 % 8) as u8,
+                level: binding.data & 0x8000 != 0,
+                logical: binding.address & 4 != 0,
+            },
             masked: binding.masked || function_masked,
             source: binding.source,
         }
@@ -266,19 +271,19 @@ proptest! {
         let kept = Kept::<{ kept_words(GUESTS) }>::new();
         let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED, &kept);
         let mut bind = |entry, data| {
-            router.bind(MSIX, source(0, entry), 0xfee0_0000, data)
+            router.bind(MSIX, source(FunctionId(0), entry), 0xfee0_0000, data)
         };
         for &entry in &entries {
             assert!(bind(entry, 0x40).is_ok());
         }
         let entry = entries[again.index(entries.len())];
         let slot_of = |entry| {
-            (0..SLOTS).find(|&slot| pages[0].get(slot).is_some_and(|r| r.source == source(0, entry)))
+            (0..SLOTS).find(|&slot| pages[0].get(slot).is_some_and(|r| r.source == source(FunctionId(0), entry)))
         };
         let before = slot_of(entry);
         assert!(before.is_some());
-        assert_eq!(router.unbind(MSIX, source(0, entry)), Ok(()));
-        let message = router.bind(MSIX, source(0, entry), 0xfee0_0000, 0x41);
+        assert_eq!(router.unbind(MSIX, source(FunctionId(0), entry)), Ok(()));
+        let message = router.bind(MSIX, source(FunctionId(0), entry), 0xfee0_0000, 0x41);
         assert!(message.is_ok());
         assert_eq!(slot_of(entry), before);
     }

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use channel::GuestMessage;
 use channel::irq_router::msi::MsiRouter;
 use channel::irq_router::{Block, IrqRouter, Source};
 use channel::{Caller, Error};
-use irq_router::GuestMessage;
 use models::{Device, Registers};
 use pci::{BarKind, FUNCTION_BARS, Width, regs};
+use spec::FunctionId;
 
 use crate::trace::{self, Bar, Event, Hook};
 
@@ -109,7 +110,7 @@ impl IrqRouter for Router {
             data,
             masked: false,
         });
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
@@ -135,11 +136,11 @@ impl IrqRouter for Router {
         Ok(())
     }
 
-    fn set_function_masked(&mut self, _: Caller, _: u8, _: bool) -> Result<(), Error> {
+    fn set_function_masked(&mut self, _: Caller, _: FunctionId, _: bool) -> Result<(), Error> {
         Ok(())
     }
 
-    fn unbind_function(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, caller: Caller, function: FunctionId) -> Result<(), Error> {
         let bound = self.0.borrow().bound.clone();
         bound
             .into_iter()
@@ -148,9 +149,7 @@ impl IrqRouter for Router {
 
     fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.contains(&source.entry);
-        bound
-            .then(|| irq_router::host_message(0))
-            .ok_or(Error::NotFound)
+        bound.then(|| spec::host_message(0)).ok_or(Error::NotFound)
     }
 }
 
@@ -164,18 +163,18 @@ impl MsiRouter for Router {
         _: u32,
         _: u32,
     ) -> Result<(u64, u32), Error> {
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
-    fn set_message(&mut self, _: Caller, _: u8, _: u64, _: u32) -> Result<(), Error> {
+    fn set_message(&mut self, _: Caller, _: FunctionId, _: u64, _: u32) -> Result<(), Error> {
         Ok(())
     }
 
-    fn set_mask(&mut self, _: Caller, _: u8, _: u32) -> Result<(), Error> {
+    fn set_mask(&mut self, _: Caller, _: FunctionId, _: u32) -> Result<(), Error> {
         Ok(())
     }
 
-    fn unbind_block(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn unbind_block(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use msix::{Entry, Msix};
 use msix_channel::FunctionBar;
 use msix_channel::table::MsixTable;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use pci_config::Functions;
+use pci_config::{Functions, RESET_MS};
 use serde::Serialize;
 use shm::{Keep, Kept};
 use vmm::DecodedBars;
@@ -22,10 +22,6 @@ use crate::trace::{Bar, Event, Operation, Step, Trace};
 const VMM: Caller = Caller(1);
 const PCI_CONFIG: Caller = Caller(2);
 const MSIX: Caller = Caller(3);
-
-/// How long a function-level reset takes, in ms (PCIe 6.0 section 6.6.2). A trace
-/// has no times: so much passes before each operation that finds the function.
-const RESET_MS: u64 = 100;
 
 /// Something that was not as the trace expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,14 +145,7 @@ pub fn run(trace: &Trace) -> Report {
     let to_router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(
-        device.clone(),
-        to_router,
-        &mut entries,
-        &kept,
-        PCI_CONFIG,
-        functions,
-    );
+    let mut msix = Msix::new(device.clone(), to_router, &mut entries, &kept, functions);
     if !plan.check_address {
         msix.takes = |_, _| true;
     }
@@ -197,6 +186,7 @@ fn play<'m>(
     router.0.borrow_mut().events.clear();
     for step in &trace.steps {
         if !finds_nothing(step) {
+            // A trace has no times.
             device.change().now_ms += RESET_MS;
         }
         let value = machine.play(step, device, router);
@@ -316,7 +306,7 @@ impl Machine<'_, '_> {
 
     /// Where a BAR is decoded now.
     fn ask_bar(&mut self, index: usize) -> Option<u64> {
-        let at = self.config.bar(VMM, 0, index as u8).ok()?;
+        let at = self.config.bar(VMM, self.info.index, index as u8).ok()?;
         (at != u64::MAX).then_some(at)
     }
 

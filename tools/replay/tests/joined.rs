@@ -7,7 +7,7 @@ use std::rc::Rc;
 use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::pci_config::{Effect, PciConfig};
-use channel::routes::{Route, RoutePage, SLOTS};
+use channel::routes::{Route, RoutePage};
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
 use irq_router::Router;
 use models::{Device, Kernel, Registers};
@@ -15,6 +15,7 @@ use msix::{Entry, Msix};
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
+use spec::{FunctionId, SLOTS};
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
@@ -82,7 +83,6 @@ fn machine() -> Machine {
         router_channel::Client(to_router),
         entries,
         kept,
-        Caller(2),
         [(&info, VMM)],
     )));
     let server = msix.clone();
@@ -111,7 +111,7 @@ impl Machine {
 
     fn table(&mut self, entry: u32, field: u32, value: u64) {
         let place = FunctionBar {
-            function: 0,
+            function: FunctionId(0),
             bar: 0,
         };
         let mut msix = self.msix.borrow_mut();
@@ -151,7 +151,10 @@ fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
     machine.control(0x8000);
     let routes = machine.routes();
     assert_eq!(routes.len(), 1);
-    assert_eq!((routes[0].vector, routes[0].source.entry), (0x61, 7));
+    assert_eq!(
+        (routes[0].message.vector, routes[0].source.entry),
+        (0x61, 7)
+    );
     assert_eq!(machine.device_entry(7), (0x30, 0));
     assert_eq!(machine.device_control(), 0x8027);
 }
@@ -167,7 +170,7 @@ fn m21_a_rebound_entry_keeps_its_slot() {
     machine.table(1, 8, 0x91);
     machine.table(1, 12, 0);
     let route = machine.page.get(1).expect("bound");
-    assert_eq!((route.vector, route.source.entry), (0x91, 1));
+    assert_eq!((route.message.vector, route.source.entry), (0x91, 1));
     assert_eq!(machine.device_entry(1), (0x31, 0));
 }
 
@@ -213,7 +216,10 @@ fn m24_a_reset_function_has_no_route_and_every_entry_masked() {
     machine.control(0x8000);
     machine.program(3, 0x60);
     // Nothing resets it, which is said when the rest is done.
-    assert_eq!(machine.config.reset(VMM, 0), Err(channel::Error::Refused));
+    assert_eq!(
+        machine.config.reset(VMM, FunctionId(0)),
+        Err(channel::Error::Refused)
+    );
     assert_eq!(machine.routes(), []);
     for entry in 0..ENTRIES {
         assert_eq!(machine.device_entry(entry).1, 1);

@@ -12,23 +12,22 @@ mod iommu;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use spec::names::{self, Slot, Vectors};
 use spec::{
-    BADGE_DOORBELL, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header, IPC_BUFFER_ADDRESS,
-    ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights,
-    Thread,
+    BADGE_DOORBELL, COM1, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header,
+    IPC_BUFFER_ADDRESS, ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS,
+    Rights, Thread, VECTORS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::model::{Authority, Component, Model};
+use crate::manifest::Authority;
+use crate::model::{Component, Model};
 use crate::program::Program;
 use builder::{Builder, Place};
 use components::{board_devices, channels, new_place, program, stacks};
-use guests::{add_guest, functions, names};
+use guests::{add_guest, functions, whose};
 
 const PAGE: u64 = 4096;
-/// User vectors that the kernel has (IRQ_INT_OFFSET in seL4's irq.h leaves
-/// 0x30 to 0x9b).
-const VECTORS: u64 = 108;
 
 /// Programs by name, and guest images by the guest's name.
 #[derive(Clone, Debug, Default)]
@@ -137,20 +136,20 @@ pub fn compose(
             Rights::READ,
             0,
         );
-        builder.share(&mut place, "machine", machine, Rights::READ, PAGE);
+        builder.share(&mut place, names::MACHINE, machine, Rights::READ, PAGE);
         let size = size_of::<shm::Ring>() as u64;
         let log = builder.memory(&format!("log:{}", component.name), size);
-        builder.share(&mut place, "log", log, Rights::READ_WRITE, size);
+        builder.share(&mut place, names::LOG, log, Rights::READ_WRITE, size);
         logs.push((component.name.clone(), log));
         let page = builder.memory(&format!("counters:{}", component.name), PAGE);
-        builder.share(&mut place, "counters", page, Rights::READ_WRITE, PAGE);
+        builder.share(&mut place, names::COUNTERS, page, Rights::READ_WRITE, PAGE);
         counters.push(page);
         let kept_size = component.program.kept_words * 8;
         if kept_size > 0 {
             let kept = builder.memory(&format!("{}:kept", component.name), kept_size);
-            builder.share(&mut place, "kept", kept, Rights::READ_WRITE, kept_size);
+            builder.share(&mut place, names::KEPT, kept, Rights::READ_WRITE, kept_size);
         }
-        place.tell(ResourceKind::Number, "trace", u64::from(options.trace), 0);
+        place.tell(names::TRACE, options.trace);
         let guest = model.guests.iter().position(|guest| guest.vmm == index);
         let guest = guest.map_or(u64::MAX, |guest| guest as u64);
         program(&mut builder, component, guest, &place, programs)?;
@@ -162,29 +161,23 @@ pub fn compose(
         None => builder.object("doorbell", ObjectKind::Notification, 0, 1),
     };
     for place in &mut places {
-        builder.grant(
-            place,
-            "doorbell",
-            doorbell,
-            Rights::WRITE,
-            BADGE_DOORBELL,
-            0,
-        );
+        let doorbell_key = (names::DOORBELL, Slot);
+        builder.grant(place, doorbell_key, doorbell, Rights::WRITE, BADGE_DOORBELL);
     }
     if let Some(index) = console {
         for (name, log) in &logs {
             let size = size_of::<shm::Ring>() as u64;
             builder.share(
                 &mut places[index],
-                &format!("log:{name}"),
+                names::LOG_OF.of(name),
                 *log,
                 Rights::READ_WRITE,
                 size,
             );
         }
         for (component, page) in model.components.iter().zip(&counters) {
-            let name = format!("counters:{}", component.name);
-            builder.share(&mut places[index], &name, *page, Rights::READ, PAGE);
+            let key = names::COUNTERS_OF.of(&component.name);
+            builder.share(&mut places[index], key, *page, Rights::READ, PAGE);
         }
     }
     let first_irq_vector = board_devices(&mut builder, model, &mut places);
@@ -193,18 +186,16 @@ pub fn compose(
     if let Some(index) = model.holder(Authority::IrqControl) {
         let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 1);
         let place = &mut places[index];
-        builder.grant(place, "irq-control", irq_control, Rights::ALL, 0, 0);
-        let bits = u64::from(place.cnode_bits);
-        let cnode = place.cnode;
-        builder.grant(place, "cnode", cnode, Rights::ALL, 0, bits);
-        let first = place.slots(VECTORS as u32 + 1);
-        place.tell(
-            ResourceKind::Number,
-            "free-slots",
-            u64::from(first),
-            VECTORS + 1,
-        );
-        place.tell(ResourceKind::Number, "vectors", 0, first_irq_vector);
+        let key = (names::IRQ_CONTROL, Slot);
+        builder.grant(place, key, irq_control, Rights::ALL, 0);
+        builder.grant_own_cnode(place);
+        let slots = place.empty_slots(u32::from(VECTORS) + 1);
+        place.tell(names::HANDLER_SLOTS, slots);
+        let vectors = Vectors {
+            first: 0,
+            end: first_irq_vector,
+        };
+        place.tell(names::VECTORS, vectors);
     }
     let mut rams = Vec::new();
     for (index, guest) in model.guests.iter().enumerate() {
@@ -222,13 +213,16 @@ pub fn compose(
     iommu::guests(&mut builder, model, &rams, &mut places);
     functions(&mut builder, model, &rams, &mut places)?;
     for place in &mut places {
-        names(place, model);
+        whose(place, model);
     }
     for (component, place) in model.components.iter().zip(&places) {
         finish(&mut builder, component, place)?;
     }
     let mut header = Header::new_zeroed();
     (header.ecam, header.buses) = model.board.ecam;
+    let com1 = model.board.devices.iter().find(|d| d.name == "com1");
+    let (com1, _) = com1.and_then(|com1| com1.ports).unwrap_or((COM1, COM1));
+    header.com1 = u64::from(com1);
     header.exit_port = u64::from(model.board.exit_port);
     header.machine = u64::from(machine);
     header.log = u64::from(init_log);

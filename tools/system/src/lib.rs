@@ -15,25 +15,28 @@ mod caps;
 mod check;
 mod compose;
 mod diagnostic;
+mod files;
 mod graph;
 mod inherit;
 mod manifest;
 mod model;
 mod program;
+mod read;
 mod reader;
 mod stack;
 
 pub use attach::attach;
-pub use board::{Board, BoardDevice, Iommu, Trigger};
+pub use board::{Board, BoardDevice, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
-pub use manifest::{DeviceNeed, Manifest};
-pub use model::{Authority, Channel, Component, Device, Guest, GuestImage, Model, Policy};
+pub use manifest::{Authority, DeviceNeed, Manifest};
+pub use model::{Channel, Component, Device, Guest, GuestImage, Model, Policy};
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 
+use spec::IommuKind;
 use std::path::Path;
 
 /// The name of init among those who write logs; no component has it.
@@ -45,27 +48,34 @@ pub const ROOT_TASK: &str = "init";
 ///
 /// # Errors
 /// Every error found, each with its place and help.
-pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Report> {
+pub fn read(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<Model, Report> {
     Ok(read_whole(root, file, iommu)?.0)
 }
 
-/// Returns what [`read`] reads as the text of one system file, which inherits nothing
+/// Returns what [`read()`] reads as the text of one system file, which inherits nothing
 /// and gives the same [`Model`]: wherever it is written, its paths count from `root`.
 ///
 /// # Errors
-/// Those of [`read`].
-pub fn expand(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<String, Report> {
+/// Those of [`read()`].
+pub fn expand(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<String, Report> {
     Ok(read_whole(root, file, iommu)?.1)
 }
 
-fn read_whole(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<(Model, String), Report> {
+fn read_whole(
+    root: &Path,
+    file: &Path,
+    iommu: Option<IommuKind>,
+) -> Result<(Model, String), Report> {
     let mut report = Report::default();
     let help = "name the system file with --system FILE";
     if let Some(source) = inherit::read(root, file, "system", help, &mut report) {
         let table = inherit::merged(&source, root);
-        let model = model::parse(&source, &table, root, iommu, &mut report);
+        let model = read::parse(&source, &table, root, iommu, &mut report);
         if let Some(model) = model.filter(|_| report.is_empty()) {
-            let text = inherit::text(table, &model);
+            let name = |component: usize| model.components[component].name.clone();
+            let channels = model.channels.iter();
+            let channels = channels.map(|c| [c.interface.clone(), name(c.client), name(c.server)]);
+            let text = inherit::text(table, channels);
             return Ok((model, text));
         }
     }

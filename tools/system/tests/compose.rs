@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{NONE, ObjectKind, ResourceKind, Resources, System};
+use spec::{NONE, ObjectKind, Resources, System, names};
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
     compose,
@@ -103,15 +103,16 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     let system = System::parse(words.as_bytes()).unwrap();
     for component in &model.components {
         let thread = thread(image, &component.name);
-        if let Some(free) =
-            resources(&system, &component.name).find(ResourceKind::Number, "free-slots")
-        {
-            used.push((
-                image.threads[thread].cnode,
-                free.value as u32,
-                free.extra as u32,
-                "free".to_owned(),
-            ));
+        let resources = resources(&system, &component.name);
+        for key in [names::HANDLER_SLOTS, names::TABLE_SLOTS] {
+            if let Some(free) = resources.find(key) {
+                used.push((
+                    image.threads[thread].cnode,
+                    free.first as u32,
+                    free.count as u32,
+                    "free".to_owned(),
+                ));
+            }
         }
     }
     used
@@ -390,8 +391,8 @@ fn turns(shares: &[(u64, u8)]) -> Vec<(u64, u64)> {
         .map(|guest| &model.components[guest.vmm]);
     vmms.map(|vmm| {
         let found = resources(&system, &vmm.name);
-        let share = found.find(ResourceKind::Number, "share").unwrap();
-        (share.value, share.extra)
+        let share = found.find(names::SHARE).unwrap();
+        (share.start, share.length)
     })
     .collect()
 }
@@ -425,4 +426,35 @@ fn only_the_vmm_sets_priorities_and_ends_the_system_for_its_guest() {
             assert_eq!(thread.may_stop, is_vmm * ends, "{name}");
         }
     }
+}
+
+#[test]
+fn a_component_gets_what_its_manifest_asks_for() {
+    let (mut model, _) = good();
+    model.components[1].program.kept_words = 513;
+    model.components[1].program.cnode_bits = 10;
+    let image = composed(&model, &Programs::default()).unwrap();
+    let objects = image.objects.iter();
+    for component in &model.components {
+        let (name, program) = (&component.name, &component.program);
+        let thread = &image.threads[thread(&image, name)];
+        let cnode = &image.objects[thread.cnode as usize];
+        assert_eq!(cnode.size_bits, program.cnode_bits, "{name}");
+        assert_eq!(thread.start == 2, program.starts_first, "{name}");
+        let kept = format!("{name}:kept");
+        let mut kept = objects.clone().filter(|o| o.name.as_str() == kept);
+        let pages = (program.kept_words * 8).div_ceil(4096);
+        assert_eq!(kept.next().map_or(0, |kept| kept.count), pages, "{name}");
+    }
+    let first: Vec<_> = image.threads.iter().filter(|t| t.start == 2).collect();
+    assert_eq!(first.len(), 1);
+    // Its own, and the one that reads all logs.
+    let logs = |image: &Image| {
+        let name = |object: u32| image.objects[object as usize].name.as_str().to_owned();
+        let logs = image.mappings.iter().map(|mapping| name(mapping.object));
+        logs.filter(|name| name == "log:vmm").count()
+    };
+    assert_eq!(logs(&image), 2);
+    model.components[0].program.reads_logs = false;
+    assert_eq!(logs(&composed(&model, &Programs::default()).unwrap()), 1);
 }

@@ -1,5 +1,6 @@
 //! Finds the PCI functions that the image names and gives their pages out.
 
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
     BAR_WINDOW, BarInfo, Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage,
     PAGE_SIZE, discover, place_bars, regs,
@@ -7,7 +8,7 @@ use pci::{
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
-use spec::{FUNCTIONS, Function, Selector};
+use spec::{FUNCTIONS, Function, FunctionId, Selector};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -17,10 +18,6 @@ use super::fatal::fatal;
 /// it to look at every function; the ones that are assigned are then reached
 /// by their own page of the ECAM window.
 pub struct Mechanism1(pub Bdf);
-
-const CONFIG_ADDRESS: u16 = 0xcf8;
-const CONFIG_DATA: u16 = 0xcfc;
-const CONFIG_ENABLE: u32 = 1 << 31;
 
 impl Mechanism1 {
     fn select(&self, offset: u16) {
@@ -94,7 +91,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
     let functions = builder.system.functions;
     let buses = builder.system.header.buses;
     let mut assigned = Found::new();
-    for function in functions {
+    for (index, function) in (0..).zip(functions) {
         let mut found = None;
         each_function(buses, |bdf| {
             let taken = assigned.iter().any(|(taken, _)| *taken == bdf);
@@ -110,7 +107,10 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
                 wanted(function)
             );
         };
-        let info = look_at(builder, function, bdf);
+        let info = FunctionInfo {
+            index: FunctionId(index),
+            ..look_at(builder, function, bdf)
+        };
         if assigned.push((bdf, info)).is_err() {
             fatal!("more than {FUNCTIONS} devices");
         }
@@ -131,7 +131,7 @@ fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo
         fatal!("device {name} at {bdf} is no endpoint: a bridge cannot be assigned");
     };
     info.intx = function.intx;
-    info.reset_optional = function.reset_optional;
+    info.reset_optional = function.reset_optional as u16;
     if u64::from(bdf.bus()) >= builder.system.header.buses {
         fatal!("device {name} at {bdf} is outside the board's ECAM window");
     }

@@ -3,11 +3,12 @@
 use std::boxed::Box;
 use std::vec::Vec;
 
+use channel::iommu::Vectors;
 use channel::iommu::dma::DmaControl;
 use channel::iommu::dump::IommuDump;
 use channel::iommu::remap::InterruptRemap;
-use channel::iommu::{UnitKind, Vectors};
 use channel::{Caller, Error};
+use spec::{FunctionId, IommuKind};
 
 use super::board::*;
 use crate::*;
@@ -30,7 +31,7 @@ fn functions() -> Vec<Function> {
         .collect()
 }
 
-fn vectors(function: u8, first: u8, log2: u8) -> Vectors {
+fn vectors(function: FunctionId, first: u8, log2: u8) -> Vectors {
     Vectors {
         function,
         first,
@@ -47,21 +48,21 @@ fn with_unit(kind: Kind, test: impl FnOnce(&Shared, &mut Iommu<'_, Backwards>)) 
 #[test]
 fn only_the_owner_attaches_and_detaches() {
     with_unit(Kind::Amd, |board, iommu| {
-        assert_eq!(iommu.attach(OTHER, 1), Err(Error::NotFound));
-        assert_eq!(iommu.attach(VMM, 2), Err(Error::NotFound));
-        assert_eq!(iommu.attach(VMM, 3), Err(Error::NotFound));
-        assert_eq!(iommu.attach(VMM, 255), Err(Error::NotFound));
+        assert_eq!(iommu.attach(OTHER, FunctionId(1)), Err(Error::NotFound));
+        assert_eq!(iommu.attach(VMM, FunctionId(2)), Err(Error::NotFound));
+        assert_eq!(iommu.attach(VMM, FunctionId(3)), Err(Error::NotFound));
+        assert_eq!(iommu.attach(VMM, FunctionId(255)), Err(Error::NotFound));
         assert_eq!(iommu.counters().not_found, 4);
-        assert_eq!(iommu.attach(VMM, 1), Ok(()));
-        assert_eq!(iommu.detach(OTHER, 1), Err(Error::NotFound));
+        assert_eq!(iommu.attach(VMM, FunctionId(1)), Ok(()));
+        assert_eq!(iommu.detach(OTHER, FunctionId(1)), Err(Error::NotFound));
         let there = Some(machine(1, RAM.address));
         assert_eq!(board.dma(IDS[1], RAM.address, true), there);
         assert_eq!(iommu.counters().attached, 1);
         assert_eq!(iommu.counters().pages_mapped, 4 * 512);
-        assert_eq!(iommu.detach(VMM, 1), Ok(()));
+        assert_eq!(iommu.detach(VMM, FunctionId(1)), Ok(()));
         assert_eq!(board.dma(IDS[1], RAM.address, true), None);
         assert_eq!(iommu.counters().pages_mapped, 0);
-        assert_eq!(iommu.attach(VMM, 1), Ok(()));
+        assert_eq!(iommu.attach(VMM, FunctionId(1)), Ok(()));
     });
 }
 
@@ -73,26 +74,26 @@ fn vectors_that_do_not_exist_or_are_not_aligned() {
             assert_eq!(iommu.forbid(ROUTER, v), allowed);
             allowed
         };
-        assert_eq!(ask(vectors(0, 107, 0)), Ok(()));
-        assert_eq!(ask(vectors(0, 108, 0)), Err(Error::Refused));
-        assert_eq!(ask(vectors(0, 255, 0)), Err(Error::Refused));
-        assert_eq!(ask(vectors(0, 80, 4)), Ok(()));
-        assert_eq!(ask(vectors(0, 96, 4)), Err(Error::Refused));
-        assert_eq!(ask(vectors(0, 8, 4)), Err(Error::Refused));
-        assert_eq!(ask(vectors(0, 0, 5)), Err(Error::Refused));
-        assert_eq!(ask(vectors(0, 0, 255)), Err(Error::Refused));
-        assert_eq!(ask(vectors(3, 0, 0)), Err(Error::NotFound));
+        assert_eq!(ask(vectors(FunctionId(0), 107, 0)), Ok(()));
+        assert_eq!(ask(vectors(FunctionId(0), 108, 0)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(0), 255, 0)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(0), 80, 4)), Ok(()));
+        assert_eq!(ask(vectors(FunctionId(0), 96, 4)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(0), 8, 4)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(0), 0, 5)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(0), 0, 255)), Err(Error::Refused));
+        assert_eq!(ask(vectors(FunctionId(3), 0, 0)), Err(Error::NotFound));
     });
 }
 
 #[test]
 fn messages_are_the_makers() {
     with_unit(Kind::Amd, |_, iommu| {
-        let message = iommu.allow(ROUTER, vectors(2, 3, 0));
+        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 0));
         assert_eq!(message, Ok((0xfee0_0000, 3)));
     });
     with_unit(Kind::Intel, |_, iommu| {
-        let message = iommu.allow(ROUTER, vectors(2, 3, 0));
+        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 0));
         let handle = 2 * 128 + 3;
         assert_eq!(message, Ok((0xfee0_0018 | handle << 5, 0)));
     });
@@ -101,25 +102,34 @@ fn messages_are_the_makers() {
 #[test]
 fn a_dump_shows_what_is() {
     with_unit(Kind::Intel, |board, iommu| {
-        iommu.attach(VMM, 0).expect("attach");
-        iommu.allow(ROUTER, vectors(0, 16, 3)).expect("allow");
-        iommu.allow(ROUTER, vectors(0, 16, 0)).expect("allow");
+        iommu.attach(VMM, FunctionId(0)).expect("attach");
+        iommu
+            .allow(ROUTER, vectors(FunctionId(0), 16, 3))
+            .expect("allow");
+        iommu
+            .allow(ROUTER, vectors(FunctionId(0), 16, 0))
+            .expect("allow");
         for address in [0x10_0000, 0x11_0000] {
             board.dma(IDS[0], address, true);
             iommu.poll_faults(|fault, function, _| {
                 assert_eq!((fault.address, function), (address, Some(0)));
             });
         }
-        let state = iommu.function(ROUTER, 0).expect("state");
-        assert_eq!((state.unit, state.attached), (UnitKind::Intel, true));
+        let state = iommu.function(ROUTER, FunctionId(0)).expect("state");
+        assert_eq!((state.unit, state.attached), (IommuKind::Intel, true));
         assert_eq!((state.vectors, state.pages, state.faults), (8, 2048, 2));
-        let other = iommu.function(ROUTER, 2).expect("state");
+        let other = iommu.function(ROUTER, FunctionId(2)).expect("state");
         assert_eq!((other.attached, other.vectors, other.faults), (false, 0, 0));
-        assert_eq!(iommu.function(ROUTER, 3).err(), Some(Error::NotFound));
+        assert_eq!(
+            iommu.function(ROUTER, FunctionId(3)).err(),
+            Some(Error::NotFound)
+        );
         let numbers =
             [0, 1, 2].map(|from| iommu.next_fault(ROUTER, from).map(|fault| fault.number));
         assert_eq!(numbers, [Ok(0), Ok(1), Err(Error::NotFound)]);
-        iommu.forbid(ROUTER, vectors(0, 16, 2)).expect("forbid");
+        iommu
+            .forbid(ROUTER, vectors(FunctionId(0), 16, 2))
+            .expect("forbid");
         assert_eq!(iommu.counters().entries_used, 4);
     });
 }
@@ -156,7 +166,7 @@ fn sixteen_faults_are_kept_and_a_poll_is_bounded() {
 fn a_guest_that_is_gone_leaves_nothing_attached() {
     with_unit(Kind::Amd, |board, iommu| {
         for (owner, function) in [(VMM, 0), (VMM, 1), (OTHER, 2)] {
-            iommu.attach(owner, function).expect("attach");
+            iommu.attach(owner, FunctionId(function)).expect("attach");
         }
         assert_eq!(iommu.guest_gone(0), 0);
         assert_eq!(board.dma(IDS[0], RAM.address, true), None);
@@ -175,17 +185,19 @@ fn a_restarted_service_knows_what_was() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
         let mut iommu = Iommu::new(Ok(&mut *unit), Backwards, functions());
-        iommu.attach(VMM, 1).expect("attach");
-        iommu.allow(ROUTER, vectors(1, 4, 2)).expect("allow");
+        iommu.attach(VMM, FunctionId(1)).expect("attach");
+        iommu
+            .allow(ROUTER, vectors(FunctionId(1), 4, 2))
+            .expect("allow");
         let before = iommu.counters();
-        let state = iommu.function(ROUTER, 1);
+        let state = iommu.function(ROUTER, FunctionId(1));
         let mut unit = kind.start(&board, Start::Adopt).expect("adopt");
         // Frames are not asked for again: none are here.
         let mut iommu = Iommu::new(Ok(&mut *unit), NoFrames, functions());
         assert_eq!(iommu.counters(), before);
-        assert_eq!(iommu.function(ROUTER, 1), state);
-        iommu.attach(VMM, 1).expect("attach");
-        assert_eq!(iommu.attach(VMM, 0), Err(Error::Failed));
+        assert_eq!(iommu.function(ROUTER, FunctionId(1)), state);
+        iommu.attach(VMM, FunctionId(1)).expect("attach");
+        assert_eq!(iommu.attach(VMM, FunctionId(0)), Err(Error::Failed));
     }
 }
 
@@ -201,24 +213,30 @@ impl Frames for NoFrames {
 fn without_a_unit_everything_succeeds_and_nothing_is_claimed() {
     let none = Err(SetupError::Stuck("something"));
     let mut iommu = Iommu::new(none, NoFrames, functions());
-    assert_eq!(iommu.attach(VMM, 0), Ok(()));
-    assert_eq!(iommu.attach(OTHER, 0), Err(Error::NotFound));
-    let message = iommu.allow(ROUTER, vectors(0, 2, 0));
+    assert_eq!(iommu.attach(VMM, FunctionId(0)), Ok(()));
+    assert_eq!(iommu.attach(OTHER, FunctionId(0)), Err(Error::NotFound));
+    let message = iommu.allow(ROUTER, vectors(FunctionId(0), 2, 0));
     assert_eq!(message, Ok((0xfee0_0000, 0x32)));
-    assert_eq!(iommu.forbid(ROUTER, vectors(0, 2, 0)), Ok(()));
-    let state = iommu.function(ROUTER, 0).expect("state");
-    assert_eq!((state.unit, state.attached), (UnitKind::None, false));
-    assert_eq!(iommu.detach(VMM, 0), Ok(()));
+    assert_eq!(iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 0)), Ok(()));
+    let state = iommu.function(ROUTER, FunctionId(0)).expect("state");
+    assert_eq!((state.unit, state.attached), (IommuKind::None, false));
+    assert_eq!(iommu.detach(VMM, FunctionId(0)), Ok(()));
 }
 
 #[test]
 fn with_a_lost_unit_nothing_succeeds() {
     let lost: Result<&mut dyn Unit, _> = Err(SetupError::Lost("something"));
     let mut iommu = Iommu::new(lost, NoFrames, functions());
-    assert_eq!(iommu.attach(VMM, 0), Err(Error::Failed));
-    assert_eq!(iommu.detach(VMM, 0), Err(Error::Failed));
-    assert_eq!(iommu.allow(ROUTER, vectors(0, 2, 0)), Err(Error::Failed));
-    assert_eq!(iommu.forbid(ROUTER, vectors(0, 2, 0)), Err(Error::Failed));
+    assert_eq!(iommu.attach(VMM, FunctionId(0)), Err(Error::Failed));
+    assert_eq!(iommu.detach(VMM, FunctionId(0)), Err(Error::Failed));
+    assert_eq!(
+        iommu.allow(ROUTER, vectors(FunctionId(0), 2, 0)),
+        Err(Error::Failed)
+    );
+    assert_eq!(
+        iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 0)),
+        Err(Error::Failed)
+    );
     assert_eq!(iommu.counters().failed, 4);
     assert_eq!(iommu.guest_gone(0), 2);
 }
@@ -228,8 +246,11 @@ fn functions_past_the_limit_do_not_exist() {
     let many = Box::leak(Box::new(functions())).iter().copied().cycle();
     let none = Err(SetupError::Absent);
     let mut iommu = Iommu::new(none, NoFrames, many.take(100));
-    assert_eq!(iommu.function(ROUTER, 8).err(), Some(Error::NotFound));
-    assert!(iommu.function(ROUTER, 7).is_ok());
+    assert_eq!(
+        iommu.function(ROUTER, FunctionId(8)).err(),
+        Some(Error::NotFound)
+    );
+    assert!(iommu.function(ROUTER, FunctionId(7)).is_ok());
 }
 
 /// Before init measures: what could not be attached is told, and the others are.

@@ -2,11 +2,10 @@
 
 use channel::irq_router::msi::{MAX_LOG2, MsiRouter};
 use channel::irq_router::{Block, Source, SourceKind};
-use channel::routes::SLOTS;
-use channel::{Caller, Error};
+use channel::{Caller, Error, GuestMessage};
+use spec::{FunctionId, SLOTS};
 
 use super::{Binding, IrqControl, Router};
-use crate::message::GuestMessage;
 
 /// Message `number` of `count`: the device replaces the low bits of the data
 /// (PCIe 6.0 section 7.7.1.5).
@@ -17,12 +16,12 @@ fn message(address: u64, data: u32, count: u8, number: u16) -> Option<GuestMessa
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
     /// The slots that the function's messages have.
-    fn messages(&self, guest: usize, function: u8) -> impl Iterator<Item = usize> {
+    fn messages(&self, guest: usize, function: FunctionId) -> impl Iterator<Item = usize> {
         (0..SLOTS).filter(move |&index| self.holds(guest, index, function, SourceKind::Msi))
     }
 
     /// Changes each bound message of the function, and its route.
-    fn change(&mut self, guest: usize, function: u8, change: impl Fn(u16, &mut Binding)) {
+    fn change(&mut self, guest: usize, function: FunctionId, change: impl Fn(u16, &mut Binding)) {
         for index in 0..SLOTS {
             if self.holds(guest, index, function, SourceKind::Msi)
                 && let slot = &mut self.slots[guest][index]
@@ -35,7 +34,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
     }
 
     /// The vector that message 0 had before.
-    fn last_vector(&self, guest: usize, function: u8) -> Option<u8> {
+    fn last_vector(&self, guest: usize, function: FunctionId) -> Option<u8> {
         self.slots[guest]
             .iter()
             .filter_map(|slot| slot.owner)
@@ -100,7 +99,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
     fn set_message(
         &mut self,
         _caller: Caller,
-        function: u8,
+        function: FunctionId,
         address: u64,
         data: u32,
     ) -> Result<(), Error> {
@@ -116,7 +115,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
         Ok(())
     }
 
-    fn set_mask(&mut self, _caller: Caller, function: u8, mask: u32) -> Result<(), Error> {
+    fn set_mask(&mut self, _caller: Caller, function: FunctionId, mask: u32) -> Result<(), Error> {
         let guest = self.guest_of(Source::msi(function, 0))?;
         self.change(guest, function, |number, binding| {
             binding.masked = mask >> number & 1 == 1;
@@ -124,7 +123,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
         Ok(())
     }
 
-    fn unbind_block(&mut self, _caller: Caller, function: u8) -> Result<(), Error> {
+    fn unbind_block(&mut self, _caller: Caller, function: FunctionId) -> Result<(), Error> {
         let guest = self.guest_of(Source::msi(function, 0))?;
         self.free_all(guest, function, SourceKind::Msi)
     }

@@ -4,11 +4,11 @@
 //! that plays it: the route only tells the vmm which pin the slot is. Its vector
 //! is one that no local APIC takes.
 
-use channel::Error;
 use channel::irq_router::Source;
+use channel::{Error, GuestMessage};
+use spec::FunctionId;
 
 use super::{Binding, IrqControl, Router};
-use crate::message::GuestMessage;
 
 /// What stands on the routing page beside the source.
 const MESSAGE: GuestMessage = GuestMessage {
@@ -28,7 +28,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
     /// [`Error::NotFound`] for a function that nobody owns,
     /// [`Error::Exhausted`] when vectors or slots are used up,
     /// [`Error::Failed`] if the kernel refuses.
-    pub fn bind_pin(&mut self, function: u8, pin: u8) -> Result<(), Error> {
+    pub fn bind_pin(&mut self, function: FunctionId, pin: u8) -> Result<(), Error> {
         let source = Source::pin(function, pin);
         let guest = self.guest_of(source)?;
         if self.slot_of(guest, source).is_some() {

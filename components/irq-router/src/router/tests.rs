@@ -5,9 +5,9 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use shm::Kept;
+use spec::VECTORS;
 
 use super::*;
-use crate::VECTORS;
 
 mod block;
 mod restart;
@@ -48,7 +48,12 @@ impl IrqControl for Kernel {
         Ok(())
     }
 
-    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+    fn allow(
+        &mut self,
+        function: FunctionId,
+        vector: u8,
+        log2: u8,
+    ) -> Result<(u64, u32), KernelError> {
         if self.refuse_allow {
             return Err(KernelError);
         }
@@ -58,11 +63,11 @@ impl IrqControl for Kernel {
                 "vector {vector} is allowed before it is taken"
             );
         }
-        self.allowed.push((function, vector, log2));
+        self.allowed.push((function.0, vector, log2));
         Ok(host_message(vector))
     }
 
-    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         // What could not be acquired is no more than made sure of.
         assert!(
             self.refuse_acquire || self.held.iter().any(|&(_, v)| v == vector),
@@ -71,7 +76,7 @@ impl IrqControl for Kernel {
         if self.refuse_forbid {
             return Err(KernelError);
         }
-        self.forbidden.push((function, vector));
+        self.forbidden.push((function.0, vector));
         Ok(())
     }
 
@@ -111,7 +116,7 @@ fn nothing_kept() -> &'static Kept<{ kept_words(2) }> {
     Box::leak(Box::default())
 }
 
-fn source(function: u8, entry: u16) -> Source {
+fn source(function: FunctionId, entry: u16) -> Source {
     Source::msix(function, entry)
 }
 
@@ -119,25 +124,33 @@ fn source(function: u8, entry: u16) -> Source {
 fn m19_the_route_is_the_guests_and_the_message_ours() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let message = router.bind(MSIX, source(1, 3), 0xfee3_f004, 0x8141);
+    let message = router.bind(MSIX, source(FunctionId(1), 3), 0xfee3_f004, 0x8141);
     assert_eq!(message, Ok((ADDRESS, 0x30)));
-    assert_eq!(router.set_masked(MSIX, source(1, 3), true), Ok(()));
+    assert_eq!(
+        router.set_masked(MSIX, source(FunctionId(1), 3), true),
+        Ok(())
+    );
     assert_eq!(
         pages[1].get(0),
         Some(Route {
-            vector: 0x41,
-            destination: 0x3f,
-            delivery_mode: 1,
-            level: true,
-            logical: true,
+            message: GuestMessage {
+                vector: 0x41,
+                destination: 0x3f,
+                delivery_mode: 1,
+                level: true,
+                logical: true,
+            },
             masked: true,
-            source: source(1, 3),
+            source: source(FunctionId(1), 3),
         })
     );
     assert_eq!(pages[0].get(0), None);
     let bound = IrqDump::next(&mut router, MSIX, 1, 0).unwrap();
     assert_eq!((bound.guest, bound.slot, bound.vector), (1, 0, 0));
-    assert_eq!(IrqDump::find(&mut router, MSIX, source(1, 3)), Ok(bound));
+    assert_eq!(
+        IrqDump::find(&mut router, MSIX, source(FunctionId(1), 3)),
+        Ok(bound)
+    );
     assert_eq!(IrqDump::next(&mut router, MSIX, 1, 1), Err(Error::NotFound));
     assert_eq!(IrqDump::next(&mut router, MSIX, 9, 0), Err(Error::NotFound));
     assert_eq!(router.control.held, [(Slot { guest: 1, index: 0 }, 0)]);
@@ -147,7 +160,7 @@ fn m19_the_route_is_the_guests_and_the_message_ours() {
 fn m17_a_bad_message_takes_nothing() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f);
+    let result = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x0f);
     assert_eq!(result, Err(Error::Refused));
     assert_eq!(router.counters.refused, 1);
     assert!(router.control.held.is_empty());
@@ -158,15 +171,23 @@ fn m22_slots_run_out_for_one_guest_only() {
     let pages = Default::default();
     let mut router = router(&pages);
     for entry in 0..SLOTS as u16 {
-        let result = router.bind(MSIX, source(0, entry), ADDRESS, 0x30);
+        let result = router.bind(MSIX, source(FunctionId(0), entry), ADDRESS, 0x30);
         assert!(result.is_ok());
     }
-    let result = router.bind(MSIX, source(0, 100), ADDRESS, 0x30);
+    let result = router.bind(MSIX, source(FunctionId(0), 100), ADDRESS, 0x30);
     assert_eq!(result, Err(Error::Exhausted));
     assert_eq!(router.counters.exhausted, 1);
-    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x30).is_ok());
-    assert_eq!(router.unbind(MSIX, source(0, 7)), Ok(()));
-    assert!(router.bind(MSIX, source(0, 100), ADDRESS, 0x30).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(1), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
+    assert_eq!(router.unbind(MSIX, source(FunctionId(0), 7)), Ok(()));
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(0), 100), ADDRESS, 0x30)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -180,9 +201,9 @@ fn m22_vectors_run_out() {
         all_but_one,
         nothing_kept(),
     );
-    let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
+    let result = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30);
     assert_eq!(result, Ok((ADDRESS, 0x30 + 77)));
-    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x30);
+    let result = router.bind(MSIX, source(FunctionId(0), 1), ADDRESS, 0x30);
     assert_eq!(result, Err(Error::Exhausted));
 }
 
@@ -191,14 +212,21 @@ fn m21_a_rebound_source_keeps_its_slot() {
     let pages = Default::default();
     let mut router = router(&pages);
     for entry in 0..3 {
-        assert!(router.bind(MSIX, source(0, entry), ADDRESS, 0x30).is_ok());
+        assert!(
+            router
+                .bind(MSIX, source(FunctionId(0), entry), ADDRESS, 0x30)
+                .is_ok()
+        );
     }
-    assert_eq!(router.unbind(MSIX, source(0, 0)), Ok(()));
-    assert_eq!(router.unbind(MSIX, source(0, 1)), Ok(()));
+    assert_eq!(router.unbind(MSIX, source(FunctionId(0), 0)), Ok(()));
+    assert_eq!(router.unbind(MSIX, source(FunctionId(0), 1)), Ok(()));
     assert_eq!(pages[0].get(1), None);
-    let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55);
+    let result = router.bind(MSIX, source(FunctionId(0), 1), ADDRESS, 0x55);
     assert_eq!(result, Ok((ADDRESS, 0x31)));
-    assert_eq!(pages[0].get(1).map(|route| route.vector), Some(0x55));
+    assert_eq!(
+        pages[0].get(1).map(|route| route.message.vector),
+        Some(0x55)
+    );
 }
 
 #[test]
@@ -206,11 +234,19 @@ fn m21_a_freed_slot_goes_to_another_source_last() {
     let pages = Default::default();
     let mut router = router(&pages);
     for round in 0..SLOTS as u16 {
-        assert!(router.bind(MSIX, source(0, round), ADDRESS, 0x30).is_ok());
+        assert!(
+            router
+                .bind(MSIX, source(FunctionId(0), round), ADDRESS, 0x30)
+                .is_ok()
+        );
         assert!(pages[0].get(usize::from(round)).is_some());
-        assert_eq!(router.unbind(MSIX, source(0, round)), Ok(()));
+        assert_eq!(router.unbind(MSIX, source(FunctionId(0), round)), Ok(()));
     }
-    assert!(router.bind(MSIX, source(0, 999), ADDRESS, 0x30).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(0), 999), ADDRESS, 0x30)
+            .is_ok()
+    );
     assert!(pages[0].get(0).is_some());
 }
 
@@ -220,12 +256,16 @@ fn m5_a_refused_acquire_takes_nothing() {
     let mut router = router(&pages);
     router.control.refuse_acquire = true;
     for _ in 0..200 {
-        let result = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
+        let result = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30);
         assert_eq!(result, Err(Error::Failed));
     }
     assert_eq!(pages[0].get(0), None);
     router.control.refuse_acquire = false;
-    assert!(router.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
     assert_eq!(router.counters.failed, 200);
 }
 
@@ -233,32 +273,50 @@ fn m5_a_refused_acquire_takes_nothing() {
 fn m5_a_refused_release_keeps_the_binding() {
     let pages = Default::default();
     let mut router = router(&pages);
-    assert!(router.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
     router.control.refuse_release = true;
-    assert_eq!(router.unbind(MSIX, source(0, 0)), Err(Error::Failed));
+    assert_eq!(
+        router.unbind(MSIX, source(FunctionId(0), 0)),
+        Err(Error::Failed)
+    );
     assert!(pages[0].get(0).is_some());
     router.control.refuse_release = false;
-    assert_eq!(router.unbind(MSIX, source(0, 0)), Ok(()));
-    assert_eq!(router.unbind(MSIX, source(0, 0)), Err(Error::NotFound));
+    assert_eq!(router.unbind(MSIX, source(FunctionId(0), 0)), Ok(()));
+    assert_eq!(
+        router.unbind(MSIX, source(FunctionId(0), 0)),
+        Err(Error::NotFound)
+    );
 }
 
 #[test]
 fn a_source_that_is_bound_again_keeps_slot_and_vector() {
     let pages = Default::default();
     let mut router = router(&pages);
-    let first = router.bind(MSIX, source(0, 0), ADDRESS, 0x30);
+    let first = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30);
     assert!(first.is_ok());
-    assert_eq!(router.set_masked(MSIX, source(0, 0), true), Ok(()));
-    let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40);
+    assert_eq!(
+        router.set_masked(MSIX, source(FunctionId(0), 0), true),
+        Ok(())
+    );
+    let again = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x40);
     assert_eq!(again, first);
-    let route = pages[0].get(0).map(|route| (route.vector, route.masked));
+    let route = pages[0]
+        .get(0)
+        .map(|route| (route.message.vector, route.masked));
     assert_eq!(route, Some((0x40, false)));
     assert_eq!(router.control.held.len(), 1);
     assert_eq!(router.counters.bound, 1);
     // A bad message is refused, and changes nothing.
-    let bad = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f);
+    let bad = router.bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x0f);
     assert_eq!(bad, Err(Error::Refused));
-    assert_eq!(pages[0].get(0).map(|route| route.vector), Some(0x40));
+    assert_eq!(
+        pages[0].get(0).map(|route| route.message.vector),
+        Some(0x40)
+    );
 }
 
 #[test]
@@ -268,21 +326,40 @@ fn m20_masks_of_entry_and_function_add_up() {
     for function in [1, 2] {
         assert!(
             router
-                .bind(MSIX, source(function, 0), ADDRESS, 0x30)
+                .bind(MSIX, source(FunctionId(function), 0), ADDRESS, 0x30)
                 .is_ok()
         );
     }
     let masked = || [0, 1].map(|slot| pages[1].get(slot).map(|route| route.masked));
     assert_eq!(masked(), [Some(false), Some(false)]);
-    assert_eq!(router.set_function_masked(MSIX, 2, true), Ok(()));
+    assert_eq!(
+        router.set_function_masked(MSIX, FunctionId(2), true),
+        Ok(())
+    );
     assert_eq!(masked(), [Some(false), Some(true)]);
-    assert_eq!(router.set_masked(MSIX, source(2, 0), true), Ok(()));
-    assert_eq!(router.set_function_masked(MSIX, 2, false), Ok(()));
+    assert_eq!(
+        router.set_masked(MSIX, source(FunctionId(2), 0), true),
+        Ok(())
+    );
+    assert_eq!(
+        router.set_function_masked(MSIX, FunctionId(2), false),
+        Ok(())
+    );
     assert_eq!(masked(), [Some(false), Some(true)]);
-    assert_eq!(router.set_masked(MSIX, source(2, 0), false), Ok(()));
+    assert_eq!(
+        router.set_masked(MSIX, source(FunctionId(2), 0), false),
+        Ok(())
+    );
     assert_eq!(masked(), [Some(false), Some(false)]);
-    assert_eq!(router.set_function_masked(MSIX, 3, true), Ok(()));
-    assert!(router.bind(MSIX, source(3, 0), ADDRESS, 0x30).is_ok());
+    assert_eq!(
+        router.set_function_masked(MSIX, FunctionId(3), true),
+        Ok(())
+    );
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(3), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
     assert_eq!(pages[1].get(2).map(|route| route.masked), Some(true));
 }
 
@@ -291,12 +368,12 @@ fn unknown_functions_and_sources_are_not_found() {
     let pages = Default::default();
     let mut router = router(&pages);
     for function in [4, 5, 255] {
-        let result = router.bind(MSIX, source(function, 0), ADDRESS, 0x30);
+        let result = router.bind(MSIX, source(FunctionId(function), 0), ADDRESS, 0x30);
         assert_eq!(result, Err(Error::NotFound));
-        let result = router.set_function_masked(MSIX, function, true);
+        let result = router.set_function_masked(MSIX, FunctionId(function), true);
         assert_eq!(result, Err(Error::NotFound));
     }
-    let result = router.set_masked(MSIX, source(0, 0), true);
+    let result = router.set_masked(MSIX, source(FunctionId(0), 0), true);
     assert_eq!(result, Err(Error::NotFound));
 }
 
@@ -304,7 +381,11 @@ fn unknown_functions_and_sources_are_not_found() {
 fn a_new_router_clears_the_pages() {
     let pages = Default::default();
     let mut first = router(&pages);
-    assert!(first.bind(MSIX, source(0, 0), ADDRESS, 0x30).is_ok());
+    assert!(
+        first
+            .bind(MSIX, source(FunctionId(0), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
     let _second = router(&pages);
     assert_eq!(pages[0].get(0), None);
 }
@@ -314,49 +395,66 @@ fn m24_a_function_gives_back_all_that_it_has() {
     let pages = Default::default();
     let mut router = router(&pages);
     for (function, entry) in [(1, 0), (2, 0), (1, 7)] {
-        let result = router.bind(MSIX, source(function, entry), ADDRESS, 0x30);
+        let result = router.bind(MSIX, source(FunctionId(function), entry), ADDRESS, 0x30);
         assert!(result.is_ok());
     }
-    assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
+    assert_eq!(
+        router.set_function_masked(MSIX, FunctionId(1), true),
+        Ok(())
+    );
     router.control.refuse_release = true;
-    assert_eq!(router.unbind_function(MSIX, 1), Err(Error::Failed));
+    assert_eq!(
+        router.unbind_function(MSIX, FunctionId(1)),
+        Err(Error::Failed)
+    );
     router.control.refuse_release = false;
-    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, FunctionId(1)), Ok(()));
     let left: Vec<Source> = pages
         .iter()
         .flat_map(|page| (0..SLOTS).filter_map(|slot| page.get(slot)))
         .map(|route| route.source)
         .collect();
-    assert_eq!(left, [source(2, 0)]);
-    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x30).is_ok());
+    assert_eq!(left, [source(FunctionId(2), 0)]);
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(1), 0), ADDRESS, 0x30)
+            .is_ok()
+    );
     assert_eq!(pages[1].get(0).map(|route| route.masked), Some(false));
-    assert_eq!(router.unbind_function(MSIX, 3), Ok(()));
+    assert_eq!(router.unbind_function(MSIX, FunctionId(3)), Ok(()));
 }
 
 #[test]
 fn c9_a_pin_has_a_slot_for_good() {
     let pages = Default::default();
     let mut router = router(&pages);
-    assert_eq!(router.bind_pin(1, 20), Ok(()));
+    assert_eq!(router.bind_pin(FunctionId(1), 20), Ok(()));
     assert_eq!(router.control.pins, [20]);
     let route = pages[1].get(0).expect("a route");
-    assert_eq!(route.source, Source::pin(1, 20));
-    assert!(route.level && !route.masked);
-    assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
-    assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
+    assert_eq!(route.source, Source::pin(FunctionId(1), 20));
+    assert!(route.message.level && !route.masked);
+    assert_eq!(
+        router.set_function_masked(MSIX, FunctionId(1), true),
+        Ok(())
+    );
+    assert_eq!(router.unbind_function(MSIX, FunctionId(1)), Ok(()));
     assert_eq!(pages[1].get(0), Some(route), "MSI-X does not concern it");
-    let unbind = router.unbind(MSIX, Source::pin(1, 20));
+    let unbind = router.unbind(MSIX, Source::pin(FunctionId(1), 20));
     assert_eq!(unbind, Err(Error::NotFound));
-    assert_eq!(router.bind_pin(4, 21), Err(Error::NotFound));
+    assert_eq!(router.bind_pin(FunctionId(4), 21), Err(Error::NotFound));
 }
 
 #[test]
 fn a_function_may_raise_what_is_bound_and_no_more() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
-    assert!(router.bind(MSIX, source(2, 7), ADDRESS, 0x41).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(2), 7), ADDRESS, 0x41)
+            .is_ok()
+    );
     assert_eq!(router.control.allowed, [(2, 0, 0)]);
-    assert_eq!(router.unbind(MSIX, source(2, 7)), Ok(()));
+    assert_eq!(router.unbind(MSIX, source(FunctionId(2), 7)), Ok(()));
     assert_eq!(router.control.forbidden, [(2, 0)]);
 }
 
@@ -365,15 +463,21 @@ fn a_function_may_raise_what_is_bound_and_no_more() {
 fn what_is_not_given_back_is_allowed_again() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
-    let bound = router.bind(MSIX, source(2, 7), ADDRESS, 0x41);
+    let bound = router.bind(MSIX, source(FunctionId(2), 7), ADDRESS, 0x41);
     assert!(bound.is_ok());
     router.control.refuse_release = true;
-    assert_eq!(router.unbind(MSIX, source(2, 7)), Err(Error::Failed));
+    assert_eq!(
+        router.unbind(MSIX, source(FunctionId(2), 7)),
+        Err(Error::Failed)
+    );
     assert_eq!(router.control.forbidden, [(2, 0)]);
     assert_eq!(router.control.allowed, [(2, 0, 0); 2]);
     // iommu died too often: who knows what it had done.
     router.control.refuse_forbid = true;
-    assert_eq!(router.unbind(MSIX, source(2, 7)), Err(Error::Failed));
+    assert_eq!(
+        router.unbind(MSIX, source(FunctionId(2), 7)),
+        Err(Error::Failed)
+    );
     assert_eq!(router.control.allowed, [(2, 0, 0); 3]);
     assert!(pages[1].get(0).is_some());
 }
@@ -383,9 +487,13 @@ fn what_the_iommu_refuses_stays_unbound() {
     let pages = [RoutePage::new(), RoutePage::new()];
     let mut router = router(&pages);
     router.control.refuse_allow = true;
-    let refused = router.bind(MSIX, source(1, 0), ADDRESS, 0x41);
+    let refused = router.bind(MSIX, source(FunctionId(1), 0), ADDRESS, 0x41);
     assert_eq!(refused, Err(Error::Failed));
     assert!(router.control.held.is_empty() && pages[1].get(0).is_none());
     router.control.refuse_allow = false;
-    assert!(router.bind(MSIX, source(1, 0), ADDRESS, 0x41).is_ok());
+    assert!(
+        router
+            .bind(MSIX, source(FunctionId(1), 0), ADDRESS, 0x41)
+            .is_ok()
+    );
 }

@@ -1,16 +1,26 @@
 //! Message control: enable, function mask, and what they bind (M1 to M6).
 
 use super::*;
+use spec::FunctionId;
 
 #[test]
 fn m1_control_is_never_the_hardwares() {
     let mut rig = rig();
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(69));
+    assert_eq!(rig.msix.read_control(CONTROL, FunctionId(0)), Ok(69));
     rig.control(ENABLE | FUNCTION_MASK);
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0xc000 | 69));
-    assert_eq!(MsixDump::state(&mut rig.msix, VMM, 0), Ok(0xc000 | 69));
+    assert_eq!(
+        rig.msix.read_control(CONTROL, FunctionId(0)),
+        Ok(0xc000 | 69)
+    );
+    assert_eq!(
+        MsixDump::state(&mut rig.msix, VMM, FunctionId(0)),
+        Ok(0xc000 | 69)
+    );
     rig.control(FUNCTION_MASK);
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(0x4000 | 69));
+    assert_eq!(
+        rig.msix.read_control(CONTROL, FunctionId(0)),
+        Ok(0x4000 | 69)
+    );
 }
 
 #[test]
@@ -61,7 +71,10 @@ fn m4_an_unbind_error_stops_and_keeps_control() {
     rig.fail(&[], &[4]);
     assert_eq!(rig.control(FUNCTION_MASK), None);
     assert_eq!(rig.routed(), [Unbind(1)]);
-    assert_eq!(rig.msix.read_control(CONTROL, 0), Ok(ENABLE | 69));
+    assert_eq!(
+        rig.msix.read_control(CONTROL, FunctionId(0)),
+        Ok(ENABLE | 69)
+    );
     assert!(rig.entry(1).updated && rig.entry(1).bound.is_none());
     assert!(!rig.entry(4).updated && rig.entry(4).bound.is_some());
     assert_eq!(rig.entry(4).error, Some(Error::Failed));

@@ -1,6 +1,7 @@
 //! Accesses to the table, the PBA and what lies beside them (M7 to M15, M18).
 
 use super::*;
+use spec::FunctionId;
 
 #[test]
 fn m7_halves_are_independent() {
@@ -140,7 +141,7 @@ fn m12_small_and_unaligned_are_dropped() {
         assert_eq!(rig.msix.counters.dropped, 2 * count as u64 + 2);
     }
     assert_eq!(rig.log(), []);
-    assert_eq!(rig.msix.entries_in_use(0).count(), 0);
+    assert_eq!(rig.msix.entries_in_use(FunctionId(0)).count(), 0);
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn m14_adjacent_goes_to_the_device() {
     rig.read(0x1000, Width::Qword);
     assert_eq!(rig.log(), [Read(0x1000, Width::Qword)]);
     // The last bytes of a page whose next one is not claimed.
-    rig.read_of(1, 0xffc, Width::Dword);
+    rig.read_of(FunctionId(1), 0xffc, Width::Dword);
     assert_eq!(rig.log(), [Read(0xffc, Width::Dword)]);
     assert_eq!(rig.msix.counters.dropped, 0);
 }
@@ -177,8 +178,11 @@ fn m14_what_runs_into_the_table_or_off_the_page_is_dropped_whole() {
         (1, 0xffc, Width::Qword),
         (1, 0xffe, Width::Dword),
     ] {
-        assert_eq!(rig.read_of(function, offset, width), width.all_ones());
-        rig.write_of(function, offset, width, 0);
+        assert_eq!(
+            rig.read_of(FunctionId(function), offset, width),
+            width.all_ones()
+        );
+        rig.write_of(FunctionId(function), offset, width, 0);
     }
     assert_eq!(rig.log(), []);
     assert_eq!(rig.msix.counters.dropped, 8);
@@ -188,7 +192,7 @@ fn m14_what_runs_into_the_table_or_off_the_page_is_dropped_whole() {
 fn m14_what_runs_into_the_pba_goes_byte_by_byte_up_to_it() {
     let mut rig = rig();
     for (offset, byte) in (PBA - 4..PBA + 8).zip(0x11..) {
-        let key = ((0, 0), offset);
+        let key = ((FunctionId(0), 0), offset);
         rig.fake.0.borrow_mut().memory.insert(key, byte);
     }
     rig.log();
@@ -198,8 +202,8 @@ fn m14_what_runs_into_the_pba_goes_byte_by_byte_up_to_it() {
     rig.write(PBA - 1, Width::Dword, 0xddcc_bbaa);
     assert_eq!(rig.log(), [Write(PBA - 1, Width::Byte, 0xaa)]);
     // Writes of the PBA reach a permissive function's, but not these.
-    assert_eq!(rig.read_of(1, 0x7ff, Width::Word), 0xff00);
-    rig.write_of(1, 0x7ff, Width::Word, 0x2211);
+    assert_eq!(rig.read_of(FunctionId(1), 0x7ff, Width::Word), 0xff00);
+    rig.write_of(FunctionId(1), 0x7ff, Width::Word, 0x2211);
     let bytes = [Read(0x7ff, Width::Byte), Write(0x7ff, Width::Byte, 0x11)];
     assert_eq!(rig.log(), bytes);
     assert_eq!(rig.msix.counters.dropped, 0);
@@ -212,7 +216,7 @@ fn m13_what_lies_behind_a_small_bar_on_its_page_is_refused() {
     });
     let read = |rig: &mut Rig, offset, width| {
         let place = FunctionBar {
-            function: 1,
+            function: FunctionId(1),
             bar: 0,
         };
         rig.msix.read(VMM, place, offset, width)
@@ -231,7 +235,10 @@ fn m13_what_lies_behind_a_small_bar_on_its_page_is_refused() {
 fn m13_other_pages_and_bars_are_refused() {
     let mut rig = rig();
     for (bar, offset) in [(0, 0), (0, 0x2000), (1, TABLE), (0, u32::MAX)] {
-        let place = FunctionBar { function: 0, bar };
+        let place = FunctionBar {
+            function: FunctionId(0),
+            bar,
+        };
         let result = rig.msix.read(VMM, place, offset, Width::Dword);
         assert_eq!(result, Err(Error::Refused));
         let result = rig.msix.write(VMM, place, offset, Width::Dword, 0);
@@ -250,6 +257,6 @@ fn m15_pba_is_two_qwords_read_from_the_device() {
         assert_eq!(rig.log(), []);
     }
     assert_eq!(rig.msix.counters.dropped, 2);
-    rig.write_of(1, 0x800, Width::Dword, 1);
+    rig.write_of(FunctionId(1), 0x800, Width::Dword, 1);
     assert_eq!(rig.log(), [Write(0x800, Width::Dword, 1)]);
 }

@@ -1,6 +1,7 @@
 //! BARs: sizing, moving, where they are while decoded (C4).
 
 use super::*;
+use spec::FunctionId;
 
 #[test]
 fn c4_bars_start_as_the_firmware_left_them() {
@@ -60,7 +61,7 @@ fn c4_a_decoded_bar_moves_at_once() {
     assert_eq!(rig.write(0x18, Dword, 0), Effect::DECODE);
     assert_eq!(rig.bar(1), 0xd100_0000);
     assert_eq!(rig.read(0x14, Dword), 0xd100_0004);
-    assert_eq!(rig.functions.counters.moves, 3);
+    assert_eq!(rig.functions.counters.bar_moves, 3);
     assert_eq!(rig.log(), [], "the host's never move");
 }
 
@@ -155,7 +156,7 @@ fn c4_a_sized_bar_is_found_by_the_next_pci_config() {
     assert_eq!(sized, Ok(Effect::NONE));
     let mut functions = start();
     assert_eq!(functions.read(VMM, bdf(), 0x10, Dword), Ok(0xfffe_0000));
-    assert_eq!(functions.bar(VMM, 0, 0), Ok(0xfe80_0000));
+    assert_eq!(functions.bar(VMM, FunctionId(0), 0), Ok(0xfe80_0000));
 }
 
 #[test]
@@ -166,8 +167,8 @@ fn c4_a_bar_starts_where_init_placed_it() {
     assert_eq!(rig.read(0x14, Dword), 0xc010_0004);
     assert_eq!(rig.read(0x18, Dword), 0);
     assert_eq!(rig.bar(1), 0xc010_0000);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
     rig.pass(RESET_MS);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(0));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(0));
     assert_eq!(rig.device(0x18, Dword), 1, "the host's is the host's");
 }

@@ -2,6 +2,7 @@
 //! and others of every form.
 
 use super::*;
+use spec::FunctionId;
 
 const CONTROL: u16 = MSI + 2;
 const ADDRESS: u16 = MSI + 4;
@@ -9,7 +10,10 @@ const ADDRESS: u16 = MSI + 4;
 const APIC: u32 = 0xfee0_1000;
 
 fn block(log2: u8) -> Block {
-    Block { function: 0, log2 }
+    Block {
+        function: FunctionId(0),
+        log2,
+    }
 }
 
 /// A function whose MSI capability has this message control, and whose PCI
@@ -93,7 +97,7 @@ fn p1_a_failed_bind_leaves_the_device_off_and_is_retried() {
     let mut rig = rig_with(0x0080);
     rig.fake.0.borrow_mut().router_error = Some(Error::Exhausted);
     rig.write(CONTROL, Word, 1);
-    assert_eq!(rig.functions.counters.failed, 1);
+    assert_eq!(rig.functions.counters.failures, 1);
     assert_eq!(rig.device(CONTROL, Word), 0x0080);
     assert_eq!(rig.read(CONTROL, Word), 0x0081);
     rig.fake.0.borrow_mut().router_error = None;
@@ -263,7 +267,7 @@ fn m24_reset_switches_off_and_forgets() {
     rig.write(MSI + 16, Dword, 1);
     rig.log();
     // Nothing resets this function, and that is said when all else is done.
-    assert_eq!(rig.functions.reset(VMM, 0), Err(Error::Refused));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Err(Error::Refused));
     let log = rig.log();
     let at = |event| log.iter().position(|e| *e == event).expect("happened");
     assert!(at(Write(CONTROL, Word, 0x0180)) < at(Event::Unbind));
@@ -284,32 +288,41 @@ fn m23_throttled_messages_are_masked_where_they_can_be() {
     let mut rig = live(0x0180);
     rig.write(MSI + 16, Dword, 0x0000_0000);
     rig.log();
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
     assert_eq!(rig.device(CONTROL, Word) & 1, 1, "it stays on");
     // What the guest masks meanwhile reaches the device at the end.
     rig.write(MSI + 16, Dword, 1);
     assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
     assert_eq!(rig.read(MSI + 16, Dword), 1, "the guest sees its own");
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(
+        rig.functions.throttle_msi(VMM, FunctionId(0), false),
+        Ok(())
+    );
     assert_eq!(rig.device(MSI + 16, Dword), 1);
 }
 
 #[test]
 fn m23_messages_without_mask_bits_are_switched_off() {
     let mut rig = live(0x0080);
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     assert_eq!(rig.device(CONTROL, Word), 0x0080);
     assert_eq!(rig.device(0x04, Word) & 0x400, 0x400, "INTx stays off");
     assert_eq!(rig.read(CONTROL, Word), 0x0081, "the guest sees its own");
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(
+        rig.functions.throttle_msi(VMM, FunctionId(0), false),
+        Ok(())
+    );
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
     // The number of messages stays.
     let mut rig = live(0x0082);
     rig.write(CONTROL, Word, 0x11);
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     assert_eq!(rig.device(CONTROL, Word), 0x0092);
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, false), Ok(()));
+    assert_eq!(
+        rig.functions.throttle_msi(VMM, FunctionId(0), false),
+        Ok(())
+    );
     assert_eq!(rig.device(CONTROL, Word), 0x0093);
 }
 
@@ -317,21 +330,29 @@ fn m23_messages_without_mask_bits_are_switched_off() {
 fn m23_only_live_messages_of_the_own_function_are_throttled() {
     let mut rig = rig_with(0x0080);
     let refused = Err(Error::NotFound);
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), refused, "off");
-    let mut rig = live(0x0080);
-    assert_eq!(rig.functions.throttle_msi(VMM, 1, true), refused);
     assert_eq!(
-        rig.functions.throttle_msi(Caller(VMM.0 + 1), 0, true),
+        rig.functions.throttle_msi(VMM, FunctionId(0), true),
+        refused,
+        "off"
+    );
+    let mut rig = live(0x0080);
+    assert_eq!(
+        rig.functions.throttle_msi(VMM, FunctionId(1), true),
+        refused
+    );
+    assert_eq!(
+        rig.functions
+            .throttle_msi(Caller(VMM.0 + 1), FunctionId(0), true),
         refused
     );
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
     // Off and on again by the guest ends it.
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     rig.write(CONTROL, Word, 0);
     rig.write(CONTROL, Word, 1);
     assert_eq!(rig.device(CONTROL, Word), 0x0081);
     let mut rig = live(0x0180);
-    assert_eq!(rig.functions.throttle_msi(VMM, 0, true), Ok(()));
+    assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     rig.write(CONTROL, Word, 0);
     rig.write(CONTROL, Word, 1);
     rig.write(MSI + 16, Dword, 1);
@@ -360,7 +381,7 @@ fn m23_the_next_pci_config_lets_a_throttled_function_send() {
         let _ = write(ADDRESS, Dword, APIC);
         let _ = write(MSI + 12, Word, 0x41);
         let _ = write(CONTROL, Word, guest);
-        assert_eq!(functions.throttle_msi(VMM, 0, true), Ok(()));
+        assert_eq!(functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
         drop(functions);
         start();
         let mut hardware = fake.clone();

@@ -2,6 +2,7 @@
 //! without (C8).
 
 use super::*;
+use spec::FunctionId;
 
 #[test]
 fn c8_function_level_reset_resets_everything() {
@@ -50,7 +51,7 @@ fn c8_a_function_that_is_reset_answers_nothing_and_holds_nobody_up() {
     let write = functions.write(VMM, bdf(), 0x04, Word, 0x0406);
     assert_eq!(write, Ok(Effect::NONE));
     assert_eq!(functions.counters.dropped, 3);
-    assert_eq!(functions.bar(VMM, 0, 0), Ok(0xfe80_0000));
+    assert_eq!(functions.bar(VMM, FunctionId(0), 0), Ok(0xfe80_0000));
     assert_eq!(functions.read(other, bdf(), 0x00, Dword), Ok(0x10d3_8086));
     fakes[0].0.borrow_mut().now += 1;
     assert_eq!(functions.read(VMM, bdf(), 0x04, Word), Ok(0x0002));
@@ -60,7 +61,7 @@ fn c8_a_function_that_is_reset_answers_nothing_and_holds_nobody_up() {
 #[test]
 fn c8_a_bar_is_there_when_the_vmm_asks_after_the_reset() {
     let mut rig = rig();
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
     rig.pass(RESET_MS);
     assert_eq!(rig.device(0x10, Dword), 0);
     assert_eq!(rig.bar(0), 0xfe80_0000);
@@ -74,15 +75,15 @@ fn c8_a_guest_that_ends_while_its_function_is_reset() {
     rig.write(PCIE + 8, Word, 0x8000);
     rig.log();
     rig.pass(30);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS - 30));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS - 30));
     // What msix and irq-router hold is void, and the device is left alone.
     assert_eq!(rig.log(), [Event::MsixReset, Event::Unbind]);
-    rig.functions.release(0);
+    rig.functions.release(FunctionId(0));
     assert_eq!(rig.log(), [Event::MsixReset, Event::Unbind]);
     rig.pass(RESET_MS - 30);
     assert_eq!(rig.read(0x04, Word), 0x0002);
     assert_eq!(rig.device(0x10, Dword), 0xfe80_0000);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn c8_a_crash_in_a_reset_waits_for_its_end() {
     let mut device = fake.clone();
     assert_eq!(Hardware::read(&mut device, 0x10, Dword), 0xfe80_0000);
     assert_eq!(Hardware::read(&mut device, PCIE + 8, Word), 0x2810);
-    assert_eq!(functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
 }
 
 /// Has the function taken back, and asks again as often as it says so. Gives the
@@ -116,7 +117,7 @@ fn c8_a_crash_in_a_reset_waits_for_its_end() {
 fn life_ends(rig: &mut Rig) -> (Result<u64, Error>, u64) {
     let start = rig.fake.0.borrow().now;
     for _ in 0..2000 {
-        match rig.functions.reset(VMM, 0) {
+        match rig.functions.reset(VMM, FunctionId(0)) {
             Ok(left) if left != 0 => rig.pass(left),
             end => return (end, rig.fake.0.borrow().now - start),
         }
@@ -184,10 +185,17 @@ fn c8_what_never_comes_back_is_named_and_reads_ones_for_good() {
     fake.0.borrow_mut().now += RESET_MS + PATIENCE_MS - 1;
     assert_eq!(functions.read(VMM, bdf(), 0x00, Dword), Ok(u32::MAX));
     assert_eq!(functions.take_trouble(), None);
-    assert!(functions.reset(VMM, 0).is_ok_and(|left| left > 0));
+    assert!(
+        functions
+            .reset(VMM, FunctionId(0))
+            .is_ok_and(|left| left > 0)
+    );
     fake.0.borrow_mut().now += 1;
     assert_eq!(functions.read(VMM, bdf(), 0x00, Dword), Ok(u32::MAX));
-    assert_eq!(functions.take_trouble(), Some((0, Trouble::Gone)));
+    assert_eq!(
+        functions.take_trouble(),
+        Some((FunctionId(0), Trouble::Gone))
+    );
     assert_eq!(functions.take_trouble(), None, "once");
     // It may answer later; nobody looks any more, the next pci-config neither.
     fake.0.borrow_mut().slow = 0;
@@ -195,8 +203,8 @@ fn c8_what_never_comes_back_is_named_and_reads_ones_for_good() {
         assert_eq!(functions.read(VMM, bdf(), 0x00, Dword), Ok(u32::MAX));
         let write = functions.write(VMM, bdf(), 0x04, Word, 6);
         assert_eq!(write, Ok(Effect::NONE));
-        assert_eq!(functions.reset(VMM, 0), Err(Error::Failed));
-        assert_eq!(functions.bar(VMM, 0, 0), Ok(u64::MAX));
+        assert_eq!(functions.reset(VMM, FunctionId(0)), Err(Error::Failed));
+        assert_eq!(functions.bar(VMM, FunctionId(0), 0), Ok(u64::MAX));
     }
 }
 
@@ -208,18 +216,22 @@ fn c8_requests_on_their_way_are_waited_for_but_not_for_ever() {
         let log = rig.log();
         log.contains(&Write(PCIE + 8, Word, 0xa810))
     };
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(1));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(1));
     assert!(!begun(&rig));
     rig.pass(50);
     rig.fake.0.borrow_mut().put(PCIE + 10, 2, 0);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
     assert!(begun(&rig));
     rig.pass(RESET_MS);
     assert_eq!(rig.read(0x00, Word), 0x8086);
     rig.fake.0.borrow_mut().put(PCIE + 10, 2, 0x0020);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(1));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(1));
     rig.pass(100);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS), "cut off");
+    assert_eq!(
+        rig.functions.reset(VMM, FunctionId(0)),
+        Ok(RESET_MS),
+        "cut off"
+    );
     assert!(begun(&rig));
 }
 
@@ -246,9 +258,12 @@ fn m24_no_soft_reset_is_no_reset() {
     assert_eq!(life_ends(&mut rig).0, Err(Error::Refused));
     let slept = |e: &Event| matches!(e, Write(offset, ..) if *offset == PM + 4);
     assert!(!rig.log().iter().any(slept));
-    assert_eq!(rig.functions.take_trouble(), Some((0, Trouble::Unclean)));
+    assert_eq!(
+        rig.functions.take_trouble(),
+        Some((FunctionId(0), Trouble::Unclean))
+    );
     // The same answer until somebody uses it.
-    assert_eq!(rig.functions.reset(VMM, 0), Err(Error::Refused));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Err(Error::Refused));
     assert_eq!(rig.log(), []);
     assert_eq!(rig.device(0x04, Word), 0x0402, "quiet all the same");
 }
@@ -266,7 +281,10 @@ fn m24_a_reset_that_is_none_is_not_believed() {
         }
         let mut rig = used(world, info(false));
         assert_eq!(life_ends(&mut rig).0, Err(Error::Refused));
-        assert_eq!(rig.functions.take_trouble(), Some((0, Trouble::Unclean)));
+        assert_eq!(
+            rig.functions.take_trouble(),
+            Some((FunctionId(0), Trouble::Unclean))
+        );
         is_back(&mut rig);
         // The same function with a reset that works next.
         rig.write(0x04, Word, 0x0006);
@@ -295,7 +313,10 @@ fn m24_the_owners_word_starts_a_guest_all_the_same() {
     info.reset_optional = 1;
     let mut rig = used(plain(), info);
     assert_eq!(life_ends(&mut rig).0, Ok(0));
-    assert_eq!(rig.functions.take_trouble(), Some((0, Trouble::Unclean)));
+    assert_eq!(
+        rig.functions.take_trouble(),
+        Some((FunctionId(0), Trouble::Unclean))
+    );
 }
 
 #[test]
@@ -314,7 +335,7 @@ fn m24_advanced_features_reset_comes_before_power_management() {
     // Requests of its own are looked for where this capability has them.
     rig.write(0x04, Word, 0x0006);
     rig.fake.0.borrow_mut().put(AF + 5, 1, 1);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(1));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(1));
 }
 
 #[test]
@@ -373,10 +394,14 @@ fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
     assert!(rig.fake.0.borrow().stopped_with_msix_on.is_some());
     rig.fake.0.borrow_mut().stopped_with_msix_on = None;
     rig.write(MSIX + 2, Word, 0x8000);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(18), "its timers run out");
+    assert_eq!(
+        rig.functions.reset(VMM, FunctionId(0)),
+        Ok(18),
+        "its timers run out"
+    );
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
     rig.pass(17);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(1));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(1));
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
     assert_eq!(life_ends(&mut rig).0, Ok(0));
     assert_eq!(rig.fake.0.borrow().stopped_with_msix_on, Some(true));
@@ -404,7 +429,7 @@ fn m24_a_guest_that_is_gone_leaves_its_model_quiet_at_once() {
     let (world, info) = armed(true);
     let mut rig = used(world, info);
     rig.write(MSIX + 2, Word, 0x8000);
-    rig.functions.release(0);
+    rig.functions.release(FunctionId(0));
     let world = rig.fake.0.borrow();
     assert_eq!(world.config[usize::from(MSIX) + 3] & 0x80, 0, "MSI-X");
     assert_eq!(world.config[4] & 4, 0, "bus mastering");
@@ -452,7 +477,7 @@ fn m24_a_crash_in_any_step_of_a_reset_begins_it_anew() {
             if step == crash_after {
                 functions = start();
             }
-            end = functions.reset(VMM, 0);
+            end = functions.reset(VMM, FunctionId(0));
             match end {
                 Ok(0) | Err(_) => break,
                 Ok(left) => fake.0.borrow_mut().now += left,
@@ -498,7 +523,7 @@ fn m24_start_and_reset_quiesce_in_order() {
     rig.write(MSIX + 2, Word, 0x8000);
     rig.write(0x3c, Byte, 0x77);
     rig.log();
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(RESET_MS));
+    assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
     let again = [
         Write(0x04, Word, 0x0406),
         msi_off,
@@ -514,7 +539,11 @@ fn m24_start_and_reset_quiesce_in_order() {
     let reset = Write(PCIE + 8, Word, 0xa810);
     assert!(log[again.len()..].contains(&reset), "{log:?}");
     rig.pass(RESET_MS);
-    assert_eq!(rig.functions.reset(VMM, 0), Ok(0), "once is enough");
+    assert_eq!(
+        rig.functions.reset(VMM, FunctionId(0)),
+        Ok(0),
+        "once is enough"
+    );
     assert_eq!(rig.read(0x04, Word), 0);
     assert_eq!(rig.read(0x3c, Byte), 20);
 }
@@ -527,7 +556,7 @@ fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
     rig.write(0x04, Word, 0x0406);
     rig.write(MSIX + 2, Word, 0x8000);
     rig.log();
-    rig.functions.release(0);
+    rig.functions.release(FunctionId(0));
     let log = rig.log();
     let off = log.iter().position(|e| *e == Write(MSIX + 2, Word, 0x0004));
     let masked = log.iter().position(|e| *e == Event::MsixReset);
@@ -536,6 +565,6 @@ fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
     // Without the capability there is no reset; another function is nobody's.
     let device_control = |e: &Event| matches!(e, Write(offset, ..) if *offset == PCIE + 8);
     assert!(!log.iter().any(device_control), "{log:?}");
-    rig.functions.release(1);
+    rig.functions.release(FunctionId(1));
     assert_eq!(rig.log(), []);
 }

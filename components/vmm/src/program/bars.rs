@@ -3,7 +3,8 @@
 use pci::{BarInfo, FunctionInfo, MsixPage, PAGE_SIZE};
 use runtime::Context;
 use sel4::cap::{CNode, Granule, PDPT, PageDirectory, PageTable, Untyped, VSpace};
-use sel4::{CapRights, Error, ObjectBlueprint, VmAttributes};
+use sel4::{Cap, CapRights, Error, ObjectBlueprint, VmAttributes};
+use spec::names;
 
 /// The guest's address space as far as BARs go.
 pub struct Bars {
@@ -18,14 +19,14 @@ pub struct Bars {
 impl Bars {
     /// Takes the capabilities from the component's resources.
     pub fn new(context: &Context) -> Self {
-        let (next_slot, slots) = context.number("free-slots");
+        let slots = context.get(names::TABLE_SLOTS);
         Self {
-            vspace: context.capability("guest-vspace"),
-            untyped: context.capability("guest-untyped"),
-            cnode: context.capability("cnode"),
-            first_slot: next_slot,
-            next_slot,
-            end_slot: next_slot + slots,
+            vspace: context.capability(names::GUEST_VSPACE),
+            untyped: context.capability(names::GUEST_UNTYPED),
+            cnode: Cap::from_bits(context.get(names::CNODE).slot),
+            first_slot: slots.first,
+            next_slot: slots.first,
+            end_slot: slots.first + slots.count,
         }
     }
 

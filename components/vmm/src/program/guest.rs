@@ -3,6 +3,7 @@
 use runtime::Context;
 use sel4::UserContext;
 use sel4::cap::Tcb;
+use spec::names;
 use vmm::{Registers, StopReason};
 
 /// Position of rsi among the registers.
@@ -26,7 +27,7 @@ impl Guest {
     /// The thread that init configured.
     pub fn new(context: &Context) -> Self {
         Self {
-            tcb: context.capability("guest-tcb"),
+            tcb: context.capability(names::GUEST_TCB),
         }
     }
 

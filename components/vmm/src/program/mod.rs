@@ -11,11 +11,8 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
-use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy, Share,
-    StopReason, Vmm,
-};
+use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, names};
+use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -37,7 +34,7 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
         "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
-    if let Ok(own) = core::str::from_utf8(context.bytes("command-line"))
+    if let Ok(own) = core::str::from_utf8(context.bytes(names::COMMAND_LINE))
         && !own.is_empty()
     {
         let _ = write!(line, " {own}");
@@ -61,26 +58,12 @@ fn fault_of(message: Option<Message>) -> Fault {
 }
 
 fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
-    context.counters().publish(&[
-        ("traps", counters.traps),
-        ("memory_accesses", counters.memory_accesses),
-        ("injected", counters.injected),
-        ("events", counters.events),
-        ("held", counters.held),
-        ("dropped", counters.dropped),
-        ("timer_signals", counters.timer_signals),
-        ("halts", counters.halts),
-        ("halted_ticks", counters.halted_ticks),
+    let others = [
         ("ticks", runtime::tsc() - context.machine().handover_tsc),
-        ("exceptions", counters.exceptions),
-        ("system_calls", counters.system_calls),
-        ("storms", counters.storms),
-        ("deferrals", counters.deferrals),
-        ("unclaimed_ports", counters.unclaimed_ports),
-        ("unclaimed_memory", counters.unclaimed_memory),
         ("guest_restarts", lives.restarts),
         ("table_slots_used", tables),
-    ]);
+    ];
+    context.counters().publish(counters.named().chain(others));
 }
 
 /// The word for the monitor.
@@ -106,7 +89,7 @@ impl Life<'_> {
         host.attach();
         vmm.start(host);
         let line = command_line(self.context, self.lives.restarts);
-        let image = self.context.bytes("guest-image");
+        let image = self.context.bytes(names::GUEST_IMAGE);
         let load =
             |host: &mut Surroundings<'_>| vmm::load(image, line.as_bytes(), host.ram(), host);
         let (entry, boot_params) = match host.in_background(load) {
@@ -198,38 +181,33 @@ fn halt(endpoint: Endpoint) -> ! {
 
 /// Entry of the component.
 pub fn main(context: Context) -> ! {
-    let functions: Vec<_, MAX_FUNCTIONS> = context
+    let functions: Vec<_, FUNCTIONS> = context
         .functions()
-        .take(MAX_FUNCTIONS)
+        .take(FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
     let mut host = Surroundings::new(
         &context,
         &functions,
-        pci_config::Client(context.channel("PciConfig")),
-        msix::table::Client(context.channel("MsixTable")),
-        timer::Client(context.channel("Timer")),
+        pci_config::Client(context.channel(pci_config::NAME)),
+        msix::table::Client(context.channel(msix::table::NAME)),
+        timer::Client(context.channel(timer::NAME)),
     );
     let tsc_khz = context.machine().tsc_khz.max(1);
     let budget = Budget {
-        events: context.number("interrupt-budget").0,
+        events: context.get(names::INTERRUPT_BUDGET),
         interval: tsc_khz * 1000,
         timer: tsc_khz * TIMER_GAP_US / 1000,
     };
     let microseconds = |us: u64| us * tsc_khz / 1000;
-    let (start, length) = context.number("share");
+    let turn = context.get(names::SHARE);
     let share = Share::new(
         microseconds(spec::PERIOD_US),
-        microseconds(start),
-        microseconds(length),
+        microseconds(turn.start),
+        microseconds(turn.length),
     );
-    let policy = match OnExit::from_number(context.number("on-exit").0) {
-        OnExit::Stop => Policy::Stop,
-        OnExit::Halt => Policy::Halt,
-        OnExit::Restart => Policy::Restart,
-    };
     let endpoint = context.endpoint();
-    let mut lives = Lives::new(policy);
+    let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);
@@ -266,7 +244,7 @@ pub fn main(context: Context) -> ! {
                 defmt::error!(
                     "{}: failed {=u32} times in a row, it stays halted",
                     text,
-                    LIMIT + 1
+                    Backoff::LIMIT + 1
                 );
             }
             Next::Unclean => {

@@ -1,13 +1,12 @@
 //! The handlers of the guest's INTx pins (C9).
 
 use channel::irq_router::{Source, SourceKind};
-use channel::routes::{RoutePage, SLOTS};
+use channel::routes::RoutePage;
 use heapless::Vec;
 use runtime::Context;
 use sel4::cap::{CNode, IrqHandler};
 use sel4::{Cap, CapRights};
-use spec::ResourceKind;
-use vmm::MAX_FUNCTIONS;
+use spec::{FUNCTIONS, SLOTS, names};
 
 struct Pin {
     pin: u8,
@@ -20,7 +19,7 @@ struct Pin {
 /// CSpace: a capability must lie in our own CNode to be invoked, so each pin's
 /// is copied once. A pin is bound for good.
 pub struct Pins {
-    pins: Vec<Pin, MAX_FUNCTIONS>,
+    pins: Vec<Pin, FUNCTIONS>,
     own: CNode,
     own_depth: usize,
     slots: CNode,
@@ -30,21 +29,22 @@ pub struct Pins {
 impl Pins {
     /// Takes the pins from the component's resources.
     pub fn new(context: &Context) -> Self {
+        let (own, slots) = (context.get(names::CNODE), context.get(names::SLOTS));
         Self {
             pins: context
                 .resources
-                .each(ResourceKind::Number, "intx:")
-                .take(MAX_FUNCTIONS)
-                .map(|(_, resource)| Pin {
-                    pin: resource.extra as u8,
-                    slot: resource.value,
+                .each(names::INTX_HANDLER)
+                .take(FUNCTIONS)
+                .map(|(_, handler)| Pin {
+                    pin: handler.pin as u8,
+                    slot: handler.slot,
                     copied: false,
                 })
                 .collect(),
-            own: context.capability("cnode"),
-            own_depth: context.extra("cnode") as usize,
-            slots: context.capability("slots"),
-            slots_depth: context.extra("slots") as usize,
+            own: Cap::from_bits(own.slot),
+            own_depth: own.bits as usize,
+            slots: Cap::from_bits(slots.slot),
+            slots_depth: slots.bits as usize,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use runtime::Context;
 use sel4::cap::Tcb;
+use spec::names::{self, Priorities};
 
 /// Who goes before whom. A guest in its turn has the priority of system.toml,
 /// one that only fills what others leave has the next lower one.
@@ -18,10 +19,10 @@ pub struct Priority {
 impl Priority {
     /// Takes capabilities and numbers from the component's resources.
     pub fn new(context: &Context) -> Self {
-        let (component, guest) = context.number("priorities");
+        let Priorities { component, guest } = context.get(names::PRIORITIES);
         Self {
-            own: context.capability("own-tcb"),
-            guest: context.capability("guest-tcb"),
+            own: context.capability(names::OWN_TCB),
+            guest: context.capability(names::GUEST_TCB),
             component: component as u8,
             foreground: guest as u8,
         }

@@ -8,14 +8,14 @@ use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::{Route, RoutePage};
-use channel::{Error, iommu, msix, pci_config, retry, timer};
+use channel::{Error, iommu, msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
-use spec::ResourceKind;
-use vmm::{GuestMemory, Host, Interrupts, MAX_FUNCTIONS, PciFunctions};
+use spec::{FUNCTIONS, FunctionId, names};
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -28,8 +28,6 @@ const CONSOLE_BATCH: usize = 128;
 /// The component's implementation of the VMM's surroundings.
 pub struct Surroundings<'a> {
     functions: &'a [FunctionInfo],
-    /// Position of each of the guest's functions among all of the system's.
-    global: Vec<u8, MAX_FUNCTIONS>,
     ram: GuestRam,
     config: pci_config::Client<Channel>,
     table: msix::table::Client<Channel>,
@@ -51,7 +49,7 @@ pub struct Surroundings<'a> {
     /// Log every access to configuration space and MSI-X pages.
     trace: bool,
     /// Where the guest has each BAR, for the trace.
-    addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
+    addresses: [[Option<u64>; FUNCTION_BARS]; FUNCTIONS],
 }
 
 impl<'a> Surroundings<'a> {
@@ -63,33 +61,28 @@ impl<'a> Surroundings<'a> {
         table: msix::table::Client<Channel>,
         timer: timer::Client<Channel>,
     ) -> Self {
-        let (address, _) = context.number("guest-address");
         Self {
             functions,
-            global: context
-                .resources
-                .each(ResourceKind::Number, "function-index:")
-                .take(MAX_FUNCTIONS)
-                .map(|(_, resource)| resource.value as u8)
-                .collect(),
-            ram: GuestRam::new(context, "guest-ram", address),
+            ram: GuestRam::new(context),
             config,
             table,
             timer,
-            dma: context.find_channel("DmaControl").map(iommu::dma::Client),
+            dma: context
+                .find_channel(iommu::dma::NAME)
+                .map(iommu::dma::Client),
             bars: Bars::new(context),
             context: *context,
-            routes: context.shared("routes"),
-            events: context.shared("events"),
+            routes: context.shared(names::ROUTES),
+            events: context.shared(names::EVENTS),
             storms: RateLimit::per_second(context.machine().tsc_khz),
             pins: Pins::new(context),
             guest: Guest::new(context),
             priority: Priority::new(context),
-            console: context.shared("guest-console"),
-            doorbell: context.capability("doorbell"),
+            console: context.shared(names::GUEST_CONSOLE),
+            doorbell: context.capability(names::DOORBELL),
             output: Vec::new(),
-            trace: context.number("trace").0 == 1,
-            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            trace: context.get(names::TRACE),
+            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
         }
     }
 
@@ -107,14 +100,11 @@ impl<'a> Surroundings<'a> {
     }
 
     fn trace_memory(&self, op: &str, place: FunctionBar, offset: u32, width: Width, value: u64) {
-        let function = usize::from(place.function);
-        let (Some(info), Some(address)) = (
-            self.functions.get(function),
-            self.addresses[function][usize::from(place.bar)],
-        ) else {
+        if !self.trace {
             return;
-        };
-        if self.trace {
+        }
+        let address = self.addresses[place.function.index()][usize::from(place.bar)];
+        if let (Some(info), Some(address)) = (self.info(place.function), address) {
             defmt::info!(
                 "trace {=str} bdf {=u16} at {=u64} len {=u64} value {=u64}",
                 op,
@@ -129,14 +119,13 @@ impl<'a> Surroundings<'a> {
     /// Lets the guest's functions reach its memory. One for which iommu fails
     /// reaches nothing.
     pub fn attach(&mut self) {
-        for index in 0..self.global.len() as u8 {
-            let global = self.global(index);
+        for info in self.functions {
             if let Some(dma) = &mut self.dma
-                && let Err(error) = retry(|_| dma.attach(global))
+                && let Err(error) = dma.attach(info.index)
             {
                 defmt::error!(
                     "{=str}: not attached, it reaches no memory: {=str}",
-                    self.name(index),
+                    self.name(info.index),
                     error.reason()
                 );
             }
@@ -151,21 +140,20 @@ impl<'a> Surroundings<'a> {
         let mut clean = true;
         let mut wait_ms = 0;
         let long = vmm::is_long(self.mapped_sizes());
-        for index in 0..self.global.len() as u8 {
-            let global = self.global(index);
+        for &FunctionInfo { index, .. } in self.functions {
             match self.reset(index) {
                 Some(left) => wait_ms = left.max(wait_ms),
                 None => clean = false,
             }
             if let Some(dma) = &mut self.dma
-                && let Err(error) = retry(|_| dma.detach(global))
+                && let Err(error) = dma.detach(index)
             {
                 defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
                 clean = false;
             }
             for bar in 0..FUNCTION_BARS {
-                if self.addresses[usize::from(index)][bar].is_some() {
-                    self.map_bar(index.into(), bar, None, long);
+                if self.addresses[index.index()][bar].is_some() {
+                    self.map_bar(index, bar, None, long);
                 }
             }
         }
@@ -176,18 +164,20 @@ impl<'a> Surroundings<'a> {
 
     /// Sizes of the BARs that are mapped.
     fn mapped_sizes(&self) -> impl Iterator<Item = u64> {
-        let bars = self.functions.iter().zip(&self.addresses);
-        bars.flat_map(|(info, addresses)| info.bars.iter().zip(addresses))
+        let bars =
+            |info: &'a FunctionInfo| info.bars.iter().zip(self.addresses[info.index.index()]);
+        self.functions
+            .iter()
+            .flat_map(bars)
             .filter_map(|(bar, address)| address.map(|_| bar.size))
     }
 
     /// Has a function taken back to start, or asks how far that is: in how many
     /// milliseconds it is back.
-    fn reset(&mut self, index: u8) -> Option<u64> {
-        let global = self.global(index);
-        let left = retry(|_| self.config.reset(global));
+    fn reset(&mut self, function: FunctionId) -> Option<u64> {
+        let left = self.config.reset(function);
         left.inspect_err(|error| {
-            defmt::error!("{=str}: reset: {=str}", self.name(index), error.reason());
+            defmt::error!("{=str}: reset: {=str}", self.name(function), error.reason());
         })
         .ok()
     }
@@ -197,8 +187,8 @@ impl<'a> Surroundings<'a> {
     /// if one is not and could disturb another life.
     pub fn back(&mut self) -> Option<u64> {
         let mut wait_ms = 0;
-        for index in 0..self.global.len() as u8 {
-            wait_ms = self.reset(index)?.max(wait_ms);
+        for info in self.functions {
+            wait_ms = self.reset(info.index)?.max(wait_ms);
         }
         Some(wait_ms)
     }
@@ -229,25 +219,15 @@ impl<'a> Surroundings<'a> {
         self.ram.range()
     }
 
-    /// Position among all functions of the guest's function `index`.
-    fn global(&self, index: u8) -> u8 {
-        // A function that the guest does not have is nobody's.
-        self.global
-            .get(usize::from(index))
-            .copied()
-            .unwrap_or(u8::MAX)
+    /// Returns one of the guest's functions.
+    fn info(&self, function: FunctionId) -> Option<&'a FunctionInfo> {
+        self.functions.iter().find(|info| info.index == function)
     }
 
-    /// The guest's function that the system calls `global`.
-    fn local(&self, global: u8) -> Option<u8> {
-        let position = self.global.iter().position(|&g| g == global)?;
-        Some(position as u8)
-    }
-
-    /// Name of a function, for messages.
-    fn name(&self, function: u8) -> &'static str {
-        let mut names = self.context.functions();
-        names.nth(function.into()).unwrap_or("?")
+    /// Returns the name of a function, for messages.
+    fn name(&self, function: FunctionId) -> &'static str {
+        let mut all = self.context.resources.each(names::ASSIGNED);
+        all.nth(function.index()).map_or("?", |(name, _)| name)
     }
 
     /// Hands what the guest wrote to the console.
@@ -273,8 +253,8 @@ impl GuestMemory for Surroundings<'_> {
 
 impl PciFunctions for Surroundings<'_> {
     fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u32 {
-        let value =
-            retry(|_| self.config.read(bdf, offset, width)).unwrap_or(width.all_ones() as u32);
+        let value = self.config.read(bdf, offset, width);
+        let value = value.unwrap_or(width.all_ones() as u32);
         self.trace_config("cfg_read", bdf, offset, width, value);
         value
     }
@@ -284,64 +264,48 @@ impl PciFunctions for Surroundings<'_> {
         self.config.write_again(bdf, offset, width, value)
     }
 
-    fn bar(&mut self, function: usize, bar: usize) -> Option<u64> {
-        let function = self.global(function as u8);
-        retry(|_| self.config.bar(function, bar as u8))
+    fn bar(&mut self, function: FunctionId, bar: usize) -> Option<u64> {
+        self.config
+            .bar(function, bar as u8)
             .ok()
             .filter(|&address| address != u64::MAX)
     }
 
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
-        if let Some(info) = self.functions.get(function) {
+    fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool) {
+        if let Some(info) = self.info(function) {
             let mut map = || self.bars.map(info, bar, address);
             if long {
                 self.priority.in_background(map);
             } else {
                 map();
             }
-            self.addresses[function][bar] = address;
+            self.addresses[function.index()][bar] = address;
         }
     }
 
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
-        let global = FunctionBar {
-            function: self.global(place.function),
-            ..place
-        };
-        let value = retry(|_| self.table.read(global, offset, width)).unwrap_or(width.all_ones());
+        let value = self.table.read(place, offset, width);
+        let value = value.unwrap_or(width.all_ones());
         self.trace_memory("mmio_read", place, offset, width, value);
         value
     }
 
     fn table_write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
         self.trace_memory("mmio_write", place, offset, width, value);
-        let global = FunctionBar {
-            function: self.global(place.function),
-            ..place
-        };
-        // A write that is refused or fails is dropped; msix counts it.
-        let _ = retry(|_| self.table.write(global, offset, width, value));
+        // A write that fails is dropped.
+        let _ = self.table.write(place, offset, width, value);
     }
 }
 
 impl Interrupts for Surroundings<'_> {
     fn route(&mut self, slot: usize) -> Option<Route> {
-        // Routes name functions as the whole system does.
-        let route = self.routes.get(slot)?;
-        let function = self.local(route.source.function)?;
-        let source = Source {
-            function,
-            ..route.source
-        };
-        Some(Route { source, ..route })
+        self.routes.get(slot)
     }
 
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
-        let function = self.global(source.function);
-        let global = Source { function, ..source };
         let done = match source.kind {
-            SourceKind::Msi => retry(|_| self.config.throttle_msi(function, throttled)),
-            _ => retry(|_| self.table.set_throttled(global, throttled)),
+            SourceKind::Msi => self.config.throttle_msi(source.function, throttled),
+            _ => self.table.set_throttled(source, throttled),
         };
         done.is_ok()
     }
@@ -360,9 +324,7 @@ impl Interrupts for Surroundings<'_> {
     }
 
     fn publish_events(&mut self, slot: usize, source: Source, events: &SlotEvents) {
-        let function = self.global(source.function);
-        self.events
-            .publish(slot, Source { function, ..source }, events);
+        self.events.publish(slot, source, events);
     }
 
     fn acknowledge_pin(&mut self, pin: u8) -> bool {
@@ -376,10 +338,10 @@ impl Host for Surroundings<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<u64>) -> bool {
-        let done = retry(|_| match deadline {
+        let done = match deadline {
             Some(tsc) => self.timer.arm(tsc),
             None => self.timer.cancel(),
-        });
+        };
         match done {
             Ok(()) => false,
             // For less than a millisecond, and not lost.

@@ -5,12 +5,14 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
+use spec::FunctionId;
 
 use super::*;
 use crate::host::{GuestMemory, Interrupts, PciFunctions};
@@ -56,7 +58,7 @@ struct Fake {
     long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
-    events: [SlotEvents; channel::routes::SLOTS],
+    events: [SlotEvents; spec::SLOTS],
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
@@ -108,15 +110,15 @@ impl PciFunctions for Fake {
             Effect::NONE
         }
     }
-    fn bar(&mut self, _: usize, bar: usize) -> Option<u64> {
+    fn bar(&mut self, _: FunctionId, bar: usize) -> Option<u64> {
         match bar {
             0 => self.bar0,
             3 => self.bar,
             _ => None,
         }
     }
-    fn map_bar(&mut self, function: usize, bar: usize, address: Option<u64>, long: bool) {
-        self.maps.push((function, bar, address));
+    fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool) {
+        self.maps.push((function.index(), bar, address));
         self.long_maps += usize::from(long);
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
@@ -196,13 +198,12 @@ fn functions() -> [FunctionInfo; 1] {
 
 fn route(vector: u8, masked: bool) -> Route {
     Route {
-        vector,
-        destination: 0,
-        delivery_mode: 0,
-        level: false,
-        logical: false,
+        message: GuestMessage {
+            vector,
+            ..GuestMessage::default()
+        },
         masked,
-        source: Source::msix(0, 2),
+        source: Source::msix(FunctionId(0), 2),
     }
 }
 
@@ -390,7 +391,7 @@ fn p2_a_held_msi_message_is_no_pending_msix_entry() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.host.routes[3] = Some(Route {
-        source: Source::msi(0, 2),
+        source: Source::msi(FunctionId(0), 2),
         ..route(0x43, true)
     });
     m.vmm.events(1 << 3, &mut m.host);
@@ -406,7 +407,7 @@ fn events_without_a_route_are_dropped() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.vmm.events(u32::MAX, &mut m.host);
-    assert_eq!(m.vmm.counters.dropped, channel::routes::SLOTS as u64);
+    assert_eq!(m.vmm.counters.dropped, spec::SLOTS as u64);
     assert!(!m.vmm.wants_injection());
 }
 

@@ -3,6 +3,7 @@
 
 use models::Registers;
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
+use spec::FunctionId;
 
 pub const PCIE: u16 = 0x40;
 pub const MSIX: u16 = 0xa0;
@@ -57,10 +58,10 @@ impl Device {
         device
     }
 
-    pub fn info(entries: usize, function: u8) -> FunctionInfo {
+    pub fn info(entries: usize, function: FunctionId) -> FunctionInfo {
         let mut info = FunctionInfo {
-            guest_bdf: u16::from(function + 1) << 3,
-            intx: u32::from(function) * 20,
+            guest_bdf: u16::from(function.0 + 1) << 3,
+            intx: u32::from(function.0) * 20,
             msix: MsixInfo {
                 entries: entries as u32,
                 capability: MSIX.into(),

@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use channel::{Error, retry};
 use irq_router::KernelError;
+use spec::FunctionId;
 
 use super::world::{Component, Killed, World};
 
 /// Functions, each with a vector that it may raise.
-pub type Entries = BTreeSet<(u8, u8)>;
+pub type Entries = BTreeSet<(FunctionId, u8)>;
 
 /// Has iommu change the entry of each vector, and asks again if it dies, as
 /// irq-router's program does. It fails only if nobody asks again: then a part

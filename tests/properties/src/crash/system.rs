@@ -11,12 +11,13 @@ use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar, control, table};
 use channel::pci_config::{self as config_channel, PciConfig};
-use channel::routes::{RoutePage, SLOTS};
-use channel::{Caller, Error, Local, Message, irq_router as router_channel, retry};
-use irq_router::{Router, host_message};
+use channel::routes::RoutePage;
+use channel::{Caller, Error, Local, Message, irq_router as router_channel};
+use irq_router::Router;
 use msix::{Entry, Msix};
 use pci::{Bdf, Width};
 use pci_config::Functions;
+use spec::{FunctionId, SLOTS, host_message};
 
 use super::device::{Device, MSI, MSIX, TABLE_BAR};
 use super::world::{
@@ -174,7 +175,7 @@ pub struct System {
 }
 
 fn bdf(function: usize) -> Bdf {
-    Bdf::from_requester_id(Device::info(ENTRIES[function], function as u8).guest_bdf)
+    Bdf::from_requester_id(Device::info(ENTRIES[function], FunctionId(function as u8)).guest_bdf)
 }
 
 impl System {
@@ -190,7 +191,7 @@ impl System {
             let pages = at.pages.each_ref();
             let owners = [0, 1];
             let mut router = Router::new(Kernel(at.clone()), pages, owners, RESERVED, &ground.irq);
-            assert_eq!(router.bind_pin(1, 20), Ok(()));
+            assert_eq!(router.bind_pin(FunctionId(1), 20), Ok(()));
             router
         });
         let (at, to) = (world.clone(), irq.clone());
@@ -202,13 +203,12 @@ impl System {
                 })
             }));
             let entries = vec![Entry::RESET; ENTRIES.iter().sum()];
-            let infos = [0, 1].map(|index| Device::info(ENTRIES[index], index as u8));
+            let infos = [0, 1].map(|index| Device::info(ENTRIES[index], FunctionId(index as u8)));
             Msix::new(
                 Tables(at.clone()),
                 router_channel::Client(link),
                 Vec::leak(entries),
                 &ground.msix,
-                PCI_CONFIG,
                 [(&infos[0], VMM[0]), (&infos[1], VMM[1])],
             )
         });
@@ -226,7 +226,7 @@ impl System {
                 })
             }));
             let functions = [0, 1].map(|index| {
-                let info = Device::info(ENTRIES[index], index as u8);
+                let info = Device::info(ENTRIES[index], FunctionId(index as u8));
                 (info, VMM[index], Space(at.clone(), index))
             });
             let (msix, irq) = (control::Client(to_msix), msi::Client(to_irq));
@@ -268,21 +268,21 @@ impl System {
             Op::Table(function, entry, field, width, value) => {
                 let mut client = self.table_client(function);
                 let place = FunctionBar {
-                    function: function as u8,
+                    function: FunctionId(function as u8),
                     bar: TABLE_BAR,
                 };
-                let done = retry(|_| client.write(place, 16 * entry + field, width, value));
+                let done = client.write(place, 16 * entry + field, width, value);
                 assert!(done.is_ok() || self.world.impatient.get());
             }
             Op::Throttle(function, entry, throttled) => {
                 let mut client = self.table_client(function);
-                let source = Source::msix(function as u8, entry);
-                let done = retry(|_| client.set_throttled(source, throttled));
+                let source = Source::msix(FunctionId(function as u8), entry);
+                let done = client.set_throttled(source, throttled);
                 assert!(done.is_ok() || self.world.impatient.get());
             }
             Op::Reset(function) => {
                 let mut client = self.config_client(function);
-                let done = retry(|_| client.reset(function as u8));
+                let done = client.reset(FunctionId(function as u8));
                 assert!(done.is_ok() || self.world.impatient.get());
             }
         }
@@ -321,7 +321,7 @@ impl System {
         });
         let bars = functions.clone().map(|function| {
             self.config
-                .with(|config| config.bar(VMM[function], function as u8, 0))
+                .with(|config| config.bar(VMM[function], FunctionId(function as u8), 0))
         });
         let devices = functions.map(|function| self.world.devices[function].borrow().settled());
         let routes = self.world.pages.iter();
@@ -339,7 +339,7 @@ impl System {
 
     fn entry(&self, function: usize, entry: u32) -> (u64, u64) {
         let place = FunctionBar {
-            function: function as u8,
+            function: FunctionId(function as u8),
             bar: TABLE_BAR,
         };
         let read = |offset| {
@@ -354,7 +354,7 @@ impl System {
     fn state(&self, function: usize, entry: u16) -> EntryState {
         let state = self
             .msix
-            .with(|msix| msix.next_entry(PCI_CONFIG, function as u8, entry, true));
+            .with(|msix| msix.next_entry(PCI_CONFIG, FunctionId(function as u8), entry, true));
         EntryState {
             // Why the last bind failed is only said, and not kept.
             error: None,
@@ -387,7 +387,7 @@ impl System {
         self.check_kernel(self.unrouted());
         for slot in self.bound() {
             let source = slot.route.source;
-            let device = self.world.devices[usize::from(source.function)].borrow();
+            let device = self.world.devices[source.function.index()].borrow();
             let message = match source.kind {
                 SourceKind::Msix => device.entry_message(source.entry),
                 SourceKind::Msi => device.msi_messages()[usize::from(source.entry)],
@@ -435,7 +435,7 @@ impl System {
         all.map(|(function, device)| {
             let bound = self.bound().into_iter().filter(|slot| {
                 let source = slot.route.source;
-                (usize::from(source.function), source.kind) == (function, SourceKind::Msi)
+                (source.function.index(), source.kind) == (function, SourceKind::Msi)
             });
             device.borrow().msi_messages().len() - bound.count()
         })
@@ -447,7 +447,7 @@ impl System {
         let bound = self.bound();
         for entry in 0..ENTRIES[function] as u16 {
             let state = self.state(function, entry);
-            let source = Source::msix(function as u8, entry);
+            let source = Source::msix(FunctionId(function as u8), entry);
             let routed = bound.iter().find(|slot| slot.route.source == source);
             assert_eq!(state.bound, routed.is_some(), "{source:?}");
             if let Some(slot) = routed {
@@ -460,7 +460,7 @@ impl System {
         }
         let control = self
             .msix
-            .with(|msix| msix.read_control(PCI_CONFIG, function as u8));
+            .with(|msix| msix.read_control(PCI_CONFIG, FunctionId(function as u8)));
         let hardware = device.config_read(MSIX + 2, Width::Word);
         assert_eq!(control.map(u32::from), Ok(hardware));
         let msi = device.config_read(MSI + 2, Width::Word) & 1 != 0;

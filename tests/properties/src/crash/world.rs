@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
-use channel::routes::{RoutePage, SLOTS};
-use irq_router::{IrqControl, KernelError, Slot, host_message};
+use channel::routes::RoutePage;
+use irq_router::{IrqControl, KernelError, Slot};
 use pci::Width;
 use shm::Keep;
+use spec::{FunctionId, SLOTS, host_message};
 
 use super::device::{Device, TABLE_BAR};
 use super::remap::{self, Entries};
@@ -173,18 +174,18 @@ impl World {
             let slot = kernel.handlers.get(&vector).and_then(|h| h.signals);
             // Function and guest have one number here.
             let guest = slot.map(|slot| slot.guest);
-            assert_eq!(guest, Some(function), "{function} may raise {vector}");
+            assert_eq!(guest, Some(function.0), "{function:?} may raise {vector}");
         }
         for (function, device) in self.devices.iter().enumerate() {
             let device = device.borrow();
             for entry in 0..ENTRIES[function] as u16 {
                 if let Some(message) = device.msix_message(entry) {
-                    let source = Source::msix(function as u8, entry);
+                    let source = Source::msix(FunctionId(function as u8), entry);
                     self.check_delivery(source, message);
                 }
             }
             for (number, message) in device.msi_messages().into_iter().enumerate() {
-                let source = Source::msi(function as u8, number as u16);
+                let source = Source::msi(FunctionId(function as u8), number as u16);
                 self.check_delivery(source, message);
             }
         }
@@ -245,7 +246,12 @@ impl IrqControl for Kernel {
         self.acquire(slot, vector)
     }
 
-    fn allow(&mut self, function: u8, vector: u8, log2: u8) -> Result<(u64, u32), KernelError> {
+    fn allow(
+        &mut self,
+        function: FunctionId,
+        vector: u8,
+        log2: u8,
+    ) -> Result<(u64, u32), KernelError> {
         self.0.step(Component::Irq);
         let vectors = vector..vector + (1 << log2);
         remap::change(&self.0, vectors, |entries, vector| {
@@ -254,7 +260,7 @@ impl IrqControl for Kernel {
         Ok(host_message(vector))
     }
 
-    fn forbid(&mut self, function: u8, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         self.0.step(Component::Irq);
         remap::change(&self.0, vector..vector + 1, |entries, vector| {
             entries.remove(&(function, vector));
@@ -282,14 +288,14 @@ pub struct Tables(pub Rc<World>);
 impl msix::Hardware for Tables {
     fn read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
         assert_eq!(place.bar, TABLE_BAR);
-        let device = self.0.devices[usize::from(place.function)].borrow();
+        let device = self.0.devices[place.function.index()].borrow();
         device.table_read(offset, width)
     }
 
     fn write(&mut self, place: FunctionBar, offset: u32, width: Width, value: u64) {
         assert_eq!(place.bar, TABLE_BAR);
         self.0.step(Component::Msix);
-        let mut device = self.0.devices[usize::from(place.function)].borrow_mut();
+        let mut device = self.0.devices[place.function.index()].borrow_mut();
         device.table_write(offset, width, value);
     }
 }

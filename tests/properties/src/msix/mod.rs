@@ -16,6 +16,7 @@ use shm::Kept;
 
 use layout::{Layout, layouts, widths};
 use model::Model;
+use spec::FunctionId;
 use world::Shared;
 
 const CONTROL: Caller = Caller(1);
@@ -84,7 +85,10 @@ struct Pair<'a> {
 }
 
 fn place(bar: u8) -> FunctionBar {
-    FunctionBar { function: 0, bar }
+    FunctionBar {
+        function: FunctionId(0),
+        bar,
+    }
 }
 
 type Words = Kept<{ msix::kept_words(1, 2048) }>;
@@ -99,14 +103,7 @@ impl<'a> Pair<'a> {
         let info = layout.info();
         let functions = [(&info, VMM)];
         let mut pair = Self {
-            msix: Msix::new(
-                world.clone(),
-                Client(link),
-                entries,
-                kept,
-                CONTROL,
-                functions,
-            ),
+            msix: Msix::new(world.clone(), Client(link), entries, kept, functions),
             world,
             model: Model::new(layout),
         };
@@ -119,7 +116,7 @@ impl<'a> Pair<'a> {
         let layout = self.model.layout;
         match *op {
             Op::Control(value) => {
-                let got = self.msix.write_control(CONTROL, 0, value);
+                let got = self.msix.write_control(CONTROL, FunctionId(0), value);
                 assert_eq!(got, Ok(self.model.write_control(value)));
             }
             Op::Program(entry, vector) => {
@@ -154,13 +151,13 @@ impl<'a> Pair<'a> {
             }
             Op::Throttle(entry, throttled) => {
                 let entry = layout.entry(entry);
-                let source = Source::msix(0, entry);
+                let source = Source::msix(FunctionId(0), entry);
                 let got = self.msix.set_throttled(VMM, source, throttled);
                 assert_eq!(got, Ok(()));
                 self.model.throttle(entry, throttled);
             }
             Op::Reset => {
-                let got = self.msix.reset(CONTROL, 0);
+                let got = self.msix.reset(CONTROL, FunctionId(0));
                 assert_eq!(got.is_ok(), self.model.reset());
             }
         }
@@ -199,7 +196,7 @@ impl<'a> Pair<'a> {
             world.check_entry(index);
         }
         drop(world);
-        let control = self.msix.read_control(CONTROL, 0);
+        let control = self.msix.read_control(CONTROL, FunctionId(0));
         assert_eq!(control, Ok(self.model.control()));
         let counters = self.msix.counters;
         let counted = (

@@ -11,6 +11,7 @@ use channel::{Caller, Error};
 use models::Pages;
 use msix::Hardware;
 use pci::Width;
+use spec::FunctionId;
 
 use super::layout::{Layout, Place};
 
@@ -197,12 +198,12 @@ impl IrqRouter for Shared {
         Ok(())
     }
 
-    fn set_function_masked(&mut self, _: Caller, _: u8, masked: bool) -> Result<(), Error> {
+    fn set_function_masked(&mut self, _: Caller, _: FunctionId, masked: bool) -> Result<(), Error> {
         self.0.borrow_mut().function_mask = masked;
         Ok(())
     }
 
-    fn unbind_function(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn unbind_function(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
         let fails = world.fail_unbind.clone();
         world.bound.retain(|entry, _| fails.contains(entry));

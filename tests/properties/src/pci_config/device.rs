@@ -9,6 +9,7 @@ use channel::{Caller, Error};
 use pci::{BarInfo, BarKind, FunctionInfo, Width, regs};
 use pci_config::Hardware;
 use proptest::prelude::*;
+use spec::FunctionId;
 
 pub const PM: u16 = 0x40;
 pub const MSI: u16 = 0x50;
@@ -218,18 +219,23 @@ impl Hardware for Shared {
 }
 
 impl MsixControl for Shared {
-    fn read_control(&mut self, _: Caller, _: u8) -> Result<u16, Error> {
+    fn read_control(&mut self, _: Caller, _: FunctionId) -> Result<u16, Error> {
         Ok(self.0.borrow().control)
     }
 
-    fn write_control(&mut self, _: Caller, _: u8, value: u16) -> Result<Option<u16>, Error> {
+    fn write_control(
+        &mut self,
+        _: Caller,
+        _: FunctionId,
+        value: u16,
+    ) -> Result<Option<u16>, Error> {
         let mut world = self.0.borrow_mut();
         let before = world.control;
         world.control = value & 0xc000 | 4;
         Ok((before != world.control).then_some(world.control))
     }
 
-    fn reset(&mut self, _: Caller, _: u8) -> Result<(), Error> {
+    fn reset(&mut self, _: Caller, _: FunctionId) -> Result<(), Error> {
         self.0.borrow_mut().control = 4;
         Ok(())
     }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use shm::Kept;
 
 use device::{BARS, MSI, MSIX, PCIE, PM, Plan, Shared, VENDOR, plans};
+use spec::FunctionId;
 
 const VMM: Caller = Caller(5);
 const DECODE: u8 = 2;
@@ -319,7 +320,7 @@ impl Pair {
         match op {
             Op::Reset => {
                 // The time that a reset takes goes by with each look at the clock.
-                let end = std::iter::repeat_with(|| self.functions.reset(VMM, 0))
+                let end = std::iter::repeat_with(|| self.functions.reset(VMM, FunctionId(0)))
                     .take(100)
                     .find(|end| !matches!(end, Ok(1..)));
                 let refused = Err(channel::Error::Refused);
@@ -444,9 +445,16 @@ impl Pair {
             let bar = self.bars.iter().find(|bar| bar.index == index);
             let decoded = bar.filter(|_| view[4] & DECODE != 0);
             let address = decoded.map_or(u64::MAX, |bar| bar.at);
-            assert_eq!(self.functions.bar(VMM, 0, index as u8), Ok(address));
+            assert_eq!(
+                self.functions.bar(VMM, FunctionId(0), index as u8),
+                Ok(address)
+            );
         }
-        assert!(self.functions.bar(VMM, 0, FUNCTION_BARS as u8).is_err());
+        assert!(
+            self.functions
+                .bar(VMM, FunctionId(0), FUNCTION_BARS as u8)
+                .is_err()
+        );
         self.check_widths(&view);
     }
 

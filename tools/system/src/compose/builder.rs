@@ -1,9 +1,7 @@
 //! What is being put together: the image, and each component's place in it.
 
-use spec::{
-    Cache, Capability, Fill, Mapping, NONE, Name, Object, ObjectKind, Resource, ResourceKind,
-    Rights,
-};
+use spec::names::{self, CNode, Key, Region, Slots, Value};
+use spec::{Cache, Capability, Fill, Mapping, NONE, Name, Object, ObjectKind, Resource, Rights};
 
 use super::{Image, PAGE};
 
@@ -75,7 +73,7 @@ impl Builder {
     pub fn share(
         &mut self,
         place: &mut Place,
-        name: &str,
+        key: Key<'_, Region>,
         object: u32,
         rights: Rights,
         length: u64,
@@ -83,21 +81,28 @@ impl Builder {
         let size = self.image.objects[object as usize].count * PAGE;
         let address = place.reserve(size, PAGE);
         self.map(place.vspace, object, address, rights);
-        place.tell(ResourceKind::Memory, name, address, length);
+        place.tell(key, Region { address, length });
     }
 
-    pub fn grant(
+    /// Gives a component a capability and tells it what `value` makes of the slot.
+    pub fn grant<V: Value>(
         &mut self,
         place: &mut Place,
-        name: &str,
+        (key, value): (Key<'_, V>, impl FnOnce(u64) -> V),
         object: u32,
         rights: Rights,
         badge: u64,
-        extra: u64,
     ) {
         let slot = place.slots(1);
         self.capability(place.cnode, slot, object, rights, badge);
-        place.tell(ResourceKind::Capability, name, u64::from(slot), extra);
+        place.tell(key, value(u64::from(slot)));
+    }
+
+    /// Gives a component its own CNode.
+    pub fn grant_own_cnode(&mut self, place: &mut Place) {
+        let (cnode, bits) = (place.cnode, u64::from(place.cnode_bits));
+        let key = (names::CNODE, |slot| CNode { slot, bits });
+        self.grant(place, key, cnode, Rights::ALL, 0);
     }
 
     pub fn capability(&mut self, cnode: u32, slot: u32, object: u32, rights: Rights, badge: u64) {
@@ -118,6 +123,14 @@ impl Place {
         first
     }
 
+    /// Takes slots that the component fills itself.
+    pub fn empty_slots(&mut self, count: u32) -> Slots {
+        Slots {
+            first: self.slots(count).into(),
+            count: count.into(),
+        }
+    }
+
     /// Takes addresses, with an unmapped page behind them.
     pub fn reserve(&mut self, size: u64, align: u64) -> u64 {
         let address = self.next_address.next_multiple_of(align);
@@ -125,7 +138,9 @@ impl Place {
         address
     }
 
-    pub fn tell(&mut self, kind: ResourceKind, name: &str, value: u64, extra: u64) {
-        self.resources.push(Resource::new(kind, name, value, extra));
+    /// Tells the component what it was given.
+    pub fn tell<V: Value>(&mut self, key: Key<'_, V>, value: V) {
+        let resource = Resource::new(&key.to_string(), value);
+        self.resources.push(resource);
     }
 }

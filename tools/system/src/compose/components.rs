@@ -1,12 +1,13 @@
 //! Components: their programs, board devices and channels.
 
+use spec::names::{self, Ports, Region, Signal, Slot};
 use spec::{
     BADGE_CALL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS,
-    Mapping, Name, ObjectKind, REGIONS_ADDRESS, ResourceKind, Rights, STACK_TOP, Thread,
+    Mapping, Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Thread, VECTORS,
 };
 
 use super::builder::{Builder, Place};
-use super::{ComposeError, PAGE, Programs, VECTORS};
+use super::{ComposeError, PAGE, Programs};
 use crate::board::Trigger;
 use crate::model::{Component, Model};
 
@@ -121,7 +122,7 @@ pub fn program(
 /// Hands out ports, registers and interrupts. I/O APIC interrupts take user
 /// vectors from the top; gives how many are left below them.
 pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place]) -> u64 {
-    let mut next_vector = VECTORS;
+    let mut next_vector = u64::from(VECTORS);
     for (component, place) in model.components.iter().zip(places) {
         let mut badge = BADGE_FIRST_IRQ;
         for &device in &component.devices {
@@ -131,8 +132,12 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 let ports = &mut builder.image.objects[object as usize];
                 ports.address = u64::from(first);
                 ports.last = u64::from(last);
-                let name = format!("ports:{}", device.name);
-                builder.grant(place, &name, object, Rights::ALL, 0, u64::from(first));
+                let ports = |slot| Ports {
+                    slot,
+                    first: first.into(),
+                };
+                let key = (names::PORTS.of(&device.name), ports);
+                builder.grant(place, key, object, Rights::ALL, 0);
             }
             if let Some((base, size)) = device.memory {
                 let pages = size / PAGE;
@@ -149,8 +154,9 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                     holder: place.cnode,
                     holder_slot,
                 });
-                let name = format!("registers:{}", device.name);
-                place.tell(ResourceKind::Memory, &name, address, size);
+                let length = size;
+                let key = names::REGISTERS.of(&device.name);
+                place.tell(key, Region { address, length });
             }
             // The I/O APIC is blocked where interrupts are remapped.
             let by_message = model.remaps() && device.message;
@@ -166,18 +172,17 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 let irq = &mut builder.image.objects[object as usize];
                 irq.address = u64::from(pin);
                 irq.last = next_vector;
-                let name = format!("irq:{}", device.name);
-                builder.grant(place, &name, object, Rights::ALL, 0, badge);
+                let signal = |slot| Signal { slot, badge };
+                let key = (names::IRQ.of(&device.name), signal);
+                builder.grant(place, key, object, Rights::ALL, 0);
                 let notification = place.notification;
-                let name = format!("irq-notification:{}", device.name);
-                builder.grant(place, &name, notification, Rights::WRITE, badge, 0);
-                let (name, value) = if by_message {
-                    ("irq-vector", next_vector)
+                let key = (names::IRQ_NOTIFICATION.of(&device.name), Slot);
+                builder.grant(place, key, notification, Rights::WRITE, badge);
+                if by_message {
+                    place.tell(names::IRQ_VECTOR.of(&device.name), next_vector);
                 } else {
-                    ("irq-pin", u64::from(pin))
-                };
-                let name = format!("{name}:{}", device.name);
-                place.tell(ResourceKind::Number, &name, value, level);
+                    place.tell(names::IRQ_PIN.of(&device.name), pin.into());
+                }
                 badge <<= 1;
             }
         }
@@ -189,26 +194,20 @@ pub fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
     for (index, channel) in model.channels.iter().enumerate() {
         let badge = BADGE_CALL | (index as u64 + 1);
         let endpoint = places[channel.server].endpoint;
-        let name = format!("channel:{}", channel.interface);
+        let key = (names::CHANNEL.of(&channel.interface), Slot);
         let client = &mut places[channel.client];
         // Grant lets the kernel make the reply capability of a call.
-        builder.grant(client, &name, endpoint, Rights::FAULT, badge, 0);
+        builder.grant(client, key, endpoint, Rights::FAULT, badge);
         let notification = client.notification;
         let client_name = &model.components[channel.client].name;
         let server = &mut places[channel.server];
-        let name = format!("client:{}:{client_name}", channel.interface);
-        server.tell(ResourceKind::Number, &name, badge, 0);
+        let name = format!("{}:{client_name}", channel.interface);
+        server.tell(names::CLIENT.of(&name), badge);
         let program = &model.components[channel.server].program;
         if program.signals.contains(&channel.interface) {
-            let name = format!("notify:{client_name}");
-            builder.grant(
-                server,
-                &name,
-                notification,
-                Rights::WRITE,
-                BADGE_TIMER,
-                badge,
-            );
+            let signal = |slot| Signal { slot, badge };
+            let key = (names::NOTIFY.of(client_name), signal);
+            builder.grant(server, key, notification, Rights::WRITE, BADGE_TIMER);
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Guests and the functions that are assigned to them.
 
-use channel::routes::SLOTS;
 use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
+use spec::names::{self, Assigned, CNode, IntxHandler, IntxPin, Priorities, Region, Slot, Turn};
 use spec::{
     BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
-    PERIOD_US, ResourceKind, Rights, Thread,
+    PERIOD_US, Rights, Thread,
 };
 
 use super::builder::{Builder, Place};
 use super::components::badge_of;
 use super::{ComposeError, PAGE, Programs};
-use crate::check::permissive;
-use crate::model::{Authority, Guest, Model};
+use crate::manifest::Authority;
+use crate::model::{Guest, Model, Policy};
 
 const LARGE_PAGE_BITS: u32 = 21;
 /// A guest's: its fault endpoint and nothing else.
@@ -89,39 +89,29 @@ pub fn add_guest(
     vmm.max_priority = vmm.priority;
     vmm.may_stop = u32::from(guest.on_exit == OnExit::Stop);
     let (own_tcb, own_priority) = (vmm.tcb, u64::from(vmm.priority));
-    builder.grant(place, "own-tcb", own_tcb, Rights::ALL, 0, 0);
-    let priority = u64::from(guest.priority);
-    place.tell(ResourceKind::Number, "priorities", own_priority, priority);
-    let (start, length) = turn(model, index);
-    place.tell(ResourceKind::Number, "share", start, length);
-    builder.grant(place, "guest-tcb", tcb, Rights::ALL, 0, 0);
-    builder.grant(place, "guest-vspace", vspace, Rights::ALL, 0, 0);
     let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 1);
-    builder.grant(
-        place,
-        "guest-untyped",
-        untyped,
-        Rights::ALL,
-        0,
-        u64::from(VMM_UNTYPED_BITS),
-    );
-    let (own_cnode, bits) = (place.cnode, u64::from(place.cnode_bits));
-    builder.grant(place, "cnode", own_cnode, Rights::ALL, 0, bits);
-    builder.grant(
-        place,
-        "slots",
-        slots,
-        Rights::ALL,
-        0,
-        u64::from(SLOT_CNODE_BITS),
-    );
-    let first = place.slots(VMM_TABLE_SLOTS);
-    place.tell(
-        ResourceKind::Number,
-        "free-slots",
-        u64::from(first),
-        u64::from(VMM_TABLE_SLOTS),
-    );
+    for (key, object) in [
+        (names::OWN_TCB, own_tcb),
+        (names::GUEST_TCB, tcb),
+        (names::GUEST_VSPACE, vspace),
+        (names::GUEST_UNTYPED, untyped),
+    ] {
+        builder.grant(place, (key, Slot), object, Rights::ALL, 0);
+    }
+    let priorities = Priorities {
+        component: own_priority,
+        guest: guest.priority.into(),
+    };
+    place.tell(names::PRIORITIES, priorities);
+    place.tell(names::SHARE, turn(model, index));
+    builder.grant_own_cnode(place);
+    let slot_cnode = |slot| CNode {
+        slot,
+        bits: SLOT_CNODE_BITS.into(),
+    };
+    builder.grant(place, (names::SLOTS, slot_cnode), slots, Rights::ALL, 0);
+    let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
+    place.tell(names::TABLE_SLOTS, table_slots);
     let here = place.reserve(guest.memory, 1 << LARGE_PAGE_BITS);
     for (vspace, address) in [(vspace, guest.address), (place.vspace, here)] {
         let holder_slot = place.slots(pages as u32);
@@ -135,88 +125,71 @@ pub fn add_guest(
             holder_slot,
         });
     }
-    place.tell(ResourceKind::Memory, "guest-ram", here, guest.memory);
-    place.tell(ResourceKind::Number, "guest-address", guest.address, 0);
+    let region = Region {
+        address: here,
+        length: guest.memory,
+    };
+    place.tell(names::GUEST_RAM, region);
+    place.tell(names::GUEST_ADDRESS, guest.address);
     let file = programs
         .guests
         .get(&guest.name)
         .map_or(&[][..], Vec::as_slice);
     let image = builder.memory(&format!("{name}:image"), file.len() as u64);
     builder.fill(image, 0, file);
-    builder.share(place, "guest-image", image, Rights::READ, file.len() as u64);
+    let key = names::GUEST_IMAGE;
+    builder.share(place, key, image, Rights::READ, file.len() as u64);
     let text = guest.command_line.as_bytes();
     let command_line = builder.memory(&format!("{name}:command-line"), text.len() as u64);
     builder.fill(command_line, 0, text);
     builder.share(
         place,
-        "command-line",
+        names::COMMAND_LINE,
         command_line,
         Rights::READ,
         text.len() as u64,
     );
-    builder.share(place, "routes", routes, Rights::READ, PAGE);
-    builder.share(place, "events", events, Rights::READ_WRITE, PAGE);
-    place.tell(
-        ResourceKind::Number,
-        "interrupt-budget",
-        guest.interrupt_budget,
-        0,
-    );
-    place.tell(ResourceKind::Number, "on-exit", guest.on_exit as u64, 0);
+    builder.share(place, names::ROUTES, routes, Rights::READ, PAGE);
+    builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
+    place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
+    place.tell(names::ON_EXIT, guest.on_exit);
     builder.share(
         place,
-        "guest-console",
+        names::GUEST_CONSOLE,
         output,
         Rights::READ_WRITE,
         ring_size,
     );
 
     if let Some(console) = console {
-        let name = format!("events:{}", guest.name);
-        builder.share(&mut places[console], &name, events, Rights::READ, PAGE);
-        let name = format!("guest-console:{}", guest.name);
-        builder.share(
-            &mut places[console],
-            &name,
-            output,
-            Rights::READ_WRITE,
-            ring_size,
-        );
+        let place = &mut places[console];
+        let key = names::EVENTS_OF.of(&guest.name);
+        builder.share(place, key, events, Rights::READ, PAGE);
+        let key = names::CONSOLE_OF.of(&guest.name);
+        builder.share(place, key, output, Rights::READ_WRITE, ring_size);
     }
     if let Some(router) = model.holder(Authority::IrqControl) {
         let place = &mut places[router];
-        let bits = u64::from(SLOT_CNODE_BITS);
-        builder.grant(
-            place,
-            &format!("slots:{}", guest.name),
-            slots,
-            Rights::ALL,
-            0,
-            bits,
-        );
-        let name = format!("vmm-notification:{}", guest.name);
+        let key = (names::SLOTS_OF.of(&guest.name), slot_cnode);
+        builder.grant(place, key, slots, Rights::ALL, 0);
+        let key = (names::NOTIFICATION_OF.of(&guest.name), Slot);
         // Unbadged: the router mints one badge bit for each slot.
-        builder.grant(place, &name, notification, Rights::WRITE, 0, SLOTS as u64);
-        builder.share(
-            place,
-            &format!("routes:{}", guest.name),
-            routes,
-            Rights::READ_WRITE,
-            PAGE,
-        );
+        builder.grant(place, key, notification, Rights::WRITE, 0);
+        let key = names::ROUTES_OF.of(&guest.name);
+        builder.share(place, key, routes, Rights::READ_WRITE, PAGE);
     }
     ram
 }
 
-/// When in each period a guest has its turn: start and length in microseconds.
-/// Guests of the same priority share the period in the file's order.
-fn turn(model: &Model, index: usize) -> (u64, u64) {
+/// Returns when in each period a guest has its turn. Guests of the same priority share the period in the file's order.
+fn turn(model: &Model, index: usize) -> Turn {
     let equals = |guest: &&Guest| guest.priority == model.guests[index].priority;
     let sum = |guests: &[Guest]| -> u64 { guests.iter().filter(equals).map(|g| g.share).sum() };
     let all = sum(&model.guests).max(1);
     let at = |share: u64| share * PERIOD_US / all;
     let start = at(sum(&model.guests[..index]));
-    (start, at(sum(&model.guests[..=index])) - start)
+    let length = at(sum(&model.guests[..=index])) - start;
+    Turn { start, length }
 }
 
 pub fn functions(
@@ -239,66 +212,44 @@ pub fn functions(
         let info = builder.memory(&format!("function:{name}"), PAGE);
         let iommu = model.holder(Authority::Iommu);
         for component in [config, msix, vmm].into_iter().chain(iommu) {
-            let resource = format!("function:{name}");
-            builder.share(&mut places[component], &resource, info, Rights::READ, PAGE);
+            let key = names::FUNCTION.of(name);
+            builder.share(&mut places[component], key, info, Rights::READ, PAGE);
         }
-        let number = |place: &mut Place, value| {
-            place.tell(ResourceKind::Number, &format!("owner:{name}"), value, 0);
-        };
-        number(&mut places[config], badge_of(model, "PciConfig", vmm));
-        number(&mut places[msix], badge_of(model, "MsixTable", vmm));
-        number(&mut places[router], owner as u64);
+        let badge = |interface| badge_of(model, interface, vmm);
+        let key = names::OWNER.of(name);
+        places[config].tell(key, badge(channel::pci_config::NAME));
+        places[msix].tell(key, badge(channel::msix::table::NAME));
         if let Some(iommu) = iommu {
-            number(&mut places[iommu], badge_of(model, "DmaControl", vmm));
-            let name = format!("stop-on-dma-fault:{name}");
-            let stop = u64::from(device.stop_on_dma_fault);
-            places[iommu].tell(ResourceKind::Number, &name, stop, 0);
+            let place = &mut places[iommu];
+            place.tell(key, badge(channel::iommu::dma::NAME));
+            let key = names::STOP_ON_DMA_FAULT.of(name);
+            place.tell(key, device.stop_on_dma_fault);
         }
-        if let Some(pin) = device.intx {
-            let resource = format!("intx:{name}");
-            let pin = u64::from(pin);
-            places[router].tell(ResourceKind::Number, &resource, index as u64, pin);
+        if let Some(pin) = device.intx.map(u64::from) {
+            let function = index as u64;
+            places[router].tell(names::INTX_PIN.of(name), IntxPin { function, pin });
             // Room for the vmm's copy of the handler capability.
-            let slot = places[vmm].slots(1);
-            places[vmm].tell(ResourceKind::Number, &resource, slot.into(), pin);
+            let slot = places[vmm].slots(1).into();
+            places[vmm].tell(names::INTX_HANDLER.of(name), IntxHandler { slot, pin });
         }
         let place = &mut places[config];
         let (config_slot, config_address) = (place.slots(1), place.reserve(PAGE, PAGE));
-        place.tell(
-            ResourceKind::Memory,
-            &format!("config:{name}"),
-            config_address,
-            PAGE,
-        );
+        let region = |address, length| Region { address, length };
+        place.tell(names::CONFIG.of(name), region(config_address, PAGE));
         let (registers_slot, registers_address) = (
             place.slots(MODEL_RESET_PAGES as u32),
             place.reserve(MODEL_RESET_PAGES * PAGE, PAGE),
         );
-        place.tell(
-            ResourceKind::Memory,
-            &format!("registers:{name}"),
-            registers_address,
-            MODEL_RESET_PAGES * PAGE,
-        );
+        let registers = region(registers_address, MODEL_RESET_PAGES * PAGE);
+        place.tell(names::RESET_REGISTERS.of(name), registers);
         let place = &mut places[msix];
         let size = MAX_MSIX_PAGES as u64 * PAGE;
         let (msix_slot, msix_address) = (
             place.slots(MAX_MSIX_PAGES as u32),
             place.reserve(size, PAGE),
         );
-        place.tell(
-            ResourceKind::Memory,
-            &format!("msix:{name}"),
-            msix_address,
-            size,
-        );
+        place.tell(names::MSIX.of(name), region(msix_address, size));
         let place = &mut places[vmm];
-        place.tell(
-            ResourceKind::Number,
-            &format!("function-index:{name}"),
-            index as u64,
-            0,
-        );
         let bar_slots = BAR_SLOTS / model.guests[owner].devices.len() as u32;
         let bar_slot = place.slots(bar_slots);
         builder.image.functions.push(Function {
@@ -306,7 +257,7 @@ pub fn functions(
             selector: device.selector as u32,
             value: device.value,
             guest_bdf: u32::from(device.guest_address.requester_id()),
-            permissive: u32::from(permissive(device.policy)),
+            permissive: u32::from(device.policy == Policy::Permissive),
             intx: device.intx.map_or(0, u32::from),
             trusted: u32::from(device.trusted),
             info,
@@ -333,15 +284,15 @@ pub fn functions(
 
 /// Tells a component how guests and functions are called, in their order, for
 /// what it says to people.
-pub fn names(place: &mut Place, model: &Model) {
+pub fn whose(place: &mut Place, model: &Model) {
     for (index, guest) in model.guests.iter().enumerate() {
-        let name = format!("guest:{}", guest.name);
-        place.tell(ResourceKind::Number, &name, index as u64, 0);
+        place.tell(names::GUEST.of(&guest.name), index as u64);
     }
     for (index, device) in model.devices.iter().enumerate() {
-        let guest = model.owner(index).unwrap_or_default() as u64;
-        let name = format!("guest-of:{}", device.name);
-        let address = device.guest_address.requester_id();
-        place.tell(ResourceKind::Number, &name, guest, address.into());
+        let assigned = Assigned {
+            guest: model.owner(index).unwrap_or_default() as u64,
+            bdf: device.guest_address.requester_id().into(),
+        };
+        place.tell(names::ASSIGNED.of(&device.name), assigned);
     }
 }

@@ -1,11 +1,13 @@
 //! What the iommu component gets: the unit, memory for its tables, and a
 //! capability for everything that it maps.
 
-use spec::{Cache, IommuPlace, Mapping, ObjectKind, ResourceKind, Rights};
+use spec::names::{self, Region, Slots};
+use spec::{Cache, IommuPlace, Mapping, ObjectKind, Rights};
 
 use super::PAGE;
 use super::builder::{Builder, Place};
-use crate::model::{Authority, Model};
+use crate::manifest::Authority;
+use crate::model::Model;
 
 const LARGE_PAGE_BITS: u32 = 21;
 /// Large pages for tables: AMD's device table alone takes one (48882 rev 3.08,
@@ -22,7 +24,7 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
     };
     let place = &mut places[index];
     let info = builder.memory("iommu-info", PAGE);
-    builder.share(place, "iommu-info", info, Rights::READ, PAGE);
+    builder.share(place, names::IOMMU_INFO, info, Rights::READ, PAGE);
     let tables = builder.object(
         "iommu-tables",
         ObjectKind::Memory,
@@ -42,10 +44,11 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
         holder: place.cnode,
         holder_slot,
     });
-    place.tell(ResourceKind::Memory, "iommu-tables", address, size);
-    let size = u64::from(REGISTER_PAGES) * PAGE;
-    let (slot, address) = (place.slots(REGISTER_PAGES), place.reserve(size, PAGE));
-    place.tell(ResourceKind::Memory, "registers:iommu", address, size);
+    let length = size;
+    place.tell(names::IOMMU_TABLES, Region { address, length });
+    let length = u64::from(REGISTER_PAGES) * PAGE;
+    let (slot, address) = (place.slots(REGISTER_PAGES), place.reserve(length, PAGE));
+    place.tell(names::IOMMU_REGISTERS, Region { address, length });
     IommuPlace {
         info,
         tables,
@@ -70,15 +73,12 @@ pub fn guests(builder: &mut Builder, model: &Model, rams: &[u32], places: &mut [
         builder.capability(place.cnode, slot, ram, Rights::READ_WRITE, 0);
         for &device in &guest.devices {
             let name = &model.devices[device].name;
-            let resource = format!("dma:{name}");
-            place.tell(
-                ResourceKind::Number,
-                &resource,
-                u64::from(slot),
-                pages.into(),
-            );
-            let resource = format!("dma-address:{name}");
-            place.tell(ResourceKind::Number, &resource, guest.address, 0);
+            let slots = Slots {
+                first: slot.into(),
+                count: pages.into(),
+            };
+            place.tell(names::DMA.of(name), slots);
+            place.tell(names::DMA_ADDRESS.of(name), guest.address);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::IOAPIC_BASE;
+use spec::FunctionId;
 
 const PIN: u8 = 20;
 /// Slot of the pin's handler.
@@ -19,7 +20,7 @@ fn with_pin() -> [FunctionInfo; 1] {
 fn machine(functions: &[FunctionInfo]) -> Machine<'_> {
     let mut machine = Machine::new(functions);
     machine.host.routes[SLOT] = Some(Route {
-        source: Source::pin(0, PIN),
+        source: Source::pin(FunctionId(0), PIN),
         ..route(0, false)
     });
     machine

@@ -1,6 +1,7 @@
 //! Sources over their budget (M23).
 
 use super::*;
+use spec::FunctionId;
 
 #[test]
 fn m23_a_storm_is_masked_counted_and_let_go() {
@@ -64,7 +65,7 @@ fn m23_a_masked_source_that_loses_its_slot_is_let_go() {
     // The guest binds anew, and another of its sources has the slot.
     m.host.routes[2] = m.host.routes[1];
     m.host.routes[1] = Some(Route {
-        source: Source::msix(0, 4),
+        source: Source::msix(FunctionId(0), 4),
         ..route(0x44, false)
     });
     m.vmm.events(1 << 1, &mut m.host);

@@ -1,6 +1,7 @@
 //! Turns, the floor of the guest's timer, and budgets of sources without a mask bit.
 
 use super::*;
+use spec::FunctionId;
 
 const LVT_TIMER: u64 = 0xfee0_0320;
 const TIMER_INITIAL: u64 = 0xfee0_0380;
@@ -233,7 +234,7 @@ fn m23_plain_msi_is_throttled_and_comes_once_more_at_the_end() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     let message = |entry| Route {
-        source: Source::msi(0, entry),
+        source: Source::msi(FunctionId(0), entry),
         ..route(0x50 + entry as u8, false)
     };
     m.host.routes = [
