@@ -9,7 +9,7 @@ use spec::{
 
 use super::builder::{Builder, Place};
 use super::components::badge_of;
-use super::{ComposeError, PAGE, Programs};
+use super::image::{ComposeError, PAGE, Programs, RING_SIZE};
 use crate::manifest::Authority;
 use crate::model::{Guest, Model, Policy};
 
@@ -80,8 +80,7 @@ pub fn add_guest(
     let routes = builder.memory(&format!("{name}:routes"), PAGE);
     let events = builder.memory(&format!("{name}:events"), PAGE);
     let notification = places[guest.vmm].notification;
-    let ring_size = size_of::<shm::Ring>() as u64;
-    let output = builder.memory(&format!("{name}:console"), ring_size);
+    let output = builder.memory(&format!("{name}:console"), RING_SIZE);
 
     let place = &mut places[guest.vmm];
     // Threads of components come first, in the components' order.
@@ -158,7 +157,7 @@ pub fn add_guest(
         names::GUEST_CONSOLE,
         output,
         Rights::READ_WRITE,
-        ring_size,
+        RING_SIZE,
     );
 
     if let Some(console) = console {
@@ -166,7 +165,7 @@ pub fn add_guest(
         let key = names::EVENTS_OF.of(&guest.name);
         builder.share(place, key, events, Rights::READ, PAGE);
         let key = names::CONSOLE_OF.of(&guest.name);
-        builder.share(place, key, output, Rights::READ_WRITE, ring_size);
+        builder.share(place, key, output, Rights::READ_WRITE, RING_SIZE);
     }
     if let Some(router) = model.holder(Authority::IrqControl) {
         let place = &mut places[router];
