@@ -94,16 +94,8 @@ pub fn compose(
         irq_control(&mut builder, &mut places[index], first_irq_vector);
     }
     let mut rams = Vec::new();
-    for (index, guest) in model.guests.iter().enumerate() {
-        let ram = add_guest(
-            &mut builder,
-            model,
-            index,
-            guest,
-            console,
-            &mut places,
-            programs,
-        );
+    for index in 0..model.guests.len() {
+        let ram = add_guest(&mut builder, model, index, console, &mut places, programs);
         rams.push(ram);
     }
     iommu::guests(&mut builder, model, &rams, &mut places);
