@@ -12,6 +12,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
 mod backoff;
 mod guest;
@@ -60,8 +61,9 @@ pub fn bit<T: Default>(set: bool, mask: T) -> T {
 pub struct FunctionId(pub u8);
 
 impl FunctionId {
-    /// Returns the function at a position.
+    /// Returns the function at a position, which is below [`FUNCTIONS`].
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "FUNCTIONS is a few")]
     pub const fn at(position: usize) -> Self {
         Self(position as u8)
     }
