@@ -38,7 +38,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         while let Some(entry) = self.functions[function].due.next(at) {
             at = entry + 1;
             let stored = self.entry(function, entry);
-            let was_bound = stored.bound.is_some();
+            let was_bound = stored.bound;
             if !was_bound {
                 // What no local APIC takes costs no call, and says nothing of others.
                 let error = if (self.takes)(stored.address, stored.data) {
@@ -54,7 +54,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             }
             self.update(function, entry);
             let stored = self.entry(function, entry);
-            if was_bound && stored.bound.is_none() {
+            if was_bound && !stored.bound {
                 // What it had is free again.
                 answer = answer.filter(|error| *error != Error::Exhausted);
             } else if let (false, Some(error)) = (was_bound, stored.error) {
@@ -101,8 +101,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         if enabled && !function_mask {
             self.update_all(index);
         }
-        // Last: until here the same write finds something to do.
-        self.set_function(index, enabled, function_mask);
+        self.commit_control(index, enabled, function_mask);
         Ok(Some(self.functions[index].message_control()))
     }
 

@@ -42,14 +42,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H,
         from: u16,
         all: bool,
     ) -> Result<EntryState, Error> {
-        let range = self.shown(function)?.range();
-        let found = self.entries[range]
-            .iter()
-            .enumerate()
-            .skip(from.into())
-            .find(|(_, entry)| all || **entry != Entry::RESET);
-        let (index, &entry) = found.ok_or(Error::NotFound)?;
-        let index = index as u16;
+        let entries = self.shown(function)?.info.entries as u16;
+        let (index, entry) = (from..entries)
+            .map(|index| (index, self.entry(function.into(), index)))
+            .find(|(_, entry)| all || *entry != Entry::RESET)
+            .ok_or(Error::NotFound)?;
         Ok(EntryState {
             entry: index,
             address: entry.address,
@@ -57,7 +54,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H,
             masked: entry.masked,
             throttled: entry.throttled,
             updated: entry.updated,
-            bound: entry.bound.is_some(),
+            bound: entry.bound,
             pending: self.pending(function, index),
             error: entry.error,
         })

@@ -23,6 +23,7 @@ mod entry;
 mod function;
 mod kept;
 mod table;
+mod takeover;
 
 pub use entry::Entry;
 pub use function::{Counters, Failure, Msix};

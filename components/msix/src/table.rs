@@ -28,20 +28,19 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             return;
         }
         self.follow_mask(function, entry, masked);
-        // Last: until here the same write finds something to do.
-        self.change(function, entry, |entry| entry.masked = masked);
+        self.commit_mask(function, entry, masked);
     }
 
     /// What follows from a new mask.
     fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) {
-        let before = *self.entry(function, entry);
+        let before = self.entry(function, entry);
         let state = &self.functions[function];
         let live = state.enabled && !state.function_mask;
         if live && !masked && before.updated {
             self.update(function, entry);
             return;
         }
-        if before.bound.is_none() {
+        if !before.bound {
             return;
         }
         // Unmasked in the device last: what it then sends finds its route open.
@@ -147,7 +146,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         let function = self.lookup_table(caller, place.function)?;
         match self.functions[function].area(place.bar, offset, width) {
             Area::Table { entry, field } => {
-                Ok(read_table(self.entry(function, entry), field, width))
+                Ok(read_table(&self.entry(function, entry), field, width))
             }
             Area::Pba => Ok(self.hardware.read(place, offset, width)),
             Area::Adjacent => Ok(self.read_adjacent(place, offset, width)),
@@ -198,12 +197,12 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
             self.counters.not_found += 1;
             return Err(Error::NotFound);
         }
-        let before = *self.entry(function, source.entry);
+        let before = self.entry(function, source.entry);
         self.change(function, source.entry, |entry| entry.throttled = throttled);
         self.counters.throttled += u64::from(throttled && !before.throttled);
-        let masked = self.entry(function, source.entry).keep_masked();
-        if before.bound.is_some() && masked != before.device_masked {
-            self.mask_in_device(function, source.entry, masked);
+        let open = !self.entry(function, source.entry).keep_masked();
+        if before.bound && open != self.functions[function].is_open(source.entry) {
+            self.mask_in_device(function, source.entry, !open);
         }
         Ok(())
     }

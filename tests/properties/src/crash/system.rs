@@ -14,7 +14,7 @@ use channel::pci_config::{self as config_channel, PciConfig};
 use channel::routes::{RoutePage, SLOTS};
 use channel::{Caller, Error, Local, Message, irq_router as router_channel};
 use irq_router::{Router, host_message};
-use msix::{Entry, Msix};
+use msix::Msix;
 use pci::{Bdf, Width};
 use pci_config::Functions;
 
@@ -201,13 +201,12 @@ impl System {
                     router_channel::dispatch(irq, MSIX_CALLER, request)
                 })
             }));
-            let entries = vec![Entry::RESET; ENTRIES.iter().sum()];
             let infos = [0, 1].map(|index| Device::info(ENTRIES[index], index as u8));
             Msix::new(
                 Tables(at.clone()),
                 router_channel::Client(link),
-                Vec::leak(entries),
                 &ground.msix,
+                ENTRIES.iter().sum(),
                 [(&infos[0], VMM[0]), (&infos[1], VMM[1])],
             )
         });
