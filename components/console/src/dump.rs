@@ -5,13 +5,14 @@
 
 use core::fmt::Write as _;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
-use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+use channel::iommu::{FaultRecord, FunctionState};
 use channel::irq_router::{BoundSlot, Source, SourceKind};
 use channel::msix::EntryState;
-use channel::routes::Route;
 use heapless::String;
 use pci::{Bdf, regs};
+use spec::{IommuKind, cpu_vector};
 
 use crate::Output;
 
@@ -74,34 +75,21 @@ const MODES: [&str; 8] = [
 
 /// What a message asks for: vector, delivery mode, trigger, destination and its
 /// mode.
-struct RouteMessage(Route);
+struct Text(GuestMessage);
 
-impl core::fmt::Display for RouteMessage {
+impl core::fmt::Display for Text {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let route = &self.0;
+        let message = &self.0;
         write!(
             f,
             "vec={:02x} {} {} dest={:02x} {}",
-            route.vector,
-            MODES[usize::from(route.delivery_mode & 7)],
-            if route.level { "level" } else { "edge" },
-            route.destination,
-            if route.logical { "log" } else { "phys" },
+            message.vector,
+            MODES[usize::from(message.delivery_mode & 7)],
+            if message.level { "level" } else { "edge" },
+            message.destination,
+            if message.logical { "log" } else { "phys" },
         )
     }
-}
-
-/// An entry's message, taken apart (SDM vol. 3 section 11.11).
-fn message(function: u8, entry: &EntryState) -> RouteMessage {
-    RouteMessage(Route {
-        vector: entry.data as u8,
-        destination: (entry.address >> 12) as u8,
-        delivery_mode: (entry.data >> 8 & 7) as u8,
-        level: entry.data >> 15 & 1 == 1,
-        logical: entry.address >> 2 & 1 == 1,
-        masked: entry.masked,
-        source: Source::msix(function, entry.entry),
-    })
 }
 
 /// Where a source is bound and what came: slot, the machine's vector, events.
@@ -113,10 +101,9 @@ impl core::fmt::Display for Bound {
             None => f.write_str("slot=- host=- delivered=0 held=0 lost=0 storms=0"),
             Some((slot, events)) => write!(
                 f,
-                // The CPU's vectors begin at 0x30 (IRQ_INT_OFFSET of seL4 5.0.0).
                 "slot={} host={:02x} delivered={} held={} lost={} storms={}",
                 slot.slot,
-                u16::from(slot.vector) + 0x30,
+                cpu_vector(slot.vector),
                 events.delivered,
                 events.held,
                 events.lost,
@@ -179,7 +166,7 @@ fn msix_entries(
     while let Some(entry) = state.next_entry(function, from, all) {
         let found = bound(state, Source::msix(function, entry.entry));
         let waiting = found.is_some_and(|(_, events)| events.waiting);
-        let message = message(function, &entry);
+        let message = Text(GuestMessage::split(entry.address, entry.data));
         line(
             output,
             format_args!(
@@ -225,7 +212,7 @@ fn other_sources(state: &mut impl State, function: u8, output: &mut impl Output)
                     format_args!(
                         "M   {kind} {} {} mask={}-- {}",
                         source.entry,
-                        RouteMessage(slot.route),
+                        Text(slot.route.message),
                         flag(slot.route.masked, 'G'),
                         Bound(Some((slot, events)))
                     ),
@@ -255,7 +242,7 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
             break;
         };
         let found = state.confinement(index);
-        let Some((found, unit)) = found.and_then(|found| Some((found, unit(found.unit)?))) else {
+        let Some(found) = found.filter(|found| found.unit != IommuKind::None) else {
             line(output, format_args!("I {name} ({guest}): no IOMMU"));
             continue;
         };
@@ -267,8 +254,11 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
         line(
             output,
             format_args!(
-                "I {name} ({guest}): {unit}, {attached}, {} pages, {} vectors, {} refused",
-                found.pages, found.vectors, found.faults
+                "I {name} ({guest}): {}, {attached}, {} pages, {} vectors, {} refused",
+                found.unit.product(),
+                found.pages,
+                found.vectors,
+                found.faults
             ),
         );
     }
@@ -301,14 +291,6 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
     output.text("I end\r\n");
 }
 
-const fn unit(kind: UnitKind) -> Option<&'static str> {
-    match kind {
-        UnitKind::None => None,
-        UnitKind::Amd => Some("AMD-Vi"),
-        UnitKind::Intel => Some("VT-d"),
-    }
-}
-
 /// Key R: each guest's routes, slot by slot. The last line is `R end`.
 pub fn routes(state: &mut impl State, output: &mut impl Output) {
     let mut guest = 0;
@@ -328,8 +310,8 @@ pub fn routes(state: &mut impl State, output: &mut impl Output) {
                     slot.slot,
                     function.map_or("?", |function| function.name),
                     route.source.entry,
-                    u16::from(slot.vector) + 0x30,
-                    RouteMessage(route),
+                    cpu_vector(slot.vector),
+                    Text(route.message),
                     if route.masked { " masked" } else { "" },
                 ),
             );

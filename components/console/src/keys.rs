@@ -100,13 +100,14 @@ where
 mod tests {
     use super::*;
     use crate::dump::Function;
-    use channel::Error;
     use channel::events::SlotEvents;
-    use channel::iommu::{FaultRecord, FunctionState, UnitKind};
+    use channel::iommu::{FaultRecord, FunctionState};
     use channel::irq_router::{BoundSlot, Source};
     use channel::msix::EntryState;
     use channel::routes::Route;
+    use channel::{Error, GuestMessage};
     use pci::Bdf;
+    use spec::IommuKind;
 
     extern crate std;
     use std::boxed::Box;
@@ -133,11 +134,10 @@ mod tests {
             slot,
             vector: 2,
             route: Route {
-                vector: 0x51,
-                destination: 0,
-                delivery_mode: 0,
-                level: false,
-                logical: false,
+                message: GuestMessage {
+                    vector: 0x51,
+                    ..GuestMessage::default()
+                },
                 masked: false,
                 source,
             },
@@ -183,7 +183,7 @@ mod tests {
         }
         fn confinement(&mut self, function: u8) -> Option<FunctionState> {
             (function == 0).then_some(FunctionState {
-                unit: UnitKind::Amd,
+                unit: IommuKind::Amd,
                 attached: true,
                 vectors: 3,
                 pages: 8192,

@@ -25,5 +25,5 @@ pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use policy::{may_stop_guests, may_stop_system, resting_priority};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
-pub use restarts::{Decision, LIMIT, Restarts, WINDOW_MS};
+pub use restarts::Restarts;
 pub use untyped::{Exhausted, Split, Untypeds};

@@ -3,13 +3,7 @@
 use core::fmt;
 
 use dma_probe::{Engine, Memory, Registers, SHORTEST, Stuck};
-
-/// The CPU vector of user vector 0 (int_irq_user_min in the kernel's
-/// plat/pc99/plat/machine.h).
-const CPU_VECTOR_BASE: u32 = 0x30;
-/// Where messages of interrupts go: local APIC 0, not in the format that an
-/// IOMMU remaps.
-const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
+use spec::host_message;
 
 /// What was found out about one way of reaching something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,8 +126,9 @@ fn attempts<R: Registers, M: Memory>(
     let read = engine.read(around.canary(), &mut found).is_ok() && found == ONE;
     // Whatever came before is none of this.
     around.interrupted();
-    let data = CPU_VECTOR_BASE + u32::from(around.vector());
-    let _ = engine.forge_interrupt(MESSAGE_ADDRESS, data);
+    // Not in the format that an IOMMU remaps.
+    let (address, data) = host_message(around.vector());
+    let _ = engine.forge_interrupt(address, data);
     let forged = around.interrupted();
     let answer = |open| if open { Answer::Open } else { Answer::Confined };
     Ok(Verdict {

@@ -9,20 +9,18 @@ mod events;
 mod registers;
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 use tock_registers::fields::FieldValue;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
-use crate::unit::{
-    CPU_VECTOR_BASE, DESTINATION, FUNCTIONS, MESSAGE_ADDRESS, Memory, Requesters, SetupError,
-    Start, Unit,
-};
+use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
 use commands::Queue;
 use registers::{
     Buffer, Control, DeviceTable, Domain, Exclusion, Features, Interrupts, Page, Remap, Status,
     Translation,
 };
+use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
 
 /// The device table has all 65536 entries: an id above its end would not be
 /// confined by every unit (QEMU's does not look at the length).
@@ -306,8 +304,8 @@ const fn interrupt_place(function: usize, vector: u8) -> (usize, u32) {
 }
 
 impl<R: Registers, T: Tables> Unit for Amd<R, T> {
-    fn kind(&self) -> UnitKind {
-        UnitKind::Amd
+    fn kind(&self) -> IommuKind {
+        IommuKind::Amd
     }
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
@@ -360,10 +358,10 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
         self.write_interrupts(function, first, count, |vector| {
             let entry = Remap::VALID::SET
                 + Remap::DESTINATION.val(DESTINATION.into())
-                + Remap::VECTOR.val((CPU_VECTOR_BASE + vector).into());
+                + Remap::VECTOR.val(cpu_vector(vector).into());
             entry.value
         })?;
-        Ok((MESSAGE_ADDRESS, first.into()))
+        Ok((MESSAGES.start, first.into()))
     }
 
     fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error> {

@@ -2,8 +2,7 @@
 
 use channel::iommu::FaultRecord;
 use heapless::Deque;
-
-use crate::unit::FUNCTIONS;
+use spec::FUNCTIONS;
 
 /// Faults that are kept.
 pub const KEPT_FAULTS: usize = 16;

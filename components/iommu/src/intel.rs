@@ -9,20 +9,18 @@ mod queue;
 mod registers;
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
-use crate::unit::{
-    CPU_VECTOR_BASE, DESTINATION, FUNCTIONS, MESSAGE_ADDRESS, Memory, Requesters, SetupError,
-    Start, Unit,
-};
+use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
 use faults::Records;
 use queue::Queue;
 use registers::{
     Capability, ContextLower, ContextUpper, Extended, Global, InterruptTable, Message, Page,
     ProtectedMemory, RemapLower, RemapUpper, Root,
 };
+use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
 
 /// Bytes of a root, context or interrupt entry.
 const ENTRY: usize = 16;
@@ -326,8 +324,8 @@ const fn interrupt_place(function: usize, vector: u8) -> usize {
 }
 
 impl<R: Registers, T: Tables> Unit for Intel<R, T> {
-    fn kind(&self) -> UnitKind {
-        UnitKind::Intel
+    fn kind(&self) -> IommuKind {
+        IommuKind::Intel
     }
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
@@ -378,7 +376,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         let upper = RemapUpper::SOURCE.val(requester.into()) + RemapUpper::VALIDATION::Requester;
         for vector in first..first + count {
             let lower = RemapLower::PRESENT::SET
-                + RemapLower::VECTOR.val((CPU_VECTOR_BASE + vector).into())
+                + RemapLower::VECTOR.val(cpu_vector(vector).into())
                 + RemapLower::DESTINATION.val(DESTINATION.into());
             let entry = interrupt_place(function, vector);
             // The half that makes it count comes last.
@@ -387,7 +385,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         }
         self.forget_interrupts()?;
         let handle = interrupt_index(function, first) as u64;
-        let address = Message::RANGE.val(MESSAGE_ADDRESS >> 20)
+        let address = Message::RANGE.val(MESSAGES.start >> 20)
             + Message::HANDLE.val(handle)
             + Message::HANDLE_TOP.val(handle >> 15)
             + Message::REMAPPABLE::SET

@@ -31,7 +31,7 @@ pub use hardware::{Registers, Tables};
 pub use intel::Intel;
 pub use pages::{FRAME, Frames, Ram};
 pub use service::{Counters, Function, Iommu};
-pub use unit::{FUNCTIONS, Memory, SetupError, Start, Unit, VECTORS, plain_message};
+pub use unit::{Memory, SetupError, Start, Unit};
 
 #[cfg(test)]
 extern crate std;

@@ -9,25 +9,18 @@ use channel::iommu::{FaultRecord, dma, dump, remap};
 use channel::{Caller, timer};
 use heapless::Vec;
 use iommu::{
-    Amd, FUNCTIONS, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start,
-    Tables, Unit,
+    Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, GUESTS, IommuInfo, ResourceKind};
+use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind, ResourceKind};
 
 runtime::component!(main);
 
-// The logic has room for all functions that a system can have.
-const _: () = assert!(FUNCTIONS >= spec::FUNCTIONS);
-
 /// Milliseconds between two looks at the unit's record of faults.
 const POLL_MS: u64 = 100;
-/// What [`IommuInfo::kind`] says.
-const KIND_AMD: u32 = 1;
-const KIND_INTEL: u32 = 2;
 
 struct Page(Mmio);
 
@@ -171,15 +164,15 @@ fn with_unit(
     };
     let registers = || Page(context.registers("registers:iommu"));
     match info.kind {
-        KIND_AMD => match Amd::new(registers(), memory(), start) {
+        IommuKind::Amd => match Amd::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        KIND_INTEL => match Intel::new(registers(), memory(), start) {
+        IommuKind::Intel => match Intel::new(registers(), memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
             Err(error) => serve(Err(error)),
         },
-        _ => serve(Err(SetupError::Absent)),
+        IommuKind::None => serve(Err(SetupError::Absent)),
     }
 }
 
@@ -218,14 +211,12 @@ fn main(context: Context) -> ! {
         match &unit {
             Ok(unit) => defmt::info!(
                 "{=str} at {=u64:#x}: nothing passes but what is asked for",
-                if unit.kind() as u32 == KIND_AMD {
-                    "AMD-Vi"
-                } else {
-                    "VT-d"
-                },
+                unit.kind().product(),
                 info.registers
             ),
-            Err(_) if info.kind == 0 => defmt::warn!("no IOMMU: devices reach all memory"),
+            Err(_) if info.kind == IommuKind::None => {
+                defmt::warn!("no IOMMU: devices reach all memory")
+            }
             Err(error) => defmt::error!(
                 "the IOMMU at {=u64:#x} cannot be used: {=str}",
                 info.registers,

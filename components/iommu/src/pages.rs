@@ -3,9 +3,9 @@
 use core::ops::Range;
 
 use channel::Error;
+use spec::MESSAGES;
 
 use crate::hardware::{PAGE, Region, Tables};
-use crate::unit::{MESSAGE_ADDRESS, MESSAGE_END};
 
 /// Bytes of a frame of guest RAM: a large page of the CPU and of the units.
 pub const FRAME: u64 = 2 << 20;
@@ -43,7 +43,7 @@ impl Ram {
     fn range(self, end: u64) -> Option<Range<u64>> {
         let size = self.frames.checked_mul(FRAME)?;
         let range = self.address..self.address.checked_add(size)?;
-        let messages = range.start < MESSAGE_END && MESSAGE_ADDRESS < range.end;
+        let messages = range.start < MESSAGES.end && MESSAGES.start < range.end;
         let usable =
             !range.is_empty() && range.start.is_multiple_of(FRAME) && range.end <= end && !messages;
         usable.then_some(range)

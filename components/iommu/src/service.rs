@@ -1,16 +1,16 @@
 //! What clients ask: which function is whose, and what it may do.
 
 use channel::iommu::{
-    FaultRecord, FunctionState, UnitKind, Vectors, dma::DmaControl, dump::IommuDump,
-    remap::InterruptRemap,
+    FaultRecord, FunctionState, Vectors, dma::DmaControl, dump::IommuDump, remap::InterruptRemap,
 };
 use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
+use spec::{FUNCTIONS, IommuKind, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
 use crate::pages::{Frames, Ram};
-use crate::unit::{FUNCTIONS, SetupError, Unit, VECTORS, plain_message};
+use crate::unit::{SetupError, Unit};
 
 /// A function and whom it works for.
 #[derive(Clone, Copy, Debug)]
@@ -143,10 +143,10 @@ impl<'a, F: Frames> Iommu<'a, F> {
         }
     }
 
-    fn kind(&self) -> UnitKind {
+    fn kind(&self) -> IommuKind {
         match &self.behind {
             Behind::Unit(unit) => unit.kind(),
-            Behind::Nothing | Behind::Lost => UnitKind::None,
+            Behind::Nothing | Behind::Lost => IommuKind::None,
         }
     }
 
@@ -271,11 +271,6 @@ fn vectors(unit: &dyn Unit, function: usize) -> u128 {
         .fold(0, |all, vector| all | 1 << vector)
 }
 
-/// The bits of these vectors.
-const fn bits(first: u8, count: u8) -> u128 {
-    ((1 << count) - 1) << first
-}
-
 impl<F: Frames> DmaControl for Iommu<'_, F> {
     fn attach(&mut self, caller: Caller, function: u8) -> Result<(), Error> {
         let position = self.lookup_owned(caller, function)?;
@@ -293,12 +288,12 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
     fn allow(&mut self, _caller: Caller, vectors: Vectors) -> Result<(u64, u32), Error> {
         let (position, first, count) = self.lookup_vectors(vectors)?;
         let message = match &mut self.behind {
-            Behind::Nothing => Ok(plain_message(first)),
+            Behind::Nothing => Ok(host_message(first)),
             Behind::Lost => Err(Error::Failed),
             Behind::Unit(unit) => unit.allow(position, first, count),
         };
         let message = message.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors |= bits(first, count);
+        self.functions[position].vectors |= vector_bits(first, count);
         Ok(message)
     }
 
@@ -310,7 +305,7 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
             Behind::Unit(unit) => unit.forbid(position, first, count),
         };
         result.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors &= !bits(first, count);
+        self.functions[position].vectors &= !vector_bits(first, count);
         Ok(())
     }
 }

@@ -1,32 +1,16 @@
 //! What an IOMMU does, whoever made it.
 
 use channel::Error;
-use channel::iommu::{FaultRecord, UnitKind};
+use channel::iommu::FaultRecord;
 use heapless::Vec;
+use spec::{FUNCTIONS, IommuKind};
 
 use crate::hardware::{PAGE, Stuck, Tables};
 use crate::pages::{Frames, Ram};
 
-/// Functions in one system.
-pub const FUNCTIONS: usize = 8;
-/// Vectors that seL4 gives to users (irq_user_min to irq_user_max in the
-/// kernel's plat/pc99/plat/machine.h).
-pub const VECTORS: u8 = 108;
-/// CPU vector of user vector 0: int_irq_user_min in the same file.
-pub(crate) const CPU_VECTOR_BASE: u8 = 0x30;
 /// Destination of every interrupt: the local APIC of the boot CPU, the only one
 /// that the kernel runs on.
 pub(crate) const DESTINATION: u8 = 0;
-/// Where a message for local APIC 0 goes (SDM vol. 3 section 11.11.1).
-pub(crate) const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
-/// End of the interrupt address range, which no unit translates.
-pub(crate) const MESSAGE_END: u64 = 0xfef0_0000;
-
-/// The message that raises user vector `first` where nothing is remapped.
-#[must_use]
-pub const fn plain_message(first: u8) -> (u64, u32) {
-    (MESSAGE_ADDRESS, (CPU_VECTOR_BASE + first) as u32)
-}
 
 /// Why the unit cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +127,7 @@ impl<T: Tables> Memory<'_, T> {
 /// with; any other is [`Error::NotFound`].
 pub trait Unit {
     /// Who made it.
-    fn kind(&self) -> UnitKind;
+    fn kind(&self) -> IommuKind;
 
     /// Makes the function's page tables, which are not in use yet. To make them
     /// again from the same frames changes nothing, even while they are in use.
@@ -174,11 +158,11 @@ pub trait Unit {
     /// still be in force.
     fn detach(&mut self, function: usize) -> Result<(), Error>;
 
-    /// Whether the function may raise a vector, one of [`VECTORS`].
+    /// Whether the function may raise a vector, below [`spec::VECTORS`].
     fn allowed(&self, function: usize, vector: u8) -> bool;
 
-    /// Lets the function raise `count` vectors from `first` on, all of
-    /// [`VECTORS`]. Gives the message of the first.
+    /// Lets the function raise `count` vectors from `first` on, all
+    /// below [`spec::VECTORS`]. Returns the message of the first.
     ///
     /// # Errors
     ///

@@ -16,9 +16,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-mod message;
 mod router;
 mod vectors;
 
-pub use message::{GuestMessage, VECTORS, host_message};
 pub use router::{Counters, IrqControl, KernelError, Router, Slot, kept_words};

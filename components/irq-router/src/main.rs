@@ -7,12 +7,12 @@
 use channel::routes::RoutePage;
 use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{IrqControl, KernelError, Router, Slot, VECTORS, host_message, kept_words};
+use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
-use spec::{FUNCTIONS, GUESTS, ResourceKind};
+use spec::{FUNCTIONS, GUESTS, ResourceKind, VECTORS, host_message};
 
 runtime::component!(main);
 

@@ -6,12 +6,12 @@ mod pin;
 
 use channel::irq_router::dump::IrqDump;
 use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
 use shm::Keep;
+use spec::{SLOTS, host_message};
 
-use crate::message::{GuestMessage, host_message};
 use crate::vectors::Vectors;
 
 /// One bit of one guest's notification word.
@@ -363,13 +363,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .binding
             .zip(slot.owner)
             .and_then(|(binding, (source, _))| {
-                let message = binding.message?;
                 Some(Route {
-                    vector: message.vector,
-                    destination: message.destination,
-                    delivery_mode: message.delivery_mode,
-                    level: message.level,
-                    logical: message.logical,
+                    message: binding.message?,
                     masked: binding.masked
                         || source.kind == SourceKind::Msix
                             && self.function_masked[usize::from(source.function)],

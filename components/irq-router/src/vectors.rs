@@ -1,10 +1,11 @@
 //! Which user vectors are taken.
 
-use crate::VECTORS;
+use spec::{VECTORS, vector_bits};
 
 /// The user vectors, 0 to [`VECTORS`] - 1.
 pub struct Vectors {
-    /// Bit `v` is set while vector `v` is taken or reserved.
+    /// Bit `v` is set while vector `v` is taken or reserved. Those past the last
+    /// vector always are, so that bits which a shift loses are never missed.
     taken: u128,
     /// Those that are never given to anybody.
     reserved: u128,
@@ -39,7 +40,7 @@ impl Vectors {
             .into_iter()
             .chain((0..blocks).map(|step| (start + step) % blocks * count))
             .find(|&first| first % count == 0 && self.is_free(first, count))?;
-        self.taken |= mask(first, count);
+        self.taken |= vector_bits(first, count);
         if wanted != Some(first) {
             self.next = (first + count) % VECTORS;
         }
@@ -50,7 +51,7 @@ impl Vectors {
     pub fn claim(&mut self, vector: u8) -> bool {
         let free = vector < VECTORS && self.is_free(vector, 1);
         if free {
-            self.taken |= mask(vector, 1);
+            self.taken |= vector_bits(vector, 1);
         }
         free
     }
@@ -67,14 +68,8 @@ impl Vectors {
 
     /// Whether `count` vectors from `first` on are free.
     pub fn is_free(&self, first: u8, count: u8) -> bool {
-        first < VECTORS && self.taken & mask(first, count) == 0
+        first < VECTORS && self.taken & vector_bits(first, count) == 0
     }
-}
-
-/// Vectors past the last lie in `taken` for good, so that the bits which this
-/// shifts out are never missed.
-const fn mask(first: u8, count: u8) -> u128 {
-    ((1 << count) - 1) << first
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use channel::msix::FunctionBar;
 use channel::{Caller, Error, GuestMessage, Transport};
 use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
 use shm::Keep;
+use spec::bit;
 
 use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
@@ -370,7 +371,6 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 impl Function {
     /// The register (M1).
     pub(crate) fn message_control(&self) -> u16 {
-        let bit = |set: bool, mask: u16| if set { mask } else { 0 };
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)

@@ -8,6 +8,7 @@
 //! repeated request redoes the work.
 
 use shm::Keep;
+use spec::bit;
 
 use crate::entry::Entry;
 
@@ -54,7 +55,6 @@ impl<'a> Words<'a> {
 
     /// Stores a function's enable and function mask.
     pub fn set_function(&self, function: usize, enabled: bool, function_mask: bool) {
-        let bit = |set: bool, mask: u64| if set { mask } else { 0 };
         let word = STARTED | bit(enabled, ENABLED) | bit(function_mask, FUNCTION_MASK);
         self.kept.set(function, word);
     }

@@ -8,6 +8,7 @@
 
 use pci::FUNCTION_BARS;
 use shm::Keep;
+use spec::bit;
 
 use crate::Hardware;
 use crate::function::Function;
@@ -54,10 +55,6 @@ pub const fn kept_words(functions: usize) -> usize {
 pub struct Record<'a> {
     kept: &'a dyn Keep,
     first: usize,
-}
-
-const fn bit(set: bool, mask: u64) -> u64 {
-    if set { mask } else { 0 }
 }
 
 impl<'a> Record<'a> {

@@ -32,7 +32,7 @@ mod server;
 
 pub use counters::Counters;
 pub use kept::kept_words;
-pub use reset::Trouble;
+pub use reset::{RESET_MS, Trouble};
 pub use server::Functions;
 
 use pci::Width;

@@ -3,6 +3,7 @@
 use channel::irq_router::{Block, msi};
 use channel::{Error, Transport};
 use pci::{Width, regs};
+use spec::bit;
 
 use crate::Hardware;
 use crate::function::Function;
@@ -99,7 +100,6 @@ impl Msi {
     }
 
     fn control(&self) -> u16 {
-        let bit = |set: bool, mask: u16| if set { mask } else { 0 };
         bit(self.state.enabled, regs::MSI_CONTROL_ENABLE)
             | u16::from(self.capable) << CAPABLE_SHIFT
             | u16::from(self.state.log2) << ALLOWED_SHIFT

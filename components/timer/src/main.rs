@@ -12,7 +12,7 @@ use pci::Width;
 use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IrqHandler, Notification};
-use spec::ResourceKind;
+use spec::{ResourceKind, host_message};
 use timer::{CLIENTS, Delivery, Hpet, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
@@ -42,21 +42,20 @@ impl System for Clients {
     }
 }
 
-/// The local APIC's message address, and the CPU vector of user vector 0
-/// (int_irq_user_min in the kernel's plat/pc99/plat/machine.h).
-const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
-const CPU_VECTOR_BASE: u32 = 0x30;
-
 /// How the HPET is to interrupt: the build tool gave a vector or a pin.
 fn delivery(context: &Context) -> Delivery {
     let vector = context
         .resources
         .find(ResourceKind::Number, "irq-vector:hpet");
     match vector {
-        Some(vector) => Delivery::Message {
-            address: MESSAGE_ADDRESS,
-            data: CPU_VECTOR_BASE + vector.value as u32,
-        },
+        Some(vector) => {
+            let (address, data) = host_message(vector.value as u8);
+            Delivery::Message {
+                // All local APICs take messages below 4 GiB.
+                address: address as u32,
+                data,
+            }
+        }
         None => Delivery::Pin(context.number("irq-pin:hpet").0 as u8),
     }
 }

@@ -7,7 +7,9 @@ use core::ops::Range;
 use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
 use crate::counters::Counters;
 use crate::decoded::DecodedBars;
@@ -15,22 +17,14 @@ use crate::host::{Host, PciFunctions, StopReason};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
-use crate::uart::{UART_BASE, Uart};
-use crate::vmm::MAX_FUNCTIONS;
+use crate::uart::Uart;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
 /// bounds keep the page tables that BAR moves can need to 503.
 pub const MMIO_WINDOW: Range<u64> = pci::BAR_WINDOW;
 
-/// Configuration address register (PCI Local Bus 3.0 section 3.2.2.3.2).
-const CONFIG_ADDRESS: u16 = 0xcf8;
-/// First of the four configuration data ports.
-const CONFIG_DATA: u16 = 0xcfc;
-const CONFIG_DATA_LAST: u16 = 0xcff;
-const CONFIG_ENABLE: u32 = 1 << 31;
-const UART_LAST: u16 = UART_BASE + 7;
-/// QEMU's isa-debug-exit, as guests use it on bare QEMU: ends the guest.
-const EXIT_PORT: u16 = 0xf4;
+const CONFIG_DATA_LAST: u16 = CONFIG_DATA + 3;
+const UART_LAST: u16 = COM1 + 7;
 
 /// Pages of BARs that are mapped and unmapped for one access above all guests: each
 /// costs about a thousand instructions, and what takes longer than 100 us (300,000
@@ -53,7 +47,7 @@ pub struct Devices<'a> {
 }
 
 impl<'a> Devices<'a> {
-    /// Devices as at reset; functions past [`MAX_FUNCTIONS`] are not there.
+    /// Devices as at reset; functions past [`FUNCTIONS`] are not there.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
@@ -68,8 +62,8 @@ impl<'a> Devices<'a> {
     /// first, since a BAR may move to where another one was. Of BARs that a guest
     /// lays over each other, the first decodes: a page can be mapped once only.
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
-        let mut moved = [[None; FUNCTION_BARS]; MAX_FUNCTIONS];
-        let mut decoded: heapless::Vec<Range<u64>, { MAX_FUNCTIONS * FUNCTION_BARS }> =
+        let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
         for (function, info) in self.bars.functions().iter().enumerate() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
@@ -90,10 +84,9 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        let mut changes: heapless::Vec<_, { 2 * MAX_FUNCTIONS * FUNCTION_BARS }> =
-            heapless::Vec::new();
+        let mut changes: heapless::Vec<_, { 2 * FUNCTIONS * FUNCTION_BARS }> = heapless::Vec::new();
         for unmap in [true, false] {
-            for place in 0..MAX_FUNCTIONS * FUNCTION_BARS {
+            for place in 0..FUNCTIONS * FUNCTION_BARS {
                 let (function, bar) = (place / FUNCTION_BARS, place % FUNCTION_BARS);
                 let (before, after) = (self.bars.addresses[function][bar], moved[function][bar]);
                 let wanted = if unmap { before } else { after };
@@ -139,9 +132,7 @@ impl<'a> Devices<'a> {
                 .map_or(nothing, |(bdf, offset)| {
                     host.config_read(bdf, offset, width)
                 }),
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                u32::from(self.uart.read(port - UART_BASE))
-            }
+            COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 counters.unclaimed_ports += 1;
                 nothing
@@ -167,8 +158,8 @@ impl<'a> Devices<'a> {
                     self.refresh_bars(host);
                 }
             }
-            UART_BASE..=UART_LAST if width == Width::Byte => {
-                if let Some(byte) = self.uart.write(port - UART_BASE, value as u8) {
+            COM1..=UART_LAST if width == Width::Byte => {
+                if let Some(byte) = self.uart.write(port - COM1, value as u8) {
                     host.console_write(byte);
                 }
             }
@@ -222,7 +213,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             return 0;
         }
         let mut bits = 0;
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if self.held >> slot & 1 == 0 {
                 continue;
             }

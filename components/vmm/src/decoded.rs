@@ -3,11 +3,10 @@
 
 use channel::msix::FunctionBar;
 use pci::{FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-
-use crate::vmm::MAX_FUNCTIONS;
+use spec::FUNCTIONS;
 
 /// Where each BAR of each function is decoded; `None` where it is not.
-pub type Addresses = [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS];
+pub type Addresses = [[Option<u64>; FUNCTION_BARS]; FUNCTIONS];
 
 /// The functions' BARs, at the guest addresses at which they are decoded.
 #[derive(Debug)]
@@ -18,13 +17,13 @@ pub struct DecodedBars<'a> {
 }
 
 impl<'a> DecodedBars<'a> {
-    /// Creates the map with no BAR decoded. Functions past [`MAX_FUNCTIONS`] are left
+    /// Creates the map with no BAR decoded. Functions past [`FUNCTIONS`] are left
     /// out.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            functions: &functions[..functions.len().min(MAX_FUNCTIONS)],
-            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            functions: &functions[..functions.len().min(FUNCTIONS)],
+            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
         }
     }
 

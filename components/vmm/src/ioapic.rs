@@ -7,8 +7,8 @@
 //! again. So no state of the line is kept: a masked pin is not acknowledged, and
 //! unmasking it looks at the line anew.
 
+use channel::GuestMessage;
 use channel::irq_router::Source;
-use channel::routes::Route;
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 
 use crate::host::Interrupts;
@@ -179,18 +179,16 @@ impl IoApic {
             // It comes again when that ends.
             return true;
         }
-        let route = Route {
+        let message = GuestMessage {
             vector: pin.low as u8,
             destination: (pin.high >> 24) as u8,
             delivery_mode: (pin.low >> 8 & 7) as u8,
             level: pin.low & LEVEL != 0,
             logical: pin.low & LOGICAL != 0,
-            masked: false,
-            source,
         };
-        let taken = lapic.accept(&route);
+        let taken = lapic.accept(&message);
         if taken {
-            pin.in_service = Some(route.vector);
+            pin.in_service = Some(message.vector);
         }
         taken
     }

@@ -1,10 +1,10 @@
 //! The guest's local APIC with its timer (SDM vol. 3 chapter 11), reached as
 //! xAPIC registers in memory or as x2APIC MSRs.
 
-use channel::routes::Route;
+use channel::GuestMessage;
 
 /// Guest-physical address of the xAPIC page; it does not move.
-pub const LAPIC_BASE: u64 = 0xfee0_0000;
+pub const LAPIC_BASE: u64 = spec::MESSAGES.start;
 /// First x2APIC MSR; register offset n is MSR `X2APIC_BASE + n / 16`.
 pub const X2APIC_BASE: u32 = 0x800;
 
@@ -107,15 +107,15 @@ impl Default for Lapic {
 impl Lapic {
     /// Takes a routed message; `false` if this APIC does not: software-disabled,
     /// not the destination, or no fixed delivery.
-    pub fn accept(&mut self, route: &Route) -> bool {
-        let addressed = if route.logical {
+    pub fn accept(&mut self, message: &GuestMessage) -> bool {
+        let addressed = if message.logical {
             // Flat model: one bit a processor (SDM vol. 3 section 11.6.2.2).
-            u32::from(route.destination) & (self.ldr >> 24) != 0
+            u32::from(message.destination) & (self.ldr >> 24) != 0
         } else {
-            route.destination == 0 || route.destination == 0xff
+            message.destination == 0 || message.destination == 0xff
         };
-        let fixed = matches!(route.delivery_mode, 0 | 1);
-        addressed && fixed && self.raise(route.vector, route.level)
+        let fixed = matches!(message.delivery_mode, 0 | 1);
+        addressed && fixed && self.raise(message.vector, message.level)
     }
 
     fn raise(&mut self, vector: u8, level: bool) -> bool {
@@ -329,17 +329,11 @@ impl Lapic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use channel::irq_router::Source;
 
-    fn route(vector: u8) -> Route {
-        Route {
+    fn message(vector: u8) -> GuestMessage {
+        GuestMessage {
             vector,
-            destination: 0,
-            delivery_mode: 0,
-            level: false,
-            logical: false,
-            masked: false,
-            source: Source::msix(0, 0),
+            ..GuestMessage::default()
         }
     }
 
@@ -352,20 +346,20 @@ mod tests {
     #[test]
     fn takes_nothing_while_software_disabled() {
         let mut lapic = Lapic::default();
-        assert!(!lapic.accept(&route(0x40)));
+        assert!(!lapic.accept(&message(0x40)));
         lapic.write(offset::SVR, 0x1ff, 0);
-        assert!(lapic.accept(&route(0x40)));
+        assert!(lapic.accept(&message(0x40)));
         assert_eq!(lapic.pending(), Some(0x40));
     }
 
     #[test]
     fn priority_class_holds_back_the_same_and_lower() {
         let mut lapic = enabled();
-        lapic.accept(&route(0x41));
+        lapic.accept(&message(0x41));
         lapic.acknowledge(0x41);
-        lapic.accept(&route(0x4f));
+        lapic.accept(&message(0x4f));
         assert_eq!(lapic.pending(), None);
-        lapic.accept(&route(0x50));
+        lapic.accept(&message(0x50));
         assert_eq!(lapic.pending(), Some(0x50));
         lapic.acknowledge(0x50);
         lapic.write(offset::EOI, 0, 0);
@@ -379,27 +373,27 @@ mod tests {
     #[test]
     fn only_messages_for_this_processor() {
         let mut lapic = enabled();
-        let other = Route {
+        let other = GuestMessage {
             destination: 1,
-            ..route(0x40)
+            ..message(0x40)
         };
         assert!(!lapic.accept(&other));
-        let broadcast = Route {
+        let broadcast = GuestMessage {
             destination: 0xff,
-            ..route(0x40)
+            ..message(0x40)
         };
         assert!(lapic.accept(&broadcast));
-        let logical = Route {
+        let logical = GuestMessage {
             logical: true,
             destination: 2,
-            ..route(0x41)
+            ..message(0x41)
         };
         assert!(!lapic.accept(&logical));
         lapic.write(offset::LDR, 2 << 24, 0);
         assert!(lapic.accept(&logical));
-        let nmi = Route {
+        let nmi = GuestMessage {
             delivery_mode: 4,
-            ..route(0x42)
+            ..message(0x42)
         };
         assert!(!lapic.accept(&nmi));
     }
@@ -408,10 +402,10 @@ mod tests {
     fn vectors_below_16_are_not_taken() {
         let mut lapic = enabled();
         for vector in 0..16 {
-            assert!(!lapic.accept(&route(vector)), "{vector}");
+            assert!(!lapic.accept(&message(vector)), "{vector}");
         }
         assert_eq!(lapic.read(offset::IRR, 0), 0);
-        assert!(lapic.accept(&route(16)));
+        assert!(lapic.accept(&message(16)));
     }
 
     #[test]

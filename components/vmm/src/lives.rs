@@ -1,29 +1,8 @@
 //! What follows a guest's end.
 
+use spec::{Backoff, EXIT_SUCCESS, OnExit};
+
 use crate::host::StopReason;
-
-/// What a guest that did its work writes to its exit port (guests/README.md).
-const SUCCESS: u32 = 0x10;
-/// Failures in a row after which a guest is not started again.
-pub const LIMIT: u32 = 6;
-/// A guest that lived for so long, in milliseconds, before it failed begins a
-/// new row.
-pub const WINDOW_MS: u64 = 10_000;
-/// Wait before a start, in milliseconds: to clear memory and load an image takes
-/// time from all guests, and one that ends at once gets no more than they do. It
-/// doubles with each failure in a row.
-const WAIT_MS: u64 = 5;
-
-/// What system.toml says about a guest's end (`on-exit`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// The system ends.
-    Stop,
-    /// The guest stays as it is, and its functions are silent.
-    Halt,
-    /// It starts again from its image.
-    Restart,
-}
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,50 +36,43 @@ impl Next {
 /// A guest's lives so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
-    policy: Policy,
+    on_exit: OnExit,
     /// Starts after the first.
     pub restarts: u64,
-    failures: u32,
-    last_ms: u64,
+    backoff: Backoff,
 }
 
 impl Lives {
     /// Before the first start.
     #[must_use]
-    pub const fn new(policy: Policy) -> Self {
+    pub fn new(on_exit: OnExit) -> Self {
         Self {
-            policy,
+            on_exit,
             restarts: 0,
-            failures: 0,
-            last_ms: 0,
+            backoff: Backoff::default(),
         }
     }
 
-    /// The guest ended, `now_ms` milliseconds after an arbitrary start. One that
-    /// did its work may do it again as often as it likes; failures in a row are
-    /// slowed down and end.
+    /// Counts the guest's end, `now_ms` milliseconds after an arbitrary start. One
+    /// that did its work may do it again as often as it likes; failures in a row
+    /// are slowed down and end. Every start waits: one that ends at once takes no
+    /// more time from all guests than they have.
     pub fn ended(&mut self, reason: StopReason, now_ms: u64) -> Next {
-        match self.policy {
-            Policy::Stop => return Next::Stop,
-            Policy::Halt => return Next::Halt,
-            Policy::Restart => {}
+        match self.on_exit {
+            OnExit::Stop => return Next::Stop,
+            OnExit::Halt => return Next::Halt,
+            OnExit::Restart => {}
         }
-        if now_ms.saturating_sub(self.last_ms) > WINDOW_MS {
-            self.failures = 0;
-        }
-        let mut wait = WAIT_MS;
-        if reason == StopReason::Exit(SUCCESS) {
-            self.failures = 0;
+        let failures = if reason == StopReason::Exit(EXIT_SUCCESS) {
+            self.backoff.forgive();
+            0
+        } else if let Some(failures) = self.backoff.failed(now_ms) {
+            failures
         } else {
-            self.last_ms = now_ms;
-            if self.failures == LIMIT {
-                return Next::GiveUp;
-            }
-            wait <<= self.failures;
-            self.failures += 1;
-        }
+            return Next::GiveUp;
+        };
         self.restarts += 1;
-        Next::Restart(wait)
+        Next::Restart(Backoff::wait_ms(failures))
     }
 }
 
@@ -111,9 +83,9 @@ mod tests {
     const PANIC: StopReason = StopReason::Exit(0x11);
 
     #[test]
-    fn policies_without_restart() {
-        for (policy, next) in [(Policy::Stop, Next::Stop), (Policy::Halt, Next::Halt)] {
-            let mut lives = Lives::new(policy);
+    fn ends_without_restart() {
+        for (on_exit, next) in [(OnExit::Stop, Next::Stop), (OnExit::Halt, Next::Halt)] {
+            let mut lives = Lives::new(on_exit);
             assert_eq!(lives.ended(StopReason::HaltForever, 5), next);
             assert_eq!(lives.restarts, 0);
         }
@@ -121,14 +93,17 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_are_slowed_down_and_end() {
-        let mut lives = Lives::new(Policy::Restart);
+        let mut lives = Lives::new(OnExit::Restart);
         for wait in [5, 10, 20, 40, 80, 160] {
             assert_eq!(lives.ended(PANIC, 100), Next::Restart(wait));
         }
         assert_eq!(lives.ended(StopReason::TripleFault(13), 100), Next::GiveUp);
-        assert_eq!(lives.restarts, u64::from(LIMIT));
+        assert_eq!(lives.restarts, u64::from(Backoff::LIMIT));
         // What lived long enough begins anew.
-        assert_eq!(lives.ended(PANIC, 101 + WINDOW_MS), Next::Restart(WAIT_MS));
+        assert_eq!(
+            lives.ended(PANIC, 101 + Backoff::WINDOW_MS),
+            Next::Restart(5)
+        );
     }
 
     #[test]
@@ -152,19 +127,19 @@ mod tests {
 
     #[test]
     fn work_that_was_done_may_be_done_again() {
-        let mut lives = Lives::new(Policy::Restart);
+        let mut lives = Lives::new(OnExit::Restart);
         for _ in 0..1000 {
             assert_eq!(
-                lives.ended(StopReason::Exit(SUCCESS), 1),
-                Next::Restart(WAIT_MS)
+                lives.ended(StopReason::Exit(EXIT_SUCCESS), 1),
+                Next::Restart(5)
             );
         }
-        assert_eq!(lives.ended(PANIC, 1), Next::Restart(WAIT_MS));
+        assert_eq!(lives.ended(PANIC, 1), Next::Restart(5));
         assert_eq!(
-            lives.ended(StopReason::Exit(SUCCESS), 1),
-            Next::Restart(WAIT_MS)
+            lives.ended(StopReason::Exit(EXIT_SUCCESS), 1),
+            Next::Restart(5)
         );
-        assert_eq!(lives.ended(PANIC, 1), Next::Restart(WAIT_MS));
+        assert_eq!(lives.ended(PANIC, 1), Next::Restart(5));
         assert_eq!(lives.restarts, 1003);
     }
 }

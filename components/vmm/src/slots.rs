@@ -3,7 +3,7 @@
 
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
-use channel::routes::SLOTS;
+use spec::SLOTS;
 
 use crate::host::Host;
 use crate::lapic::Lapic;
@@ -136,7 +136,7 @@ impl Slots {
         let taken = if route.masked {
             slot.events.held += u64::from(fresh);
             Taken::Held
-        } else if lapic.accept(&route) {
+        } else if lapic.accept(&route.message) {
             slot.events.delivered += 1;
             Taken::Delivered
         } else {

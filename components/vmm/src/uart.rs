@@ -1,8 +1,5 @@
 //! The guest's serial port: a 16550 whose transmitter is always ready and whose
-//! receiver is always empty.
-
-/// First of its eight I/O ports: COM1 of a PC.
-pub const UART_BASE: u16 = 0x3f8;
+//! receiver is always empty. It has the eight ports of a PC's COM1.
 
 /// Line status: transmitter holding register and transmitter empty.
 const LSR_IDLE: u8 = 0x60;

@@ -2,6 +2,7 @@
 
 use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
+use spec::{BADGE_TIMER, SLOTS};
 
 use crate::bus::{Devices, MemoryAccess};
 use crate::counters::Counters;
@@ -15,12 +16,6 @@ use crate::privileged;
 use crate::registers::{RAX, RCX, RDX, Registers};
 use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
-
-/// Functions that one guest can have.
-pub const MAX_FUNCTIONS: usize = 8;
-
-/// Bit of the notification word that the timer signals.
-const TIMER_BIT: u32 = 1 << channel::routes::SLOTS;
 
 /// #UD.
 const INVALID_OPCODE: u8 = 6;
@@ -161,7 +156,7 @@ impl<'a> Vmm<'a> {
     /// The notification word came in: each bit is a slot or the timer.
     pub fn events(&mut self, word: u32, host: &mut impl Host) {
         let mut start = host.now();
-        if word & TIMER_BIT != 0 {
+        if u64::from(word) & BADGE_TIMER != 0 {
             self.counters.timer_signals += 1;
             // What the timer component did is part of what it costs. How late it was
             // on purpose is not.
@@ -172,7 +167,7 @@ impl<'a> Vmm<'a> {
             self.deadline = None;
             self.timer(start, host);
         }
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if word >> slot & 1 == 1 {
                 self.counters.events += 1;
                 self.event(slot, host);
@@ -221,7 +216,7 @@ impl<'a> Vmm<'a> {
     /// what it would have sent: its messages come once more, which a driver of
     /// an edge-triggered interrupt has to bear.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
-        for other in 0..channel::routes::SLOTS {
+        for other in 0..SLOTS {
             let route = host.route(other).map(|route| route.source);
             let same =
                 route.is_some_and(|of| (of.function, of.kind) == (source.function, source.kind));
@@ -284,7 +279,7 @@ impl<'a> Vmm<'a> {
     /// always 0.
     fn release_held(&mut self, host: &mut impl Host) {
         let held = self.slots.held();
-        for slot in 0..channel::routes::SLOTS {
+        for slot in 0..SLOTS {
             if held >> slot & 1 == 1 {
                 self.slots.event(slot, false, &mut self.lapic, host);
             }

@@ -19,6 +19,8 @@ mod dmar;
 mod ivrs;
 mod root;
 
+use spec::MESSAGES;
+
 #[cfg(test)]
 mod tests;
 
@@ -126,11 +128,8 @@ pub fn find(
     }
 }
 
-/// Addresses that no unit's registers can have: the first MiB is the PC's own,
-/// and a store to the range of interrupt messages is an interrupt (Intel SDM
-/// vol. 3 section 11.11.1). The kernel knows whether a device is at any other.
+/// The first MiB is the PC's own: no unit's registers are there.
 const FIRST_MIB: u64 = 0x10_0000;
-const MESSAGES: core::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
 /// No x86 processor has longer physical addresses (Intel SDM vol. 3 section
 /// 4.1.4).
 const ADDRESS_BITS: u32 = 52;
@@ -138,6 +137,8 @@ const ADDRESS_BITS: u32 = 52;
 /// Checks where a unit's registers are said to be, of which there are `size`
 /// bytes, aligned to that: a power of two.
 fn check_registers(address: u64, size: u64) -> Result<(), Unusable> {
+    // A store among the messages is an interrupt. Whether a device is at any other
+    // address, the kernel knows.
     let possible = address.is_multiple_of(size)
         && address >= FIRST_MIB
         && address >> ADDRESS_BITS == 0

@@ -2,10 +2,10 @@
 //! it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use spec::SLOTS;
 
 use crate::Word;
 use crate::irq_router::Source;
-use crate::routes::SLOTS;
 
 /// What became of the events of one source while it has had its slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

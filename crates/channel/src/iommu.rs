@@ -2,6 +2,7 @@
 //! the vmms and [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::{MESSAGE_WORDS, Word, Words};
+use spec::IommuKind;
 
 /// Interrupts of one function that follow each other: as many as one MSI block
 /// has, or one for an MSI-X entry.
@@ -69,22 +70,11 @@ pub mod dma {
     }
 }
 
-/// What kind of unit it is, as a dump shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitKind {
-    /// There is none that works: nothing is confined.
-    None = 0,
-    /// AMD I/O Virtualization Technology.
-    Amd = 1,
-    /// Intel Virtualization Technology for Directed I/O.
-    Intel = 2,
-}
-
 /// A function's state, as a dump shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionState {
-    /// The unit.
-    pub unit: UnitKind,
+    /// The unit that confines it.
+    pub unit: IommuKind,
     /// It reaches its guest's memory; else nothing.
     pub attached: bool,
     /// Vectors that it may raise.
@@ -104,12 +94,9 @@ impl Words for FunctionState {
     }
     fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self> {
         Some(Self {
-            unit: match words[0] as u8 {
-                0 => UnitKind::None,
-                1 => UnitKind::Amd,
-                2 => UnitKind::Intel,
-                _ => return None,
-            },
+            unit: IommuKind::ALL
+                .into_iter()
+                .find(|&kind| kind as u8 == words[0] as u8)?,
             attached: words[0] >> 8 & 1 == 1,
             vectors: (words[0] >> 16) as u8,
             pages: u32::try_from(words[1]).ok()?,

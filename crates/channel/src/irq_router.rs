@@ -154,8 +154,11 @@ pub mod msi {
     use super::Block;
 
     /// Most messages of a block: 1 << this. 32 would be more than a guest has
-    /// slots ([`SLOTS`](crate::routes::SLOTS)).
+    /// slots ([`SLOTS`](spec::SLOTS)).
     pub const MAX_LOG2: u8 = 4;
+    // The device puts a message's number into the low bits of its data: aligned
+    // user vectors must be aligned CPU vectors.
+    const _: () = assert!(spec::cpu_vector(0).is_multiple_of(1 << MAX_LOG2));
 
     interface! {
         /// Vectors, IRQ handler capabilities and slots for plain MSI.

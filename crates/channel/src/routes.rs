@@ -3,27 +3,17 @@
 //! A route is one word, so that a reader on another core sees it whole.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use spec::SLOTS;
 
+use crate::GuestMessage;
 use crate::irq_router::{Source, SourceKind};
-
-/// Slots of one guest: bits of the vmm's notification word that can stand for a
-/// source. Badges have 28 bits in seL4 5.0.0; bit 27 tells faults from slots
-/// and bit 26 is the timer's.
-pub const SLOTS: usize = 26;
 
 /// Where a slot's events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The guest's vector, 16 to 255.
-    pub vector: u8,
-    /// Destination field of the guest's message (address bits 19:12).
-    pub destination: u8,
-    /// Delivery mode of the guest's message (data bits 10:8).
-    pub delivery_mode: u8,
-    /// Level-triggered: an EOI acknowledges the IRQ handler capability.
-    pub level: bool,
-    /// Logical destination mode (address bit 2).
-    pub logical: bool,
+    /// The guest's message. Level-triggered: an EOI acknowledges the IRQ handler
+    /// capability.
+    pub message: GuestMessage,
     /// Events are held, not injected (M20).
     pub masked: bool,
     /// The source bound to the slot.
@@ -37,11 +27,7 @@ impl Route {
     #[must_use]
     pub const fn to_word(self) -> u64 {
         VALID
-            | self.vector as u64
-            | (self.destination as u64) << 8
-            | (self.delivery_mode as u64 & 7) << 16
-            | (self.level as u64) << 19
-            | (self.logical as u64) << 20
+            | self.message.to_bits()
             | (self.masked as u64) << 21
             | (self.source.entry as u64) << 32
             | (self.source.function as u64) << 48
@@ -56,11 +42,7 @@ impl Route {
             return None;
         };
         Some(Self {
-            vector: word as u8,
-            destination: (word >> 8) as u8,
-            delivery_mode: (word >> 16 & 7) as u8,
-            level: word >> 19 & 1 == 1,
-            logical: word >> 20 & 1 == 1,
+            message: GuestMessage::from_bits(word),
             masked: word >> 21 & 1 == 1,
             source: Source {
                 function: (word >> 48) as u8,
@@ -113,21 +95,22 @@ mod tests {
     #[test]
     fn route_survives_its_word() {
         let route = Route {
-            vector: 0xfe,
-            destination: 0xff,
-            delivery_mode: 7,
-            level: true,
-            logical: true,
+            message: GuestMessage {
+                vector: 0xfe,
+                destination: 0xff,
+                delivery_mode: 7,
+                level: true,
+                logical: true,
+            },
             masked: true,
             source: Source::pin(0xff, 23),
         };
         assert_eq!(Route::from_word(route.to_word()), Some(route));
         let plain = Route {
-            vector: 0x10,
-            destination: 0,
-            delivery_mode: 0,
-            level: false,
-            logical: false,
+            message: GuestMessage {
+                vector: 0x10,
+                ..GuestMessage::default()
+            },
             masked: false,
             source: Source::msix(0, 2047),
         };

@@ -1,6 +1,14 @@
 //! Offsets and bits of configuration space (PCI Local Bus 3.0 chapter 6,
-//! PCIe 6.0 section 7.5), in bytes from the start of the function's space.
+//! PCIe 6.0 section 7.5), in bytes from the start of the function's space, and the
+//! ports through which that is reached.
 
+/// Configuration address port of mechanism #1 (PCI Local Bus 3.0 section
+/// 3.2.2.3.2).
+pub const CONFIG_ADDRESS: u16 = 0xcf8;
+/// First of the four configuration data ports.
+pub const CONFIG_DATA: u16 = 0xcfc;
+/// Enable bit of the configuration address.
+pub const CONFIG_ENABLE: u32 = 1 << 31;
 /// Vendor id, 16 bits; 0xffff means that no function is there.
 pub const VENDOR: u16 = 0x00;
 /// Device id, 16 bits.

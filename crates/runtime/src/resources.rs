@@ -161,7 +161,7 @@ impl Context {
     /// What init found out about the IOMMU.
     #[must_use]
     pub fn iommu(&self) -> IommuInfo {
-        zerocopy::FromBytes::read_from_prefix(self.bytes("iommu-info"))
+        zerocopy::TryFromBytes::try_read_from_prefix(self.bytes("iommu-info"))
             .map_or(IommuInfo::default(), |(info, _)| info)
     }
 

@@ -5,6 +5,7 @@ use core::fmt;
 
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
+use spec::EXIT_SUCCESS;
 
 /// Label of that message; no fault has it.
 pub const STOP_LABEL: u64 = 64;
@@ -38,8 +39,6 @@ pub enum Stop {
     Unknown(u64),
 }
 
-/// What a guest that did its work writes to its exit port.
-const SUCCESS: u32 = 0x10;
 /// The vector of #PF.
 const PAGE_FAULT: u8 = 14;
 
@@ -71,7 +70,7 @@ impl Stop {
     /// Whether the guest meant it.
     #[must_use]
     pub const fn orderly(self) -> bool {
-        matches!(self, Self::GuestExit(SUCCESS))
+        matches!(self, Self::GuestExit(EXIT_SUCCESS))
     }
 
     /// Asks the monitor to stop the system; does not return.
@@ -89,7 +88,7 @@ impl Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::GuestExit(SUCCESS) => f.write_str("guest finished"),
+            Self::GuestExit(EXIT_SUCCESS) => f.write_str("guest finished"),
             Self::GuestExit(code) => write!(f, "guest failed with code {code:#x}"),
             Self::GuestHalt => f.write_str("guest halted with interrupts off"),
             Self::GuestFault(vector) => {

@@ -30,6 +30,8 @@ pub struct Header {
     pub ecam: u64,
     /// Buses in the window.
     pub buses: u64,
+    /// First I/O port of COM1.
+    pub com1: u64,
     /// I/O port that ends the machine with a status (isa-debug-exit), or 0.
     pub exit_port: u64,
     /// Memory object of one page that gets the `MachineInfo`.
@@ -336,6 +338,7 @@ mod tests {
             length: 0,
             ecam: 0,
             buses: 0,
+            com1: 0,
             exit_port: 0,
             machine: 0,
             log: 0,

@@ -1,28 +1,41 @@
-//! The composed system: what the build tool writes and init reads.
+//! The composed system: what the build tool writes and init reads, and the facts
+//! in which programs must agree.
 //!
 //! Responsible for: the flat, pointer-free format of the system image: which
 //! kernel objects exist, which capability lies in which slot, what is mapped
-//! where, which thread starts with what; and the resource table that each
-//! component finds in its own address space. Must never: decide anything; the
-//! tool decides, init carries out. May call: nothing.
+//! where, which thread starts with what; the resource table that each component
+//! finds in its own address space; and each number that more than one crate needs
+//! and none owns: vectors, messages, badges, limits, waits. Must never: decide
+//! anything; the tool decides, init carries out. May call: nothing.
 //! Invariants: reading never panics and never reads outside the image; every
 //! index in a record is checked by [`System::parse`] before it is used.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod backoff;
+mod guest;
 mod image;
+mod interrupts;
 mod machine;
 mod records;
 mod resources;
 
+pub use backoff::Backoff;
+pub use guest::{COM1, EXIT_PORT, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
-pub use machine::{IommuInfo, MachineInfo};
+pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
+pub use machine::{IommuInfo, IommuKind, MachineInfo};
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
     OnFault, Rights, Selector, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
+
+/// Returns the bits of `mask` if they are set, else none.
+pub fn bit<T: Default>(set: bool, mask: T) -> T {
+    if set { mask } else { T::default() }
+}
 
 /// Guests in one system, at most: each has a bit in a notification word
 /// ([`BADGE_GUEST_GONE`]), and each component room for so many.
@@ -47,12 +60,16 @@ pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
 pub const FAULT_SLOT: u64 = 1;
 /// Slot with the endpoint on which a component receives.
 pub const ENDPOINT_SLOT: u64 = 2;
-/// Badge bit of every endpoint capability and of no notification's: tells a
-/// call or fault from a slot of the notification word (badges have 28 bits in
-/// seL4 5.0.0).
-pub const BADGE_CALL: u64 = 1 << 27;
+/// Slots of one guest: bits of the vmm's notification word, each of which can
+/// stand for an interrupt source. The two bits above them, of the 28 that a badge
+/// has in seL4 5.0.0, are [`BADGE_TIMER`] and [`BADGE_CALL`].
+pub const SLOTS: usize = 26;
 /// Badge bit of the timer in a client's notification word.
-pub const BADGE_TIMER: u64 = 1 << 26;
+pub const BADGE_TIMER: u64 = 1 << SLOTS;
+/// Badge bit of every endpoint capability and of no notification's: tells a
+/// call or fault from a slot of the notification word.
+pub const BADGE_CALL: u64 = 1 << (SLOTS + 1);
+const _: () = assert!(BADGE_CALL == 1 << 27, "the last bit of a badge");
 /// Badge bit of guest 0 in the notification words of pci-config and iommu: the
 /// guest is gone, its functions are to be quiesced. The other guests follow.
 pub const BADGE_GUEST_GONE: u64 = 1 << 16;

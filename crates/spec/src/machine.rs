@@ -1,6 +1,6 @@
 //! What init learns about the machine at boot.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 /// Facts for every component, on a page shared read-only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -14,12 +14,63 @@ pub struct MachineInfo {
     pub functions: u64,
 }
 
+/// Kind of an IOMMU: what confines DMA and interrupts of devices.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    TryFromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+)]
+#[repr(u32)]
+pub enum IommuKind {
+    /// None that can be used: nothing is confined.
+    #[default]
+    None = 0,
+    /// AMD I/O Virtualization Technology.
+    Amd = 1,
+    /// Intel Virtualization Technology for Directed I/O.
+    Intel = 2,
+}
+
+impl IommuKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Amd, Self::Intel];
+
+    /// Returns the name in a board's file and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Amd => "amd",
+            Self::Intel => "intel",
+        }
+    }
+
+    /// Returns the maker's name for it.
+    #[must_use]
+    pub const fn product(self) -> &'static str {
+        match self {
+            Self::None => "no IOMMU",
+            Self::Amd => "AMD-Vi",
+            Self::Intel => "VT-d",
+        }
+    }
+}
+
 /// The IOMMU that init found by ACPI, on a page for the iommu component.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct IommuInfo {
-    /// 0: none that can be used; 1: AMD-Vi; 2: VT-d.
-    pub kind: u32,
+    /// Which one it is.
+    pub kind: IommuKind,
     /// Requester id of the I/O APIC, as the firmware tells it.
     pub ioapic: u32,
     /// Machine address of its registers.

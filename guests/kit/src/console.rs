@@ -5,9 +5,10 @@
 
 use core::fmt;
 
+use spec::COM1;
+
 use crate::cpu;
 
-const COM1: u16 = 0x3f8;
 /// Transmit FIFO depth of a 16550 in bytes.
 const FIFO: usize = 16;
 /// Line status register: transmitter holding register (and FIFO) empty.

@@ -32,12 +32,11 @@ pub mod lapic;
 #[cfg(feature = "entry")]
 mod runtime;
 
-/// Port of QEMU's `isa-debug-exit` device, which Vectis offers to guests too.
-const EXIT_PORT: u16 = 0xf4;
+use spec::EXIT_PORT;
 
 /// Exit code of a guest that succeeded. QEMU's own exit
 /// status is then `code << 1 | 1`.
-pub const EXIT_SUCCESS: u8 = 0x10;
+pub const EXIT_SUCCESS: u8 = spec::EXIT_SUCCESS as u8;
 
 /// Exit code of a guest that panicked or took an exception.
 pub const EXIT_FAILURE: u8 = 0x11;

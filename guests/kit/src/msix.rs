@@ -157,7 +157,7 @@ impl<R: Registers> Msix<R> {
     /// [`MsixError::NoEntry`] if there is no such entry.
     pub fn route(&mut self, index: usize, vector: u8, destination: u8) -> Result<(), MsixError> {
         self.set_masked(index, true)?;
-        let address = 0xfee0_0000 | u32::from(destination) << 12;
+        let address = spec::MESSAGES.start as u32 | u32::from(destination) << 12;
         let offset = self.offset(index);
         self.table.write(offset, address);
         self.table.write(offset + 4, 0);

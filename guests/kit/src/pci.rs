@@ -4,12 +4,10 @@
 
 use core::fmt;
 
+use ::pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
+
 use crate::cpu;
 use crate::mmio::Mmio;
-
-/// Configuration address and data ports.
-const CONFIG_ADDRESS: u16 = 0xcf8;
-const CONFIG_DATA: u16 = 0xcfc;
 
 const ID: u8 = 0x00;
 const COMMAND: u8 = 0x04;

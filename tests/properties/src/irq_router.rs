@@ -2,12 +2,13 @@
 //! source, no vector out of range, and a routing page that says what is bound.
 
 use channel::irq_router::{IrqRouter, Source};
-use channel::routes::{Route, RoutePage, SLOTS};
-use channel::{Caller, Error};
+use channel::routes::{Route, RoutePage};
+use channel::{Caller, Error, GuestMessage};
 use irq_router::{Router, Slot, kept_words};
 use models::Kernel;
 use proptest::prelude::*;
 use shm::Kept;
+use spec::SLOTS;
 
 const MSIX: Caller = Caller(1);
 const GUESTS: usize = 2;
@@ -222,11 +223,13 @@ impl Pair<'_> {
     fn route(&self, binding: &Binding) -> Route {
         let function_masked = self.function_masked[usize::from(binding.source.function)];
         Route {
-            vector: (binding.data % 256) as u8,
-            destination: (binding.address / 4096 % 256) as u8,
-            delivery_mode: (binding.data / 256 % 8) as u8,
-            level: binding.data & 0x8000 != 0,
-            logical: binding.address & 4 != 0,
+            message: GuestMessage {
+                vector: (binding.data % 256) as u8,
+                destination: (binding.address / 4096 % 256) as u8,
+                delivery_mode: (binding.data / 256 % 8) as u8,
+                level: binding.data & 0x8000 != 0,
+                logical: binding.address & 4 != 0,
+            },
             masked: binding.masked || function_masked,
             source: binding.source,
         }

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use channel::GuestMessage;
 use channel::irq_router::msi::MsiRouter;
 use channel::irq_router::{Block, IrqRouter, Source};
 use channel::{Caller, Error};
-use irq_router::GuestMessage;
 use models::{Device, Registers};
 use pci::{BarKind, FUNCTION_BARS, Width, regs};
 
@@ -109,7 +109,7 @@ impl IrqRouter for Router {
             data,
             masked: false,
         });
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
@@ -148,9 +148,7 @@ impl IrqRouter for Router {
 
     fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.contains(&source.entry);
-        bound
-            .then(|| irq_router::host_message(0))
-            .ok_or(Error::NotFound)
+        bound.then(|| spec::host_message(0)).ok_or(Error::NotFound)
     }
 }
 
@@ -164,7 +162,7 @@ impl MsiRouter for Router {
         _: u32,
         _: u32,
     ) -> Result<(u64, u32), Error> {
-        Ok(irq_router::host_message(0))
+        Ok(spec::host_message(0))
     }
 
     fn set_message(&mut self, _: Caller, _: u8, _: u64, _: u32) -> Result<(), Error> {

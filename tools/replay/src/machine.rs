@@ -10,7 +10,7 @@ use msix::Msix;
 use msix_channel::FunctionBar;
 use msix_channel::table::MsixTable;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use pci_config::Functions;
+use pci_config::{Functions, RESET_MS};
 use serde::Serialize;
 use shm::{Keep, Kept};
 use vmm::DecodedBars;
@@ -22,10 +22,6 @@ use crate::trace::{Bar, Event, Operation, Step, Trace};
 const VMM: Caller = Caller(1);
 const PCI_CONFIG: Caller = Caller(2);
 const MSIX: Caller = Caller(3);
-
-/// How long a function-level reset takes, in ms (PCIe 6.0 section 6.6.2). A trace
-/// has no times: so much passes before each operation that finds the function.
-const RESET_MS: u64 = 100;
 
 /// Something that was not as the trace expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +185,7 @@ fn play<'m>(
     router.0.borrow_mut().events.clear();
     for step in &trace.steps {
         if !finds_nothing(step) {
+            // A trace has no times.
             device.change().now_ms += RESET_MS;
         }
         let value = machine.play(step, device, router);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use channel::msix::FunctionBar;
 use channel::msix::table::MsixTable;
 use channel::pci_config::{Effect, PciConfig};
-use channel::routes::{Route, RoutePage, SLOTS};
+use channel::routes::{Route, RoutePage};
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
 use irq_router::Router;
 use models::{Device, Kernel, Registers};
@@ -15,6 +15,7 @@ use msix::Msix;
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
+use spec::SLOTS;
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
@@ -149,7 +150,10 @@ fn m19_a_programmed_entry_is_a_route_and_a_message_of_ours() {
     machine.control(0x8000);
     let routes = machine.routes();
     assert_eq!(routes.len(), 1);
-    assert_eq!((routes[0].vector, routes[0].source.entry), (0x61, 7));
+    assert_eq!(
+        (routes[0].message.vector, routes[0].source.entry),
+        (0x61, 7)
+    );
     assert_eq!(machine.device_entry(7), (0x30, 0));
     assert_eq!(machine.device_control(), 0x8027);
 }
@@ -165,7 +169,7 @@ fn m21_a_rebound_entry_keeps_its_slot() {
     machine.table(1, 8, 0x91);
     machine.table(1, 12, 0);
     let route = machine.page.get(1).expect("bound");
-    assert_eq!((route.vector, route.source.entry), (0x91, 1));
+    assert_eq!((route.message.vector, route.source.entry), (0x91, 1));
     assert_eq!(machine.device_entry(1), (0x31, 0));
 }
 

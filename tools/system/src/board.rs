@@ -1,5 +1,6 @@
 //! The board file: what a machine has, and how QEMU makes one.
 
+use spec::IommuKind;
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -15,33 +16,6 @@ pub enum Trigger {
     Edge,
     /// Level, active high.
     Level,
-}
-
-/// What confines DMA and interrupts of devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Iommu {
-    /// Nothing.
-    #[default]
-    None,
-    /// AMD I/O Virtualization Technology.
-    Amd,
-    /// Intel Virtualization Technology for Directed I/O.
-    Intel,
-}
-
-impl Iommu {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::None, Self::Amd, Self::Intel];
-
-    /// Its name in a board's file and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Amd => "amd",
-            Self::Intel => "intel",
-        }
-    }
 }
 
 /// A device of the board that a component can be given.
@@ -75,7 +49,7 @@ pub struct Board {
     /// Port that ends the machine with a status, or 0.
     pub exit_port: u16,
     /// What confines DMA and interrupts.
-    pub iommu: Iommu,
+    pub iommu: IommuKind,
     /// Devices.
     pub devices: Vec<BoardDevice>,
     /// QEMU's `-machine`.
@@ -85,15 +59,15 @@ pub struct Board {
     /// More of QEMU's arguments.
     pub qemu_args: Vec<String>,
     /// The arguments that make each IOMMU, of those that QEMU can make.
-    pub qemu_iommu: Vec<(Iommu, Vec<String>)>,
+    pub qemu_iommu: Vec<(IommuKind, Vec<String>)>,
 }
 
 impl Board {
     /// Arguments that give QEMU's machine its IOMMU; `None` if the board's file
     /// does not say how.
     #[must_use]
-    pub fn iommu_arguments(&self, iommu: Iommu) -> Option<&[String]> {
-        if iommu == Iommu::None {
+    pub fn iommu_arguments(&self, iommu: IommuKind) -> Option<&[String]> {
+        if iommu == IommuKind::None {
             return Some(&[]);
         }
         let mut known = self.qemu_iommu.iter();
@@ -246,7 +220,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
             .number("exit-port", 0..0x1_0000)
             .map_or(0, |port| port.value as u16);
         section.required_string("iommu", "\"none\"");
-        let kinds = Iommu::ALL.map(|kind| (kind.name(), kind));
+        let kinds = IommuKind::ALL.map(|kind| (kind.name(), kind));
         board.iommu = choice(&section, "iommu", "IOMMU that is supported", &kinds);
         section.finish();
     }
@@ -265,7 +239,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         board.qemu_cpu = text(qemu.required_string("cpu", "\"max\""));
         board.qemu_args = qemu.strings("args").into_iter().map(|a| a.value).collect();
         if let Some(section) = qemu.section("iommu") {
-            for iommu in [Iommu::Amd, Iommu::Intel] {
+            for iommu in [IommuKind::Amd, IommuKind::Intel] {
                 let arguments = section.strings(iommu.name());
                 if !arguments.is_empty() {
                     let arguments = arguments.into_iter().map(|a| a.value).collect();

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use spec::{
-    BADGE_DOORBELL, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header, IPC_BUFFER_ADDRESS,
-    ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS, ResourceKind, Rights,
-    Thread,
+    BADGE_DOORBELL, COM1, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header,
+    IPC_BUFFER_ADDRESS, ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS,
+    ResourceKind, Rights, Thread, VECTORS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -26,9 +26,6 @@ use components::{board_devices, channels, new_place, program, stacks};
 use guests::{add_guest, functions, names};
 
 const PAGE: u64 = 4096;
-/// User vectors that the kernel has (IRQ_INT_OFFSET in seL4's irq.h leaves
-/// 0x30 to 0x9b).
-const VECTORS: u64 = 108;
 
 /// Programs by name, and guest images by the guest's name.
 #[derive(Clone, Debug, Default)]
@@ -197,12 +194,12 @@ pub fn compose(
         let bits = u64::from(place.cnode_bits);
         let cnode = place.cnode;
         builder.grant(place, "cnode", cnode, Rights::ALL, 0, bits);
-        let first = place.slots(VECTORS as u32 + 1);
+        let first = place.slots(u32::from(VECTORS) + 1);
         place.tell(
             ResourceKind::Number,
             "free-slots",
             u64::from(first),
-            VECTORS + 1,
+            u64::from(VECTORS) + 1,
         );
         place.tell(ResourceKind::Number, "vectors", 0, first_irq_vector);
     }
@@ -229,6 +226,9 @@ pub fn compose(
     }
     let mut header = Header::new_zeroed();
     (header.ecam, header.buses) = model.board.ecam;
+    let com1 = model.board.devices.iter().find(|d| d.name == "com1");
+    let (com1, _) = com1.and_then(|com1| com1.ports).unwrap_or((COM1, COM1));
+    header.com1 = u64::from(com1);
     header.exit_port = u64::from(model.board.exit_port);
     header.machine = u64::from(machine);
     header.log = u64::from(init_log);

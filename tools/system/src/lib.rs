@@ -24,7 +24,7 @@ mod reader;
 mod stack;
 
 pub use attach::attach;
-pub use board::{Board, BoardDevice, Iommu, Trigger};
+pub use board::{Board, BoardDevice, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
@@ -34,6 +34,7 @@ pub use model::{Authority, Channel, Component, Device, Guest, GuestImage, Model,
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 
+use spec::IommuKind;
 use std::path::Path;
 
 /// The name of init among those who write logs; no component has it.
@@ -45,7 +46,7 @@ pub const ROOT_TASK: &str = "init";
 ///
 /// # Errors
 /// Every error found, each with its place and help.
-pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Report> {
+pub fn read(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<Model, Report> {
     Ok(read_whole(root, file, iommu)?.0)
 }
 
@@ -54,11 +55,15 @@ pub fn read(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<Model, Rep
 ///
 /// # Errors
 /// Those of [`read`].
-pub fn expand(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<String, Report> {
+pub fn expand(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<String, Report> {
     Ok(read_whole(root, file, iommu)?.1)
 }
 
-fn read_whole(root: &Path, file: &Path, iommu: Option<Iommu>) -> Result<(Model, String), Report> {
+fn read_whole(
+    root: &Path,
+    file: &Path,
+    iommu: Option<IommuKind>,
+) -> Result<(Model, String), Report> {
     let mut report = Report::default();
     let help = "name the system file with --system FILE";
     if let Some(source) = inherit::read(root, file, "system", help, &mut report) {

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use pci::Bdf;
-use spec::{OnExit, OnFault, Selector};
+use spec::{IommuKind, OnExit, OnFault, Selector};
 use toml::de::DeTable;
 
 use crate::ROOT_TASK;
-use crate::board::{self, Board, BoardDevice, Iommu};
+use crate::board::{self, Board, BoardDevice};
 use crate::check::{self, Broken};
 use crate::diagnostic::{Report, Source};
 use crate::manifest::{self, Manifest};
@@ -199,7 +199,7 @@ impl Model {
     /// messages then, and the I/O APIC's pins do not work.
     #[must_use]
     pub fn remaps(&self) -> bool {
-        self.board.iommu != Iommu::None && self.holder(Authority::Iommu).is_some()
+        self.board.iommu != IommuKind::None && self.holder(Authority::Iommu).is_some()
     }
 
     /// The component that serves an interface to another.
@@ -525,7 +525,7 @@ pub fn parse(
     source: &Source,
     table: &DeTable<'_>,
     root: &Path,
-    iommu: Option<Iommu>,
+    iommu: Option<IommuKind>,
     report: &mut Report,
 ) -> Option<Model> {
     let board_name = table

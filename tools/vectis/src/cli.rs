@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use kernel::Profile;
-use system::Iommu;
+use spec::IommuKind;
 
 use crate::commands;
 use crate::logs::Level;
@@ -108,12 +108,19 @@ pub struct System {
     pub file: Option<PathBuf>,
     /// The machine's IOMMU: amd, intel or none [default: the board's]
     #[arg(long, value_name = "KIND", value_parser = iommu)]
-    pub iommu: Option<Iommu>,
+    pub iommu: Option<IommuKind>,
 }
 
-fn iommu(text: &str) -> std::result::Result<Iommu, String> {
-    let known = Iommu::ALL.into_iter().find(|known| known.name() == text);
-    known.ok_or_else(|| format!("there is {}", Iommu::ALL.map(Iommu::name).join(", ")))
+fn iommu(text: &str) -> std::result::Result<IommuKind, String> {
+    let known = IommuKind::ALL
+        .into_iter()
+        .find(|known| known.name() == text);
+    known.ok_or_else(|| {
+        format!(
+            "there is {}",
+            IommuKind::ALL.map(IommuKind::name).join(", ")
+        )
+    })
 }
 
 /// Arguments of `vectis run`.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
+use spec::EXIT_SUCCESS;
 
 use crate::bench::Boot;
 use crate::control::Control;
@@ -42,9 +43,6 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 /// Events that wait to be handled. When there are more, QEMU waits: a guest that
 /// floods its console must not fill this host's memory.
 const EVENTS: usize = 256;
-
-/// What a guest writes to the exit port when all is well (guests/README.md).
-const GUEST_SUCCESS: i32 = 0x10;
 
 /// The user's options for a run.
 #[derive(Clone, Debug, Default)]
@@ -483,7 +481,7 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> 
             "its own message is above",
         )),
         (1, false) if value == 0 => Ok("the system stopped"),
-        (1, true) if value == GUEST_SUCCESS => Ok("the guest stopped"),
+        (1, true) if value == EXIT_SUCCESS as i32 => Ok("the guest stopped"),
         (1, false) => Err(Error::new(
             "the system stopped",
             format!("it reported failure {value:#x}"),

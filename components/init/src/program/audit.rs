@@ -11,15 +11,11 @@ use core::fmt::Write as _;
 use init::{Expect, Given};
 use sel4::cap::{CNode, Granule, IoPort, IrqHandler, Tcb};
 use sel4::{AbsoluteCPtr, CapRights, Error};
-use spec::{ObjectKind, Thread};
+use spec::{MESSAGES, ObjectKind, Thread};
 
 use super::builder::Builder;
 use super::own_slot;
 use super::ports::{self, Com1};
-
-/// Interrupt messages and the pages of the CPU's own interrupt controller: the
-/// kernel keeps the first, and nobody gets any of them.
-const MESSAGES: core::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
 
 /// An audit in progress.
 pub struct Audit<'a> {
@@ -118,6 +114,8 @@ impl<'a> Audit<'a> {
         let _ = write!(Com1, "audit: {name}: {filled} of {slots} slots filled\r\n");
     }
 
+    /// A page among those at which messages raise interrupts belongs to nobody: on
+    /// the first are the CPU's own interrupt controller's registers.
     fn no_message(&mut self, name: &str, address: u64) {
         if MESSAGES.contains(&address) {
             self.differences += 1;

@@ -1,5 +1,6 @@
 //! Finds the PCI functions that the image names and gives their pages out.
 
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
     BAR_WINDOW, BarInfo, Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage,
     PAGE_SIZE, discover, place_bars, regs,
@@ -17,10 +18,6 @@ use super::fatal::fatal;
 /// it to look at every function; the ones that are assigned are then reached
 /// by their own page of the ECAM window.
 pub struct Mechanism1(pub Bdf);
-
-const CONFIG_ADDRESS: u16 = 0xcf8;
-const CONFIG_DATA: u16 = 0xcfc;
-const CONFIG_ENABLE: u32 = 1 << 31;
 
 impl Mechanism1 {
     fn select(&self, offset: u16) {

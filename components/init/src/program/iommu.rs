@@ -7,7 +7,7 @@ use pci::PAGE_SIZE;
 use sel4::cap::{Granule, LargePage};
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
-use spec::{FUNCTIONS, IommuInfo, NONE};
+use spec::{FUNCTIONS, IommuInfo, IommuKind, NONE};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -20,9 +20,6 @@ use super::memory::SCRATCH;
 const PAGES: usize = 128;
 /// Longest table: that of a machine with one unit is much shorter.
 const TABLE: usize = 4096;
-/// What `IommuInfo::kind` says.
-const KIND_AMD: u32 = 1;
-const KIND_INTEL: u32 = 2;
 /// Bytes of registers: AMD-Vi 16 KiB (48882 section 3.4), of VT-d those that
 /// there is room for.
 const AMD_SIZE: u64 = 4 * PAGE_SIZE;
@@ -129,7 +126,7 @@ fn register_pages(
 }
 
 /// Finds the unit, if the system has a component for it, and gives its registers
-/// and what there is to know about it to that component. Kind 0 if there is none
+/// and what there is to know about it to that component. [`IommuKind::None`] if there is none
 /// that can be used.
 pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     let place = builder.system.header.iommu;
@@ -148,14 +145,14 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     let found = find_unit(&mut firmware, &mut [0; TABLE], &assigned);
     firmware.end();
     let room = u64::from(place.pages) * PAGE_SIZE;
-    let nothing = (0, 0, 0, 0);
+    let nothing = (IommuKind::None, 0, 0, 0);
     let (kind, registers, size, ioapic) = match found {
         Ok(Found::Amd {
             registers, ioapic, ..
-        }) => (KIND_AMD, registers, AMD_SIZE.min(room), ioapic),
+        }) => (IommuKind::Amd, registers, AMD_SIZE.min(room), ioapic),
         Ok(Found::Intel {
             registers, ioapic, ..
-        }) => (KIND_INTEL, registers, PAGE_SIZE, ioapic),
+        }) => (IommuKind::Intel, registers, PAGE_SIZE, ioapic),
         Ok(Found::None) => {
             defmt::warn!("the firmware tells of no IOMMU");
             nothing
@@ -196,9 +193,8 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
         tables_size: builder.system.objects[place.tables as usize].count << 21,
     };
     builder.write(place.info, info.as_bytes());
-    if kind != 0 {
-        let what = if kind == KIND_AMD { "AMD-Vi" } else { "VT-d" };
-        defmt::info!("{=str} unit at {=u64:#x}", what, registers);
+    if kind != IommuKind::None {
+        defmt::info!("{=str} unit at {=u64:#x}", kind.product(), registers);
     }
     info
 }

@@ -52,7 +52,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         Ok(system) => system,
         Err(error) => fatal!("the attached image is broken: {error:?}"),
     };
-    ports::set_exit_port(system.header.exit_port as u16);
+    let header = system.header;
+    ports::set(header.com1 as u16, header.exit_port as u16);
     let mut builder = Builder::new(&boot_info, &system);
     builder.start_log();
     let tsc_khz = boot_info.tsc_mhz() * 1000;

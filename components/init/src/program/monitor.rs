@@ -4,14 +4,14 @@ use core::fmt::Write as _;
 
 use heapless::String;
 use init::{
-    BACKTRACE_MAX, Cause, Decision, LIMIT, Restarts, WINDOW_MS, backtrace, in_guard_page,
-    may_stop_guests, may_stop_system, resting_priority,
+    BACKTRACE_MAX, Cause, Restarts, backtrace, in_guard_page, may_stop_guests, may_stop_system,
+    resting_priority,
 };
 use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
 use sel4::cap::{Granule, Notification, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{NONE, OnFault, System, Thread};
+use spec::{Backoff, NONE, OnFault, System, Thread};
 
 use super::authority::Watched;
 use super::fatal::{self, fatal};
@@ -67,11 +67,10 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                     guests.stop(thread.guest, "lost its vmm");
                     continue;
                 }
-                let decision = restarts.get_mut(index).map_or(Decision::GiveUp, |r| {
-                    r.fault(runtime::tsc() / tsc_khz.max(1))
-                });
+                let now_ms = runtime::tsc() / tsc_khz.max(1);
+                let wait_ms = restarts.get_mut(index).and_then(|r| r.fault(now_ms));
                 let generation = restarts.get(index).map_or(0, |r| r.generation);
-                after_fault(system, watched, thread, decision, generation, tsc_khz);
+                after_fault(system, watched, thread, wait_ms, generation, tsc_khz);
                 guests.tell_again();
             }
         }
@@ -104,7 +103,7 @@ fn after_fault(
     system: &System<'_>,
     watched: &Watched<'_>,
     thread: &Thread,
-    decision: Decision,
+    wait_ms: Option<u64>,
     generation: u64,
     tsc_khz: u64,
 ) {
@@ -114,13 +113,13 @@ fn after_fault(
         let _ = write!(Com1, "init: {name} is dead, the system stops\r\n");
         ports::exit(fatal::STATUS);
     }
-    let Decision::Restart(wait_ms) = decision else {
+    let Some(wait_ms) = wait_ms else {
         finish(system, watched);
         let _ = write!(
             Com1,
             "init: {name} died {} times within {} s: the system stops\r\n",
-            LIMIT + 1,
-            WINDOW_MS / 1000
+            Backoff::LIMIT + 1,
+            Backoff::WINDOW_MS / 1000
         );
         ports::exit(fatal::STATUS);
     };

@@ -9,15 +9,15 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use sel4::cap::IoPort;
 use sel4::init_thread::slot;
+use spec::COM1;
 
-/// Data register of COM1.
-const COM1: u16 = 0x3f8;
-/// Its line status register, and the bit that says there is room.
-const COM1_STATUS: u16 = COM1 + 5;
+/// Offset of the line status register, and its bit that says there is room.
+const STATUS: u16 = 5;
 const EMPTY: u8 = 1 << 5;
 /// Looks for room before a byte is given up.
 const PATIENCE: u32 = 100_000;
 
+static COM1_PORT: AtomicU16 = AtomicU16::new(COM1);
 static COM1_CAP: AtomicU64 = AtomicU64::new(0);
 static EXIT_CAP: AtomicU64 = AtomicU64::new(0);
 static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -29,9 +29,11 @@ pub fn start() {
     EXIT_CAP.store(all, Ordering::Relaxed);
 }
 
-/// The port that ends the machine, or 0.
-pub fn set_exit_port(port: u16) {
-    EXIT_PORT.store(port, Ordering::Relaxed);
+/// Takes the machine's ports from the image: COM1's first, and the one that ends
+/// the machine, or 0.
+pub fn set(com1: u16, exit: u16) {
+    COM1_PORT.store(com1, Ordering::Relaxed);
+    EXIT_PORT.store(exit, Ordering::Relaxed);
 }
 
 /// From now on uses these capabilities: COM1 and the exit port, if there is one.
@@ -43,7 +45,8 @@ pub fn keep(com1: IoPort, exit: Option<IoPort>) {
 /// First and last port of COM1, and the exit port.
 pub fn needed() -> ((u16, u16), Option<u16>) {
     let exit = EXIT_PORT.load(Ordering::Relaxed);
-    ((COM1, COM1 + 7), (exit != 0).then_some(exit))
+    let com1 = COM1_PORT.load(Ordering::Relaxed);
+    ((com1, com1 + 7), (exit != 0).then_some(exit))
 }
 
 /// Text on COM1. If the console was in the middle of a line, a new one begins.
@@ -52,20 +55,21 @@ pub struct Com1;
 impl fmt::Write for Com1 {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let ports = IoPort::from_bits(COM1_CAP.load(Ordering::Relaxed));
+        let data = COM1_PORT.load(Ordering::Relaxed);
         for byte in text.bytes() {
             for _ in 0..PATIENCE {
-                if ports.ioport_in8(COM1_STATUS).unwrap_or(0) & EMPTY != 0 {
+                if ports.ioport_in8(data + STATUS).unwrap_or(0) & EMPTY != 0 {
                     break;
                 }
             }
             // The capability covers the port, so that this cannot fail.
-            let _ = ports.ioport_out8(COM1, byte);
+            let _ = ports.ioport_out8(data, byte);
         }
         Ok(())
     }
 }
 
-/// Writes `status` to the exit port; where there is none, waits for good.
+/// Writes `status` to the exit port; where there is none, waits forever.
 pub fn exit(status: u8) -> ! {
     let port = EXIT_PORT.load(Ordering::Relaxed);
     if port != 0 {

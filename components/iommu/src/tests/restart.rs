@@ -1,5 +1,6 @@
 //! The component dies and starts again; the unit goes on.
 
+use spec::VECTORS;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::vec::Vec;

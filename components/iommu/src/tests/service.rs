@@ -3,11 +3,12 @@
 use std::boxed::Box;
 use std::vec::Vec;
 
+use channel::iommu::Vectors;
 use channel::iommu::dma::DmaControl;
 use channel::iommu::dump::IommuDump;
 use channel::iommu::remap::InterruptRemap;
-use channel::iommu::{UnitKind, Vectors};
 use channel::{Caller, Error};
+use spec::IommuKind;
 
 use super::board::*;
 use crate::*;
@@ -111,7 +112,7 @@ fn a_dump_shows_what_is() {
             });
         }
         let state = iommu.function(ROUTER, 0).expect("state");
-        assert_eq!((state.unit, state.attached), (UnitKind::Intel, true));
+        assert_eq!((state.unit, state.attached), (IommuKind::Intel, true));
         assert_eq!((state.vectors, state.pages, state.faults), (8, 2048, 2));
         let other = iommu.function(ROUTER, 2).expect("state");
         assert_eq!((other.attached, other.vectors, other.faults), (false, 0, 0));
@@ -207,7 +208,7 @@ fn without_a_unit_everything_succeeds_and_nothing_is_claimed() {
     assert_eq!(message, Ok((0xfee0_0000, 0x32)));
     assert_eq!(iommu.forbid(ROUTER, vectors(0, 2, 0)), Ok(()));
     let state = iommu.function(ROUTER, 0).expect("state");
-    assert_eq!((state.unit, state.attached), (UnitKind::None, false));
+    assert_eq!((state.unit, state.attached), (IommuKind::None, false));
     assert_eq!(iommu.detach(VMM, 0), Ok(()));
 }
 

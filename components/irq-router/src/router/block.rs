@@ -2,11 +2,10 @@
 
 use channel::irq_router::msi::{MAX_LOG2, MsiRouter};
 use channel::irq_router::{Block, Source, SourceKind};
-use channel::routes::SLOTS;
-use channel::{Caller, Error};
+use channel::{Caller, Error, GuestMessage};
+use spec::SLOTS;
 
 use super::{Binding, IrqControl, Router};
-use crate::message::GuestMessage;
 
 /// Message `number` of `count`: the device replaces the low bits of the data
 /// (PCIe 6.0 section 7.7.1.5).

@@ -5,12 +5,11 @@
 //! done when the router died, a new router brings the kernel back to what the
 //! words say, and the client makes its request again.
 
+use channel::GuestMessage;
 use channel::irq_router::Source;
-use channel::routes::SLOTS;
+use spec::{SLOTS, VECTORS, bit};
 
 use super::{Binding, IrqControl, Router, Slot, SlotState};
-use crate::VECTORS;
-use crate::message::GuestMessage;
 
 /// Words that a router keeps for each slot: the slot's state, and when it was
 /// given back.
@@ -43,15 +42,9 @@ impl SlotState {
         };
         use channel::Word as _;
         let binding = self.binding.map_or(0, |binding| {
-            let bit = |set: bool, mask: u64| if set { mask } else { 0 };
-            let message = binding.message.map_or(0, |message| {
-                MESSAGE
-                    | u64::from(message.vector)
-                    | u64::from(message.destination) << 8
-                    | u64::from(message.delivery_mode) << 16
-                    | u64::from(message.level) << 19
-                    | u64::from(message.logical) << 20
-            });
+            let message = binding
+                .message
+                .map_or(0, |message| MESSAGE | message.to_bits());
             BOUND | message | bit(binding.masked, MASKED)
         });
         OWNED | source.to_word() << 32 | u64::from(vector) << 24 | binding
@@ -60,22 +53,16 @@ impl SlotState {
     /// What a word says; a word that makes no sense is a free slot.
     fn from_words(word: u64, freed: u64) -> Self {
         use channel::Word as _;
-        let bit = |mask: u64| word & mask != 0;
+        let has = |mask: u64| word & mask != 0;
         let vector = (word >> 24 & 0x7f) as u8;
         let source = Source::from_word(word >> 32 & SOURCE_MASK);
         let owner = source
             .zip(Some(vector))
-            .filter(|_| bit(OWNED) && vector < VECTORS);
-        let message = bit(MESSAGE).then_some(GuestMessage {
-            vector: word as u8,
-            destination: (word >> 8) as u8,
-            delivery_mode: (word >> 16 & 7) as u8,
-            level: bit(1 << 19),
-            logical: bit(1 << 20),
-        });
-        let binding = owner.filter(|_| bit(BOUND)).map(|_| Binding {
+            .filter(|_| has(OWNED) && vector < VECTORS);
+        let message = has(MESSAGE).then_some(GuestMessage::from_bits(word));
+        let binding = owner.filter(|_| has(BOUND)).map(|_| Binding {
             message,
-            masked: bit(MASKED),
+            masked: has(MASKED),
         });
         Self {
             binding,

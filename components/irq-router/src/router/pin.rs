@@ -4,11 +4,10 @@
 //! that plays it: the route only tells the vmm which pin the slot is. Its vector
 //! is one that no local APIC takes.
 
-use channel::Error;
 use channel::irq_router::Source;
+use channel::{Error, GuestMessage};
 
 use super::{Binding, IrqControl, Router};
-use crate::message::GuestMessage;
 
 /// What stands on the routing page beside the source.
 const MESSAGE: GuestMessage = GuestMessage {

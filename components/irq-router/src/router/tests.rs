@@ -5,9 +5,9 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use shm::Kept;
+use spec::VECTORS;
 
 use super::*;
-use crate::VECTORS;
 
 mod block;
 mod restart;
@@ -125,11 +125,13 @@ fn m19_the_route_is_the_guests_and_the_message_ours() {
     assert_eq!(
         pages[1].get(0),
         Some(Route {
-            vector: 0x41,
-            destination: 0x3f,
-            delivery_mode: 1,
-            level: true,
-            logical: true,
+            message: GuestMessage {
+                vector: 0x41,
+                destination: 0x3f,
+                delivery_mode: 1,
+                level: true,
+                logical: true,
+            },
             masked: true,
             source: source(1, 3),
         })
@@ -198,7 +200,10 @@ fn m21_a_rebound_source_keeps_its_slot() {
     assert_eq!(pages[0].get(1), None);
     let result = router.bind(MSIX, source(0, 1), ADDRESS, 0x55);
     assert_eq!(result, Ok((ADDRESS, 0x31)));
-    assert_eq!(pages[0].get(1).map(|route| route.vector), Some(0x55));
+    assert_eq!(
+        pages[0].get(1).map(|route| route.message.vector),
+        Some(0x55)
+    );
 }
 
 #[test]
@@ -251,14 +256,19 @@ fn a_source_that_is_bound_again_keeps_slot_and_vector() {
     assert_eq!(router.set_masked(MSIX, source(0, 0), true), Ok(()));
     let again = router.bind(MSIX, source(0, 0), ADDRESS, 0x40);
     assert_eq!(again, first);
-    let route = pages[0].get(0).map(|route| (route.vector, route.masked));
+    let route = pages[0]
+        .get(0)
+        .map(|route| (route.message.vector, route.masked));
     assert_eq!(route, Some((0x40, false)));
     assert_eq!(router.control.held.len(), 1);
     assert_eq!(router.counters.bound, 1);
     // A bad message is refused, and changes nothing.
     let bad = router.bind(MSIX, source(0, 0), ADDRESS, 0x0f);
     assert_eq!(bad, Err(Error::Refused));
-    assert_eq!(pages[0].get(0).map(|route| route.vector), Some(0x40));
+    assert_eq!(
+        pages[0].get(0).map(|route| route.message.vector),
+        Some(0x40)
+    );
 }
 
 #[test]
@@ -341,7 +351,7 @@ fn c9_a_pin_has_a_slot_for_good() {
     assert_eq!(router.control.pins, [20]);
     let route = pages[1].get(0).expect("a route");
     assert_eq!(route.source, Source::pin(1, 20));
-    assert!(route.level && !route.masked);
+    assert!(route.message.level && !route.masked);
     assert_eq!(router.set_function_masked(MSIX, 1, true), Ok(()));
     assert_eq!(router.unbind_function(MSIX, 1), Ok(()));
     assert_eq!(pages[1].get(0), Some(route), "MSI-X does not concern it");

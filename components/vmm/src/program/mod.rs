@@ -11,11 +11,8 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, OnExit};
-use vmm::{
-    Budget, Counters, Fault, Host as _, LIMIT, Lives, MAX_FUNCTIONS, Next, Outcome, Policy, Share,
-    StopReason, Vmm,
-};
+use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, OnExit};
+use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
 
 use guest::Guest;
 use surroundings::Surroundings;
@@ -184,9 +181,9 @@ fn halt(endpoint: Endpoint) -> ! {
 
 /// Entry of the component.
 pub fn main(context: Context) -> ! {
-    let functions: Vec<_, MAX_FUNCTIONS> = context
+    let functions: Vec<_, FUNCTIONS> = context
         .functions()
-        .take(MAX_FUNCTIONS)
+        .take(FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
     let mut host = Surroundings::new(
@@ -209,13 +206,8 @@ pub fn main(context: Context) -> ! {
         microseconds(start),
         microseconds(length),
     );
-    let policy = match OnExit::from_number(context.number("on-exit").0) {
-        OnExit::Stop => Policy::Stop,
-        OnExit::Halt => Policy::Halt,
-        OnExit::Restart => Policy::Restart,
-    };
     let endpoint = context.endpoint();
-    let mut lives = Lives::new(policy);
+    let mut lives = Lives::new(OnExit::from_number(context.number("on-exit").0));
     let mut counters = Counters::default();
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);
@@ -247,7 +239,7 @@ pub fn main(context: Context) -> ! {
                 defmt::error!(
                     "{}: failed {=u32} times in a row, it stays halted",
                     text,
-                    LIMIT + 1
+                    Backoff::LIMIT + 1
                 );
             }
             Next::Unclean => {

@@ -1,13 +1,12 @@
 //! The handlers of the guest's INTx pins (C9).
 
 use channel::irq_router::{Source, SourceKind};
-use channel::routes::{RoutePage, SLOTS};
+use channel::routes::RoutePage;
 use heapless::Vec;
 use runtime::Context;
 use sel4::cap::{CNode, IrqHandler};
 use sel4::{Cap, CapRights};
-use spec::ResourceKind;
-use vmm::MAX_FUNCTIONS;
+use spec::{FUNCTIONS, ResourceKind, SLOTS};
 
 struct Pin {
     pin: u8,
@@ -20,7 +19,7 @@ struct Pin {
 /// CSpace: a capability must lie in our own CNode to be invoked, so each pin's
 /// is copied once. A pin is bound for good.
 pub struct Pins {
-    pins: Vec<Pin, MAX_FUNCTIONS>,
+    pins: Vec<Pin, FUNCTIONS>,
     own: CNode,
     own_depth: usize,
     slots: CNode,
@@ -34,7 +33,7 @@ impl Pins {
             pins: context
                 .resources
                 .each(ResourceKind::Number, "intx:")
-                .take(MAX_FUNCTIONS)
+                .take(FUNCTIONS)
                 .map(|(_, resource)| Pin {
                     pin: resource.extra as u8,
                     slot: resource.value,

@@ -14,8 +14,8 @@ use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
-use spec::ResourceKind;
-use vmm::{GuestMemory, Host, Interrupts, MAX_FUNCTIONS, PciFunctions};
+use spec::{FUNCTIONS, ResourceKind};
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -29,7 +29,7 @@ const CONSOLE_BATCH: usize = 128;
 pub struct Surroundings<'a> {
     functions: &'a [FunctionInfo],
     /// Position of each of the guest's functions among all of the system's.
-    global: Vec<u8, MAX_FUNCTIONS>,
+    global: Vec<u8, FUNCTIONS>,
     ram: GuestRam,
     config: pci_config::Client<Channel>,
     table: msix::table::Client<Channel>,
@@ -51,7 +51,7 @@ pub struct Surroundings<'a> {
     /// Log every access to configuration space and MSI-X pages.
     trace: bool,
     /// Where the guest has each BAR, for the trace.
-    addresses: [[Option<u64>; FUNCTION_BARS]; MAX_FUNCTIONS],
+    addresses: [[Option<u64>; FUNCTION_BARS]; FUNCTIONS],
 }
 
 impl<'a> Surroundings<'a> {
@@ -69,7 +69,7 @@ impl<'a> Surroundings<'a> {
             global: context
                 .resources
                 .each(ResourceKind::Number, "function-index:")
-                .take(MAX_FUNCTIONS)
+                .take(FUNCTIONS)
                 .map(|(_, resource)| resource.value as u8)
                 .collect(),
             ram: GuestRam::new(context, "guest-ram", address),
@@ -89,7 +89,7 @@ impl<'a> Surroundings<'a> {
             doorbell: context.capability("doorbell"),
             output: Vec::new(),
             trace: context.number("trace").0 == 1,
-            addresses: [[None; FUNCTION_BARS]; MAX_FUNCTIONS],
+            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
         }
     }
 

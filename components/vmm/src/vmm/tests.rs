@@ -5,6 +5,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
+use channel::GuestMessage;
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
 use channel::msix::FunctionBar;
@@ -56,7 +57,7 @@ struct Fake {
     long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
-    events: [SlotEvents; channel::routes::SLOTS],
+    events: [SlotEvents; spec::SLOTS],
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
@@ -196,11 +197,10 @@ fn functions() -> [FunctionInfo; 1] {
 
 fn route(vector: u8, masked: bool) -> Route {
     Route {
-        vector,
-        destination: 0,
-        delivery_mode: 0,
-        level: false,
-        logical: false,
+        message: GuestMessage {
+            vector,
+            ..GuestMessage::default()
+        },
         masked,
         source: Source::msix(0, 2),
     }
@@ -406,7 +406,7 @@ fn events_without_a_route_are_dropped() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.vmm.events(u32::MAX, &mut m.host);
-    assert_eq!(m.vmm.counters.dropped, channel::routes::SLOTS as u64);
+    assert_eq!(m.vmm.counters.dropped, spec::SLOTS as u64);
     assert!(!m.vmm.wants_injection());
 }
 

@@ -11,12 +11,13 @@ use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar, control, table};
 use channel::pci_config::{self as config_channel, PciConfig};
-use channel::routes::{RoutePage, SLOTS};
+use channel::routes::RoutePage;
 use channel::{Caller, Error, Local, Message, irq_router as router_channel};
-use irq_router::{Router, host_message};
+use irq_router::Router;
 use msix::Msix;
 use pci::{Bdf, Width};
 use pci_config::Functions;
+use spec::{SLOTS, host_message};
 
 use super::device::{Device, MSI, MSIX, TABLE_BAR};
 use super::world::{

@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
-use channel::routes::{RoutePage, SLOTS};
-use irq_router::{IrqControl, KernelError, Slot, host_message};
+use channel::routes::RoutePage;
+use irq_router::{IrqControl, KernelError, Slot};
 use pci::Width;
 use shm::Keep;
+use spec::{SLOTS, host_message};
 
 use super::device::{Device, TABLE_BAR};
 use super::remap::{self, Entries};

@@ -1,9 +1,9 @@
 //! Functions: which, whose, and what they may reach.
 
 use super::choice;
-use crate::board::Iommu;
 use crate::model::{Authority, Device, Model};
 use crate::reader::{Context, Located, Section};
+use spec::IommuKind;
 
 /// `8086:10d3` as vendor << 16 | device.
 pub fn hex_pair(text: &str) -> Option<u32> {
@@ -83,7 +83,7 @@ pub fn dma(section: &Section<'_, '_>, model: &Model) -> bool {
             false
         }
         None => {
-            let missing = if model.board.iommu == Iommu::None {
+            let missing = if model.board.iommu == IommuKind::None {
                 Some("nothing on this board confines it")
             } else if model.holder(Authority::Iommu).is_none() {
                 Some("no component drives this board's IOMMU")

@@ -2,11 +2,11 @@
 
 use spec::{
     BADGE_CALL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS,
-    Mapping, Name, ObjectKind, REGIONS_ADDRESS, ResourceKind, Rights, STACK_TOP, Thread,
+    Mapping, Name, ObjectKind, REGIONS_ADDRESS, ResourceKind, Rights, STACK_TOP, Thread, VECTORS,
 };
 
 use super::builder::{Builder, Place};
-use super::{ComposeError, PAGE, Programs, VECTORS};
+use super::{ComposeError, PAGE, Programs};
 use crate::board::Trigger;
 use crate::model::{Component, Model};
 
@@ -121,7 +121,7 @@ pub fn program(
 /// Hands out ports, registers and interrupts. I/O APIC interrupts take user
 /// vectors from the top; gives how many are left below them.
 pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place]) -> u64 {
-    let mut next_vector = VECTORS;
+    let mut next_vector = u64::from(VECTORS);
     for (component, place) in model.components.iter().zip(places) {
         let mut badge = BADGE_FIRST_IRQ;
         for &device in &component.devices {

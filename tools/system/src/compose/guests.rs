@@ -1,10 +1,9 @@
 //! Guests and the functions that are assigned to them.
 
-use channel::routes::SLOTS;
 use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::{
     BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
-    PERIOD_US, ResourceKind, Rights, Thread,
+    PERIOD_US, ResourceKind, Rights, SLOTS, Thread,
 };
 
 use super::builder::{Builder, Place};

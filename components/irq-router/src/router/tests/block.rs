@@ -15,7 +15,7 @@ fn block(function: u8, log2: u8) -> Block {
 fn routes(page: &RoutePage) -> Vec<(u8, bool)> {
     (0..SLOTS)
         .filter_map(|slot| page.get(slot))
-        .map(|route| (route.vector, route.masked))
+        .map(|route| (route.message.vector, route.masked))
         .collect()
 }
 

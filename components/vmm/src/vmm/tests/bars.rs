@@ -118,8 +118,8 @@ fn the_table_is_claimed_only_while_decoded() {
 
 #[test]
 fn the_last_bar_of_the_last_function_is_mapped_too() {
-    let mut functions = [FunctionInfo::default(); MAX_FUNCTIONS];
-    let last = MAX_FUNCTIONS - 1;
+    let mut functions = [FunctionInfo::default(); spec::FUNCTIONS];
+    let last = spec::FUNCTIONS - 1;
     functions[last].bars[3] = BarInfo {
         kind: BarKind::Memory32 as u32,
         size: 0x4000,

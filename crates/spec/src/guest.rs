@@ -1,0 +1,11 @@
+//! Ports and numbers by which guests and what runs them know each other
+//! (guests/README.md).
+
+/// Data register of a PC's first serial port: the guest's console, and the
+/// machine's where the image names no other.
+pub const COM1: u16 = 0x3f8;
+/// The port on which a guest writes how it ended: where guests have QEMU's
+/// isa-debug-exit when they run without seL4.
+pub const EXIT_PORT: u16 = 0xf4;
+/// What a guest that did its work writes there.
+pub const EXIT_SUCCESS: u32 = 0x10;
