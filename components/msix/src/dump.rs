@@ -5,6 +5,7 @@ use channel::msix::{EntryState, FunctionBar};
 use channel::{Caller, Error, Transport};
 use pci::Width;
 
+use crate::entry::{BOUND, THROTTLED, UPDATED};
 use crate::function::Function;
 use crate::{Entry, Hardware, Msix};
 
@@ -50,13 +51,13 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H,
         Ok(EntryState {
             entry: index,
             address: entry.address,
-            data: entry.data,
-            masked: entry.masked,
-            throttled: entry.throttled,
-            updated: entry.updated,
-            bound: entry.bound,
+            data: entry.data(),
+            masked: entry.masked(),
+            throttled: entry.is(THROTTLED),
+            updated: entry.is(UPDATED),
+            bound: entry.is(BOUND),
             pending: self.pending(function, index),
-            error: entry.error,
+            error: entry.error(),
         })
     }
 }

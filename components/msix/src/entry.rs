@@ -2,78 +2,84 @@
 
 use channel::Error;
 
-/// The state of a source: one entry of a function's table.
+/// A flag of an entry: a bit of its first word.
+#[derive(Clone, Copy)]
+pub(crate) struct Flag(u64);
+
+/// The inverse of vector control bit 0: all zeroes is an entry after reset.
+pub(crate) const UNMASKED: Flag = Flag(1 << 32);
+/// Address or data were written since the entry was last bound (M8).
+pub(crate) const UPDATED: Flag = Flag(1 << 33);
+/// Over its budget: masked in the device whatever the guest says (M23).
+pub(crate) const THROTTLED: Flag = Flag(1 << 34);
+/// Bound by the router: the device's entry has the router's message.
+pub(crate) const BOUND: Flag = Flag(1 << 35);
+/// The number of the last error, 8 bits, or 0.
+const ERROR_SHIFT: u32 = 40;
+const ERROR: u64 = 0xff << ERROR_SHIFT;
+
+/// The state of a source: one entry of a function's table, as its two words lie in
+/// memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Bits 31:0 are the message data, as the guest wrote it; then flags.
+    pub(crate) state: u64,
     /// Message address, as the guest wrote it.
-    pub address: u64,
-    /// Message data, as the guest wrote it.
-    pub data: u32,
-    /// Vector control bit 0.
-    pub masked: bool,
-    /// Address or data were written since the entry was last bound (M8).
-    pub updated: bool,
-    /// Over its budget: masked in the device whatever the guest says (M23).
-    pub throttled: bool,
-    /// Bound by the router: the device's entry has the router's message.
-    pub bound: bool,
-    /// Why the last bind or unbind failed; reset by the next that succeeds.
-    pub error: Option<Error>,
+    pub(crate) address: u64,
 }
 
-/// The first word of an entry in memory: bits 31:0 are the data, 47:40 the number
-/// of the error or 0. The second word is the address.
-const UNMASKED: u64 = 1 << 32;
-const UPDATED: u64 = 1 << 33;
-const THROTTLED: u64 = 1 << 34;
-const BOUND: u64 = 1 << 35;
-const ERROR_SHIFT: u32 = 40;
-
 impl Entry {
-    /// An entry after reset: two words of 0.
-    pub const RESET: Self = Self::from_words([0, 0]);
+    /// An entry after reset.
+    pub const RESET: Self = Self {
+        state: 0,
+        address: 0,
+    };
 
-    /// Decodes the two words of an entry.
-    pub(crate) const fn from_words([state, address]: [u64; 2]) -> Self {
-        let error = state >> ERROR_SHIFT & 0xff;
-        Self {
-            address,
-            data: state as u32,
-            masked: state & UNMASKED == 0,
-            updated: state & UPDATED != 0,
-            throttled: state & THROTTLED != 0,
-            bound: state & BOUND != 0,
-            error: match error {
-                0 => None,
-                error => Some(Error::from_label(error)),
-            },
+    /// Message data, as the guest wrote it.
+    pub const fn data(&self) -> u32 {
+        self.state as u32
+    }
+
+    pub(crate) const fn set_data(&mut self, data: u32) {
+        self.state = self.state >> 32 << 32 | data as u64;
+    }
+
+    pub(crate) const fn is(&self, flag: Flag) -> bool {
+        self.state & flag.0 != 0
+    }
+
+    pub(crate) const fn set(&mut self, flag: Flag, on: bool) {
+        self.state = self.state & !flag.0 | if on { flag.0 } else { 0 };
+    }
+
+    /// Why the last bind or unbind failed; `None` once one has succeeded.
+    pub const fn error(&self) -> Option<Error> {
+        match (self.state & ERROR) >> ERROR_SHIFT {
+            0 => None,
+            number => Some(Error::from_label(number)),
         }
     }
 
-    /// Encodes the entry.
-    pub(crate) fn to_words(self) -> [u64; 2] {
-        let bit = |set: bool, mask: u64| if set { mask } else { 0 };
-        let state = u64::from(self.data)
-            | bit(!self.masked, UNMASKED)
-            | bit(self.updated, UPDATED)
-            | bit(self.throttled, THROTTLED)
-            | bit(self.bound, BOUND)
-            | self.error.map_or(0, Error::label) << ERROR_SHIFT;
-        [state, self.address]
+    pub(crate) const fn set_error(&mut self, error: Option<Error>) {
+        let number = match error {
+            Some(error) => error.label(),
+            None => 0,
+        };
+        self.state = self.state & !ERROR | number << ERROR_SHIFT;
     }
 
-    /// Vector control: bit 0, the others read as 0 (M9).
-    pub(crate) const fn control(&self) -> u32 {
-        self.masked as u32
+    /// Vector control bit 0 (M9).
+    pub const fn masked(&self) -> bool {
+        !self.is(UNMASKED)
     }
 
     /// Whether an update is due when the function lets it (M3, M9).
     pub(crate) const fn wants_update(&self) -> bool {
-        !self.masked && self.updated
+        self.is(UNMASKED) && self.is(UPDATED)
     }
 
     /// Whether the device's entry is to be masked while it is bound.
     pub(crate) const fn keep_masked(&self) -> bool {
-        self.masked || self.throttled
+        self.masked() || self.is(THROTTLED)
     }
 }

@@ -9,6 +9,7 @@ use spec::bit;
 
 use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
+use crate::entry::{BOUND, THROTTLED, UNMASKED, UPDATED};
 use crate::kept::Words;
 use crate::{Entry, Hardware};
 
@@ -70,7 +71,7 @@ pub(crate) struct Function {
     /// Entries that are unmasked and updated.
     pub(crate) due: Bitmap,
     /// Entries that are unmasked in the device.
-    open: Bitmap,
+    pub(crate) open: Bitmap,
 }
 
 /// The MSI-X side of `FUNCTIONS` functions.
@@ -193,7 +194,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// before this store, the repeated write still sees the old mask and redoes the
     /// work.
     pub(crate) fn commit_mask(&mut self, function: usize, entry: u16, masked: bool) {
-        self.change(function, entry, |entry| entry.masked = masked);
+        self.change(function, entry, |entry| entry.set(UNMASKED, !masked));
     }
 
     /// The commit point of a message control write and of a reset. If msix dies
@@ -209,15 +210,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// *update* (M5): binds an unmasked entry with its current address and
     /// data, after unbinding it if it is bound.
     pub(crate) fn update(&mut self, function: usize, entry: u16) {
-        if self.entry(function, entry).bound && self.unbind(function, entry).is_err() {
+        if self.functions[function].bound.contains(entry) && self.unbind(function, entry).is_err() {
             return;
         }
-        let Entry {
-            address,
-            data,
-            throttled,
-            ..
-        } = self.entry(function, entry);
+        let state = self.entry(function, entry);
+        let (address, data) = (state.address, state.data());
         let source = source(function, entry);
         if !(self.takes)(address, data) {
             self.bind_failed(function, entry, Error::Refused);
@@ -229,11 +226,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 // never sends a message that is half old and half new.
                 self.write_message(function, entry, message);
                 self.change(function, entry, |entry| {
-                    entry.bound = true;
-                    entry.updated = false;
-                    entry.error = None;
+                    entry.set(BOUND, true);
+                    entry.set(UPDATED, false);
+                    entry.set_error(None);
                 });
-                if !throttled {
+                if !state.is(THROTTLED) {
                     self.mask_in_device(function, entry, false);
                 }
             }
@@ -243,7 +240,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 
     /// Counts and keeps why an entry stays unbound and updated (M5).
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
-        self.set_error(function, entry, error);
+        let state = self.entry(function, entry);
+        self.set_error(function, entry, &state, error);
         self.binds_failed(function, 1, entry, error);
     }
 
@@ -257,26 +255,32 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
         self.failed(function, 1, entry, "unbind", error);
-        self.set_error(function, entry, error);
+        let state = self.entry(function, entry);
+        self.set_error(function, entry, &state, error);
     }
 
-    pub(crate) fn set_error(&mut self, function: usize, entry: u16, error: Error) {
-        self.change(function, entry, |entry| entry.error = Some(error));
+    /// Stores why the last bind or unbind of an entry failed, whose state is `before`.
+    /// The bitmaps need no change: a pass over a large table comes here for each entry.
+    pub(crate) fn set_error(&mut self, function: usize, entry: u16, before: &Entry, error: Error) {
+        let mut after = *before;
+        after.set_error(Some(error));
+        let index = self.functions[function].index(entry);
+        self.kept.set_entry(index, before, &after);
     }
 
     /// Unbinds a bound entry, which is to be bound anew by the next update; on an
     /// error it is as it was before.
     pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
-        let was_open = self.functions[function].is_open(entry);
+        let was_open = self.functions[function].open.contains(entry);
         self.mask_in_device(function, entry, true);
         match self.unbind_in_router(source(function, entry)) {
             Ok(()) => {
                 // In one change: an entry that is unbound and not marked would
                 // never be bound again if this were the last thing done.
                 self.change(function, entry, |entry| {
-                    entry.bound = false;
-                    entry.updated = true;
-                    entry.error = None;
+                    entry.set(BOUND, false);
+                    entry.set(UPDATED, true);
+                    entry.set_error(None);
                 });
                 Ok(())
             }
@@ -315,8 +319,9 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         state.bound = Bitmap::EMPTY;
         state.due = Bitmap::EMPTY;
         state.open = Bitmap::EMPTY;
-        for entry in 0..state.info.entries as u16 {
-            self.change(function, entry, |entry| *entry = Entry::RESET);
+        for index in state.range() {
+            let before = self.kept.entry(index);
+            self.kept.set_entry(index, &before, &Entry::RESET);
         }
         self.commit_control(function, false, false);
         result
@@ -390,15 +395,14 @@ impl Function {
         self.first + usize::from(entry)
     }
 
-    /// Brings the bitmaps in line with an entry.
-    pub(crate) fn index_entry(&mut self, entry: u16, state: &Entry) {
-        self.bound.set(entry, state.bound);
-        self.due.set(entry, state.wants_update());
+    fn range(&self) -> core::ops::Range<usize> {
+        self.first..self.first + self.info.entries as usize
     }
 
-    /// Whether an entry is unmasked in the device.
-    pub(crate) fn is_open(&self, entry: u16) -> bool {
-        self.open.next(entry) == Some(entry)
+    /// Brings the bitmaps in line with an entry.
+    pub(crate) fn index_entry(&mut self, entry: u16, state: &Entry) {
+        self.bound.set(entry, state.is(BOUND));
+        self.due.set(entry, state.wants_update());
     }
 
     /// The device's entry: BAR and byte offset.

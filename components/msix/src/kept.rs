@@ -7,6 +7,8 @@
 //! commit point, its last store. A crash before it leaves a state in which the
 //! repeated request redoes the work.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use shm::Keep;
 use spec::bit;
 
@@ -27,29 +29,39 @@ pub const fn kept_words(functions: usize, entries: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
     kept: &'a dyn Keep,
+    /// The words of `kept`: a load is no call through a trait object.
+    words: &'a [AtomicU64],
     functions: usize,
 }
 
 impl<'a> Words<'a> {
-    pub const fn new(kept: &'a dyn Keep, functions: usize) -> Self {
-        Self { kept, functions }
+    pub fn new(kept: &'a dyn Keep, functions: usize) -> Self {
+        Self {
+            kept,
+            words: kept.words(),
+            functions,
+        }
     }
 
     /// Loads entry `index` of all functions' entries.
     pub fn entry(&self, index: usize) -> Entry {
         let first = self.functions + 2 * index;
-        Entry::from_words([self.kept.get(first), self.kept.get(first + 1)])
+        let load = |word: usize| self.words[word].load(Ordering::Acquire);
+        Entry {
+            state: load(first),
+            address: load(first + 1),
+        }
     }
 
     /// Stores what changed of an entry. The two words need not change together:
     /// an address is written only with the mark that it was.
     pub fn set_entry(&self, index: usize, before: &Entry, after: &Entry) {
         let first = self.functions + 2 * index;
-        let words = before.to_words().into_iter().zip(after.to_words());
-        for (word, (before, after)) in (first..).zip(words) {
-            if before != after {
-                self.kept.set(word, after);
-            }
+        if before.state != after.state {
+            self.kept.set(first, after.state);
+        }
+        if before.address != after.address {
+            self.kept.set(first + 1, after.address);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use channel::{Error, Transport};
 
+use crate::entry::{BOUND, UPDATED};
 use crate::function::{Msix, source};
 use crate::{Entry, Hardware};
 
@@ -34,10 +35,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     fn adopt_entry(&mut self, function: usize, entry: u16, kept: &Entry) {
         let source = source(function, entry);
         self.mask_in_device(function, entry, true);
-        match (self.router.restore(source), kept.bound) {
+        match (self.router.restore(source), kept.is(BOUND)) {
             (Ok(message), true) => {
                 self.write_message(function, entry, message);
-                let masked = self.router.set_masked(source, kept.masked);
+                let masked = self.router.set_masked(source, kept.masked());
                 self.counters.mask_failures += u64::from(masked.is_err());
                 if !kept.keep_masked() {
                     self.mask_in_device(function, entry, false);
@@ -48,8 +49,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 if let Err((error, _)) = self.unbind_in_router(source) {
                     self.unbind_failed(function, entry, error);
                     self.change(function, entry, |entry| {
-                        entry.bound = true;
-                        entry.updated = true;
+                        entry.set(BOUND, true);
+                        entry.set(UPDATED, true);
                     });
                 }
             }
@@ -58,8 +59,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                     self.unbind_failed(function, entry, error);
                 }
                 self.change(function, entry, |entry| {
-                    entry.bound = false;
-                    entry.updated |= was_bound;
+                    entry.set(BOUND, false);
+                    entry.set(UPDATED, was_bound || entry.is(UPDATED));
                 });
             }
         }
