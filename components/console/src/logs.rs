@@ -18,7 +18,7 @@ pub fn send_frames(id: u8, ring: &Ring, output: &mut impl Output) -> bool {
         let Some(length) = ring.pop(&mut record) else {
             return false;
         };
-        let [low, high] = (length as u16).to_le_bytes();
+        let [low, high, ..] = length.to_le_bytes();
         for byte in [FRAME_START, id, low, high] {
             output.put(byte);
         }

@@ -12,7 +12,61 @@
 ///
 /// An operation that may be carried out twice without harm is `#[idempotent]`:
 /// its stub repeats the call if the server dies in it, as
-/// [`retry`](crate::retry) does.
+/// [`retry`](crate::retry()) does.
+///
+/// # Example
+///
+/// A user's own component can declare its interface anywhere. On the host the client
+/// calls the server in place; in a component the transport is an endpoint
+/// (`runtime::Channel`), and the server's receive loop `runtime::Server`.
+///
+/// ```
+/// use channel::{Caller, Error, Local};
+///
+/// mod lamp {
+///     channel::interface! {
+///         /// A lamp that its clients share.
+///         pub trait Lamp {
+///             /// Switches it. Returns whether it was on before.
+///             1 => fn switch(on: bool) -> bool;
+///             /// Sets its brightness, in percent. [`Error::Refused`] above 100.
+///             ///
+///             /// [`Error::Refused`]: channel::Error::Refused
+///             2 => #[idempotent] fn dim(percent: u8) -> ();
+///         }
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Bulb {
+///     on: bool,
+///     percent: u8,
+/// }
+///
+/// impl lamp::Lamp for Bulb {
+///     fn switch(&mut self, _: Caller, on: bool) -> Result<bool, Error> {
+///         Ok(std::mem::replace(&mut self.on, on))
+///     }
+///     fn dim(&mut self, _: Caller, percent: u8) -> Result<(), Error> {
+///         if percent > 100 {
+///             return Err(Error::Refused);
+///         }
+///         self.percent = percent;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut bulb = Bulb::default();
+/// let badge = Caller(7);
+/// let mut client = lamp::Client(Local(|request| {
+///     lamp::dispatch(&mut bulb, badge, request)
+/// }));
+/// assert_eq!(client.switch(true), Ok(false));
+/// assert_eq!(client.dim(101), Err(Error::Refused));
+/// assert_eq!(client.dim(40), Ok(()));
+/// assert!(bulb.on && bulb.percent == 40);
+/// ```
+#[macro_export]
 macro_rules! interface {
     (@call $call:ident) => {
         $call()
@@ -123,7 +177,7 @@ macro_rules! interface {
                         }
                         <$reply as $crate::Words>::get(&reply.words).ok_or($crate::Error::Malformed)
                     };
-                    interface!(@call call $($repeat)?)
+                    $crate::interface!(@call call $($repeat)?)
                 }
             )*
         }

@@ -1,4 +1,4 @@
-//! Typed IPC between components.
+//! Typed IPC between components; [`interface!`] shows how one is declared and used.
 //!
 //! Responsible for: the interfaces (one module each), and for making from each
 //! of them a client stub, the server's dispatch and a host-side transport; for

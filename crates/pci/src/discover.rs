@@ -168,7 +168,7 @@ fn read_msix(
     if placed { info } else { unusable }
 }
 
-/// Whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
+/// Returns whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
 /// address is asked when it is placed.
 fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> bool {
     bars.get(bar as usize)

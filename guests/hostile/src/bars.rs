@@ -24,7 +24,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     ]
 }
 
-/// Addresses that are not decoded read all ones, at once and at every width.
+/// Checks that addresses which are not decoded read all ones, at once and at every width.
 fn decode_off<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let registers = h.target.bar_address(0);
     let table = h.target.table()?;

@@ -66,8 +66,8 @@ fn words<M: Machine>(h: &mut Hostile<M>) -> [u64; 4] {
     core::array::from_fn(|_| h.random.odd())
 }
 
-/// Every call with capabilities that are none: it returns, or is #UD as on a CPU
-/// without system calls.
+/// Makes every call, with capabilities that do not exist: it returns, or is #UD as on
+/// a CPU without system calls.
 fn system_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for round in 0..h.times(4_000) {
         let number = FIRST_CALL - h.random.below((FIRST_CALL - LAST_CALL + 1) as u64) as i64;
@@ -92,7 +92,7 @@ fn system_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// Calls that only a debug kernel has, and ones that no kernel has.
+/// Makes calls that only a debug kernel has, and ones that no kernel has.
 fn debug_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for round in 0..h.times(400) {
         let number = if round < 64 {

@@ -30,7 +30,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 3] {
     ]
 }
 
-/// Random values into every register of the function: it stays who it is.
+/// Writes random values into every register of the function: its identity stays.
 fn random<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let identity = h.target.dword(0);
     for round in 0..h.times(100_000) {
@@ -50,7 +50,7 @@ fn random<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     expect("identity", 0u8, identity, h.target.dword(0))
 }
 
-/// Functions that were not assigned, on every bus: there is nothing (C3).
+/// Reads functions that were not assigned, on every bus: none answers (C3).
 fn absent<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let own = h.target.bdf;
     for _ in 0..h.times(20_000) {
@@ -74,7 +74,7 @@ fn absent<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// Function-level reset, power states, and MSI and MSI-X on at once.
+/// Tries function-level reset, power states, and MSI and MSI-X on at once.
 fn states<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let msix = h.target.msix()?;
     let msi = h.target.msi()?;

@@ -117,7 +117,7 @@ fn writes<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     finish(h)
 }
 
-/// Interrupt messages in all their forms: vectors of the kernel, of other
+/// Sends interrupt messages in all their forms: vectors of the kernel, of other
 /// guests and of exceptions, other delivery modes, every place in the range, the
 /// remappable format. None arrives here.
 fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {

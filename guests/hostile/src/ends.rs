@@ -30,7 +30,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 8] {
     ]
 }
 
-/// The guest should not have come so far.
+/// Fails: the guest should not have come so far.
 fn survived(ended: Ended) -> Verdict {
     Err(Stop::Fail(Mismatch {
         what: "the guest goes on",
@@ -50,17 +50,17 @@ fn with_table<M: Machine>(h: &mut Hostile<M>, limit: u16, base: u64) -> Verdict 
     survived(ended)
 }
 
-/// No table: one of no length.
+/// Loads an interrupt table of length 0.
 pub fn triple_fault<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     with_table(h, 0, 0)
 }
 
-/// A table where nothing is.
+/// Loads an interrupt table outside of RAM.
 fn idt_gone<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     with_table(h, 0xfff, 0xffff_ffff_ffff_f800)
 }
 
-/// A table of random bytes, none of which is a gate.
+/// Loads a table of random bytes, none of which is a gate.
 fn idt_garbage<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     for at in (0x1000..0x2000).step_by(8) {
@@ -71,7 +71,7 @@ fn idt_garbage<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     with_table(h, 0xfff, scratch + 0x1000)
 }
 
-/// A handler that faults itself, for as long as there is stack.
+/// Installs a handler that itself faults, until the stack is used up.
 fn fault_loop<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     let handler = scratch + 0x100;
@@ -85,7 +85,7 @@ fn fault_loop<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     with_table(h, 0xfff, scratch + 0x1000)
 }
 
-/// A stack pointer that no CPU takes, then a trap.
+/// Sets a stack pointer that is not canonical, then traps.
 fn stack_gone<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // mov rsp, rax; ud2
     let ended = h.run(&[0x48, 0x89, 0xc4, 0x0f, 0x0b], 1 << 63, 0);

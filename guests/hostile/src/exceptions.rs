@@ -252,8 +252,8 @@ fn exceptions<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// int n for every n: it comes as vector n, or is refused. Above 31 the kit's
-/// handler returns.
+/// Executes int n for every n: it arrives as vector n, or is refused. Above 31 the
+/// kit's handler returns.
 fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for vector in 0..=u8::MAX {
         let ended = h.run(&[0xcd, vector], 0, 0);
@@ -266,7 +266,7 @@ fn interrupts<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// popf with every flag, and with each of them: TF traps, AC may, none stays.
+/// Executes popf with all flags, and with each of them: TF traps, AC may, none stays.
 fn flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     const TRAP: u64 = 1 << 8;
     let scratch = h.machine().scratch();
@@ -290,7 +290,7 @@ fn flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// Code that changes under the monitor's eyes: an instruction that writes over
+/// Executes code that changes while the monitor decodes it: an instruction that writes over
 /// itself, and one that the exception's own frame overwrites.
 fn changing_code<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
@@ -314,7 +314,7 @@ fn changing_code<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// Instructions that end with RAM, or would end behind it.
+/// Executes instructions that end at the end of RAM, or would end behind it.
 fn end_of_ram<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let end = h.machine().ram().end;
     // cli; in al, imm8; out dx, eax; a prefix; lidt [rdi]; mov eax, [rdi]; hlt's

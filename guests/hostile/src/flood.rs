@@ -100,14 +100,14 @@ fn spin<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     again(h, "spin", &code, ROUNDS, Registers::default())
 }
 
-/// The shortest instruction that traps.
+/// Executes the shortest instruction that traps.
 fn cli_loop<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // 1: cli; dec r15; jnz 1b
     let code = [0xfa, 0x49, 0xff, 0xcf, 0x75, 0xfa];
     again(h, "cli", &code, ROUNDS, Registers::default())
 }
 
-/// The command register's memory bit, on and off: BARs are mapped and unmapped.
+/// Toggles the command register's memory bit: BARs are mapped and unmapped.
 fn decode_toggles<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for _ in 0..h.times(20) * ROUNDS / 2 {
         h.target.set_command(0);
@@ -139,7 +139,7 @@ fn mask_toggles<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.target.set_control(0)
 }
 
-/// A BAR that moves all the time, and is decoded at each of its places.
+/// Moves a BAR all the time, decoded at each of its places.
 fn bar_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let rounds = h.times(4) * ROUNDS / 4;
     move_bar(h, rounds);
@@ -158,7 +158,7 @@ pub fn move_bar<M: Machine>(h: &mut Hostile<M>, rounds: u64) {
     h.target.restore();
 }
 
-/// Output: lines of 64 characters without end.
+/// Prints lines of 64 characters without end.
 fn console_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // 1: mov eax, r15d; and eax, 63; mov ecx, 10; mov esi, 'x'; test eax, eax;
     // cmovz esi, ecx; mov eax, esi; out dx, al; dec r15; jnz 1b
@@ -192,7 +192,7 @@ fn timer_back<M: Machine>(h: &mut Hostile<M>) {
     reach.store(TIMER_DIVIDE, 4, DIVIDE_BY_16);
 }
 
-/// A guest that sleeps, woken as often as it can have it.
+/// Sleeps, woken by a periodic timer as often as possible.
 fn timer_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     timer(h, PERIODIC);
     h.reach().store(TIMER_INITIAL, 4, 1);
@@ -203,7 +203,7 @@ fn timer_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     verdict
 }
 
-/// The same by single shots.
+/// Sleeps, woken by single shots of the timer as often as possible.
 fn one_shot_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     timer(h, 0);
     // 1: mov dword ptr [rdi], 1; sti; hlt; dec r15; jnz 1b
@@ -219,7 +219,7 @@ fn one_shot_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     verdict
 }
 
-/// A deadline that is past, set anew as soon as its interrupt came.
+/// Sets a deadline in the past, again as soon as its interrupt arrives.
 fn deadline_past<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     timer(h, DEADLINE);
     // 1: wrmsr; sti; hlt; dec r15; jnz 1b
@@ -234,7 +234,7 @@ fn deadline_past<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     verdict
 }
 
-/// Interrupts to itself.
+/// Sends interrupts to itself.
 fn self_ipi<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // 1: mov [rdi], eax; sti; nop; dec r15; jnz 1b
     let code = [0x89, 0x07, 0xfb, 0x90, 0x49, 0xff, 0xcf, 0x75, 0xf7];
@@ -262,7 +262,7 @@ fn raise<M: Machine>(h: &mut Hostile<M>, what: &'static str) -> Verdict {
     again(h, what, &code, ROUNDS, cause)
 }
 
-/// MSI-X messages, by a register of the device that no monitor sees.
+/// Raises MSI-X messages, by a device register that is not trapped.
 fn msix_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     nic::start(h)?;
     for (field, value) in [
@@ -280,7 +280,7 @@ fn msix_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     verdict
 }
 
-/// Plain MSI messages.
+/// Raises plain MSI messages.
 fn msi_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let msi = h.target.msi()?;
     nic::start(h)?;
@@ -294,7 +294,7 @@ fn msi_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     verdict
 }
 
-/// The function's pin, where the guest is given it (`intx`).
+/// Raises the function's pin, where the guest has it (`intx`).
 fn intx_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let pin = u64::from(h.target.config(INTERRUPT_LINE, 1) & 0xff);
     if pin >= PINS {

@@ -186,7 +186,7 @@ fn flags<M: Machine>(h: &mut Hostile<M>) -> u64 {
     }
 }
 
-/// One state, some flags and one way in, for all of them and then at random.
+/// Crosses states, flags and ways into the kernel: systematically, then at random.
 fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     let mut ends = [0u64; ENDS];
@@ -271,8 +271,8 @@ fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// NT, which an IRETQ takes for a task's return, over one Yield after the other: the
-/// loop is run as a whole, so that nothing clears the flag between two calls.
+/// Keeps NT, which makes an IRETQ a task return, set over many Yields: the loop is run
+/// as a whole, so that nothing clears the flag between two calls.
 fn nested_task_calls<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     // 1: cli; push 0x4002; popfq; mov rdx, -7; syscall; mov rsp, rbx; dec r15; jnz 1b
     let code = [
@@ -320,8 +320,8 @@ fn top_of_canonical<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// A step right behind a system call, which leaves no stack pointer: the exception
-/// has no place for its frame, and the guest is over.
+/// Single-steps right behind a system call, which leaves no stack pointer: the
+/// exception has no room for its frame, and the guest ends.
 fn single_step_call<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let mut code = Code::new();
     code.push(&[0xfa]);

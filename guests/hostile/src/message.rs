@@ -76,7 +76,7 @@ fn arrivals<M: Machine>(h: &mut Hostile<M>, vector: u8) -> u64 {
     came
 }
 
-/// Messages of every kind: a legal one arrives at the vector that the guest
+/// Writes messages of every kind: a legal one arrives at the vector that the guest
 /// wrote, and at no other; the others do not arrive (M17).
 fn messages<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     nic::start(h)?;
@@ -141,8 +141,8 @@ fn messages<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.target.set_control(0)
 }
 
-/// Interrupts as fast as the device can: the source is throttled (M23), and
-/// delivers again once it is over.
+/// Raises interrupts as fast as the device can: the source is throttled (M23), and
+/// delivers again afterwards.
 fn storm<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     const VECTOR: u8 = 0x61;
     nic::start(h)?;

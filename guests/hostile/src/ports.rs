@@ -24,7 +24,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 2] {
     [attack("ports", ports), attack("port-strings", strings)]
 }
 
-/// Every port at every width, in and out; with `count`, so many of them.
+/// Accesses every port at every width, in and out; with `count`, so many of them.
 fn ports<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let step = (0x1_0000 / h.times(0x1_0000).clamp(1, 0x1_0000)) as usize;
     for port in (0..=u16::MAX).step_by(step) {
@@ -46,8 +46,8 @@ fn ports<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// ins and outs, alone and repeated, with counts that would never end: they are
-/// not emulated, so they are #GP.
+/// Executes ins and outs, alone and repeated, with counts that would never end: they
+/// are not emulated, so they raise #GP.
 fn strings<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();
     for _ in 0..h.times(200) {

@@ -148,7 +148,7 @@ fn random<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// Random accesses to the local APIC as memory, in its own MSRs, and in both of
+/// Makes random accesses to the local APIC as memory, in its own MSRs, and in both of
 /// its modes.
 fn local_apic<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let times = h.times(20_000);

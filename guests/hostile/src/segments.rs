@@ -64,7 +64,7 @@ fn far_returns<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     Ok(())
 }
 
-/// mov to each segment register of every low selector and of random ones.
+/// Loads each segment register with every low selector and with random ones.
 fn segment_registers<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     for round in 0..h.times(512) {
         let selector = if round < 256 {
@@ -81,7 +81,7 @@ fn segment_registers<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.still_there()
 }
 
-/// wrfsbase and wrgsbase with addresses of all components, and a trap after each:
+/// Sets FS and GS bases to addresses of all components, with a trap after each:
 /// a component that used its own bases would now use ours.
 fn bases<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let scratch = h.machine().scratch();

@@ -83,7 +83,8 @@ fn msix_table<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     h.target.set_control(0)
 }
 
-/// Pending bits are the device's: writes do nothing, odd reads return all ones.
+/// Accesses the PBA, which is the device's: writes are dropped, odd reads return all
+/// ones.
 fn pba<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let msix = h.target.msix()?;
     let pba = h.target.pba()?;

@@ -277,7 +277,7 @@ fn decode_off_everywhere<M: Machine>(t: &mut Target<M>) -> Verdict {
     Ok(())
 }
 
-/// Moved and sized without switching decode off, as Linux moves BARs when it looks
+/// Moves and sizes BARs without switching decode off, as Linux moves BARs when it looks
 /// at its buses again, and as small kernels size them.
 fn decoded_bar_moves<M: Machine>(t: &mut Target<M>) -> Verdict {
     let (bar, offset) = t.msix()?.table;

@@ -89,8 +89,8 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
         expect("way to I/O APIC register", register, true, written)
     }
 
-    /// A level is delivered again after each EOI, until the device ends it, and
-    /// then no more: each delivery was acknowledged, or there would be one only.
+    /// Checks that a level is delivered again after each EOI until the device ends it,
+    /// and then no more: each delivery was acknowledged, or there would be only one.
     fn pin_delivers(&mut self, pin: u8) -> Verdict {
         let entry = 0x10 + 2 * pin;
         let destination = u32::from(self.cpu.destination()) << 24;
@@ -143,7 +143,7 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
         Ok(())
     }
 
-    /// The entry delivers to the first vector.
+    /// Points the entry at the first vector.
     fn start(&mut self) -> Verdict {
         self.mask(true)?;
         self.write_message(VECTORS[0])?;
@@ -270,7 +270,7 @@ impl<M: Machine, C: Cpu, S: Source> Delivery<'_, '_, M, C, S> {
         self.expect_more(before, [0, 1])
     }
 
-    /// Plain MSI: one message for all of the device.
+    /// Checks plain MSI: one message for all of the device.
     fn plain_message(&mut self) -> Verdict {
         let msi = self.target.msi()?;
         let address = MESSAGES as u32 | u32::from(self.cpu.destination()) << 12;

@@ -78,7 +78,7 @@ fn ready<M: Machine>(t: &mut Target<M>) -> Verdict<Msix> {
     Ok(msix)
 }
 
-/// The masked entry 0 with a message in it.
+/// Writes a message into entry 0, which is masked.
 fn fill<M: Machine>(t: &mut Target<M>) -> Verdict {
     for (field, value) in [(ADDRESS, LOW), (ADDRESS_HIGH, HIGH), (DATA, NUMBER)] {
         t.set_entry(0, field, 4, value)?;

@@ -221,7 +221,7 @@ impl<'m, M: Machine> Target<'m, M> {
             .map(|(offset, _)| offset)
     }
 
-    /// Where the MSI-X structures are.
+    /// Returns the places of the MSI-X structures.
     ///
     /// # Errors
     /// [`Stop::Skip`] if there are none.
@@ -229,7 +229,7 @@ impl<'m, M: Machine> Target<'m, M> {
         self.msix.ok_or(Stop::Skip("no MSI-X capability"))
     }
 
-    /// Where the MSI registers are.
+    /// Returns the places of the MSI registers.
     ///
     /// # Errors
     /// [`Stop::Skip`] if there are none.
@@ -297,7 +297,7 @@ impl<'m, M: Machine> Target<'m, M> {
         }
     }
 
-    /// Address of the table.
+    /// Returns the address of the table.
     ///
     /// # Errors
     /// [`Stop::Skip`] without MSI-X.
@@ -306,7 +306,7 @@ impl<'m, M: Machine> Target<'m, M> {
         Ok(self.bar_address(bar) + u64::from(offset))
     }
 
-    /// Address of the PBA.
+    /// Returns the address of the PBA.
     ///
     /// # Errors
     /// [`Stop::Skip`] without MSI-X.
@@ -334,7 +334,7 @@ impl<'m, M: Machine> Target<'m, M> {
         self.store(at, bytes, value)
     }
 
-    /// Whether the PBA shows entry `entry` pending.
+    /// Returns whether the PBA shows entry `entry` pending.
     ///
     /// # Errors
     /// As [`entry`](Self::entry).

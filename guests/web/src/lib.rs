@@ -9,6 +9,7 @@
 //! bounded; a response is written only if the socket has room for all of it.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
 pub mod http;
 pub mod metrics;

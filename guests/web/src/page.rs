@@ -42,7 +42,7 @@ impl Display for Size {
         let Some((shift, unit)) = units.into_iter().find(|&(shift, _)| self.0 >> shift > 0) else {
             return write!(f, "{} B", self.0);
         };
-        let tenths = ((u128::from(self.0) * 10) >> shift) as u64;
+        let tenths = (u128::from(self.0) * 10) >> shift;
         if tenths.is_multiple_of(10) {
             write!(f, "{} {unit}", tenths / 10)
         } else {

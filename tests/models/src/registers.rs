@@ -20,7 +20,7 @@ impl Registers {
         }
     }
 
-    /// The same with a mask of writable bits for each BAR register.
+    /// Returns the space with a mask of writable bits for each BAR register.
     #[must_use]
     pub fn with_bar_masks(self, bar_masks: [u32; FUNCTION_BARS]) -> Self {
         Self { bar_masks, ..self }

@@ -17,12 +17,12 @@ const PAGE: u64 = 4096;
 const HEADER_SIZE: u64 = 64;
 const PROGRAM_HEADER_SIZE: u64 = 56;
 
-/// Gives `init` with `image` attached: a file of loadable segments only, each
+/// Returns `init` with `image` attached: a file of loadable segments only, each
 /// at its own page of the file, the image last, at the first page after init's
 /// memory.
 ///
 /// # Errors
-/// If `init` is no program, or its `VECTIS_IMAGE` (a `[u64; 2]` that init may
+/// If `init` is not a program, or its `VECTIS_IMAGE` (a `[u64; 2]` that init may
 /// write) is missing.
 pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
     let mut program = Program::parse(init)?;
@@ -56,8 +56,8 @@ pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
     Ok(write(&program))
 }
 
-/// The 16 bytes at an address, if they are in this segment. Zeroed memory at
-/// its end becomes contents as far as needed.
+/// Returns the 16 bytes at an address, if they are in this segment. Memory past the
+/// file's bytes becomes bytes of the file as far as needed.
 fn place(segment: &mut Segment, address: u64) -> Option<&mut [u8]> {
     let start = address.checked_sub(segment.address)?;
     let end = start.checked_add(16)?;

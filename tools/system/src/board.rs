@@ -1,13 +1,16 @@
 //! The board file: what a machine has, and how QEMU makes one.
 
-use spec::IommuKind;
 use std::cell::RefCell;
 use std::path::Path;
 
-use crate::check::{GUEST_PAGE, choice};
+use spec::IommuKind;
+
 use crate::diagnostic::Report;
 use crate::inherit;
-use crate::reader::{Context, Section};
+use crate::reader::{Context, Located, Section, choice};
+
+/// Large pages hold guest RAM.
+pub const GUEST_PAGE: u64 = 2 << 20;
 
 /// How an I/O APIC pin is triggered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +66,8 @@ pub struct Board {
 }
 
 impl Board {
-    /// Arguments that give QEMU's machine its IOMMU; `None` if the board's file
-    /// does not say how.
+    /// Returns the arguments that give QEMU's machine its IOMMU; `None` if the board's
+    /// file does not say how.
     #[must_use]
     pub fn iommu_arguments(&self, iommu: IommuKind) -> Option<&[String]> {
         if iommu == IommuKind::None {
@@ -108,7 +111,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     });
     let irq = section.section("irq").and_then(|irq| {
         let pin = irq.required_number("pin", 0..24, "4");
-        irq.required_string("trigger", "\"edge\"");
+        irq.require("trigger", "\"edge\"");
         let modes = [("edge", Trigger::Edge), ("level", Trigger::Level)];
         let trigger = choice(&irq, "trigger", "trigger mode", &modes);
         irq.finish();
@@ -125,7 +128,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     }
 }
 
-/// Two devices must not share a port, a page or a pin.
+/// Checks that no two devices share a port, a page or a pin.
 fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevice)]) {
     for (index, (span, device)) in devices.iter().enumerate() {
         for (first, other) in &devices[..index] {
@@ -142,13 +145,11 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
                 .zip(other.irq)
                 .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
             for shared in [ports, memory, irq].into_iter().flatten() {
+                let names = format!("`{}` and `{}`", other.name, device.name);
                 context.conflict(
                     span,
                     first,
-                    format!(
-                        "devices `{}` and `{}` both have {shared}",
-                        other.name, device.name
-                    ),
+                    format!("devices {names} both have {shared}"),
                     "each port, page and pin belongs to one device",
                 );
             }
@@ -176,53 +177,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         ..Board::default()
     };
     if let Some(section) = top.required_section("board", "{ ... }") {
-        section.get("inherit");
-        let example = format!("\"{}\"", folder.unwrap_or("pc"));
-        if let Some(stated) = section.required_string("name", &example) {
-            if let Some(folder) = folder.filter(|folder| *folder != stated.value) {
-                context.error(
-                    &stated.span,
-                    format!(
-                        "this board is called `{}`, its folder `{folder}`",
-                        stated.value
-                    ),
-                    "give both the same name",
-                );
-            }
-            board.name = stated.value;
-        }
-        board.memory = section
-            .required_size("memory", "\"512M\"")
-            .map_or(0, |size| size.value);
-        if let Some(range) = section.required_section("guest-memory", "{ base, size }") {
-            let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
-            let size = range.required_size("size", "\"64M\"");
-            range.finish();
-            if let Some(base) = base
-                .as_ref()
-                .filter(|b| !b.value.is_multiple_of(GUEST_PAGE))
-            {
-                context.error(
-                    &base.span,
-                    format!("{:#x} is not the start of a large page", base.value),
-                    "give a multiple of 0x20_0000: large pages hold guest RAM",
-                );
-            }
-            board.guest_memory = (base.map_or(0, |b| b.value), size.map_or(0, |s| s.value));
-        }
-        if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
-            let base = ecam.required_number("base", 0..1 << 48, "0xb000_0000");
-            let buses = ecam.required_number("buses", 1..257, "256");
-            ecam.finish();
-            board.ecam = (base.map_or(0, |b| b.value), buses.map_or(0, |b| b.value));
-        }
-        board.exit_port = section
-            .number("exit-port", 0..0x1_0000)
-            .map_or(0, |port| port.value as u16);
-        section.required_string("iommu", "\"none\"");
-        let kinds = IommuKind::ALL.map(|kind| (kind.name(), kind));
-        board.iommu = choice(&section, "iommu", "IOMMU that is supported", &kinds);
-        section.finish();
+        machine(&section, folder, &mut board);
     }
     let devices: Vec<_> = top
         .named("device")
@@ -231,26 +186,79 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         .collect();
     overlaps(&context, &devices);
     board.devices = devices.into_iter().map(|(_, device)| device).collect();
-    if let Some(qemu) = top.required_section("qemu", "{ ... }") {
-        let text = |value: Option<crate::reader::Located<String>>| {
-            value.map_or_else(String::new, |value| value.value)
-        };
-        board.qemu_machine = text(qemu.required_string("machine", "\"q35\""));
-        board.qemu_cpu = text(qemu.required_string("cpu", "\"max\""));
-        board.qemu_args = qemu.strings("args").into_iter().map(|a| a.value).collect();
-        if let Some(section) = qemu.section("iommu") {
-            for iommu in [IommuKind::Amd, IommuKind::Intel] {
-                let arguments = section.strings(iommu.name());
-                if !arguments.is_empty() {
-                    let arguments = arguments.into_iter().map(|a| a.value).collect();
-                    board.qemu_iommu.push((iommu, arguments));
-                }
-            }
-            section.finish();
-        }
-        qemu.finish();
+    if let Some(section) = top.required_section("qemu", "{ ... }") {
+        qemu(&section, &mut board);
     }
     top.finish();
     let good = report.borrow().diagnostics.len() == errors_before;
     good.then_some(board)
+}
+
+/// Reads the table `board`, which has to have the name of the board's folder.
+fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
+    section.get("inherit");
+    let example = format!("\"{}\"", folder.unwrap_or("pc"));
+    if let Some(stated) = section.required_string("name", &example) {
+        if let Some(folder) = folder.filter(|folder| *folder != stated.value) {
+            section.context.error(
+                &stated.span,
+                format!(
+                    "this board is called `{}`, its folder `{folder}`",
+                    stated.value
+                ),
+                "give both the same name",
+            );
+        }
+        board.name = stated.value;
+    }
+    board.memory = section
+        .required_size("memory", "\"512M\"")
+        .map_or(0, |size| size.value);
+    if let Some(range) = section.required_section("guest-memory", "{ base, size }") {
+        let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
+        let size = range.required_size("size", "\"64M\"");
+        range.finish();
+        if let Some(base) = base
+            .as_ref()
+            .filter(|b| !b.value.is_multiple_of(GUEST_PAGE))
+        {
+            section.context.error(
+                &base.span,
+                format!("{:#x} is not the start of a large page", base.value),
+                "give a multiple of 0x20_0000: large pages hold guest RAM",
+            );
+        }
+        board.guest_memory = (base.map_or(0, |b| b.value), size.map_or(0, |s| s.value));
+    }
+    if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
+        let base = ecam.required_number("base", 0..1 << 48, "0xb000_0000");
+        let buses = ecam.required_number("buses", 1..257, "256");
+        ecam.finish();
+        board.ecam = (base.map_or(0, |b| b.value), buses.map_or(0, |b| b.value));
+    }
+    board.exit_port = section
+        .number("exit-port", 0..0x1_0000)
+        .map_or(0, |port| port.value as u16);
+    section.require("iommu", "\"none\"");
+    let kinds = IommuKind::ALL.map(|kind| (kind.name(), kind));
+    board.iommu = choice(section, "iommu", "IOMMU that is supported", &kinds);
+    section.finish();
+}
+
+/// Reads the table `qemu`.
+fn qemu(section: &Section<'_, '_>, board: &mut Board) {
+    let text = |value: Option<Located<String>>| value.map_or_else(String::new, |value| value.value);
+    board.qemu_machine = text(section.required_string("machine", "\"q35\""));
+    board.qemu_cpu = text(section.required_string("cpu", "\"max\""));
+    board.qemu_args = section.texts("args");
+    if let Some(kinds) = section.section("iommu") {
+        for iommu in [IommuKind::Amd, IommuKind::Intel] {
+            let arguments = kinds.texts(iommu.name());
+            if !arguments.is_empty() {
+                board.qemu_iommu.push((iommu, arguments));
+            }
+        }
+        kinds.finish();
+    }
+    section.finish();
 }

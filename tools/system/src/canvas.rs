@@ -26,7 +26,7 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// The picture.
+    /// Returns the picture as SVG.
     #[must_use]
     pub fn finish(self) -> String {
         let (width, height) = (self.right + MARGIN, self.bottom + MARGIN);

@@ -7,7 +7,7 @@ use spec::{Mapping, NONE, Object, ObjectKind, Rights};
 use crate::compose::Image;
 use crate::model::Model;
 
-/// Text of the table: a block for each component and guest, a line for each
+/// Returns the table as text: a block for each component and guest, a line for each
 /// capability in its CSpace, then what is mapped for it; and the channels.
 #[must_use]
 pub fn capability_table(model: &Model, image: &Image) -> String {

@@ -19,7 +19,8 @@ use spec::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::model::{Authority, Component, Model};
+use crate::manifest::Authority;
+use crate::model::{Component, Model};
 use crate::program::Program;
 use builder::{Builder, Place};
 use components::{board_devices, channels, new_place, program, stacks};

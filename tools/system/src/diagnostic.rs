@@ -111,7 +111,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Its text alone.
+    /// Returns its text without the blanks.
     fn own(&self) -> &str {
         &self.text[self.start..]
     }

@@ -15,7 +15,7 @@ const HEIGHT: f64 = 56.;
 const WIDTH: f64 = 120.;
 const PADDING: f64 = 24.;
 
-/// SVG of components, guests, devices and channels.
+/// Returns a picture of components, guests, devices and channels, as SVG.
 #[must_use]
 pub fn draw(model: &Model) -> String {
     let mut graph = VisualGraph::new(Orientation::TopToBottom);

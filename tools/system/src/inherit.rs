@@ -8,9 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
-use crate::check::read_text;
 use crate::diagnostic::{Report, Source};
-use crate::model::Model;
+use crate::files::read_text;
 use crate::reader::{Context, Located, Section};
 
 /// Longest chain of files: more than a system has reason for, few enough to read.
@@ -67,7 +66,7 @@ pub fn read(
     (report.diagnostics.len() == before).then_some(source)
 }
 
-/// What the last file inherits from.
+/// Returns what the last file inherits from.
 fn base(source: &Source, section: &str, report: &mut Report) -> Option<Located<String>> {
     let report = RefCell::new(report);
     let context = Context {
@@ -93,8 +92,8 @@ pub fn merged<'s>(source: &'s Source, root: &Path) -> DeTable<'s> {
     whole
 }
 
-/// Keys of the base keep their order, and those of the child follow; what the child
-/// says stands where the child says it.
+/// Merges two tables. Keys of the base keep their order, and those of the child
+/// follow; a value's span is in the file that states it.
 fn merge<'s>(base: DeTable<'s>, mut child: DeTable<'s>) -> DeTable<'s> {
     let mut merged = DeTable::new();
     for (key, value) in base {
@@ -121,7 +120,8 @@ fn merge_value<'s>(base: DeValue<'s>, child: Spanned<DeValue<'s>>) -> Spanned<De
     Spanned::new(span, value)
 }
 
-/// The keys that are paths are these two wherever they are known.
+/// Makes paths count from `root`. The keys `board` and `image` are paths in whichever
+/// table they stand.
 fn count_from_root(table: &mut DeTable<'_>, folder: &Path, root: &Path) {
     for (key, value) in table.iter_mut() {
         let is_path = ["board", "image"].contains(&key.get_ref().as_ref());
@@ -139,7 +139,7 @@ fn count_from_root(table: &mut DeTable<'_>, folder: &Path, root: &Path) {
     }
 }
 
-/// The path without `.` and `..`.
+/// Returns the path without `.` and `..`.
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
     for part in path.components() {
@@ -152,22 +152,18 @@ fn tidy(path: &Path) -> PathBuf {
     tidy
 }
 
-/// The merged table as one file, which inherits nothing and has every channel.
-pub fn text(mut whole: DeTable<'_>, model: &Model) -> String {
+/// Returns the merged table as one file, which inherits nothing and has every channel.
+/// Each channel is its interface, client and server.
+pub fn text(mut whole: DeTable<'_>, channels: impl Iterator<Item = [String; 3]>) -> String {
     if let Some(DeValue::Table(system)) = whole.get_mut("system").map(Spanned::get_mut) {
         system.remove("inherit");
     }
     let whole = Deserializer::from(Spanned::new(0..0, whole));
     let mut table = toml::Table::deserialize(whole).expect("every value was read");
-    let name = |component: usize| model.components[component].name.clone();
-    let channels = model.channels.iter().map(|channel| {
-        let keys = [
-            ("interface", channel.interface.clone()),
-            ("client", name(channel.client)),
-            ("server", name(channel.server)),
-        ];
-        let channel = keys.map(|(key, value)| (key.to_owned(), value.into()));
-        toml::Table::from_iter(channel).into()
+    let channels = channels.map(|values| {
+        let keys = ["interface", "client", "server"].map(str::to_owned);
+        let values = values.map(toml::Value::String);
+        toml::Table::from_iter(keys.into_iter().zip(values)).into()
     });
     table.insert("channel".to_owned(), toml::Value::Array(channels.collect()));
     table.to_string()

@@ -15,11 +15,13 @@ mod caps;
 mod check;
 mod compose;
 mod diagnostic;
+mod files;
 mod graph;
 mod inherit;
 mod manifest;
 mod model;
 mod program;
+mod read;
 mod reader;
 mod stack;
 
@@ -29,8 +31,8 @@ pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
-pub use manifest::{DeviceNeed, Manifest};
-pub use model::{Authority, Channel, Component, Device, Guest, GuestImage, Model, Policy};
+pub use manifest::{Authority, DeviceNeed, Manifest};
+pub use model::{Channel, Component, Device, Guest, GuestImage, Model, Policy};
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 
@@ -50,11 +52,11 @@ pub fn read(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<Model,
     Ok(read_whole(root, file, iommu)?.0)
 }
 
-/// Returns what [`read`] reads as the text of one system file, which inherits nothing
+/// Returns what [`read()`] reads as the text of one system file, which inherits nothing
 /// and gives the same [`Model`]: wherever it is written, its paths count from `root`.
 ///
 /// # Errors
-/// Those of [`read`].
+/// Those of [`read()`].
 pub fn expand(root: &Path, file: &Path, iommu: Option<IommuKind>) -> Result<String, Report> {
     Ok(read_whole(root, file, iommu)?.1)
 }
@@ -68,9 +70,12 @@ fn read_whole(
     let help = "name the system file with --system FILE";
     if let Some(source) = inherit::read(root, file, "system", help, &mut report) {
         let table = inherit::merged(&source, root);
-        let model = model::parse(&source, &table, root, iommu, &mut report);
+        let model = read::parse(&source, &table, root, iommu, &mut report);
         if let Some(model) = model.filter(|_| report.is_empty()) {
-            let text = inherit::text(table, &model);
+            let name = |component: usize| model.components[component].name.clone();
+            let channels = model.channels.iter();
+            let channels = channels.map(|c| [c.interface.clone(), name(c.client), name(c.server)]);
+            let text = inherit::text(table, channels);
             return Ok((model, text));
         }
     }

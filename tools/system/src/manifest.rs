@@ -6,13 +6,50 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use crate::check::{folders, read_text};
 use crate::diagnostic::{Report, Source};
-use crate::model::{self, Authority, find};
-use crate::reader::{Context, Located, Section};
+use crate::files::{folders, read_text};
+use crate::reader::{Context, Located, Section, find, indices};
 
 /// Slots of a CNode as a power of two, unless the manifest asks for more.
 const CNODE_BITS: u64 = 9;
+
+/// Something that a component may do beyond its own memory and channels. Each
+/// authority belongs to one component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Authority {
+    /// IRQControl and the guests' slots.
+    IrqControl,
+    /// The pages that hold MSI-X tables and PBAs.
+    MsixTables,
+    /// The configuration pages of the assigned functions.
+    ConfigurationSpace,
+    /// The IOMMU's registers, and all guest memory to map for devices.
+    Iommu,
+}
+
+impl Authority {
+    /// Every authority.
+    pub const ALL: [Self; 4] = [
+        Self::IrqControl,
+        Self::MsixTables,
+        Self::ConfigurationSpace,
+        Self::Iommu,
+    ];
+
+    /// The authorities without which no function can be assigned.
+    pub const NEEDED: [Self; 3] = [Self::IrqControl, Self::MsixTables, Self::ConfigurationSpace];
+
+    /// Returns its name in system.toml.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IrqControl => "irq-control",
+            Self::MsixTables => "msix-tables",
+            Self::ConfigurationSpace => "configuration-space",
+            Self::Iommu => "iommu",
+        }
+    }
+}
 
 /// A program that components can run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +66,7 @@ pub struct Manifest {
     pub optional_calls: Vec<String>,
     /// Board devices without which it does not start.
     pub devices: Vec<DeviceNeed>,
-    /// The powers that it makes use of.
+    /// The authorities that it makes use of.
     pub authority: Vec<Authority>,
     /// It goes on where it was after a restart.
     pub restartable: bool,
@@ -61,7 +98,7 @@ pub struct DeviceNeed {
 }
 
 impl Manifest {
-    /// Whether it calls over an interface.
+    /// Returns whether it calls over an interface.
     #[must_use]
     pub fn may_call(&self, interface: &str) -> bool {
         let mut calls = self.calls.iter().chain(&self.optional_calls);
@@ -69,8 +106,7 @@ impl Manifest {
     }
 }
 
-/// Returns the names of the programs of which something holds, as a text that joins
-/// them by `between`.
+/// Returns the names of the programs for which `holds` is true, joined by `between`.
 pub fn names(programs: &[Manifest], between: &str, holds: impl Fn(&Manifest) -> bool) -> String {
     let names = programs.iter().filter(|program| holds(program));
     let names: Vec<&str> = names.map(|program| program.name.as_str()).collect();
@@ -90,7 +126,7 @@ pub fn read(root: &Path, report: &mut Report) -> Vec<Manifest> {
                 source.add(file, path, &text);
                 names.push(name);
             }
-            // Init, or a folder that is no program: no component can run it.
+            // Init, or another folder that no component can run.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => report.file_error(&path, &error, "a manifest is a text file"),
         }
@@ -129,7 +165,7 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
     let texts = |located: &[Located<String>]| -> Vec<String> {
         located.iter().map(|text| text.value.clone()).collect()
     };
-    let serves = texts(&section.strings("serves"));
+    let serves = section.texts("serves");
     let signals = section.strings("signals");
     for interface in &signals {
         find(
@@ -161,7 +197,7 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
         calls: texts(&needed),
         optional_calls: texts(&optional),
         devices: devices.collect(),
-        authority: model::authorities(section),
+        authority: authorities(section),
         restartable: section.boolean("restartable").unwrap_or(false),
         starts_first: section.boolean("starts-first").unwrap_or(false),
         runs_guest: section.boolean("runs-guest").unwrap_or(false),
@@ -177,4 +213,11 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
     calls.extend(needed.into_iter().chain(optional));
     section.finish();
     manifest
+}
+
+/// Reads the key `authority`.
+pub fn authorities(section: &Section<'_, '_>) -> Vec<Authority> {
+    let known = Authority::ALL.iter().map(|authority| authority.name());
+    let indices = indices(section, "authority", "authority", known).into_iter();
+    indices.map(|index| Authority::ALL[index.value]).collect()
 }

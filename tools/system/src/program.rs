@@ -24,7 +24,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// `p_flags` of its program header.
+    /// Returns `p_flags` of its program header.
     pub(crate) fn flags(&self) -> u32 {
         let mut flags = PF_R.0;
         if self.writable {
@@ -48,7 +48,7 @@ pub struct Program {
     pub stack: u64,
 }
 
-/// Why a file is no program for a component.
+/// Why a file cannot be a component's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramError(String);
 
@@ -107,9 +107,11 @@ impl Program {
             }
         }
         let entry = header.e_entry(endian);
+        let code = segments.iter().filter(|segment| segment.executable);
+        let code: Vec<_> = code.map(|s| (s.address, s.bytes.as_slice())).collect();
         Ok(Self {
             entry,
-            stack: stack::deepest(file, entry, &segments).map_err(broken)?,
+            stack: stack::deepest(file, entry, &code).map_err(broken)?,
             segments,
         })
     }

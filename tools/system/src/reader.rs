@@ -56,6 +56,11 @@ impl Context<'_> {
             .map_or(0..0, Spanned::span)
     }
 
+    /// Returns how many errors there are so far.
+    pub fn errors(&self) -> usize {
+        self.report.borrow().diagnostics.len()
+    }
+
     /// Parses a file's text, as far as its syntax is right.
     pub fn parse<'s>(&self, text: &'s str) -> DeTable<'s> {
         let (document, errors) = DeTable::parse_recoverable(text);
@@ -66,7 +71,7 @@ impl Context<'_> {
         document.into_inner()
     }
 
-    /// "did you mean", or the list of what there is.
+    /// Returns a help text: the most similar name, or the list of all.
     pub fn suggest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
         let known: Vec<&str> = known.into_iter().collect();
         let best = known
@@ -82,7 +87,89 @@ impl Context<'_> {
     }
 }
 
-/// The names, each marked as one.
+/// Returns a name's index among the known ones, or adds an error.
+pub fn find<'n>(
+    context: &Context<'_>,
+    what: &str,
+    name: &Located<String>,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> Option<usize> {
+    let found = known.clone().position(|candidate| candidate == name.value);
+    if found.is_none() {
+        context.error(
+            &name.span,
+            format!("there is no {what} `{}`", name.value),
+            Context::suggest(&name.value, known),
+        );
+    }
+    found
+}
+
+/// Reads a key whose value is one of these words, and returns what the word stands
+/// for; the first if the key is missing. `what` names the kind of word in an error.
+pub fn choice<T: Copy>(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    what: &str,
+    words: &[(&str, T)],
+) -> T {
+    let first = words[0].1;
+    let Some(text) = section.string(key) else {
+        return first;
+    };
+    let known = words.iter().find(|(word, _)| *word == text.value);
+    known.map_or_else(
+        || {
+            section.context.error(
+                &text.span,
+                format!("`{}` is not {}", text.value, with_article(what)),
+                Context::suggest(&text.value, words.iter().map(|(word, _)| *word)),
+            );
+            first
+        },
+        |(_, value)| *value,
+    )
+}
+
+/// Reads a list of names, none of them twice, and returns the index of each that is
+/// among the known ones.
+pub fn indices<'n>(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    what: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> Vec<Located<usize>> {
+    let names = section.strings(key);
+    let mut found = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let mut before = names[..index].iter();
+        if let Some(first) = before.find(|other| other.value == name.value) {
+            section.context.conflict(
+                &name.span,
+                &first.span,
+                format!("`{}` is named twice", name.value),
+                "once is enough: remove one",
+            );
+        }
+        let span = name.span.clone();
+        let value = find(section.context, what, name, known.clone());
+        found.extend(value.map(|value| Located { value, span }));
+    }
+    found
+}
+
+/// Checks that there are no more guests or devices than components have room for.
+pub fn room<T>(context: &Context<'_>, what: &str, named: &[(Located<String>, T)], most: usize) {
+    if let Some((name, _)) = named.get(most) {
+        context.error(
+            &name.span,
+            format!("{} {what}s are too many for one system", named.len()),
+            format!("components have room for {most}"),
+        );
+    }
+}
+
+/// Returns the names as a list for people.
 pub fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names
         .into_iter()
@@ -91,7 +178,7 @@ pub fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
         .join(", ")
 }
 
-/// One table, whose keys are taken one by one; what nobody took is unknown.
+/// A table whose keys are read one by one; a key that is not read is unknown.
 pub struct Section<'c, 't> {
     pub context: &'c Context<'c>,
     pub table: &'t DeTable<'t>,
@@ -134,12 +221,15 @@ impl<'c, 't> Section<'c, 't> {
         );
     }
 
-    fn missing(&self, key: &str, wanted: &str) {
-        self.context.error(
-            &self.span,
-            format!("{} has no `{key}`", self.name),
-            format!("add `{key} = {wanted}`"),
-        );
+    /// Adds an error if a key is missing.
+    pub fn require(&self, key: &'static str, example: &str) {
+        if self.get(key).is_none() {
+            self.context.error(
+                &self.span,
+                format!("{} has no `{key}`", self.name),
+                format!("add `{key} = {example}`"),
+            );
+        }
     }
 
     pub fn string(&self, key: &'static str) -> Option<Located<String>> {
@@ -166,9 +256,7 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_string(&self, key: &'static str, example: &str) -> Option<Located<String>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.string(key)
     }
 
@@ -204,13 +292,11 @@ impl<'c, 't> Section<'c, 't> {
         range: Range<u64>,
         example: &str,
     ) -> Option<Located<u64>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.number(key, range)
     }
 
-    /// A size in bytes: `"16K"`, `"32M"`, a multiple of 4 KiB.
+    /// Reads a size in bytes: `"16K"`, `"32M"`, a multiple of 4 KiB.
     pub fn size(&self, key: &'static str) -> Option<Located<u64>> {
         const HELP: &str = "write a multiple of 4K such as \"16K\" or \"32M\"";
         let value = self.get(key)?;
@@ -227,7 +313,7 @@ impl<'c, 't> Section<'c, 't> {
         if bytes.is_none() {
             self.context.error(
                 &value.span(),
-                format!("`{text}` is no size that `{key}` can have"),
+                format!("`{text}` is not a size that `{key}` can have"),
                 HELP,
             );
         }
@@ -238,9 +324,7 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_size(&self, key: &'static str, example: &str) -> Option<Located<u64>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.size(key)
     }
 
@@ -265,6 +349,11 @@ impl<'c, 't> Section<'c, 't> {
         strings
     }
 
+    pub fn texts(&self, key: &'static str) -> Vec<String> {
+        let strings = self.strings(key).into_iter();
+        strings.map(|text| text.value).collect()
+    }
+
     pub fn section(&self, key: &'static str) -> Option<Section<'c, 't>> {
         let value = self.get(key)?;
         let table = value.get_ref().as_table();
@@ -280,13 +369,11 @@ impl<'c, 't> Section<'c, 't> {
     }
 
     pub fn required_section(&self, key: &'static str, example: &str) -> Option<Section<'c, 't>> {
-        if self.get(key).is_none() {
-            self.missing(key, example);
-        }
+        self.require(key, example);
         self.section(key)
     }
 
-    /// The tables `[key.NAME]`, in the file's order.
+    /// Returns the tables `[key.NAME]`, in the file's order.
     pub fn named(&self, key: &'static str) -> Vec<(Located<String>, Section<'c, 't>)> {
         let Some(tables) = self.section(key) else {
             return Vec::new();
@@ -300,7 +387,7 @@ impl<'c, 't> Section<'c, 't> {
             if !good_name(&located.value) {
                 self.context.error(
                     &located.span,
-                    format!("`{}` is no name for a {key}", located.value),
+                    format!("`{}` is not a name for a {key}", located.value),
                     "use lower-case letters, digits and hyphens, at most 20, a letter first",
                 );
             }
@@ -316,7 +403,7 @@ impl<'c, 't> Section<'c, 't> {
         named
     }
 
-    /// The tables `[[key]]`, in the file's order.
+    /// Returns the tables `[[key]]`, in the file's order.
     pub fn array(&self, key: &'static str) -> Vec<Section<'c, 't>> {
         let Some(value) = self.get(key) else {
             return Vec::new();
@@ -338,7 +425,7 @@ impl<'c, 't> Section<'c, 't> {
         sections
     }
 
-    /// To be called after every key was asked for: the others are unknown.
+    /// Adds an error for each key that was not read.
     pub fn finish(&self) {
         let known = self.known.borrow();
         for key in self.table.keys() {
@@ -364,7 +451,7 @@ fn good_name(name: &str) -> bool {
 }
 
 fn with_article(noun: &str) -> String {
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+    let article = if noun.starts_with(['a', 'e', 'i', 'I', 'o', 'u']) {
         "an"
     } else {
         "a"

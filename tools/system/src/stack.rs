@@ -13,8 +13,6 @@ use object::read::elf::{FileHeader, Sym};
 use yaxpeax_arch::LengthedInstruction as _;
 use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Opcode, Operand, RegSpec};
 
-use crate::program::Segment;
-
 /// The stack is probed in steps of this size where a frame is larger.
 const PAGE: i64 = 4096;
 
@@ -23,13 +21,14 @@ struct Function {
     /// Bytes of its own.
     frame: u64,
     calls: Vec<u64>,
-    /// Where it goes on without coming back: its own frame is gone by then.
+    /// Targets of jumps. By a jump to another function its own frame is gone.
     jumps: Vec<u64>,
 }
 
 /// Returns the bytes of stack that the deepest chain of calls from `entry` takes.
-/// `file` is the program's ELF file, whose symbols say where functions start.
-pub fn deepest(file: &[u8], entry: u64, segments: &[Segment]) -> object::Result<u64> {
+/// `file` is the program's ELF file, whose symbols say where functions start; `code`
+/// has the segments with instructions and their addresses.
+pub fn deepest(file: &[u8], entry: u64, code: &[(u64, &[u8])]) -> object::Result<u64> {
     let header = FileHeader64::<LittleEndian>::parse(file)?;
     let endian = header.endian()?;
     let symbols = header
@@ -41,12 +40,12 @@ pub fn deepest(file: &[u8], entry: u64, segments: &[Segment]) -> object::Result<
     starts.sort_unstable();
     let mut functions = BTreeMap::new();
     for (index, &start) in starts.iter().enumerate() {
-        for segment in segments.iter().filter(|segment| segment.executable) {
+        for (address, bytes) in code {
             let end = starts[index..].iter().find(|&&next| next > start);
-            let end = end.unwrap_or(&u64::MAX).saturating_sub(segment.address);
-            let end = segment.bytes.len().min(end as usize);
-            let first = start.wrapping_sub(segment.address) as usize;
-            if let Some(code) = segment.bytes.get(first..end) {
+            let end = end.unwrap_or(&u64::MAX).saturating_sub(*address);
+            let end = bytes.len().min(end as usize);
+            let first = start.wrapping_sub(*address) as usize;
+            if let Some(code) = bytes.get(first..end) {
                 functions.insert(start, function(code, start));
             }
         }
@@ -54,8 +53,8 @@ pub fn deepest(file: &[u8], entry: u64, segments: &[Segment]) -> object::Result<
     Ok(depth(&functions, entry, &mut BTreeMap::new()))
 }
 
-/// The depth from one function on; `known` has those that were looked at, and 0 for
-/// those that are being looked at.
+/// Returns the depth from one function on. `known` has the depths so far, with 0 for
+/// the functions whose depth is being found.
 fn depth(functions: &BTreeMap<u64, Function>, at: u64, known: &mut BTreeMap<u64, u64>) -> u64 {
     let Some(function) = functions.get(&at) else {
         return 0;
@@ -98,8 +97,8 @@ fn function(code: &[u8], start: u64) -> Function {
             Opcode::POP => frame -= 8,
             Opcode::SUB => {
                 frame += subtracted(&instruction, RegSpec::rsp());
-                // The end of the loop that probes a frame of several pages; the loop
-                // itself subtracts one.
+                // Where the loop ends that probes a frame of several pages; the loop's
+                // own instruction subtracts one of them.
                 if probes {
                     frame += (subtracted(&instruction, RegSpec::r11()) - PAGE).max(0);
                 }
@@ -108,7 +107,7 @@ fn function(code: &[u8], start: u64) -> Function {
             Opcode::CALL => function.calls.extend(target()),
             Opcode::RETURN | Opcode::JMP => {
                 function.jumps.extend(target());
-                // What follows is come to from before the frame was given back.
+                // Code after this is reached by a jump from where the frame was whole.
                 frame = function.frame as i64;
             }
             _ => function.jumps.extend(target()),

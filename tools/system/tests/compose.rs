@@ -426,3 +426,34 @@ fn only_the_vmm_sets_priorities_and_ends_the_system_for_its_guest() {
         }
     }
 }
+
+#[test]
+fn a_component_gets_what_its_manifest_asks_for() {
+    let (mut model, _) = good();
+    model.components[1].program.kept_words = 513;
+    model.components[1].program.cnode_bits = 10;
+    let image = composed(&model, &Programs::default()).unwrap();
+    let objects = image.objects.iter();
+    for component in &model.components {
+        let (name, program) = (&component.name, &component.program);
+        let thread = &image.threads[thread(&image, name)];
+        let cnode = &image.objects[thread.cnode as usize];
+        assert_eq!(cnode.size_bits, program.cnode_bits, "{name}");
+        assert_eq!(thread.start == 2, program.starts_first, "{name}");
+        let kept = format!("{name}:kept");
+        let mut kept = objects.clone().filter(|o| o.name.as_str() == kept);
+        let pages = (program.kept_words * 8).div_ceil(4096);
+        assert_eq!(kept.next().map_or(0, |kept| kept.count), pages, "{name}");
+    }
+    let first: Vec<_> = image.threads.iter().filter(|t| t.start == 2).collect();
+    assert_eq!(first.len(), 1);
+    // Its own, and the one that reads all logs.
+    let logs = |image: &Image| {
+        let name = |object: u32| image.objects[object as usize].name.as_str().to_owned();
+        let logs = image.mappings.iter().map(|mapping| name(mapping.object));
+        logs.filter(|name| name == "log:vmm").count()
+    };
+    assert_eq!(logs(&image), 2);
+    model.components[0].program.reads_logs = false;
+    assert_eq!(logs(&composed(&model, &Programs::default()).unwrap()), 1);
+}

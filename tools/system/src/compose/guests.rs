@@ -9,8 +9,8 @@ use spec::{
 use super::builder::{Builder, Place};
 use super::components::badge_of;
 use super::{ComposeError, PAGE, Programs};
-use crate::check::permissive;
-use crate::model::{Authority, Guest, Model};
+use crate::manifest::Authority;
+use crate::model::{Guest, Model, Policy};
 
 const LARGE_PAGE_BITS: u32 = 21;
 /// A guest's: its fault endpoint and nothing else.
@@ -305,7 +305,7 @@ pub fn functions(
             selector: device.selector as u32,
             value: device.value,
             guest_bdf: u32::from(device.guest_address.requester_id()),
-            permissive: u32::from(permissive(device.policy)),
+            permissive: u32::from(device.policy == Policy::Permissive),
             intx: device.intx.map_or(0, u32::from),
             trusted: u32::from(device.trusted),
             info,

@@ -5,7 +5,8 @@ use spec::{Cache, IommuPlace, Mapping, ObjectKind, ResourceKind, Rights};
 
 use super::PAGE;
 use super::builder::{Builder, Place};
-use crate::model::{Authority, Model};
+use crate::manifest::Authority;
+use crate::model::Model;
 
 const LARGE_PAGE_BITS: u32 = 21;
 /// Large pages for tables: AMD's device table alone takes one (48882 rev 3.08,

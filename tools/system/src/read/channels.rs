@@ -1,18 +1,32 @@
-//! Channels: what there is to connect, and how.
+//! Channels: those of the file, and those that follow from the manifests.
 
 use std::ops::Range;
 
 use crate::manifest::{Manifest, names};
-use crate::model::{Channel, Model, find};
-use crate::reader::{Context, Located, Section, list};
+use crate::model::{Channel, Model};
+use crate::reader::{Context, Located, Section, find, list};
 
-/// Reads one `[[channel]]`: ends that exist, and an interface that fits them. `spans`
-/// are the places of those before.
-pub fn channel(
-    section: &Section<'_, '_>,
-    model: &Model,
-    spans: &[Range<usize>],
-) -> Option<Channel> {
+/// Reads the channels into `model` and returns their places. Those that follow from
+/// the manifests are left out where errors would only bring more of them.
+pub fn read(top: &Section<'_, '_>, model: &mut Model, complete: bool) -> Vec<Range<usize>> {
+    let before = top.context.errors();
+    let mut spans = Vec::new();
+    for section in top.array("channel") {
+        if let Some(channel) = channel(&section, model, &spans) {
+            spans.push(section.span.clone());
+            model.channels.push(channel);
+        }
+        section.finish();
+    }
+    if complete && top.context.errors() == before {
+        implied(top.context, model, &mut spans);
+    }
+    spans
+}
+
+/// Reads one `[[channel]]`: both ends must exist, and the interface fit them. `spans`
+/// are the places of the channels before.
+fn channel(section: &Section<'_, '_>, model: &Model, spans: &[Range<usize>]) -> Option<Channel> {
     let context = section.context;
     let interface = section.required_string("interface", "\"PciConfig\"");
     let client = section.required_string("client", "\"vmm\"");
@@ -28,28 +42,23 @@ pub fn channel(
     let (client, server) = (component(client), component(server));
     let (interface, (client, client_name), (server, server_name)) = (interface?, client?, server?);
     known?;
-    let calls = |program: &Manifest| program.may_call(&interface.value);
-    let serves = |program: &Manifest| program.serves.contains(&interface.value);
+    let what = &interface.value;
+    let calls = |program: &Manifest| program.may_call(what);
+    let serves = |program: &Manifest| program.serves.contains(what);
     for (end, name, fits) in [
         (client, &client_name, &calls as &dyn Fn(&Manifest) -> bool),
         (server, &server_name, &serves),
     ] {
-        let runs = &model.components[end].program;
-        if !fits(runs) {
+        let program = &model.components[end].program;
+        if !fits(program) {
+            let between = names(&model.programs, " or ", calls);
+            let and = names(&model.programs, " or ", serves);
+            let fitting = names(&model.programs, "` or `", fits);
+            let (name, runs, span) = (&name.value, &program.name, &name.span);
             context.error(
-                &name.span,
-                format!(
-                    "`{}` is between {} and {}, but `{}` runs {}",
-                    interface.value,
-                    names(&model.programs, " or ", calls),
-                    names(&model.programs, " or ", serves),
-                    name.value,
-                    runs.name
-                ),
-                format!(
-                    "name a component whose program is `{}`",
-                    names(&model.programs, "` or `", fits)
-                ),
+                span,
+                format!("`{what}` is between {between} and {and}, but `{name}` runs {runs}"),
+                format!("name a component whose program is `{fitting}`"),
             );
         }
     }
@@ -74,27 +83,26 @@ pub fn channel(
     Some(channel)
 }
 
-/// A server is at least as urgent as its client.
+/// Checks that a server is at least as urgent as its client.
 fn priority(context: &Context<'_>, span: &Range<usize>, channel: &Channel, model: &Model) {
     let low = &model.components[channel.client];
     let high = &model.components[channel.server];
     // 0 stands for a priority that is missing or wrong, which has its own error.
     if high.priority < low.priority && high.priority > 0 {
+        let (client, at) = (&low.name, low.priority);
+        let (server, below) = (&high.name, high.priority);
         context.error(
             span,
-            format!(
-                "`{}` (priority {}) calls `{}` of lower priority ({})",
-                low.name, low.priority, high.name, high.priority
-            ),
+            format!("`{client}` (priority {at}) calls `{server}` of lower priority ({below})"),
             "a component calls only components of the same or a higher priority: raise the \
              server's",
         );
     }
 }
 
-/// Adds the channels that the file need not say, since an interface that a component
-/// calls has one server. `spans` are the places of channels.
-pub fn implied(context: &Context<'_>, model: &mut Model, spans: &mut Vec<Range<usize>>) {
+/// Adds the channels that no file has to state, since one component serves the
+/// interface. `spans` are the places of channels.
+fn implied(context: &Context<'_>, model: &mut Model, spans: &mut Vec<Range<usize>>) {
     for client in 0..model.components.len() {
         let component = &model.components[client];
         let span = context.key_span("component", &component.name);
@@ -152,60 +160,4 @@ pub fn implied(context: &Context<'_>, model: &mut Model, spans: &mut Vec<Range<u
             }
         }
     }
-}
-
-/// Calls must not go in a cycle: two components could wait for each other.
-pub fn cycles(context: &Context<'_>, model: &Model, spans: &[Range<usize>]) {
-    for (first, (channel, span)) in model.channels.iter().zip(spans).enumerate() {
-        if let Some(path) = path(model, channel.server, channel.client) {
-            let first_of_cycle = path
-                .windows(2)
-                .filter_map(|ends| {
-                    model
-                        .channels
-                        .iter()
-                        .position(|c| c.client == ends[0] && c.server == ends[1])
-                })
-                .all(|index| index >= first);
-            if !first_of_cycle {
-                continue;
-            }
-            let names: Vec<&str> = std::iter::once(channel.client)
-                .chain(path)
-                .map(|index| model.components[index].name.as_str())
-                .collect();
-            context.error(
-                span,
-                format!("calls go in a cycle: {}", names.join(" -> ")),
-                "remove one of these channels; a reply can carry what the server has to say",
-            );
-        }
-    }
-}
-
-/// A way along channels, both ends included.
-fn path(model: &Model, from: usize, to: usize) -> Option<Vec<usize>> {
-    let mut reached = vec![from];
-    let mut came_from = vec![None; model.components.len()];
-    let mut next = 0;
-    while let Some(&at) = reached.get(next) {
-        if at == to {
-            let mut way = vec![to];
-            let mut back = to;
-            while let Some(previous) = came_from[back] {
-                way.push(previous);
-                back = previous;
-            }
-            way.reverse();
-            return Some(way);
-        }
-        for channel in model.channels.iter().filter(|c| c.client == at) {
-            if !reached.contains(&channel.server) {
-                came_from[channel.server] = Some(at);
-                reached.push(channel.server);
-            }
-        }
-        next += 1;
-    }
-    None
 }

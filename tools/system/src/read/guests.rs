@@ -1,0 +1,213 @@
+//! Guests: image, vmm, memory, priority and end.
+
+use std::path::Path;
+
+use spec::OnExit;
+
+use crate::board::{Board, GUEST_PAGE};
+use crate::files::read_text;
+use crate::manifest::names;
+use crate::model::{Guest, GuestImage, Model};
+use crate::reader::{Context, Located, Section, choice, find, indices, room};
+
+/// Interrupts of one source in a second that are no storm: five times what an
+/// e1000e raises under load in QEMU.
+const INTERRUPT_BUDGET: u64 = 20_000;
+
+/// Reads the guests into `model`. The devices in `broken` exist but have errors of
+/// their own.
+pub fn read(top: &Section<'_, '_>, model: &mut Model, root: &Path, broken: &[String]) {
+    let guests = top.named("guest");
+    room(top.context, "guest", &guests, spec::GUESTS);
+    let mut next_address = model.board.guest_memory.0;
+    for (name, section) in guests {
+        let guest = guest(&name, &section, model, root, &mut next_address, broken);
+        model.guests.extend(guest);
+    }
+}
+
+fn guest(
+    name: &Located<String>,
+    section: &Section<'_, '_>,
+    model: &Model,
+    root: &Path,
+    next_address: &mut u64,
+    broken: &[String],
+) -> Option<Guest> {
+    let context = section.context;
+    let image = section
+        .required_string("image", "\"guests/web\"")
+        .and_then(|image| guest_image(context, &image, root));
+    let vmm = section.required_string("vmm", "\"vmm\"").and_then(|vmm| {
+        let known = model.components.iter().map(|c| c.name.as_str());
+        let index = find(context, "component", &vmm, known)?;
+        check_vmm(context, &vmm, model, index);
+        Some(index)
+    });
+    let memory = section.required_size("memory", "\"32M\"");
+    if let Some(memory) = &memory {
+        guest_memory(context, memory, &model.board, *next_address);
+    }
+    let address = *next_address;
+    *next_address += memory.as_ref().map_or(0, |m| m.value);
+    let priority = section.required_number("priority", 1..254, "100");
+    if let (Some(priority), Some(vmm)) = (&priority, vmm) {
+        guest_priority(context, priority, model, vmm);
+    }
+    // Those that are broken are known too, behind the others.
+    let known = model
+        .devices
+        .iter()
+        .map(|device| &device.name)
+        .chain(broken);
+    let mut devices = indices(section, "devices", "device", known.map(String::as_str));
+    devices.retain(|device| device.value < model.devices.len());
+    for device in &devices {
+        device_owner(context, device, model);
+    }
+    let interrupt_budget = section
+        .number("interrupt-budget", 1..1 << 32)
+        .map_or(INTERRUPT_BUDGET, |budget| budget.value);
+    let words = [
+        ("stop", OnExit::Stop),
+        ("halt", OnExit::Halt),
+        ("restart", OnExit::Restart),
+    ];
+    let on_exit = choice(section, "on-exit", "policy for a guest's end", &words);
+    let share = section.number("share", 1..1001).map_or(1, |s| s.value);
+    let command_line = section.string("command-line");
+    if let Some(text) = &command_line
+        && text.value.len() > 1024
+    {
+        context.error(
+            &text.span,
+            format!("the command line has {} bytes", text.value.len()),
+            "write at most 1024",
+        );
+    }
+    section.finish();
+    Some(Guest {
+        name: name.value.clone(),
+        image: image?,
+        vmm: vmm?,
+        memory: memory?.value,
+        address,
+        priority: priority?.value as u8,
+        devices: devices.into_iter().map(|device| device.value).collect(),
+        command_line: command_line.map_or_else(String::new, |text| text.value),
+        interrupt_budget,
+        on_exit,
+        share,
+    })
+}
+
+/// Returns where a guest's image comes from: the folder of a crate, or a file.
+fn guest_image(context: &Context<'_>, image: &Located<String>, root: &Path) -> Option<GuestImage> {
+    let path = root.join(&image.value);
+    if path.is_file() {
+        return Some(GuestImage::File(path));
+    }
+    let manifest = path.join("Cargo.toml");
+    let package = read_text(&manifest).ok().and_then(|text| {
+        let table: toml::Table = text.parse().ok()?;
+        Some(table.get("package")?.get("name")?.as_str()?.to_owned())
+    });
+    if let Some(package) = package {
+        return Some(GuestImage::Crate(path, package));
+    }
+    let message = if path.is_dir() {
+        format!("`{}` is a folder without a crate", image.value)
+    } else if path.exists() {
+        format!("guest image `{}` is not a regular file", image.value)
+    } else {
+        format!("there is no guest image `{}`", image.value)
+    };
+    context.error(
+        &image.span,
+        message,
+        "name an ELF file, or the folder of a guest's crate, from the project's root",
+    );
+    None
+}
+
+/// Checks that a guest's vmm can run guests, and runs no other.
+fn check_vmm(context: &Context<'_>, name: &Located<String>, model: &Model, index: usize) {
+    let (vmm, program) = (&name.value, &model.components[index].program);
+    let runs = &program.name;
+    if !program.runs_guest {
+        let running = names(&model.programs, "` or `", |program| program.runs_guest);
+        context.error(
+            &name.span,
+            format!("`{vmm}` runs {runs}, which runs no guests"),
+            format!("name a component whose program is `{running}`"),
+        );
+    }
+    if let Some(Guest { name: other, .. }) = model.guest_of(index) {
+        context.conflict(
+            &name.span,
+            &context.key_span("guest", other),
+            format!("`{vmm}` already runs guest `{other}`"),
+            format!("give each guest its own vmm: a second component with `program = \"{runs}\"`"),
+        );
+    }
+}
+
+/// Checks that guest RAM fits into the board's range, in large pages.
+fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, start: u64) {
+    if !memory.value.is_multiple_of(GUEST_PAGE) {
+        context.error(
+            &memory.span,
+            format!("{} bytes are not whole large pages", memory.value),
+            "give a multiple of 2M",
+        );
+    }
+    let (base, size) = board.guest_memory;
+    let left = (base + size).saturating_sub(start);
+    if memory.value > left {
+        let (wanted, left, board) = (memory.value >> 20, left >> 20, &board.name);
+        context.error(
+            &memory.span,
+            format!("{wanted}M do not fit: board {board} has {left}M left for guests"),
+            "give this or another guest less memory",
+        );
+    }
+}
+
+/// Checks that a guest cannot keep its own vmm from running, and that the priority
+/// below it, which it has outside of its turn, is free.
+fn guest_priority(context: &Context<'_>, priority: &Located<u64>, model: &Model, vmm: usize) {
+    let (vmm, guest) = (&model.components[vmm], priority.value);
+    let beside = |other: &&Guest| u64::from(other.priority).abs_diff(guest) == 1;
+    if let Some(other) = model.guests.iter().find(beside) {
+        let (name, at) = (&other.name, other.priority);
+        context.conflict(
+            &priority.span,
+            &context.key_span("guest", name),
+            format!("the guest's priority {guest} is next to that of guest `{name}` ({at})"),
+            "give both the same, to share the time, or leave one between: outside of its turn \
+             a guest runs at the next lower priority",
+        );
+    }
+    // 0 stands for a priority that is missing or wrong, which has its own error.
+    let at = vmm.priority;
+    if guest >= u64::from(at) && at > 0 {
+        context.error(
+            &priority.span,
+            format!("the guest's priority {guest} is not below its vmm's ({at})"),
+            "lower it: the vmm must run as soon as it has something to do",
+        );
+    }
+}
+
+/// Checks that a function has one guest.
+fn device_owner(context: &Context<'_>, device: &Located<usize>, model: &Model) {
+    if let Some(owner) = model.owner(device.value) {
+        let (name, owner) = (&model.devices[device.value].name, &model.guests[owner].name);
+        context.conflict(
+            &device.span,
+            &context.key_span("guest", owner),
+            format!("device `{name}` already belongs to guest `{owner}`"),
+            "a function has one guest: take it from one of them",
+        );
+    }
+}
