@@ -16,7 +16,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod connect;
 mod router;
 mod vectors;
 
+pub use connect::{Capabilities, Failure, connect};
 pub use router::{Counters, IrqControl, KernelError, Router, Slot, kept_words};
