@@ -23,17 +23,20 @@ mod counters;
 mod function;
 mod kept;
 mod layout;
+mod messages;
 mod msi;
 mod peers;
 mod quirk;
 mod registers;
 mod reset;
 mod server;
+mod state;
 
 pub use counters::Counters;
 pub use kept::kept_words;
-pub use reset::{RESET_MS, Trouble};
+pub use reset::RESET_MS;
 pub use server::Functions;
+pub use state::Trouble;
 
 use pci::Width;
 
