@@ -213,7 +213,7 @@ mod tests {
 
     fn press(keys: &[u8]) -> Text {
         let page = Box::new(CounterPage::new());
-        page.publish([("calls", 7)]);
+        page.publish(&(), &[("calls", 7)]);
         let ring = Box::new(Ring::new());
         let counters = [("msix", &*page)];
         let logs = [("msix", &*ring)];

@@ -248,10 +248,9 @@ fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [
     let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
     loop {
-        let counters = [("calls", calls)].into_iter();
         context
             .counters()
-            .publish(counters.chain(iommu.counters().named()));
+            .publish(&iommu.counters(), &[("calls", calls)]);
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;

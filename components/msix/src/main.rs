@@ -126,9 +126,7 @@ fn main(context: Context) -> ! {
     loop {
         let counters = msix.counters;
         let calls = [("calls", counters.control_calls + counters.table_calls)];
-        context
-            .counters()
-            .publish(calls.into_iter().chain(counters.named()));
+        context.counters().publish(&counters, &calls);
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }

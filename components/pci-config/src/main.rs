@@ -158,9 +158,7 @@ fn main(context: Context) -> ! {
     loop {
         let counters = functions.counters;
         let calls = [("calls", counters.reads + counters.writes)];
-        context
-            .counters()
-            .publish(calls.into_iter().chain(counters.named()));
+        context.counters().publish(&counters, &calls);
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }

@@ -107,7 +107,7 @@ fn main(context: Context) -> ! {
     }
     let mut server = Server::new(&context, &[interface::interface()]);
     loop {
-        context.counters().publish(timers.counters.named());
+        context.counters().publish(&timers.counters, &[]);
         match server.wait() {
             Event::Request(caller, request) => {
                 server.answer(&mut timers, caller, request);

@@ -34,17 +34,27 @@ impl CounterPage {
         }
     }
 
-    /// The writer's side: publishes the current values, always the same names
-    /// in the same order. What does not fit is left out.
-    pub fn publish<'a>(&self, values: impl IntoIterator<Item = (&'a str, u64)>) {
-        for (counter, (name, value)) in self.counters.iter().zip(values) {
-            if counter.name[0].load(Ordering::Relaxed) == 0 {
-                for (place, byte) in counter.name.iter().zip(name.bytes()) {
-                    place.store(byte, Ordering::Relaxed);
-                }
-            }
-            counter.value.store(value, Ordering::Relaxed);
+    /// Publishes the current values, and others behind them; always the same names in
+    /// the same order. Counters past the end of the page are left out.
+    pub fn publish(&self, counters: &impl Counted, others: &[(&str, u64)]) {
+        let first = counters.publish_to(self);
+        for (index, &(name, value)) in (first..).zip(others) {
+            self.set(index, name, value);
         }
+    }
+
+    /// Sets counter `index`. Its name is written the first time only, since a component
+    /// publishes with each request.
+    pub fn set(&self, index: usize, name: &str, value: u64) {
+        let Some(counter) = self.counters.get(index) else {
+            return;
+        };
+        if counter.name[0].load(Ordering::Relaxed) == 0 {
+            for (place, byte) in counter.name.iter().zip(name.bytes()) {
+                place.store(byte, Ordering::Relaxed);
+            }
+        }
+        counter.value.store(value, Ordering::Relaxed);
     }
 
     /// The reader's side: counter `index` as its name, written into `name`, and
@@ -69,6 +79,19 @@ impl CounterPage {
     }
 }
 
+/// Counters that can be published: see [`counters!`](crate::counters!).
+pub trait Counted {
+    /// Sets them on the page, from its first place on. Returns how many they are.
+    fn publish_to(&self, page: &CounterPage) -> usize;
+}
+
+/// No counters, for a component that has only others.
+impl Counted for () {
+    fn publish_to(&self, _: &CounterPage) -> usize {
+        0
+    }
+}
+
 /// Declares a structure of counters, each a `u64` that is published under the
 /// name of its field.
 #[macro_export]
@@ -83,10 +106,14 @@ macro_rules! counters {
             $($(#[$counter_meta])* pub $counter: u64,)*
         }
 
-        impl $name {
-            /// Returns each counter with its name, always in the same order.
-            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$((stringify!($counter), self.$counter)),*].into_iter()
+        impl $crate::Counted for $name {
+            fn publish_to(&self, page: &$crate::CounterPage) -> usize {
+                let mut count = 0;
+                $(
+                    page.set(count, stringify!($counter), self.$counter);
+                    count += 1;
+                )*
+                count
             }
         }
     };
@@ -109,8 +136,8 @@ mod tests {
         let page = Box::new(CounterPage::new());
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), None);
-        page.publish([("calls", 3), ("errors", 0)]);
-        page.publish([("calls", 4), ("errors", 1)]);
+        page.publish(&(), &[("calls", 3), ("errors", 0)]);
+        page.publish(&(), &[("calls", 4), ("errors", 1)]);
         assert_eq!(page.read(0, &mut name), Some(("calls", 4)));
         assert_eq!(page.read(1, &mut name), Some(("errors", 1)));
         assert_eq!(page.read(2, &mut name), None);
@@ -120,7 +147,7 @@ mod tests {
     #[test]
     fn names_from_a_crashed_writer_stay_printable() {
         let page = Box::new(CounterPage::new());
-        page.publish([("a\x1b[2J\u{e9}", 1)]);
+        page.publish(&(), &[("a\x1b[2J\u{e9}", 1)]);
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 1)));
     }
@@ -139,7 +166,7 @@ mod tests {
         let page = Box::new(CounterPage::new());
         let mut counters = Counters::default();
         counters.errors += 2;
-        page.publish(counters.named().chain([("used", 3)]));
+        page.publish(&counters, &[("used", 3)]);
         let mut name = [0; 40];
         for (index, expected) in [("calls", 0), ("errors", 2), ("used", 3)]
             .into_iter()

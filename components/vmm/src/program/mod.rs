@@ -63,7 +63,7 @@ fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
         ("guest_restarts", lives.restarts),
         ("table_slots_used", tables),
     ];
-    context.counters().publish(counters.named().chain(others));
+    context.counters().publish(counters, &others);
 }
 
 /// The word for the monitor.
