@@ -4,8 +4,8 @@ mod block;
 mod kept;
 mod pin;
 
-use channel::irq_router::dump::IrqDump;
-use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
+use channel::irq_router::dump::{BoundSlot, IrqDump};
+use channel::irq_router::{IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage};
 use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;

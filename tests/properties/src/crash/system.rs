@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use channel::irq_router::dump::IrqDump;
-use channel::irq_router::{BoundSlot, Source, SourceKind, msi};
+use channel::irq_router::dump::{BoundSlot, IrqDump};
+use channel::irq_router::{Source, SourceKind, msi};
 use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar, control, table};
