@@ -10,8 +10,8 @@ use crate::function::Function;
 use crate::{Entry, Hardware, Msix};
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    /// The function, if it has MSI-X. What the console asks for in vain is no
-    /// mistake to be counted.
+    /// The function, if it has MSI-X. The console probes; misses are not
+    /// counted.
     fn shown(&self, function: u8) -> Result<&Function, Error> {
         self.functions
             .get(usize::from(function))

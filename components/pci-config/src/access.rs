@@ -90,7 +90,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         self.function.info.permissive != 0 && at < CONVENTIONAL
     }
 
-    /// Reads the start of a gap; gives where that part ends.
+    /// Reads the start of a gap. Returns the value and where that part ends.
     fn read_gap(&mut self, at: u16, end: u16) -> (u32, u16) {
         if !self.gap_passes(at) {
             return (0, end);
@@ -100,7 +100,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         (value, at + width.bytes() as u16)
     }
 
-    /// Writes the start of a gap; gives where that part ends.
+    /// Writes the start of a gap. Returns where that part ends.
     fn write_gap(&mut self, at: u16, end: u16, value: u32) -> u16 {
         if !self.gap_passes(at) {
             self.counters.dropped += 1;
@@ -223,7 +223,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         if moved { Effect::DECODE } else { Effect::NONE }
     }
 
-    /// MSI: address and data act at once (P1). An enable while MSI-X is on is
+    /// Writes an MSI register: address and data act immediately (P1). An enable while MSI-X is on is
     /// dropped (P3).
     fn write_msi(&mut self, field: MsiField, value: u32, written: u32) {
         let before = self.function.view.msi.map_or(0, |msi| msi.read(field));

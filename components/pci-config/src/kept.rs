@@ -1,10 +1,10 @@
-//! What outlives a crash: a record for each function.
+//! The state that outlives a crash: a record for each function.
 //!
-//! It says what was true between two accesses. A new pci-config brings device
-//! and irq-router back to that, and what msix plays to what msix says; then the
-//! vmm makes its access again. A record's words need not change together: any
-//! mixture of old and new ones is a state that the guest could have made, and
-//! the access that is made again writes them all.
+//! It describes the state between two accesses. A new pci-config brings device and
+//! irq-router back to it, and takes message control from msix; then the vmm repeats
+//! its access. A record's words need not change together: any mixture of old and new
+//! ones is a state that the guest could have made, and the repeated access writes
+//! them all.
 
 use pci::FUNCTION_BARS;
 use shm::Keep;

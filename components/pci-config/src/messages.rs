@@ -96,7 +96,8 @@ impl<H: Hardware> Function<'_, H> {
         if !msi.throttled {
             self.hardware.write(mask_at, Width::Dword, mask);
         }
-        // What was sent before the mask is here once the read is (M20).
+        // The read completes only after every message that was posted before the mask
+        // (PCIe 6.0 section 2.4.1), so that none is still in flight (M20).
         self.hardware.read(mask_at, Width::Dword);
         peers.router.set_mask(self.index, mask)
     }
@@ -208,7 +209,7 @@ impl<H: Hardware> Function<'_, H> {
         }
     }
 
-    /// Switches the device's MSI off and gives the vectors back.
+    /// Switches the device's MSI off and releases the vectors.
     fn stop_msi<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
         let Some(msi) = &mut self.view.msi else {
             return Ok(());
@@ -218,8 +219,8 @@ impl<H: Hardware> Function<'_, H> {
             self.record.doubt_msi();
             let control_at = msi.at + regs::MSI_CONTROL;
             self.write_device_msi_control(0);
-            // What was sent before is here once the read is: no event is on its
-            // way to a vector that is given back.
+            // The read completes only after every message that was posted before: no
+            // event is on its way to a vector that is released.
             self.hardware.read(control_at, Width::Word);
         }
         peers.router.unbind_block(self.index)

@@ -55,7 +55,7 @@ impl<H: Hardware> Function<'_, H> {
         }
     }
 
-    /// Takes the function back to start (M24) and resets it. Gives in how many ms to
+    /// Takes the function back to start (M24) and resets it. Returns in how many ms to
     /// ask again; 0 once it is back. A function that nothing resets, or that did
     /// not come back, is an error.
     ///

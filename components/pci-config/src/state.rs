@@ -76,7 +76,7 @@ pub enum Reset {
     Unclean,
     /// It is being reset: nothing is read or written but what the step needs.
     UnderWay(Progress),
-    /// It did not come back from a reset: it reads all ones for good.
+    /// It did not come back from a reset: it reads all ones from now on.
     Gone,
 }
 

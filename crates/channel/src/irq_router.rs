@@ -108,7 +108,8 @@ interface! {
         /// local APIC takes (M17), [`Exhausted`](crate::Error::Exhausted) when
         /// vectors or slots are used up (M22).
         1 => #[idempotent] fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
-        /// Gives vector and slot back. Error if `source` is not bound.
+        /// Releases vector and slot; [`NotFound`](crate::Error::NotFound) if `source` is
+        /// not bound.
         2 => #[idempotent] fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
         3 => #[idempotent] fn set_masked(source: Source, masked: bool) -> ();
@@ -116,7 +117,7 @@ interface! {
         /// in the vmm (M20), those bound later too, whatever their own mask.
         4 => #[idempotent] fn set_function_masked(function: u8, masked: bool) -> ();
         /// Unbinds every MSI-X entry of a function and ends its function mask.
-        /// Goes on past an error, and then gives it.
+        /// Goes on past an error and returns the first.
         5 => #[idempotent] fn unbind_function(function: u8) -> ();
         /// Lets a bound source raise its vector, whatever became of an earlier
         /// permission, and returns the message (address, data) for its device;
@@ -184,8 +185,8 @@ pub mod msi {
             2 => #[idempotent] fn set_message(function: u8, address: u64, data: u32) -> ();
             /// Sets which of the bound messages are held back in the vmm.
             3 => #[idempotent] fn set_mask(function: u8, mask: u32) -> ();
-            /// Gives vectors and slots back. No error if none are bound. Goes on
-            /// past an error, and then gives it.
+            /// Releases vectors and slots; none bound is not an error. Goes on past an
+            /// error and returns the first.
             4 => #[idempotent] fn unbind_block(function: u8) -> ();
         }
     }
