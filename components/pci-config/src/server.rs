@@ -12,7 +12,7 @@ use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
 use crate::peers::Peers;
-use crate::reset::{Reset, Trouble};
+use crate::state::{Reset, Trouble};
 use crate::{Counters, Hardware};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
