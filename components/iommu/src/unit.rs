@@ -150,7 +150,8 @@ pub trait Unit {
     /// attached.
     fn attach(&mut self, function: usize) -> Result<(), Error>;
 
-    /// Lets the function reach nothing.
+    /// Takes all memory away from the function. When it returns, the function
+    /// reaches nothing.
     ///
     /// # Errors
     ///
@@ -169,7 +170,8 @@ pub trait Unit {
     /// [`Error::Failed`] if the unit does not answer.
     fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error>;
 
-    /// Ends that.
+    /// Takes the permission to raise these vectors away. When it returns, the
+    /// function cannot raise them.
     ///
     /// # Errors
     ///

@@ -50,7 +50,8 @@ pub trait IrqControl {
         let _ = (function, log2);
         Ok(host_message(vector))
     }
-    /// Ends that for one vector. When it returns, the function cannot raise it.
+    /// Takes the permission for one vector away. When it returns, the function cannot
+    /// raise it.
     fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         let _ = (function, vector);
         Ok(())
@@ -245,7 +246,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
-    /// Ends that.
+    /// Takes that permission away.
     fn forbid(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
         match source.kind {
             SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),

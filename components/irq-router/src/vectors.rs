@@ -7,7 +7,7 @@ pub struct Vectors {
     /// Bit `v` is set while vector `v` is taken or reserved. Those past the last
     /// vector always are, so that bits which a shift loses are never missed.
     taken: u128,
-    /// Those that are never given to anybody.
+    /// Vectors that are never taken.
     reserved: u128,
     /// Where the next search starts, so that a vector which was just given
     /// back rests: an event still on its way then meets no new owner.

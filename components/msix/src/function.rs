@@ -82,8 +82,8 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     /// The functions' entries, and what else the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
-    /// Whether a local APIC takes a message (M17). The router says the same; to ask
-    /// it 2048 times for a refusal would take time from everybody.
+    /// Whether a local APIC takes a message (M17). The router decides the same; to
+    /// ask it 2048 times for a refusal would hold up every guest.
     pub takes: fn(address: u64, data: u32) -> bool,
     /// What happened so far.
     pub counters: Counters,

@@ -40,7 +40,7 @@ pub struct Function<'a, H> {
     pub reset: Reset,
     /// What its device forgets in a reset.
     pub saved: Saved,
-    /// What a person should hear; gone when it was told.
+    /// Trouble that is to be logged; taken when it is.
     pub trouble: Option<Trouble>,
     /// msix or irq-router failed while it was quiesced.
     pub not_quiet: bool,

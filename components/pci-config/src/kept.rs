@@ -112,7 +112,7 @@ impl<'a> Record<'a> {
         self.set(RESET, UNDER_WAY | GONE);
     }
 
-    /// Whether that is so.
+    /// Whether the function does not come back from its reset.
     pub fn is_gone(&self) -> bool {
         self.get(RESET) & GONE != 0
     }

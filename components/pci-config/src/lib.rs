@@ -56,7 +56,7 @@ pub trait Hardware {
         let _ = offset;
         u32::MAX
     }
-    /// Writes it.
+    /// Writes the 32-bit register at `offset` of BAR 0.
     fn write_register(&mut self, offset: u32, value: u32) {
         let _ = (offset, value);
     }

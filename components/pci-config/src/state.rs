@@ -30,7 +30,7 @@ pub struct View {
 pub enum Method {
     /// Function-level reset of the PCI Express capability here.
     Flr(u16),
-    /// The same of the Advanced Features capability here.
+    /// Function-level reset of the Advanced Features capability here.
     AdvancedFeatures(u16),
     /// From D0 to D3hot and back, by the power management capability here.
     Power(u16),
@@ -88,7 +88,7 @@ pub struct Progress {
     pub since: u64,
 }
 
-/// What a person should hear of a reset.
+/// A reset's outcome that is to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The function did not answer within a minute.
