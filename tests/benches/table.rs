@@ -8,7 +8,7 @@ use channel::msix::control::MsixControl;
 use channel::msix::table::MsixTable;
 use channel::{Caller, Error, Local, Message};
 use divan::{Bencher, black_box};
-use msix::{Entry, Hardware, Msix};
+use msix::{Hardware, Msix};
 use pci::{FunctionInfo, MsixInfo, MsixPage, Width};
 use shm::Kept;
 use spec::FunctionId;
@@ -89,12 +89,11 @@ fn with_table(bound: u32, bench: impl FnOnce(&mut Table)) {
             page: index as u32,
         };
     }
-    let mut entries = vec![Entry::RESET; ENTRIES as usize];
     let memory = Memory(vec![0; 0x9000 / 4]);
     let router = Client(Local(call as fn(Message) -> Message));
     let kept = Kept::<{ msix::kept_words(1, ENTRIES as usize) }>::new();
     let functions = [(&info, VMM)];
-    let mut msix = Msix::new(memory, router, &mut entries, &kept, functions);
+    let mut msix = Msix::new(memory, router, &kept, ENTRIES as usize, functions);
     for entry in 0..bound {
         let start = 16 * entry;
         for (field, value) in [(0, 0xfee0_0000), (8, 0x40), (12, 0)] {

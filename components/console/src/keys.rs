@@ -102,7 +102,8 @@ mod tests {
     use crate::dump::Function;
     use channel::events::SlotEvents;
     use channel::iommu::{FaultRecord, FunctionState};
-    use channel::irq_router::{BoundSlot, Source};
+    use channel::irq_router::Source;
+    use channel::irq_router::dump::BoundSlot;
     use channel::msix::EntryState;
     use channel::routes::Route;
     use channel::{Error, GuestMessage};

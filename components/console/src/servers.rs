@@ -3,7 +3,8 @@
 
 use channel::events::{EventPage, SlotEvents};
 use channel::iommu::{FaultRecord, FunctionState, dump as iommu};
-use channel::irq_router::{BoundSlot, Source, dump as irq};
+use channel::irq_router::Source;
+use channel::irq_router::dump::{self as irq, BoundSlot};
 use channel::msix::{EntryState, dump as msix};
 use console::dump::{Function, State};
 use heapless::Vec;

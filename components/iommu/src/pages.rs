@@ -14,7 +14,7 @@ const INDEX_BITS: u32 = 9;
 /// Levels that both makers have.
 const MAX_LEVELS: usize = 4;
 
-/// Gives the machine address of a guest's frames: those for which there is a
+/// The machine addresses of a guest's frames: those for which there is a
 /// capability, and no others.
 pub trait Frames {
     /// Machine address of the frame at this position of the function's guest;

@@ -150,8 +150,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
         }
     }
 
-    /// Lets every function reach its guest's memory. Goes on past a failure, and
-    /// then gives the position of the last.
+    /// Lets every function reach its guest's memory. Goes on past a failure.
+    /// Returns the position of the last function that failed.
     pub fn attach_all(&mut self) -> Option<usize> {
         let mut failed = None;
         for position in 0..self.functions.len() {
@@ -163,8 +163,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
         failed
     }
 
-    /// A guest is gone: its functions reach nothing any more. Gives how many of
-    /// them could not be detached.
+    /// A guest is gone: its functions reach nothing any more. Returns how many
+    /// of them could not be detached.
     pub fn guest_gone(&mut self, guest: u8) -> usize {
         (0..self.functions.len())
             .filter(|&position| {
@@ -311,7 +311,7 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
 }
 
 impl<F: Frames> IommuDump for Iommu<'_, F> {
-    /// What the console asks for in vain is no mistake to be counted.
+    /// The console probes; misses are not counted.
     fn function(&mut self, _caller: Caller, function: FunctionId) -> Result<FunctionState, Error> {
         let position = function.index();
         let state = self.functions.get(position).ok_or(Error::NotFound)?;

@@ -60,8 +60,8 @@ impl SetupError {
         }
     }
 
-    /// Whether the unit may be on although we do not rule it: nobody may be
-    /// told then that a function reaches nothing.
+    /// Whether the unit may be on although it does not obey us. Then no client may
+    /// hear that a function reaches nothing.
     #[must_use]
     pub const fn lost(self) -> bool {
         matches!(self, Self::NotOurs | Self::Lost(_))
@@ -150,7 +150,8 @@ pub trait Unit {
     /// attached.
     fn attach(&mut self, function: usize) -> Result<(), Error>;
 
-    /// Lets the function reach nothing.
+    /// Takes all memory away from the function. When it returns, the function
+    /// reaches nothing.
     ///
     /// # Errors
     ///
@@ -169,7 +170,8 @@ pub trait Unit {
     /// [`Error::Failed`] if the unit does not answer.
     fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error>;
 
-    /// Ends that.
+    /// Takes the permission to raise these vectors away. When it returns, the
+    /// function cannot raise them.
     ///
     /// # Errors
     ///
@@ -177,7 +179,7 @@ pub trait Unit {
     /// still be in force.
     fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error>;
 
-    /// Takes the next fault, whose number counts for nothing.
+    /// Pops the next recorded fault. Its number is not set; the service assigns it.
     fn next_fault(&mut self) -> Option<FaultRecord>;
 
     /// Makes room for faults again if some were lost for want of it; tells

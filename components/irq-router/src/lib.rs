@@ -1,4 +1,4 @@
-//! Gives each interrupt source a vector and a slot, and tells the vmm where its
+//! Assigns a vector and a slot to each interrupt source, and tells the vmm where its
 //! events go.
 //!
 //! Responsible for: vectors, IRQ handler capabilities (through
@@ -16,7 +16,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod connect;
 mod router;
 mod vectors;
 
+pub use connect::{Capabilities, Failure, connect};
 pub use router::{Counters, IrqControl, KernelError, Router, Slot, kept_words};

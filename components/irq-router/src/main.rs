@@ -7,7 +7,9 @@
 use channel::routes::RoutePage;
 use channel::{iommu, irq_router as interface};
 use heapless::Vec;
-use irq_router::{IrqControl, KernelError, Router, Slot, kept_words};
+use irq_router::{
+    Capabilities, Failure, IrqControl, KernelError, Router, Slot, connect, kept_words,
+};
 use runtime::{Channel, Context, Event, Server};
 use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
@@ -24,6 +26,14 @@ struct Guest {
     slots: CNode,
     radix: usize,
     notification: Notification,
+}
+
+impl Guest {
+    /// A slot of its vmm.
+    fn slot(&self, index: u8) -> AbsoluteCPtr {
+        self.slots
+            .absolute_cptr_from_bits_with_depth(index.into(), self.radix)
+    }
 }
 
 /// The kernel's side of a binding. Own slots: one for each vector's handler,
@@ -48,11 +58,38 @@ impl Kernel {
         self.first_slot + u64::from(vector)
     }
 
-    /// Makes the handler for a vector.
-    fn handler(&self, vector: u8, pin: Option<u8>) -> sel4::Result<()> {
+    /// The slot for a badged notification on its way.
+    fn spare_slot(&self) -> u64 {
+        self.first_slot + u64::from(VECTORS)
+    }
+
+    fn guest(&self, slot: Slot) -> Result<&Guest, Failure> {
+        let guest = self.guests.get(usize::from(slot.guest));
+        guest.ok_or_else(|| failure(sel4::Error::InvalidArgument))
+    }
+
+    fn connect(&mut self, slot: Slot, vector: u8, pin: Option<u8>) -> Result<(), KernelError> {
+        connect(self, slot, vector, pin).map_err(|failure| {
+            if let Failure::Refused(error) = failure {
+                defmt::warn!("vector {=u8}: kernel error {=u64}", vector, error);
+            }
+            KernelError
+        })
+    }
+}
+
+const fn failure(error: sel4::Error) -> Failure {
+    match error {
+        sel4::Error::DeleteFirst => Failure::Occupied,
+        error => Failure::Refused(error as u64),
+    }
+}
+
+impl Capabilities for Kernel {
+    fn make_handler(&mut self, vector: u8, pin: Option<u8>) -> Result<(), Failure> {
         let handler = self.own_slot(self.handler_slot(vector));
         let vector = vector.into();
-        match pin {
+        let made = match pin {
             // The kernel records bus, device, function and handle without using
             // them (src/arch/x86/object/interrupt.c of 5.0.0).
             None => self
@@ -62,50 +99,49 @@ impl Kernel {
             Some(pin) => self
                 .control
                 .irq_control_get_ioapic(0, pin.into(), 1, 0, vector, &handler),
-        }
-    }
-
-    fn connect(&self, slot: Slot, vector: u8, pin: Option<u8>) -> sel4::Result<()> {
-        let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
-            return Err(sel4::Error::InvalidArgument);
         };
-        there(self.handler(vector, pin))?;
-        let handler = self.handler_slot(vector);
-        let badged = self.first_slot + VECTORS as u64;
-        let source = self.own_slot(guest.notification.bits());
-        // A crash may have left one there; an empty slot is deleted without
-        // error.
-        self.own_slot(badged).delete()?;
-        self.own_slot(badged)
-            .mint(&source, CapRights::write_only(), 1 << slot.index)?;
-        let set =
-            IrqHandler::from_bits(handler).irq_handler_set_notification(Cap::from_bits(badged));
-        self.own_slot(badged).delete()?;
-        set?;
-        let in_vmm = guest
-            .slots
-            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix);
-        there(in_vmm.copy(&self.own_slot(handler), CapRights::all()))
+        made.map_err(failure)
     }
 
-    fn try_connect(&self, slot: Slot, vector: u8, pin: Option<u8>) -> Result<(), KernelError> {
-        self.connect(slot, vector, pin).map_err(|error| {
-            defmt::warn!("vector {=u8}: kernel error {=u64}", vector, error as u64);
-            // Whatever was made goes. The copy in the vmm was last, so that it is
-            // not there.
-            let _ = self.own_slot(self.handler_slot(vector)).delete();
-            KernelError
-        })
+    fn delete_handler(&mut self, vector: u8) -> Result<(), Failure> {
+        let handler = self.own_slot(self.handler_slot(vector));
+        handler.delete().map_err(failure)
+    }
+
+    fn mint_notification(&mut self, slot: Slot) -> Result<(), Failure> {
+        let source = self.own_slot(self.guest(slot)?.notification.bits());
+        self.own_slot(self.spare_slot())
+            .mint(&source, CapRights::write_only(), 1 << slot.index)
+            .map_err(failure)
+    }
+
+    fn set_notification(&mut self, vector: u8) -> Result<(), Failure> {
+        IrqHandler::from_bits(self.handler_slot(vector))
+            .irq_handler_set_notification(Cap::from_bits(self.spare_slot()))
+            .map_err(failure)
+    }
+
+    fn delete_notification(&mut self) -> Result<(), Failure> {
+        let spare = self.own_slot(self.spare_slot());
+        spare.delete().map_err(failure)
+    }
+
+    fn copy_to_vmm(&mut self, slot: Slot, vector: u8) -> Result<(), Failure> {
+        let handler = self.own_slot(self.handler_slot(vector));
+        self.guest(slot)?
+            .slot(slot.index)
+            .copy(&handler, CapRights::all())
+            .map_err(failure)
     }
 }
 
 impl IrqControl for Kernel {
     fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        self.try_connect(slot, vector, None)
+        self.connect(slot, vector, None)
     }
 
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError> {
-        self.try_connect(slot, vector, Some(pin))
+        self.connect(slot, vector, Some(pin))
     }
 
     fn allow(
@@ -138,29 +174,15 @@ impl IrqControl for Kernel {
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
-        let Some(guest) = self.guests.get(usize::from(slot.guest)) else {
-            // A guest that is not there has nothing.
-            return Ok(());
-        };
-        guest
-            .slots
-            .absolute_cptr_from_bits_with_depth(slot.index.into(), guest.radix)
-            .delete()
-            .map_err(|_| KernelError)
+        // A guest that is not there has nothing.
+        match self.guest(slot) {
+            Ok(guest) => guest.slot(slot.index).delete().map_err(|_| KernelError),
+            Err(_) => Ok(()),
+        }
     }
 
     fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
-        let handler = self.own_slot(self.handler_slot(vector));
-        handler.delete().map_err(|_| KernelError)
-    }
-}
-
-/// Takes a capability that was there already for made: nobody else puts any into
-/// these slots.
-fn there(made: sel4::Result<()>) -> sel4::Result<()> {
-    match made {
-        Err(sel4::Error::DeleteFirst) => Ok(()),
-        made => made,
+        self.delete_handler(vector).map_err(|_| KernelError)
     }
 }
 

@@ -4,8 +4,8 @@ mod block;
 mod kept;
 mod pin;
 
-use channel::irq_router::dump::IrqDump;
-use channel::irq_router::{BoundSlot, IrqRouter, Source, SourceKind};
+use channel::irq_router::dump::{BoundSlot, IrqDump};
+use channel::irq_router::{IrqRouter, Source, SourceKind};
 use channel::routes::{Route, RoutePage};
 use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
@@ -27,8 +27,8 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelError;
 
-/// What the router needs from the kernel. Each operation makes of an earlier one
-/// that was cut off at any point what a complete one would have made.
+/// What the router needs from the kernel. Every operation is idempotent: repeating
+/// one that was interrupted anywhere has the effect of one that completed.
 pub trait IrqControl {
     /// Makes the IRQ handler capability for user vector `vector`, lets it signal
     /// bit `slot.index`, and last puts it into the guest's vmm. What is there
@@ -38,9 +38,9 @@ pub trait IrqControl {
     /// The same for a pin of the I/O APIC, level-triggered and not delivered
     /// before its first acknowledgement.
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
-    /// Lets `function` raise 1 << `log2` vectors from `vector` on, and gives the
-    /// message (address, data) for the device. May be repeated without harm.
-    /// Without an IOMMU every function may raise every vector.
+    /// Lets `function` raise 1 << `log2` vectors from `vector` on. Returns the
+    /// message (address, data) for the device. Without an IOMMU every function may
+    /// raise every vector.
     fn allow(
         &mut self,
         function: FunctionId,
@@ -50,17 +50,19 @@ pub trait IrqControl {
         let _ = (function, log2);
         Ok(host_message(vector))
     }
-    /// Ends that for one vector. When it returns, the function cannot raise it.
+    /// Takes the permission for one vector away. When it returns, the function cannot
+    /// raise it.
     fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
         let _ = (function, vector);
         Ok(())
     }
-    /// Takes what the guest's vmm has at a slot away; nothing there is no error.
+    /// Deletes the capability that the guest's vmm has at a slot; an empty slot is
+    /// not an error.
     fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError>;
-    /// Takes our own capability for a vector away; nothing there is no error.
+    /// Deletes our own capability for a vector; an empty slot is not an error.
     fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError>;
-    /// Takes both away. The vmm's copy goes first: while ours is there the
-    /// vector is nobody else's.
+    /// Deletes both. The vmm's copy goes first: as long as ours exists, the vector is
+    /// given to no other source.
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
         self.clear_slot(slot)?;
         self.clear_vector(vector)
@@ -131,10 +133,10 @@ pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
 impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     Router<'a, C, GUESTS, FUNCTIONS>
 {
-    /// A router without routes, or with those that the last one kept in `kept`,
-    /// [`kept_words`] words; the pages say the same afterwards. `owners` gives
-    /// for each function the guest that owns it; bit `v` of `reserved` keeps user
-    /// vector `v` for others.
+    /// Creates a router with the bindings that the last one kept in `kept`,
+    /// [`kept_words`] words, or without any, and makes the pages agree. `owners`
+    /// names the guest of each function; bit `v` of `reserved` keeps user vector
+    /// `v` for others.
     pub fn new(
         control: C,
         pages: [&'a RoutePage; GUESTS],
@@ -224,7 +226,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             .map(|(index, _)| index)
     }
 
-    /// Makes the kernel's side of a binding, or what is missing of it.
+    /// Makes the missing parts of the kernel's side of a binding.
     fn acquire(&mut self, slot: Slot, source: Source, vector: u8) -> Result<(), KernelError> {
         match source.kind {
             SourceKind::Msix | SourceKind::Msi => self.control.acquire(slot, vector),
@@ -244,7 +246,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
-    /// Ends that.
+    /// Takes that permission away.
     fn forbid(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
         match source.kind {
             SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),
@@ -309,7 +311,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         Ok(())
     }
 
-    /// Gives slot and vector back.
+    /// Releases slot and vector.
     fn free(&mut self, guest: usize, index: usize) -> Result<(), Error> {
         let slot = Slot {
             guest: guest as u8,
@@ -345,8 +347,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         owned && slot.binding.is_some()
     }
 
-    /// Frees every slot of the function for this kind of source. Goes on past
-    /// an error, and then gives it.
+    /// Frees every slot of the function for this kind of source. Goes on past an
+    /// error and returns the first.
     fn free_all(
         &mut self,
         guest: usize,

@@ -7,7 +7,7 @@ pub struct Vectors {
     /// Bit `v` is set while vector `v` is taken or reserved. Those past the last
     /// vector always are, so that bits which a shift loses are never missed.
     taken: u128,
-    /// Those that are never given to anybody.
+    /// Vectors that are never taken.
     reserved: u128,
     /// Where the next search starts, so that a vector which was just given
     /// back rests: an event still on its way then meets no new owner.
@@ -32,7 +32,7 @@ impl Vectors {
 
     /// Takes `count` vectors (a power of two, at most 16) that follow each
     /// other, the first a multiple of `count`: from `wanted` if these are free,
-    /// else the next free ones. Gives the first; `None` if there are none.
+    /// else the next free ones. Returns the first; `None` if there are none.
     pub fn take(&mut self, wanted: Option<u8>, count: u8) -> Option<u8> {
         let blocks = VECTORS / count;
         let start = self.next.div_ceil(count);
@@ -61,7 +61,7 @@ impl Vectors {
         self.next = (vector + 1) % VECTORS;
     }
 
-    /// Gives a vector back that was taken.
+    /// Frees a vector that was taken.
     pub fn give_back(&mut self, vector: u8) {
         self.taken &= !(1 << vector);
     }

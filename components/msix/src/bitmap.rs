@@ -23,18 +23,20 @@ impl Bitmap {
         }
     }
 
-    /// The first entry at or after `from` that is in the set.
-    pub fn next(&self, from: u16) -> Option<u16> {
-        let first = usize::from(from / 64);
-        let mut mask = u64::MAX << (from % 64);
-        for (index, word) in self.0.iter().enumerate().skip(first) {
-            let rest = word & mask;
-            if rest != 0 {
-                return Some(index as u16 * 64 + rest.trailing_zeros() as u16);
-            }
-            mask = u64::MAX;
-        }
-        None
+    /// Whether an entry is in the set.
+    pub fn contains(&self, entry: u16) -> bool {
+        self.0[usize::from(entry / 64)] >> (entry % 64) & 1 == 1
+    }
+
+    /// Returns the entries in order.
+    pub fn entries(self) -> impl Iterator<Item = u16> {
+        self.0.into_iter().zip(0..).flat_map(|(mut word, index)| {
+            core::iter::from_fn(move || {
+                let bit = word.trailing_zeros() as u16;
+                word &= word.checked_sub(1)?;
+                Some(index * 64 + bit)
+            })
+        })
     }
 }
 
@@ -49,11 +51,8 @@ mod tests {
             bitmap.set(entry, true);
         }
         bitmap.set(700, false);
-        let mut at = 0;
-        for expected in [0, 63, 64, 2047] {
-            assert_eq!(bitmap.next(at), Some(expected));
-            at = expected + 1;
-        }
-        assert_eq!(bitmap.next(at), None);
+        assert!(bitmap.entries().eq([0, 63, 64, 2047]));
+        assert!(bitmap.contains(63) && !bitmap.contains(700));
+        assert_eq!(Bitmap::EMPTY.entries().next(), None);
     }
 }

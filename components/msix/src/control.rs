@@ -5,6 +5,7 @@ use channel::{Caller, Error, Transport};
 use pci::regs::{MSIX_CONTROL_ENABLE, MSIX_CONTROL_FUNCTION_MASK};
 use spec::FunctionId;
 
+use crate::entry::BOUND;
 use crate::{Hardware, Msix};
 
 /// Binds that fail in one pass before their answer is taken for the rest of it: the
@@ -19,12 +20,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 
     /// Unbinds every bound entry in order (M4), up to the first error.
     fn unbind_all(&mut self, function: usize) -> Result<(), Error> {
-        let mut at = 0;
-        while let Some(entry) = self.functions[function].bound.next(at) {
-            self.unbind(function, entry)?;
-            at = entry + 1;
-        }
-        Ok(())
+        let bound = self.functions[function].bound;
+        bound
+            .entries()
+            .try_for_each(|entry| self.unbind(function, entry))
     }
 
     /// Updates every entry for which that is due, in order (M3).
@@ -35,30 +34,28 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         let mut answer = None;
         // Entries that failed without a call: how many, and the last one.
         let mut silent: Option<(u32, u16, Error)> = None;
-        let mut at = 0;
-        while let Some(entry) = self.functions[function].due.next(at) {
-            at = entry + 1;
+        for entry in self.functions[function].due.entries() {
             let stored = self.entry(function, entry);
-            let was_bound = stored.bound.is_some();
+            let was_bound = stored.is(BOUND);
             if !was_bound {
                 // What no local APIC takes costs no call, and says nothing of others.
-                let error = if (self.takes)(stored.address, stored.data) {
+                let error = if (self.takes)(stored.address, stored.data()) {
                     answer
                 } else {
                     Some(Error::Refused)
                 };
                 if let Some(error) = error {
-                    self.set_error(function, entry, error);
+                    self.set_error(function, entry, &stored, error);
                     silent = Some((silent.map_or(1, |(count, ..)| count + 1), entry, error));
                     continue;
                 }
             }
             self.update(function, entry);
             let stored = self.entry(function, entry);
-            if was_bound && stored.bound.is_none() {
+            if was_bound && !stored.is(BOUND) {
                 // What it had is free again.
                 answer = answer.filter(|error| *error != Error::Exhausted);
-            } else if let (false, Some(error)) = (was_bound, stored.error) {
+            } else if let (false, Some(error)) = (was_bound, stored.error()) {
                 failures += 1;
                 let for_all = error == Error::Exhausted || failures == FAILURES;
                 answer = for_all.then_some(error);
@@ -102,8 +99,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
         if enabled && !function_mask {
             self.update_all(index);
         }
-        // Last: until here the same write finds something to do.
-        self.set_function(index, enabled, function_mask);
+        self.commit_control(index, enabled, function_mask);
         Ok(Some(self.functions[index].message_control()))
     }
 

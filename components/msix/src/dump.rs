@@ -6,12 +6,13 @@ use channel::{Caller, Error, Transport};
 use pci::Width;
 use spec::FunctionId;
 
+use crate::entry::{BOUND, THROTTLED, UPDATED};
 use crate::function::Function;
 use crate::{Entry, Hardware, Msix};
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    /// The function, if it has MSI-X. What the console asks for in vain is no
-    /// mistake to be counted.
+    /// The function, if it has MSI-X. The console probes; misses are not
+    /// counted.
     fn shown(&self, function: FunctionId) -> Result<&Function, Error> {
         self.functions
             .get(function.index())
@@ -43,24 +44,21 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixDump for Msix<'_, H,
         from: u16,
         all: bool,
     ) -> Result<EntryState, Error> {
-        let range = self.shown(function)?.range();
-        let found = self.entries[range]
-            .iter()
-            .enumerate()
-            .skip(from.into())
-            .find(|(_, entry)| all || **entry != Entry::RESET);
-        let (index, &entry) = found.ok_or(Error::NotFound)?;
-        let index = index as u16;
+        let entries = self.shown(function)?.info.entries as u16;
+        let (index, entry) = (from..entries)
+            .map(|index| (index, self.entry(function.index(), index)))
+            .find(|(_, entry)| all || *entry != Entry::RESET)
+            .ok_or(Error::NotFound)?;
         Ok(EntryState {
             entry: index,
             address: entry.address,
-            data: entry.data,
-            masked: entry.masked,
-            throttled: entry.throttled,
-            updated: entry.updated,
-            bound: entry.bound.is_some(),
+            data: entry.data(),
+            masked: entry.masked(),
+            throttled: entry.is(THROTTLED),
+            updated: entry.is(UPDATED),
+            bound: entry.is(BOUND),
             pending: self.pending(function, index),
-            error: entry.error,
+            error: entry.error(),
         })
     }
 }

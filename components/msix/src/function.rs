@@ -9,6 +9,7 @@ use spec::{FunctionId, bit};
 
 use crate::area::{Area, ENTRY_SIZE};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
+use crate::entry::{BOUND, THROTTLED, UNMASKED, UPDATED};
 use crate::kept::Words;
 use crate::{Entry, Hardware};
 
@@ -61,7 +62,7 @@ pub(crate) struct Function {
     /// Where each BAR ends that is smaller than a page: what lies behind it on its
     /// page is not the function's.
     ends: [u64; FUNCTION_BARS],
-    /// Its first entry in the shared storage.
+    /// Its first entry among those of all functions.
     first: usize,
     pub(crate) enabled: bool,
     pub(crate) function_mask: bool,
@@ -69,6 +70,8 @@ pub(crate) struct Function {
     pub(crate) bound: Bitmap,
     /// Entries that are unmasked and updated.
     pub(crate) due: Bitmap,
+    /// Entries that are unmasked in the device.
+    pub(crate) open: Bitmap,
 }
 
 /// The MSI-X side of `FUNCTIONS` functions.
@@ -76,34 +79,34 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     pub(crate) hardware: H,
     pub(crate) router: Client<T>,
     pub(crate) functions: [Function; FUNCTIONS],
-    pub(crate) entries: &'a mut [Entry],
-    /// What the next msix finds if this one dies.
+    /// The functions' entries, and what else the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
-    /// Whether a local APIC takes a message (M17). The router says the same; to ask
-    /// it 2048 times for a refusal would take time from everybody.
+    /// Whether a local APIC takes a message (M17). The router decides the same; to
+    /// ask it 2048 times for a refusal would hold up every guest.
     pub takes: fn(address: u64, data: u32) -> bool,
     /// What happened so far.
     pub counters: Counters,
 }
 
 impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCTIONS> {
-    /// Takes the functions over: as the last msix kept them in `kept`,
-    /// [`kept_words`](crate::kept_words) words, or, if there was none, with a
-    /// reset of each (M24). Each function comes with its vmm's badge. A function
-    /// that does not fit into what is left of `entries` has no MSI-X (M16).
+    /// Takes the functions over: as the last msix left them in `kept`, or, if there
+    /// was none, with a reset of each (M24). Each function comes with its vmm's
+    /// badge. `kept` has [`kept_words`](crate::kept_words) words for `capacity`
+    /// entries; a function that does not fit into what is left of them has no MSI-X
+    /// (M16).
     pub fn new(
         hardware: H,
         router: Client<T>,
-        entries: &'a mut [Entry],
         kept: &'a dyn Keep,
+        capacity: usize,
         functions: [(&FunctionInfo, Caller); FUNCTIONS],
     ) -> Self {
         let mut used = 0;
         let functions = functions.map(|(function, owner)| {
             let mut info = function.msix;
             let wanted = info.entries as usize;
-            if wanted > MAX_ENTRIES || wanted > entries.len() - used {
+            if wanted > MAX_ENTRIES || wanted > capacity - used {
                 info = MsixInfo::default();
             }
             let first = used;
@@ -121,13 +124,13 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 function_mask: false,
                 bound: Bitmap::EMPTY,
                 due: Bitmap::EMPTY,
+                open: Bitmap::EMPTY,
             }
         });
         let mut msix = Self {
             hardware,
             router,
             functions,
-            entries,
             kept: Words::new(kept, FUNCTIONS),
             failures: None,
             takes: |address, data| GuestMessage::parse(address, data).is_some(),
@@ -140,17 +143,6 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             }
         }
         msix
-    }
-
-    /// A function's entries that are no longer as after reset, in order.
-    pub fn entries_in_use(&self, function: FunctionId) -> impl Iterator<Item = (u16, &Entry)> {
-        self.functions
-            .get(function.index())
-            .map_or(&[][..], |f| &self.entries[f.range()])
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| **entry != Entry::RESET)
-            .map(|(index, entry)| (index as u16, entry))
     }
 
     /// The failures since this was last asked: how many, and the last one. For
@@ -183,24 +175,32 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         }
     }
 
-    /// An entry below the function's number of entries.
-    pub(crate) fn entry(&self, function: usize, entry: u16) -> &Entry {
-        &self.entries[self.functions[function].index(entry)]
+    /// Returns an entry below the function's number of entries.
+    pub(crate) fn entry(&self, function: usize, entry: u16) -> Entry {
+        self.kept.entry(self.functions[function].index(entry))
     }
 
-    /// Changes an entry, brings the bitmaps in line with it and keeps it.
+    /// Changes an entry and brings the bitmaps in line with it.
     pub(crate) fn change(&mut self, function: usize, entry: u16, change: impl FnOnce(&mut Entry)) {
+        let before = self.entry(function, entry);
+        let mut after = before;
+        change(&mut after);
         let state = &mut self.functions[function];
-        let index = state.index(entry);
-        let stored = &mut self.entries[index];
-        change(stored);
-        state.bound.set(entry, stored.bound.is_some());
-        state.due.set(entry, stored.wants_update());
-        self.kept.set_entry(index, stored);
+        state.index_entry(entry, &after);
+        self.kept.set_entry(state.index(entry), &before, &after);
     }
 
-    /// Sets enable and function mask, and keeps them.
-    pub(crate) fn set_function(&mut self, function: usize, enabled: bool, function_mask: bool) {
+    /// The commit point of a table write that changes an entry's mask. If msix dies
+    /// before this store, the repeated write still sees the old mask and redoes the
+    /// work.
+    pub(crate) fn commit_mask(&mut self, function: usize, entry: u16, masked: bool) {
+        self.change(function, entry, |entry| entry.set(UNMASKED, !masked));
+    }
+
+    /// The commit point of a message control write and of a reset. If msix dies
+    /// before this store, the repeated call still sees the old state and redoes the
+    /// work.
+    pub(crate) fn commit_control(&mut self, function: usize, enabled: bool, function_mask: bool) {
         let state = &mut self.functions[function];
         state.enabled = enabled;
         state.function_mask = function_mask;
@@ -210,16 +210,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// *update* (M5): binds an unmasked entry with its current address and
     /// data, after unbinding it if it is bound.
     pub(crate) fn update(&mut self, function: usize, entry: u16) {
-        let was_bound = self.entry(function, entry).bound.is_some();
-        if was_bound && self.unbind(function, entry).is_err() {
+        if self.functions[function].bound.contains(entry) && self.unbind(function, entry).is_err() {
             return;
         }
-        let Entry {
-            address,
-            data,
-            throttled,
-            ..
-        } = *self.entry(function, entry);
+        let state = self.entry(function, entry);
+        let (address, data) = (state.address, state.data());
         let source = source(function, entry);
         if !(self.takes)(address, data) {
             self.bind_failed(function, entry, Error::Refused);
@@ -231,11 +226,11 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 // never sends a message that is half old and half new.
                 self.write_message(function, entry, message);
                 self.change(function, entry, |entry| {
-                    entry.bound = Some(message);
-                    entry.updated = false;
-                    entry.error = None;
+                    entry.set(BOUND, true);
+                    entry.set(UPDATED, false);
+                    entry.set_error(None);
                 });
-                if !throttled {
+                if !state.is(THROTTLED) {
                     self.mask_in_device(function, entry, false);
                 }
             }
@@ -245,7 +240,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 
     /// Counts and keeps why an entry stays unbound and updated (M5).
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
-        self.set_error(function, entry, error);
+        let state = self.entry(function, entry);
+        self.set_error(function, entry, &state, error);
         self.binds_failed(function, 1, entry, error);
     }
 
@@ -259,29 +255,32 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
         self.failed(function, 1, entry, "unbind", error);
-        self.set_error(function, entry, error);
+        let state = self.entry(function, entry);
+        self.set_error(function, entry, &state, error);
     }
 
-    /// Nothing that outlives a crash or decides on an update: a pass over a large
-    /// table comes here for each entry.
-    pub(crate) fn set_error(&mut self, function: usize, entry: u16, error: Error) {
+    /// Stores why the last bind or unbind of an entry failed, whose state is `before`.
+    /// The bitmaps need no change: a pass over a large table comes here for each entry.
+    pub(crate) fn set_error(&mut self, function: usize, entry: u16, before: &Entry, error: Error) {
+        let mut after = *before;
+        after.set_error(Some(error));
         let index = self.functions[function].index(entry);
-        self.entries[index].error = Some(error);
+        self.kept.set_entry(index, before, &after);
     }
 
     /// Unbinds a bound entry, which is to be bound anew by the next update; on an
     /// error it is as it was before.
     pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
-        let before = self.entry(function, entry).device_masked;
+        let was_open = self.functions[function].open.contains(entry);
         self.mask_in_device(function, entry, true);
         match self.unbind_in_router(source(function, entry)) {
             Ok(()) => {
                 // In one change: an entry that is unbound and not marked would
                 // never be bound again if this were the last thing done.
                 self.change(function, entry, |entry| {
-                    entry.bound = None;
-                    entry.updated = true;
-                    entry.error = None;
+                    entry.set(BOUND, false);
+                    entry.set(UPDATED, true);
+                    entry.set_error(None);
                 });
                 Ok(())
             }
@@ -289,7 +288,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 self.unbind_failed(function, entry, error);
                 // A router that died too often may have given its vector to
                 // another source.
-                if !before && bound {
+                if was_open && bound {
                     self.mask_in_device(function, entry, false);
                 }
                 Err(error)
@@ -319,11 +318,12 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         let state = &mut self.functions[function];
         state.bound = Bitmap::EMPTY;
         state.due = Bitmap::EMPTY;
+        state.open = Bitmap::EMPTY;
         for index in state.range() {
-            self.entries[index] = Entry::RESET;
-            self.kept.set_entry(index, &Entry::RESET);
+            let before = self.kept.entry(index);
+            self.kept.set_entry(index, &before, &Entry::RESET);
         }
-        self.set_function(function, false, false);
+        self.commit_control(function, false, false);
         result
     }
 
@@ -334,8 +334,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// no event is on its way to a vector that is about to be given back (M21).
     pub(crate) fn mask_in_device(&mut self, function: usize, entry: u16, masked: bool) {
         self.write_control(function, entry, masked);
-        let index = self.functions[function].index(entry);
-        self.entries[index].device_masked = masked;
+        self.functions[function].open.set(entry, !masked);
         if masked {
             self.flush(function, entry);
         }
@@ -391,13 +390,19 @@ impl Function {
         }
     }
 
-    /// An entry's place in the shared storage.
-    pub(crate) fn index(&self, entry: u16) -> usize {
+    /// An entry's place among those of all functions.
+    fn index(&self, entry: u16) -> usize {
         self.first + usize::from(entry)
     }
 
-    pub(crate) fn range(&self) -> core::ops::Range<usize> {
+    fn range(&self) -> core::ops::Range<usize> {
         self.first..self.first + self.info.entries as usize
+    }
+
+    /// Brings the bitmaps in line with an entry.
+    pub(crate) fn index_entry(&mut self, entry: u16, state: &Entry) {
+        self.bound.set(entry, state.is(BOUND));
+        self.due.set(entry, state.wants_update());
     }
 
     /// The device's entry: BAR and byte offset.

@@ -1,4 +1,4 @@
-//! Plays the MSI-X table, the PBA and message control of each function to its
+//! Emulates the MSI-X table, the PBA and message control of each function for its
 //! guest, and keeps the device's own table out of the guest's hands.
 //!
 //! Responsible for: the guest's view of table and control (rules M1 to M19),
@@ -23,6 +23,7 @@ mod entry;
 mod function;
 mod kept;
 mod table;
+mod takeover;
 
 pub use entry::Entry;
 pub use function::{Counters, Failure, Msix};

@@ -8,12 +8,11 @@
 use channel::msix::{FunctionBar, control, dump, table};
 use channel::{Caller, irq_router};
 use heapless::Vec;
-use msix::{Entry, Failure, Hardware, Msix, kept_words};
+use msix::{Failure, Hardware, Msix, kept_words};
 use pci::{FunctionInfo, PAGE_SIZE, Width};
 use runtime::{Context, Event, Mmio, RateLimit, Server};
 use shm::Kept;
 use spec::{FUNCTIONS, FunctionId, names};
-use static_cell::ConstStaticCell;
 
 runtime::component!(main);
 
@@ -22,7 +21,6 @@ const _: () = assert!(Memory::is_asked_for(include_str!("../component.toml")));
 
 /// Table entries of all functions together: two of the largest tables.
 const ENTRIES: usize = 4096;
-static STORAGE: ConstStaticCell<[Entry; ENTRIES]> = ConstStaticCell::new([Entry::RESET; ENTRIES]);
 
 /// One function's pages, mapped one after the other in the order of
 /// `MsixInfo::pages`.
@@ -100,9 +98,8 @@ fn main(context: Context) -> ! {
         (info.as_ref().unwrap_or(&none), *owner)
     });
     let router = irq_router::Client(context.channel(irq_router::NAME));
-    let entries = STORAGE.take();
     let kept: &Memory = context.shared(names::KEPT);
-    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, entries, kept, functions);
+    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, kept, ENTRIES, functions);
     for function in (0..context.functions().count()).map(FunctionId::at) {
         match dump::MsixDump::state(&mut msix, Caller(0), function) {
             Ok(value) => defmt::info!(

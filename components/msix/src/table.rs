@@ -8,6 +8,7 @@ use pci::Width;
 use spec::FunctionId;
 
 use crate::area::Area;
+use crate::entry::{BOUND, THROTTLED, UPDATED};
 use crate::function::source;
 use crate::{Entry, Hardware, Msix};
 
@@ -25,24 +26,23 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     /// Writes vector control (M9).
     fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) {
         let masked = value & 1 == 1;
-        if masked == self.entry(function, entry).masked {
+        if masked == self.entry(function, entry).masked() {
             return;
         }
         self.follow_mask(function, entry, masked);
-        // Last: until here the same write finds something to do.
-        self.change(function, entry, |entry| entry.masked = masked);
+        self.commit_mask(function, entry, masked);
     }
 
     /// What follows from a new mask.
     fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) {
-        let before = *self.entry(function, entry);
+        let before = self.entry(function, entry);
         let state = &self.functions[function];
         let live = state.enabled && !state.function_mask;
-        if live && !masked && before.updated {
+        if live && !masked && before.is(UPDATED) {
             self.update(function, entry);
             return;
         }
-        if before.bound.is_none() {
+        if !before.is(BOUND) {
             return;
         }
         // Unmasked in the device last: what it then sends finds its route open.
@@ -53,7 +53,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if routed.is_err() {
             self.counters.mask_failures += 1;
         }
-        if !masked && !before.throttled {
+        if !masked && !before.is(THROTTLED) {
             self.mask_in_device(function, entry, false);
         }
     }
@@ -65,7 +65,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         let message = |write: fn(&mut Entry, u64)| {
             move |entry: &mut Entry| {
                 write(entry, value);
-                entry.updated = true;
+                entry.set(UPDATED, true);
             }
         };
         match (field, width) {
@@ -80,7 +80,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 entry,
                 message(|e, v| e.address = e.address & 0xffff_ffff | v << 32),
             ),
-            (8, _) => self.change(function, entry, message(|e, v| e.data = v as u32)),
+            (8, _) => self.change(function, entry, message(|e, v| e.set_data(v as u32))),
             _ => self.write_vector_control(function, entry, low),
         }
         if field == 8 && width == Width::Qword {
@@ -127,7 +127,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
 /// A table read of 4 or 8 bytes (M11).
 fn read_table(entry: &Entry, field: u32, width: Width) -> u64 {
     let address = entry.address;
-    let tail = u64::from(entry.data) | u64::from(entry.control()) << 32;
+    let tail = u64::from(entry.data()) | u64::from(entry.masked()) << 32;
     let value = match field {
         0 => address,
         4 => address >> 32,
@@ -148,7 +148,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         let function = self.lookup_table(caller, place.function)?;
         match self.functions[function].area(place.bar, offset, width) {
             Area::Table { entry, field } => {
-                Ok(read_table(self.entry(function, entry), field, width))
+                Ok(read_table(&self.entry(function, entry), field, width))
             }
             Area::Pba => Ok(self.hardware.read(place, offset, width)),
             Area::Adjacent => Ok(self.read_adjacent(place, offset, width)),
@@ -199,12 +199,14 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
             self.counters.not_found += 1;
             return Err(Error::NotFound);
         }
-        let before = *self.entry(function, source.entry);
-        self.change(function, source.entry, |entry| entry.throttled = throttled);
-        self.counters.throttled += u64::from(throttled && !before.throttled);
-        let masked = self.entry(function, source.entry).keep_masked();
-        if before.bound.is_some() && masked != before.device_masked {
-            self.mask_in_device(function, source.entry, masked);
+        let before = self.entry(function, source.entry);
+        self.change(function, source.entry, |entry| {
+            entry.set(THROTTLED, throttled)
+        });
+        self.counters.throttled += u64::from(throttled && !before.is(THROTTLED));
+        let open = !self.entry(function, source.entry).keep_masked();
+        if before.is(BOUND) && open != self.functions[function].open.contains(source.entry) {
+            self.mask_in_device(function, source.entry, !open);
         }
         Ok(())
     }

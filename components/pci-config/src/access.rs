@@ -90,7 +90,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         self.function.info.permissive != 0 && at < CONVENTIONAL
     }
 
-    /// Reads the start of a gap; gives where that part ends.
+    /// Reads the start of a gap. Returns the value and where that part ends.
     fn read_gap(&mut self, at: u16, end: u16) -> (u32, u16) {
         if !self.gap_passes(at) {
             return (0, end);
@@ -100,7 +100,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         (value, at + width.bytes() as u16)
     }
 
-    /// Writes the start of a gap; gives where that part ends.
+    /// Writes the start of a gap. Returns where that part ends.
     fn write_gap(&mut self, at: u16, end: u16, value: u32) -> u16 {
         if !self.gap_passes(at) {
             self.counters.dropped += 1;
@@ -117,11 +117,11 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             Action::Constant(value) => value,
             Action::Hardware(masks) => self.read_hardware(register, masks),
             Action::DeviceControl => self.read_hardware(register, DEVICE_CONTROL),
-            Action::Command => self.function.command.into(),
-            Action::Bar(index) => self.function.bars[usize::from(index)].low(),
-            Action::BarHigh(index) => self.function.bars[usize::from(index)].high(),
-            Action::InterruptLine => self.function.interrupt_line.into(),
-            Action::Msi(field) => self.function.msi.map_or(0, |msi| msi.read(field)),
+            Action::Command => self.function.view.command.into(),
+            Action::Bar(index) => self.function.view.bars[usize::from(index)].low(),
+            Action::BarHigh(index) => self.function.view.bars[usize::from(index)].high(),
+            Action::InterruptLine => self.function.view.interrupt_line.into(),
+            Action::Msi(field) => self.function.view.msi.map_or(0, |msi| msi.read(field)),
             Action::MsixControl => match self.peers.msix.read_control(self.function.index) {
                 Ok(control) => control.into(),
                 Err(_) => {
@@ -146,17 +146,17 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             }
             Action::Command => return self.write_command(value as u16, written as u16),
             Action::Bar(index) => {
-                let bar = self.function.bars[usize::from(index)];
+                let bar = self.function.view.bars[usize::from(index)];
                 let before = bar.register() as u32;
                 return self.write_bar(index, bar.with_low(before & !written | value & written));
             }
             Action::BarHigh(index) => {
-                let bar = self.function.bars[usize::from(index)];
+                let bar = self.function.view.bars[usize::from(index)];
                 let before = (bar.register() >> 32) as u32;
                 return self.write_bar(index, bar.with_high(before & !written | value & written));
             }
             Action::InterruptLine => {
-                self.function.interrupt_line = value as u8;
+                self.function.view.interrupt_line = value as u8;
                 self.function.keep();
             }
             Action::Msi(field) => self.write_msi(field, value, written),
@@ -194,15 +194,15 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         } else {
             COMMAND_STRICT
         };
-        let before = self.function.command;
+        let before = self.function.view.command;
         let command = (before & !written | value & written) & allowed;
         if command == before {
             return Effect::NONE;
         }
-        self.function.command = command;
+        self.function.view.command = command;
         let decode = (command ^ before) & COMMAND_MEMORY != 0;
         if decode {
-            self.function.bars.iter_mut().for_each(Bar::settle);
+            self.function.view.bars.iter_mut().for_each(Bar::settle);
         }
         self.function.write_host_command();
         self.function.keep();
@@ -212,8 +212,8 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     /// Writes a BAR's register (C4). One that is decoded moves at once: the vmm
     /// maps it anew before the guest goes on.
     fn write_bar(&mut self, index: u8, value: u64) -> Effect {
-        let decoded = self.function.command & COMMAND_MEMORY != 0;
-        let bar = &mut self.function.bars[usize::from(index) % FUNCTION_BARS];
+        let decoded = self.function.view.command & COMMAND_MEMORY != 0;
+        let bar = &mut self.function.view.bars[usize::from(index) % FUNCTION_BARS];
         if value == bar.register() {
             return Effect::NONE;
         }
@@ -223,10 +223,10 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         if moved { Effect::DECODE } else { Effect::NONE }
     }
 
-    /// MSI: address and data act at once (P1). An enable while MSI-X is on is
+    /// Writes an MSI register: address and data act immediately (P1). An enable while MSI-X is on is
     /// dropped (P3).
     fn write_msi(&mut self, field: MsiField, value: u32, written: u32) {
-        let before = self.function.msi.map_or(0, |msi| msi.read(field));
+        let before = self.function.view.msi.map_or(0, |msi| msi.read(field));
         let value = before & !written | value & written;
         let written = self.function.write_msi(field, value, self.peers);
         self.function.keep();

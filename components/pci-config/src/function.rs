@@ -2,7 +2,7 @@
 
 use channel::{Caller, Error, Transport};
 use pci::regs::{self, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY};
-use pci::{CapabilityList, ConfigSpace, FUNCTION_BARS, FunctionInfo, Width};
+use pci::{CapabilityList, ConfigSpace, FunctionInfo, Width};
 use spec::FunctionId;
 
 use crate::Hardware;
@@ -13,7 +13,7 @@ use crate::msi::Msi;
 use crate::peers::Peers;
 use crate::quirk;
 use crate::registers::RegisterTable;
-use crate::reset::{Reset, Saved, Trouble};
+use crate::state::{Reset, Saved, Trouble, View};
 
 /// A function and the guest's view of it.
 pub struct Function<'a, H> {
@@ -24,20 +24,7 @@ pub struct Function<'a, H> {
     pub owner: Caller,
     pub info: FunctionInfo,
     pub table: RegisterTable,
-    pub bars: [Bar; FUNCTION_BARS],
-    /// The guest's command register.
-    pub command: u16,
-    /// What the guest wrote into the interrupt line register.
-    pub interrupt_line: u8,
-    /// The MSI-X capability that msix plays.
-    pub msix: Option<u16>,
-    /// The guest has not touched command or messages since start or reset: the
-    /// device's command register is as a reset leaves it.
-    pub quiet: bool,
-    /// MSI-X is on in the device.
-    pub msix_enabled: bool,
-    /// The first MSI capability.
-    pub msi: Option<Msi>,
+    pub view: View,
     /// The PCI Express capability, if its device registers lie inside the space.
     pub express: Option<u16>,
     /// It has link control.
@@ -53,7 +40,7 @@ pub struct Function<'a, H> {
     pub reset: Reset,
     /// What its device forgets in a reset.
     pub saved: Saved,
-    /// What a person should hear; gone when it was told.
+    /// Trouble that is to be logged; taken when it is.
     pub trouble: Option<Trouble>,
     /// msix or irq-router failed while it was quiesced.
     pub not_quiet: bool,
@@ -99,13 +86,15 @@ impl<'a, H: Hardware> Function<'a, H> {
             owner,
             info,
             table: RegisterTable::default(),
-            bars: info.bars.map(Bar::new),
-            command: 0,
-            interrupt_line: 0,
-            msix: (info.msix.entries != 0).then_some(info.msix.capability as u16),
-            quiet: true,
-            msix_enabled: false,
-            msi: None,
+            view: View {
+                bars: info.bars.map(Bar::new),
+                command: 0,
+                interrupt_line: 0,
+                msix: (info.msix.entries != 0).then_some(info.msix.capability as u16),
+                quiet: true,
+                msix_enabled: false,
+                msi: None,
+            },
             express: None,
             has_link: false,
             has_second: false,
@@ -121,7 +110,7 @@ impl<'a, H: Hardware> Function<'a, H> {
             start: (0, 0),
         };
         if function.record.reset_under_way() {
-            function.recall();
+            function.record.load(&mut function.view);
             function.resume_reset();
         } else {
             function.latch(peers);
@@ -144,28 +133,28 @@ impl<'a, H: Hardware> Function<'a, H> {
             pin => pin as u8,
         };
         self.start = (command, interrupt_line);
-        (self.command, self.interrupt_line) = self.start;
-        self.msi = self
+        (self.view.command, self.view.interrupt_line) = self.start;
+        self.view.msi = self
             .list
             .find(regs::CAP_MSI)
             .map(|at| Msi::latch(hardware, at));
         self.latch_express();
-        if self.recall() {
+        if self.record.load(&mut self.view) {
             self.adopt(peers);
         } else {
             let (msix, msi) = self.quiesce(peers);
             if msix.is_err() {
-                self.msix = None;
+                self.view.msix = None;
             }
             if msi.is_err() {
-                self.msi = None;
+                self.view.msi = None;
             }
         }
         self.keep();
         let policy = Policy {
             permissive: self.info.permissive != 0,
-            msix: self.msix,
-            msi: self.msi,
+            msix: self.view.msix,
+            msi: self.view.msi,
             multi_function: self.multi_function,
             aspm: self.aspm,
         };
@@ -219,10 +208,10 @@ impl<'a, H: Hardware> Function<'a, H> {
         command &= !(COMMAND_BUS_MASTER | COMMAND_IO);
         self.set_host_command(command);
         self.restore_aspm();
-        self.bars = self.info.bars.map(Bar::new);
-        (self.command, self.interrupt_line) = self.start;
-        self.msix_enabled = false;
-        self.quiet = true;
+        self.view.bars = self.info.bars.map(Bar::new);
+        (self.view.command, self.view.interrupt_line) = self.start;
+        self.view.msix_enabled = false;
+        self.view.quiet = true;
         messages
     }
 
@@ -246,27 +235,33 @@ impl<'a, H: Hardware> Function<'a, H> {
         &mut self,
         peers: &mut Peers<T>,
     ) -> (Result<(), Error>, Result<(), Error>) {
-        let msix = match self.msix {
+        let msix = match self.view.msix {
             Some(_) => peers.msix.reset(self.index),
             None => Ok(()),
         };
-        let msi = match &mut self.msi {
+        let msi = match &mut self.view.msi {
             Some(msi) => msi.reset(self.index, peers),
             None => Ok(()),
         };
         (msix, msi)
     }
 
+    /// Keeps what the guest sees: the commit point of an access. If pci-config dies
+    /// before it, the repeated access still finds something to do.
+    pub fn keep(&self) {
+        self.record.store(&self.view);
+    }
+
     /// Makes device, msix and irq-router agree with what was recalled. A call
     /// that fails is the guest's to try again, by its next write; a reset is
     /// completed by its next access.
     fn adopt<T: Transport>(&mut self, peers: &mut Peers<T>) {
-        if let Some(at) = self.msix
+        if let Some(at) = self.view.msix
             && let Ok(control) = peers.msix.read_control(self.index)
         {
             self.follow_msix(at + regs::MSIX_CONTROL, control);
         }
-        if !self.quiet {
+        if !self.view.quiet {
             self.write_host_command();
         }
         let _ = self.adopt_msi(peers);
@@ -276,13 +271,13 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// back after it is disabled (M6).
     pub fn follow_msix(&mut self, at: u16, control: u16) {
         let enabled = control & regs::MSIX_CONTROL_ENABLE != 0;
-        let was_enabled = self.msix_enabled;
-        self.msix_enabled |= enabled;
+        let was_enabled = self.view.msix_enabled;
+        self.view.msix_enabled |= enabled;
         if enabled && !was_enabled {
             self.write_host_command();
         }
         self.hardware.write(at, Width::Word, control.into());
-        self.msix_enabled = enabled;
+        self.view.msix_enabled = enabled;
         if was_enabled && !enabled {
             self.write_host_command();
         }
@@ -292,18 +287,18 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on, or
     /// if the guest is not offered it (C9).
     pub fn write_host_command(&mut self) {
-        let mut command = self.command & !COMMAND_IO | COMMAND_MEMORY;
-        if self.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
+        let mut command = self.view.command & !COMMAND_IO | COMMAND_MEMORY;
+        if self.view.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
             command |= COMMAND_INTX_DISABLE;
         }
-        self.quiet = false;
+        self.view.quiet = false;
         self.set_host_command(command);
     }
 
     /// The guest's address of a BAR, if the guest has it decoded.
     pub fn decoded(&self, index: usize) -> Option<u64> {
-        let bar = &self.bars[index];
-        let decoding = self.command & COMMAND_MEMORY != 0 && self.reset != Reset::Gone;
+        let bar = &self.view.bars[index];
+        let decoding = self.view.command & COMMAND_MEMORY != 0 && self.reset != Reset::Gone;
         (decoding && bar.info().is_memory()).then_some(bar.address())
     }
 

@@ -1,19 +1,17 @@
-//! What outlives a crash: a record for each function.
+//! The state that outlives a crash: a record for each function.
 //!
-//! It says what was true between two accesses. A new pci-config brings device
-//! and irq-router back to that, and what msix plays to what msix says; then the
-//! vmm makes its access again. A record's words need not change together: any
-//! mixture of old and new ones is a state that the guest could have made, and
-//! the access that is made again writes them all.
+//! It describes the state between two accesses. A new pci-config brings device and
+//! irq-router back to it, and takes message control from msix; then the vmm repeats
+//! its access. A record's words need not change together: any mixture of old and new
+//! ones is a state that the guest could have made, and the repeated access writes
+//! them all.
 
 use pci::FUNCTION_BARS;
 use shm::Keep;
 use spec::bit;
 
-use crate::Hardware;
-use crate::function::Function;
 use crate::msi;
-use crate::reset::Saved;
+use crate::state::{Saved, View};
 
 /// The words of a record.
 const STATE: usize = 0;
@@ -114,7 +112,7 @@ impl<'a> Record<'a> {
         self.set(RESET, UNDER_WAY | GONE);
     }
 
-    /// Whether that is so.
+    /// Whether the function does not come back from its reset.
     pub fn is_gone(&self) -> bool {
         self.get(RESET) & GONE != 0
     }
@@ -146,14 +144,10 @@ impl<'a> Record<'a> {
     pub fn doubt_msi(&self) {
         self.set(MSI, self.get(MSI) & !MSI_LIVE);
     }
-}
 
-impl<H: Hardware> Function<'_, H> {
-    /// Keeps the whole state. To be called when a change is complete: until then
-    /// the same write finds something to do.
-    pub fn keep(&self) {
-        let record = &self.record;
-        let (address, msi) = self.msi.map_or((0, 0), |msi| {
+    /// Stores what the guest sees.
+    pub fn store(&self, view: &View) {
+        let (address, msi) = view.msi.map_or((0, 0), |msi| {
             let msi::State { data, mask, .. } = msi.state;
             let word = u64::from(data)
                 | u64::from(mask) << 16
@@ -162,47 +156,46 @@ impl<H: Hardware> Function<'_, H> {
                 | bit(msi.live, MSI_LIVE);
             (msi.state.address, word)
         });
-        record.set(MSI_ADDRESS, address);
-        record.set(MSI, msi);
-        for (index, bar) in self.bars.iter().enumerate() {
-            record.set(BARS + index, bar.address());
-            record.set(BAR_REGISTERS + index, bar.register());
+        self.set(MSI_ADDRESS, address);
+        self.set(MSI, msi);
+        for (index, bar) in view.bars.iter().enumerate() {
+            self.set(BARS + index, bar.address());
+            self.set(BAR_REGISTERS + index, bar.register());
         }
-        record.set(
+        self.set(
             STATE,
             WRITTEN
-                | u64::from(self.command)
-                | u64::from(self.interrupt_line) << 16
-                | bit(self.msix_enabled, MSIX_ENABLED)
-                | bit(self.quiet, QUIET)
-                | bit(self.msix.is_some(), HAS_MSIX)
-                | bit(self.msi.is_some(), HAS_MSI),
+                | u64::from(view.command)
+                | u64::from(view.interrupt_line) << 16
+                | bit(view.msix_enabled, MSIX_ENABLED)
+                | bit(view.quiet, QUIET)
+                | bit(view.msix.is_some(), HAS_MSIX)
+                | bit(view.msi.is_some(), HAS_MSI),
         );
     }
 
-    /// Takes the state that was kept; `false` if there is none.
-    pub fn recall(&mut self) -> bool {
-        let record = self.record;
-        let word = record.get(STATE);
+    /// Loads what the last pci-config stored; `false` if it stored nothing.
+    pub fn load(&self, view: &mut View) -> bool {
+        let word = self.get(STATE);
         if word & WRITTEN == 0 {
             return false;
         }
-        self.command = word as u16;
-        self.interrupt_line = (word >> 16) as u8;
-        self.msix_enabled = word & MSIX_ENABLED != 0;
-        self.quiet = word & QUIET != 0;
-        self.msix = self.msix.filter(|_| word & HAS_MSIX != 0);
-        self.msi = self.msi.filter(|_| word & HAS_MSI != 0);
-        for (index, bar) in self.bars.iter_mut().enumerate() {
-            let register = record.get(BAR_REGISTERS + index);
-            bar.restore(register, record.get(BARS + index));
+        view.command = word as u16;
+        view.interrupt_line = (word >> 16) as u8;
+        view.msix_enabled = word & MSIX_ENABLED != 0;
+        view.quiet = word & QUIET != 0;
+        view.msix = view.msix.filter(|_| word & HAS_MSIX != 0);
+        view.msi = view.msi.filter(|_| word & HAS_MSI != 0);
+        for (index, bar) in view.bars.iter_mut().enumerate() {
+            let register = self.get(BAR_REGISTERS + index);
+            bar.restore(register, self.get(BARS + index));
         }
-        if let Some(msi) = &mut self.msi {
-            let word = record.get(MSI);
+        if let Some(msi) = &mut view.msi {
+            let word = self.get(MSI);
             msi.state = msi::State {
                 enabled: word & MSI_ENABLED != 0,
                 log2: (word >> 48 & 7) as u8,
-                address: record.get(MSI_ADDRESS),
+                address: self.get(MSI_ADDRESS),
                 data: word as u16,
                 mask: (word >> 16) as u32,
             };

@@ -53,9 +53,9 @@ const DEVICE_STATUS: Masks = Masks {
 pub struct Policy {
     /// Unknown capabilities are shown, and gaps pass.
     pub permissive: bool,
-    /// Offset of the MSI-X capability if the msix component plays it.
+    /// Offset of the MSI-X capability if the msix component emulates it.
     pub msix: Option<u16>,
-    /// The MSI capability that is played.
+    /// The MSI capability that is emulated.
     pub msi: Option<Msi>,
     /// The guest has another function at the same device number.
     pub multi_function: bool,
@@ -136,7 +136,7 @@ fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
     })
 }
 
-/// Adds the capabilities that are shown, linked in their order, and gives the
+/// Adds the capabilities that are shown, linked in their order. Returns the
 /// offset of the first, or 0.
 fn add_capabilities(
     table: &mut RegisterTable,

@@ -1,4 +1,4 @@
-//! Plays the configuration space of each assigned function to its guest.
+//! Emulates the configuration space of each assigned function for its guest.
 //!
 //! Responsible for: which registers a guest sees and what its writes do (rules
 //! C1 to C8, P1 to P3), the guest's BARs and decode bits, and the order in which a
@@ -23,17 +23,20 @@ mod counters;
 mod function;
 mod kept;
 mod layout;
+mod messages;
 mod msi;
 mod peers;
 mod quirk;
 mod registers;
 mod reset;
 mod server;
+mod state;
 
 pub use counters::Counters;
 pub use kept::kept_words;
-pub use reset::{RESET_MS, Trouble};
+pub use reset::RESET_MS;
 pub use server::Functions;
+pub use state::Trouble;
 
 use pci::Width;
 
@@ -43,8 +46,8 @@ pub trait Hardware {
     fn read(&mut self, offset: u16, width: Width) -> u32;
     /// Writes `width` bytes (1, 2 or 4) at `offset`, aligned.
     fn write(&mut self, offset: u16, width: Width, value: u32);
-    /// Whether the first page of BAR 0 can be reached, which init gives for a model
-    /// that has a reset of its own there.
+    /// Whether the first page of BAR 0 can be reached: init maps it for a model that
+    /// has a reset of its own there.
     fn has_registers(&self) -> bool {
         false
     }
@@ -53,7 +56,7 @@ pub trait Hardware {
         let _ = offset;
         u32::MAX
     }
-    /// Writes it.
+    /// Writes the 32-bit register at `offset` of BAR 0.
     fn write_register(&mut self, offset: u32, value: u32) {
         let _ = (offset, value);
     }

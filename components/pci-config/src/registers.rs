@@ -31,7 +31,7 @@ impl Masks {
     };
 }
 
-/// The registers of an MSI capability that are played (PCIe 6.0 section 7.7.1).
+/// The registers of an MSI capability that are emulated (PCIe 6.0 section 7.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MsiField {
     /// Message control.

@@ -15,6 +15,7 @@ use crate::Hardware;
 use crate::function::Function;
 use crate::peers::Peers;
 use crate::quirk;
+use crate::state::{Method, Progress, Reset, Saved, Step, Trouble};
 
 /// How long a function-level reset takes at least, in ms (PCIe 6.0 section 6.6.2,
 /// Advanced Capabilities for Conventional PCI ECN section 3.2).
@@ -28,89 +29,6 @@ pub const PATIENCE_MS: u64 = 60_000;
 /// How long the function's own requests are waited for before a reset cuts them
 /// off, in ms.
 const PENDING_MS: u64 = 100;
-
-/// What resets a function, in the order in which it is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    /// Function-level reset of the PCI Express capability here.
-    Flr(u16),
-    /// The same of the Advanced Features capability here.
-    AdvancedFeatures(u16),
-    /// From D0 to D3hot and back, by the power management capability here.
-    Power(u16),
-    /// What the device's model has for it.
-    Model,
-}
-
-impl Method {
-    /// Its place in the order.
-    const fn position(self) -> usize {
-        match self {
-            Self::Flr(_) => 0,
-            Self::AdvancedFeatures(_) => 1,
-            Self::Power(_) => 2,
-            Self::Model => 3,
-        }
-    }
-}
-
-/// Where a reset is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// A model's interrupts are off, and its interrupt timers run out.
-    Stopping,
-    /// The function's own requests are on their way.
-    Drain(Method),
-    /// In D3hot.
-    Asleep(u16),
-    /// Nothing may touch the function for so many ms; then it may not answer yet.
-    Settle(Method, u64),
-    /// The last pci-config died meanwhile: where the reset was is not known.
-    Unknown,
-}
-
-/// How far a function is from its state at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// It is in use.
-    Used,
-    /// It was reset, and nobody touched it since.
-    Clean,
-    /// Nothing resets it; it is quiet, and nobody touched it since.
-    Unclean,
-    /// It is being reset: nothing is read or written but what the step needs.
-    UnderWay(Progress),
-    /// It did not come back from a reset: it reads all ones for good.
-    Gone,
-}
-
-/// A reset that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    step: Step,
-    /// When the step began, in ms.
-    since: u64,
-}
-
-/// What a person should hear of a reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The function did not answer within a minute.
-    Gone,
-    /// Nothing that was tried resets it.
-    Unclean,
-}
-
-/// What a reset makes the device forget and its firmware had set up, besides BARs
-/// and command register. Registers that the device lacks are 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Saved {
-    pub device_control: u16,
-    pub device_control_2: u16,
-    pub link_control: u16,
-    pub cache_line: u8,
-    pub interrupt_line: u8,
-}
 
 /// Device control 2, from the start of the PCI Express capability; there from
 /// version 2 on.
@@ -137,7 +55,7 @@ impl<H: Hardware> Function<'_, H> {
         }
     }
 
-    /// Takes the function back to start (M24) and resets it. Gives in how many ms to
+    /// Takes the function back to start (M24) and resets it. Returns in how many ms to
     /// ask again; 0 once it is back. A function that nothing resets, or that did
     /// not come back, is an error.
     ///

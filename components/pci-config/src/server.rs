@@ -13,7 +13,7 @@ use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
 use crate::peers::Peers;
-use crate::reset::{Reset, Trouble};
+use crate::state::{Reset, Trouble};
 use crate::{Counters, Hardware};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
@@ -114,7 +114,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
             .inspect_err(|_| self.counters.failures += 1)
     }
 
-    /// What a person should hear of a function, once.
+    /// Takes a function's trouble that is to be logged, if there is any.
     pub fn take_trouble(&mut self) -> Option<(FunctionId, Trouble)> {
         self.functions
             .iter_mut()

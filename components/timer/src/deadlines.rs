@@ -103,7 +103,8 @@ impl<R: Registers, S: System> Timers<R, S> {
         self.service();
     }
 
-    /// Signals what is due and sets the comparator for the earliest rest.
+    /// Signals what is due and sets the comparator for the earliest remaining
+    /// deadline.
     fn service(&mut self) {
         for attempt in 0..ATTEMPTS {
             let now = self.system.tsc();

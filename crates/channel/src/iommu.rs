@@ -48,7 +48,8 @@ pub mod remap {
             /// is not there, [`Refused`](crate::Error::Refused) for vectors
             /// that do not exist or are not aligned.
             1 => #[idempotent] fn allow(vectors: Vectors) -> (u64, u32);
-            /// Ends that. When it returns, the function cannot raise them.
+            /// Takes that permission away. When it returns, the function cannot
+            /// raise them.
             2 => #[idempotent] fn forbid(vectors: Vectors) -> ();
         }
     }
@@ -66,7 +67,7 @@ pub mod dma {
         pub trait DmaControl {
             /// Lets the function reach its guest's memory.
             1 => #[idempotent] fn attach(function: FunctionId) -> ();
-            /// Ends that. When it returns, the function reaches nothing.
+            /// Takes the memory away. When it returns, the function reaches nothing.
             2 => #[idempotent] fn detach(function: FunctionId) -> ();
         }
     }

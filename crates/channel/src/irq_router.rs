@@ -2,8 +2,9 @@
 //! [`dump`] for the console. One endpoint, told apart by badge.
 
 use crate::Word;
-use crate::routes::Route;
 use spec::FunctionId;
+
+pub mod dump;
 
 /// The way in which a function raises an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +109,8 @@ interface! {
         /// local APIC takes (M17), [`Exhausted`](crate::Error::Exhausted) when
         /// vectors or slots are used up (M22).
         1 => #[idempotent] fn bind(source: Source, address: u64, data: u32) -> (u64, u32);
-        /// Gives vector and slot back. Error if `source` is not bound.
+        /// Releases vector and slot; [`NotFound`](crate::Error::NotFound) if `source` is
+        /// not bound.
         2 => #[idempotent] fn unbind(source: Source) -> ();
         /// Sets whether events of a bound source are held back in the vmm (M20).
         3 => #[idempotent] fn set_masked(source: Source, masked: bool) -> ();
@@ -116,7 +118,7 @@ interface! {
         /// in the vmm (M20), those bound later too, whatever their own mask.
         4 => #[idempotent] fn set_function_masked(function: FunctionId, masked: bool) -> ();
         /// Unbinds every MSI-X entry of a function and ends its function mask.
-        /// Goes on past an error, and then gives it.
+        /// Goes on past an error and returns the first.
         5 => #[idempotent] fn unbind_function(function: FunctionId) -> ();
         /// Lets a bound source raise its vector, whatever became of an earlier
         /// permission, and returns the message (address, data) for its device;
@@ -185,55 +187,9 @@ pub mod msi {
             2 => #[idempotent] fn set_message(function: FunctionId, address: u64, data: u32) -> ();
             /// Sets which of the bound messages are held back in the vmm.
             3 => #[idempotent] fn set_mask(function: FunctionId, mask: u32) -> ();
-            /// Gives vectors and slots back. No error if none are bound. Goes on
-            /// past an error, and then gives it.
+            /// Releases vectors and slots; none bound is not an error. Goes on past an
+            /// error and returns the first.
             4 => #[idempotent] fn unbind_block(function: FunctionId) -> ();
-        }
-    }
-}
-
-/// A slot in use, as a dump shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BoundSlot {
-    /// The guest's position in system.toml.
-    pub guest: u8,
-    /// The bit of the notification word.
-    pub slot: u8,
-    /// The machine's vector: user vector of seL4, 0 to 107.
-    pub vector: u8,
-    /// What stands on the routing page.
-    pub route: Route,
-}
-
-impl crate::Words for BoundSlot {
-    const LENGTH: usize = 2;
-    fn put(self, words: &mut [u64; crate::MESSAGE_WORDS]) {
-        words[0] = u64::from(self.guest) | u64::from(self.slot) << 8 | u64::from(self.vector) << 16;
-        words[1] = self.route.to_word();
-    }
-    fn get(words: &[u64; crate::MESSAGE_WORDS]) -> Option<Self> {
-        Some(Self {
-            guest: words[0] as u8,
-            slot: (words[0] >> 8) as u8,
-            vector: (words[0] >> 16) as u8,
-            route: Route::from_word(words[1])?,
-        })
-    }
-}
-
-/// `IrqDump`: console to irq-router. Changes nothing.
-pub mod dump {
-    use super::{BoundSlot, Source};
-
-    interface! {
-        /// Slots in use, one at a time.
-        pub trait IrqDump {
-            /// The first slot in use of a guest at or after `from`;
-            /// [`NotFound`](crate::Error::NotFound) if there is none.
-            1 => #[idempotent] fn next(guest: u8, from: u8) -> BoundSlot;
-            /// The slot of a bound source;
-            /// [`NotFound`](crate::Error::NotFound) if it is not bound.
-            2 => #[idempotent] fn find(source: Source) -> BoundSlot;
         }
     }
 }

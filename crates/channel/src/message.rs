@@ -102,9 +102,8 @@ impl Error {
         }
     }
 
-    /// The error with this number, of no known generation; what is unknown
-    /// counts as [`Error::Failed`], so that a newer server is still an error to
-    /// us.
+    /// Decodes an error number; the generation of `Gone` is 0. An unknown number,
+    /// which a newer server may send, becomes `Failed`.
     #[must_use]
     pub const fn from_label(label: u64) -> Self {
         match label {

@@ -52,7 +52,7 @@ interface! {
         /// Where BAR `index` of the guest's function `function` (its position in
         /// system.toml) is decoded now: guest address, or `u64::MAX` if it is not.
         3 => #[idempotent] fn bar(function: FunctionId, index: u8) -> u64;
-        /// Takes the function back to its state at start (M24). Gives how many
+        /// Takes the function back to its state at start (M24). Returns how many
         /// milliseconds it answers no access: a function-level reset is not waited
         /// for (C8).
         4 => #[idempotent] fn reset(function: FunctionId) -> u64;

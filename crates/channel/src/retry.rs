@@ -8,13 +8,13 @@ pub const RETRIES: u32 = 3;
 
 /// Makes a call, and makes it again if its server died in it.
 ///
-/// `call` is told whether it was made before. What it did then is unknown, so
-/// that it must be one that can be made twice, or look first. A server that dies
-/// each time counts as [`Error::Failed`]: our own callers must not take it for
-/// us.
+/// The stub of an `#[idempotent]` operation does this by itself. Any other call must
+/// see to it that a repetition does no harm: `call` is told whether it was made
+/// before. After [`RETRIES`] deaths returns `Failed`, not `Gone`: `Gone` would tell
+/// our caller that we died.
 ///
 /// # Errors
-/// What `call` gives.
+/// The error that `call` returns.
 pub fn retry<V>(mut call: impl FnMut(bool) -> Result<V, Error>) -> Result<V, Error> {
     let mut result = call(false);
     for _ in 0..RETRIES {

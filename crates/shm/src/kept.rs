@@ -10,10 +10,21 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Words that are kept. Each is 0 until it is written; one that does not exist
 /// reads 0, and writes to it are dropped.
 pub trait Keep {
+    /// Returns the words as they lie in memory.
+    fn words(&self) -> &[AtomicU64];
+
     /// Reads a word.
-    fn get(&self, index: usize) -> u64;
-    /// Writes a word.
-    fn set(&self, index: usize, value: u64);
+    fn get(&self, index: usize) -> u64 {
+        let word = self.words().get(index);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Writes a word. In order: what a later word says about an earlier one is true.
+    fn set(&self, index: usize, value: u64) {
+        if let Some(word) = self.words().get(index) {
+            word.store(value, Ordering::Release);
+        }
+    }
 }
 
 /// The words as they lie in memory, all of them atomics; all zeroes is how they
@@ -60,17 +71,8 @@ impl<const WORDS: usize> Default for Kept<WORDS> {
 }
 
 impl<const WORDS: usize> Keep for Kept<WORDS> {
-    fn get(&self, index: usize) -> u64 {
-        self.0
-            .get(index)
-            .map_or(0, |word| word.load(Ordering::Acquire))
-    }
-
-    // In order: what a later word says about an earlier one is true.
-    fn set(&self, index: usize, value: u64) {
-        if let Some(word) = self.0.get(index) {
-            word.store(value, Ordering::Release);
-        }
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
     }
 }
 

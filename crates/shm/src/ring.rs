@@ -64,7 +64,7 @@ impl Ring {
         true
     }
 
-    /// The reader's side: takes the oldest record into `record` and gives its
+    /// The reader's side: takes the oldest record into `record`. Returns its
     /// length; `None` if there is none. What the writer spoiled is skipped.
     pub fn pop(&self, record: &mut [u8; RING_RECORD_MAX]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);

@@ -27,6 +27,7 @@ pub mod nic;
 pub mod options;
 pub mod ports;
 pub mod random;
+pub mod run;
 pub mod segments;
 pub mod soak;
 pub mod table;

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use dma_probe::{Engine, MEMORY_SIZE};
 use hostile::machine::{Dma, Ended, Machine, Reach, Registers};
 use hostile::options::{Exit, Options, Random};
-use hostile::{Hostile, attack, churn, ends, soak};
+use hostile::{Hostile, churn, ends, run, soak};
 use kit::boot::Boot;
 use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
@@ -227,7 +227,7 @@ fn main(boot: Boot) -> ! {
     if options.after > 0 && churn::churn(&mut hostile, options.after).is_err() {
         println!("not ok churn");
     }
-    let passed = attack::run(&mut hostile, options.attacks);
+    let passed = run::run(&mut hostile, options.attacks);
     println!("# hostile: {}", if passed { "pass" } else { "fail" });
     end(options.exit, passed, &mut hostile)
 }

@@ -1,9 +1,10 @@
 //! A life beside components that are crashed from outside: rest, then attacks that need them, then an end of a random kind.
 
-use crate::attack::{self, Hostile};
+use crate::attack::Hostile;
 use crate::flood;
 use crate::machine::Machine;
 use crate::options::{Exit, Random};
+use crate::run::run;
 
 /// Attacks that are repeated. None may fail, whichever component crashes.
 const WORK: [&str; 22] = [
@@ -89,13 +90,13 @@ pub fn live<M: Machine>(h: &mut Hostile<M>, micros: impl Fn() -> u64) -> Exit {
     h.machine().line(format_args!("# soak: works"));
     while micros() < life.micros {
         let work = h.random.pick(&WORK);
-        if !attack::run(h, work) {
+        if !run(h, work) {
             return Exit::Code(kit::EXIT_FAILURE);
         }
     }
     h.machine()
         .line(format_args!("# soak: ends {:?} {}", life.exit, life.last));
-    attack::run(h, life.last);
+    run(h, life.last);
     life.exit
 }
 

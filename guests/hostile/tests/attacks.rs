@@ -14,7 +14,7 @@ use std::rc::Rc;
 use fake::{BDF, Fake, Flaw};
 use hostile::machine::{Dma, Ended, Machine, Reach, Registers};
 use hostile::options::Random;
-use hostile::{Group, Hostile, attack};
+use hostile::{Group, Hostile};
 use probe::machine::Machine as _;
 use probe::target::Target;
 
@@ -109,7 +109,7 @@ fn run(flaw: Flaw, names: &str) -> (Vec<String>, bool, u64) {
         random: Random::new(1),
         count: None,
     };
-    let passed = attack::run(&mut hostile, names);
+    let passed = hostile::run::run(&mut hostile, names);
     let runs = reach.0.runs;
     let lines = lines.borrow().clone();
     (lines, passed, runs)
@@ -174,11 +174,11 @@ fn names_and_counts_choose() {
 #[test]
 fn each_attack_has_a_name_of_its_own() {
     let mut names = BTreeSet::new();
-    for attack in attack::attacks::<Cpu>() {
+    for attack in hostile::run::attacks::<Cpu>() {
         assert!(names.insert(attack.name), "{}", attack.name);
         assert!(!["all", "dma"].contains(&attack.name));
     }
-    let ends = attack::attacks::<Cpu>()
+    let ends = hostile::run::attacks::<Cpu>()
         .filter(|attack| attack.group == Group::End)
         .count();
     assert_eq!(ends, 9);

@@ -2,10 +2,11 @@
 
 use kit::pci::Bdf;
 
-use crate::check::{Check, Stop, Verdict, expect};
+use crate::check::{Stop, Verdict, expect};
 use crate::machine::{self, CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE, Machine};
 use crate::target::{
-    ADDRESS, BAR0, BUS_MASTER, CAPABILITIES, CONTROL, DATA, ENABLE, INTX_DISABLE, MEMORY, Target,
+    ADDRESS, BAR0, BUS_MASTER, CAPABILITIES, CONTROL, Check, DATA, ENABLE, INTX_DISABLE, MEMORY,
+    Target,
 };
 
 /// Identifiers of the capabilities that Vectis shows (C6).

@@ -14,6 +14,7 @@ pub mod config;
 pub mod interrupts;
 pub mod machine;
 pub mod message;
+pub mod run;
 pub mod table;
 pub mod tap;
 pub mod target;

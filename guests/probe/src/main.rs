@@ -21,7 +21,7 @@ use kit::nvme::dma::NvmeMemory;
 use kit::nvme::{self, CommandError, Model, Nvme};
 use kit::pci::{self, Function, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
-use probe::check::{self, expect};
+use probe::check::expect;
 use probe::interrupts::Delivery;
 use probe::machine::{Cpu, Machine, Source};
 use probe::tap::Tap;
@@ -147,7 +147,7 @@ fn main(boot: Boot) -> ! {
         if !emulated && target.msix().is_err() {
             continue;
         }
-        check::run(&mut target, &mut tap);
+        probe::run::run(&mut target, &mut tap);
         let mut function = Function::at(bdf);
         tap.note(format_args!(
             "{bdf} is {:04x}:{:04x}, class {:06x}",

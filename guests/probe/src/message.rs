@@ -1,8 +1,8 @@
 //! Checks of plain MSI: rules P1 to P3.
 
-use crate::check::{Check, Stop, Verdict, expect};
+use crate::check::{Stop, Verdict, expect};
 use crate::machine::Machine;
-use crate::target::{ENABLE, MSI_ENABLE, Msi, Target};
+use crate::target::{Check, ENABLE, MSI_ENABLE, Msi, Target};
 
 /// Message control: log2 of the messages offered, bits 3:1, and allowed, 6:4
 /// (PCIe 6.0 section 7.7.1.2).

@@ -1,8 +1,10 @@
 //! Checks of MSI-X control, table and PBA: rules M1 to M15.
 
-use crate::check::{Check, Verdict, expect};
+use crate::check::{Verdict, expect};
 use crate::machine::Machine;
-use crate::target::{ADDRESS, ADDRESS_HIGH, CONTROL, DATA, ENABLE, FUNCTION_MASK, Msix, Target};
+use crate::target::{
+    ADDRESS, ADDRESS_HIGH, CONTROL, Check, DATA, ENABLE, FUNCTION_MASK, Msix, Target,
+};
 
 /// A message that can be bound: to APIC 0 and a vector that nothing raises
 /// here (Intel SDM vol. 3, 10.11).

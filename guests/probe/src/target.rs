@@ -371,3 +371,26 @@ fn is_wide(bar: u32) -> bool {
 fn split(register: u32) -> (u8, u32) {
     ((register & 7) as u8, register & !7)
 }
+
+/// One check of a function.
+pub struct Check<M: Machine> {
+    /// The rule, and which part of it.
+    pub name: &'static str,
+    /// It holds for Vectis' emulation and not for every real function.
+    pub emulated_only: bool,
+    /// Does it.
+    pub run: fn(&mut Target<M>) -> Verdict,
+}
+
+impl<M: Machine> Check<M> {
+    /// Makes the check.
+    ///
+    /// # Errors
+    /// If it fails, or does not apply.
+    pub fn verdict(&self, target: &mut Target<M>) -> Verdict {
+        if self.emulated_only && !target.emulated {
+            return Err(Stop::Skip("not on Vectis"));
+        }
+        (self.run)(target)
+    }
+}

@@ -4,7 +4,7 @@
 mod fake;
 
 use fake::{BDF, Fake, Flaw};
-use probe::check::{self, Stop};
+use probe::check::Stop;
 use probe::interrupts::Delivery;
 use probe::tap::Tap;
 use probe::target::Target;
@@ -16,7 +16,7 @@ fn run(flaw: Flaw) -> (Vec<String>, bool) {
     let mut lines = Vec::new();
     let mut tap = Tap::new(|line| lines.push(line.to_string()));
     let mut target = Target::new(&mut machine, BDF, true);
-    check::run(&mut target, &mut tap);
+    probe::run::run(&mut target, &mut tap);
     let mut delivery = Delivery {
         target: &mut target,
         cpu: &mut cpu,

@@ -16,7 +16,7 @@ use channel::routes::RoutePage;
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
 use irq_router::Router;
 use models::{Device, Kernel, Registers};
-use msix::{Entry, Msix};
+use msix::Msix;
 use pci::{FunctionInfo, Width};
 use pci_config::Functions;
 use shm::Kept;
@@ -135,11 +135,10 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     let to_router: Link = Local(Box::new(|request| {
         router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));
-    let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let router = router_channel::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(device.clone(), router, &mut entries, &kept, functions);
+    let msix = Msix::new(device.clone(), router, &kept, 2048, functions);
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::edits::{EDITS, edited};
+use crate::edits::{EDITS, Edited, edited};
 use crate::headers::{header_name, kernel_headers, write};
 use crate::sources::{ASM, C, C_DEBUG, INCLUDES, LINKER_SCRIPT};
 use crate::{Config, Error, Source, elf32, locate};
@@ -56,13 +56,6 @@ const LINK_FLAGS: &[&str] = &[
     "-Wl,--build-id=none",
     "-Wl,-n",
 ];
-
-/// The edits that a build makes: the files that they change, and a file's text
-/// with them.
-pub(crate) struct Edited<'a> {
-    pub files: &'a [&'static str],
-    pub apply: &'a dyn Fn(&str, String) -> Result<String, Error>,
-}
 
 /// Builds the kernel below `out`, which only one build may use at a time.
 /// Does nothing if the kernel there was built from the same inputs. `progress`

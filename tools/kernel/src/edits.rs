@@ -138,6 +138,13 @@ pub(crate) fn edited(file: &str, text: String) -> Result<String, Error> {
         .try_fold(text, |text, edit| edit.apply(&text))
 }
 
+/// The edits that a build makes: the files that they change, and a file's text
+/// with them.
+pub(crate) struct Edited<'a> {
+    pub files: &'a [&'static str],
+    pub apply: &'a dyn Fn(&str, String) -> Result<String, Error>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use sel4_idl::invocation::Api;
 use sel4_idl::syscall::Syscalls;
 use sel4_idl::{bitfield_c, cpp, invocation, invocation_c, parser, syscall};
 
-use crate::build::Edited;
+use crate::edits::Edited;
 use crate::sources::INCLUDES;
 use crate::{Config, Error, Source};
 

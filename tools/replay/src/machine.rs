@@ -6,7 +6,7 @@ use std::fmt;
 use channel::pci_config::{Effect, PciConfig};
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use models::Device;
-use msix::{Entry, Msix};
+use msix::Msix;
 use msix_channel::FunctionBar;
 use msix_channel::table::MsixTable;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
@@ -137,7 +137,6 @@ pub fn run(trace: &Trace) -> Report {
     for (info, bar) in info.bars.iter_mut().zip(&plan.bars) {
         info.guest = bar.guest;
     }
-    let mut entries = vec![Entry::RESET; info.msix.entries as usize];
     let mut binds = router.clone();
     let to_router: Link<'static> = Local(Box::new(move |request| {
         irq_router::dispatch(&mut binds, MSIX, request)
@@ -145,7 +144,7 @@ pub fn run(trace: &Trace) -> Report {
     let to_router = irq_router::Client(to_router);
     let functions = [(&info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(device.clone(), to_router, &mut entries, &kept, functions);
+    let mut msix = Msix::new(device.clone(), to_router, &kept, 2048, functions);
     if !plan.check_address {
         msix.takes = |_, _| true;
     }

@@ -11,7 +11,7 @@ use channel::routes::{Route, RoutePage};
 use channel::{Caller, Local, Message, irq_router as router_channel, msix as msix_channel};
 use irq_router::Router;
 use models::{Device, Kernel, Registers};
-use msix::{Entry, Msix};
+use msix::Msix;
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
@@ -75,14 +75,13 @@ fn machine() -> Machine {
     let to_router: Link = Local(Box::new(move |request| {
         router_channel::dispatch(&mut *router.borrow_mut(), Caller(3), request)
     }));
-    let entries = Box::leak(vec![Entry::RESET; ENTRIES as usize].into_boxed_slice());
     let info = info();
     let kept: &Kept<{ msix::kept_words(1, ENTRIES as usize) }> = Box::leak(Box::default());
     let msix = Rc::new(RefCell::new(Msix::new(
         device.clone(),
         router_channel::Client(to_router),
-        entries,
         kept,
+        ENTRIES as usize,
         [(&info, VMM)],
     )));
     let server = msix.clone();

@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use kernel::Profile;
 use spec::IommuKind;
 
-use crate::commands;
 use crate::logs::Level;
 
 /// Builds and runs Vectis systems: isolated components and guests on seL4.
@@ -16,15 +14,18 @@ use crate::logs::Level;
 /// Without a command: `run`.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
+pub struct Cli {
+    /// The command; `run` if there is none.
     #[command(subcommand)]
-    command: Option<Command>,
+    pub command: Option<Command>,
+    /// Arguments of `run`.
     #[command(flatten)]
-    run: Run,
+    pub run: Run,
 }
 
+/// A command.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Build the system and run it in QEMU; this is the default
     ///
     /// Standard input goes to the system's console, line by line: h lists its
@@ -234,38 +235,6 @@ pub const fn profile(debug: bool) -> Profile {
         Profile::Debug
     } else {
         Profile::Release
-    }
-}
-
-/// Runs the command that the process was given.
-#[must_use]
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match &cli.command {
-        None => commands::run(&cli.run),
-        Some(Command::Run(run)) => commands::run(run),
-        Some(Command::Soak(soak)) => commands::soak(soak),
-        Some(Command::Build(build)) => commands::build(build),
-        Some(Command::Test { arguments }) => commands::test(arguments),
-        Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),
-        Some(Command::Show { system }) => commands::show(system.as_deref()),
-        Some(Command::Caps {
-            system,
-            live: false,
-        }) => commands::caps(system),
-        Some(Command::Caps { system, live: true }) => commands::audit(system),
-        Some(Command::Logs(logs)) => commands::logs(logs),
-        Some(Command::Dump { keys }) => commands::dump(keys),
-        Some(Command::Replay { files, summary }) => crate::replay::replay(files, *summary),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if !error.quiet {
-                crate::output::progress(&format!("error: {error}"));
-            }
-            ExitCode::from(error.status)
-        }
     }
 }
 

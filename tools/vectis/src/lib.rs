@@ -67,11 +67,12 @@ mod record;
 mod replay;
 mod run;
 mod soak;
+mod start;
 mod steps;
 mod symbols;
 mod text;
 mod trace;
 mod workspace;
 
-pub use cli::main;
 pub use error::{Error, Result};
+pub use start::main;

@@ -32,7 +32,7 @@ pub const FAULT_RECORD: usize = 16;
 pub const FAULT_UPPER: usize = 8;
 /// The 32 bits of it whose top bit, when written as 1, frees it.
 pub const FAULT_TOP: usize = 12;
-/// What is written there.
+/// Value that frees the record.
 pub const FAULT_FREE: u32 = 1 << 31;
 /// What is written to the fault status to clear that faults were lost.
 pub const FAULT_OVERFLOW: u32 = 1;
@@ -171,7 +171,7 @@ register_bitfields![u64,
         DRAIN_READS OFFSET(6) NUMBITS(1) [],
         /// Of translations: writes that are on their way end first.
         DRAIN_WRITES OFFSET(7) NUMBITS(1) [],
-        /// Of a wait: what is stored.
+        /// Invalidation wait: status data to store.
         DATA OFFSET(32) NUMBITS(32) []
     ],
     /// Upper half of a fault record (section 11.4).
@@ -188,7 +188,8 @@ register_bitfields![u64,
 ];
 
 register_bitfields![u32,
-    /// Global command and global status: what is asked for, and what is so.
+    /// Bits shared by global command (requested state) and global status (actual
+    /// state).
     pub Global [
         /// Compatibility-format messages pass.
         COMPATIBILITY OFFSET(23) NUMBITS(1) [],

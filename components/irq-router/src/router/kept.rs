@@ -1,9 +1,9 @@
-//! What outlives a crash: a word for each slot, written when its binding is
-//! complete and before anybody is told.
+//! The state that outlives a crash: a word for each slot, written when its binding
+//! is complete and before the client has its reply.
 //!
-//! A word says what was true between two requests. Whatever a request had half
-//! done when the router died, a new router brings the kernel back to what the
-//! words say, and the client makes its request again.
+//! The words describe the state between two requests. If the router dies in a
+//! request, a new one brings the kernel back to that state, and the client makes the
+//! request again.
 
 use channel::GuestMessage;
 use channel::irq_router::Source;
@@ -130,7 +130,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         let at = Self::word_of(guest, index);
         let mut state = SlotState::from_words(self.kept.get(at), self.kept.get(at + 1));
         if state.binding.is_some() {
-            // The memory is our own, but so was the crash.
+            // We wrote this memory, but we also crashed: it is checked like input.
             let sensible = state.owner.is_some_and(|(source, vector)| {
                 let owner = self.owners.get(source.function.index());
                 owner.is_some_and(|&owner| usize::from(owner) == guest)
@@ -145,8 +145,8 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         self.slots[guest][index] = state;
     }
 
-    /// Takes away what stands where nothing is bound: halves of a bind that was
-    /// never completed.
+    /// Deletes capabilities where nothing is bound: the first half of a bind that was
+    /// interrupted.
     fn clear(&mut self) {
         for guest in 0..GUESTS {
             for index in 0..SLOTS {
@@ -167,8 +167,8 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         }
     }
 
-    /// Makes what is missing of the bindings: halves of an unbind that will be
-    /// asked for again.
+    /// Makes the missing parts of what is bound: an unbind that was interrupted, and
+    /// that the client will repeat, had deleted them.
     fn repair(&mut self) {
         for guest in 0..GUESTS {
             for index in 0..SLOTS {

@@ -1,7 +1,8 @@
-//! INTx pins (C9): bound at start, for good, which outlives the router.
+//! INTx pins (C9) are bound once at boot and never unbound; the binding survives a
+//! restart of the router.
 //!
-//! The guest's I/O APIC says where a pin's interrupt goes, and it is the vmm
-//! that plays it: the route only tells the vmm which pin the slot is. Its vector
+//! Where a pin's interrupt goes is decided by the guest's I/O APIC, which the vmm
+//! emulates: the route only tells the vmm which pin the slot stands for. Its vector
 //! is one that no local APIC takes.
 
 use channel::irq_router::Source;
@@ -20,12 +21,12 @@ const MESSAGE: GuestMessage = GuestMessage {
 };
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
-    /// Gives the function's INTx pin, which is pin `pin` of the machine's I/O
-    /// APIC, a vector and a slot of its guest, unless it has them already. To be
-    /// called for each pin at start.
+    /// Binds the function's INTx pin, which is pin `pin` of the machine's I/O APIC,
+    /// to a vector and a slot of its guest, unless it is bound already. To be called
+    /// for each pin at start.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a function that nobody owns,
+    /// [`Error::NotFound`] for a function without an owner,
     /// [`Error::Exhausted`] when vectors or slots are used up,
     /// [`Error::Failed`] if the kernel refuses.
     pub fn bind_pin(&mut self, function: FunctionId, pin: u8) -> Result<(), Error> {

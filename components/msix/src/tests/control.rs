@@ -1,7 +1,7 @@
 //! Message control: enable, function mask, and what they bind (M1 to M6).
 
 use super::*;
-use spec::FunctionId;
+use crate::entry::{BOUND, UPDATED};
 
 #[test]
 fn m1_control_is_never_the_hardwares() {
@@ -75,9 +75,9 @@ fn m4_an_unbind_error_stops_and_keeps_control() {
         rig.msix.read_control(CONTROL, FunctionId(0)),
         Ok(ENABLE | 69)
     );
-    assert!(rig.entry(1).updated && rig.entry(1).bound.is_none());
-    assert!(!rig.entry(4).updated && rig.entry(4).bound.is_some());
-    assert_eq!(rig.entry(4).error, Some(Error::Failed));
+    assert!(rig.entry(1).is(UPDATED) && !rig.entry(1).is(BOUND));
+    assert!(!rig.entry(4).is(UPDATED) && rig.entry(4).is(BOUND));
+    assert_eq!(rig.entry(4).error(), Some(Error::Failed));
     assert_eq!(rig.device(4, 12), 0);
     assert_eq!(rig.device(1, 12), 1);
     assert_eq!(rig.msix.counters.unbind_failures, 1);
@@ -109,16 +109,16 @@ fn m5_bind_error_keeps_updated() {
     assert_eq!(rig.control(ENABLE), Some(ENABLE | 69));
     assert_eq!(rig.routed(), [bound(2)]);
     let entry = rig.entry(1);
-    assert!(entry.updated && !entry.masked && entry.bound.is_none());
-    assert_eq!(entry.error, Some(Error::Failed));
+    assert!(entry.is(UPDATED) && !entry.masked() && !entry.is(BOUND));
+    assert_eq!(entry.error(), Some(Error::Failed));
     assert_eq!(rig.device(1, 12), 1);
     assert_eq!(rig.msix.counters.bind_failures, 1);
     rig.fail(&[], &[]);
     rig.mask(1, true);
     rig.mask(1, false);
     assert_eq!(rig.routed(), [bound(1)]);
-    assert_eq!(rig.entry(1).error, None);
-    assert!(!rig.entry(1).updated);
+    assert_eq!(rig.entry(1).error(), None);
+    assert!(!rig.entry(1).is(UPDATED));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn m5_unbind_error_keeps_the_old_binding() {
     rig.mask(1, false);
     assert_eq!(rig.routed(), []);
     let entry = rig.entry(1);
-    assert!(entry.updated && entry.bound.is_some() && !entry.masked);
+    assert!(entry.is(UPDATED) && entry.is(BOUND) && !entry.masked());
     assert_eq!(rig.device(1, 12), 1, "as masked in the device as before");
     rig.fail(&[], &[]);
     rig.mask(1, true);
@@ -237,19 +237,19 @@ fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
             assert_eq!(bound, if data == 0x41 { room } else { 0 });
             // What the guest and a dump see is as if each had been tried.
             let failed = rig.msix.counters.bind_failures - failures;
-            let waiting = (0..2048).filter(|&entry| rig.entry_at(entry).updated);
+            let waiting = (0..2048).filter(|&entry| rig.entry(entry).is(UPDATED));
             assert_eq!(failed, waiting.count() as u64);
             assert_eq!(failed, 2048 - bound as u64);
             let (warned, failure) = rig.msix.take_failures().expect("a warning");
             assert_eq!((u64::from(warned), failure.entry), (failed, 2047));
-            let last = rig.entry_at(2047);
+            let last = rig.entry(2047);
             let why = match error {
                 _ if data != 0x41 => Error::Refused,
                 // A router that dies in each try.
                 Error::Gone(_) => Error::Failed,
                 error => error,
             };
-            assert!(last.bound.is_none() && last.error == Some(why), "{last:?}");
+            assert!(!last.is(BOUND) && last.error() == Some(why), "{last:?}");
             let (made, accesses) = rig.cost(off);
             assert!(made <= 26 && accesses <= 26 * 2, "{made} {accesses}");
             if off != 0 {
@@ -267,20 +267,20 @@ fn m5_bad_entries_do_not_keep_good_ones_from_being_bound() {
     }
     let (calls, _) = rig.cost(ENABLE);
     assert_eq!(calls, 27);
-    assert!(rig.entry_at(2000).bound.is_some());
+    assert!(rig.entry(2000).is(BOUND));
     // What a bound entry had is free again when its new message is refused.
     let mut rig = largest(0x41, 26, Error::Exhausted);
     rig.cost(ENABLE);
-    assert!(rig.entry_at(26).bound.is_none());
+    assert!(!rig.entry(26).is(BOUND));
     rig.control(ENABLE | FUNCTION_MASK);
     rig.program(25, 0xfee0_0000, 0x05);
     rig.program(3, 0xfee0_0000, 0x05);
     rig.cost(ENABLE);
-    let bound = [3, 25, 26, 27, 28].map(|entry| rig.entry_at(entry).bound.is_some());
+    let bound = [3, 25, 26, 27, 28].map(|entry| rig.entry(entry).is(BOUND));
     assert_eq!(bound, [false, false, true, true, false]);
     // A few that the router refuses, each for itself, do not either.
     let mut rig = largest(0x41, 26, Error::Exhausted);
     rig.fail(&[0, 1, 2, 3, 4, 5, 6], &[]);
     rig.cost(ENABLE);
-    assert!(rig.entry_at(7).bound.is_some() && rig.entry_at(32).bound.is_some());
+    assert!(rig.entry(7).is(BOUND) && rig.entry(32).is(BOUND));
 }

@@ -1,7 +1,7 @@
 //! Accesses to the table, the PBA and what lies beside them (M7 to M15, M18).
 
 use super::*;
-use spec::FunctionId;
+use crate::entry::UPDATED;
 
 #[test]
 fn m7_halves_are_independent() {
@@ -25,7 +25,10 @@ fn m18_fields_count_from_the_table_s_start() {
     let mut rig = rig();
     rig.write(TABLE + 8, Width::Qword, 0x1_0000_0055);
     let entry = rig.entry(0);
-    assert_eq!((entry.address, entry.data, entry.masked), (0, 0x55, true));
+    assert_eq!(
+        (entry.address, entry.data(), entry.masked()),
+        (0, 0x55, true)
+    );
     rig.write(TABLE, Width::Qword, 0xfee0_0000);
     assert_eq!(rig.entry(0).address, 0xfee0_0000);
 }
@@ -37,7 +40,7 @@ fn m8_the_same_value_makes_updated_and_binds_nothing() {
         let value = rig.read(at(2, field), Width::Dword);
         rig.write(at(2, field), Width::Dword, value);
         assert_eq!(rig.log(), []);
-        assert!(rig.entry(2).updated);
+        assert!(rig.entry(2).is(UPDATED));
         rig.mask(2, true);
         rig.mask(2, false);
         assert_eq!(rig.routed(), [Mask(2, true), Unbind(2), bound(2)]);
@@ -141,7 +144,7 @@ fn m12_small_and_unaligned_are_dropped() {
         assert_eq!(rig.msix.counters.dropped, 2 * count as u64 + 2);
     }
     assert_eq!(rig.log(), []);
-    assert_eq!(rig.msix.entries_in_use(FunctionId(0)).count(), 0);
+    assert_eq!(rig.in_use(0), 0);
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Bars {
         Err(Error::FailedLookup)
     }
 
-    /// Makes a paging structure; they stay for good, and the window for BARs
+    /// Allocates a paging structure. It is never freed: the window for BARs
     /// bounds how many there can be.
     fn table(&mut self, blueprint: &ObjectBlueprint) -> sel4::Result<u64> {
         if self.next_slot == self.end_slot {

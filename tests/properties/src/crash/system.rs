@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use channel::irq_router::dump::IrqDump;
-use channel::irq_router::{BoundSlot, Source, SourceKind, msi};
+use channel::irq_router::dump::{BoundSlot, IrqDump};
+use channel::irq_router::{Source, SourceKind, msi};
 use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar, control, table};
@@ -14,7 +14,7 @@ use channel::pci_config::{self as config_channel, PciConfig};
 use channel::routes::RoutePage;
 use channel::{Caller, Error, Local, Message, irq_router as router_channel};
 use irq_router::Router;
-use msix::{Entry, Msix};
+use msix::Msix;
 use pci::{Bdf, Width};
 use pci_config::Functions;
 use spec::{FunctionId, SLOTS, host_message};
@@ -202,13 +202,12 @@ impl System {
                     router_channel::dispatch(irq, MSIX_CALLER, request)
                 })
             }));
-            let entries = vec![Entry::RESET; ENTRIES.iter().sum()];
             let infos = [0, 1].map(|index| Device::info(ENTRIES[index], FunctionId(index as u8)));
             Msix::new(
                 Tables(at.clone()),
                 router_channel::Client(link),
-                Vec::leak(entries),
                 &ground.msix,
+                ENTRIES.iter().sum(),
                 [(&infos[0], VMM[0]), (&infos[1], VMM[1])],
             )
         });

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
@@ -59,7 +60,7 @@ pub struct KernelState {
 /// The memory that outlives a component; each store is a step of its owner.
 pub struct Fragile {
     owner: Component,
-    words: RefCell<Vec<u64>>,
+    words: Vec<AtomicU64>,
     world: RefCell<Option<Rc<World>>>,
 }
 
@@ -67,28 +68,30 @@ impl Fragile {
     pub fn new(owner: Component, words: usize) -> Self {
         Self {
             owner,
-            words: RefCell::new(vec![0; words]),
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
             world: RefCell::default(),
         }
     }
 
     /// As at boot, in a world.
     pub fn start(&self, world: &Rc<World>) {
-        self.words.borrow_mut().fill(0);
+        for word in &self.words {
+            word.store(0, Ordering::Relaxed);
+        }
         *self.world.borrow_mut() = Some(world.clone());
     }
 }
 
 impl Keep for Fragile {
-    fn get(&self, index: usize) -> u64 {
-        self.words.borrow()[index]
+    fn words(&self) -> &[AtomicU64] {
+        &self.words
     }
 
     fn set(&self, index: usize, value: u64) {
         if let Some(world) = &*self.world.borrow() {
             world.step(self.owner);
         }
-        self.words.borrow_mut()[index] = value;
+        self.words[index].store(value, Ordering::Release);
     }
 }
 

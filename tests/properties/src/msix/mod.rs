@@ -9,7 +9,7 @@ use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
 use channel::msix::table::MsixTable;
 use channel::{Caller, Error, Local, Message};
-use msix::{Entry, Msix};
+use msix::Msix;
 use pci::Width;
 use proptest::prelude::*;
 use shm::Kept;
@@ -94,7 +94,7 @@ fn place(bar: u8) -> FunctionBar {
 type Words = Kept<{ msix::kept_words(1, 2048) }>;
 
 impl<'a> Pair<'a> {
-    fn new(layout: Layout, entries: &'a mut [Entry], kept: &'a Words) -> Self {
+    fn new(layout: Layout, kept: &'a Words) -> Self {
         let world = Shared::new(layout);
         let mut router = world.clone();
         let link: Link = Local(Box::new(move |request| {
@@ -103,7 +103,7 @@ impl<'a> Pair<'a> {
         let info = layout.info();
         let functions = [(&info, VMM)];
         let mut pair = Self {
-            msix: Msix::new(world.clone(), Client(link), entries, kept, functions),
+            msix: Msix::new(world.clone(), Client(link), kept, 2048, functions),
             world,
             model: Model::new(layout),
         };
@@ -237,9 +237,8 @@ proptest! {
         layout in layouts(),
         ops in prop::collection::vec(ops(), 1..80),
     ) {
-        let mut entries = vec![Entry::RESET; layout.entries as usize];
         let kept = Words::new();
-        let mut pair = Pair::new(layout, &mut entries, &kept);
+        let mut pair = Pair::new(layout, &kept);
         for op in &ops {
             pair.play(op);
         }
