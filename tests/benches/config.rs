@@ -63,7 +63,7 @@ fn no_router(_: Message) -> Message {
 type Words = Kept<{ kept_words(1) }>;
 type Config<'a> = Functions<'a, Memory, Local<fn(Message) -> Message>, 1>;
 
-/// A function laid out like an 82574.
+/// Returns a function laid out like an 82574.
 fn function(kept: &Words) -> Config<'_> {
     let mut config = [0; 256];
     for (offset, value) in [

@@ -65,7 +65,7 @@ impl IrqRouter for Router {
     }
 }
 
-/// The message is made and taken apart as between components, but not sent.
+/// Makes a message and takes it apart as between components, without sending it.
 fn call(request: Message) -> Message {
     channel::irq_router::dispatch(&mut Router, Caller(3), request)
 }

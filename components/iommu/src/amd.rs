@@ -63,8 +63,8 @@ fn page_entry(address: u64, more: FieldValue<u64, Page::Register>) -> u64 {
     entry.value
 }
 
-/// First word of an entry whose device reaches nothing: no tables, and no
-/// permission.
+/// Returns the first word of an entry whose device reaches nothing: no tables,
+/// and no permission.
 fn blocked() -> u64 {
     (Translation::VALID::SET + Translation::TRANSLATION_VALID::SET).value
 }
@@ -123,7 +123,8 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         value.value
     }
 
-    /// The control register with what the firmware decides and nothing else.
+    /// Returns the control register with what the firmware decides and nothing
+    /// else.
     fn control_off(&mut self) -> u64 {
         let firmware = Control::TUNNEL::SET
             + Control::TIMEOUT.val(7)
@@ -228,12 +229,12 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
-    /// Where a function's device table entry lies.
+    /// Returns where a function's device table entry lies.
     fn entry(&self, function: usize) -> usize {
         DEVICES + usize::from(self.requesters[function]) * ENTRY
     }
 
-    /// [`Error::NotFound`] unless there is such a function.
+    /// Checks that there is such a function: [`Error::NotFound`] if not.
     fn find(&self, function: usize) -> Result<(), Error> {
         let there = function < self.requesters.len();
         there.then_some(()).ok_or(Error::NotFound)
@@ -287,8 +288,8 @@ impl<R: Registers, T: Tables> Amd<R, T> {
     }
 }
 
-/// A function's domain. 0 is that of the devices on abort. Below 256, since
-/// QEMU takes bit 8 for a reserved one.
+/// Returns a function's domain. 0 is that of the devices on abort. Below 256,
+/// since QEMU takes bit 8 for a reserved one.
 const fn domain(function: usize) -> u16 {
     function as u16 + 1
 }
@@ -297,7 +298,7 @@ const fn interrupt_table(function: usize) -> usize {
     INTERRUPTS + function * INTERRUPT_TABLE
 }
 
-/// The word with a vector's entry, and the entry's first bit in it.
+/// Returns the word with a vector's entry, and the entry's first bit in it.
 const fn interrupt_place(function: usize, vector: u8) -> (usize, u32) {
     let at = interrupt_table(function) + vector as usize / 2 * 8;
     (at, vector as u32 % 2 * 32)
@@ -352,8 +353,8 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
         self.find(function).is_ok() && Remap::VALID.is_set((self.region.read(at) >> half) as u32)
     }
 
-    /// The message's data is the entry's index: the vector. The device adds a
-    /// message's number to it (section 2.2.5).
+    /// Returns the message's address. Its data is the entry's index: the vector. The device
+    /// adds a message's number to it (section 2.2.5).
     fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error> {
         self.write_interrupts(function, first, count, |vector| {
             let entry = Remap::VALID::SET

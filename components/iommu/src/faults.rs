@@ -47,7 +47,7 @@ impl Faults {
         fault
     }
 
-    /// The first that is kept at or after a number.
+    /// Returns the first that is kept at or after a number.
     pub fn from(&self, number: u64) -> Option<FaultRecord> {
         self.kept
             .iter()

@@ -71,7 +71,7 @@ impl<T: Tables> Region<T> {
         }
     }
 
-    /// Machine address of a byte of it.
+    /// Returns the machine address of a byte of it.
     pub fn address(&self, offset: usize) -> u64 {
         self.base + offset as u64
     }

@@ -101,7 +101,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         Ok(unit)
     }
 
-    /// Has a bit of the global command on or off, and waits until it is so.
+    /// Switches a bit of the global command, and waits for the unit to follow.
     fn set(&mut self, bit: u32, on: bool, what: &'static str) -> Result<(), Stuck> {
         let status = self.registers.read32(registers::STATUS);
         let others = status & registers::COMMAND_KEEPS & !bit;
@@ -111,7 +111,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         poll(what, || registers.read32(registers::STATUS) & bit == asked)
     }
 
-    /// Off in the order that never leaves a table in use whose address
+    /// Switches off in the order that never leaves a table in use whose address
     /// changes: translation, remapping, then the queue, which both need.
     fn turn_off(&mut self) -> Result<(), Stuck> {
         let bits = [
@@ -218,7 +218,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
-    /// Has what was written leave the unit's write buffer, if it has one
+    /// Flushes the unit's write buffer, if it has one
     /// (section 6.8).
     fn flush_write_buffer(&mut self) -> Result<(), Stuck> {
         if !Capability::WRITE_BUFFER.is_set(self.capability) {
@@ -262,21 +262,22 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             .ok_or(Error::NotFound)
     }
 
-    /// The context table of a function's bus: that of the first function there.
+    /// Returns the context table of a function's bus: that of the first
+    /// function there.
     fn context_table(&self, function: usize) -> usize {
         let bus = self.requesters[function] >> 8;
         let first = self.requesters.iter().position(|id| id >> 8 == bus);
         CONTEXTS + first.unwrap_or(function) * PAGE
     }
 
-    /// Where a function's context entry lies.
+    /// Returns where a function's context entry lies.
     fn context(&self, function: usize) -> usize {
         let within = usize::from(self.requesters[function] & 0xff);
         self.context_table(function) + within * ENTRY
     }
 }
 
-/// What the unit has to have, and the format of its page tables.
+/// Checks the required capabilities. Returns the format of the page tables.
 fn check(capability: u64, extended: u64) -> Result<Format, SetupError> {
     // What an address with nothing behind it reads, by machine.
     if matches!((capability, extended), (u64::MAX, u64::MAX) | (0, 0)) {
@@ -309,12 +310,12 @@ fn check(capability: u64, extended: u64) -> Result<Format, SetupError> {
     })
 }
 
-/// A function's domain.
+/// Returns a function's domain.
 const fn domain(function: usize) -> u64 {
     function as u64 + 1
 }
 
-/// Position of a vector's entry in the interrupt table.
+/// Returns the position of a vector's entry in the interrupt table.
 const fn interrupt_index(function: usize, vector: u8) -> usize {
     function * INTERRUPTS_EACH + vector as usize
 }
@@ -368,9 +369,9 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         self.find(function).is_ok() && RemapLower::PRESENT.is_set(self.region.read(entry))
     }
 
-    /// The message's address carries the first entry's position; the device
-    /// puts a message's number into the data, which is added to it (section
-    /// 5.1.3).
+    /// Returns the message. Its address carries the first entry's position; the
+    /// device puts a message's number into the data, which is added to it
+    /// (section 5.1.3).
     fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error> {
         let requester = self.find(function)?;
         let upper = RemapUpper::SOURCE.val(requester.into()) + RemapUpper::VALIDATION::Requester;

@@ -83,7 +83,7 @@ fn tell_monitor(label: u64, word: u64) {
         .call_with_mrs(MessageInfo::new(label, 0, 0, 1), [word, 0, 0, 0]);
 }
 
-/// Has the timer wake the component in a while. A timer that was started again
+/// Arms the timer to wake the component in a while. A timer that was started again
 /// wakes its clients by itself.
 fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     if let Some(timer) = timer

@@ -17,8 +17,8 @@ const MAX_LEVELS: usize = 4;
 /// The machine addresses of a guest's frames: those for which there is a
 /// capability, and no others.
 pub trait Frames {
-    /// Machine address of the frame at this position of the function's guest;
-    /// `None` if there is no such frame.
+    /// Returns the machine address of the frame at this position of the
+    /// function's guest; `None` if there is no such frame.
     fn machine(&mut self, function: usize, index: u64) -> Option<u64>;
 }
 
@@ -32,14 +32,14 @@ pub struct Ram {
 }
 
 impl Ram {
-    /// 4 KiB pages of it.
+    /// Returns the number of its 4 KiB pages.
     #[must_use]
     pub const fn pages(self) -> u64 {
         self.frames.saturating_mul(FRAME / PAGE as u64)
     }
 
-    /// Guest addresses, if no device's interrupts lie among them, it is not
-    /// empty, and it lies below `end`.
+    /// Returns the range of guest addresses, if no interrupt message lies among them,
+    /// it is not empty, and it lies below `end`.
     fn range(self, end: u64) -> Option<Range<u64>> {
         let size = self.frames.checked_mul(FRAME)?;
         let range = self.address..self.address.checked_add(size)?;
@@ -65,12 +65,13 @@ pub(crate) struct Format {
     pub page: fn(u64, usize) -> u64,
 }
 
-/// Which entry of a table of this level an address takes.
+/// Returns which entry of a table of this level an address takes.
 const fn index(address: u64, level: usize) -> usize {
     (address >> shift(level) & 0x1ff) as usize
 }
 
-/// Bits of an address below those that a table of this level decides.
+/// Returns the bits of an address below those that a table of this level
+/// decides.
 const fn shift(level: usize) -> u32 {
     12 + INDEX_BITS * (level as u32 - 1)
 }
@@ -96,7 +97,8 @@ impl<T: Tables> Builder<'_, T> {
         Ok(table)
     }
 
-    /// The table of this level for an address, which is made if there is none.
+    /// Returns the table of this level for an address, which is made if there
+    /// is none.
     fn table(&mut self, address: u64, level: usize) -> Result<usize, Error> {
         let prefix = address >> (shift(level) + INDEX_BITS);
         if let Some((of, table)) = self.open[level]
@@ -162,8 +164,8 @@ pub(crate) fn build<T: Tables>(
     Ok(())
 }
 
-/// The part of the memory from `start` on that belongs to a function's page
-/// tables: an equal share, so that nothing has to be remembered about it.
+/// Returns the part of the memory from `start` on that belongs to a function's
+/// page tables: an equal share, so that nothing has to be remembered about it.
 pub(crate) fn share(start: usize, size: usize, functions: usize, function: usize) -> Range<usize> {
     let share = size.saturating_sub(start) / functions.max(1) / PAGE * PAGE;
     let first = start + function * share;

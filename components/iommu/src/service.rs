@@ -26,7 +26,7 @@ pub struct Function {
 }
 
 shm::counters! {
-    /// What happened, and how things are.
+    /// Returns counts of events, and gauges of the current state.
     pub struct Counters {
         /// Functions that are attached now.
         attached,
@@ -87,8 +87,8 @@ pub struct Iommu<'a, F> {
 }
 
 impl<'a, F: Frames> Iommu<'a, F> {
-    /// The service over a unit, or over none. What the unit's tables say about
-    /// functions is taken as it is. A unit that is lost
+    /// Creates the service over a unit, or over none. The functions' state in the
+    /// unit's tables is taken over. A unit that is lost
     /// ([`SetupError::lost`]) is refused to clients, and any other error means
     /// that there is none. Functions past [`FUNCTIONS`] do not exist.
     pub fn new(
@@ -163,8 +163,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
         failed
     }
 
-    /// A guest is gone: its functions reach nothing any more. Returns how many
-    /// of them could not be detached.
+    /// Detaches all functions of a guest that is gone. Returns how many of them
+    /// could not be detached.
     pub fn guest_gone(&mut self, guest: u8) -> usize {
         (0..self.functions.len())
             .filter(|&position| {
@@ -213,7 +213,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
         Ok(position)
     }
 
-    /// Position of the function, first vector and number of them.
+    /// Returns the position of the function, first vector and number of them.
     fn lookup_vectors(&mut self, vectors: Vectors) -> Result<(usize, u8, u8), Error> {
         let position = self.lookup(vectors.function)?;
         if vectors.log2 > MAX_LOG2 {
@@ -264,7 +264,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
     }
 }
 
-/// Vectors that a unit lets a function raise.
+/// Returns the vectors that a unit lets a function raise.
 fn vectors(unit: &dyn Unit, function: usize) -> u128 {
     (0..VECTORS)
         .filter(|vector| unit.allowed(function, *vector))
@@ -311,7 +311,7 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
 }
 
 impl<F: Frames> IommuDump for Iommu<'_, F> {
-    /// The console probes; misses are not counted.
+    /// Returns the function. The console probes; misses are not counted.
     fn function(&mut self, _caller: Caller, function: FunctionId) -> Result<FunctionState, Error> {
         let position = function.index();
         let state = self.functions.get(position).ok_or(Error::NotFound)?;

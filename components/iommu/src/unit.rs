@@ -42,7 +42,7 @@ pub enum SetupError {
 }
 
 impl SetupError {
-    /// What it means to a person.
+    /// Returns the reason in words, for the log.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -60,8 +60,8 @@ impl SetupError {
         }
     }
 
-    /// Whether the unit may be on although it does not obey us. Then no client may
-    /// hear that a function reaches nothing.
+    /// Returns whether the unit may be on although it does not obey us. Then no
+    /// client may hear that a function reaches nothing.
     #[must_use]
     pub const fn lost(self) -> bool {
         matches!(self, Self::NotOurs | Self::Lost(_))
@@ -105,7 +105,7 @@ pub(crate) type Requesters = Vec<u16, FUNCTIONS>;
 const TABLES_ALIGNMENT: u64 = 2 << 20;
 
 impl<T: Tables> Memory<'_, T> {
-    /// What holds for every unit. `fixed` is what its own tables take.
+    /// Checks the rules of every unit. `fixed` is the memory that its own tables take.
     pub(crate) fn check(&self, fixed: usize) -> Result<Requesters, SetupError> {
         let requesters =
             Requesters::from_slice(self.requesters).map_err(|_| SetupError::Functions)?;
@@ -126,7 +126,7 @@ impl<T: Tables> Memory<'_, T> {
 /// An IOMMU in force. Functions are positions in the list that it was set up
 /// with; any other is [`Error::NotFound`].
 pub trait Unit {
-    /// Who made it.
+    /// Returns the requester.
     fn kind(&self) -> IommuKind;
 
     /// Makes the function's page tables, which are not in use yet. To make them
@@ -139,7 +139,8 @@ pub trait Unit {
     /// frame that is not there.
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error>;
 
-    /// Whether the function reaches what its page tables say; else nothing.
+    /// Returns whether the function reaches what its page tables say; else
+    /// nothing.
     fn attached(&self, function: usize) -> bool;
 
     /// Lets the function reach what its page tables say.
@@ -159,7 +160,8 @@ pub trait Unit {
     /// still be in force.
     fn detach(&mut self, function: usize) -> Result<(), Error>;
 
-    /// Whether the function may raise a vector, below [`spec::VECTORS`].
+    /// Returns whether the function may raise a vector, below
+    /// [`spec::VECTORS`].
     fn allowed(&self, function: usize, vector: u8) -> bool;
 
     /// Lets the function raise `count` vectors from `first` on, all
@@ -186,6 +188,6 @@ pub trait Unit {
     /// whether they were.
     fn overflowed(&mut self) -> bool;
 
-    /// What a reason code means.
+    /// Returns a reason code in words.
     fn explain(&self, reason: u8) -> &'static str;
 }

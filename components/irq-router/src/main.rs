@@ -29,7 +29,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// A slot of its vmm.
+    /// Returns a slot of its vmm.
     fn slot(&self, index: u8) -> AbsoluteCPtr {
         self.slots
             .absolute_cptr_from_bits_with_depth(index.into(), self.radix)
@@ -58,7 +58,7 @@ impl Kernel {
         self.first_slot + u64::from(vector)
     }
 
-    /// The slot for a badged notification on its way.
+    /// Returns the slot for a badged notification on its way.
     fn spare_slot(&self) -> u64 {
         self.first_slot + u64::from(VECTORS)
     }

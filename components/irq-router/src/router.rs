@@ -35,8 +35,8 @@ pub trait IrqControl {
     /// already stays: a handler that is deleted and made again would lose an
     /// event that comes between. If it fails, nothing is left of a new one.
     fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError>;
-    /// The same for a pin of the I/O APIC, level-triggered and not delivered
-    /// before its first acknowledgement.
+    /// Acquires a pin of the I/O APIC, level-triggered and not delivered before its
+    /// first acknowledgement.
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
     /// Lets `function` raise 1 << `log2` vectors from `vector` on. Returns the
     /// message (address, data) for the device. Without an IOMMU every function may
@@ -159,18 +159,18 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         router
     }
 
-    /// Slots that are bound now, of all guests.
+    /// Returns how many slots of all guests are bound now.
     pub fn slots_used(&self) -> u64 {
         let bound = |slot: &&SlotState| slot.binding.is_some();
         self.slots.iter().flatten().filter(bound).count() as u64
     }
 
-    /// Vectors that are taken now.
+    /// Returns the vectors that are taken now.
     pub const fn vectors_used(&self) -> u64 {
         self.vectors.used() as u64
     }
 
-    /// A slot as a dump shows it, if it is in use.
+    /// Returns a slot as a dump shows it, if it is in use.
     fn bound_slot(&self, guest: usize, index: usize) -> Option<BoundSlot> {
         let (_, vector) = self.slots.get(guest)?.get(index)?.owner?;
         Some(BoundSlot {
@@ -192,14 +192,14 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
-    /// The slot that is bound to `source`.
+    /// Returns the slot that is bound to `source`.
     fn slot_of(&self, guest: usize, source: Source) -> Option<usize> {
         self.slots[guest]
             .iter()
             .position(|slot| slot.binding.is_some() && slot.belongs_to(source))
     }
 
-    /// Where an MSI-X source is bound.
+    /// Returns where an MSI-X source is bound.
     fn bound_at(&mut self, source: Source) -> Result<(usize, usize), Error> {
         let guest = self.guest_of(source)?;
         let index = self
@@ -211,8 +211,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         Ok((guest, index.ok_or(Error::NotFound)?))
     }
 
-    /// A free slot: the one that the source had before, else the one that has
-    /// been free longest.
+    /// Returns a free slot: the one that the source had before, else the one
+    /// that has been free longest.
     ///
     /// An event that was signalled on the old binding is then found by the vmm
     /// in the same slot, where the new route stands (M21), and the bit of one
@@ -338,7 +338,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         Ok(())
     }
 
-    /// Whether a slot of the guest is bound to such a source of the function.
+    /// Returns whether a slot of the guest is bound to such a source of the
+    /// function.
     fn holds(&self, guest: usize, index: usize, function: FunctionId, kind: SourceKind) -> bool {
         let slot = &self.slots[guest][index];
         let owned = slot

@@ -15,7 +15,8 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// All free but those in `reserved` (bit `v` for vector `v`).
+    /// Creates the set with all vectors free but those in `reserved` (bit `v` for
+    /// vector `v`).
     pub const fn new(reserved: u128) -> Self {
         let reserved = reserved | u128::MAX << VECTORS;
         Self {
@@ -25,7 +26,7 @@ impl Vectors {
         }
     }
 
-    /// How many were taken and not given back.
+    /// Returns how many were taken and not given back.
     pub const fn used(&self) -> u32 {
         (self.taken & !self.reserved).count_ones()
     }
@@ -56,7 +57,7 @@ impl Vectors {
         free
     }
 
-    /// The next search starts behind this one, which rests.
+    /// Starts the next search behind this vector, so that it rests.
     pub fn start_after(&mut self, vector: u8) {
         self.next = (vector + 1) % VECTORS;
     }
@@ -66,7 +67,7 @@ impl Vectors {
         self.taken &= !(1 << vector);
     }
 
-    /// Whether `count` vectors from `first` on are free.
+    /// Returns whether `count` vectors from `first` on are free.
     pub fn is_free(&self, first: u8, count: u8) -> bool {
         first < VECTORS && self.taken & vector_bits(first, count) == 0
     }

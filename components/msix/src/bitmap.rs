@@ -23,7 +23,7 @@ impl Bitmap {
         }
     }
 
-    /// Whether an entry is in the set.
+    /// Returns whether an entry is in the set.
     pub fn contains(&self, entry: u16) -> bool {
         self.0[usize::from(entry / 64)] >> (entry % 64) & 1 == 1
     }

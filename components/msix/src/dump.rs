@@ -11,8 +11,8 @@ use crate::function::Function;
 use crate::{Entry, Hardware, Msix};
 
 impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS> {
-    /// The function, if it has MSI-X. The console probes; misses are not
-    /// counted.
+    /// Returns the function, if it has MSI-X. The console probes; misses are
+    /// not counted.
     fn shown(&self, function: FunctionId) -> Result<&Function, Error> {
         self.functions
             .get(function.index())
@@ -20,7 +20,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             .ok_or(Error::NotFound)
     }
 
-    /// The device's pending bit of an entry (PCIe 6.0 section 7.7.2.7).
+    /// Returns the device's pending bit of an entry (PCIe 6.0 section 7.7.2.7).
     fn pending(&mut self, function: FunctionId, entry: u16) -> bool {
         let info = &self.functions[function.index()].info;
         let place = FunctionBar {

@@ -35,7 +35,7 @@ impl Entry {
         address: 0,
     };
 
-    /// Message data, as the guest wrote it.
+    /// Returns the message data, as the guest wrote it.
     pub const fn data(&self) -> u32 {
         self.state as u32
     }
@@ -52,7 +52,7 @@ impl Entry {
         self.state = self.state & !flag.0 | if on { flag.0 } else { 0 };
     }
 
-    /// Why the last bind or unbind failed; `None` once one has succeeded.
+    /// Returns why the last bind or unbind failed; `None` once one has succeeded.
     pub const fn error(&self) -> Option<Error> {
         match (self.state & ERROR) >> ERROR_SHIFT {
             0 => None,
@@ -68,17 +68,17 @@ impl Entry {
         self.state = self.state & !ERROR | number << ERROR_SHIFT;
     }
 
-    /// Vector control bit 0 (M9).
+    /// Returns the vector control bit 0 (M9).
     pub const fn masked(&self) -> bool {
         !self.is(UNMASKED)
     }
 
-    /// Whether an update is due when the function lets it (M3, M9).
+    /// Returns whether an update is due when the function lets it (M3, M9).
     pub(crate) const fn wants_update(&self) -> bool {
         self.is(UNMASKED) && self.is(UPDATED)
     }
 
-    /// Whether the device's entry is to be masked while it is bound.
+    /// Returns whether the device's entry is to be masked while it is bound.
     pub(crate) const fn keep_masked(&self) -> bool {
         self.masked() || self.is(THROTTLED)
     }

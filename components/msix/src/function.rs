@@ -145,8 +145,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         msix
     }
 
-    /// The failures since this was last asked: how many, and the last one. For
-    /// a warning in the log.
+    /// Returns the failures since this was last asked: how many, and the last
+    /// one. For a warning in the log.
     pub fn take_failures(&mut self) -> Option<(u32, Failure)> {
         self.failures.take()
     }
@@ -163,7 +163,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.failures = Some((before.saturating_add(count), failure));
     }
 
-    /// The function's index, if it is there and has MSI-X.
+    /// Returns the function's index, if it is there and has MSI-X.
     pub(crate) fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
         let index = function.index();
         match self.functions.get(index) {
@@ -190,14 +190,14 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.kept.set_entry(state.index(entry), &before, &after);
     }
 
-    /// The commit point of a table write that changes an entry's mask. If msix dies
+    /// Commits a table write that changes an entry's mask. If msix dies
     /// before this store, the repeated write still sees the old mask and redoes the
     /// work.
     pub(crate) fn commit_mask(&mut self, function: usize, entry: u16, masked: bool) {
         self.change(function, entry, |entry| entry.set(UNMASKED, !masked));
     }
 
-    /// The commit point of a message control write and of a reset. If msix dies
+    /// Commits a message control write or a reset. If msix dies
     /// before this store, the repeated call still sees the old state and redoes the
     /// work.
     pub(crate) fn commit_control(&mut self, function: usize, enabled: bool, function_mask: bool) {
@@ -207,7 +207,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.kept.set_function(function, enabled, function_mask);
     }
 
-    /// *update* (M5): binds an unmasked entry with its current address and
+    /// Carries out *update* (M5): binds an unmasked entry with its current address and
     /// data, after unbinding it if it is bound.
     pub(crate) fn update(&mut self, function: usize, entry: u16) {
         if self.functions[function].bound.contains(entry) && self.unbind(function, entry).is_err() {
@@ -296,7 +296,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         }
     }
 
-    /// Has the router unbind a source. Returns an error only if it may still be
+    /// Unbinds a source in the router. Returns an error only if it may still be
     /// bound, and with it whether it surely is.
     pub(crate) fn unbind_in_router(&mut self, source: Source) -> Result<(), (Error, bool)> {
         self.router
@@ -374,14 +374,14 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
 }
 
 impl Function {
-    /// The register (M1).
+    /// Returns the register (M1).
     pub(crate) fn message_control(&self) -> u16 {
         (self.info.entries - 1) as u16
             | bit(self.enabled, regs::MSIX_CONTROL_ENABLE)
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
     }
 
-    /// What an access to a page of this function means.
+    /// Returns the area of an access to a page of this function.
     pub(crate) fn area(&self, bar: u8, offset: u32, width: Width) -> Area {
         let end = u64::from(offset) + width.bytes();
         match self.ends.get(usize::from(bar)) {
@@ -390,7 +390,7 @@ impl Function {
         }
     }
 
-    /// An entry's place among those of all functions.
+    /// Returns an entry's place among those of all functions.
     fn index(&self, entry: u16) -> usize {
         self.first + usize::from(entry)
     }
@@ -405,7 +405,7 @@ impl Function {
         self.due.set(entry, state.wants_update());
     }
 
-    /// The device's entry: BAR and byte offset.
+    /// Returns the device's entry: BAR and byte offset.
     fn place(&self, function: usize, entry: u16) -> (FunctionBar, u32) {
         let place = FunctionBar {
             function: FunctionId::at(function),
@@ -418,7 +418,7 @@ impl Function {
     }
 }
 
-/// The router's name for an entry.
+/// Returns the router's name for an entry.
 pub(crate) const fn source(function: usize, entry: u16) -> Source {
     Source::msix(FunctionId::at(function), entry)
 }

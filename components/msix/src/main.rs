@@ -32,7 +32,7 @@ struct Pages {
 struct Device(Vec<Pages, FUNCTIONS>);
 
 impl Device {
-    /// The function's registers and the offset in them.
+    /// Returns the function's registers and the offset in them.
     fn locate(&mut self, place: FunctionBar, offset: u32) -> Option<(&mut Mmio, usize)> {
         let pages = self.0.get_mut(place.function.index())?;
         let page = u64::from(offset) / PAGE_SIZE;
@@ -61,7 +61,7 @@ impl Hardware for Device {
     }
 }
 
-/// Names of what a failure was about.
+/// Logs a failure, with the names of its guest and function.
 fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure) {
     let device = context.functions().nth(failure.function.index());
     let device = device.unwrap_or("?");

@@ -33,7 +33,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         self.commit_mask(function, entry, masked);
     }
 
-    /// What follows from a new mask.
+    /// Carries out the consequences of a new mask.
     fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) {
         let before = self.entry(function, entry);
         let state = &self.functions[function];
@@ -124,7 +124,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     }
 }
 
-/// A table read of 4 or 8 bytes (M11).
+/// Reads 4 or 8 bytes of the table (M11).
 fn read_table(entry: &Entry, field: u32, width: Width) -> u64 {
     let address = entry.address;
     let tail = u64::from(entry.data()) | u64::from(entry.masked()) << 32;

@@ -179,13 +179,13 @@ struct Rig {
     fake: Fake,
 }
 
-/// Function 0 as the constants above say, 1 permissive with five entries at
+/// Returns function 0 as the constants above say, 1 permissive with five entries at
 /// the start of its BAR, 2 without MSI-X.
 fn rig_with(storage: usize) -> Rig {
     rig_of(storage, |_| {})
 }
 
-/// The same with the functions changed.
+/// Creates a rig with changed functions.
 fn rig_of(storage: usize, change: impl FnOnce(&mut [FunctionInfo; 3])) -> Rig {
     let function = |entries, table_offset, pba_offset, permissive| {
         let mut info = FunctionInfo {
@@ -234,12 +234,12 @@ fn at(entry: u16, field: u32) -> u32 {
 }
 
 impl Rig {
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     fn log(&self) -> Vec<Event> {
         std::mem::take(&mut self.fake.0.borrow_mut().log)
     }
 
-    /// Only what the router was asked for.
+    /// Returns only the router's calls.
     fn routed(&self) -> Vec<Event> {
         let mut log = self.log();
         log.retain(|event| !matches!(event, Read(..) | Write(..)));
@@ -281,7 +281,7 @@ impl Rig {
             .expect("there")
     }
 
-    /// Enabled, with these entries bound to their number plus 0x30.
+    /// Creates an enabled function, with these entries bound to their number plus 0x30.
     fn live(entries: &[u16]) -> Self {
         let mut rig = rig();
         rig.control(ENABLE);
@@ -312,7 +312,7 @@ impl Rig {
         self.msix.entry(0, entry)
     }
 
-    /// How many of a function's entries are no longer as after reset.
+    /// Returns how many of a function's entries are no longer as after reset.
     fn in_use(&self, function: usize) -> usize {
         let entries = 0..self.msix.functions[function].info.entries as u16;
         let entries = entries.map(|entry| self.msix.entry(function, entry));

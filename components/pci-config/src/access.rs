@@ -37,7 +37,7 @@ pub struct Access<'a, 'k, H, T> {
     pub counters: &'a mut Counters,
 }
 
-/// All bits of `bytes` bytes.
+/// Returns all bits of `bytes` bytes.
 const fn ones(bytes: u16) -> u32 {
     (u64::MAX >> (64 - 8 * bytes as u64)) as u32
 }
@@ -84,8 +84,8 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         effect
     }
 
-    /// Whether what no handler covers is the device's (C2). Extended space
-    /// never is: its capabilities are hidden (C7).
+    /// Returns whether what no handler covers is the device's (C2). Extended
+    /// space never is: its capabilities are hidden (C7).
     fn gap_passes(&self, at: u16) -> bool {
         self.function.info.permissive != 0 && at < CONVENTIONAL
     }
@@ -187,7 +187,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         hardware.write(register.offset, register.width, new);
     }
 
-    /// The command register (C5).
+    /// Returns the command register (C5).
     fn write_command(&mut self, value: u16, written: u16) -> Effect {
         let allowed = if self.function.info.permissive != 0 {
             COMMAND_PERMISSIVE
@@ -264,7 +264,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     }
 }
 
-/// The widest aligned access that starts at `at` and ends by `end`.
+/// Returns the widest aligned access that starts at `at` and ends by `end`.
 fn widest(at: u16, end: u16) -> Width {
     [Width::Dword, Width::Word]
         .into_iter()

@@ -17,14 +17,14 @@ const PREFETCHABLE: u32 = 1 << 3;
 #[derive(Clone, Copy, Default)]
 pub struct Bar {
     info: BarInfo,
-    /// What the guest wrote last.
+    /// Returns the value that the guest wrote last.
     register: u64,
     /// Where the BAR is while it is decoded.
     address: u64,
 }
 
 impl Bar {
-    /// A BAR as at start.
+    /// Creates a BAR as at start.
     pub const fn new(info: BarInfo) -> Self {
         Self {
             info,
@@ -33,7 +33,7 @@ impl Bar {
         }
     }
 
-    /// The register's low or only half.
+    /// Returns the register's low or only half.
     pub const fn low(&self) -> u32 {
         let kind = match self.info.kind() {
             BarKind::Memory64 => TYPE_64,
@@ -47,12 +47,12 @@ impl Bar {
         self.shown() as u32 | kind | prefetchable
     }
 
-    /// The register's upper half.
+    /// Returns the register's upper half.
     pub const fn high(&self) -> u32 {
         (self.shown() >> 32) as u32
     }
 
-    /// What the register reads: 0 is no address, and a BAR that was decoded when
+    /// Returns the register's value for reads: 0 is not an address, and a BAR that was decoded when
     /// the guest wrote it stayed where it was.
     const fn shown(&self) -> u64 {
         match self.register {
@@ -61,13 +61,13 @@ impl Bar {
         }
     }
 
-    /// What it would hold after a write of the low half. Bits below the size
+    /// Returns its value after a write of the low half. Bits below the size
     /// stay 0, which is what answers a sizing write.
     pub const fn with_low(&self, value: u32) -> u64 {
         self.aligned(self.register & !0xffff_ffff | value as u64)
     }
 
-    /// What it would hold after a write of the upper half.
+    /// Returns its value after a write of the upper half.
     pub const fn with_high(&self, value: u32) -> u64 {
         self.aligned(self.register & 0xffff_ffff | (value as u64) << 32)
     }
@@ -77,7 +77,7 @@ impl Bar {
         self.register
     }
 
-    /// The guest's address.
+    /// Returns the guest's address.
     pub const fn address(&self) -> u64 {
         self.address
     }
@@ -95,7 +95,7 @@ impl Bar {
         moved
     }
 
-    /// Memory decode changes: what the register reads is from here on where the
+    /// Settles the address as memory decode changes: the register's value is from now on where the
     /// BAR is.
     pub const fn settle(&mut self) {
         self.address = self.shown();
@@ -108,13 +108,14 @@ impl Bar {
         self.address = address;
     }
 
-    /// What the firmware set up.
+    /// Returns the BAR as the firmware set it up.
     pub const fn info(&self) -> &BarInfo {
         &self.info
     }
 
-    /// Whether a half is as a write of all ones leaves it (PCI Local Bus 3.0
-    /// section 6.2.5.1). No BAR is ever mapped there: it is outside the window.
+    /// Returns whether a half is as a write of all ones leaves it (PCI Local
+    /// Bus 3.0 section 6.2.5.1). No BAR is ever mapped there: it is outside the
+    /// window.
     const fn is_sizing(&self) -> bool {
         let ones = self.aligned(u64::MAX);
         let low = ones as u32;

@@ -161,7 +161,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         self.table = layout::build(&mut self.hardware, &self.info, &self.list, &policy);
     }
 
-    /// Which registers of the PCI Express capability there are.
+    /// Records which registers of the PCI Express capability exist.
     fn latch_express(&mut self) {
         let hardware = &mut self.hardware;
         // The control register must lie inside the space.
@@ -215,7 +215,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         messages
     }
 
-    /// What the guest changed of the link is undone.
+    /// Restores the link's power management to its state at start.
     fn restore_aspm(&mut self) {
         if self.aspm == 0 {
             return;
@@ -230,7 +230,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         }
     }
 
-    /// Has msix and irq-router take what is theirs back to start.
+    /// Resets MSI-X in msix and MSI in irq-router.
     pub fn reset_messages<T: Transport>(
         &mut self,
         peers: &mut Peers<T>,
@@ -295,7 +295,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         self.set_host_command(command);
     }
 
-    /// The guest's address of a BAR, if the guest has it decoded.
+    /// Returns the guest's address of a BAR, if the guest has it decoded.
     pub fn decoded(&self, index: usize) -> Option<u64> {
         let bar = &self.view.bars[index];
         let decoding = self.view.command & COMMAND_MEMORY != 0 && self.reset != Reset::Gone;

@@ -42,7 +42,7 @@ const GONE: u64 = 2;
 const MSI_ENABLED: u64 = 1 << 52;
 const MSI_LIVE: u64 = 1 << 53;
 
-/// Words that are kept for so many functions.
+/// Returns the words that are kept for so many functions.
 #[must_use]
 pub const fn kept_words(functions: usize) -> usize {
     functions * WORDS
@@ -73,8 +73,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The command register at start. What the first pci-config found counts:
-    /// it then changed the register.
+    /// Returns the command register at start, as the first pci-config found it: it
+    /// then changed the register.
     pub fn start_command(&self, found: impl FnOnce() -> u16) -> u16 {
         let kept = self.get(START);
         if kept & WRITTEN != 0 {
@@ -85,8 +85,8 @@ impl<'a> Record<'a> {
         command
     }
 
-    /// Active state power management at start: what the first pci-config found
-    /// counts, for the guest may change it.
+    /// Returns the active state power management at start, as the first pci-config
+    /// found it: the guest may change it.
     pub fn start_aspm(&self, found: impl FnOnce() -> u16) -> u16 {
         let kept = self.get(START);
         if kept & ASPM_WRITTEN == 0 {
@@ -97,27 +97,27 @@ impl<'a> Record<'a> {
         (kept >> 16 & 3) as u16
     }
 
-    /// A reset begins, after [`Record::set_saved`], or is over.
+    /// Records that a reset begins, after [`Record::set_saved`], or is over.
     pub fn set_reset(&self, under_way: bool) {
         self.set(RESET, bit(under_way, UNDER_WAY));
     }
 
-    /// Whether a reset is under way: the function may not answer.
+    /// Returns whether a reset is under way: the function may not answer.
     pub fn reset_under_way(&self) -> bool {
         self.get(RESET) & UNDER_WAY != 0
     }
 
-    /// The function does not come back from its reset.
+    /// Records that the function does not come back from its reset.
     pub fn set_gone(&self) {
         self.set(RESET, UNDER_WAY | GONE);
     }
 
-    /// Whether the function does not come back from its reset.
+    /// Returns whether the function does not come back from its reset.
     pub fn is_gone(&self) -> bool {
         self.get(RESET) & GONE != 0
     }
 
-    /// What the device forgets in the reset that is about to begin.
+    /// Saves the registers that the device loses in the reset about to begin.
     pub fn set_saved(&self, saved: &Saved) {
         let word = u64::from(saved.device_control)
             | u64::from(saved.device_control_2) << 16
@@ -127,7 +127,7 @@ impl<'a> Record<'a> {
         self.set(SAVED, word);
     }
 
-    /// What the device forgot in the reset that was under way.
+    /// Returns the registers that the device lost in the reset under way.
     pub fn saved(&self) -> Saved {
         let word = self.get(SAVED);
         Saved {
@@ -139,7 +139,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// From here on it is uncertain what of the MSI messages is bound, and
+    /// Records that the binding of the MSI messages is uncertain from now on, and
     /// whether the device has one of ours.
     pub fn doubt_msi(&self) {
         self.set(MSI, self.get(MSI) & !MSI_LIVE);

@@ -120,8 +120,8 @@ pub fn build(
     table
 }
 
-/// The six BAR registers. I/O BARs are not offered to a guest: they read 0, as
-/// those that do not exist.
+/// Returns the six BAR registers. I/O BARs are not offered to a guest: they
+/// read 0, as those that do not exist.
 fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
     (0..info.bars.len()).map(|index| {
         let upper_half = index > 0 && matches!(info.bars[index - 1].kind(), BarKind::Memory64);
@@ -266,8 +266,8 @@ fn add_capability(
     }
 }
 
-/// The registers of an MSI capability behind id and link (P2). Pending bits are
-/// the device's.
+/// Returns the registers of an MSI capability behind id and link (P2). Pending
+/// bits are the device's.
 fn msi_registers(msi: &Msi) -> Vec<Register, 7> {
     let field = |offset, width, field| Register::new(offset, width, Action::Msi(field));
     let address_at = msi.at + regs::MSI_ADDRESS;

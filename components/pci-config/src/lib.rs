@@ -46,8 +46,8 @@ pub trait Hardware {
     fn read(&mut self, offset: u16, width: Width) -> u32;
     /// Writes `width` bytes (1, 2 or 4) at `offset`, aligned.
     fn write(&mut self, offset: u16, width: Width, value: u32);
-    /// Whether the first page of BAR 0 can be reached: init maps it for a model that
-    /// has a reset of its own there.
+    /// Returns whether the first page of BAR 0 can be reached: init maps it for
+    /// a model that has a reset of its own there.
     fn has_registers(&self) -> bool {
         false
     }
@@ -60,9 +60,10 @@ pub trait Hardware {
     fn write_register(&mut self, offset: u32, value: u32) {
         let _ = (offset, value);
     }
-    /// Whether `offset` may be above 255.
+    /// Returns whether `offset` may be above 255.
     fn has_extended_space(&self) -> bool;
-    /// Milliseconds since a moment that every pci-config of this boot shares.
+    /// Returns the milliseconds since a moment that every pci-config of this
+    /// boot shares.
     fn now_ms(&mut self) -> u64;
 }
 

@@ -99,7 +99,7 @@ fn tell(context: &Context, function: FunctionId, trouble: Trouble) {
     }
 }
 
-/// The monitor says which guests are gone.
+/// Takes back the functions of guests that the monitor reports as gone.
 fn release(
     context: &Context,
     bits: u64,

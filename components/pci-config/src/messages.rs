@@ -12,7 +12,7 @@ use crate::peers::Peers;
 use crate::registers::MsiField;
 
 impl<H: Hardware> Function<'_, H> {
-    /// Whether the guest has MSI enabled.
+    /// Returns whether the guest has MSI enabled.
     pub fn msi_enabled(&self) -> bool {
         self.view.msi.is_some_and(|msi| msi.enabled())
     }

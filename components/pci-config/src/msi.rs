@@ -57,7 +57,7 @@ pub struct Msi {
 }
 
 impl Msi {
-    /// The capability at `at`, as at reset.
+    /// Returns the capability at `at`, as at reset.
     pub fn latch(hardware: &mut impl Hardware, at: u16) -> Self {
         let control = hardware.read(at + regs::MSI_CONTROL, Width::Word) as u16;
         let capable = (control >> CAPABLE_SHIFT & LOG2) as u8;
@@ -72,22 +72,23 @@ impl Msi {
         }
     }
 
-    /// Whether the guest has MSI enabled.
+    /// Returns whether the guest has MSI enabled.
     pub const fn enabled(&self) -> bool {
         self.state.enabled
     }
 
-    /// Offset of the data register.
+    /// Returns the offset of the data register.
     pub const fn data_at(&self) -> u16 {
         self.at + if self.wide { 12 } else { 8 }
     }
 
-    /// Offset of the mask register, if it has one; pending bits follow it.
+    /// Returns the offset of the mask register, if it has one; pending bits
+    /// follow it.
     pub const fn mask_at(&self) -> u16 {
         self.data_at() + 4
     }
 
-    /// A register as the guest sees it.
+    /// Returns a register as the guest sees it.
     pub fn read(&self, field: MsiField) -> u32 {
         match field {
             MsiField::Control => self.control().into(),
@@ -106,7 +107,7 @@ impl Msi {
             | bit(self.maskable, MASKABLE)
     }
 
-    /// Back to start; the device is off already. Vectors are given back.
+    /// Returns to the state at start; the device is off already. Vectors are freed.
     pub fn reset<T: Transport>(
         &mut self,
         function: FunctionId,

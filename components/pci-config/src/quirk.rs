@@ -60,14 +60,14 @@ pub fn start(hardware: &mut impl Hardware) {
     hardware.write_register(CTRL, CTRL_RST);
 }
 
-/// Whether the reset is over.
+/// Returns whether the reset is over.
 pub fn is_over(hardware: &mut impl Hardware) -> bool {
     hardware.read_register(CTRL) & CTRL_RST == 0
 }
 
-/// Whether nothing of what the last driver set up is left. QEMU's emulation keeps
-/// most registers over the reset bit, so each that could make the device write to
-/// memory or interrupt is cleared as well, and read back.
+/// Returns whether nothing of what the last driver set up is left. QEMU's
+/// emulation keeps most registers over the reset bit, so each that could make
+/// the device write to memory or interrupt is cleared as well, and read back.
 pub fn was_reset(hardware: &mut impl Hardware) -> bool {
     let cleared = [RCTL, TCTL, EIAC, IVAR];
     let rings = RINGS

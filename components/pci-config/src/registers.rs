@@ -81,7 +81,7 @@ pub struct Register {
 }
 
 impl Register {
-    /// A row.
+    /// Creates a row.
     pub const fn new(offset: u16, width: Width, action: Action) -> Self {
         Self {
             offset,
@@ -90,7 +90,7 @@ impl Register {
         }
     }
 
-    /// The byte after the last.
+    /// Returns the byte after the last.
     pub const fn end(&self) -> u16 {
         self.offset + self.width.bytes() as u16
     }
@@ -116,7 +116,8 @@ impl RegisterTable {
         added
     }
 
-    /// The register that holds byte `at`, or where the gap around it ends.
+    /// Returns the register that holds byte `at`, or where the gap around it
+    /// ends.
     pub fn at(&self, at: u16) -> Result<Register, u16> {
         let index = self.0.partition_point(|r| r.end() <= at);
         match self.0.get(index) {

@@ -36,8 +36,8 @@ const DEVICE_CONTROL_2: u16 = 0x28;
 const CACHE_LINE: u16 = 0x0c;
 
 impl<H: Hardware> Function<'_, H> {
-    /// Whether the function can be accessed. A reset that is under way goes on as
-    /// far as it can, and one that is over is completed.
+    /// Returns whether the function can be accessed. A reset that is under way
+    /// goes on as far as it can, and one that is over is completed.
     pub fn is_ready<T: Transport>(&mut self, peers: &mut Peers<T>) -> bool {
         // Each round ends a step; there are not more than a few.
         while let Reset::UnderWay(progress) = self.reset {
@@ -48,7 +48,7 @@ impl<H: Hardware> Function<'_, H> {
         self.reset != Reset::Gone
     }
 
-    /// The guest is about to use the function.
+    /// Records that the guest is about to use the function.
     pub fn touch(&mut self) {
         if matches!(self.reset, Reset::Clean | Reset::Unclean) {
             self.reset = Reset::Used;
@@ -107,7 +107,8 @@ impl<H: Hardware> Function<'_, H> {
         msix.and(msi)
     }
 
-    /// Milliseconds until it is worth looking at a reset that is under way.
+    /// Returns the milliseconds until it is worth looking at a reset that is
+    /// under way.
     pub fn reset_left(&mut self) -> u64 {
         let Reset::UnderWay(Progress { step, since }) = self.reset else {
             return 0;
@@ -198,8 +199,8 @@ impl<H: Hardware> Function<'_, H> {
         true
     }
 
-    /// The function does not answer `for_ms` after it should have: gives it up
-    /// after a while. True if that is so.
+    /// Gives a function up that has not answered for a while: `for_ms` after it
+    /// should have. Returns whether it was given up.
     fn lost(&mut self, for_ms: u64) -> bool {
         if for_ms < PATIENCE_MS {
             return false;
@@ -210,7 +211,7 @@ impl<H: Hardware> Function<'_, H> {
         true
     }
 
-    /// The ways to reset this function.
+    /// Returns the ways to reset this function.
     fn methods(&mut self) -> [Option<Method>; 4] {
         let flr = self.flr.map(Method::Flr);
         let advanced = self
@@ -237,7 +238,7 @@ impl<H: Hardware> Function<'_, H> {
         [flr, advanced, power, model]
     }
 
-    /// Whether this function is of a model that has a reset of its own.
+    /// Returns whether this function is of a model that has a reset of its own.
     pub fn has_model_reset(&self) -> bool {
         self.info.has_model_reset() && self.hardware.has_registers()
     }
@@ -257,7 +258,7 @@ impl<H: Hardware> Function<'_, H> {
         }
     }
 
-    /// Whether requests of the function's own are on their way.
+    /// Returns whether requests of the function's own are on their way.
     fn is_pending(&mut self, method: Method) -> bool {
         match method {
             Method::AdvancedFeatures(at) => {
@@ -306,16 +307,16 @@ impl<H: Hardware> Function<'_, H> {
         self.hardware.write(at, Width::Word, (kept | state).into());
     }
 
-    /// Whether the function answers. One that does not yet makes the root port
-    /// answer for it: all ones, or vendor 1 where software asked to see retries
-    /// (PCIe 6.0 section 2.3.2).
+    /// Returns whether the function answers. One that does not yet makes the
+    /// root port answer for it: all ones, or vendor 1 where software asked to
+    /// see retries (PCIe 6.0 section 2.3.2).
     fn responds(&mut self) -> bool {
         let vendor = self.hardware.read(regs::VENDOR, Width::Dword) as u16;
         vendor != 0xffff && vendor != 1
     }
 
-    /// Whether the function forgot what a reset makes it forget: the command
-    /// register and every BAR.
+    /// Returns whether the function forgot what a reset makes it forget: the
+    /// command register and every BAR.
     fn forgot(&mut self) -> bool {
         let command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
         if command & (COMMAND_MEMORY | COMMAND_INTX_DISABLE) != 0 {
@@ -344,7 +345,7 @@ impl<H: Hardware> Function<'_, H> {
         self.reset = reset;
     }
 
-    /// What the device must not lose.
+    /// Returns the registers that must survive the reset.
     fn save(&mut self) -> Saved {
         let hardware = &mut self.hardware;
         let mut saved = Saved {
@@ -406,7 +407,7 @@ impl<H: Hardware> Function<'_, H> {
         self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     }
 
-    /// A function whose reset the last pci-config had begun, as it was found.
+    /// Resumes a reset that the last pci-config had begun.
     pub fn resume_reset(&mut self) {
         self.saved = self.record.saved();
         if self.record.is_gone() {

@@ -67,8 +67,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         }
     }
 
-    /// The function that `caller`'s guest sees at `bdf`, if it is not being reset
-    /// and the access has a shape that reaches a register.
+    /// Returns the function that `caller`'s guest sees at `bdf`, if it is not
+    /// being reset and the access has a shape that reaches a register.
     fn access(
         &mut self,
         caller: Caller,
@@ -121,7 +121,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
             .find_map(|function| Some((function.index, function.trouble.take()?)))
     }
 
-    /// The guest of a function is gone: takes the function back to start. One
+    /// Takes a function back to start whose guest is gone. One
     /// that is not there is ignored.
     pub fn release(&mut self, function: FunctionId) {
         if function.index() < self.functions.len() {

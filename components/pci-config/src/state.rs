@@ -39,7 +39,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Its place in the order.
+    /// Returns its place in the order.
     pub const fn position(self) -> usize {
         match self {
             Self::Flr(_) => 0,

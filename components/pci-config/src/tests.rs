@@ -176,7 +176,7 @@ impl Hardware for Fake {
 }
 
 impl World {
-    /// The device is in a reset, or what it takes for one.
+    /// Puts the device into a reset.
     fn reset(&mut self, takes: u64, forgets: bool) {
         self.reset_over = self.now + takes;
         if !forgets {
@@ -418,12 +418,12 @@ impl Rig {
         Hardware::read(&mut self.fake, offset, width)
     }
 
-    /// Time goes by, in ms.
+    /// Advances the clock, in ms.
     fn pass(&mut self, time: u64) {
         self.fake.0.borrow_mut().now += time;
     }
 
-    /// Offsets of the capabilities that the guest finds.
+    /// Returns the offsets of the capabilities that the guest finds.
     fn capabilities(&mut self) -> Vec<u32> {
         let mut found = Vec::new();
         let mut at = self.read(0x34, Byte);

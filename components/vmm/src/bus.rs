@@ -31,7 +31,8 @@ const UART_LAST: u16 = COM1 + 7;
 /// of them at 3 GHz) is done while other guests go on.
 const PAGES_AT_ONCE: u64 = 256;
 
-/// Whether it takes long to map, or to unmap, BARs of these sizes one after another.
+/// Returns whether it takes long to map, or to unmap, BARs of these sizes one
+/// after another.
 pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
     sizes.map(|size| size / PAGE_SIZE).sum::<u64>() > PAGES_AT_ONCE
 }
@@ -190,8 +191,8 @@ pub struct MemoryAccess<'a, 'f, H> {
 }
 
 impl<H: Host> MemoryAccess<'_, '_, H> {
-    /// Register of the local APIC at an address: 32-bit aligned accesses only
-    /// (SDM vol. 3 section 11.4.1).
+    /// Returns the register of the local APIC at an address: 32-bit aligned
+    /// accesses only (SDM vol. 3 section 11.4.1).
     fn lapic_register(&self, address: u64, width: Width) -> Option<u32> {
         let offset = address.checked_sub(LAPIC_BASE)?;
         (self.xapic && offset < PAGE_SIZE && offset % 16 == 0 && width == Width::Dword)
@@ -203,7 +204,7 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         self.host.report_unclaimed(Unclaimed::Memory(address));
     }
 
-    /// Bits of a PBA read that stand for events held here.
+    /// Returns the bits of a PBA read that stand for events held here.
     fn held_bits(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
         if self.held == 0 {
             return 0;

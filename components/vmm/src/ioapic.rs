@@ -69,7 +69,8 @@ pub struct IoApic {
 }
 
 impl IoApic {
-    /// All pins masked, as at reset, with these functions behind them.
+    /// Creates the I/O APIC as at reset, all pins masked, with these functions behind
+    /// them.
     pub fn new(functions: &[FunctionInfo]) -> Self {
         let pins = core::array::from_fn(|pin| Pin {
             low: MASKED,
@@ -86,7 +87,8 @@ impl IoApic {
         }
     }
 
-    /// The register at an address: 32-bit aligned accesses of its page only.
+    /// Returns the register at an address: 32-bit aligned accesses of its page
+    /// only.
     pub fn register(address: u64, width: Width) -> Option<u64> {
         let offset = address.checked_sub(IOAPIC_BASE)?;
         (offset < PAGE_SIZE && offset % 16 == 0 && width == Width::Dword).then_some(offset)
@@ -169,7 +171,8 @@ impl IoApic {
         }
     }
 
-    /// The line of a pin is asserted. `false` if nobody takes the interrupt.
+    /// Handles a pin's asserted line. Returns `false` if nothing takes the
+    /// interrupt.
     pub fn event(&mut self, source: Source, lapic: &mut Lapic) -> bool {
         let Some(pin) = self.pins.get_mut(usize::from(source.entry)) else {
             return false;
@@ -193,7 +196,7 @@ impl IoApic {
         taken
     }
 
-    /// The local APIC ended the interrupt of a vector.
+    /// Handles the local APIC's end of a vector's interrupt.
     pub fn end(&mut self, vector: u8, host: &mut impl Interrupts) {
         for index in 0..PINS {
             if self.pins[index].in_service == Some(vector) {

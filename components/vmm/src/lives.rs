@@ -21,8 +21,8 @@ pub enum Next {
 }
 
 impl Next {
-    /// The same, once it is known in how many milliseconds all functions are back
-    /// at start, if ever.
+    /// Returns the same, once it is known in how many milliseconds all
+    /// functions are back at start, if ever.
     #[must_use]
     pub fn given(self, back_ms: Option<u64>) -> Self {
         match (self, back_ms) {
@@ -43,7 +43,7 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// Before the first start.
+    /// Creates the count before the first start.
     #[must_use]
     pub fn new(on_exit: OnExit) -> Self {
         Self {

@@ -39,8 +39,9 @@ struct Slot {
 }
 
 impl Slot {
-    /// Counting begins anew if another source has the slot now. Gives the one that
-    /// had it before if that is throttled: nobody but the slot knows until when.
+    /// Counts anew if another source has the slot now. Returns the one that had it
+    /// before if that is throttled: nothing but the slot holds the
+    /// end of that.
     #[must_use]
     fn owned_by(&mut self, source: Source) -> Option<Source> {
         if self.source == Some(source) {
@@ -95,7 +96,7 @@ pub enum Taken {
 }
 
 impl Slots {
-    /// Slots on which nothing has come.
+    /// Creates slots without events.
     pub fn new(budget: Budget) -> Self {
         Self {
             slots: [Slot::default(); SLOTS],
@@ -106,14 +107,14 @@ impl Slots {
         }
     }
 
-    /// Whatever comes is masked until `until`: the guest's events have cost
+    /// Masks every source that interrupts before `until`: the guest's events have cost
     /// others too much.
     pub const fn defer(&mut self, until: u64) {
         self.deferred = until;
     }
 
-    /// An event came over a slot, or is tried again (`fresh` is false): gives it
-    /// to the local APIC by the slot's route.
+    /// Handles an event of a slot, or one that is tried again (`fresh` is false):
+    /// gives it to the local APIC by the slot's route.
     pub fn event(
         &mut self,
         index: usize,
@@ -210,17 +211,18 @@ impl Slots {
         };
     }
 
-    /// How often a source went over its budget since this was last asked.
+    /// Returns how often a source went over its budget since this was last
+    /// asked.
     pub fn take_storms(&mut self) -> u64 {
         core::mem::take(&mut self.storms)
     }
 
-    /// Slots with an event that is held back, a bit each.
+    /// Returns the slots with an event that is held back, a bit each.
     pub const fn held(&self) -> u32 {
         self.held
     }
 
-    /// When the first throttled source is to be let go.
+    /// Returns when the first throttled source is to be released.
     pub fn deadline(&self) -> Option<u64> {
         self.slots.iter().filter_map(|slot| slot.until).min()
     }

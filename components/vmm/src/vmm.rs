@@ -96,7 +96,8 @@ pub struct Vmm<'a> {
 }
 
 impl<'a> Vmm<'a> {
-    /// A guest as at reset, with these functions and this part of the time.
+    /// Creates a guest as at reset, with these functions and this part of the
+    /// time.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo], budget: Budget, share: Share) -> Self {
         Self {
@@ -145,19 +146,19 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Whether the guest waits in HLT.
+    /// Returns whether the guest waits in HLT.
     #[must_use]
     pub const fn halted(&self) -> bool {
         self.cpu.halted
     }
 
-    /// Whether an interrupt can be injected now.
+    /// Returns whether an interrupt can be injected now.
     #[must_use]
     pub fn wants_injection(&self) -> bool {
         self.cpu.interrupts && self.lapic.pending().is_some()
     }
 
-    /// The notification word came in: each bit is a slot or the timer.
+    /// Handles a notification word: each bit is a slot or the timer.
     pub fn events(&mut self, word: u32, host: &mut impl Host) {
         let mut start = host.now();
         if u64::from(word) & BADGE_TIMER != 0 {
@@ -181,7 +182,7 @@ impl<'a> Vmm<'a> {
         self.charge(start, host);
     }
 
-    /// The host's timer fired, which was due at `due`.
+    /// Handles the host's timer, which was due at `due`.
     fn timer(&mut self, due: u64, host: &mut impl Host) {
         let now = host.now();
         if self.turn.is_some_and(|until| until <= now) {
@@ -216,9 +217,9 @@ impl<'a> Vmm<'a> {
         self.timer_floor = self.timer_floor.max(due.saturating_add(cost << 2));
     }
 
-    /// A function without mask bits could only be silenced as a whole and forgot
-    /// what it would have sent: its messages come once more, which a driver of
-    /// an edge-triggered interrupt has to bear.
+    /// Delivers a function's messages once more after throttling. Without mask bits it
+    /// could only be silenced as a whole, and lost the messages that it would have
+    /// sent. A driver of an edge-triggered interrupt has to bear a spurious one.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
         for other in 0..SLOTS {
             let route = host.route(other).map(|route| route.source);
@@ -230,7 +231,7 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// The guest's own timer interrupts if it is due and may.
+    /// Fires the guest's own timer if it is due and may interrupt.
     fn fire(&mut self, now: u64) {
         if now >= self.timer_floor.max(self.deferred) && self.lapic.timer(now) {
             self.timer_floor = now.saturating_add(self.timer_gap);
@@ -257,7 +258,7 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Slot to vector: the translation that this component is for.
+    /// Translates a slot into the guest's vector, this component's main task.
     fn event(&mut self, slot: usize, host: &mut impl Host) {
         if let Some(route) = host.route(slot)
             && route.source.kind == SourceKind::Pin
@@ -367,8 +368,8 @@ impl<'a> Vmm<'a> {
         self.deliver(vector, error, regs, host)
     }
 
-    /// The guest trapped. `regs` are its registers, changed to what it goes on
-    /// with.
+    /// Handles a trap of the guest. `regs` are its registers, changed to those that it
+    /// goes on with.
     pub fn fault(&mut self, fault: Fault, regs: &mut Registers, host: &mut impl Host) -> Outcome {
         self.counters.traps += 1;
         // A guest that traps is awake: somebody may have made it go on.
@@ -496,7 +497,7 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// sti holds interrupts off for one more instruction. That matters for `sti;
+    /// Carries out sti, which holds interrupts off for one more instruction. That matters for `sti;
     /// hlt`, the way to sleep without losing a wake-up, so the two are done as
     /// one; elsewhere the guest cannot tell.
     fn enable_interrupts(

@@ -43,7 +43,7 @@ pub struct EventPage {
 const VALID: u64 = 1 << 63;
 
 impl EventPage {
-    /// A page on which nothing has come.
+    /// Creates a page without events.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -60,7 +60,7 @@ impl EventPage {
         }
     }
 
-    /// The writer's side; a slot that does not exist is ignored.
+    /// Publishes a slot's counts, for the writer; a slot that does not exist is ignored.
     pub fn publish(&self, slot: usize, source: Source, events: &SlotEvents) {
         let Some(slot) = self.slots.get(slot) else {
             return;
@@ -74,9 +74,9 @@ impl EventPage {
             .store(VALID | source.to_word(), Ordering::Release);
     }
 
-    /// The reader's side: what came over a slot for `source`; nothing if the
-    /// slot was last somebody else's. Values may be from two moments when the
-    /// writer is at work on another core.
+    /// Returns, for the reader, the events of a slot for `source`; none
+    /// if the slot was last another source's. Values may be from two moments
+    /// when the writer is at work on another core.
     #[must_use]
     pub fn read(&self, slot: usize, source: Source) -> SlotEvents {
         let Some(slot) = self.slots.get(slot) else {

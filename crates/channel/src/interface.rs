@@ -147,7 +147,8 @@ macro_rules! interface {
         /// The name of the interface in system.toml.
         pub const NAME: &str = stringify!($name);
 
-        /// The interface as a part of a server's [`Dispatch`](crate::Dispatch).
+        /// Returns the interface as a part of a server's
+        /// [`Dispatch`](crate::Dispatch).
         #[must_use]
         pub fn interface<S: $name>() -> $crate::Interface<S> {
             $crate::Interface { name: NAME, dispatch: dispatch::<S> }

@@ -19,7 +19,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// The kind of a number; `None` if the number is none.
+    /// Returns the kind of a number; `None` if the number is none.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -52,7 +52,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// An MSI-X entry.
+    /// Creates an MSI-X entry.
     #[must_use]
     pub const fn msix(function: FunctionId, entry: u16) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Source {
         }
     }
 
-    /// An MSI message.
+    /// Creates an MSI message.
     #[must_use]
     pub const fn msi(function: FunctionId, message: u16) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    /// An INTx pin, by its pin of the I/O APIC.
+    /// Creates an INTx pin, by its pin of the I/O APIC.
     #[must_use]
     pub const fn pin(function: FunctionId, pin: u8) -> Self {
         Self {

@@ -19,7 +19,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// The reply that carries an error and nothing else, but for a generation.
+    /// Returns the reply that carries an error and nothing else, but for a
+    /// generation.
     #[must_use]
     pub const fn error(error: Error) -> Self {
         let mut message = Self {
@@ -34,7 +35,7 @@ impl Message {
         message
     }
 
-    /// The error that a reply carries; `None` if the call succeeded.
+    /// Returns the error that a reply carries; `None` if the call succeeded.
     #[must_use]
     pub const fn failure(&self) -> Option<Error> {
         if self.label == 0 {
@@ -73,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What it means to a person.
+    /// Returns the error in words, for the log.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -87,8 +88,8 @@ impl Error {
         }
     }
 
-    /// The number that stands for it: the label of a reply, part of the wire
-    /// format.
+    /// Returns its number: the label of a reply, part of the
+    /// wire format.
     #[must_use]
     pub const fn label(self) -> u64 {
         match self {
@@ -143,9 +144,9 @@ impl<T: Transport + ?Sized> Transport for &mut T {
 
 /// A value that travels in one message word.
 pub trait Word: Sized {
-    /// The word that stands for the value.
+    /// Returns the word that encodes the value.
     fn to_word(self) -> u64;
-    /// The value that a word stands for; `None` if it stands for none.
+    /// Returns the value that a word encodes; `None` if it encodes none.
     fn from_word(word: u64) -> Option<Self>;
 }
 

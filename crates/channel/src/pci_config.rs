@@ -18,13 +18,13 @@ impl Effect {
     /// The function was reset: what the vmm holds for it is void.
     pub const RESET: Self = Self(2);
 
-    /// Both effects.
+    /// Returns both effects.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether every effect of `other` is in this one.
+    /// Returns whether every effect of `other` is in this one.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

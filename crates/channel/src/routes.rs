@@ -23,7 +23,7 @@ pub struct Route {
 const VALID: u64 = 1 << 63;
 
 impl Route {
-    /// The word on the page.
+    /// Returns the word on the page.
     #[must_use]
     pub const fn to_word(self) -> u64 {
         VALID
@@ -34,7 +34,7 @@ impl Route {
             | (self.source.kind as u64) << 56
     }
 
-    /// The route of a word; `None` for an empty slot.
+    /// Returns the route of a word; `None` for an empty slot.
     #[must_use]
     pub const fn from_word(word: u64) -> Option<Self> {
         let kind = SourceKind::from_number((word >> 56 & 3) as u8);
@@ -60,7 +60,7 @@ pub struct RoutePage {
 }
 
 impl RoutePage {
-    /// A page without routes.
+    /// Creates a page without routes.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -68,7 +68,8 @@ impl RoutePage {
         }
     }
 
-    /// The route of a slot; `None` if it is empty or there is no such slot.
+    /// Returns the route of a slot; `None` if it is empty or there is no such
+    /// slot.
     #[must_use]
     pub fn get(&self, slot: usize) -> Option<Route> {
         Route::from_word(self.routes.get(slot)?.load(Ordering::Acquire))

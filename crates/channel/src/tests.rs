@@ -19,7 +19,7 @@ mod other {
     interface! {
         /// Another interface of the same server.
         pub trait Other {
-            /// Its only operation.
+            /// Does the only operation.
             1 => fn other(value: u64) -> u64;
         }
     }
@@ -147,7 +147,7 @@ fn a_caller_reaches_its_own_interface_and_an_unknown_one_none() {
     }
 }
 
-/// A server that dies in the first `deaths` calls and then answers 0.
+/// Returns a server that dies in the first `deaths` calls and then answers 0.
 fn dies(deaths: &mut u32) -> Local<impl FnMut(Message) -> Message> {
     Local(move |_| {
         if *deaths > 0 {

@@ -21,7 +21,7 @@ pub struct CounterPage {
 }
 
 impl CounterPage {
-    /// A page without counters.
+    /// Creates a page without counters.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -57,7 +57,7 @@ impl CounterPage {
         counter.value.store(value, Ordering::Relaxed);
     }
 
-    /// The reader's side: counter `index` as its name, written into `name`, and
+    /// Reads counter `index`: returns its name, written into `name`, and
     /// its value; `None` past the last one. Bytes that are not printable ASCII
     /// become `?`.
     pub fn read<'a>(&self, index: usize, name: &'a mut [u8; 40]) -> Option<(&'a str, u64)> {

@@ -33,7 +33,7 @@ pub trait Keep {
 pub struct Kept<const WORDS: usize>([AtomicU64; WORDS]);
 
 impl<const WORDS: usize> Kept<WORDS> {
-    /// Words that were never written.
+    /// Returns the words that were never written.
     #[must_use]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; WORDS])

@@ -22,7 +22,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// An empty ring.
+    /// Creates an empty ring.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -37,14 +37,15 @@ impl Ring {
         &self.data[(position % RING_CAPACITY as u64) as usize]
     }
 
-    /// Bytes in use; `None` if the indices make no sense.
+    /// Returns the bytes in use; `None` if the indices make no sense.
     fn used(&self, head: u64, tail: u64) -> Option<u64> {
         head.checked_sub(tail)
             .filter(|&used| used <= RING_CAPACITY as u64)
     }
 
-    /// The writer's side: appends a record. `false`, and one more dropped, if
-    /// there is no room or the record is longer than [`RING_RECORD_MAX`].
+    /// Appends a record, for the writer. Returns `false`, and counts one more
+    /// dropped, if there is no room or the record is longer than
+    /// [`RING_RECORD_MAX`].
     pub fn push(&self, record: &[u8]) -> bool {
         let head = self.head.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
@@ -64,7 +65,7 @@ impl Ring {
         true
     }
 
-    /// The reader's side: takes the oldest record into `record`. Returns its
+    /// Takes the oldest record into `record`, for the reader. Returns its
     /// length; `None` if there is none. What the writer spoiled is skipped.
     pub fn pop(&self, record: &mut [u8; RING_RECORD_MAX]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);
@@ -91,7 +92,7 @@ impl Ring {
         Some(length)
     }
 
-    /// Whether there is nothing to read.
+    /// Returns whether there is nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.head.load(Ordering::Acquire) == self.tail.load(Ordering::Acquire)

@@ -71,7 +71,7 @@ impl<M: Machine> Hostile<'_, M> {
     /// Sees that an instruction is still emulated as it should be.
     ///
     /// # Errors
-    /// [`Stop::Fail`] if not.
+    /// [`Stop::Fail`](probe::check::Stop::Fail) if not.
     pub fn still_there(&mut self) -> Verdict {
         // The configuration address register holds what is written.
         let value = self.random.word() as u32 & 0x80ff_fffc;
@@ -86,7 +86,7 @@ impl<M: Machine> Hostile<'_, M> {
 /// end.
 ///
 /// # Errors
-/// [`Stop::Fail`] with the first of them.
+/// [`Stop::Fail`](probe::check::Stop::Fail) with the first of them.
 pub fn expect_end(what: &'static str, at: u64, allowed: &[u64], ended: Ended) -> Verdict {
     if allowed.contains(&ended.number()) {
         return Ok(());

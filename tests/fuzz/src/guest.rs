@@ -156,7 +156,7 @@ impl Host for Surroundings {
     }
 }
 
-/// M13: what is not claimed never gets here.
+/// Checks M13: only claimed accesses arrive here.
 fn on_one_msix_page(offset: u32, width: Width) -> bool {
     let offset = u64::from(offset);
     [0, 0x2000]
@@ -253,12 +253,12 @@ fn step(
     resumed(vmm.fault(fault, regs, host))
 }
 
-/// None if the guest is over.
+/// Returns `None` if the guest is over.
 fn resumed(outcome: Outcome) -> Option<()> {
     (!matches!(outcome, Outcome::Stop(_))).then_some(())
 }
 
-/// A guest: its instructions, registers, faults and interrupts.
+/// Runs a guest of these instructions, registers, faults and interrupts.
 pub fn guest(data: &[u8]) {
     let functions = [function()];
     let mut vmm = Vmm::new(&functions, BUDGET, SHARE);
@@ -286,7 +286,7 @@ pub fn guest(data: &[u8]) {
     }
 }
 
-/// A file that claims to be a guest.
+/// Loads a file that claims to be a guest.
 pub fn image(data: &[u8]) {
     let mut host = Surroundings::new();
     let (line, file) = data.split_at(data.len().min(8));

@@ -12,7 +12,7 @@ impl Input<'_> {
         Some(*bytes)
     }
 
-    /// As many bytes as there are, and zeros.
+    /// Takes as many bytes as there are, padded with zeros.
     pub fn take_padded<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         let (taken, rest) = self.0.split_at(self.0.len().min(N));

@@ -31,7 +31,7 @@ pub const TARGETS: [Target; 5] = [
 /// Operations after which a target stops.
 const MAX_OPERATIONS: usize = 1000;
 
-/// A trace: text that `vectis replay` reads and plays.
+/// Replays text as a trace, as `vectis replay` does.
 pub fn replay(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(trace) = replay::parse(&text)

@@ -105,7 +105,7 @@ impl Machine<'_, '_> {
     }
 }
 
-/// A place in a BAR: mostly in its first 256 KiB.
+/// Returns a place in a BAR: mostly in its first 256 KiB.
 fn place(input: &mut Input) -> Option<(FunctionBar, u32, Width)> {
     let place = FunctionBar {
         function: FunctionId(0),
@@ -163,7 +163,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     }
 }
 
-/// Configuration accesses to a function whose registers are the input's too.
+/// Makes configuration accesses to a function whose registers are the input's too.
 pub fn config(data: &[u8]) {
     let mut input = Input(data);
     let Some([flags, sizes @ ..]) = input.take::<7>() else {

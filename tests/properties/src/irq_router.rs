@@ -70,7 +70,7 @@ struct Pair<'a> {
     function_masked: [bool; 6],
 }
 
-/// The guest of a function, if both are there.
+/// Returns the guest of a function, if both are there.
 fn owner(function: FunctionId) -> Result<u8, Error> {
     let guest = OWNERS.get(function.index()).copied();
     guest
@@ -78,7 +78,7 @@ fn owner(function: FunctionId) -> Result<u8, Error> {
         .ok_or(Error::NotFound)
 }
 
-/// M17.
+/// Returns whether a local APIC takes the message (M17).
 fn deliverable(address: u64, data: u32) -> bool {
     (0xfee0_0000..0xfef0_0000).contains(&address)
         && data % 256 >= 16
@@ -92,7 +92,7 @@ impl Pair<'_> {
         at.ok_or(Error::NotFound)
     }
 
-    /// What a bind must answer; the message, if any, is the router's choice.
+    /// Returns the answer that a bind must have; the message, if any, is the router's choice.
     fn expect_bind(&self, source: Source, address: u64, data: u32) -> Result<u8, Error> {
         let guest = owner(source.function)?;
         if !deliverable(address, data) {
@@ -191,7 +191,7 @@ impl Pair<'_> {
         self.check();
     }
 
-    /// Pages and kernel hold exactly the bindings.
+    /// Checks that pages and kernel hold exactly the bindings.
     fn check(&self) {
         let kernel = self.kernel.0.borrow();
         assert_eq!(kernel.held.len(), self.bindings.len());

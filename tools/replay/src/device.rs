@@ -42,7 +42,8 @@ pub(crate) fn device(trace: &trace::Device) -> Device {
     device
 }
 
-/// The registers of a BAR as firmware leaves them; none if there is no BAR.
+/// Returns the registers of a BAR as firmware leaves them; none if there is no
+/// BAR.
 fn registers(bar: &Bar, prefetchable: u32) -> Option<(u32, Option<u32>)> {
     let low = bar.host as u32;
     match bar.kind {

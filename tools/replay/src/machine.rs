@@ -70,7 +70,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether everything was as expected.
+    /// Returns whether everything was as expected.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.mismatches.is_empty()
@@ -194,7 +194,7 @@ fn play<'m>(
     }
 }
 
-/// What a guest finds where no function was assigned (C3): a bridge, or the
+/// Replays on a machine without the function (C3): a bridge, or the
 /// virtual function that reads all ones as its ids, is none.
 fn play_nothing(trace: &Trace, report: &mut Report) {
     for step in &trace.steps {
@@ -208,7 +208,8 @@ fn play_nothing(trace: &Trace, report: &mut Report) {
     }
 }
 
-/// Whether the function answered nothing here, as one that is being reset does.
+/// Returns whether the function answered nothing here, as one that is being
+/// reset does.
 fn finds_nothing(step: &Step) -> bool {
     match step.operation {
         Operation::ConfigRead { len, .. } => step.value == Some(ones(len)),
@@ -221,7 +222,7 @@ fn list(events: &[Event]) -> String {
     format!("[{}]", events.join(", "))
 }
 
-/// All bits of `len` bytes, at most 8.
+/// Returns all bits of `len` bytes, at most 8.
 fn ones(len: u64) -> u64 {
     match len {
         0 => 0,
@@ -303,7 +304,7 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// Where a BAR is decoded now.
+    /// Returns where a BAR is decoded now.
     fn ask_bar(&mut self, index: usize) -> Option<u64> {
         let at = self.config.bar(VMM, self.info.index, index as u8).ok()?;
         (at != u64::MAX).then_some(at)

@@ -24,7 +24,7 @@ impl Trace {
         self.steps.len()
     }
 
-    /// Whether there is nothing but the header.
+    /// Returns whether there is nothing but the header.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

@@ -137,8 +137,8 @@ mod tests {
     use super::*;
     use object::read::elf::ProgramHeader;
 
-    /// A program of one segment with rights `flags`, a symbol table, and the
-    /// symbol `name` at `variable`.
+    /// Returns a program of one segment with rights `flags`, a symbol table,
+    /// and the symbol `name` at `variable`.
     fn init(flags: u32, name: &str, variable: u64) -> Vec<u8> {
         let program = Program {
             entry: 0x40_0000,

@@ -440,8 +440,8 @@ impl<'c, 't> Section<'c, 't> {
     }
 }
 
-/// Whether a name is short enough for every name that is made from it to fit
-/// into a `spec::Name` (the longest addition is `client:MsixControl:`).
+/// Returns whether a name is short enough for every name that is made from it
+/// to fit into a `spec::Name` (the longest addition is `client:MsixControl:`).
 fn good_name(name: &str) -> bool {
     name.len() <= 20
         && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -139,7 +139,8 @@ fn immediate(operand: Operand) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// The deepest chain from the first of functions of which each has its code.
+    /// Returns the deepest chain from the first of functions of which each has
+    /// its code.
     fn deepest(codes: &[(u64, &[u8])]) -> u64 {
         let functions = codes
             .iter()

@@ -42,14 +42,14 @@ fn good() -> (Model, Image) {
     (model, image)
 }
 
-/// The image with the alignment that reading it needs.
+/// Returns the image with the alignment that reading it needs.
 fn aligned(image: &Image) -> Vec<u64> {
     let mut words = vec![0; image.bytes.len().div_ceil(8)];
     words.as_mut_bytes()[..image.bytes.len()].copy_from_slice(&image.bytes);
     words
 }
 
-/// Slots that a record fills: CNode, first slot, how many, what for.
+/// Returns the slots that a record fills: CNode, first slot, how many, what for.
 fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     let mut used = Vec::new();
     for capability in &image.capabilities {
@@ -237,7 +237,7 @@ fn mappings_do_not_overlap() {
     }
 }
 
-/// The lines of the table about one thread.
+/// Returns the lines of the table about one thread.
 fn block<'t>(table: &'t str, name: &str) -> Vec<&'t str> {
     table
         .lines()
@@ -362,7 +362,7 @@ fn a_component_that_keeps_its_state_has_memory_of_its_own_for_it() {
     }
 }
 
-/// Start and length of each guest's turn, by its vmm.
+/// Returns the start and length of each guest's turn, by its vmm.
 fn turns(shares: &[(u64, u8)]) -> Vec<(u64, u64)> {
     let (mut model, _) = good();
     let guest = model.guests[0].clone();

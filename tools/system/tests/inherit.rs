@@ -8,7 +8,7 @@ use std::path::Path;
 use system::{GuestImage, Model};
 use tempfile::TempDir;
 
-/// A project whose system.toml is this text, beside the good systems.
+/// Returns a project whose system.toml is this text, beside the good systems.
 fn project(text: &str) -> TempDir {
     let root = common::project(&common::files().join("good.toml"));
     put(&root, "system.toml", text);
@@ -110,7 +110,7 @@ fn what_a_child_adds_comes_after_its_bases() {
     assert_eq!(channels.len(), base.channels.len() + 3);
 }
 
-/// Interface and client of each channel.
+/// Returns the interface and client of each channel.
 fn channels(model: &Model) -> Vec<(&str, &str)> {
     let channels = model.channels.iter();
     channels

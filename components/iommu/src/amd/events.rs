@@ -62,7 +62,7 @@ fn fault(first: u64, address: u64) -> FaultRecord {
     }
 }
 
-/// Has events written again after some were lost (section 2.5).
+/// Restarts the event log after events were lost (section 2.5).
 pub fn restart<R: Registers>(registers: &mut R) -> bool {
     if !Status::EVENT_OVERFLOW.is_set(registers.read64(registers::STATUS)) {
         return false;

@@ -68,7 +68,7 @@ impl Records {
         })
     }
 
-    /// Has faults recorded again after some were lost.
+    /// Restarts the recording of faults after some were lost.
     pub fn restart<R: Registers>(registers: &mut R) -> bool {
         let status = registers.read32(registers::FAULT_STATUS);
         let lost = FaultStatus::OVERFLOW.is_set(status);

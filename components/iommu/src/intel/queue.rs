@@ -19,7 +19,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty one.
+    /// Creates an empty queue.
     pub const fn new() -> Self {
         Self {
             tail: 0,
@@ -27,8 +27,8 @@ impl Queue {
         }
     }
 
-    /// The one that the unit works on. The last wait may not be done yet: it
-    /// would store one more than is there.
+    /// Takes over the queue that the unit works on. The last wait may not be
+    /// complete yet: it would store one more than is there.
     pub fn adopt<R: Registers, T: Tables>(registers: &mut R, region: &Region<T>) -> Self {
         let tail = registers.read64(registers::QUEUE_TAIL) as usize;
         Self {

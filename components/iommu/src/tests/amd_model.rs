@@ -28,7 +28,7 @@ impl AmdModel {
     /// Devices whose entries it remembers from before, as ones that pass.
     pub const REMEMBERED: [u16; 3] = [super::board::IDS[0], 0, 0xffff];
 
-    /// As firmware may leave it: on, with a range that everything reaches.
+    /// Creates a unit as firmware may leave it: on, with a range that everything reaches.
     pub fn new(invalidate_all: bool) -> Self {
         Self {
             device_table: 0,

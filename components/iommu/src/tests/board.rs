@@ -51,12 +51,12 @@ impl Dram {
         offset as usize / 8
     }
 
-    /// What the unit reads at a machine address.
+    /// Returns the word that the unit reads at a machine address.
     pub fn read(&self, address: u64) -> u64 {
         self.seen[Self::index(address)]
     }
 
-    /// The same, past the unit's write buffer.
+    /// Writes past the unit's write buffer.
     pub fn latest(&self, address: u64) -> u64 {
         let index = Self::index(address);
         match self.kept_back {
@@ -70,7 +70,7 @@ impl Dram {
         self.seen.copy_from_slice(&self.cpu);
     }
 
-    /// What the unit writes, which the CPU's cache learns.
+    /// Writes as the unit does, which the CPU's cache sees.
     pub fn write(&mut self, address: u64, value: u64) {
         let index = Self::index(address);
         self.seen[index] = value;
@@ -82,17 +82,17 @@ impl Dram {
 pub trait Model {
     fn read(&mut self, offset: usize) -> u64;
     fn write(&mut self, ram: &mut Dram, offset: usize, value: u64);
-    /// Where a device's access goes, if it is let through.
+    /// Returns where a device's access goes, if it is let through.
     fn dma(&mut self, ram: &mut Dram, id: u16, address: u64, write: bool) -> Option<u64>;
-    /// The CPU vector that a device's message raises.
+    /// Returns the CPU vector that a device's message raises.
     fn interrupt(&mut self, ram: &mut Dram, id: u16, address: u64, data: u32) -> Option<u8>;
-    /// Translation and remapping are on.
+    /// Returns whether translation and remapping are on.
     fn on(&self) -> bool;
-    /// From now on it runs no command at once, but one in each step.
+    /// Makes it run no command at once any more, but one in each step.
     fn lag(&mut self);
     /// Runs a command, if there is one.
     fn step(&mut self, ram: &mut Dram) -> bool;
-    /// From now on it does nothing any more that it is asked for.
+    /// Makes it ignore all further requests.
     fn hang(&mut self);
 }
 
@@ -251,7 +251,7 @@ impl Kind {
         matches!(self, Self::Intel | Self::OddIntel)
     }
 
-    /// A board with the unit in force.
+    /// Returns a board whose unit is on.
     pub fn fresh(self) -> (Shared, Box<dyn Unit>) {
         let board = self.board();
         let unit = self.start(&board, Start::Fresh).expect("set up");
@@ -270,7 +270,7 @@ impl Shared {
         board.model.interrupt(&mut board.ram, id, address, data)
     }
 
-    /// A message of one of several that a function has.
+    /// Returns a message of one of several that a function has.
     pub fn message(&self, id: u16, message: (u64, u32), number: u32) -> Option<u8> {
         self.interrupt(id, message.0, message.1 | number)
     }
@@ -280,7 +280,7 @@ impl Shared {
 /// by chance.
 pub struct Backwards;
 
-/// Machine address of a guest address of [`RAM`].
+/// Returns the machine address of a guest address of [`RAM`].
 pub fn machine(function: usize, guest: u64) -> u64 {
     let index = (guest - RAM.address) / FRAME;
     0x2_0000_0000 + (function as u64 + 1) * 0x1000_0000 - index * FRAME + guest % FRAME

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::board::*;
 use crate::*;
 
-/// What there is to see of a unit.
+/// Returns the visible state of a unit.
 fn state(unit: &dyn Unit) -> Vec<(bool, Vec<u8>)> {
     let vectors = |function| {
         (0..VECTORS)
@@ -20,7 +20,8 @@ fn state(unit: &dyn Unit) -> Vec<(bool, Vec<u8>)> {
         .collect()
 }
 
-/// Function 1 attached with two vectors, function 2 built, function 0 nothing.
+/// Returns a board with function 1 attached with two vectors, function 2 built,
+/// and function 0 untouched.
 fn running(kind: Kind) -> (Shared, Box<dyn Unit>) {
     let (board, mut unit) = kind.fresh();
     for function in [1, 2] {

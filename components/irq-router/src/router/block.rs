@@ -7,15 +7,15 @@ use spec::{FunctionId, SLOTS};
 
 use super::{Binding, IrqControl, Router};
 
-/// Message `number` of `count`: the device replaces the low bits of the data
-/// (PCIe 6.0 section 7.7.1.5).
+/// Returns the message `number` of `count`: the device replaces the low bits of
+/// the data (PCIe 6.0 section 7.7.1.5).
 fn message(address: u64, data: u32, count: u8, number: u16) -> Option<GuestMessage> {
     let low = u32::from(count) - 1;
     GuestMessage::parse(address, data & !low | u32::from(number))
 }
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
-    /// The slots that the function's messages have.
+    /// Returns the slots that the function's messages have.
     fn messages(&self, guest: usize, function: FunctionId) -> impl Iterator<Item = usize> {
         (0..SLOTS).filter(move |&index| self.holds(guest, index, function, SourceKind::Msi))
     }
@@ -33,7 +33,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         }
     }
 
-    /// The vector that message 0 had before.
+    /// Returns the vector that message 0 had before.
     fn last_vector(&self, guest: usize, function: FunctionId) -> Option<u8> {
         self.slots[guest]
             .iter()

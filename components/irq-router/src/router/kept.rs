@@ -15,7 +15,7 @@ use super::{Binding, IrqControl, Router, Slot, SlotState};
 /// given back.
 const PER_SLOT: usize = 2;
 
-/// Words that a router of so many guests keeps.
+/// Returns the words that a router of so many guests keeps.
 #[must_use]
 pub const fn kept_words(guests: usize) -> usize {
     1 + guests * SLOTS * PER_SLOT
@@ -50,7 +50,7 @@ impl SlotState {
         OWNED | source.to_word() << 32 | u64::from(vector) << 24 | binding
     }
 
-    /// What a word says; a word that makes no sense is a free slot.
+    /// Decodes a word; an invalid one is a free slot.
     fn from_words(word: u64, freed: u64) -> Self {
         use channel::Word as _;
         let has = |mask: u64| word & mask != 0;

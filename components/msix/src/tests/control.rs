@@ -179,8 +179,8 @@ fn m6_enable_tells_what_to_write() {
     assert_eq!(rig.log(), []);
 }
 
-/// The largest table, each entry unmasked and updated with this message, under the
-/// function mask.
+/// Returns the largest table, each entry unmasked and updated with this
+/// message, under the function mask.
 fn largest(data: u32, room: usize, error: Error) -> Rig {
     let mut rig = rig_of(2053, |functions| {
         let msix = &mut functions[0].msix;

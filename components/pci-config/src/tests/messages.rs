@@ -16,8 +16,8 @@ fn block(log2: u8) -> Block {
     }
 }
 
-/// A function whose MSI capability has this message control, and whose PCI
-/// Express capability, which lies behind it, does not get in its way.
+/// Returns a function whose MSI capability has this message control, and whose
+/// PCI Express capability, which lies behind it, does not get in its way.
 fn rig_with(control: u16) -> Rig {
     let mut world = world();
     world.put(MSI + 1, 1, MSIX.into());
@@ -30,7 +30,7 @@ fn rig_with(control: u16) -> Rig {
     rig
 }
 
-/// The same with a message written and MSI on.
+/// Returns the same with a message written and MSI on.
 fn live(control: u16) -> Rig {
     let mut rig = rig_with(control);
     rig.write(ADDRESS, Dword, APIC);

@@ -112,7 +112,7 @@ fn c8_a_crash_in_a_reset_waits_for_its_end() {
     assert_eq!(functions.reset(VMM, FunctionId(0)), Ok(RESET_MS));
 }
 
-/// Has the function taken back, and asks again as often as it says so. Gives the
+/// Takes the function back, and repeats that as often as requested. Returns the
 /// answer, and how long it took.
 fn life_ends(rig: &mut Rig) -> (Result<u64, Error>, u64) {
     let start = rig.fake.0.borrow().now;
@@ -125,7 +125,7 @@ fn life_ends(rig: &mut Rig) -> (Result<u64, Error>, u64) {
     panic!("it takes for ever");
 }
 
-/// A function in use, whose log begins with its end.
+/// Returns a function in use, whose log begins with its end.
 fn used(world: World, info: FunctionInfo) -> Rig {
     let mut rig = rig_of(world, info);
     rig.write(0x04, Word, 0x0006);
@@ -144,7 +144,7 @@ fn is_back(rig: &mut Rig) {
     assert_eq!(rig.bar(0), u64::MAX, "the guest has not decoded it yet");
 }
 
-/// Without function-level reset.
+/// Returns a device without function-level reset.
 fn plain() -> World {
     let mut world = world();
     world.put(PCIE + 4, 4, 0x0000_8cc1);
@@ -351,7 +351,7 @@ fn c6_advanced_features_are_read_only_even_if_permissive() {
     assert_eq!(rig.log(), []);
 }
 
-/// An 82574L whose registers are as a driver left them.
+/// Returns an 82574L whose registers are as a driver left them.
 fn armed(resets: bool) -> (World, FunctionInfo) {
     let mut world = plain();
     world.put(PM + 4, 2, 0x2000);

@@ -30,7 +30,7 @@ impl Bars {
         }
     }
 
-    /// Slots of paging structures that were used.
+    /// Returns how many slots of paging structures are used.
     pub const fn tables_used(&self) -> u64 {
         self.next_slot - self.first_slot
     }

@@ -24,7 +24,7 @@ pub struct State {
 }
 
 impl Guest {
-    /// The thread that init configured.
+    /// Returns the thread that init configured.
     pub fn new(context: &Context) -> Self {
         Self {
             tcb: context.capability(names::GUEST_TCB),

@@ -21,7 +21,7 @@ use surroundings::Surroundings;
 /// its other sources may interrupt by default (M23).
 const TIMER_GAP_US: u64 = 50;
 
-/// What the guest is told on its command line besides what system.toml says:
+/// Returns the guest's command line: besides the text of system.toml,
 /// where it runs, how fast its clocks are, and how often it was started again.
 fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COMMAND_LINE_MAX }> {
     use core::fmt::Write as _;
@@ -66,7 +66,7 @@ fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
     context.counters().publish(counters, &others);
 }
 
-/// The word for the monitor.
+/// Returns the word for the monitor.
 const fn stop(reason: StopReason) -> Stop {
     match reason {
         StopReason::Exit(code) => Stop::GuestExit(code),
@@ -172,14 +172,14 @@ fn rest(host: &mut Surroundings<'_>, endpoint: Endpoint, end: u64) {
     }
 }
 
-/// The guest stays as it is, for good.
+/// Waits forever: the guest stays as it is.
 fn halt(endpoint: Endpoint) -> ! {
     loop {
         endpoint.recv(());
     }
 }
 
-/// Entry of the component.
+/// Runs the component.
 pub fn main(context: Context) -> ! {
     let functions: Vec<_, FUNCTIONS> = context
         .functions()

@@ -174,7 +174,7 @@ impl<'a> Surroundings<'a> {
             .filter_map(|(bar, address)| address.map(|_| bar.size))
     }
 
-    /// Has a function taken back to start, or asks how far that is: in how many
+    /// Starts or continues taking a function back to start: returns in how many
     /// milliseconds it is back.
     fn reset(&mut self, function: FunctionId) -> Option<u64> {
         let left = self.config.reset(function);
@@ -200,7 +200,7 @@ impl<'a> Surroundings<'a> {
         self.priority.in_background(|| self.ram.clear());
     }
 
-    /// The guest's thread.
+    /// Returns the guest's thread.
     pub const fn guest(&self) -> &Guest {
         &self.guest
     }
@@ -211,12 +211,12 @@ impl<'a> Surroundings<'a> {
         priority.in_background(|| work(self))
     }
 
-    /// Slots of page tables that were used, for the counters.
+    /// Returns how many slots of page tables are used, for the counters.
     pub const fn tables_used(&self) -> u64 {
         self.bars.tables_used()
     }
 
-    /// Guest addresses of its RAM.
+    /// Returns the guest addresses of its RAM.
     pub fn ram(&self) -> Range<u64> {
         self.ram.range()
     }

@@ -238,7 +238,7 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    /// Every vector has an interrupt gate to HANDLER + vector.
+    /// Loads a table with an interrupt gate to HANDLER + vector for every vector.
     fn load_idt(&mut self) {
         for vector in 0..256u64 {
             let handler = HANDLER + vector;
@@ -293,7 +293,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// The timer signals, once for each time that it was set.
+    /// Signals the timer, once for each time that it was set.
     fn timer(&mut self) {
         self.host.deadline = None;
         self.vmm.events(1 << 26, &mut self.host);

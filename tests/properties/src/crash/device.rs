@@ -19,7 +19,7 @@ pub struct Device {
     entries: usize,
 }
 
-/// Registers as the firmware leaves them.
+/// Returns the registers as the firmware leaves them.
 fn registers(entries: usize) -> [(u16, u32); 13] {
     [
         (0x00, 0x10d3_8086),
@@ -128,7 +128,7 @@ impl Device {
             && u64::from(self.config_read(0x10, Width::Dword)) == BAR_ADDRESS
     }
 
-    /// What an entry sends now; nothing while it is masked.
+    /// Returns the message that an entry sends now; `None` while it is masked.
     pub fn msix_message(&self, entry: u16) -> Option<(u64, u32)> {
         let control = self.config_read(MSIX + 2, Width::Word);
         let at = 16 * u32::from(entry);
@@ -136,14 +136,14 @@ impl Device {
         (control & 0xc000 == 0x8000 && !masked).then(|| self.entry_message(entry))
     }
 
-    /// The message in an entry, masked or not.
+    /// Returns the message in an entry, masked or not.
     pub fn entry_message(&self, entry: u16) -> (u64, u32) {
         let at = 16 * u32::from(entry);
         let data = self.table_read(at + 8, Width::Dword) as u32;
         (self.table_read(at, Width::Qword), data)
     }
 
-    /// What plain MSI can send now.
+    /// Returns the messages that plain MSI can send now.
     pub fn msi_messages(&self) -> Vec<(u64, u32)> {
         let control = self.config_read(MSI + 2, Width::Word);
         if control & 1 == 0 {
@@ -156,7 +156,7 @@ impl Device {
         (0..count).map(|number| (address, data | number)).collect()
     }
 
-    /// What is the same in every run: which vector the device has is not, nor what
+    /// Returns the state that is the same in every run: the device's vector is not, nor what
     /// is left in MSI registers that are off.
     pub fn settled(&self) -> (Vec<u8>, Vec<bool>) {
         let mut config = self.config.bytes().to_vec();
@@ -171,7 +171,7 @@ impl Device {
         (config, masks.collect())
     }
 
-    /// INTx is off in the device.
+    /// Returns whether INTx is off in the device.
     pub fn intx_off(&self) -> bool {
         self.config_read(0x04, Width::Word) & 0x400 != 0
     }

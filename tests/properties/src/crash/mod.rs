@@ -180,9 +180,9 @@ fn boot(ground: &'static Ground, before: &[Op]) -> System {
     system
 }
 
-/// The state after `op`. A write of data and vector control in one that is made
-/// twice marks an entry as written that was just bound: it will be bound once
-/// more than it need be, which nobody notices.
+/// Returns the state after `op`. A write of data and vector control in one that
+/// is made twice marks an entry as written that was just bound: it will be
+/// bound once more than it need be, which nobody notices.
 fn settled(system: &System, op: Op) -> Settled {
     match op {
         Op::Table(_, _, 8, Qword, _) => system.settled().without_marks(),

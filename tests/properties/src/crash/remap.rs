@@ -14,7 +14,7 @@ use super::world::{Component, Killed, World};
 /// Functions, each with a vector that it may raise.
 pub type Entries = BTreeSet<(FunctionId, u8)>;
 
-/// Has iommu change the entry of each vector, and asks again if it dies, as
+/// Changes the entry of each vector in iommu, and asks again if it dies, as
 /// irq-router's program does. It fails only if nobody asks again: then a part
 /// may be done.
 pub fn change(

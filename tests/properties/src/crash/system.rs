@@ -102,7 +102,7 @@ impl<S> Life<S> {
         f(self.now.borrow_mut().as_mut().expect("it was started"))
     }
 
-    /// A call of `client`: the reply, or that the server is gone.
+    /// Calls as `client`. Returns the reply, or that the server is gone.
     fn call(&self, client: Component, f: impl FnOnce(&mut S) -> Message) -> Message {
         self.world.step(client);
         let reply = catch_unwind(AssertUnwindSafe(|| {
@@ -158,7 +158,7 @@ impl Settled {
         assert_eq!(self.routes, expected.routes);
     }
 
-    /// Without the marks that bound and unmasked entries were written.
+    /// Returns the state without the marks that bound and unmasked entries were written.
     pub fn without_marks(mut self) -> Self {
         for entry in self.entries.iter_mut().flatten() {
             entry.updated &= entry.masked || !entry.bound;
@@ -298,7 +298,7 @@ impl System {
         }
     }
 
-    /// All that a guest can see, and all that decides what reaches it.
+    /// Returns all that a guest can see, and all that decides what reaches it.
     pub fn settled(&self) -> Settled {
         let functions = 0..FUNCTIONS;
         let config = functions.clone().map(|function| {
@@ -371,7 +371,7 @@ impl System {
         all.collect()
     }
 
-    /// Kernel objects of the sources that are bound.
+    /// Returns the kernel objects of the sources that are bound.
     pub fn handlers(&self) -> Vec<(Source, Handler)> {
         let kernel = self.world.kernel.borrow();
         let bound = self.bound().into_iter();
@@ -380,7 +380,7 @@ impl System {
             .collect()
     }
 
-    /// Kernel, devices, msix, pci-config and router say the same.
+    /// Checks that kernel, devices, msix, pci-config and router agree.
     pub fn check(&self) {
         // MSI messages without a route are not among the slots that a dump shows.
         self.check_kernel(self.unrouted());
@@ -399,7 +399,7 @@ impl System {
         }
     }
 
-    /// The kernel has what the router shows, whole, and `unrouted` more: no vector
+    /// Checks that the kernel has all that the router shows, and `unrouted` more: no vector
     /// twice, and none that nobody has. And a function may raise the vectors of
     /// its sources, and no others.
     pub fn check_kernel(&self, unrouted: usize) {
@@ -428,7 +428,7 @@ impl System {
         assert_eq!(kernel.handlers.len(), expected, "a vector leaked");
     }
 
-    /// MSI messages that are bound and go nowhere.
+    /// Returns how many MSI messages are bound and go nowhere.
     fn unrouted(&self) -> usize {
         let all = self.world.devices.iter().enumerate();
         all.map(|(function, device)| {

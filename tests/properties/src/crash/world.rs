@@ -73,7 +73,7 @@ impl Fragile {
         }
     }
 
-    /// As at boot, in a world.
+    /// Starts as at boot, in a world.
     pub fn start(&self, world: &Rc<World>) {
         for word in &self.words {
             word.store(0, Ordering::Relaxed);
@@ -147,7 +147,7 @@ impl World {
         self.steps[component as usize].get()
     }
 
-    /// A component is about to do something that others can see, or that it
+    /// Counts a step: a component is about to do something that others can see, or that it
     /// keeps.
     pub fn step(&self, component: Component) {
         self.check_live();
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// At every moment, crash or not: what a device may send reaches the slot on
+    /// Checks, at every moment, crash or not: what a device may send reaches the slot on
     /// whose route its own source stands, and what it is allowed to raise has a
     /// handler, its own guest's.
     fn check_live(&self) {

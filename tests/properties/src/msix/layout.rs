@@ -65,7 +65,7 @@ impl Layout {
         }
     }
 
-    /// What the component is told.
+    /// Returns the component's view of the function.
     pub fn info(&self) -> FunctionInfo {
         let mut msix = MsixInfo {
             entries: self.entries,
@@ -88,14 +88,15 @@ impl Layout {
         }
     }
 
-    /// The first entries, the last, and those around the words of a bitmap.
+    /// Returns the first entries, the last, and those around the words of a
+    /// bitmap.
     pub fn entry(&self, pick: u8) -> u16 {
         let n = self.entries;
         let hot = [0, 1, 2, 63, 64, n / 2, n.saturating_sub(2), n - 1];
         (hot[usize::from(pick) % hot.len()] % n) as u16
     }
 
-    /// Where something begins or ends.
+    /// Returns where something begins or ends.
     pub fn edge(&self, pick: u8) -> (u8, u32) {
         let page = PAGE_SIZE as u32;
         let (table_end, pba_end) = (self.table_end(), self.pba_end());

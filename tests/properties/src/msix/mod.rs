@@ -176,7 +176,7 @@ impl<'a> Pair<'a> {
         assert_eq!(got, model.ok_or(Error::Refused));
     }
 
-    /// Everything that shows after a step.
+    /// Checks everything that shows after a step.
     fn check(&mut self) {
         let mut world = self.world.0.borrow_mut();
         assert_eq!(
@@ -209,7 +209,7 @@ impl<'a> Pair<'a> {
         assert_eq!(counted, expected);
     }
 
-    /// The whole table as the guest reads it.
+    /// Checks the whole table as the guest reads it.
     fn check_table(&mut self) {
         let (bar, start) = self.model.layout.table;
         let end = self.model.layout.table_end();

@@ -36,7 +36,7 @@ impl Entry {
         }
     }
 
-    /// Rule M17.
+    /// Returns whether rule M17 allows the message.
     fn deliverable(&self) -> bool {
         let mode = self.data >> 8 & 7;
         (0xfee0_0000..=0xfeef_ffff).contains(&self.address)
@@ -92,14 +92,14 @@ impl Model {
         }
     }
 
-    /// M1.
+    /// Returns message control (M1).
     pub fn control(&self) -> u16 {
         (self.layout.entries - 1) as u16
             | u16::from(self.enabled) << 15
             | u16::from(self.function_mask) << 14
     }
 
-    /// M2, M3, M4, M6.
+    /// Writes message control (M2, M3, M4, M6).
     pub fn write_control(&mut self, value: u16) -> Option<u16> {
         let (enable, mask) = (value >> 15 & 1 == 1, value >> 14 & 1 == 1);
         let (was_enabled, was_masked) = (self.enabled, self.function_mask);
@@ -138,7 +138,7 @@ impl Model {
         Some(self.control())
     }
 
-    /// M24; whether all could be unbound.
+    /// Resets (M24). Returns whether all could be unbound.
     pub fn reset(&mut self) -> bool {
         let mut all = true;
         for index in 0..self.entries.len() {
@@ -155,7 +155,7 @@ impl Model {
         all
     }
 
-    /// M23: a limit on the device's entry that the guest does not see.
+    /// Throttles the device's entry, which the guest does not see (M23).
     pub fn throttle(&mut self, index: u16, throttled: bool) {
         let entry = &mut self.entries[usize::from(index)];
         entry.throttled = throttled;
@@ -164,7 +164,7 @@ impl Model {
         }
     }
 
-    /// M5.
+    /// Carries out *update* (M5).
     fn update(&mut self, index: usize) {
         if self.entries[index].bound && !self.unbind(index) {
             return;
@@ -209,7 +209,7 @@ impl Model {
         true
     }
 
-    /// Whether table or PBA take the access (M12, M15).
+    /// Returns whether table or PBA take the access (M12, M15).
     fn regular(offset: u64, width: Width) -> bool {
         let bytes = width.bytes();
         bytes >= 4 && offset.is_multiple_of(bytes)
@@ -219,8 +219,8 @@ impl Model {
         (offset..offset + width.bytes()).all(|at| self.layout.place(bar, at) == Place::Adjacent)
     }
 
-    /// How many bytes come before the PBA, of an access that starts beside it and
-    /// ends in it (M14).
+    /// Returns how many bytes come before the PBA, of an access that starts
+    /// beside it and ends in it (M14).
     fn before_pba(&self, bar: u8, offset: u64, width: Width) -> Option<u64> {
         let end = offset + width.bytes();
         let places: Vec<Place> = (offset..end).map(|at| self.layout.place(bar, at)).collect();
@@ -230,7 +230,8 @@ impl Model {
         into.then_some(before as u64)
     }
 
-    /// The accesses that reach the device (M14): one if aligned, else bytes.
+    /// Returns the accesses that reach the device (M14): one if aligned, else
+    /// bytes.
     fn parts(offset: u64, width: Width) -> Vec<(u64, Width)> {
         if offset.is_multiple_of(width.bytes()) {
             return vec![(offset, width)];
@@ -272,7 +273,7 @@ impl Model {
         }
     }
 
-    /// The value, or none where nothing is claimed (M11 to M15).
+    /// Returns the value, or none where nothing is claimed (M11 to M15).
     pub fn read(&mut self, bar: u8, offset: u64, width: Width) -> Option<u64> {
         let value = match self.layout.place(bar, offset) {
             Place::Unclaimed => return None,
@@ -304,7 +305,7 @@ impl Model {
         Some(value)
     }
 
-    /// None where nothing is claimed.
+    /// Writes. Returns `None` where nothing is claimed.
     pub fn write(&mut self, bar: u8, offset: u64, width: Width, value: u64) -> Option<()> {
         match self.layout.place(bar, offset) {
             Place::Unclaimed => return None,
@@ -333,7 +334,7 @@ impl Model {
         Some(())
     }
 
-    /// M7, M8, M9.
+    /// Writes a dword of an entry (M7, M8, M9).
     fn write_dword(&mut self, index: usize, dword: u64, value: u32) {
         let live = self.enabled && !self.function_mask;
         let entry = &mut self.entries[index];

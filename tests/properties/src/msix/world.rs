@@ -35,8 +35,8 @@ pub struct Access {
     pub written: Option<u64>,
 }
 
-/// A byte of the device that nobody has written yet. No table entry starts
-/// masked or empty: what the hardware holds must not matter.
+/// Returns a byte of the device that nobody has written yet. No table entry
+/// starts masked or empty: what the hardware holds must not matter.
 pub fn initial_byte(bar: u8, offset: u64) -> u8 {
     (offset as u8).wrapping_mul(23).wrapping_add(bar) & 0xfe
 }
@@ -62,7 +62,7 @@ impl World {
         })
     }
 
-    /// A dword of the device's own table.
+    /// Returns a dword of the device's own table.
     pub fn table(&self, entry: u16, dword: u64) -> u32 {
         let (bar, start) = self.layout.table;
         let offset = u64::from(start) + 16 * u64::from(entry) + 4 * dword;
@@ -78,7 +78,7 @@ impl World {
         self.table(entry, 3) & 1 == 1
     }
 
-    /// An entry that sends must be bound, and send the router's message (M19).
+    /// Checks that an entry which sends is bound, and sends the router's message (M19).
     pub fn check_entry(&self, entry: u16) {
         if !self.is_masked(entry) {
             let given = self.bound.get(&entry).copied();

@@ -85,7 +85,7 @@ struct Bits {
     clear: u8,
 }
 
-/// Every byte of the first 256, by the rules.
+/// Returns the first 256 bytes, by the rules.
 fn map(plan: &Plan) -> Vec<Bits> {
     let mut map = vec![Bits::default(); 256];
     let mut know = |bytes: std::ops::Range<u16>| {
@@ -177,13 +177,13 @@ impl NaiveBar {
         .collect()
     }
 
-    /// Bytes of configuration space that it takes.
+    /// Returns the bytes of configuration space that it takes.
     fn bytes(&self) -> std::ops::Range<usize> {
         let first = 0x10 + 4 * self.index;
         first..first + if self.wide { 8 } else { 4 }
     }
 
-    /// What it reads: a decoded BAR stays where it is if 0 is written.
+    /// Returns its value for reads: a decoded BAR stays where it is if 0 is written.
     fn shown(&self) -> u64 {
         if self.register == 0 {
             self.at
@@ -192,7 +192,7 @@ impl NaiveBar {
         }
     }
 
-    /// A write of some of its bytes; true if it moved.
+    /// Writes some of its bytes. Returns whether it moved.
     fn write(&mut self, written: impl Fn(usize) -> Option<u8>, decoding: bool) -> bool {
         let mut bytes = self.register.to_le_bytes();
         let range = self.bytes();
@@ -265,7 +265,7 @@ impl Pair {
         self.device.0.borrow().config.clone()
     }
 
-    /// M24 and C6: quiet, and shown as the rules say.
+    /// Checks M24 and C6: quiet, and shown as the rules say.
     fn check_start(&mut self) {
         let (view, hardware) = self.start.clone();
         assert_eq!(hardware[4] & 7, DECODE, "decode on, bus mastering off");
@@ -384,7 +384,7 @@ impl Pair {
         self.check_hardware(&hardware);
     }
 
-    /// C4: each register reads what it should.
+    /// Checks C4: each register reads what it should.
     fn check_bars(&self, view: &[u8]) {
         for bar in &self.bars {
             let range = bar.bytes();
@@ -395,7 +395,7 @@ impl Pair {
         }
     }
 
-    /// Only what a guest may reach has changed in the device.
+    /// Checks that only registers that a guest may reach have changed in the device.
     fn check_hardware(&self, before: &[u8]) {
         let after = self.hardware();
         for (at, (before, after)) in before.iter().zip(&after).enumerate() {
@@ -410,7 +410,7 @@ impl Pair {
         }
     }
 
-    /// M24, C8: the guest's view is as it was at start.
+    /// Checks M24 and C8: the guest's view is as it was at start.
     fn check_reset(&mut self) {
         self.bars = NaiveBar::all();
         let view = self.view();
@@ -424,7 +424,7 @@ impl Pair {
         assert_eq!(hardware[5] & 4, 4);
     }
 
-    /// What holds after every step.
+    /// Checks the invariants after every step.
     fn check(&mut self) {
         let view = self.view();
         let world = self.device.0.borrow();
@@ -458,7 +458,7 @@ impl Pair {
         self.check_widths(&view);
     }
 
-    /// C1: every width sees the same bytes.
+    /// Checks C1: every width sees the same bytes.
     fn check_widths(&mut self, view: &[u8]) {
         for at in (0..VIEW).step_by(2) {
             let word = u32::from(view[usize::from(at)]) | u32::from(view[usize::from(at) + 1]) << 8;

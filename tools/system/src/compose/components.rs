@@ -51,7 +51,7 @@ pub fn stacks(model: &Model, programs: &Programs) -> Result<(), ComposeError> {
     Err(ComposeError(small.join("; ")))
 }
 
-/// The component's segments, stack, IPC buffer and thread.
+/// Returns the component's segments, stack, IPC buffer and thread.
 pub fn program(
     builder: &mut Builder,
     component: &Component,
@@ -212,7 +212,7 @@ pub fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
     }
 }
 
-/// The badge with which a component calls over an interface.
+/// Returns the badge with which a component calls over an interface.
 pub fn badge_of(model: &Model, interface: &str, client: usize) -> u64 {
     model
         .channels

@@ -17,7 +17,7 @@ const TABLE_PAGES: u64 = 2;
 /// lie within 16.
 const REGISTER_PAGES: u32 = 16;
 
-/// The places for the unit that init will find.
+/// Returns the places for the unit that init will find.
 pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> IommuPlace {
     let Some(index) = model.holder(Authority::Iommu) else {
         return IommuPlace::NONE;
@@ -60,7 +60,7 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
     }
 }
 
-/// The guests' RAM, a capability for each page, and which function may be given
+/// Grants the guests' RAM, a capability for each page, and tells which function may be given
 /// which of it.
 pub fn guests(builder: &mut Builder, model: &Model, rams: &[u32], places: &mut [Place]) {
     let Some(index) = model.holder(Authority::Iommu) else {

@@ -11,7 +11,7 @@ fn block(function: FunctionId, log2: u8) -> Block {
     Block { function, log2 }
 }
 
-/// Vector and mask of each route of a page, by slot.
+/// Returns the vector and mask of each route of a page, by slot.
 fn routes(page: &RoutePage) -> Vec<(u8, bool)> {
     (0..SLOTS)
         .filter_map(|slot| page.get(slot))

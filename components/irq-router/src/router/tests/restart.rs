@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A router on what an earlier one kept, with the kernel as that one left it.
+/// Creates a router on an earlier one's kept words, with the kernel as that one left it.
 fn again<'a>(
     pages: &'a [RoutePage; 2],
     kept: &'a Kept<{ kept_words(2) }>,
@@ -11,7 +11,7 @@ fn again<'a>(
     Router::new(kernel, pages.each_ref(), [0, 1, 1, 1, 9], 0, kept)
 }
 
-/// The kernel of a test: what is held already is no mistake here.
+/// Returns the kernel of a test, which accepts a handler that exists already.
 fn held(router: &Two<'_>) -> Vec<(Slot, u8)> {
     router.control.held.clone()
 }

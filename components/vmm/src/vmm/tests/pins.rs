@@ -72,7 +72,7 @@ impl Machine<'_> {
         self.store(0xfee0_00b0, 0);
     }
 
-    /// Interrupts on again, as after iretq.
+    /// Switches interrupts on again, as after iretq.
     fn sti(&mut self) {
         assert_eq!(self.privileged(&[0xfb, 0x90]), Outcome::Resume);
     }

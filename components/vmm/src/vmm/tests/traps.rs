@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The guest returns from an interrupt with these flags in the frame.
+/// Returns the guest from an interrupt, with these flags in the frame.
 fn iretq(m: &mut Machine<'_>, rflags: u64) {
     let frame = [CODE + 0x100, 8, rflags, STACK, 0x18];
     for (index, word) in frame.iter().enumerate() {

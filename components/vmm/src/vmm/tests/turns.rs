@@ -36,7 +36,7 @@ impl<'a> Machine<'a> {
         assert_eq!(self.privileged(&[0x0f, 0x30]), Outcome::Resume);
     }
 
-    /// The guest ends its interrupt and goes to sleep.
+    /// Ends the guest's interrupt and puts it to sleep.
     fn sleep(&mut self) {
         self.lapic(0xfee0_00b0, 0);
         assert_eq!(self.privileged(&[0xfb, 0xf4]), Outcome::Wait);
