@@ -7,95 +7,24 @@
 mod builder;
 mod components;
 mod guests;
+mod image;
 mod iommu;
-
-use std::collections::BTreeMap;
-use std::fmt;
 
 use spec::names::{self, Slot, Vectors};
 use spec::{
-    BADGE_DOORBELL, COM1, Capability, ENDPOINT_SLOT, FAULT_SLOT, Function, Header,
-    IPC_BUFFER_ADDRESS, ImageWriter, IommuPlace, Mapping, Object, ObjectKind, RESOURCES_ADDRESS,
-    Rights, Thread, VECTORS,
+    BADGE_DOORBELL, COM1, ENDPOINT_SLOT, FAULT_SLOT, Header, IPC_BUFFER_ADDRESS, ImageWriter,
+    ObjectKind, RESOURCES_ADDRESS, Rights, VECTORS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::manifest::Authority;
 use crate::model::{Component, Model};
-use crate::program::Program;
 use builder::{Builder, Place};
 use components::{board_devices, channels, new_place, program, stacks};
 use guests::{add_guest, functions, whose};
+use image::{PAGE, RING_SIZE};
 
-const PAGE: u64 = 4096;
-
-/// Programs by name, and guest images by the guest's name.
-#[derive(Clone, Debug, Default)]
-pub struct Programs {
-    /// Component programs.
-    pub components: BTreeMap<String, Program>,
-    /// Guest ELF files.
-    pub guests: BTreeMap<String, Vec<u8>>,
-}
-
-/// What the command decides, and no file.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// The console may crash components: for tests.
-    pub inject_faults: bool,
-    /// Init compares every CSpace with the table and ends.
-    pub audit: bool,
-    /// Components log every access of the guests.
-    pub trace: bool,
-}
-
-/// A composed image.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// Objects to be made.
-    pub objects: Vec<Object>,
-    /// Capabilities to be handed out.
-    pub capabilities: Vec<Capability>,
-    /// Mappings.
-    pub mappings: Vec<Mapping>,
-    /// PCI functions.
-    pub functions: Vec<Function>,
-    /// Threads.
-    pub threads: Vec<Thread>,
-    /// Where the IOMMU goes.
-    pub iommu: IommuPlace,
-    /// The image as init reads it.
-    pub bytes: Vec<u8>,
-    /// Who writes which log, in the order of the ids on the log port.
-    pub log_writers: Vec<String>,
-}
-
-impl Default for Image {
-    fn default() -> Self {
-        Self {
-            objects: Vec::new(),
-            capabilities: Vec::new(),
-            mappings: Vec::new(),
-            functions: Vec::new(),
-            threads: Vec::new(),
-            iommu: IommuPlace::NONE,
-            bytes: Vec::new(),
-            log_writers: Vec::new(),
-        }
-    }
-}
-
-/// Why a system cannot be composed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ComposeError(String);
-
-impl fmt::Display for ComposeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ComposeError {}
+pub use image::{ComposeError, Image, Options, Programs};
 
 /// Composes the image. A program that is missing from `programs` leaves a
 /// component without segments: good for looking at the records, not for
@@ -115,7 +44,7 @@ pub fn compose(
     let mut builder = Builder::default();
     let monitor = builder.object("monitor", ObjectKind::Endpoint, 0, 1);
     let machine = builder.memory("machine", PAGE);
-    let init_log = builder.memory("log:init", size_of::<shm::Ring>() as u64);
+    let init_log = builder.memory("log:init", RING_SIZE);
     let mut logs = vec![(crate::ROOT_TASK.to_owned(), init_log)];
     let mut counters = Vec::new();
     let mut places = Vec::new();
@@ -137,18 +66,9 @@ pub fn compose(
             0,
         );
         builder.share(&mut place, names::MACHINE, machine, Rights::READ, PAGE);
-        let size = size_of::<shm::Ring>() as u64;
-        let log = builder.memory(&format!("log:{}", component.name), size);
-        builder.share(&mut place, names::LOG, log, Rights::READ_WRITE, size);
+        let (log, page) = own_memory(&mut builder, &mut place, component);
         logs.push((component.name.clone(), log));
-        let page = builder.memory(&format!("counters:{}", component.name), PAGE);
-        builder.share(&mut place, names::COUNTERS, page, Rights::READ_WRITE, PAGE);
         counters.push(page);
-        let kept_size = component.program.kept_words * 8;
-        if kept_size > 0 {
-            let kept = builder.memory(&format!("{}:kept", component.name), kept_size);
-            builder.share(&mut place, names::KEPT, kept, Rights::READ_WRITE, kept_size);
-        }
         place.tell(names::TRACE, options.trace);
         let guest = model.guests.iter().position(|guest| guest.vmm == index);
         let guest = guest.map_or(u64::MAX, |guest| guest as u64);
@@ -165,49 +85,17 @@ pub fn compose(
         builder.grant(place, doorbell_key, doorbell, Rights::WRITE, BADGE_DOORBELL);
     }
     if let Some(index) = console {
-        for (name, log) in &logs {
-            let size = size_of::<shm::Ring>() as u64;
-            builder.share(
-                &mut places[index],
-                names::LOG_OF.of(name),
-                *log,
-                Rights::READ_WRITE,
-                size,
-            );
-        }
-        for (component, page) in model.components.iter().zip(&counters) {
-            let key = names::COUNTERS_OF.of(&component.name);
-            builder.share(&mut places[index], key, *page, Rights::READ, PAGE);
-        }
+        show_logs(&mut builder, &mut places[index], model, &logs, &counters);
     }
     let first_irq_vector = board_devices(&mut builder, model, &mut places);
     let unit = iommu::unit(&mut builder, model, &mut places);
     channels(&mut builder, model, &mut places);
     if let Some(index) = model.holder(Authority::IrqControl) {
-        let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 1);
-        let place = &mut places[index];
-        let key = (names::IRQ_CONTROL, Slot);
-        builder.grant(place, key, irq_control, Rights::ALL, 0);
-        builder.grant_own_cnode(place);
-        let slots = place.empty_slots(u32::from(VECTORS) + 1);
-        place.tell(names::HANDLER_SLOTS, slots);
-        let vectors = Vectors {
-            first: 0,
-            end: first_irq_vector,
-        };
-        place.tell(names::VECTORS, vectors);
+        irq_control(&mut builder, &mut places[index], first_irq_vector);
     }
     let mut rams = Vec::new();
-    for (index, guest) in model.guests.iter().enumerate() {
-        let ram = add_guest(
-            &mut builder,
-            model,
-            index,
-            guest,
-            console,
-            &mut places,
-            programs,
-        );
+    for index in 0..model.guests.len() {
+        let ram = add_guest(&mut builder, model, index, console, &mut places, programs);
         rams.push(ram);
     }
     iommu::guests(&mut builder, model, &rams, &mut places);
@@ -252,6 +140,52 @@ pub fn compose(
     .write(|piece| bytes.extend_from_slice(piece));
     image.bytes = bytes;
     Ok(image)
+}
+
+/// Makes the memory by which a component is seen, and what a restart leaves as it is.
+/// Returns its log and the page of its counters.
+fn own_memory(builder: &mut Builder, place: &mut Place, component: &Component) -> (u32, u32) {
+    let name = &component.name;
+    let log = builder.memory(&format!("log:{name}"), RING_SIZE);
+    builder.share(place, names::LOG, log, Rights::READ_WRITE, RING_SIZE);
+    let counters = builder.memory(&format!("counters:{name}"), PAGE);
+    builder.share(place, names::COUNTERS, counters, Rights::READ_WRITE, PAGE);
+    let kept_size = component.program.kept_words * 8;
+    if kept_size > 0 {
+        let kept = builder.memory(&format!("{name}:kept"), kept_size);
+        builder.share(place, names::KEPT, kept, Rights::READ_WRITE, kept_size);
+    }
+    (log, counters)
+}
+
+/// Gives the component that shows them every log, and every page of counters.
+fn show_logs(
+    builder: &mut Builder,
+    place: &mut Place,
+    model: &Model,
+    logs: &[(String, u32)],
+    counters: &[u32],
+) {
+    for (name, log) in logs {
+        let key = names::LOG_OF.of(name);
+        builder.share(place, key, *log, Rights::READ_WRITE, RING_SIZE);
+    }
+    for (component, page) in model.components.iter().zip(counters) {
+        let key = names::COUNTERS_OF.of(&component.name);
+        builder.share(place, key, *page, Rights::READ, PAGE);
+    }
+}
+
+/// Gives IRQControl to the component that holds it, with the user vectors up to `end`
+/// and a slot for the handler of each.
+fn irq_control(builder: &mut Builder, place: &mut Place, end: u64) {
+    let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 1);
+    let key = (names::IRQ_CONTROL, Slot);
+    builder.grant(place, key, irq_control, Rights::ALL, 0);
+    builder.grant_own_cnode(place);
+    let slots = place.empty_slots(u32::from(VECTORS) + 1);
+    place.tell(names::HANDLER_SLOTS, slots);
+    place.tell(names::VECTORS, Vectors { first: 0, end });
 }
 
 /// Writes the resource table, now that it is complete.

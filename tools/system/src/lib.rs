@@ -5,6 +5,10 @@
 //! programs into the image that init carries out. Must never: start anything.
 //! May call: nothing. Invariants: a [`Model`] has passed every check; the same
 //! input gives the same image, byte for byte.
+//!
+//! `read/` has a file for each table of a system file, `manifest.rs` and `board.rs`
+//! read the files that it refers to, `check.rs` has what only the whole shows, and
+//! `compose/` decides who gets what.
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 use spec::names::{self, CNode, Key, Region, Slots, Value};
 use spec::{Cache, Capability, Fill, Mapping, NONE, Name, Object, ObjectKind, Resource, Rights};
 
-use super::{Image, PAGE};
+use super::image::{Image, PAGE};
 
 /// A component while it is being put together.
 pub struct Place {

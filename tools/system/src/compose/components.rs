@@ -7,7 +7,7 @@ use spec::{
 };
 
 use super::builder::{Builder, Place};
-use super::{ComposeError, PAGE, Programs};
+use super::image::{ComposeError, PAGE, Programs};
 use crate::board::Trigger;
 use crate::model::{Component, Model};
 

@@ -1,7 +1,9 @@
 //! Guests and the functions that are assigned to them.
 
 use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
-use spec::names::{self, Assigned, CNode, IntxHandler, IntxPin, Priorities, Region, Slot, Turn};
+use spec::names::{
+    self, Assigned, CNode, IntxHandler, IntxPin, Key, Priorities, Region, Slot, Turn,
+};
 use spec::{
     BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
     PERIOD_US, Rights, Start, Thread,
@@ -9,7 +11,7 @@ use spec::{
 
 use super::builder::{Builder, Place};
 use super::components::badge_of;
-use super::{ComposeError, PAGE, Programs};
+use super::image::{ComposeError, PAGE, Programs, RING_SIZE};
 use crate::manifest::Authority;
 use crate::model::{Guest, Model, Policy};
 
@@ -26,16 +28,114 @@ const VMM_UNTYPED_BITS: u32 = 21;
 /// Slots for those tables.
 const VMM_TABLE_SLOTS: u32 = 512;
 
-/// Makes a guest and what its vmm has of it; gives its RAM.
+/// Makes a guest and what components have of it, and returns its RAM.
 pub fn add_guest(
     builder: &mut Builder,
     model: &Model,
     index: usize,
-    guest: &Guest,
     console: Option<usize>,
     places: &mut [Place],
     programs: &Programs,
 ) -> u32 {
+    let guest = &model.guests[index];
+    let name = format!("guest:{}", guest.name);
+    let endpoint = places[guest.vmm].endpoint;
+    let own = own(builder, guest, index, endpoint);
+    let slots = builder.object(
+        &format!("{name}:slots"),
+        ObjectKind::CNode,
+        SLOT_CNODE_BITS,
+        1,
+    );
+    let routes = builder.memory(&format!("{name}:routes"), PAGE);
+    let events = builder.memory(&format!("{name}:events"), PAGE);
+    let notification = places[guest.vmm].notification;
+    let output = builder.memory(&format!("{name}:console"), RING_SIZE);
+
+    let place = &mut places[guest.vmm];
+    // Threads of components come first, in the components' order.
+    let vmm = &mut builder.image.threads[guest.vmm];
+    vmm.max_priority = vmm.priority;
+    vmm.may_stop = u32::from(guest.on_exit == OnExit::Stop);
+    let (own_tcb, own_priority) = (vmm.tcb, u64::from(vmm.priority));
+    let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 1);
+    for (key, object) in [
+        (names::OWN_TCB, own_tcb),
+        (names::GUEST_TCB, own.tcb),
+        (names::GUEST_VSPACE, own.vspace),
+        (names::GUEST_UNTYPED, untyped),
+    ] {
+        builder.grant(place, (key, Slot), object, Rights::ALL, 0);
+    }
+    let priorities = Priorities {
+        component: own_priority,
+        guest: guest.priority.into(),
+    };
+    place.tell(names::PRIORITIES, priorities);
+    place.tell(names::SHARE, turn(model, index));
+    builder.grant_own_cnode(place);
+    let slot_cnode = |slot| CNode {
+        slot,
+        bits: SLOT_CNODE_BITS.into(),
+    };
+    builder.grant(place, (names::SLOTS, slot_cnode), slots, Rights::ALL, 0);
+    let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
+    place.tell(names::TABLE_SLOTS, table_slots);
+    map_ram(builder, place, guest, &own);
+    let file = programs
+        .guests
+        .get(&guest.name)
+        .map_or(&[][..], Vec::as_slice);
+    show(
+        builder,
+        place,
+        names::GUEST_IMAGE,
+        &format!("{name}:image"),
+        file,
+    );
+    let (key, text) = (names::COMMAND_LINE, guest.command_line.as_bytes());
+    show(builder, place, key, &format!("{name}:command-line"), text);
+    builder.share(place, names::ROUTES, routes, Rights::READ, PAGE);
+    builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
+    place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
+    place.tell(names::ON_EXIT, guest.on_exit);
+    builder.share(
+        place,
+        names::GUEST_CONSOLE,
+        output,
+        Rights::READ_WRITE,
+        RING_SIZE,
+    );
+
+    if let Some(console) = console {
+        let place = &mut places[console];
+        let key = names::EVENTS_OF.of(&guest.name);
+        builder.share(place, key, events, Rights::READ, PAGE);
+        let key = names::CONSOLE_OF.of(&guest.name);
+        builder.share(place, key, output, Rights::READ_WRITE, RING_SIZE);
+    }
+    if let Some(router) = model.holder(Authority::IrqControl) {
+        let place = &mut places[router];
+        let key = (names::SLOTS_OF.of(&guest.name), slot_cnode);
+        builder.grant(place, key, slots, Rights::ALL, 0);
+        let key = (names::NOTIFICATION_OF.of(&guest.name), Slot);
+        // Unbadged: the router mints one badge bit for each slot.
+        builder.grant(place, key, notification, Rights::WRITE, 0);
+        let key = names::ROUTES_OF.of(&guest.name);
+        builder.share(place, key, routes, Rights::READ_WRITE, PAGE);
+    }
+    own.ram
+}
+
+/// What a guest has: objects of its own, and its RAM.
+struct Own {
+    vspace: u32,
+    tcb: u32,
+    ram: u32,
+}
+
+/// Makes a guest's own objects. Its faults go to `endpoint`, its vmm's.
+fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own {
     let name = format!("guest:{}", guest.name);
     let cnode = builder.object(&name, ObjectKind::CNode, GUEST_CNODE_BITS, 1);
     let vspace = builder.object(&name, ObjectKind::VSpace, 0, 1);
@@ -43,7 +143,6 @@ pub fn add_guest(
     let pages = guest.memory >> LARGE_PAGE_BITS;
     let ram = builder.object(&name, ObjectKind::Memory, LARGE_PAGE_BITS, pages);
     builder.image.objects[ram as usize].address = guest.address;
-    let endpoint = places[guest.vmm].endpoint;
     builder.capability(
         cnode,
         FAULT_SLOT as u32,
@@ -71,53 +170,18 @@ pub fn add_guest(
         on_fault: OnFault::Stop,
         guest: index as u64,
     });
-    let slots = builder.object(
-        &format!("{name}:slots"),
-        ObjectKind::CNode,
-        SLOT_CNODE_BITS,
-        1,
-    );
-    let routes = builder.memory(&format!("{name}:routes"), PAGE);
-    let events = builder.memory(&format!("{name}:events"), PAGE);
-    let notification = places[guest.vmm].notification;
-    let ring_size = size_of::<shm::Ring>() as u64;
-    let output = builder.memory(&format!("{name}:console"), ring_size);
+    Own { vspace, tcb, ram }
+}
 
-    let place = &mut places[guest.vmm];
-    // Threads of components come first, in the components' order.
-    let vmm = &mut builder.image.threads[guest.vmm];
-    vmm.max_priority = vmm.priority;
-    vmm.may_stop = u32::from(guest.on_exit == OnExit::Stop);
-    let (own_tcb, own_priority) = (vmm.tcb, u64::from(vmm.priority));
-    let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 1);
-    for (key, object) in [
-        (names::OWN_TCB, own_tcb),
-        (names::GUEST_TCB, tcb),
-        (names::GUEST_VSPACE, vspace),
-        (names::GUEST_UNTYPED, untyped),
-    ] {
-        builder.grant(place, (key, Slot), object, Rights::ALL, 0);
-    }
-    let priorities = Priorities {
-        component: own_priority,
-        guest: guest.priority.into(),
-    };
-    place.tell(names::PRIORITIES, priorities);
-    place.tell(names::SHARE, turn(model, index));
-    builder.grant_own_cnode(place);
-    let slot_cnode = |slot| CNode {
-        slot,
-        bits: SLOT_CNODE_BITS.into(),
-    };
-    builder.grant(place, (names::SLOTS, slot_cnode), slots, Rights::ALL, 0);
-    let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
-    place.tell(names::TABLE_SLOTS, table_slots);
+/// Maps a guest's RAM for the guest and for its vmm, which holds the pages of both.
+fn map_ram(builder: &mut Builder, place: &mut Place, guest: &Guest, own: &Own) {
+    let pages = guest.memory >> LARGE_PAGE_BITS;
     let here = place.reserve(guest.memory, 1 << LARGE_PAGE_BITS);
-    for (vspace, address) in [(vspace, guest.address), (place.vspace, here)] {
+    for (vspace, address) in [(own.vspace, guest.address), (place.vspace, here)] {
         let holder_slot = place.slots(pages as u32);
         builder.image.mappings.push(Mapping {
             vspace,
-            object: ram,
+            object: own.ram,
             address,
             rights: Rights::READ_WRITE,
             cache: Cache::WriteBack,
@@ -131,57 +195,18 @@ pub fn add_guest(
     };
     place.tell(names::GUEST_RAM, region);
     place.tell(names::GUEST_ADDRESS, guest.address);
-    let file = programs
-        .guests
-        .get(&guest.name)
-        .map_or(&[][..], Vec::as_slice);
-    let image = builder.memory(&format!("{name}:image"), file.len() as u64);
-    builder.fill(image, 0, file);
-    let key = names::GUEST_IMAGE;
-    builder.share(place, key, image, Rights::READ, file.len() as u64);
-    let text = guest.command_line.as_bytes();
-    let command_line = builder.memory(&format!("{name}:command-line"), text.len() as u64);
-    builder.fill(command_line, 0, text);
-    builder.share(
-        place,
-        names::COMMAND_LINE,
-        command_line,
-        Rights::READ,
-        text.len() as u64,
-    );
-    builder.share(place, names::ROUTES, routes, Rights::READ, PAGE);
-    builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
-    place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
-    place.tell(names::ON_EXIT, guest.on_exit);
-    builder.share(
-        place,
-        names::GUEST_CONSOLE,
-        output,
-        Rights::READ_WRITE,
-        ring_size,
-    );
-
-    if let Some(console) = console {
-        let place = &mut places[console];
-        let key = names::EVENTS_OF.of(&guest.name);
-        builder.share(place, key, events, Rights::READ, PAGE);
-        let key = names::CONSOLE_OF.of(&guest.name);
-        builder.share(place, key, output, Rights::READ_WRITE, ring_size);
-    }
-    if let Some(router) = model.holder(Authority::IrqControl) {
-        let place = &mut places[router];
-        let key = (names::SLOTS_OF.of(&guest.name), slot_cnode);
-        builder.grant(place, key, slots, Rights::ALL, 0);
-        let key = (names::NOTIFICATION_OF.of(&guest.name), Slot);
-        // Unbadged: the router mints one badge bit for each slot.
-        builder.grant(place, key, notification, Rights::WRITE, 0);
-        let key = names::ROUTES_OF.of(&guest.name);
-        builder.share(place, key, routes, Rights::READ_WRITE, PAGE);
-    }
-    ram
 }
 
-/// Returns when in each period a guest has its turn. Guests of the same priority share the period in the file's order.
+/// Makes memory with these bytes and shows it to a component.
+fn show(builder: &mut Builder, place: &mut Place, key: Key<'_, Region>, name: &str, bytes: &[u8]) {
+    let length = bytes.len() as u64;
+    let memory = builder.memory(name, length);
+    builder.fill(memory, 0, bytes);
+    builder.share(place, key, memory, Rights::READ, length);
+}
+
+/// Returns when in each period a guest has its turn. Guests of the same priority share
+/// the period in the file's order.
 fn turn(model: &Model, index: usize) -> Turn {
     let equals = |guest: &&Guest| guest.priority == model.guests[index].priority;
     let sum = |guests: &[Guest]| -> u64 { guests.iter().filter(equals).map(|g| g.share).sum() };

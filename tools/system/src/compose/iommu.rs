@@ -4,8 +4,8 @@
 use spec::names::{self, Region, Slots};
 use spec::{Cache, IommuPlace, Mapping, ObjectKind, Rights};
 
-use super::PAGE;
 use super::builder::{Builder, Place};
+use super::image::PAGE;
 use crate::manifest::Authority;
 use crate::model::Model;
 

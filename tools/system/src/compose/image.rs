@@ -1,0 +1,80 @@
+//! What goes into composing, and what comes out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use spec::{Capability, Function, IommuPlace, Mapping, Object, Thread};
+
+use crate::program::Program;
+
+pub const PAGE: u64 = 4096;
+/// Bytes of a ring that carries a log or a guest's output.
+pub const RING_SIZE: u64 = size_of::<shm::Ring>() as u64;
+
+/// Programs by name, and guest images by the guest's name.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// Component programs.
+    pub components: BTreeMap<String, Program>,
+    /// Guest ELF files.
+    pub guests: BTreeMap<String, Vec<u8>>,
+}
+
+/// What the command decides, and no file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The console may crash components: for tests.
+    pub inject_faults: bool,
+    /// Init compares every CSpace with the table and ends.
+    pub audit: bool,
+    /// Components log every access of the guests.
+    pub trace: bool,
+}
+
+/// A composed image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Objects to be made.
+    pub objects: Vec<Object>,
+    /// Capabilities to be handed out.
+    pub capabilities: Vec<Capability>,
+    /// Mappings.
+    pub mappings: Vec<Mapping>,
+    /// PCI functions.
+    pub functions: Vec<Function>,
+    /// Threads.
+    pub threads: Vec<Thread>,
+    /// Where the IOMMU goes.
+    pub iommu: IommuPlace,
+    /// The image as init reads it.
+    pub bytes: Vec<u8>,
+    /// Who writes which log, in the order of the ids on the log port.
+    pub log_writers: Vec<String>,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            objects: Vec::new(),
+            capabilities: Vec::new(),
+            mappings: Vec::new(),
+            functions: Vec::new(),
+            threads: Vec::new(),
+            iommu: IommuPlace::NONE,
+            bytes: Vec::new(),
+            log_writers: Vec::new(),
+        }
+    }
+}
+
+/// Why a system cannot be composed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComposeError(pub(super) String);
+
+impl fmt::Display for ComposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ComposeError {}
