@@ -10,7 +10,8 @@ use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::FunctionId;
 use vmm::{
-    Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share, Vmm,
+    Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share,
+    Unclaimed, Vmm,
 };
 
 const RAM: u64 = 0x1000_0000;
@@ -67,6 +68,7 @@ impl Host for Surroundings {
         false
     }
     fn set_foreground(&mut self, _: bool) {}
+    fn report_unclaimed(&mut self, _: Unclaimed) {}
     fn console_write(&mut self, _: u8) {}
 }
 

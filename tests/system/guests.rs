@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::changed::Changed;
 use crate::client::{Client, all_answered, metric};
 use crate::harness::{Running, one_machine};
 
@@ -39,6 +40,24 @@ fn flood(port: u16, enough: &AtomicBool) {
 fn errors(port: u16) -> f64 {
     let (_, metrics) = Client::connect(port).request("/metrics").expect("metrics");
     metric(&metrics, "vectis_guest_http_errors_total")
+}
+
+/// Each has its own address 0, and its function is confined to its own RAM.
+#[test]
+fn two_guests_that_begin_at_0_serve() {
+    let _machine = one_machine();
+    let changed = Changed::of(
+        SYSTEM,
+        "zero",
+        "guest.a.address = 0
+         guest.b.address = 0",
+    );
+    let file = changed.0.to_str().expect("a path of text");
+    let (system, ports) = Running::all_serving(&["--system", file], &["a", "b"]);
+    ports.into_iter().for_each(requests);
+    let text = system.text();
+    let confined = "reaches its guest's memory only, raises its own interrupts only (measured)";
+    assert_eq!(text.matches(confined).count(), 2, "{text}");
 }
 
 #[test]

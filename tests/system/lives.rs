@@ -187,7 +187,15 @@ fn a_guest_that_overflows_its_stack_is_over() {
     let end = system.wait_for(|line| line.contains("it stays halted"));
     let reason = "guest triple fault, exception 14 (stack overflow, or no handler)";
     assert!(end.contains(reason), "{end}");
-    assert!(!system.text().contains("bytes deep"), "{}", system.text());
+    let text = system.text();
+    assert!(!text.contains("bytes deep"), "{text}");
+    // Its state, and from its own file the functions behind the addresses.
+    assert!(
+        text.contains("guest ended at ip=0x2") && text.contains("error=0x6"),
+        "{text}"
+    );
+    let calls = text.matches(" overflow (guests/meter/src/main.rs:").count();
+    assert!(calls > 10, "{calls} calls: {text}");
 }
 
 #[test]

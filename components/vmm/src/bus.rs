@@ -13,7 +13,7 @@ use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
 use crate::counters::Counters;
 use crate::decoded::DecodedBars;
-use crate::host::{Host, PciFunctions, StopReason};
+use crate::host::{Host, PciFunctions, StopReason, Unclaimed};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
@@ -134,6 +134,7 @@ impl<'a> Devices<'a> {
             COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 counters.unclaimed_ports += 1;
+                host.report_unclaimed(Unclaimed::Port(port));
                 nothing
             }
         }
@@ -163,7 +164,10 @@ impl<'a> Devices<'a> {
                 }
             }
             EXIT_PORT => return Some(StopReason::Exit(value)),
-            _ => counters.unclaimed_ports += 1,
+            _ => {
+                counters.unclaimed_ports += 1;
+                host.report_unclaimed(Unclaimed::Port(port));
+            }
         }
         None
     }
@@ -192,6 +196,11 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         let offset = address.checked_sub(LAPIC_BASE)?;
         (self.xapic && offset < PAGE_SIZE && offset % 16 == 0 && width == Width::Dword)
             .then_some(offset as u32)
+    }
+
+    fn unclaimed(&mut self, address: u64) {
+        self.counters.unclaimed_memory += 1;
+        self.host.report_unclaimed(Unclaimed::Memory(address));
     }
 
     /// Bits of a PBA read that stand for events held here.
@@ -241,7 +250,7 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
             let value = self.host.table_read(place, offset, width);
             return value | self.held_bits(place, offset, width);
         }
-        self.counters.unclaimed_memory += 1;
+        self.unclaimed(address);
         width.all_ones()
     }
 
@@ -255,7 +264,7 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         } else if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
             self.host.table_write(place, offset, width, value);
         } else {
-            self.counters.unclaimed_memory += 1;
+            self.unclaimed(address);
         }
     }
 }

@@ -62,8 +62,19 @@ pub trait Host: GuestMemory + PciFunctions + Interrupts {
     /// Sets whether the guest runs before the others of its priority, or only while
     /// they wait ([`Share`](crate::Share)).
     fn set_foreground(&mut self, foreground: bool);
+    /// Reports an access of the guest's current instruction that nothing answered.
+    fn report_unclaimed(&mut self, place: Unclaimed);
     /// Takes a byte that the guest wrote to its serial port.
     fn console_write(&mut self, byte: u8);
+}
+
+/// Where nothing answered an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// An I/O port.
+    Port(u16),
+    /// A guest address.
+    Memory(u64),
 }
 
 /// Why the guest cannot go on.

@@ -17,6 +17,7 @@ mod alu;
 mod bus;
 mod counters;
 mod cpu;
+mod crash;
 mod decode;
 mod decoded;
 mod host;
@@ -35,8 +36,9 @@ mod vmm;
 
 pub use bus::{MMIO_WINDOW, is_long};
 pub use counters::Counters;
+pub use crash::Crash;
 pub use decoded::DecodedBars;
-pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason};
+pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason, Unclaimed};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};
 pub use lives::{Lives, Next};

@@ -21,6 +21,8 @@ pub const RCX: usize = 1;
 pub const RDX: usize = 2;
 /// See [`RAX`].
 pub const RSP: usize = 4;
+/// See [`RAX`].
+pub const RBP: usize = 5;
 
 /// Interrupt flag.
 pub const RFLAGS_IF: u64 = 1 << 9;

@@ -7,8 +7,9 @@ use spec::{BADGE_TIMER, SLOTS};
 use crate::bus::{Devices, MemoryAccess};
 use crate::counters::Counters;
 use crate::cpu::Cpu;
+use crate::crash::Crash;
 use crate::decode::{self, Op, Port, Register};
-use crate::host::{Host, StopReason};
+use crate::host::{GuestMemory, Host, StopReason};
 use crate::inject;
 use crate::lapic::Lapic;
 use crate::mmio;
@@ -88,6 +89,8 @@ pub struct Vmm<'a> {
     /// sleeps, to whom it makes no difference.
     turn: Option<u64>,
     halted_at: u64,
+    /// Error code of the last exception.
+    error: u64,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -112,6 +115,7 @@ impl<'a> Vmm<'a> {
             foreground: None,
             turn: None,
             halted_at: 0,
+            error: 0,
             counters: Counters::default(),
         }
     }
@@ -357,6 +361,7 @@ impl<'a> Vmm<'a> {
         host: &mut impl Host,
     ) -> Outcome {
         self.counters.exceptions += 1;
+        self.error = code;
         // SDM vol. 3 table 7-1: which exceptions push an error code.
         let error = matches!(vector, 8 | 10..=14 | 17 | 21).then_some(code as u32);
         self.deliver(vector, error, regs, host)
@@ -395,6 +400,11 @@ impl<'a> Vmm<'a> {
             Outcome::Stop(_) => outcome,
             Outcome::Resume | Outcome::Wait => self.inject(regs, host),
         }
+    }
+
+    /// Returns the report of a guest that ended with these registers.
+    pub fn crash(&self, regs: &Registers, ram: &mut impl GuestMemory) -> Crash {
+        Crash::new(regs, self.cpu.cr2, self.error, ram)
     }
 
     fn instruction(regs: &Registers, host: &mut impl Host) -> Option<decode::Decoded> {

@@ -324,6 +324,8 @@ pub struct Function {
     pub ram: u32,
     /// Keeps the layout free of implicit padding.
     pub reserved: u32,
+    /// First bus address of that RAM for the function: the guest's own.
+    pub dma_address: u64,
 }
 
 /// Where the IOMMU goes that init finds. Every index is [`NONE`] in a system

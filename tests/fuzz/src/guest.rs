@@ -11,7 +11,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::FunctionId;
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
-    Share, Vmm,
+    Share, Unclaimed, Vmm,
 };
 
 use crate::MAX_OPERATIONS;
@@ -146,6 +146,9 @@ impl Host for Surroundings {
         self.state & 1 == 1
     }
     fn set_foreground(&mut self, _: bool) {
+        self.count();
+    }
+    fn report_unclaimed(&mut self, _: Unclaimed) {
         self.count();
     }
     fn console_write(&mut self, _: u8) {

@@ -93,8 +93,10 @@ pub struct Guest {
     pub vmm: usize,
     /// RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// First address of its RAM, its own and the machine's.
+    /// First guest address of its RAM.
     pub address: u64,
+    /// First address of its RAM in the machine.
+    pub machine_address: u64,
     /// 0 to 255.
     pub priority: u8,
     /// Indices into [`Model::devices`].

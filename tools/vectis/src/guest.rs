@@ -83,6 +83,7 @@ mod tests {
             vmm: 0,
             memory: 4 << 20,
             address: 0x1000_0000,
+            machine_address: 0x1000_0000,
             priority: 1,
             devices: Vec::new(),
             command_line: String::new(),

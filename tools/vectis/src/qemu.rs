@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 
-use system::Model;
+use system::{Guest, Model};
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
@@ -78,6 +78,18 @@ pub struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    /// Returns the guests' ELF files in the image's folder, by the names of the
+    /// components that run them.
+    #[must_use]
+    pub fn guests(&self) -> Vec<(String, PathBuf)> {
+        let folder = self.kernel.with_file_name("guests");
+        let vmm = |guest: &Guest| self.model.components[guest.vmm].name.clone();
+        let guests = self.model.guests.iter();
+        guests
+            .map(|guest| (vmm(guest), folder.join(&guest.name)))
+            .collect()
+    }
+
     /// Returns QEMU's arguments; the serial ports are sockets in `folder`.
     #[must_use]
     pub fn arguments(&self, folder: &Path) -> Vec<OsString> {

@@ -198,7 +198,7 @@ impl<'a> Session<'a> {
             sender,
             decoder,
             recording,
-            symbols: Symbols::new(writers),
+            symbols: Symbols::new(writers, &machine.guests()),
             keys: None,
             control,
             traces: options.trace.as_deref().map(Traces::new),
@@ -413,6 +413,9 @@ impl<'a> Session<'a> {
             }
             if !self.options.quiet {
                 show(&self.decoder, &line, self.options.level)?;
+                for explanation in self.symbols.explain_guest(&line.component, &line.text) {
+                    self.print(&explanation)?;
+                }
             }
             if self.mark(&line.text)? == Next::Stop {
                 return Ok(Next::Stop);

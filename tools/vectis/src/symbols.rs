@@ -1,15 +1,20 @@
 //! Addresses in fault reports to functions and lines.
 //!
 //! The monitor's report is text on the console: a line
-//! `init: fault component=NAME ip=0x... ...`, then `init: backtrace 0x... 0x...`.
+//! `init: fault component=NAME ip=0x... ...`, then `init: backtrace 0x... 0x...`. A vmm
+//! reports its guest's end by one log record with the same words
+//! (`components/vmm/src/crash.rs`).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use addr2line::Loader;
 
 /// How the monitor begins its lines. A guest's begin with its name in brackets.
 const MONITOR: &str = "init: ";
+
+/// How a vmm's report of its guest's end begins.
+const GUEST_END: &str = "guest ended at ";
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -17,20 +22,24 @@ const PAGE: u64 = 4096;
 /// The prefix that programs are built with in place of the project's folder.
 const PROJECT: &str = "vectis/";
 
-/// Finds symbols of components.
+/// Finds symbols of components and guests.
 #[derive(Default)]
 pub struct Symbols {
     programs: BTreeMap<String, PathBuf>,
+    /// Guests' files, by the component that runs each.
+    guests: BTreeMap<String, PathBuf>,
     /// The component of the last fault, whose backtrace follows.
     faulting: Option<String>,
 }
 
 impl Symbols {
-    /// Returns the symbols from these components' ELF files.
+    /// Returns the symbols from the ELF files of these components, and of the guests
+    /// by the component that runs each.
     #[must_use]
-    pub fn new(programs: &[(String, PathBuf)]) -> Self {
+    pub fn new(programs: &[(String, PathBuf)], guests: &[(String, PathBuf)]) -> Self {
         Self {
             programs: programs.iter().cloned().collect(),
+            guests: guests.iter().cloned().collect(),
             faulting: None,
         }
     }
@@ -45,12 +54,7 @@ impl Symbols {
             self.faulting = word_after(text, "component=").map(str::to_owned);
             word_after(text, "ip=").and_then(hex).into_iter().collect()
         } else if let Some(rest) = text.strip_prefix("backtrace ") {
-            // A return address is after its call, which may be a function's
-            // last instruction.
-            rest.split_whitespace()
-                .filter_map(hex)
-                .map(|address| address.saturating_sub(1))
-                .collect()
+            calls(rest)
         } else {
             Vec::new()
         };
@@ -61,17 +65,48 @@ impl Symbols {
         else {
             return Vec::new();
         };
-        if addresses.is_empty() {
-            return Vec::new();
-        }
-        let Ok(loader) = Loader::new(program) else {
-            return vec![format!("    (no symbols in {})", program.display())];
-        };
-        addresses
-            .into_iter()
-            .flat_map(|address| describe(&loader, address))
-            .collect()
+        describe_all(program, &addresses)
     }
+
+    /// Returns the lines to print below a log record of a component: those of its
+    /// guest's end, or none.
+    #[must_use]
+    pub fn explain_guest(&self, component: &str, text: &str) -> Vec<String> {
+        let Some(report) = text.strip_prefix(GUEST_END) else {
+            return Vec::new();
+        };
+        let Some(program) = self.guests.get(component) else {
+            return Vec::new();
+        };
+        let at = word_after(report, "ip=").and_then(hex);
+        let backtrace = report.split_once("\nbacktrace ");
+        let callers = backtrace.map_or(Vec::new(), |(_, rest)| calls(rest));
+        let addresses: Vec<u64> = at.into_iter().chain(callers).collect();
+        describe_all(program, &addresses)
+    }
+}
+
+/// Returns the calls before these return addresses: a call may be its function's last
+/// instruction, so that the address behind it is in another one.
+fn calls(addresses: &str) -> Vec<u64> {
+    addresses
+        .split_whitespace()
+        .filter_map(hex)
+        .map(|address| address.saturating_sub(1))
+        .collect()
+}
+
+fn describe_all(program: &Path, addresses: &[u64]) -> Vec<String> {
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    let Ok(loader) = Loader::new(program) else {
+        return vec![format!("    (no symbols in {})", program.display())];
+    };
+    let addresses = addresses.iter();
+    addresses
+        .flat_map(|address| describe(&loader, *address))
+        .collect()
 }
 
 /// Returns one line for the function at an address, and one for each function
@@ -129,7 +164,8 @@ mod tests {
         let bytes = std::fs::read(&program).unwrap();
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         let entry = word(24);
-        (Symbols::new(&[("vmm".to_owned(), program)]), entry)
+        let programs = [("vmm".to_owned(), program)];
+        (Symbols::new(&programs, &programs), entry)
     }
 
     #[test]
@@ -144,6 +180,25 @@ mod tests {
         assert!(shown[1].contains("no symbol"), "{shown:?}");
         let shown = symbols.explain("init: fault component=vmm cause=page ip=0x8");
         assert!(shown[0].contains("no code"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_guests_end_is_explained_from_its_own_file() {
+        let (symbols, entry) = symbols();
+        let report = format!(
+            "guest ended at ip={entry:#x} flags=0x2\nrax=0x1\nbacktrace {:#x} 0x8",
+            entry + 1
+        );
+        let shown = symbols.explain_guest("vmm", &report);
+        assert!(shown[0].contains("_start"), "{shown:?}");
+        assert!(shown[1].contains("_start"), "{shown:?}");
+        assert!(shown[2].contains("no code"), "{shown:?}");
+        assert!(symbols.explain_guest("timer", &report).is_empty());
+        assert!(
+            symbols
+                .explain_guest("vmm", "guest entry ip=0x1")
+                .is_empty()
+        );
     }
 
     #[test]

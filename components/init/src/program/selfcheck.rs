@@ -234,7 +234,7 @@ fn verdict(
     let Ok(canary_address) = mapped_now.canary.frame_get_address() else {
         fatal!("{name}: the canary has no address");
     };
-    let ram_address = builder.system.objects[function.ram as usize].address;
+    let ram_address = function.dma_address;
     let mut space = Mechanism1(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
     // Firmware may have left it with rings of its own: it is reset before it may

@@ -219,6 +219,11 @@ pub fn main(context: Context) -> ! {
         };
         let reason = life.run(&mut vmm, &mut host);
         counters = vmm.counters;
+        if !stop(reason).orderly() && reason != StopReason::Image {
+            let state = host.guest().read();
+            let crash = vmm.crash(&state.registers, &mut host);
+            defmt::error!("guest ended at {}", defmt::Display2Format(&crash));
+        }
         host.guest().end();
         host.flush_console();
         let text = defmt::Display2Format(&stop(reason));

@@ -15,7 +15,7 @@ use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::Ring;
 use spec::{FUNCTIONS, FunctionId, names};
-use vmm::{GuestMemory, Host, Interrupts, PciFunctions};
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions, Unclaimed};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -40,6 +40,7 @@ pub struct Surroundings<'a> {
     routes: &'static RoutePage,
     events: &'static EventPage,
     storms: RateLimit,
+    unclaimed: RateLimit,
     pins: Pins,
     guest: Guest,
     priority: Priority,
@@ -75,6 +76,7 @@ impl<'a> Surroundings<'a> {
             routes: context.shared(names::ROUTES),
             events: context.shared(names::EVENTS),
             storms: RateLimit::per_second(context.machine().tsc_khz),
+            unclaimed: RateLimit::per_second(context.machine().tsc_khz),
             pins: Pins::new(context),
             guest: Guest::new(context),
             priority: Priority::new(context),
@@ -355,6 +357,25 @@ impl Host for Surroundings<'_> {
 
     fn set_foreground(&mut self, foreground: bool) {
         self.priority.set_foreground(foreground);
+    }
+
+    fn report_unclaimed(&mut self, place: Unclaimed) {
+        let Some(suppressed) = self.unclaimed.allow(runtime::tsc(), 1) else {
+            return;
+        };
+        // The guest is still at the instruction.
+        let rip = self.guest.read().registers.rip;
+        let (what, address) = match place {
+            Unclaimed::Port(port) => ("port", port.into()),
+            Unclaimed::Memory(address) => ("address", address),
+        };
+        defmt::info!(
+            "nothing at {=str} {=u64:#x}, accessed at ip={=u64:#x}; {=u64} reports suppressed",
+            what,
+            address,
+            rip,
+            suppressed
+        );
     }
 
     fn console_write(&mut self, byte: u8) {

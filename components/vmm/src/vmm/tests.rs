@@ -15,7 +15,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
 use spec::FunctionId;
 
 use super::*;
-use crate::host::{GuestMemory, Interrupts, PciFunctions};
+use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 
 mod bars;
 mod pins;
@@ -70,6 +70,8 @@ struct Fake {
     storms: Vec<u16>,
     /// No source can be masked in its device.
     no_throttling: bool,
+    /// Accesses that nothing answered, in order.
+    unclaimed: Vec<Unclaimed>,
 }
 
 impl Fake {
@@ -168,6 +170,9 @@ impl Host for Fake {
     }
     fn set_foreground(&mut self, foreground: bool) {
         self.foreground.push(foreground);
+    }
+    fn report_unclaimed(&mut self, place: Unclaimed) {
+        self.unclaimed.push(place);
     }
     fn console_write(&mut self, byte: u8) {
         self.console.push(byte);
@@ -522,6 +527,11 @@ fn nothing_below_4g_reads_all_ones_above_is_a_page_fault() {
     m.memory(0x5000_0000, &[0x8a, 0x01]);
     assert_eq!(m.regs.gpr[RAX] & 0xff, 0xff);
     assert_eq!(m.vmm.counters.unclaimed_memory, 1);
+    // in al, 0x71: no port.
+    m.privileged(&[0xe4, 0x71]);
+    assert_eq!(m.vmm.counters.unclaimed_ports, 1);
+    let places = [Unclaimed::Memory(0x5000_0000), Unclaimed::Port(0x71)];
+    assert_eq!(m.host.unclaimed, places);
     m.regs.gpr[RCX] = 1 << 40;
     m.memory(1 << 40, &[0x8a, 0x01]);
     assert!(m.interrupted_with(14));

@@ -142,7 +142,7 @@ fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own
     let tcb = builder.object(&name, ObjectKind::Tcb, 0, 1);
     let pages = guest.memory >> LARGE_PAGE_BITS;
     let ram = builder.object(&name, ObjectKind::Memory, LARGE_PAGE_BITS, pages);
-    builder.image.objects[ram as usize].address = guest.address;
+    builder.image.objects[ram as usize].address = guest.machine_address;
     builder.capability(
         cnode,
         FAULT_SLOT as u32,
@@ -301,6 +301,7 @@ pub fn functions(
             bar_slot,
             bar_slots,
             ram: rams[owner],
+            dma_address: model.guests[owner].address,
             reserved: 0,
         });
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spec::OnExit;
+use spec::{IommuKind, OnExit};
 
 use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
@@ -48,7 +48,7 @@ fn guest(
     if let Some(memory) = &memory {
         guest_memory(context, memory, &model.board, *next_address);
     }
-    let address = *next_address;
+    let machine_address = *next_address;
     *next_address += memory.as_ref().map_or(0, |m| m.value);
     let priority = section.required_number("priority", 1..254, "100");
     if let (Some(priority), Some(vmm)) = (&priority, vmm) {
@@ -65,6 +65,18 @@ fn guest(
     for device in &devices {
         device_owner(context, device, model);
     }
+    let address = section.number("address", 0..1 << 32);
+    let address = address.map_or(machine_address, |address| {
+        let size = memory.as_ref().map_or(0, |memory| memory.value);
+        let remaps = model.board.iommu != IommuKind::None || devices.is_empty();
+        guest_address(
+            context,
+            &address,
+            size,
+            remaps || address.value == machine_address,
+        );
+        address.value
+    });
     let interrupt_budget = section
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
@@ -92,6 +104,7 @@ fn guest(
         vmm: vmm?,
         memory: memory?.value,
         address,
+        machine_address,
         priority: priority?.value as u8,
         devices: devices.into_iter().map(|device| device.value).collect(),
         command_line: command_line.map_or_else(String::new, |text| text.value),
@@ -169,6 +182,37 @@ fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, sta
             &memory.span,
             format!("{wanted}M do not fit: board {board} has {left}M left for guests"),
             "give this or another guest less memory",
+        );
+    }
+}
+
+/// Checks that RAM can lie at a guest address: in large pages, below the window of
+/// BARs, and translated for devices.
+fn guest_address(context: &Context<'_>, address: &Located<u64>, size: u64, translated: bool) {
+    if !address.value.is_multiple_of(GUEST_PAGE) {
+        context.error(
+            &address.span,
+            format!("guest RAM cannot begin at {:#x}", address.value),
+            "give a multiple of 2M",
+        );
+    }
+    let end = address.value.saturating_add(size);
+    if end > pci::BAR_WINDOW.start {
+        context.error(
+            &address.span,
+            format!(
+                "guest RAM would end at {end:#x}, in the window of BARs from {:#x} on",
+                pci::BAR_WINDOW.start
+            ),
+            "give a lower address, or less memory",
+        );
+    }
+    if !translated {
+        context.error(
+            &address.span,
+            "the guest's devices would use addresses of the machine, not the guest's: nothing \
+             translates them",
+            "leave `address` out, or run on a machine with an IOMMU (`--iommu amd`)",
         );
     }
 }
