@@ -50,8 +50,8 @@ impl Given<'_> {
     fn by_record(&self, cnode: u32, slot: u32) -> Option<Expect> {
         self.system.capabilities.iter().find_map(|capability| {
             let object = &self.system.objects[capability.object as usize];
-            let count = match object.kind() {
-                Some(ObjectKind::Memory | ObjectKind::Device) => object.count,
+            let count = match object.kind {
+                ObjectKind::Memory | ObjectKind::Device => object.count,
                 _ => 1,
             };
             let index = u64::from(slot.checked_sub(capability.slot)?);
@@ -59,8 +59,8 @@ impl Given<'_> {
                 object: capability.object,
                 index,
                 // A CNode's badge is its guard.
-                badge: match object.kind() {
-                    Some(ObjectKind::CNode) => 0,
+                badge: match object.kind {
+                    ObjectKind::CNode => 0,
                     _ => capability.badge,
                 },
             })

@@ -56,7 +56,7 @@ impl Image {
     pub fn system<V>(&self, f: impl FnOnce(&System<'_>) -> V) -> V {
         let objects = KINDS.map(|(kind, count)| Object {
             name: Name::new("x"),
-            kind: kind as u32,
+            kind,
             size_bits: 12,
             count,
             address: u64::MAX,

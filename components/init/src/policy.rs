@@ -1,6 +1,6 @@
 //! Who may have the monitor do what, and where it steps back.
 
-use spec::{NONE, System, Thread};
+use spec::{NONE, Start, System, Thread};
 
 /// Whether a component may have a guest stopped: the one that drives the IOMMU,
 /// for what the guest's function did. Every component can send to the monitor.
@@ -23,7 +23,7 @@ pub const fn may_stop_system(thread: &Thread) -> bool {
 /// keep it from ever coming back; any higher, nobody but components would run.
 #[must_use]
 pub fn resting_priority(threads: &[Thread]) -> u8 {
-    let guests = threads.iter().filter(|thread| thread.start == 0);
+    let guests = threads.iter().filter(|thread| thread.start == Start::Guest);
     // The image's priorities are 255 at most.
     guests.map(|guest| guest.priority as u8).max().unwrap_or(0)
 }
@@ -35,7 +35,7 @@ mod tests {
     use spec::IommuPlace;
     use zerocopy::FromZeros as _;
 
-    fn thread(start: u32, priority: u32, cnode: u32) -> Thread {
+    fn thread(start: Start, priority: u32, cnode: u32) -> Thread {
         Thread {
             start,
             priority,
@@ -55,12 +55,12 @@ mod tests {
             ..IommuPlace::NONE
         }));
         driven.system(|system| {
-            assert!(may_stop_guests(system, &thread(2, 200, 3)));
-            assert!(!may_stop_guests(system, &thread(1, 200, 2)));
+            assert!(may_stop_guests(system, &thread(Start::First, 200, 3)));
+            assert!(!may_stop_guests(system, &thread(Start::Boot, 200, 2)));
         });
         with(None).system(|system| {
             for cnode in [0, 3, NONE] {
-                assert!(!may_stop_guests(system, &thread(1, 200, cnode)));
+                assert!(!may_stop_guests(system, &thread(Start::Boot, 200, cnode)));
             }
         });
     }
@@ -69,7 +69,7 @@ mod tests {
     fn only_a_guest_whose_end_is_the_systems_ends_it() {
         let runs_a_guest = Thread {
             guest: 0,
-            ..thread(1, 200, 2)
+            ..thread(Start::Boot, 200, 2)
         };
         assert!(!may_stop_system(&runs_a_guest));
         assert!(may_stop_system(&Thread {
@@ -80,13 +80,13 @@ mod tests {
 
     #[test]
     fn the_monitor_rests_among_the_guests() {
-        let components = [thread(1, 200, 0), thread(2, 150, 0)];
+        let components = [thread(Start::Boot, 200, 0), thread(Start::First, 150, 0)];
         assert_eq!(resting_priority(&components), 0);
         let all = [
-            thread(1, 200, 0),
-            thread(0, 90, 0),
-            thread(0, 100, 0),
-            thread(2, 150, 0),
+            thread(Start::Boot, 200, 0),
+            thread(Start::Guest, 90, 0),
+            thread(Start::Guest, 100, 0),
+            thread(Start::First, 150, 0),
         ];
         assert_eq!(resting_priority(&all), 100);
     }

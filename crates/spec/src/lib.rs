@@ -32,7 +32,7 @@ pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{IommuInfo, IommuKind, MachineInfo};
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
-    OnFault, Rights, Selector, Thread,
+    OnFault, Rights, Selector, Start, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
 

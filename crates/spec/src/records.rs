@@ -1,6 +1,6 @@
 //! The records of the image. Every index names an object by its position.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 /// The index that names no object.
 pub const NONE: u32 = u32::MAX;
@@ -38,7 +38,7 @@ impl core::fmt::Debug for Name {
 }
 
 /// Kind of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(u32)]
 pub enum ObjectKind {
     /// Thread control block.
@@ -70,13 +70,13 @@ pub enum ObjectKind {
 }
 
 /// A kernel object to be made.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Object {
     /// For messages.
     pub name: Name,
-    /// [`ObjectKind`] as a number; see [`Object::kind`].
-    pub kind: u32,
+    /// What it is.
+    pub kind: ObjectKind,
     /// Size, where the kind has one.
     pub size_bits: u32,
     /// Pages, or trigger mode.
@@ -86,28 +86,6 @@ pub struct Object {
     /// Last port, or user vector; for memory: 1 if it is a program's own, made
     /// anew when the program is started again.
     pub last: u64,
-}
-
-impl Object {
-    /// The kind; `None` if the number is none.
-    #[must_use]
-    pub const fn kind(&self) -> Option<ObjectKind> {
-        Some(match self.kind {
-            1 => ObjectKind::Tcb,
-            2 => ObjectKind::Endpoint,
-            3 => ObjectKind::Notification,
-            4 => ObjectKind::CNode,
-            5 => ObjectKind::VSpace,
-            6 => ObjectKind::Memory,
-            7 => ObjectKind::Device,
-            8 => ObjectKind::IoPorts,
-            9 => ObjectKind::IoApicIrq,
-            10 => ObjectKind::IrqControl,
-            11 => ObjectKind::Untyped,
-            12 => ObjectKind::MessageIrq,
-            _ => return None,
-        })
-    }
 }
 
 /// Rights of a capability: read or receive, write or send, grant.
@@ -120,6 +98,8 @@ impl Rights {
     pub const READ: Self = Self(1);
     /// Write, or send.
     pub const WRITE: Self = Self(2);
+    /// Grant: a call carries a reply capability.
+    pub const GRANT: Self = Self(4);
     /// Read and write.
     pub const READ_WRITE: Self = Self(3);
     /// Write and grant: what a fault endpoint needs (the kernel sends the fault
@@ -153,7 +133,7 @@ pub struct Capability {
 }
 
 /// How a mapping is cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(u32)]
 pub enum Cache {
     /// Write-back: RAM.
@@ -163,7 +143,7 @@ pub enum Cache {
 }
 
 /// Memory or a device to be mapped, every page of it, from `address` on.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Mapping {
     /// The address space.
@@ -174,8 +154,8 @@ pub struct Mapping {
     pub address: u64,
     /// Read or read-write.
     pub rights: Rights,
-    /// [`Cache`] as a number.
-    pub cache: u32,
+    /// How it is cached.
+    pub cache: Cache,
     /// CNode that holds the mapped page capabilities, or [`NONE`]: init.
     pub holder: u32,
     /// First slot there.
@@ -199,7 +179,7 @@ pub struct Fill {
 }
 
 /// What the monitor does when a thread faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(u64)]
 pub enum OnFault {
     /// Ends the system.
@@ -222,8 +202,20 @@ pub enum OnExit {
     Restart = 2,
 }
 
-/// A thread to be configured and, if `start` is 1, started.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+/// Who starts a thread, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
+#[repr(u32)]
+pub enum Start {
+    /// Its vmm: it is a guest.
+    Guest = 0,
+    /// Init, at boot.
+    Boot = 1,
+    /// Init, before the others, which wait until it has said that it is ready.
+    First = 2,
+}
+
+/// A thread to be configured.
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Thread {
     /// Component or guest.
@@ -246,9 +238,8 @@ pub struct Thread {
     pub may_stop: u32,
     /// Memory object of its stack, or [`NONE`]: for backtraces.
     pub stack: u32,
-    /// 0: somebody else starts it; 1: init starts it; 2: init starts it first,
-    /// and the others when it has said that it is ready.
-    pub start: u32,
+    /// Who starts it, and when.
+    pub start: Start,
     /// Virtual address of the IPC buffer, 0 without one.
     pub ipc_address: u64,
     /// First instruction.
@@ -260,27 +251,14 @@ pub struct Thread {
     /// FS base. Never 0 for a guest, and different for each: the kernel caches
     /// the last base that it wrote from thread to thread.
     pub tls_base: u64,
-    /// [`OnFault`] as a number; see [`Thread::on_fault`].
-    pub on_fault: u64,
+    /// What the monitor does when it faults.
+    pub on_fault: OnFault,
     /// Position of the guest that it runs or is, `u64::MAX` for none.
     pub guest: u64,
 }
 
-impl Thread {
-    /// What the monitor does when it faults; what is unknown counts as
-    /// [`OnFault::Stop`].
-    #[must_use]
-    pub const fn on_fault(&self) -> OnFault {
-        match self.on_fault {
-            1 => OnFault::Restart,
-            2 => OnFault::StopGuest,
-            _ => OnFault::Stop,
-        }
-    }
-}
-
 /// How a function is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(u32)]
 pub enum Selector {
     /// `value` is the requester id.
@@ -293,13 +271,13 @@ pub enum Selector {
 }
 
 /// A PCI function to be found at boot and given out.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Function {
     /// Name in system.toml.
     pub name: Name,
-    /// [`Selector`] as a number.
-    pub selector: u32,
+    /// How it is chosen.
+    pub selector: Selector,
     /// What it selects by.
     pub value: u32,
     /// Requester id that the guest sees.

@@ -24,8 +24,8 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                 0 => String::new(),
                 badge => format!(" badge {badge:#x}"),
             };
-            let what = match object.kind() {
-                Some(ObjectKind::Memory) => {
+            let what = match object.kind {
+                ObjectKind::Memory => {
                     format!("{} pages of {}", object.count, describe(object))
                 }
                 _ => describe(object),
@@ -94,37 +94,33 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
 
 fn describe(object: &Object) -> String {
     let name = object.name.as_str();
-    match object.kind() {
-        Some(ObjectKind::Tcb) => format!("TCB of {name}"),
-        Some(ObjectKind::Endpoint) => format!("endpoint of {name}"),
-        Some(ObjectKind::Notification) => format!("notification of {name}"),
-        Some(ObjectKind::CNode) => format!("CNode of {name}"),
-        Some(ObjectKind::VSpace) => format!("address space of {name}"),
-        Some(ObjectKind::Memory) => format!("memory {name}"),
-        Some(ObjectKind::Device) => format!("registers of {name}"),
-        Some(ObjectKind::IoPorts) => {
+    match object.kind {
+        ObjectKind::Tcb => format!("TCB of {name}"),
+        ObjectKind::Endpoint => format!("endpoint of {name}"),
+        ObjectKind::Notification => format!("notification of {name}"),
+        ObjectKind::CNode => format!("CNode of {name}"),
+        ObjectKind::VSpace => format!("address space of {name}"),
+        ObjectKind::Memory => format!("memory {name}"),
+        ObjectKind::Device => format!("registers of {name}"),
+        ObjectKind::IoPorts => {
             format!(
                 "I/O ports {:#x}-{:#x} ({name})",
                 object.address, object.last
             )
         }
-        Some(ObjectKind::IoApicIrq) => {
+        ObjectKind::IoApicIrq => {
             format!("IRQ handler, pin {} ({name})", object.address)
         }
-        Some(ObjectKind::MessageIrq) => {
+        ObjectKind::MessageIrq => {
             format!("IRQ handler, user vector {} ({name})", object.last)
         }
-        Some(ObjectKind::IrqControl) => "IRQControl".to_owned(),
-        Some(ObjectKind::Untyped) => format!("untyped 2^{} for {name}", object.size_bits),
-        None => "?".to_owned(),
+        ObjectKind::IrqControl => "IRQControl".to_owned(),
+        ObjectKind::Untyped => format!("untyped 2^{} for {name}", object.size_bits),
     }
 }
 
 fn rights(rights: Rights, object: &Object) -> &'static str {
-    let message = matches!(
-        object.kind(),
-        Some(ObjectKind::Endpoint | ObjectKind::Notification)
-    );
+    let message = matches!(object.kind, ObjectKind::Endpoint | ObjectKind::Notification);
     if !message {
         return "";
     }

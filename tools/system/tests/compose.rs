@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{NONE, ObjectKind, Resources, System, names};
+use spec::{NONE, ObjectKind, Resources, Start, System, names};
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
     compose,
@@ -54,8 +54,8 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     let mut used = Vec::new();
     for capability in &image.capabilities {
         let object = &image.objects[capability.object as usize];
-        let count = match object.kind() {
-            Some(ObjectKind::Memory) => object.count as u32,
+        let count = match object.kind {
+            ObjectKind::Memory => object.count as u32,
             _ => 1,
         };
         used.push((
@@ -440,13 +440,21 @@ fn a_component_gets_what_its_manifest_asks_for() {
         let thread = &image.threads[thread(&image, name)];
         let cnode = &image.objects[thread.cnode as usize];
         assert_eq!(cnode.size_bits, program.cnode_bits, "{name}");
-        assert_eq!(thread.start == 2, program.starts_first, "{name}");
+        assert_eq!(
+            (thread.start == Start::First),
+            program.starts_first,
+            "{name}"
+        );
         let kept = format!("{name}:kept");
         let mut kept = objects.clone().filter(|o| o.name.as_str() == kept);
         let pages = (program.kept_words * 8).div_ceil(4096);
         assert_eq!(kept.next().map_or(0, |kept| kept.count), pages, "{name}");
     }
-    let first: Vec<_> = image.threads.iter().filter(|t| t.start == 2).collect();
+    let first: Vec<_> = image
+        .threads
+        .iter()
+        .filter(|t| t.start == Start::First)
+        .collect();
     assert_eq!(first.len(), 1);
     // Its own, and the one that reads all logs.
     let logs = |image: &Image| {

@@ -27,7 +27,7 @@ fn mapping(object: u32, holder: u32, holder_slot: u32) -> Mapping {
         object,
         address: 0x1000,
         rights: Rights::READ,
-        cache: 0,
+        cache: spec::Cache::WriteBack,
         holder,
         holder_slot,
     }

@@ -126,13 +126,13 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn kind(&self, object: u32) -> Option<ObjectKind> {
-        self.given.system.objects[object as usize].kind()
+    fn kind(&self, object: u32) -> ObjectKind {
+        self.given.system.objects[object as usize].kind
     }
 
     fn is_unique(&self, expected: &Expect) -> bool {
         matches!(*expected, Expect::Object { object, .. }
-            if matches!(self.kind(object), Some(ObjectKind::IrqControl | ObjectKind::Untyped)))
+            if matches!(self.kind(object), ObjectKind::IrqControl | ObjectKind::Untyped))
     }
 
     /// Whether the copied capability is the one that is expected.
@@ -148,17 +148,17 @@ impl<'a> Audit<'a> {
             } => (object, index, badge),
         };
         let record = &self.given.system.objects[object as usize];
-        match record.kind() {
-            Some(ObjectKind::Memory) => {
+        match record.kind {
+            ObjectKind::Memory => {
                 let own = builder.cap::<sel4::cap_type::Granule>(object, index);
                 address() == own.frame_get_address()
             }
-            Some(ObjectKind::Device) => {
+            ObjectKind::Device => {
                 let page = record.address + index * 4096;
                 self.no_message(record.name.as_str(), page);
                 address() == Ok(page as usize)
             }
-            Some(ObjectKind::IoPorts) => {
+            ObjectKind::IoPorts => {
                 let ports = IoPort::from_bits(bits);
                 let (first, last) = (record.address as u16, record.last as u16);
                 // The last port of a serial controller is a scratch register.
@@ -166,11 +166,11 @@ impl<'a> Audit<'a> {
                     && ports.ioport_in8(last.wrapping_add(1)).is_err()
                     && ports.ioport_in8(first.wrapping_sub(1)).is_err()
             }
-            Some(ObjectKind::Tcb) => Tcb::from_bits(bits).tcb_read_registers(false, 1).is_ok(),
-            Some(ObjectKind::IoApicIrq | ObjectKind::MessageIrq) => {
+            ObjectKind::Tcb => Tcb::from_bits(bits).tcb_read_registers(false, 1).is_ok(),
+            ObjectKind::IoApicIrq | ObjectKind::MessageIrq => {
                 IrqHandler::from_bits(bits).irq_handler_ack().is_ok()
             }
-            Some(ObjectKind::CNode) => {
+            ObjectKind::CNode => {
                 // Slot 0 of each is empty; another kind cannot be looked into.
                 let depth = record.size_bits as usize;
                 let inside = CNode::from_bits(bits).absolute_cptr_from_bits_with_depth(0, depth);
@@ -178,14 +178,14 @@ impl<'a> Audit<'a> {
                 scratch.copy(&inside, CapRights::all()) == Err(Error::FailedLookup)
             }
             // A badge cannot be replaced, and can be given where there is none.
-            Some(ObjectKind::Endpoint | ObjectKind::Notification) => {
+            ObjectKind::Endpoint | ObjectKind::Notification => {
                 let scratch = own_slot(self.scratch[1]);
                 let minted = scratch.mint(&self.copied(), CapRights::all(), 1);
                 let _ = scratch.delete();
                 minted.is_err() == (badge != 0)
             }
-            Some(ObjectKind::VSpace | ObjectKind::Untyped) => true,
-            Some(ObjectKind::IrqControl) | None => false,
+            ObjectKind::VSpace | ObjectKind::Untyped => true,
+            ObjectKind::IrqControl => false,
         }
     }
 

@@ -7,7 +7,7 @@ use heapless::Vec;
 use sel4::cap::{Endpoint, IoPort, Notification};
 use sel4::init_thread::slot;
 use sel4::{CapRights, IoPortRange};
-use spec::{GUESTS, NONE, ObjectKind};
+use spec::{GUESTS, NONE, ObjectKind, Start};
 
 use super::builder::Builder;
 use super::fatal::fatal;
@@ -81,7 +81,12 @@ impl Builder<'_> {
 
     /// The capabilities by which the monitor says that a guest is gone.
     fn gone(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
-        let guests = self.system.threads.iter().filter(|t| t.start == 0).count();
+        let guests = self
+            .system
+            .threads
+            .iter()
+            .filter(|t| t.start == Start::Guest)
+            .count();
         let mut gone = Vec::new();
         for guest in 0..guests {
             let mut signals = Vec::new();
@@ -120,18 +125,18 @@ impl Builder<'_> {
         ports::keep(IoPort::from_bits(com1 as u64), exit);
         let gone = self.gone();
         for (index, object) in self.system.objects.iter().enumerate() {
-            let kept = match object.kind() {
-                Some(ObjectKind::Tcb) => true,
-                Some(ObjectKind::Endpoint) => index as u64 == self.system.header.monitor,
-                Some(ObjectKind::Notification) => index as u64 == self.system.header.doorbell,
+            let kept = match object.kind {
+                ObjectKind::Tcb => true,
+                ObjectKind::Endpoint => index as u64 == self.system.header.monitor,
+                ObjectKind::Notification => index as u64 == self.system.header.doorbell,
                 // A component's own memory: a backtrace reads its stack. A
                 // guest's RAM has a given address, its vmm holds it; what the
                 // IOMMU reads has large pages, and nobody else writes it.
-                Some(ObjectKind::Memory) => object.address == u64::MAX && object.size_bits == 12,
+                ObjectKind::Memory => object.address == u64::MAX && object.size_bits == 12,
                 _ => false,
             };
-            let count = match object.kind() {
-                Some(ObjectKind::Memory | ObjectKind::Device) => object.count as usize,
+            let count = match object.kind {
+                ObjectKind::Memory | ObjectKind::Device => object.count as usize,
                 _ => 1,
             };
             let first = self.first_slots[index];

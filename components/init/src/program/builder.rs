@@ -8,7 +8,7 @@ use sel4::{
     AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, IoPortRange, ObjectBlueprint,
     VmAttributes,
 };
-use spec::{Capability, NONE, Object, ObjectKind, System, Thread};
+use spec::{Capability, NONE, Object, ObjectKind, Start, System, Thread};
 
 use super::authority::Kept;
 use super::fatal::fatal;
@@ -185,10 +185,7 @@ impl<'a> Builder<'a> {
             return;
         }
         let name = object.name.as_str();
-        let Some(kind) = object.kind() else {
-            fatal!("{name}: unknown kind of object");
-        };
-        let blueprint = match kind {
+        let blueprint = match object.kind {
             ObjectKind::Tcb => ObjectBlueprint::Tcb,
             ObjectKind::Endpoint => ObjectBlueprint::Endpoint,
             ObjectKind::Notification => ObjectBlueprint::Notification,
@@ -200,7 +197,7 @@ impl<'a> Builder<'a> {
                 size_bits: object.size_bits as usize,
             },
             ObjectKind::Memory | ObjectKind::Device => {
-                self.first_slots[index] = self.make_pages(name, object, kind);
+                self.first_slots[index] = self.make_pages(name, object, object.kind);
                 return;
             }
             ObjectKind::IoPorts => {
@@ -240,7 +237,7 @@ impl<'a> Builder<'a> {
         };
         let slot = self.retype(name, &blueprint, 1, None);
         self.first_slots[index] = slot;
-        if kind == ObjectKind::VSpace {
+        if object.kind == ObjectKind::VSpace {
             let assigned = slot::ASID_POOL
                 .cap()
                 .asid_pool_assign(VSpace::from_bits(slot as u64));
@@ -358,9 +355,8 @@ impl<'a> Builder<'a> {
 
     /// Makes all objects: memory at given addresses first, while it is free.
     pub fn make_objects(&mut self) {
-        let fixed = |object: &Object| {
-            object.kind() == Some(ObjectKind::Memory) && object.address != u64::MAX
-        };
+        let fixed =
+            |object: &Object| object.kind == ObjectKind::Memory && object.address != u64::MAX;
         for pass in [true, false] {
             for (index, object) in self.system.objects.iter().enumerate() {
                 if fixed(object) == pass {
@@ -413,8 +409,8 @@ impl<'a> Builder<'a> {
     pub fn hand_out(&mut self) {
         for capability in self.system.capabilities {
             let object = self.object(capability.object);
-            let count = match object.kind() {
-                Some(ObjectKind::Memory | ObjectKind::Device) => object.count,
+            let count = match object.kind {
+                ObjectKind::Memory | ObjectKind::Device => object.count,
                 _ => 1,
             };
             for index in 0..count {
@@ -427,11 +423,11 @@ impl<'a> Builder<'a> {
         let from_slot = self.first_slots[capability.object as usize] + index as usize;
         let from = own_slot(from_slot);
         let to = self.place(capability.cnode, capability.slot + index as u32);
-        let done = match object.kind() {
+        let done = match object.kind {
             // The kernel has one IRQControl and no copies of it.
-            Some(ObjectKind::IrqControl) => to.move_(&from),
+            ObjectKind::IrqControl => to.move_(&from),
             // A vmm makes page tables from it; nobody else may.
-            Some(ObjectKind::Untyped) => to.move_(&from),
+            ObjectKind::Untyped => to.move_(&from),
             // A kernel that is asked for a copy of an IRQ handler gives one.
             _ if capability.badge != 0 => {
                 to.mint(&from, rights(capability.rights), capability.badge)
@@ -449,7 +445,7 @@ impl<'a> Builder<'a> {
 
     /// Starts the threads that are to be started in this turn ([`Thread::start`]).
     /// They run when init waits.
-    pub fn start_threads(&self, turn: u32) -> usize {
+    pub fn start_threads(&self, turn: Start) -> usize {
         let mut started = 0;
         for thread in self.system.threads.iter().filter(|t| t.start == turn) {
             let tcb: Tcb = self.cap(thread.tcb, 0);

@@ -59,9 +59,9 @@ fn each_function(buses: u64, visit: impl FnMut(Bdf) -> bool) {
 fn matches(function: &Function, bdf: Bdf) -> bool {
     let mut space = Mechanism1(bdf);
     let value = function.value;
-    if function.selector == Selector::Address as u32 {
+    if function.selector == Selector::Address {
         u32::from(bdf.requester_id()) == value
-    } else if function.selector == Selector::VendorDevice as u32 {
+    } else if function.selector == Selector::VendorDevice {
         space.read32(regs::VENDOR).rotate_right(16) == value
     } else {
         space.read32(regs::REVISION) >> 8 == value
@@ -73,9 +73,9 @@ fn wanted(function: &Function) -> heapless::String<48> {
     let mut text = heapless::String::new();
     let value = function.value;
     // 48 bytes hold each of these.
-    let _ = if function.selector == Selector::Address as u32 {
+    let _ = if function.selector == Selector::Address {
         write!(text, "at {}", Bdf::from_requester_id(value as u16))
-    } else if function.selector == Selector::VendorDevice as u32 {
+    } else if function.selector == Selector::VendorDevice {
         write!(text, "{:04x}:{:04x}", value >> 16, value & 0xffff)
     } else {
         write!(text, "of class {value:06x}")

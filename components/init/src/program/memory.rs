@@ -137,7 +137,7 @@ impl Builder<'_> {
         let address = (mapping.address + (page << object.size_bits)) as usize;
         let vspace: VSpace = self.cap(mapping.vspace, 0);
         let rights = rights(mapping.rights);
-        let attributes = if mapping.cache == Cache::Uncached as u32 {
+        let attributes = if mapping.cache == Cache::Uncached {
             VmAttributes::UNCACHEABLE
         } else {
             VmAttributes::DEFAULT

@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 
 use sel4::init_thread::slot;
 use sel4::{BootInfoPtr, CapRights};
-use spec::{MachineInfo, System};
+use spec::{MachineInfo, Start, System};
 
 use builder::Builder;
 use fatal::fatal;
@@ -75,7 +75,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.map_all();
     builder.hand_out();
     builder.configure_threads();
-    if builder.start_threads(2) > 0 {
+    if builder.start_threads(Start::First) > 0 {
         monitor::wait_ready(&system, &builder.watched(heapless::Vec::new()));
     }
     selfcheck::all(&mut builder, &found, bell);
@@ -93,7 +93,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         audit.own(&builder);
         audit.end();
     }
-    builder.start_threads(1);
+    builder.start_threads(Start::Boot);
     let gone = builder.drop_authority();
     let watched = builder.watched(gone);
     defmt::info!(
@@ -115,7 +115,7 @@ fn own_slot(index: usize) -> sel4::AbsoluteCPtr {
 
 fn rights(rights: spec::Rights) -> CapRights {
     CapRights::new(
-        rights.contains(spec::Rights(4)),
+        rights.contains(spec::Rights::GRANT),
         rights.contains(spec::Rights::READ),
         rights.contains(spec::Rights::WRITE),
     )

@@ -11,7 +11,7 @@ use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
 use sel4::cap::{Granule, Notification, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{Backoff, NONE, OnFault, System, Thread};
+use spec::{Backoff, NONE, OnFault, Start, System, Thread};
 
 use super::authority::Watched;
 use super::fatal::{self, fatal};
@@ -63,7 +63,7 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                     stack_size(system, thread),
                 );
                 report(system, watched, thread, &cause);
-                if thread.on_fault() == OnFault::StopGuest {
+                if thread.on_fault == OnFault::StopGuest {
                     guests.stop(thread.guest, "lost its vmm");
                     continue;
                 }
@@ -108,7 +108,7 @@ fn after_fault(
     tsc_khz: u64,
 ) {
     let name = thread.name.as_str();
-    if thread.on_fault() != OnFault::Restart {
+    if thread.on_fault != OnFault::Restart {
         finish(system, watched);
         let _ = write!(Com1, "init: {name} is dead, the system stops\r\n");
         ports::exit(fatal::STATUS);
@@ -166,7 +166,7 @@ impl Guests<'_> {
         let mut name = "?";
         for thread in self.system.threads.iter().filter(|t| t.guest == guest) {
             let _ = tcb(self.watched, thread).tcb_suspend();
-            if thread.start == 0 {
+            if thread.start == Start::Guest {
                 name = thread.name.as_str();
             }
         }
@@ -265,7 +265,11 @@ fn stack_size(system: &System<'_>, thread: &Thread) -> u64 {
 /// that the console can send what was logged before. Only then init goes on: it
 /// has the lowest priority now.
 fn finish(system: &System<'_>, watched: &Watched<'_>) {
-    for thread in system.threads.iter().filter(|thread| thread.start == 0) {
+    for thread in system
+        .threads
+        .iter()
+        .filter(|thread| thread.start == Start::Guest)
+    {
         let _ = tcb(watched, thread).tcb_suspend();
     }
     let _ = slot::TCB.cap().tcb_set_priority(0);

@@ -21,7 +21,7 @@ pub fn restart(
     tcb.tcb_suspend()?;
     for mapping in system.mappings.iter().filter(|m| m.vspace == thread.vspace) {
         let object = &system.objects[mapping.object as usize];
-        if object.kind() == Some(spec::ObjectKind::Memory) && object.last == 1 {
+        if object.kind == spec::ObjectKind::Memory && object.last == 1 {
             for page in 0..object.count {
                 renew(system, watched, mapping.object, page)?;
             }

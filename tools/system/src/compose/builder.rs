@@ -28,7 +28,7 @@ impl Builder {
     pub fn object(&mut self, name: &str, kind: ObjectKind, size_bits: u32, count: u64) -> u32 {
         self.image.objects.push(Object {
             name: Name::new(name),
-            kind: kind as u32,
+            kind,
             size_bits,
             count,
             address: u64::MAX,
@@ -63,7 +63,7 @@ impl Builder {
             object,
             address,
             rights,
-            cache: Cache::WriteBack as u32,
+            cache: Cache::WriteBack,
             holder: NONE,
             holder_slot: 0,
         });

@@ -3,7 +3,7 @@
 use spec::names::{self, Ports, Region, Signal, Slot};
 use spec::{
     BADGE_CALL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS,
-    Mapping, Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Thread, VECTORS,
+    Mapping, Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Start, Thread, VECTORS,
 };
 
 use super::builder::{Builder, Place};
@@ -107,13 +107,17 @@ pub fn program(
         max_priority: 0,
         may_stop: 0,
         stack,
-        start: if component.program.starts_first { 2 } else { 1 },
+        start: if component.program.starts_first {
+            Start::First
+        } else {
+            Start::Boot
+        },
         ipc_address: IPC_BUFFER_ADDRESS,
         entry: program.map_or(0, |program| program.entry),
         stack_top: STACK_TOP,
         fault_slot: FAULT_SLOT,
         tls_base: 0,
-        on_fault: component.on_fault as u64,
+        on_fault: component.on_fault,
         guest,
     });
     Ok(())
@@ -150,7 +154,7 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                     object,
                     address,
                     rights: Rights::READ_WRITE,
-                    cache: Cache::Uncached as u32,
+                    cache: Cache::Uncached,
                     holder: place.cnode,
                     holder_slot,
                 });

@@ -6,7 +6,7 @@ use spec::names::{
 };
 use spec::{
     BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
-    PERIOD_US, Rights, Thread,
+    PERIOD_US, Rights, Start, Thread,
 };
 
 use super::builder::{Builder, Place};
@@ -161,13 +161,13 @@ fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own
         max_priority: 0,
         may_stop: 0,
         stack: NONE,
-        start: 0,
+        start: Start::Guest,
         ipc_address: 0,
         entry: 0,
         stack_top: 0,
         fault_slot: FAULT_SLOT,
         tls_base: PAGE * (index as u64 + 1),
-        on_fault: OnFault::Stop as u64,
+        on_fault: OnFault::Stop,
         guest: index as u64,
     });
     Own { vspace, tcb, ram }
@@ -184,7 +184,7 @@ fn map_ram(builder: &mut Builder, place: &mut Place, guest: &Guest, own: &Own) {
             object: own.ram,
             address,
             rights: Rights::READ_WRITE,
-            cache: Cache::WriteBack as u32,
+            cache: Cache::WriteBack,
             holder: place.cnode,
             holder_slot,
         });
@@ -279,7 +279,7 @@ pub fn functions(
         let bar_slot = place.slots(bar_slots);
         builder.image.functions.push(Function {
             name: Name::new(name),
-            selector: device.selector as u32,
+            selector: device.selector,
             value: device.value,
             guest_bdf: u32::from(device.guest_address.requester_id()),
             permissive: u32::from(device.policy == Policy::Permissive),

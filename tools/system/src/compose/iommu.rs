@@ -40,7 +40,7 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
         object: tables,
         address,
         rights: Rights::READ_WRITE,
-        cache: Cache::WriteBack as u32,
+        cache: Cache::WriteBack,
         holder: place.cnode,
         holder_slot,
     });
