@@ -221,7 +221,7 @@ pub fn main(context: Context) -> ! {
         if !stop(reason).orderly() && reason != StopReason::Image {
             let state = host.guest().read();
             let crash = vmm.crash(&state.registers, &mut host);
-            defmt::error!("guest ended at {}", defmt::Display2Format(&crash));
+            defmt::warn!("guest ended at {}", defmt::Display2Format(&crash));
         }
         host.guest().end();
         host.flush_console();
