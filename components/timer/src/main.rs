@@ -45,7 +45,7 @@ impl System for Clients {
     }
 }
 
-/// How the HPET is to interrupt: the build tool gave a vector or a pin.
+/// Returns how the HPET is to interrupt: the build tool gave a vector or a pin.
 fn delivery(context: &Context) -> Delivery {
     match context.resources.find(names::IRQ_VECTOR.of(HPET)) {
         Some(vector) => {
@@ -95,8 +95,8 @@ fn main(context: Context) -> ! {
         panic!("the HPET's interrupt: {error:?}");
     }
     if context.generation > 0 {
-        // The deadlines died with the component. A signal that nobody asked for
-        // makes each client look at its own, and ask again.
+        // The deadlines died with the component. A spurious signal makes each client
+        // check its own, and arm it again.
         for (_, notification) in &clients {
             notification.signal();
         }
@@ -109,8 +109,9 @@ fn main(context: Context) -> ! {
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
     let mut server = Server::new(&context, &[interface::interface()]);
+    let page = context.counters();
     loop {
-        context.counters().publish(&timers.counters, &[]);
+        page.publish(&timers.counters, &[]);
         match server.wait() {
             Event::Request(caller, request) => {
                 server.answer(&mut timers, caller, request);

@@ -26,7 +26,7 @@ pub enum Stop {
 const PAGE_FAULT: u8 = 14;
 
 impl Stop {
-    /// The word that stands for it.
+    /// Returns the word that encodes it.
     #[must_use]
     pub const fn to_word(self) -> u64 {
         match self {
@@ -38,7 +38,7 @@ impl Stop {
         }
     }
 
-    /// What a word stands for.
+    /// Decodes a word.
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
         match word >> 32 {
@@ -50,7 +50,7 @@ impl Stop {
         }
     }
 
-    /// Whether the guest meant it.
+    /// Returns whether the guest meant it.
     #[must_use]
     pub const fn orderly(self) -> bool {
         matches!(self, Self::GuestExit(EXIT_SUCCESS))
@@ -77,7 +77,7 @@ impl fmt::Display for Stop {
             Self::GuestFault(vector) => {
                 write!(f, "guest triple fault, exception {vector}")?;
                 // A page fault without a place for its frame: the stack is gone.
-                // What else it can be, is a guest without a handler.
+                // The other possible cause is a guest without a handler.
                 if vector == PAGE_FAULT {
                     f.write_str(" (stack overflow, or no handler)")?;
                 }

@@ -103,8 +103,8 @@ pub const STOP_LABEL: u64 = 64;
 /// component whose position, from 1, is the first word. Only a system that was
 /// composed for it does that.
 pub const INJECT_LABEL: u64 = 65;
-/// Label of the message by which the iommu component reports at boot that it has
-/// done what it can. Before the answer, no guest runs.
+/// Label of the message by which the iommu component reports at boot that the unit is
+/// set up. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;
 /// Label of the message by which the iommu component asks the monitor to stop one
 /// guest and no other: the first word is the guest's position. From any other
