@@ -1,6 +1,7 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
 use channel::irq_router::{Source, SourceKind};
+use channel::routes::Route;
 use pci::{FunctionInfo, Width};
 use spec::{BADGE_TIMER, SLOTS};
 
@@ -222,11 +223,12 @@ impl<'a> Vmm<'a> {
     /// sent. A driver of an edge-triggered interrupt has to bear a spurious one.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
         for other in 0..SLOTS {
-            let route = host.route(other).map(|route| route.source);
-            let same =
-                route.is_some_and(|of| (of.function, of.kind) == (source.function, source.kind));
+            let route = host.route(other);
+            let same = route.is_some_and(|Route { source: of, .. }| {
+                (of.function, of.kind) == (source.function, source.kind)
+            });
             if same || other == slot {
-                self.slots.event(other, false, &mut self.lapic, host);
+                self.slots.event(other, route, false, &mut self.lapic, host);
             }
         }
     }
@@ -260,7 +262,8 @@ impl<'a> Vmm<'a> {
 
     /// Translates a slot into the guest's vector, this component's main task.
     fn event(&mut self, slot: usize, host: &mut impl Host) {
-        if let Some(route) = host.route(slot)
+        let route = host.route(slot);
+        if let Some(route) = route
             && route.source.kind == SourceKind::Pin
         {
             if self.slots.pin_is_over(slot, route.source, host) {
@@ -270,7 +273,7 @@ impl<'a> Vmm<'a> {
                 self.counters.dropped += 1;
             }
         } else {
-            match self.slots.event(slot, true, &mut self.lapic, host) {
+            match self.slots.event(slot, route, true, &mut self.lapic, host) {
                 Taken::Delivered => {}
                 Taken::Held => self.counters.held += 1,
                 Taken::Lost => self.counters.dropped += 1,
@@ -286,7 +289,8 @@ impl<'a> Vmm<'a> {
         let held = self.slots.held();
         for slot in 0..SLOTS {
             if held >> slot & 1 == 1 {
-                self.slots.event(slot, false, &mut self.lapic, host);
+                let route = host.route(slot);
+                self.slots.event(slot, route, false, &mut self.lapic, host);
             }
         }
     }
