@@ -184,7 +184,7 @@ impl Host for Fake {
 fn functions() -> [FunctionInfo; 1] {
     let mut info = FunctionInfo::default();
     info.bars[3] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: 0x4000,
         address: BAR3,
         guest: BAR3,
