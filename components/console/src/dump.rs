@@ -36,30 +36,31 @@ pub struct Function {
 
 /// Where the state comes from.
 pub trait State {
-    /// The function at this position among all.
+    /// Returns the function at this position among all.
     fn function(&self, function: FunctionId) -> Option<Function>;
-    /// The guest at this position among all.
+    /// Returns the guest at this position among all.
     fn guest(&self, guest: u8) -> Option<&'static str>;
-    /// A function's message control as the guest sees it; `None` without MSI-X.
+    /// Returns a function's message control as the guest sees it; `None`
+    /// without MSI-X.
     fn control(&mut self, function: FunctionId) -> Option<u16>;
-    /// A function's first entry at or after `from` that is in use, or any if
-    /// `all`.
+    /// Returns a function's first entry at or after `from` that is in use, or
+    /// any if `all`.
     fn next_entry(&mut self, function: FunctionId, from: u16, all: bool) -> Option<EntryState>;
-    /// The slot of a source.
+    /// Returns the slot of a source.
     fn slot_of(&mut self, source: Source) -> Option<BoundSlot>;
-    /// A guest's first slot in use at or after `from`.
+    /// Returns a guest's first slot in use at or after `from`.
     fn next_slot(&mut self, guest: u8, from: u8) -> Option<BoundSlot>;
-    /// What confines a function; `None` if there is no iommu component.
+    /// Returns a function's state in iommu; `None` if there is no such component.
     fn confinement(&mut self, function: FunctionId) -> Option<FunctionState>;
-    /// The first refused access that is kept, at or after this number.
+    /// Returns the first refused access that is kept, at or after this number.
     fn next_fault(&mut self, from: u64) -> Option<FaultRecord>;
-    /// What came over a slot.
+    /// Returns the events of a slot.
     fn events(&self, guest: u8, slot: u8, source: Source) -> SlotEvents;
 }
 
 fn line(output: &mut impl Output, text: core::fmt::Arguments<'_>) {
     let mut buffer = String::<LINE>::new();
-    // What does not fit is cut.
+    // Text that does not fit is cut.
     let _ = buffer.write_fmt(text);
     output.text(&buffer);
     output.text("\r\n");
@@ -74,8 +75,7 @@ const MODES: [&str; 8] = [
     "fixed", "lowest", "smi", "res3", "nmi", "init", "res6", "extint",
 ];
 
-/// What a message asks for: vector, delivery mode, trigger, destination and its
-/// mode.
+/// A message in words: vector, delivery mode, trigger, destination and its mode.
 struct Text(GuestMessage);
 
 impl core::fmt::Display for Text {
@@ -93,7 +93,7 @@ impl core::fmt::Display for Text {
     }
 }
 
-/// Where a source is bound and what came: slot, the machine's vector, events.
+/// A source's binding and events: slot, the machine's vector, counts.
 struct Bound(Option<(BoundSlot, SlotEvents)>);
 
 impl core::fmt::Display for Bound {
@@ -120,7 +120,7 @@ fn bound(state: &mut impl State, source: Source) -> Option<(BoundSlot, SlotEvent
     Some((slot, events))
 }
 
-/// Key M: MSI and MSI-X of every function, entries in use or `all` of them. The
+/// Reports key M: MSI and MSI-X of every function, entries in use or `all` of them. The
 /// last line is `M end`.
 pub fn functions(state: &mut impl State, all: bool, output: &mut impl Output) {
     for function in (0..=u8::MAX).map(FunctionId) {
@@ -195,7 +195,7 @@ fn msix_entries(
     }
 }
 
-/// MSI messages and pins that are bound.
+/// Reports bound MSI messages and pins.
 fn other_sources(state: &mut impl State, function: FunctionId, output: &mut impl Output) {
     let mut guest = 0;
     while state.guest(guest).is_some() {
@@ -235,7 +235,7 @@ fn each_slot<S: State>(state: &mut S, guest: u8, mut show: impl FnMut(&mut S, Bo
     }
 }
 
-/// Key I: what confines each function, then the last accesses that were
+/// Reports key I: the confinement of each function, then the last accesses that were
 /// refused. The last line is `I end`.
 pub fn iommu(state: &mut impl State, output: &mut impl Output) {
     for index in (0..=u8::MAX).map(FunctionId) {
@@ -292,7 +292,7 @@ pub fn iommu(state: &mut impl State, output: &mut impl Output) {
     output.text("I end\r\n");
 }
 
-/// Key R: each guest's routes, slot by slot. The last line is `R end`.
+/// Reports key R: each guest's routes, slot by slot. The last line is `R end`.
 pub fn routes(state: &mut impl State, output: &mut impl Output) {
     let mut guest = 0;
     while let Some(name) = state.guest(guest) {

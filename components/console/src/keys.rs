@@ -20,7 +20,7 @@ h end\r\n";
 /// The keys that report something. Each report ends with a line `KEY end`.
 pub const REPORTS: [u8; 5] = *b"hMRIS";
 
-/// The position that a key stands for: 1 to 9, and a to z for 10 to 35.
+/// Returns the position that a key stands for: 1 to 9, and a to z for 10 to 35.
 #[must_use]
 pub fn position(key: u8) -> Option<u8> {
     match key {
@@ -30,7 +30,7 @@ pub fn position(key: u8) -> Option<u8> {
     }
 }
 
-/// What the keys can show.
+/// The data that the keys report.
 pub struct Keys<C, L, D> {
     /// Counter pages with their component's name.
     counters: C,
@@ -67,13 +67,13 @@ where
             b'R' => dump::routes(&mut self.state, output),
             b'I' => dump::iommu(&mut self.state, output),
             b'S' => self.statistics(output),
-            // What a terminal sends besides does not come between two keys.
+            // Other input of a terminal does not count as a key in between.
             _ => return,
         }
         self.last = key;
     }
 
-    /// A line for each counter: `S COMPONENT NAME VALUE`.
+    /// Reports each counter by a line `S COMPONENT NAME VALUE`.
     fn statistics(&self, output: &mut impl Output) {
         let mut line = |component: &str, name: &str, value: u64| {
             let mut text = String::<128>::new();

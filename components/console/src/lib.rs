@@ -2,9 +2,10 @@
 //!
 //! Responsible for: guest output line by line under the guest's name, debug
 //! keys, and carrying every component's log frames to the log port. Must never:
-//! wait for anybody but the UART, or believe what lies in a ring. May call:
-//! msix and irq-router, for what the keys M and R show. Invariants: each wake-up takes at most one ring's worth of records
-//! from each writer, so that one that floods its ring cannot keep out the rest.
+//! wait for anything but the UART, or trust the contents of a ring. May call:
+//! msix, irq-router and iommu, for the reports of its keys. Invariants: each
+//! wake-up takes at most one ring's worth of records from each writer, so that one
+//! that floods its ring cannot keep out the rest.
 
 #![no_std]
 #![forbid(unsafe_code)]

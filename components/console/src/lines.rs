@@ -19,7 +19,7 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Output of the guest `name`.
+    /// Returns the output of the guest `name`.
     #[must_use]
     pub const fn new(name: &'a str) -> Self {
         Self {
@@ -28,7 +28,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Takes what the guest wrote. A line is printed when it is complete;
+    /// Takes the guest's output. A line is printed when it is complete;
     /// control characters become dots, so that a guest cannot drive the
     /// terminal. `true` if there may be more: a vmm that was taken over can fill
     /// its ring faster than a serial port empties it.

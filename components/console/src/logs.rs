@@ -11,7 +11,7 @@ pub const FRAME_START: u8 = 0x5a;
 /// Records taken from one ring before the others have their turn.
 const TURN: usize = 64;
 
-/// Sends what lies in the ring of writer `id`; `true` if there may be more.
+/// Sends the records in the ring of writer `id`. Returns `true` if there may be more.
 pub fn send_frames(id: u8, ring: &Ring, output: &mut impl Output) -> bool {
     let mut record = [0; RING_RECORD_MAX];
     for _ in 0..TURN {

@@ -43,7 +43,7 @@ impl CapabilityPorts {
 
 impl Ports for CapabilityPorts {
     fn read(&mut self, offset: u16) -> u8 {
-        // All ones is what a port without a device reads.
+        // A port without a device reads all ones.
         self.ports.ioport_in8(self.first + offset).unwrap_or(0xff)
     }
     fn write(&mut self, offset: u16, value: u8) {
@@ -87,7 +87,7 @@ fn inject_fault(position: u8) {
 /// person, long for the machine.
 const POLL_MS: u64 = 50;
 
-/// What wakes the console when a key was typed.
+/// The source that wakes the console for a key.
 enum Wake {
     /// COM1's interrupt. Keys that were left for later come with the timer, where
     /// there is one.

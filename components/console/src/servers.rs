@@ -1,4 +1,4 @@
-//! What the dump keys show, from msix and irq-router by call and from the vmms
+//! Data of the dump keys: from msix, irq-router and iommu by call, and from the vmms
 //! by their event pages.
 
 use channel::events::{EventPage, SlotEvents};

@@ -19,12 +19,12 @@ pub trait Ports {
 /// Bytes of the transmit FIFO.
 const FIFO: u8 = 16;
 /// Times to look for room before a byte is given up: a port without a UART
-/// behind it must not hold the console up for good. At 115200 baud a FIFO
+/// behind it must not block the console forever. At 115200 baud a FIFO
 /// empties in 1.4 ms, a port access takes more than 100 ns.
 const PATIENCE: u32 = 100_000;
 
 /// Keys that are taken at once: a FIFO of them, more than a person types between
-/// two looks. Who sends without end does not keep the guests from running.
+/// two looks. A sender without a pause does not keep the guests from running.
 pub const KEYS_AT_ONCE: usize = 16;
 
 /// A UART.
@@ -39,8 +39,8 @@ impl<P: Ports> Uart<P> {
     /// Sets 115200 baud, 8 data bits, no parity, FIFOs on; interrupts for
     /// received bytes if `receive`.
     ///
-    /// What is in the FIFOs stays there: a console that was started again reads
-    /// what was typed meanwhile, and the monitor's last line goes out.
+    /// The FIFOs keep their contents: a restarted console reads keys that were typed
+    /// meanwhile, and the monitor's last line goes out.
     pub fn new(mut ports: P, receive: bool) -> Self {
         ports.write(INTERRUPT_ENABLE, 0);
         ports.write(LINE_CONTROL, LCR::DIVISOR::SET.value);
@@ -62,7 +62,7 @@ impl<P: Ports> Uart<P> {
         LocalRegisterCopy::new(self.ports.read(LINE_STATUS))
     }
 
-    /// The next received byte.
+    /// Returns the next received byte.
     pub fn get(&mut self) -> Option<u8> {
         let status = self.status();
         // All ones: no UART answers.

@@ -1,10 +1,10 @@
-//! What a slot must hold, from the image's records and what was found at boot:
-//! the other side of an audit.
+//! The expected contents of each slot, by the image's records and the functions found
+//! at boot: the reference of an audit.
 
 use pci::{FunctionInfo, MODEL_RESET_PAGES, MsixPage, PAGE_SIZE};
 use spec::{Function, IommuInfo, NONE, ObjectKind, System};
 
-/// What a slot must hold.
+/// The capability that a slot must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// A capability of this object, or of its `index`th page.
@@ -20,7 +20,7 @@ pub enum Expect {
     Page(u64),
 }
 
-/// What was found at boot and given out.
+/// Functions and IOMMU that were found at boot and given out.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
     /// The image.
@@ -32,7 +32,7 @@ pub struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// What `slot` of a CNode must hold; `None` if it must be empty. A slot that
+    /// Returns the capability that `slot` of a CNode must hold; `None` if it must be empty. A slot that
     /// a component fills later is empty at boot.
     #[must_use]
     pub fn expected(&self, cnode: u32, slot: u32) -> Option<Expect> {

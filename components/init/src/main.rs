@@ -16,7 +16,7 @@ static VECTIS_IMAGE: [core::sync::atomic::AtomicU64; 2] =
 
 const STACK_SIZE: usize = 256 * 1024;
 
-/// The kernel gives no stack: this is it.
+/// Init's stack: the kernel provides none.
 #[repr(C, align(16))]
 struct Stack(core::cell::UnsafeCell<[u8; STACK_SIZE]>);
 

@@ -1,11 +1,11 @@
-//! What a function can reach, found out by trying.
+//! Measures what a function can reach, by trying it.
 
 use core::fmt;
 
 use dma_probe::{Engine, Memory, Registers, SHORTEST, Stuck};
 use spec::host_message;
 
-/// What was found out about one way of reaching something.
+/// Result of one attempt to reach something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It was tried, and did not happen.
@@ -16,12 +16,12 @@ pub enum Answer {
     Unknown,
 }
 
-/// What a function reaches beyond what is its own.
+/// What a function reaches beyond its guest's memory and its own vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Memory, by DMA.
     pub memory: Answer,
-    /// The CPU, by interrupts that nobody gave to it.
+    /// The CPU, by interrupts that were not bound for it.
     pub interrupts: Answer,
 }
 
@@ -32,7 +32,7 @@ impl Verdict {
         interrupts: Answer::Unknown,
     };
 
-    /// Whether a guest may have the function without its owner's word.
+    /// Returns whether a guest may have the function without its owner's word.
     #[must_use]
     pub fn confined(&self) -> bool {
         (self.memory, self.interrupts) == (Answer::Confined, Answer::Confined)
@@ -58,26 +58,26 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What the measurement needs beside the device.
+/// The measurement's needs besides the device.
 pub trait Surroundings {
-    /// Switches the function's bus mastering on, which is off so far: the device was
-    /// reset, and forgot what it was told by whoever had it before.
+    /// Switches the function's bus mastering on, which is off so far. The reset has
+    /// cleared any earlier owner's setup.
     fn let_it_master(&mut self);
     /// Reads memory that is not the guest's, at byte `offset` of 60.
     fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]);
     /// Writes it.
     fn write_canary(&mut self, bytes: &[u8; SHORTEST]);
-    /// Where a device would find it.
+    /// Returns where a device would find it.
     fn canary(&self) -> u64;
-    /// Memory of the guest that the engine does not use itself: where it is, and
-    /// the first 60 bytes there.
+    /// Returns the memory of the guest that the engine does not use itself:
+    /// where it is, and the first 60 bytes there.
     fn allowed(&self) -> u64;
     /// Reads from there.
     fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]);
-    /// Whether the interrupt of user vector [`Surroundings::vector`] has come
-    /// since this was last asked.
+    /// Returns whether the interrupt of user vector [`Surroundings::vector`]
+    /// has come since this was last asked.
     fn interrupted(&mut self) -> bool;
-    /// A user vector that nobody uses.
+    /// Returns an unused user vector.
     fn vector(&self) -> u8;
 }
 
@@ -86,12 +86,12 @@ pub trait Surroundings {
 const ONE: [u8; SHORTEST] = [0x5a; SHORTEST];
 const OTHER: [u8; SHORTEST] = [0xa5; SHORTEST];
 
-/// Tries what the function reaches, and leaves the device silent. `memory` is the
+/// Measures what the function reaches, and leaves the device silent. `memory` is the
 /// engine's, at `bus_address` for the device.
 ///
 /// # Errors
 /// [`Stuck`] if the device does not even copy where it may, or cannot be reset:
-/// then nothing that it does not do means anything.
+/// then a missing effect proves nothing.
 pub fn measure<R: Registers, M: Memory>(
     registers: R,
     memory: M,
@@ -124,7 +124,7 @@ fn attempts<R: Registers, M: Memory>(
     around.write_canary(&ONE);
     let mut found = OTHER;
     let read = engine.read(around.canary(), &mut found).is_ok() && found == ONE;
-    // Whatever came before is none of this.
+    // Drain interrupts raised before the measurement.
     around.interrupted();
     // Not in the format that an IOMMU remaps.
     let (address, data) = host_message(around.vector());

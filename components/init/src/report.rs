@@ -1,4 +1,4 @@
-//! What a component's fault means, for people.
+//! A component's fault in words.
 
 use core::fmt;
 
@@ -61,16 +61,17 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Whether an address lies in the guard page below a stack of this many bytes.
+/// Returns whether an address lies in the guard page below a stack of this many
+/// bytes.
 #[must_use]
 pub const fn in_guard_page(address: u64, stack_size: u64) -> bool {
     let bottom = STACK_TOP - stack_size;
     address < bottom && address >= bottom - PAGE
 }
 
-/// Return addresses, innermost first, by following frame pointers from `rbp`
-/// through a stack of `stack_size` bytes; `read` gives the word at an address
-/// of the stack. Ends at the first frame that makes no sense.
+/// Returns the return addresses, innermost first, by following frame pointers
+/// from `rbp` through a stack of `stack_size` bytes; `read` returns the word
+/// at an address of the stack. Ends at the first invalid frame.
 pub fn backtrace(
     rbp: u64,
     stack_size: u64,

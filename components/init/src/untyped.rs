@@ -17,15 +17,15 @@ struct Piece {
     device: bool,
 }
 
-/// Cuts the untyped in a slot into two halves of 2^`size_bits` bytes, and gives
-/// the slots of the lower and the upper one.
+/// Cuts the untyped in a slot into two halves of 2^`size_bits` bytes. Returns the
+/// slots of the lower and the upper one.
 pub trait Split {
-    /// What can go wrong.
+    /// Error of a split.
     type Error;
-    /// Does it.
+    /// Splits the untyped.
     ///
     /// # Errors
-    /// Whatever the kernel says.
+    /// The kernel's.
     fn split(&mut self, slot: usize, size_bits: u8) -> Result<(usize, usize), Self::Error>;
 }
 
@@ -47,7 +47,7 @@ pub struct Untypeds {
 }
 
 impl Untypeds {
-    /// No memory yet.
+    /// Creates a pool without memory.
     #[must_use]
     pub const fn new() -> Self {
         Self { free: Vec::new() }
@@ -65,7 +65,7 @@ impl Untypeds {
             .is_ok()
     }
 
-    /// Takes RAM of exactly 2^`size_bits` bytes; gives its slot.
+    /// Takes RAM of exactly 2^`size_bits` bytes. Returns its slot.
     ///
     /// # Errors
     /// See [`Exhausted`].
@@ -85,7 +85,7 @@ impl Untypeds {
         self.cut(index, address, size_bits, kernel)
     }
 
-    /// Takes 2^`size_bits` bytes at `address`, RAM or a device's; gives the slot.
+    /// Takes 2^`size_bits` bytes at `address`, RAM or a device's. Returns the slot.
     ///
     /// # Errors
     /// See [`Exhausted`].
@@ -153,7 +153,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::collections::BTreeSet;
 
-    /// Keeps what each slot covers, to check that nothing is given out twice.
+    /// Records the range of each slot, to check that nothing is given out twice.
     struct Fake {
         next: usize,
         pieces: BTreeMap<usize, (u64, u8)>,

@@ -1,4 +1,4 @@
-//! Who wants to be woken when.
+//! The clients' deadlines.
 
 use core::num::NonZeroU32;
 
@@ -12,7 +12,7 @@ use crate::ratio::Ratio;
 pub const CLIENTS: usize = 8;
 
 /// Longest wait for which the comparator is set: a quarter of the counter's
-/// round, so that ahead and behind can be told apart. What lies further off is
+/// round, so that past and future can be told apart. Later deadlines are
 /// waited for in steps.
 const LONGEST_STEP: u32 = 1 << 30;
 
@@ -28,9 +28,9 @@ const PROGRAMMINGS: u32 = 16;
 /// Microseconds of an interval.
 const INTERVAL_US: u64 = 1_000;
 
-/// What the timer needs from its surroundings.
+/// The timer's surroundings.
 pub trait System {
-    /// The time stamp counter.
+    /// Returns the time stamp counter.
     fn tsc(&mut self) -> u64;
     /// Signals the client's notification.
     fn signal(&mut self, client: Caller);
@@ -56,7 +56,7 @@ shm::counters! {
     }
 }
 
-/// What is known of a client.
+/// State of a client.
 #[derive(Clone, Copy)]
 struct Place {
     client: Caller,
@@ -82,7 +82,7 @@ pub struct Timers<R, S> {
 }
 
 impl<R: Registers, S: System> Timers<R, S> {
-    /// No deadlines; `tsc_mhz` is the rate of the time stamp counter.
+    /// Creates a set without deadlines; `tsc_mhz` is the rate of the time stamp counter.
     pub fn new(hpet: Hpet<R>, system: S, tsc_mhz: NonZeroU32) -> Self {
         Self {
             ratio: Ratio::new(tsc_mhz, hpet.period()),
@@ -153,8 +153,8 @@ impl<R: Registers, S: System> Timers<R, S> {
         }
     }
 
-    /// The client's place: its own, an empty one, or that of a client that waits
-    /// for nothing. `None` if all wait.
+    /// Returns the client's place: its own, an empty one, or that of a client
+    /// that waits for nothing. `None` if all wait.
     fn place(&mut self, client: Caller, now: u64) -> Option<&mut Place> {
         let own = |place: &Option<Place>| place.is_some_and(|place| place.client == client);
         let idle = |place: &Option<Place>| place.is_some_and(|place| place.deadline.is_none());

@@ -30,7 +30,7 @@ pub enum Delivery {
     /// By this pin of the I/O APIC, 0 to 31.
     Pin(u8),
     /// By a message: data is written to the address (an FSB message, section
-    /// 2.3.10). This is what works where an IOMMU blocks the I/O APIC.
+    /// 2.3.10). This works where an IOMMU blocks the I/O APIC.
     Message {
         /// Address, below 4 GiB.
         address: u32,
@@ -98,19 +98,19 @@ impl<R: Registers> Hpet<R> {
         self.period
     }
 
-    /// The counter.
+    /// Returns the counter.
     pub fn now(&mut self) -> u32 {
         self.registers.read(registers::COUNTER)
     }
 
-    /// Interrupts once, when the counter reaches `tick`. A tick that has passed
+    /// Arms one interrupt, when the counter reaches `tick`. A tick that has passed
     /// is missed, until the counter wraps: the caller has to look.
     pub fn arm(&mut self, tick: u32) {
         self.registers.write(registers::TIMER0_COMPARATOR, tick);
         self.modify_timer(Timer::INTERRUPT::SET);
     }
 
-    /// Interrupts no more.
+    /// Disarms the interrupt.
     pub fn disarm(&mut self) {
         self.modify_timer(Timer::INTERRUPT::CLEAR);
     }
@@ -121,7 +121,7 @@ impl<R: Registers> Hpet<R> {
             .write(registers::STATUS, Status::TIMER0::SET.value);
     }
 
-    /// Reserved bits have to keep what they hold (section 2.3.5).
+    /// Changes fields of the configuration; reserved bits keep their values (section 2.3.5).
     fn modify_configuration(&mut self, fields: FieldValue<u32, Configuration::Register>) {
         let current = self.registers.read(registers::CONFIGURATION);
         let mut register = LocalRegisterCopy::<u32, Configuration::Register>::new(current);

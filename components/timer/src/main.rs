@@ -45,7 +45,7 @@ impl System for Clients {
     }
 }
 
-/// How the HPET is to interrupt: the build tool gave a vector or a pin.
+/// Returns how the HPET is to interrupt: the build tool gave a vector or a pin.
 fn delivery(context: &Context) -> Delivery {
     match context.resources.find(names::IRQ_VECTOR.of(HPET)) {
         Some(vector) => {
@@ -95,8 +95,8 @@ fn main(context: Context) -> ! {
         panic!("the HPET's interrupt: {error:?}");
     }
     if context.generation > 0 {
-        // The deadlines died with the component. A signal that nobody asked for
-        // makes each client look at its own, and ask again.
+        // The deadlines died with the component. A spurious signal makes each client
+        // check its own, and arm it again.
         for (_, notification) in &clients {
             notification.signal();
         }

@@ -10,15 +10,15 @@ const FEMTOSECONDS: u64 = 1_000_000_000;
 pub struct Ratio(u64);
 
 impl Ratio {
-    /// For a time stamp counter of `mhz` MHz and a tick of `period`
+    /// Creates the ratio for a time stamp counter of `mhz` MHz and a tick of `period`
     /// femtoseconds (1 to 100,000,000).
     pub const fn new(mhz: NonZeroU32, period: u32) -> Self {
         // Below 2^62 over at most 2^59: never 0, never an overflow.
         Self((FEMTOSECONDS << 32) / (mhz.get() as u64 * period as u64))
     }
 
-    /// Ticks in `cycles`, at most `limit`; rounded up, and then one more for
-    /// the part of a tick that has gone by.
+    /// Returns the ticks in `cycles`, at most `limit`; rounded up, and then one
+    /// more for the part of a tick that has gone by.
     pub fn ticks(self, cycles: u64, limit: u32) -> u32 {
         let ticks = ((u128::from(cycles) * u128::from(self.0)) >> 32) + 2;
         u32::try_from(ticks).unwrap_or(limit).min(limit)

@@ -18,7 +18,7 @@ const A: Caller = Caller(1);
 const B: Caller = Caller(2);
 /// Reserved bits that have to survive in both configuration registers.
 const RESERVED: u32 = 0xa000_0000;
-/// What timer 0 is: level, 32 bits, the pin.
+/// Configuration of timer 0: level, 32 bits, the pin.
 const IDLE: u32 = RESERVED | 1 << 1 | 1 << 8 | (PIN as u32) << 9;
 const INTERRUPT: u32 = 1 << 2;
 const FSB: u32 = 1 << 14;
@@ -172,7 +172,7 @@ impl Rig {
         std::mem::take(&mut self.board.0.borrow_mut().signals)
     }
 
-    /// Register accesses since this was last asked.
+    /// Returns the register accesses since this was last asked.
     fn accesses(&self) -> usize {
         std::mem::take(&mut self.board.0.borrow_mut().accesses)
     }

@@ -10,7 +10,7 @@ interface! {
         1 => fn once(value: u64) -> ();
         /// May be repeated.
         2 => #[idempotent] fn again(value: u64) -> u64;
-        /// Has no argument.
+        /// Takes no argument.
         3 => fn bare() -> ();
     }
 }

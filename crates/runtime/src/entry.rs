@@ -45,7 +45,7 @@ pub fn start(generation: u64) -> Context {
     // SAFETY: init mapped the IPC buffer there for this thread, the only one.
     unsafe { sel4::set_ipc_buffer(spec::IPC_BUFFER_ADDRESS as usize) };
     if generation > 0 {
-        // Whoever was being served when the component died still waits: the
+        // The client that was being served when the component died still waits: the
         // reply capability outlives the crash.
         crate::ipc::reply_gone(generation);
     }

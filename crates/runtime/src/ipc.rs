@@ -50,7 +50,7 @@ pub(crate) fn reply_gone(generation: u64) {
     sel4::reply_with_mrs(info(&gone), gone.words);
 }
 
-/// What a component woke up for.
+/// The event that woke a component.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     /// Bits of its notification word.
@@ -94,7 +94,7 @@ impl<S> Server<S> {
         }
         let request = message(received.info, received.msg);
         if request.length > MESSAGE_WORDS {
-            // Longer than any request; what does not fit is in the IPC buffer.
+            // Longer than any request: the rest is in the IPC buffer.
             self.reply = Some(Message::error(Error::Malformed));
             return Event::Notification(0);
         }

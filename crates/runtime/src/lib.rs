@@ -1,4 +1,4 @@
-//! What every component's main stands on.
+//! The base of every component's main.
 //!
 //! Responsible for: the way from the first instruction to the component's
 //! main, its resources by name, logs into its ring, channels over endpoints,
@@ -33,7 +33,7 @@ pub use resources::{Context, Shared};
 pub use stop::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
 pub use tables::DeviceTables;
 
-/// The time stamp counter.
+/// Returns the time stamp counter.
 #[must_use]
 pub fn tsc() -> u64 {
     // SAFETY: rdtsc reads a counter and is allowed in ring 3.

@@ -37,7 +37,7 @@ impl Frame {
             encoder,
         } = frame;
         f(encoder, &mut |piece| {
-            // What is longer than a record is cut; the decoder drops it.
+            // A record that is too long is cut; the decoder drops it.
             let room = &mut bytes[*length..];
             let fits = piece.len().min(room.len());
             room[..fits].copy_from_slice(&piece[..fits]);
@@ -51,7 +51,7 @@ fn push(record: &[u8]) {
     if ring.is_null() {
         return;
     }
-    // SAFETY: `start` stored a reference that lives for good.
+    // SAFETY: `start` stored a reference that lives forever.
     let ring = unsafe { &*ring };
     ring.push(record);
     Notification::from_bits(DOORBELL.load(Ordering::Relaxed)).signal();

@@ -15,7 +15,7 @@ pub struct Mmio {
 unsafe impl Send for Mmio {}
 
 impl Mmio {
-    /// The registers mapped at `address`, `size` bytes of them.
+    /// Returns the registers mapped at `address`, `size` bytes of them.
     ///
     /// # Safety
     /// init must have mapped them there, uncached, for this component, and
@@ -29,7 +29,7 @@ impl Mmio {
         }
     }
 
-    /// Whether an aligned access of this width lies inside.
+    /// Returns whether an aligned access of this width lies inside.
     fn at(&self, offset: usize, width: Width) -> Option<NonNull<u8>> {
         let end = offset.checked_add(width.bytes() as usize)?;
         if end > self.size || !width.is_aligned(offset as u64) {

@@ -6,8 +6,8 @@ use spec::names;
 
 use crate::Context;
 
-/// A guest's RAM, as it lies in this component. No reference to it is ever
-/// made: what the guest or a device writes meanwhile is seen or not.
+/// A guest's RAM, as mapped in this component. There is never a reference into it:
+/// concurrent writes of the guest or a device may be seen or not.
 #[derive(Debug)]
 pub struct GuestRam {
     /// Guest addresses.
@@ -28,7 +28,7 @@ impl GuestRam {
         }
     }
 
-    /// Guest addresses.
+    /// Returns the guest addresses.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
@@ -43,7 +43,8 @@ impl GuestRam {
         unsafe { core::ptr::write_bytes(here, 0, length) };
     }
 
-    /// Where `length` bytes at a guest address lie here, if all are RAM.
+    /// Returns where `length` bytes at a guest address lie here, if all are
+    /// RAM.
     fn at(&self, address: u64, length: usize) -> Option<*mut u8> {
         let end = address.checked_add(length as u64)?;
         let inside = address >= self.range.start && end <= self.range.end;

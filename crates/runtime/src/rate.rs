@@ -3,21 +3,22 @@
 /// Warnings that get through in a second.
 const PER_SECOND: u32 = 10;
 
-/// Limits how often something is said, and counts what was not.
+/// Limits how often a message is logged, and counts the suppressed ones.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
     /// Time stamp ticks of a second.
     second: u64,
     /// When the current second began.
     start: u64,
-    /// Said in it.
+    /// Messages in it.
     said: u32,
-    /// Not said since the last time.
+    /// Occurrences suppressed since the last message.
     suppressed: u64,
 }
 
 impl RateLimit {
-    /// Ten a second, of a clock with `tsc_khz` thousand ticks a second.
+    /// Creates a limit of ten a second, by a clock with `tsc_khz` thousand ticks a
+    /// second.
     #[must_use]
     pub const fn per_second(tsc_khz: u64) -> Self {
         Self {
@@ -28,9 +29,9 @@ impl RateLimit {
         }
     }
 
-    /// Something happened `count` times, and one message would cover it: gives
-    /// how many before went unsaid (this one's repetitions are among them), or
-    /// `None` if it is too much.
+    /// Records `count` occurrences. Returns `Some(n)` if one message may be logged now,
+    /// `n` being the occurrences suppressed so far (`count` - 1 of these among them);
+    /// `None` over the limit.
     pub const fn allow(&mut self, now: u64, count: u32) -> Option<u64> {
         if now.wrapping_sub(self.start) >= self.second {
             self.start = now;

@@ -28,7 +28,7 @@ unsafe impl Shared for EventPage {}
 // SAFETY: atomics only, as its documentation says.
 unsafe impl<const WORDS: usize> Shared for Kept<WORDS> {}
 
-/// What a component was given.
+/// A component's resources and generation.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     /// The whole table.
@@ -80,7 +80,7 @@ impl Context {
         unsafe { &*core::ptr::with_exposed_provenance::<T>(address as usize) }
     }
 
-    /// Returns bytes that nobody changes while the component runs.
+    /// Returns bytes that never change while the component runs.
     #[must_use]
     pub fn bytes(&self, key: Key<'_, Region>) -> &'static [u8] {
         let Region { address, length } = self.get(key);
@@ -121,21 +121,21 @@ impl Context {
             .map_or("?", |(name, _)| name)
     }
 
-    /// What init found out about the machine.
+    /// Returns init's description of the machine.
     #[must_use]
     pub fn machine(&self) -> MachineInfo {
         zerocopy::FromBytes::read_from_prefix(self.bytes(names::MACHINE))
             .map_or(MachineInfo::default(), |(info, _)| info)
     }
 
-    /// What init found out about the IOMMU.
+    /// Returns init's description of the IOMMU.
     #[must_use]
     pub fn iommu(&self) -> IommuInfo {
         zerocopy::TryFromBytes::try_read_from_prefix(self.bytes(names::IOMMU_INFO))
             .map_or(IommuInfo::default(), |(info, _)| info)
     }
 
-    /// Returns what init found out about a function.
+    /// Returns init's description of a function.
     #[must_use]
     pub fn function(&self, device: &str) -> FunctionInfo {
         zerocopy::TryFromBytes::try_read_from_prefix(self.bytes(names::FUNCTION.of(device)))
@@ -148,19 +148,19 @@ impl Context {
         self.resources.each(names::FUNCTION).map(|(name, _)| name)
     }
 
-    /// The endpoint on which the component receives.
+    /// Returns the endpoint on which the component receives.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Cap::<cap_type::Endpoint>::from_bits(spec::ENDPOINT_SLOT)
     }
 
-    /// The page on which the component publishes its counters.
+    /// Returns the page on which the component publishes its counters.
     #[must_use]
     pub fn counters(&self) -> &'static CounterPage {
         self.shared(names::COUNTERS)
     }
 
-    /// A channel to the server of an interface.
+    /// Returns a channel to the server of an interface.
     #[must_use]
     pub fn channel(&self, interface: &'static str) -> crate::Channel {
         match self.find_channel(interface) {
@@ -169,7 +169,7 @@ impl Context {
         }
     }
 
-    /// The same for an interface that the component can do without.
+    /// Returns the same for an interface that the component can do without.
     #[must_use]
     pub fn find_channel(&self, interface: &'static str) -> Option<crate::Channel> {
         let Slot(slot) = self.resources.find(names::CHANNEL.of(interface))?;

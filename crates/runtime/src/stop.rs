@@ -15,8 +15,8 @@ pub const STOP_LABEL: u64 = 64;
 /// composed for it does that.
 pub const INJECT_LABEL: u64 = 65;
 
-/// Label of the message by which the iommu component says at boot that it has
-/// done what it can. Before the answer, no guest runs.
+/// Label of the message by which the iommu component reports at boot that the unit is
+/// set up. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;
 
 /// Label of the message by which the iommu component asks the monitor to stop one
@@ -43,7 +43,7 @@ pub enum Stop {
 const PAGE_FAULT: u8 = 14;
 
 impl Stop {
-    /// The word that stands for it.
+    /// Returns the word that encodes it.
     #[must_use]
     pub const fn to_word(self) -> u64 {
         match self {
@@ -55,7 +55,7 @@ impl Stop {
         }
     }
 
-    /// What a word stands for.
+    /// Decodes a word.
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
         match word >> 32 {
@@ -67,7 +67,7 @@ impl Stop {
         }
     }
 
-    /// Whether the guest meant it.
+    /// Returns whether the guest meant it.
     #[must_use]
     pub const fn orderly(self) -> bool {
         matches!(self, Self::GuestExit(EXIT_SUCCESS))
@@ -94,7 +94,7 @@ impl fmt::Display for Stop {
             Self::GuestFault(vector) => {
                 write!(f, "guest triple fault, exception {vector}")?;
                 // A page fault without a place for its frame: the stack is gone.
-                // What else it can be, is a guest without a handler.
+                // The other possible cause is a guest without a handler.
                 if vector == PAGE_FAULT {
                     f.write_str(" (stack overflow, or no handler)")?;
                 }

@@ -23,13 +23,13 @@ impl DeviceTables {
         }
     }
 
-    /// Bytes of it.
+    /// Returns the bytes of it.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.size
     }
 
-    /// Where a word lies here, if it is aligned and inside.
+    /// Returns where a word lies here, if it is aligned and inside.
     fn at(&self, offset: usize) -> Option<*mut u64> {
         let inside = offset.is_multiple_of(8) && offset < self.size / 8 * 8;
         inside.then(|| core::ptr::with_exposed_provenance_mut(self.here + offset))

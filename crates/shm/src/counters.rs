@@ -1,6 +1,6 @@
 //! A page of named counters: one writer, any number of readers.
 //!
-//! What a component counts it declares by [`counters!`](crate::counters!).
+//! A component declares its counters by [`counters!`](crate::counters!).
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 

@@ -142,7 +142,8 @@ impl<'a> System<'a> {
         Ok(system)
     }
 
-    /// The bytes that a fill copies; empty if they are not in the image.
+    /// Returns the bytes that a fill copies; empty if they are not in the
+    /// image.
     #[must_use]
     pub fn source(&self, fill: &Fill) -> &'a [u8] {
         let range = usize::try_from(fill.source)

@@ -11,7 +11,7 @@ pub const NONE: u32 = u32::MAX;
 pub struct Name(pub [u8; 40]);
 
 impl Name {
-    /// The name as text, cut at 40 bytes (at a character's boundary).
+    /// Returns the name as text, cut at 40 bytes (at a character's boundary).
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut end = text.len().min(40);
@@ -23,7 +23,7 @@ impl Name {
         Self(bytes)
     }
 
-    /// The text; `?` if it is not UTF-8.
+    /// Returns the text; `?` if it is not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|&b| b == 0).unwrap_or(40);
@@ -147,7 +147,7 @@ impl Rights {
     /// Everything.
     pub const ALL: Self = Self(7);
 
-    /// Whether every right of `other` is in this set.
+    /// Returns whether every right of `other` is in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

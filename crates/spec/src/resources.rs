@@ -89,7 +89,7 @@ impl<'a> Resources<'a> {
             .filter(|(name, _)| !name.is_empty())
     }
 
-    /// All of them.
+    /// Returns all of them.
     #[must_use]
     pub const fn as_slice(&self) -> &'a [Resource] {
         self.0

@@ -1,4 +1,4 @@
-//! What slots must hold, against a small image.
+//! Expected contents of slots, for a small image.
 
 extern crate std;
 
@@ -46,7 +46,7 @@ impl Image {
         })
     }
 
-    /// What some slots of a CNode must hold.
+    /// Returns the capabilities that some slots of a CNode must hold.
     fn slots(
         &self,
         found: (&[FunctionInfo], IommuInfo),
@@ -144,7 +144,8 @@ fn mapped_pages_lie_with_their_holder() {
     assert_eq!(image.slots(nothing(), NONE, &[9]), [None]);
 }
 
-/// Configuration in slot 3, table pages from 7 on, BAR pages from 20 on.
+/// Returns the configuration in slot 3, table pages from 7 on, BAR pages from
+/// 20 on.
 fn function() -> Function {
     Function {
         info: PAGE,
@@ -173,7 +174,7 @@ fn bar(address: u64, pages: u64, first_slot: u64) -> BarInfo {
     }
 }
 
-/// BAR 0 has 4 pages; the table is in the second, the PBA in the last. BAR 1 is
+/// Returns a function whose BAR 0 has 4 pages; the table is in the second, the PBA in the last. BAR 1 is
 /// given to nobody, BAR 3 has one page.
 fn info() -> FunctionInfo {
     let mut info = FunctionInfo {

@@ -69,7 +69,7 @@ impl Surroundings for Cpu {
     }
 }
 
-/// The message of user vector [`VECTOR`], which is CPU vector 0x33.
+/// Returns the message of user vector [`VECTOR`], which is CPU vector 0x33.
 fn message() -> [u8; 4] {
     [0x33, 0, 0, 0]
 }

@@ -2,9 +2,9 @@
 //! anything but iommu runs, and then init's own after it dropped its authority,
 //! and compares each slot with the table.
 //!
-//! The release kernel does not tell what a capability is. Whether a slot is
-//! filled shows when it is copied from; what it holds shows by an operation that
-//! does no harm on the copy: a frame gives its address.
+//! The release kernel cannot be asked for a capability's type. A copy shows whether a
+//! slot is filled, and a harmless operation on the copy shows its type: a frame
+//! returns its address.
 
 use core::fmt::Write as _;
 
@@ -26,7 +26,7 @@ pub struct Audit<'a> {
     differences: usize,
 }
 
-/// What is in a slot, as far as a copy tells.
+/// Contents of a slot, as far as a copy shows them.
 enum Content {
     Empty,
     /// It was copied.
@@ -36,7 +36,7 @@ enum Content {
 }
 
 impl<'a> Audit<'a> {
-    /// Compares with what was given out.
+    /// Creates an audit against the capabilities that were given out.
     pub fn new(builder: &mut Builder<'_>, given: Given<'a>) -> Self {
         Self {
             given,
@@ -114,7 +114,7 @@ impl<'a> Audit<'a> {
         let _ = write!(Com1, "audit: {name}: {filled} of {slots} slots filled\r\n");
     }
 
-    /// A page among those at which messages raise interrupts belongs to nobody: on
+    /// Checks that a page is not among those at which messages raise interrupts: on
     /// the first are the CPU's own interrupt controller's registers.
     fn no_message(&mut self, name: &str, address: u64) {
         if MESSAGES.contains(&address) {
@@ -135,7 +135,7 @@ impl<'a> Audit<'a> {
             if matches!(self.kind(object), ObjectKind::IrqControl | ObjectKind::Untyped))
     }
 
-    /// Whether the copied capability is the one that is expected.
+    /// Returns whether the copied capability is the one that is expected.
     fn is(&mut self, builder: &Builder<'_>, expected: &Expect) -> bool {
         let bits = self.scratch[0] as u64;
         let address = || Granule::from_bits(bits).frame_get_address();
@@ -189,12 +189,12 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Walks init's own CSpace, after it dropped what it need not keep.
+    /// Walks init's own CSpace, after it dropped its authority.
     pub fn own(&mut self, builder: &Builder<'_>) {
         let slots = builder.own_slots();
         let mut kept = 0;
         for slot in (0..slots).filter(|slot| !self.scratch.contains(slot)) {
-            // What is kept need not be looked at, and must not be: init stops at
+            // Kept slots need no check, and must not be copied: init stops at
             // a copy of the paging structures that the kernel made for it.
             if builder.kept.contains(slot) {
                 kept += 1;

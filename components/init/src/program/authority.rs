@@ -1,5 +1,5 @@
-//! What init keeps after boot, and what it drops: all of its authority but what
-//! the monitor needs.
+//! Init's authority after boot: it drops every capability that the monitor does not
+//! need.
 
 use core::ops::Range;
 
@@ -19,7 +19,7 @@ const KEPT_WORDS: usize = (1 << 16) / 64;
 
 /// The slots of init's CNode whose capability stays.
 pub struct Kept {
-    /// Those below hold what the kernel made of init: its program, its page
+    /// Slots below hold the kernel's capabilities of init itself: its program, its page
     /// tables.
     fixed: usize,
     /// A bit for each slot.
@@ -27,7 +27,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What the kernel gave below the untyped memory, and nothing more.
+    /// Creates the set of the kernel's capabilities below the untyped memory.
     pub const fn new(untyped: &Range<usize>) -> Self {
         Self {
             fixed: untyped.start,
@@ -35,7 +35,7 @@ impl Kept {
         }
     }
 
-    /// The capability in a slot is to stay.
+    /// Adds a slot whose capability is to stay.
     pub fn add(&mut self, slot: usize) {
         match self.words.get_mut(slot / 64) {
             Some(word) => *word |= 1 << (slot % 64),
@@ -43,7 +43,7 @@ impl Kept {
         }
     }
 
-    /// Whether a capability may be in the slot after boot.
+    /// Returns whether a capability may be in the slot after boot.
     pub fn contains(&self, slot: usize) -> bool {
         let dropped = [
             slot::IRQ_CONTROL.index(),
@@ -56,7 +56,7 @@ impl Kept {
     }
 }
 
-/// What init keeps after boot.
+/// The capabilities that init keeps after boot.
 pub struct Watched<'a> {
     /// Endpoint for faults.
     pub monitor: Endpoint,
@@ -69,7 +69,7 @@ pub struct Watched<'a> {
 }
 
 impl Builder<'_> {
-    /// What the monitor needs.
+    /// Returns the monitor's view of the system.
     pub fn watched(&self, gone: Vec<Vec<Notification, 2>, GUESTS>) -> Watched<'_> {
         Watched {
             monitor: self.cap(self.system.header.monitor as u32, 0),
@@ -79,7 +79,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The capabilities by which the monitor says that a guest is gone.
+    /// Returns the capabilities by which the monitor says that a guest is gone.
     fn gone(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
         let guests = self
             .system
@@ -111,8 +111,8 @@ impl Builder<'_> {
         gone
     }
 
-    /// Deletes every capability that the monitor does not need: untyped memory
-    /// above all, for whoever holds it can take back what was made of it.
+    /// Deletes every capability that the monitor does not need: above all untyped
+    /// memory, whose holder can revoke everything that was made of it.
     pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
         let (com1, exit) = ports::needed();
         let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));

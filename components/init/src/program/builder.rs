@@ -65,7 +65,7 @@ pub struct Builder<'a> {
     slots: Slots,
     /// First slot of each object's capabilities, 0 while it is not made.
     pub first_slots: Vec<usize, MAX_OBJECTS>,
-    /// Untyped memory, as the kernel gave it.
+    /// Slots of the kernel's untyped memory.
     pub given: core::ops::Range<usize>,
     /// The first slot that was empty at boot.
     first_empty: usize,
@@ -75,7 +75,7 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Takes stock of what the kernel gave.
+    /// Creates a builder with the kernel's untyped memory and empty slots.
     pub fn new(boot_info: &BootInfo<'_>, system: &'a System<'a>) -> Self {
         let empty = boot_info.empty().range();
         let mut untypeds = Untypeds::new();
@@ -113,17 +113,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Slots of init's CNode.
+    /// Returns the number of slots of init's CNode.
     pub const fn own_slots(&self) -> usize {
         1 << self.own_bits
     }
 
-    /// Slots that were filled since init started.
+    /// Returns the slots that were filled since init started.
     pub const fn filled(&self) -> core::ops::Range<usize> {
         self.first_empty..self.slots.next
     }
 
-    /// Slots never used.
+    /// Returns how many slots were never used.
     pub const fn slots_left(&self) -> usize {
         self.slots.end - self.slots.next
     }
@@ -133,7 +133,7 @@ impl<'a> Builder<'a> {
         self.slots.take(1)
     }
 
-    /// Makes `count` objects of one kind; gives the first slot.
+    /// Makes `count` objects of one kind. Returns the first slot.
     pub fn retype(
         &mut self,
         what: &str,
@@ -169,12 +169,12 @@ impl<'a> Builder<'a> {
         first
     }
 
-    /// An object's record.
+    /// Returns an object's record.
     pub fn object(&self, index: u32) -> &'a Object {
         &self.system.objects[index as usize]
     }
 
-    /// The capability of an object's `index`th page, or of the object.
+    /// Returns the capability of an object's `index`th page, or of the object.
     pub fn cap<T: sel4::cap::CapType>(&self, object: u32, index: u64) -> Cap<T> {
         Cap::from_bits(self.first_slots[object as usize] as u64 + index)
     }
@@ -375,7 +375,7 @@ impl<'a> Builder<'a> {
         slot
     }
 
-    /// A slot of a component's CNode.
+    /// Returns a slot of a component's CNode.
     pub fn place(&self, cnode: u32, slot: u32) -> AbsoluteCPtr {
         let radix = self.object(cnode).size_bits as usize;
         let cap: CNode = self.cap(cnode, 0);
@@ -387,7 +387,7 @@ impl<'a> Builder<'a> {
         self.retype(what, &ObjectBlueprint::_4k, 1, Some((address, true)))
     }
 
-    /// The same for an address at which there may be none.
+    /// Returns the same for an address at which there may be none.
     pub fn try_device_page(&mut self, address: u64) -> Option<usize> {
         let blueprint = ObjectBlueprint::_4k;
         let mut kernel = Kernel(&mut self.slots);
@@ -422,9 +422,9 @@ impl<'a> Builder<'a> {
         let done = match object.kind {
             // The kernel has one IRQControl and no copies of it.
             ObjectKind::IrqControl => to.move_(&from),
-            // A vmm makes page tables from it; nobody else may.
+            // A vmm makes page tables from it; no other component may.
             ObjectKind::Untyped => to.move_(&from),
-            // A kernel that is asked for a copy of an IRQ handler gives one.
+            // The kernel makes a copy of an IRQ handler on request.
             _ if capability.badge != 0 => {
                 to.mint(&from, rights(capability.rights), capability.badge)
             }

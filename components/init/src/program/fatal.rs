@@ -1,6 +1,6 @@
 //! The end at boot: a line on COM1 and a status.
 
-/// Says what is wrong and ends the machine with a failure.
+/// Reports a failure and ends the machine with it.
 macro_rules! fatal {
     ($($argument:tt)*) => {{
         use core::fmt::Write as _;
@@ -11,7 +11,7 @@ macro_rules! fatal {
 
 pub(crate) use fatal;
 
-/// What the exit port is told when the system cannot start or go on.
+/// Status for the exit port when the system cannot start or go on.
 pub const STATUS: u8 = 1;
 
 #[panic_handler]

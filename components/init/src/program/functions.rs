@@ -83,7 +83,7 @@ fn wanted(function: &Function) -> heapless::String<48> {
     text
 }
 
-/// What was found, in the order of the image's records.
+/// The functions found, in the order of the image's records.
 pub type Found = heapless::Vec<(Bdf, FunctionInfo), FUNCTIONS>;
 
 /// Finds every function and gives its pages out.
@@ -122,7 +122,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
     assigned
 }
 
-/// Finds out what a function is.
+/// Discovers a function.
 fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
     let name = function.name.as_str();
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
@@ -143,7 +143,7 @@ fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo
     info
 }
 
-/// Gives the guests addresses for BARs that lie where no vmm maps them, and says so.
+/// Assigns guest addresses to BARs that lie where no vmm maps them, and reports them.
 fn place(functions: &[Function], assigned: &mut Found) {
     let mut infos: heapless::Vec<FunctionInfo, FUNCTIONS> =
         assigned.iter().map(|(_, info)| *info).collect();
@@ -179,7 +179,7 @@ fn place(functions: &[Function], assigned: &mut Found) {
     }
 }
 
-/// A table or PBA in a BAR that is smaller than a page is offered only if nothing
+/// Hides a table or PBA in a BAR that is smaller than a page, unless nothing
 /// else lies on its page, which msix is given (M16).
 fn hide_shared_tables(name: &str, info: &mut FunctionInfo) {
     let page = |bar: &BarInfo| bar.address & !(PAGE_SIZE - 1);
@@ -272,7 +272,7 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
     );
 }
 
-/// The pages with MSI-X table and PBA go to msix, all the others to the vmm. A page
+/// Gives the pages with MSI-X table and PBA to msix, all others to the vmm. A page
 /// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut FunctionInfo) {
     let name = function.name.as_str();

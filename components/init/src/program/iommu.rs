@@ -24,8 +24,8 @@ const TABLE: usize = 4096;
 /// there is room for.
 const AMD_SIZE: u64 = 4 * PAGE_SIZE;
 
-/// Memory that the kernel keeps for devices, a page at a time. What the kernel
-/// calls RAM cannot be read: no table is there.
+/// Device memory, mapped a page at a time. RAM cannot be read: the tables are not in
+/// it.
 struct Firmware<'b, 'a> {
     builder: &'b mut Builder<'a>,
     /// Pages that were made so far.
@@ -74,7 +74,7 @@ impl Firmware<'_, '_> {
         }
     }
 
-    /// Takes the pages back: nobody keeps them.
+    /// Unmaps and deletes the pages.
     fn end(mut self) {
         self.unmap();
         for (_, frame) in &self.pages {

@@ -1,4 +1,4 @@
-//! Memory: what is mapped where, and what is in it when its owner starts.
+//! Memory: mappings, and initial contents.
 
 use sel4::cap::{Granule, LargePage, PDPT, PageDirectory, PageTable, VSpace};
 use sel4::init_thread::slot;

@@ -1,4 +1,4 @@
-//! What init does, in order: take stock, build, find devices, start, watch.
+//! Init's steps, in order: take stock, build, find devices, start, watch.
 
 mod audit;
 mod authority;
@@ -22,7 +22,7 @@ use builder::Builder;
 use fatal::fatal;
 use init::Given;
 
-/// The image that the build tool attached.
+/// Returns the image that the build tool attached.
 fn image() -> &'static [u8] {
     let [address, length] = &crate::VECTIS_IMAGE;
     let address = address.load(Ordering::Relaxed) as usize;
@@ -36,7 +36,7 @@ fn image() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, length) }
 }
 
-/// Entry: `boot_info` is the address that the kernel passed.
+/// Runs init: `boot_info` is the address that the kernel passed.
 pub extern "C" fn start(boot_info: usize) -> ! {
     let handover = runtime::tsc();
     // SAFETY: the kernel passed this address, and nothing unmaps it.
@@ -106,7 +106,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     monitor::watch(&system, &watched, tsc_khz)
 }
 
-/// The slot `index` of init's own CNode.
+/// Returns the slot `index` of init's own CNode.
 fn own_slot(index: usize) -> sel4::AbsoluteCPtr {
     slot::CNODE.cap().absolute_cptr(
         sel4::init_thread::Slot::<sel4::cap_type::Unspecified>::from_index(index).cptr(),

@@ -1,8 +1,8 @@
-//! The two things that init can do to the outside world by itself: write text
-//! to COM1, and end the machine.
+//! Init's own two ways to the outside world: writing text to COM1, and ending the
+//! machine.
 //!
-//! Both are for the moments when nobody else can: before the console runs, and
-//! when a component is dead.
+//! Both are for the moments when no component can: before the console runs, and when
+//! a component is dead.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -36,13 +36,13 @@ pub fn set(com1: u16, exit: u16) {
     EXIT_PORT.store(exit, Ordering::Relaxed);
 }
 
-/// From now on uses these capabilities: COM1 and the exit port, if there is one.
+/// Keeps the capabilities to use from now on: COM1 and the exit port, if there is one.
 pub fn keep(com1: IoPort, exit: Option<IoPort>) {
     COM1_CAP.store(com1.bits(), Ordering::Relaxed);
     EXIT_CAP.store(exit.map_or(0, IoPort::bits), Ordering::Relaxed);
 }
 
-/// First and last port of COM1, and the exit port.
+/// Returns the first and last port of COM1, and the exit port.
 pub fn needed() -> ((u16, u16), Option<u16>) {
     let exit = EXIT_PORT.load(Ordering::Relaxed);
     let com1 = COM1_PORT.load(Ordering::Relaxed);

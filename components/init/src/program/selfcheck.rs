@@ -1,5 +1,5 @@
-//! Before any guest runs: measures what each function reaches, says so, and
-//! refuses what nothing confines.
+//! Before any guest runs: measures and reports what each function reaches, and refuses
+//! functions that nothing confines.
 
 use core::fmt::Write as _;
 
@@ -26,11 +26,11 @@ const RAM: usize = 0x2_2000_0000;
 /// Pages of registers that the engine uses: the highest is the transmit
 /// descriptor control at 0x3828.
 const REGISTER_PAGES: u64 = 4;
-/// The user vector that a forged interrupt would have: nobody has it yet.
+/// The user vector that a forged interrupt would have: it is still unused.
 const VECTOR: u8 = 0;
 /// Where in the guest's memory the engine copies to as it may.
 const ALLOWED: usize = 2 * MEMORY_SIZE;
-/// The longest wait for a forged interrupt: many times what a device takes.
+/// The longest wait for a forged interrupt: many times a device's delay.
 const POLLS: u32 = 10_000;
 
 /// Hears the interrupt that a device may forge.
@@ -67,7 +67,7 @@ impl Bell {
         Notification::from_bits(self.notification as u64)
     }
 
-    /// Gives the vector back.
+    /// Releases the vector.
     fn end(self) {
         for slot in [self.handler, self.notification] {
             // Both are there.
@@ -112,7 +112,7 @@ impl dma_probe::Memory for Ram {
     }
 }
 
-/// Memory at an address at which it was just mapped for init.
+/// Returns the memory at an address at which it was just mapped for init.
 fn mapped(address: usize, size: usize) -> Mmio {
     // SAFETY: the callers have mapped that much there, for this thread alone,
     // and make no reference to it.
@@ -158,7 +158,7 @@ impl Surroundings for Around<'_> {
     }
 }
 
-/// What is mapped for one measurement; gone when it is over.
+/// Pages that are mapped for one measurement.
 struct Mapped {
     registers: heapless::Vec<Granule, { REGISTER_PAGES as usize }>,
     ram: LargePage,
@@ -237,8 +237,8 @@ fn verdict(
     let ram_address = function.dma_address;
     let mut space = Mechanism1(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
-    // Firmware may have left it with rings of its own: it is reset before it may
-    // reach memory.
+    // Firmware may have left rings set up: the device is reset before it may reach
+    // memory.
     space.write16(regs::COMMAND, command | regs::COMMAND_MEMORY);
     let size = ALLOWED + MEMORY_SIZE;
     let mut around = Around {
@@ -265,8 +265,8 @@ fn verdict(
     })
 }
 
-/// Measures every function and says what it reaches. One that is not confined
-/// needs its owner's word.
+/// Measures every function and reports what it reaches. One that is not confined
+/// needs `dma = "trusted"`.
 pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell) {
     if !found.is_empty() {
         let _ = Com1.write_str(

@@ -8,7 +8,7 @@ use vmm::{Registers, StopReason};
 
 /// Position of rsi among the registers.
 const RSI: usize = 6;
-/// #GP: what a CPU raises for an address that is not canonical.
+/// #GP: raised for an address that is not canonical.
 const GENERAL_PROTECTION: u8 = 13;
 
 /// The guest's thread.
@@ -18,7 +18,7 @@ pub struct Guest {
 
 /// Its registers, and those that the VMM has no use for.
 pub struct State {
-    /// What the VMM works on.
+    /// The registers that the VMM works on.
     pub registers: Registers,
     tls_base: u64,
 }
@@ -45,8 +45,8 @@ impl Guest {
         self.write(&state, true)
     }
 
-    /// Takes it off its last instruction for good: what it waited for, and what
-    /// its fault's message says, is forgotten.
+    /// Suspends the guest for the last time; the kernel drops its pending IPC and fault
+    /// message.
     pub fn end(&self) {
         // The capability is the VMM's own, so that this cannot fail.
         let _ = self.tcb.tcb_suspend();

@@ -17,7 +17,7 @@ struct Pin {
 
 /// irq-router puts handlers into the slot CNode, which is not part of our
 /// CSpace: a capability must lie in our own CNode to be invoked, so each pin's
-/// is copied once. A pin is bound for good.
+/// is copied once. A pin is never unbound.
 pub struct Pins {
     pins: Vec<Pin, FUNCTIONS>,
     own: CNode,

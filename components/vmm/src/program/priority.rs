@@ -4,7 +4,7 @@ use runtime::Context;
 use sel4::cap::Tcb;
 use spec::names::{self, Priorities};
 
-/// Who goes before whom. A guest in its turn has the priority of system.toml,
+/// The guest's priority. A guest in its turn has the priority of system.toml,
 /// one that only fills what others leave has the next lower one.
 #[derive(Clone, Copy)]
 pub struct Priority {
