@@ -1,7 +1,6 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
 use channel::irq_router::{Source, SourceKind};
-use channel::routes::Route;
 use pci::{FunctionInfo, Width};
 use spec::{BADGE_TIMER, SLOTS};
 
@@ -222,12 +221,11 @@ impl<'a> Vmm<'a> {
     /// could only be silenced as a whole, and lost the messages that it would have
     /// sent. A driver of an edge-triggered interrupt has to bear a spurious one.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
+        let throttled = Some((source.function, source.kind));
         for other in 0..SLOTS {
             let route = host.route(other);
-            let same = route.is_some_and(|Route { source: of, .. }| {
-                (of.function, of.kind) == (source.function, source.kind)
-            });
-            if same || other == slot {
+            let of = route.map(|route| (route.source.function, route.source.kind));
+            if of == throttled || other == slot {
                 self.slots.event(other, route, false, &mut self.lapic, host);
             }
         }
@@ -289,8 +287,8 @@ impl<'a> Vmm<'a> {
         let held = self.slots.held();
         for slot in 0..SLOTS {
             if held >> slot & 1 == 1 {
-                let route = host.route(slot);
-                self.slots.event(slot, route, false, &mut self.lapic, host);
+                self.slots
+                    .event(slot, host.route(slot), false, &mut self.lapic, host);
             }
         }
     }

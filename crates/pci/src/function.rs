@@ -16,9 +16,7 @@ pub const PAGE_SIZE: u64 = 4096;
 pub const MAX_MSIX_PAGES: usize = 11;
 
 /// What a BAR decodes (PCI Local Bus 3.0 section 6.2.5.1).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable)]
 #[repr(u32)]
 pub enum BarKind {
     /// Not there, or the upper half of a 64-bit BAR.

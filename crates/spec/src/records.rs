@@ -68,8 +68,7 @@ pub enum ObjectKind {
     MessageIrq = 12,
 }
 
-/// A kernel object to be made. A field that its kind does not use is as
-/// [`Object::new`] sets it.
+/// A kernel object to be made; [`Object::new`] sets what its kind does not use.
 #[derive(Clone, Copy, Debug, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Object {
@@ -93,8 +92,7 @@ pub struct Object {
     pub last_port: u16,
     /// The pin is level-triggered.
     pub level: bool,
-    /// The memory is a program's own: it is filled anew when the program is started
-    /// again.
+    /// The memory is filled anew when its program is started again.
     pub renewed: bool,
 }
 

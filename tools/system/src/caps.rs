@@ -106,9 +106,7 @@ fn describe(object: &Object) -> String {
             let (first, last) = (object.first_port, object.last_port);
             format!("I/O ports {first:#x}-{last:#x} ({name})")
         }
-        ObjectKind::IoApicIrq => {
-            format!("IRQ handler, pin {} ({name})", object.pin)
-        }
+        ObjectKind::IoApicIrq => format!("IRQ handler, pin {} ({name})", object.pin),
         ObjectKind::MessageIrq => {
             format!("IRQ handler, user vector {} ({name})", object.vector)
         }

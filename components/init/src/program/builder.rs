@@ -206,20 +206,17 @@ impl<'a> Builder<'a> {
                 return;
             }
             ObjectKind::IoApicIrq => {
-                let slot = self.slots.take(1);
+                let (pin, slot) = (object.pin, self.slots.take(1));
                 let made = slot::IRQ_CONTROL.cap().irq_control_get_ioapic(
                     0,
-                    object.pin.into(),
+                    pin.into(),
                     object.level.into(),
                     0,
                     object.vector,
                     &own_slot(slot),
                 );
                 if let Err(error) = made {
-                    fatal!(
-                        "interrupt of {name}, I/O APIC pin {}: {error:?}",
-                        object.pin
-                    );
+                    fatal!("interrupt of {name}, I/O APIC pin {pin}: {error:?}");
                 }
                 self.first_slots[index] = slot;
                 return;
