@@ -238,10 +238,9 @@ fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [
     let interfaces = [remap::interface(), dma::interface(), dump::interface()];
     let mut server = Server::new(context, &interfaces);
     let mut calls = 0;
+    let page = context.counters();
     loop {
-        context
-            .counters()
-            .publish(&iommu.counters(), &[("calls", calls)]);
+        page.publish(&iommu.counters(), &[("calls", calls)]);
         match server.wait() {
             Event::Request(caller, request) => {
                 calls += 1;

@@ -249,6 +249,7 @@ fn main(context: Context) -> ! {
     ];
     let mut server = Server::new(&context, &interfaces);
     let mut calls = 0;
+    let page = context.counters();
     loop {
         // The last two say how things are: a restart does not begin them anew.
         let others = [
@@ -256,7 +257,7 @@ fn main(context: Context) -> ! {
             ("slots_used", router.slots_used()),
             ("vectors_used", router.vectors_used()),
         ];
-        context.counters().publish(&router.counters, &others);
+        page.publish(&router.counters, &others);
         if let Event::Request(caller, request) = server.wait() {
             calls += 1;
             server.answer(&mut router, caller, request);

@@ -112,10 +112,11 @@ fn main(context: Context) -> ! {
     }
     let interfaces = [control::interface(), table::interface(), dump::interface()];
     let mut server = Server::new(&context, &interfaces);
+    let page = context.counters();
     loop {
         let counters = msix.counters;
         let calls = [("calls", counters.control_calls + counters.table_calls)];
-        context.counters().publish(&counters, &calls);
+        page.publish(&counters, &calls);
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }

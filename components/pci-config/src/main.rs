@@ -144,10 +144,11 @@ fn main(context: Context) -> ! {
         EXTENDED
     );
     let mut server = Server::new(&context, &[interface::interface()]);
+    let page = context.counters();
     loop {
         let counters = functions.counters;
         let calls = [("calls", counters.reads + counters.writes)];
-        context.counters().publish(&counters, &calls);
+        page.publish(&counters, &calls);
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }

@@ -109,8 +109,9 @@ fn main(context: Context) -> ! {
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
     let mut server = Server::new(&context, &[interface::interface()]);
+    let page = context.counters();
     loop {
-        context.counters().publish(&timers.counters, &[]);
+        page.publish(&timers.counters, &[]);
         match server.wait() {
             Event::Request(caller, request) => {
                 server.answer(&mut timers, caller, request);

@@ -43,9 +43,13 @@ impl Resource {
     /// Returns what follows `prefix` in its name, and the value; `None` if it is
     /// another resource.
     fn after<V: Value>(&self, prefix: &str) -> Option<(&str, V)> {
+        // Most are another's: that shows before the name is made text of.
+        if self.kind != V::KIND || !self.name.0.starts_with(prefix.as_bytes()) {
+            return None;
+        }
         let name = self.name.as_str().strip_prefix(prefix)?;
         let [first, second] = self.words;
-        (self.kind == V::KIND).then(|| (name, V::from_words(first, second)))
+        Some((name, V::from_words(first, second)))
     }
 }
 

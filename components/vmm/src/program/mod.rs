@@ -57,15 +57,6 @@ fn fault_of(message: Option<Message>) -> Fault {
     }
 }
 
-fn publish(context: &Context, counters: &Counters, lives: &Lives, tables: u64) {
-    let others = [
-        ("ticks", runtime::tsc() - context.machine().handover_tsc),
-        ("guest_restarts", lives.restarts),
-        ("table_slots_used", tables),
-    ];
-    context.counters().publish(counters, &others);
-}
-
 /// Returns the word for the monitor.
 const fn stop(reason: StopReason) -> Stop {
     match reason {
@@ -103,8 +94,16 @@ impl Life<'_> {
         if let Err(reason) = host.guest().start(entry, boot_params) {
             return reason;
         }
+        // Looked up once: both are searched by name.
+        let page = self.context.counters();
+        let handover_tsc = self.context.machine().handover_tsc;
         loop {
-            publish(self.context, &vmm.counters, self.lives, host.tables_used());
+            let others = [
+                ("ticks", runtime::tsc() - handover_tsc),
+                ("guest_restarts", self.lives.restarts),
+                ("table_slots_used", host.tables_used()),
+            ];
+            page.publish(&vmm.counters, &others);
             if let Err(reason) = self.serve(vmm, host) {
                 return reason;
             }
