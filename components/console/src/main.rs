@@ -9,13 +9,13 @@ mod servers;
 use channel::{Error, timer};
 use console::{Keys, Lines, Ports, Uart, position, send_frames};
 use heapless::Vec;
-use runtime::{Channel, Context, INJECT_LABEL};
+use runtime::{Channel, Context};
 use sel4::MessageInfo;
 use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
 use servers::Servers;
 use shm::Ring;
-use spec::BADGE_TIMER;
 use spec::names::{self, Family, Region};
+use spec::{BADGE_TIMER, INJECT_LABEL};
 
 runtime::component!(main);
 

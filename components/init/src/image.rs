@@ -49,6 +49,7 @@ pub struct Image {
     pub mappings: Vec<Mapping>,
     pub functions: Vec<Function>,
     pub iommu: Option<IommuPlace>,
+    pub inject_faults: bool,
 }
 
 impl Image {
@@ -62,6 +63,7 @@ impl Image {
         header.monitor = MONITOR.into();
         header.doorbell = BELL.into();
         header.iommu = self.iommu.unwrap_or(IommuPlace::NONE);
+        header.inject_faults = self.inject_faults.into();
         header.gone = [NONE; 2];
         let writer = ImageWriter {
             header,

@@ -23,7 +23,7 @@ mod untyped;
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};
-pub use policy::{may_stop_guests, may_stop_system, resting_priority};
+pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
 pub use restarts::Restarts;
 pub use untyped::{Exhausted, Split, Untypeds};

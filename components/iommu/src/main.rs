@@ -16,7 +16,10 @@ use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
 use sel4::cap::{Endpoint, LargePage};
 use sel4::{Cap, MessageInfo};
 use spec::names::{self, Slots};
-use spec::{BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUESTS, IommuInfo, IommuKind};
+use spec::{
+    BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUEST_STOP_LABEL, GUESTS, IommuInfo, IommuKind,
+    READY_LABEL,
+};
 
 runtime::component!(main);
 
@@ -127,7 +130,7 @@ fn poll(iommu: &mut Iommu<'_, Capabilities>, policies: &mut [Policy], limit: &mu
         {
             policy.stops = false;
             defmt::error!("{=str}: stops its guest for this", policy.name);
-            tell_monitor(runtime::GUEST_STOP_LABEL, policy.guest);
+            tell_monitor(GUEST_STOP_LABEL, policy.guest);
         }
     });
 }
@@ -220,7 +223,7 @@ fn main(context: Context) -> ! {
             if let Some(position) = iommu.attach_all() {
                 defmt::error!("{=str}: not attached", policies[position].name);
             }
-            tell_monitor(runtime::READY_LABEL, 0);
+            tell_monitor(READY_LABEL, 0);
             // The answer came after the measurement: what it provoked is no
             // guest's doing. It stays on record.
             iommu.poll_faults(|_, _, _| {});

@@ -31,6 +31,7 @@ mod privileged;
 mod registers;
 mod share;
 mod slots;
+mod takeback;
 mod uart;
 mod vmm;
 
@@ -46,4 +47,5 @@ pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use registers::Registers;
 pub use share::Share;
 pub use slots::Budget;
+pub use takeback::{TakeBack, take_back};
 pub use vmm::{Fault, Outcome, Vmm};

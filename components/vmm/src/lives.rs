@@ -16,6 +16,8 @@ pub enum Next {
     /// One of its functions was not taken back, and could disturb another life:
     /// leave it as it is.
     Unclean,
+    /// The reset of one of its functions failed later: leave it as it is.
+    NotReset,
     /// Start it again after so many milliseconds.
     Restart(u64),
 }

@@ -30,7 +30,7 @@ pub use mmio::Mmio;
 pub use ram::GuestRam;
 pub use rate::RateLimit;
 pub use resources::{Context, Shared};
-pub use stop::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
+pub use stop::Stop;
 pub use tables::DeviceTables;
 
 /// Returns the time stamp counter.

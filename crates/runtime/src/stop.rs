@@ -5,24 +5,7 @@ use core::fmt;
 
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
-use spec::EXIT_SUCCESS;
-
-/// Label of that message; no fault has it.
-pub const STOP_LABEL: u64 = 64;
-
-/// Label of the message by which the console asks the monitor to crash the
-/// component whose position, from 1, is the first word. Only a system that was
-/// composed for it does that.
-pub const INJECT_LABEL: u64 = 65;
-
-/// Label of the message by which the iommu component reports at boot that the unit is
-/// set up. Before the answer, no guest runs.
-pub const READY_LABEL: u64 = 66;
-
-/// Label of the message by which the iommu component asks the monitor to stop one
-/// guest and no other: the first word is the guest's position. From anybody else
-/// it is answered and does nothing.
-pub const GUEST_STOP_LABEL: u64 = 67;
+use spec::{EXIT_SUCCESS, STOP_LABEL};
 
 /// Why the system stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

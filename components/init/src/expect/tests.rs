@@ -287,6 +287,7 @@ fn one_cnode_for_all() {
             slot: 30,
             ..IommuPlace::NONE
         }),
+        ..Image::default()
     };
     let infos = [info()];
     let unit = IommuInfo {
@@ -354,6 +355,7 @@ fn slots_do_not_wrap() {
             slot: LAST,
             ..IommuPlace::NONE
         }),
+        ..Image::default()
     };
     let mut info = info();
     // In 32 bits these would be slot 0, and slots from the last on.

@@ -4,14 +4,14 @@ use core::fmt::Write as _;
 
 use heapless::String;
 use init::{
-    BACKTRACE_MAX, Cause, Restarts, backtrace, in_guard_page, may_stop_guests, may_stop_system,
+    Action, AfterFault, BACKTRACE_MAX, Cause, Guests, Restarts, backtrace, in_guard_page,
     resting_priority,
 };
-use runtime::{GUEST_STOP_LABEL, INJECT_LABEL, READY_LABEL, STOP_LABEL, Stop};
-use sel4::cap::{Granule, Notification, Tcb};
+use runtime::Stop;
+use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{Backoff, NONE, OnFault, Start, System, Thread};
+use spec::{Backoff, NONE, READY_LABEL, Start, System, Thread};
 
 use super::authority::Watched;
 use super::fatal::{self, fatal};
@@ -24,56 +24,60 @@ const PRIORITY: u8 = 255;
 /// Threads that are watched.
 const MAX_THREADS: usize = 64;
 
-/// Waits on the fault endpoint for good.
+/// Waits on the fault endpoint forever.
 pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
     let mut restarts = [Restarts::default(); MAX_THREADS];
-    let mut guests = Guests {
-        system,
-        watched,
-        stopped: 0,
-    };
+    let mut guests = Guests::new(watched.gone.len());
     loop {
         let (info, badge) = watched.monitor.recv(());
         let Some((index, thread)) = thread(system, badge) else {
             continue;
         };
-        let words = sel4::with_ipc_buffer(|buffer| *buffer.msg_regs());
-        match info.label() {
-            // Whose guest's end is the system's end has a say here; from
-            // anybody else it is a fault.
-            STOP_LABEL if may_stop_system(thread) => {
-                stop(system, watched, thread, Stop::from_word(words[0]));
+        let word = sel4::with_ipc_buffer(|buffer| buffer.msg_regs()[0]);
+        match init::action(system, thread, info.label()) {
+            Action::StopSystem => stop(system, watched, thread, Stop::from_word(word)),
+            Action::Inject => inject(system, watched, word),
+            Action::StopGuest => {
+                let why = "accessed memory that is not its own by DMA";
+                stop_guest(system, watched, &mut guests, word, why);
             }
-            INJECT_LABEL => {
-                if system.header.inject_faults == 1 {
-                    inject(system, watched, words[0]);
-                }
-                sel4::reply(MessageInfo::new(0, 0, 0, 0));
-            }
-            GUEST_STOP_LABEL => {
-                if may_stop_guests(system, thread) {
-                    guests.stop(words[0], "accessed memory that is not its own by DMA");
-                }
-                sel4::reply(MessageInfo::new(0, 0, 0, 0));
-            }
-            label => {
-                let cause = cause(
-                    Fault::from_ipc_buffer(info),
-                    label,
-                    stack_size(system, thread),
-                );
-                report(system, watched, thread, &cause);
-                if thread.on_fault == OnFault::StopGuest {
-                    guests.stop(thread.guest, "lost its vmm");
-                    continue;
-                }
+            Action::Refuse => {}
+            Action::Fault => {
+                report(system, watched, thread, info);
                 let now_ms = runtime::tsc() / tsc_khz.max(1);
-                let wait_ms = restarts.get_mut(index).and_then(|r| r.fault(now_ms));
-                let generation = restarts.get(index).map_or(0, |r| r.generation);
-                after_fault(system, watched, thread, wait_ms, generation, tsc_khz);
-                guests.tell_again();
+                match init::after_fault(thread, restarts.get_mut(index), now_ms) {
+                    AfterFault::StopGuest => {
+                        stop_guest(system, watched, &mut guests, thread.guest, "lost its vmm");
+                    }
+                    AfterFault::Stop => end(
+                        system,
+                        watched,
+                        format_args!("{} is dead, the system stops", thread.name.as_str()),
+                    ),
+                    AfterFault::GiveUp => end(
+                        system,
+                        watched,
+                        format_args!(
+                            "{} died {} times within {} s: the system stops",
+                            thread.name.as_str(),
+                            Backoff::LIMIT + 1,
+                            Backoff::WINDOW_MS / 1000
+                        ),
+                    ),
+                    AfterFault::Restart {
+                        wait_ms,
+                        generation,
+                    } => {
+                        restart(system, watched, thread, wait_ms, generation, tsc_khz);
+                        // A component that died may have been about to act on it.
+                        // To do so twice is no harm.
+                        guests.stopped().for_each(|guest| tell(watched, guest));
+                    }
+                }
+                continue;
             }
         }
+        sel4::reply(MessageInfo::new(0, 0, 0, 0));
     }
 }
 
@@ -88,9 +92,7 @@ pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) {
             sel4::reply(MessageInfo::new(0, 0, 0, 0));
             return;
         }
-        let fault = Fault::from_ipc_buffer(info);
-        let cause = cause(fault, info.label(), stack_size(system, thread));
-        report(system, watched, thread, &cause);
+        report(system, watched, thread, info);
         fatal!(
             "{} died before it was ready: nothing is started without it",
             thread.name.as_str()
@@ -98,31 +100,16 @@ pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) {
     }
 }
 
-/// Follows the component's policy.
-fn after_fault(
+/// Starts a component again after a wait.
+fn restart(
     system: &System<'_>,
     watched: &Watched<'_>,
     thread: &Thread,
-    wait_ms: Option<u64>,
+    wait_ms: u64,
     generation: u64,
     tsc_khz: u64,
 ) {
     let name = thread.name.as_str();
-    if thread.on_fault != OnFault::Restart {
-        finish(system, watched);
-        let _ = write!(Com1, "init: {name} is dead, the system stops\r\n");
-        ports::exit(fatal::STATUS);
-    }
-    let Some(wait_ms) = wait_ms else {
-        finish(system, watched);
-        let _ = write!(
-            Com1,
-            "init: {name} died {} times within {} s: the system stops\r\n",
-            Backoff::LIMIT + 1,
-            Backoff::WINDOW_MS / 1000
-        );
-        ports::exit(fatal::STATUS);
-    };
     if wait_ms > 0 {
         let _ = write!(Com1, "init: {name} starts again in {wait_ms} ms\r\n");
         rest(system, wait_ms * tsc_khz);
@@ -138,53 +125,45 @@ fn after_fault(
     }
 }
 
-/// The guests, as far as the monitor stops them.
-struct Guests<'a> {
-    system: &'a System<'a>,
-    watched: &'a Watched<'a>,
-    /// A bit for each guest that was stopped.
-    stopped: u64,
-}
-
-impl Guests<'_> {
-    /// Says once more which guests are gone: a component that died may have been
-    /// about to act on it. To do so twice is no harm.
-    fn tell_again(&self) {
-        for (guest, signals) in self.watched.gone.iter().enumerate() {
-            if self.stopped >> guest & 1 == 1 {
-                tell(signals);
-            }
+/// Stops a guest and its vmm, and has its functions quiesced (M24). The others
+/// go on; without any the system ends.
+fn stop_guest(
+    system: &System<'_>,
+    watched: &Watched<'_>,
+    guests: &mut Guests,
+    guest: u64,
+    why: &str,
+) {
+    let Some(position) = guests.stop(guest) else {
+        return;
+    };
+    let mut name = "?";
+    for thread in system.threads.iter().filter(|t| t.guest == guest) {
+        let _ = tcb(watched, thread).tcb_suspend();
+        if thread.start == Start::Guest {
+            name = thread.name.as_str();
         }
     }
-
-    /// Stops a guest and its vmm, and has its functions quiesced (M24). The
-    /// others go on; without any the system ends.
-    fn stop(&mut self, guest: u64, why: &str) {
-        let Some(signals) = self.watched.gone.get(guest as usize) else {
-            return;
-        };
-        let mut name = "?";
-        for thread in self.system.threads.iter().filter(|t| t.guest == guest) {
-            let _ = tcb(self.watched, thread).tcb_suspend();
-            if thread.start == Start::Guest {
-                name = thread.name.as_str();
-            }
-        }
-        tell(signals);
-        self.stopped |= 1 << guest;
-        let _ = write!(Com1, "init: {name} {why}: it is stopped\r\n");
-        if self.stopped.count_ones() as usize == self.watched.gone.len() {
-            finish(self.system, self.watched);
-            let _ = write!(Com1, "init: no guest is left, the system stops\r\n");
-            ports::exit(fatal::STATUS);
-        }
+    tell(watched, position);
+    let _ = write!(Com1, "init: {name} {why}: it is stopped\r\n");
+    if guests.none_left() {
+        let text = format_args!("no guest is left, the system stops");
+        end(system, watched, text);
     }
 }
 
-fn tell(signals: &[Notification]) {
-    for signal in signals {
+/// Signals the components that take a guest's functions back that it is gone.
+fn tell(watched: &Watched<'_>, guest: usize) {
+    for signal in &watched.gone[guest] {
         signal.signal();
     }
+}
+
+/// Ends the system after what cannot be mended.
+fn end(system: &System<'_>, watched: &Watched<'_>, why: core::fmt::Arguments<'_>) -> ! {
+    finish(system, watched);
+    let _ = write!(Com1, "init: {why}\r\n");
+    ports::exit(fatal::STATUS)
 }
 
 /// Lets everybody else run for that many ticks of the time stamp counter.
@@ -229,7 +208,9 @@ fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
 }
 
 /// Prints who faulted, why, and where.
-fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, cause: &Cause) {
+fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, info: MessageInfo) {
+    let fault = Fault::from_ipc_buffer(info);
+    let cause = cause(fault, info.label(), stack_size(system, thread));
     let registers = tcb(watched, thread)
         .tcb_read_all_registers(true)
         .unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The receive loop: a fault is emulated, an event injected.
 
 mod bars;
+mod end;
 mod guest;
 mod pins;
 mod priority;
@@ -11,9 +12,10 @@ use heapless::Vec;
 use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
-use spec::{BADGE_CALL, BADGE_TIMER, Backoff, FUNCTIONS, names};
-use vmm::{Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Share, StopReason, Vmm};
+use spec::{BADGE_CALL, FUNCTIONS, names};
+use vmm::{Budget, Counters, Fault, Lives, Next, Outcome, Share, StopReason, Vmm};
 
+use end::End;
 use guest::Guest;
 use surroundings::Surroundings;
 
@@ -156,21 +158,6 @@ fn finish(guest: &Guest, state: &guest::State, outcome: Outcome) -> Result<(), S
     }
 }
 
-/// Takes what is pending for a guest that is over: its thread is suspended, so
-/// that only events come. What was signalled so far is one word; a function that
-/// could not be taken back may go on, and is not waited for.
-fn drain(endpoint: Endpoint) {
-    endpoint.nb_recv(());
-}
-
-/// Waits until the timer says so; other events are dropped.
-fn rest(host: &mut Surroundings<'_>, endpoint: Endpoint, end: u64) {
-    while runtime::tsc() < end {
-        host.set_deadline(Some(end));
-        while endpoint.recv(()).1 & BADGE_TIMER == 0 {}
-    }
-}
-
 /// Waits forever: the guest stays as it is.
 fn halt(endpoint: Endpoint) -> ! {
     loop {
@@ -225,51 +212,20 @@ pub fn main(context: Context) -> ! {
         }
         host.guest().end();
         host.flush_console();
-        let text = defmt::Display2Format(&stop(reason));
         let next = lives.ended(reason, runtime::tsc() / tsc_khz);
         if next == Next::Stop {
             stop(reason).request();
         }
-        let next = next.given(host.quiesce());
-        drain(endpoint);
-        // What a start costs is paid in the guest's own turn.
-        let rest = |host: &mut Surroundings<'_>, wait_ms: u64| {
-            let end = runtime::tsc() + wait_ms * tsc_khz;
-            rest(host, endpoint, share.next_own(end));
+        let mut end = End {
+            host: &mut host,
+            endpoint,
+            share,
+            tsc_khz,
+            stop: stop(reason),
+            restarts: lives.restarts,
         };
-        match next {
-            Next::Stop | Next::Halt => defmt::warn!("{}: it stays halted", text),
-            Next::GiveUp => {
-                defmt::error!(
-                    "{}: failed {=u32} times in a row, it stays halted",
-                    text,
-                    Backoff::LIMIT + 1
-                );
-            }
-            Next::Unclean => {
-                defmt::error!("{}: it stays halted, a function was not taken back", text);
-            }
-            Next::Restart(wait_ms) => {
-                defmt::warn!("{}: restart {=u64}", text, lives.restarts);
-                rest(&mut host, wait_ms);
-            }
-        }
-        // A function is taken back to its end, also where no life follows; and until
-        // then none reaches the next life's memory (M24).
-        let back = loop {
-            match host.back() {
-                Some(0) => break true,
-                Some(wait_ms) => rest(&mut host, wait_ms),
-                None => break false,
-            }
-        };
-        if !matches!(next, Next::Restart(_)) {
+        if !vmm::take_back(&mut end, &functions, next) {
             halt(endpoint)
         }
-        if !back {
-            defmt::error!("it stays halted, a function was not reset (M24)");
-            halt(endpoint)
-        }
-        host.clear_ram();
     }
 }

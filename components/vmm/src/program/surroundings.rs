@@ -134,34 +134,29 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Takes every function back to start (M24) and away from the guest's
-    /// memory, unmaps its BARs and drops the deadline: the guest is over. Gives in
-    /// how many milliseconds all functions are back; `None` if one is not, which
-    /// could disturb another life.
-    pub fn quiesce(&mut self) -> Option<u64> {
-        let mut clean = true;
-        let mut wait_ms = 0;
+    /// Takes the guest's memory away from a function. Returns `false` if that failed.
+    pub fn detach(&mut self, function: FunctionId) -> bool {
+        let done = self.dma.as_mut().map_or(Ok(()), |dma| dma.detach(function));
+        done.inspect_err(|error| {
+            defmt::error!(
+                "{=str}: detach: {=str}",
+                self.name(function),
+                error.reason()
+            );
+        })
+        .is_ok()
+    }
+
+    /// Unmaps the BARs of all functions.
+    pub fn unmap_bars(&mut self) {
         let long = vmm::is_long(self.mapped_sizes());
         for &FunctionInfo { index, .. } in self.functions {
-            match self.reset(index) {
-                Some(left) => wait_ms = left.max(wait_ms),
-                None => clean = false,
-            }
-            if let Some(dma) = &mut self.dma
-                && let Err(error) = dma.detach(index)
-            {
-                defmt::error!("{=str}: detach: {=str}", self.name(index), error.reason());
-                clean = false;
-            }
             for bar in 0..FUNCTION_BARS {
                 if self.addresses[index.index()][bar].is_some() {
                     self.map_bar(index, bar, None, long);
                 }
             }
         }
-        self.set_deadline(None);
-        self.flush_console();
-        clean.then_some(wait_ms)
     }
 
     /// Sizes of the BARs that are mapped.
@@ -174,25 +169,14 @@ impl<'a> Surroundings<'a> {
             .filter_map(|(bar, address)| address.map(|_| bar.size))
     }
 
-    /// Starts or continues taking a function back to start: returns in how many
-    /// milliseconds it is back.
-    fn reset(&mut self, function: FunctionId) -> Option<u64> {
+    /// Has `pci-config` start or continue resetting a function (M24). Returns in how
+    /// many milliseconds it is done, or `None` if it failed.
+    pub fn reset(&mut self, function: FunctionId) -> Option<u64> {
         let left = self.config.reset(function);
         left.inspect_err(|error| {
             defmt::error!("{=str}: reset: {=str}", self.name(function), error.reason());
         })
         .ok()
-    }
-
-    /// Looks how far the resets are that [`Surroundings::quiesce`] began. Gives in
-    /// how many milliseconds to look again, 0 when all functions are back; `None`
-    /// if one is not and could disturb another life.
-    pub fn back(&mut self) -> Option<u64> {
-        let mut wait_ms = 0;
-        for info in self.functions {
-            wait_ms = self.reset(info.index)?.max(wait_ms);
-        }
-        Some(wait_ms)
     }
 
     /// Zeroes the guest's memory. The guests that have their turn go first.
