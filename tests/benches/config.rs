@@ -85,7 +85,7 @@ fn function(kept: &Words) -> Config<'_> {
         ..FunctionInfo::default()
     };
     info.bars[0] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         address: 0xfe80_0000,
         guest: 0xfe80_0000,
         size: 0x2_0000,

@@ -75,7 +75,7 @@ impl Host for Surroundings {
 fn function() -> FunctionInfo {
     let mut info = FunctionInfo::default();
     info.bars[3] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: 0x4000,
         address: BAR,
         guest: BAR,

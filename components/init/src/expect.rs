@@ -50,12 +50,8 @@ impl Given<'_> {
     fn by_record(&self, cnode: u32, slot: u32) -> Option<Expect> {
         self.system.capabilities.iter().find_map(|capability| {
             let object = &self.system.objects[capability.object as usize];
-            let count = match object.kind {
-                ObjectKind::Memory | ObjectKind::Device => object.count,
-                _ => 1,
-            };
             let index = u64::from(slot.checked_sub(capability.slot)?);
-            (capability.cnode == cnode && index < count).then_some(Expect::Object {
+            (capability.cnode == cnode && index < object.capabilities()).then_some(Expect::Object {
                 object: capability.object,
                 index,
                 // A CNode's badge is its guard.
@@ -69,7 +65,7 @@ impl Given<'_> {
 
     fn by_mapping(&self, cnode: u32, slot: u32) -> Option<Expect> {
         self.system.mappings.iter().find_map(|mapping| {
-            let count = self.system.objects[mapping.object as usize].count;
+            let count = self.system.objects[mapping.object as usize].pages;
             let index = u64::from(slot.checked_sub(mapping.holder_slot)?);
             let held = mapping.holder == cnode && mapping.holder != NONE;
             (held && index < count).then_some(Expect::Object {

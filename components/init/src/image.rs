@@ -5,7 +5,7 @@ extern crate std;
 use std::vec::Vec;
 
 use spec::{
-    Capability, Function, Header, ImageWriter, IommuPlace, Mapping, NONE, Name, Object, ObjectKind,
+    Capability, Function, Header, ImageWriter, IommuPlace, Mapping, NONE, Object, ObjectKind,
     System,
 };
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -55,14 +55,7 @@ pub struct Image {
 impl Image {
     /// Calls `f` with the image as init has it.
     pub fn system<V>(&self, f: impl FnOnce(&System<'_>) -> V) -> V {
-        let objects = KINDS.map(|(kind, count)| Object {
-            name: Name::new("x"),
-            kind,
-            size_bits: 12,
-            count,
-            address: u64::MAX,
-            last: 0,
-        });
+        let objects = KINDS.map(|(kind, count)| Object::new("x", kind, 12, count));
         let mut header = Header::new_zeroed();
         header.ecam = ECAM;
         header.machine = PAGE.into();

@@ -35,7 +35,7 @@ impl Bar {
 
     /// Returns the register's low or only half.
     pub const fn low(&self) -> u32 {
-        let kind = match self.info.kind() {
+        let kind = match self.info.kind {
             BarKind::Memory64 => TYPE_64,
             _ => 0,
         };
@@ -120,7 +120,7 @@ impl Bar {
         let ones = self.aligned(u64::MAX);
         let low = ones as u32;
         (low != 0 && self.register as u32 == low)
-            || (matches!(self.info.kind(), BarKind::Memory64) && self.register >> 32 == ones >> 32)
+            || (matches!(self.info.kind, BarKind::Memory64) && self.register >> 32 == ones >> 32)
     }
 
     const fn aligned(&self, address: u64) -> u64 {

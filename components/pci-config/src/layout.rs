@@ -124,7 +124,7 @@ pub fn build(
 /// read 0, as those that do not exist.
 fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
     (0..info.bars.len()).map(|index| {
-        let upper_half = index > 0 && matches!(info.bars[index - 1].kind(), BarKind::Memory64);
+        let upper_half = index > 0 && matches!(info.bars[index - 1].kind, BarKind::Memory64);
         let action = if upper_half {
             Action::BarHigh(index as u8 - 1)
         } else if info.bars[index].is_memory() {

@@ -77,7 +77,7 @@ fn trace(context: &Context, device: &str) {
             "trace bar {=str} {=usize} kind {=u32} address {=u64} size {=u64}",
             device,
             index,
-            bar.kind,
+            bar.kind as u32,
             bar.address,
             bar.size
         );

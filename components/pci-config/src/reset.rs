@@ -327,7 +327,7 @@ impl<H: Hardware> Function<'_, H> {
             let at = regs::BAR0 + 4 * index as u16;
             // The low bits say what the BAR is.
             let low = self.hardware.read(at, Width::Dword) & !15;
-            match bar.kind() {
+            match bar.kind {
                 BarKind::None => true,
                 BarKind::Memory64 => low == 0 && self.hardware.read(at + 4, Width::Dword) == 0,
                 BarKind::Io | BarKind::Memory32 => low == 0,
@@ -393,7 +393,7 @@ impl<H: Hardware> Function<'_, H> {
             let bar = &self.info.bars[index];
             let at = regs::BAR0 + 4 * index as u16;
             let address = bar.address;
-            match bar.kind() {
+            match bar.kind {
                 BarKind::None => continue,
                 BarKind::Memory64 => {
                     hardware.write(at, Width::Dword, address as u32);

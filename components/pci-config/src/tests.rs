@@ -339,7 +339,7 @@ fn world() -> World {
 
 fn info(permissive: bool) -> FunctionInfo {
     let bar = |kind, address, size| BarInfo {
-        kind: kind as u32,
+        kind,
         address,
         guest: address,
         size,

@@ -3,6 +3,7 @@
 
 use channel::events::SlotEvents;
 use channel::irq_router::Source;
+use channel::routes::Route;
 use spec::SLOTS;
 
 use crate::host::Host;
@@ -114,10 +115,11 @@ impl Slots {
     }
 
     /// Handles an event of a slot, or one that is tried again (`fresh` is false):
-    /// gives it to the local APIC by the slot's route.
+    /// gives it to the local APIC by the slot's route, which the caller has read.
     pub fn event(
         &mut self,
         index: usize,
+        route: Option<Route>,
         fresh: bool,
         lapic: &mut Lapic,
         host: &mut impl Host,
@@ -126,7 +128,7 @@ impl Slots {
             return Taken::Lost;
         };
         self.held &= !(1 << index);
-        let Some(route) = host.route(index) else {
+        let Some(route) = route else {
             slot.events.waiting = false;
             return Taken::Lost;
         };

@@ -221,12 +221,12 @@ impl<'a> Vmm<'a> {
     /// could only be silenced as a whole, and lost the messages that it would have
     /// sent. A driver of an edge-triggered interrupt has to bear a spurious one.
     fn after_throttling(&mut self, slot: usize, source: Source, host: &mut impl Host) {
+        let throttled = Some((source.function, source.kind));
         for other in 0..SLOTS {
-            let route = host.route(other).map(|route| route.source);
-            let same =
-                route.is_some_and(|of| (of.function, of.kind) == (source.function, source.kind));
-            if same || other == slot {
-                self.slots.event(other, false, &mut self.lapic, host);
+            let route = host.route(other);
+            let of = route.map(|route| (route.source.function, route.source.kind));
+            if of == throttled || other == slot {
+                self.slots.event(other, route, false, &mut self.lapic, host);
             }
         }
     }
@@ -260,7 +260,8 @@ impl<'a> Vmm<'a> {
 
     /// Translates a slot into the guest's vector, this component's main task.
     fn event(&mut self, slot: usize, host: &mut impl Host) {
-        if let Some(route) = host.route(slot)
+        let route = host.route(slot);
+        if let Some(route) = route
             && route.source.kind == SourceKind::Pin
         {
             if self.slots.pin_is_over(slot, route.source, host) {
@@ -270,7 +271,7 @@ impl<'a> Vmm<'a> {
                 self.counters.dropped += 1;
             }
         } else {
-            match self.slots.event(slot, true, &mut self.lapic, host) {
+            match self.slots.event(slot, route, true, &mut self.lapic, host) {
                 Taken::Delivered => {}
                 Taken::Held => self.counters.held += 1,
                 Taken::Lost => self.counters.dropped += 1,
@@ -286,7 +287,8 @@ impl<'a> Vmm<'a> {
         let held = self.slots.held();
         for slot in 0..SLOTS {
             if held >> slot & 1 == 1 {
-                self.slots.event(slot, false, &mut self.lapic, host);
+                self.slots
+                    .event(slot, host.route(slot), false, &mut self.lapic, host);
             }
         }
     }

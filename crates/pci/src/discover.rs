@@ -66,7 +66,7 @@ fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
     let mut index = 0;
     while index < FUNCTION_BARS {
         bars[index] = size_bar(space, index);
-        index += if bars[index].kind() == BarKind::Memory64 {
+        index += if bars[index].kind == BarKind::Memory64 {
             2
         } else {
             1
@@ -119,7 +119,7 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
         return BarInfo::default();
     }
     BarInfo {
-        kind: kind as u32,
+        kind,
         prefetchable: u32::from(prefetchable),
         address,
         guest: address,
@@ -289,7 +289,7 @@ mod tests {
         let info = fake.discover().expect("the function is there");
         assert_eq!(fake.dwords, before);
         assert!(!fake.sized_while_decoding);
-        let found = info.bars.map(|b| (b.kind(), b.address, b.size));
+        let found = info.bars.map(|b| (b.kind, b.address, b.size));
         assert_eq!(found[0], (BarKind::Memory32, 0xfe00_0000, 0x2_0000));
         assert_eq!(found[1], (BarKind::Io, 0xc000, 0x20));
         assert_eq!(found[2], (BarKind::Memory64, 0x8_c000_0000, 0x1_0000));

@@ -1,7 +1,7 @@
 //! What init finds out about an assigned function, in a form that fits a page
 //! shared read-only with the components which work on that function.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use spec::FunctionId;
 
@@ -16,10 +16,11 @@ pub const PAGE_SIZE: u64 = 4096;
 pub const MAX_MSIX_PAGES: usize = 11;
 
 /// What a BAR decodes (PCI Local Bus 3.0 section 6.2.5.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable)]
 #[repr(u32)]
 pub enum BarKind {
     /// Not there, or the upper half of a 64-bit BAR.
+    #[default]
     None = 0,
     /// I/O ports.
     Io = 1,
@@ -30,11 +31,11 @@ pub enum BarKind {
 }
 
 /// One base address register as the firmware left it.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct BarInfo {
-    /// [`BarKind`] as a number; see [`BarInfo::kind`].
-    pub kind: u32,
+    /// What it decodes.
+    pub kind: BarKind,
     /// 1 if the memory is prefetchable.
     pub prefetchable: u32,
     /// Host-physical address, or port; 0 if the firmware gave none.
@@ -50,21 +51,10 @@ pub struct BarInfo {
 }
 
 impl BarInfo {
-    /// Returns the kind; what is unknown counts as [`BarKind::None`].
-    #[must_use]
-    pub const fn kind(&self) -> BarKind {
-        match self.kind {
-            1 => BarKind::Io,
-            2 => BarKind::Memory32,
-            3 => BarKind::Memory64,
-            _ => BarKind::None,
-        }
-    }
-
     /// Returns whether this is a memory BAR, 32 or 64-bit.
     #[must_use]
     pub const fn is_memory(&self) -> bool {
-        matches!(self.kind(), BarKind::Memory32 | BarKind::Memory64)
+        matches!(self.kind, BarKind::Memory32 | BarKind::Memory64)
     }
 }
 
@@ -137,7 +127,7 @@ impl MsixInfo {
 }
 
 /// An assigned function.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FunctionInfo {
     /// Vendor id.
@@ -213,7 +203,7 @@ mod tests {
             ..FunctionInfo::default()
         };
         known.bars[0] = BarInfo {
-            kind: BarKind::Memory32 as u32,
+            kind: BarKind::Memory32,
             size: 4 * PAGE_SIZE,
             address: 0xfeb8_0000,
             ..BarInfo::default()
@@ -226,7 +216,7 @@ mod tests {
         let changes: [fn(&mut FunctionInfo); 6] = [
             |info| info.vendor = 0x8087,
             |info| info.device = 0x10d4,
-            |info| info.bars[0].kind = BarKind::Io as u32,
+            |info| info.bars[0].kind = BarKind::Io,
             |info| info.bars[0].size = 2 * PAGE_SIZE,
             |info| info.bars[0].address = 0,
             |info| info.msix.pages[0].page = 3,

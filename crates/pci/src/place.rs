@@ -99,7 +99,7 @@ mod tests {
         let mut info = FunctionInfo::default();
         for (bar, &(address, size)) in info.bars.iter_mut().zip(bars) {
             *bar = BarInfo {
-                kind: BarKind::Memory64 as u32,
+                kind: BarKind::Memory64,
                 address,
                 guest: address,
                 size,

@@ -138,7 +138,7 @@ impl Context {
     /// Returns init's description of a function.
     #[must_use]
     pub fn function(&self, device: &str) -> FunctionInfo {
-        zerocopy::FromBytes::read_from_prefix(self.bytes(names::FUNCTION.of(device)))
+        zerocopy::TryFromBytes::try_read_from_prefix(self.bytes(names::FUNCTION.of(device)))
             .map_or(FunctionInfo::default(), |(info, _)| info)
     }
 

@@ -185,7 +185,7 @@ impl<'a> System<'a> {
                     && self.objects.get(f.object as usize).is_some_and(|o| {
                         f.offset
                             .checked_add(f.length)
-                            .is_some_and(|end| end <= o.count << o.size_bits.min(30))
+                            .is_some_and(|end| end <= o.pages << o.size_bits.min(30))
                     })
             }),
         )?;
@@ -305,19 +305,12 @@ impl ImageWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Name, Rights};
+    use crate::Rights;
     extern crate std;
     use std::vec::Vec;
 
     fn object(kind: ObjectKind) -> Object {
-        Object {
-            name: Name::new("x"),
-            kind,
-            size_bits: 12,
-            count: 1,
-            address: u64::MAX,
-            last: 0,
-        }
+        Object::new("x", kind, 12, 1)
     }
 
     fn write(writer: &ImageWriter<'_>) -> Vec<u64> {

@@ -51,25 +51,24 @@ pub enum ObjectKind {
     CNode = 4,
     /// Top page table of an address space.
     VSpace = 5,
-    /// `count` pages of 2^`size_bits` bytes of RAM (12 or 21), zeroed; at
+    /// `pages` pages of 2^`size_bits` bytes of RAM (12 or 21), zeroed; at
     /// physical address `address`, or anywhere if that is `u64::MAX`.
     Memory = 6,
-    /// `count` pages of 2^`size_bits` bytes of a device at `address`.
+    /// `pages` pages of 2^`size_bits` bytes of a device at `address`.
     Device = 7,
-    /// I/O ports `address` to `last`.
+    /// I/O ports `first_port` to `last_port`.
     IoPorts = 8,
-    /// IRQ handler of I/O APIC pin `address`, user vector `last`; `count` is 1
-    /// for level-triggered, 0 for edge.
+    /// IRQ handler of the I/O APIC's pin `pin`, user vector `vector`.
     IoApicIrq = 9,
     /// The IRQControl capability: exactly one holder, since it is moved.
     IrqControl = 10,
     /// Untyped memory of 2^`size_bits` bytes.
     Untyped = 11,
-    /// IRQ handler of a message, user vector `last`.
+    /// IRQ handler of a message, user vector `vector`.
     MessageIrq = 12,
 }
 
-/// A kernel object to be made.
+/// A kernel object to be made; [`Object::new`] sets what its kind does not use.
 #[derive(Clone, Copy, Debug, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Object {
@@ -79,13 +78,51 @@ pub struct Object {
     pub kind: ObjectKind,
     /// Size, where the kind has one.
     pub size_bits: u32,
-    /// Pages, or trigger mode.
-    pub count: u64,
-    /// Physical address, first port, or pin.
+    /// Pages of memory or of a device.
+    pub pages: u64,
+    /// Physical address of memory or of a device; `u64::MAX`: none is given.
     pub address: u64,
-    /// Last port, or user vector; for memory: 1 if it is a program's own, made
-    /// anew when the program is started again.
-    pub last: u64,
+    /// User vector of an IRQ handler.
+    pub vector: u64,
+    /// Pin of the I/O APIC that an IRQ handler's device raises.
+    pub pin: u16,
+    /// First of the I/O ports.
+    pub first_port: u16,
+    /// Last of the I/O ports.
+    pub last_port: u16,
+    /// The pin is level-triggered.
+    pub level: bool,
+    /// The memory is filled anew when its program is started again.
+    pub renewed: bool,
+}
+
+impl Object {
+    /// Creates an object without address, ports or interrupt.
+    #[must_use]
+    pub fn new(name: &str, kind: ObjectKind, size_bits: u32, pages: u64) -> Self {
+        Self {
+            name: Name::new(name),
+            kind,
+            size_bits,
+            pages,
+            address: u64::MAX,
+            vector: 0,
+            pin: 0,
+            first_port: 0,
+            last_port: 0,
+            level: false,
+            renewed: false,
+        }
+    }
+
+    /// Returns how many capabilities init makes for it: one for each page, or one.
+    #[must_use]
+    pub const fn capabilities(&self) -> u64 {
+        match self.kind {
+            ObjectKind::Memory | ObjectKind::Device => self.pages,
+            _ => 1,
+        }
+    }
 }
 
 /// Rights of a capability: read or receive, write or send, grant.

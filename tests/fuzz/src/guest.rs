@@ -167,7 +167,7 @@ fn on_one_msix_page(offset: u32, width: Width) -> bool {
 fn function() -> FunctionInfo {
     let mut info = FunctionInfo::default();
     info.bars[3] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: BAR_SIZE,
         address: BAR,
         guest: BAR,

@@ -34,7 +34,7 @@ fn info() -> FunctionInfo {
     };
     info.msix.pages[0] = MsixPage { bar: 0, page: 0 };
     info.bars[0] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         address: 0xfe80_0000,
         guest: 0xfe80_0000,
         size: 0x1000,

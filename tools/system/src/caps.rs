@@ -26,7 +26,7 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
             };
             let what = match object.kind {
                 ObjectKind::Memory => {
-                    format!("{} pages of {}", object.count, describe(object))
+                    format!("{} pages of {}", object.pages, describe(object))
                 }
                 _ => describe(object),
             };
@@ -103,16 +103,12 @@ fn describe(object: &Object) -> String {
         ObjectKind::Memory => format!("memory {name}"),
         ObjectKind::Device => format!("registers of {name}"),
         ObjectKind::IoPorts => {
-            format!(
-                "I/O ports {:#x}-{:#x} ({name})",
-                object.address, object.last
-            )
+            let (first, last) = (object.first_port, object.last_port);
+            format!("I/O ports {first:#x}-{last:#x} ({name})")
         }
-        ObjectKind::IoApicIrq => {
-            format!("IRQ handler, pin {} ({name})", object.address)
-        }
+        ObjectKind::IoApicIrq => format!("IRQ handler, pin {} ({name})", object.pin),
         ObjectKind::MessageIrq => {
-            format!("IRQ handler, user vector {} ({name})", object.last)
+            format!("IRQ handler, user vector {} ({name})", object.vector)
         }
         ObjectKind::IrqControl => "IRQControl".to_owned(),
         ObjectKind::Untyped => format!("untyped 2^{} for {name}", object.size_bits),
@@ -137,7 +133,7 @@ fn rights(rights: Rights, object: &Object) -> &'static str {
 
 fn mapped(mapping: &Mapping, image: &Image) -> String {
     let object = &image.objects[mapping.object as usize];
-    let size = object.count << object.size_bits;
+    let size = object.pages << object.size_bits;
     let access = if mapping.rights.contains(Rights::WRITE) {
         "rw"
     } else {
@@ -148,7 +144,7 @@ fn mapped(mapping: &Mapping, image: &Image) -> String {
     } else {
         format!(
             ", {} page capabilities from slot {}",
-            object.count, mapping.holder_slot
+            object.pages, mapping.holder_slot
         )
     };
     format!(

@@ -42,7 +42,7 @@ pub fn compose(
         stacks(model, programs)?;
     }
     let mut builder = Builder::default();
-    let monitor = builder.object("monitor", ObjectKind::Endpoint, 0, 1);
+    let monitor = builder.object("monitor", ObjectKind::Endpoint, 0, 0);
     let machine = builder.memory("machine", PAGE);
     let init_log = builder.memory("log:init", RING_SIZE);
     let mut logs = vec![(crate::ROOT_TASK.to_owned(), init_log)];
@@ -78,7 +78,7 @@ pub fn compose(
     let console = model.components.iter().position(|c| c.program.reads_logs);
     let doorbell = match console {
         Some(index) => places[index].notification,
-        None => builder.object("doorbell", ObjectKind::Notification, 0, 1),
+        None => builder.object("doorbell", ObjectKind::Notification, 0, 0),
     };
     for place in &mut places {
         let doorbell_key = (names::DOORBELL, Slot);
@@ -179,7 +179,7 @@ fn show_logs(
 /// Gives IRQControl to the component that holds it, with the user vectors up to `end`
 /// and a slot for the handler of each.
 fn irq_control(builder: &mut Builder, place: &mut Place, end: u64) {
-    let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 1);
+    let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 0);
     let key = (names::IRQ_CONTROL, Slot);
     builder.grant(place, key, irq_control, Rights::ALL, 0);
     builder.grant_own_cnode(place);

@@ -55,7 +55,7 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
     for capability in &image.capabilities {
         let object = &image.objects[capability.object as usize];
         let count = match object.kind {
-            ObjectKind::Memory => object.count as u32,
+            ObjectKind::Memory => object.pages as u32,
             _ => 1,
         };
         used.push((
@@ -71,7 +71,7 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
         used.push((
             mapping.holder,
             mapping.holder_slot,
-            object.count as u32,
+            object.pages as u32,
             what,
         ));
     }
@@ -205,7 +205,7 @@ fn mappings_do_not_overlap() {
     let mut spaces: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
     for mapping in &image.mappings {
         let object = &image.objects[mapping.object as usize];
-        let size = object.count << object.size_bits;
+        let size = object.pages << object.size_bits;
         spaces
             .entry(mapping.vspace)
             .or_default()
@@ -351,7 +351,7 @@ fn a_component_that_keeps_its_state_has_memory_of_its_own_for_it() {
         let name = format!("{program}:kept");
         let mut objects = image.objects.iter();
         let object = objects.position(|o| o.name.as_str() == name).unwrap();
-        assert_eq!(image.objects[object].last, 0, "{name} is renewed");
+        assert!(!image.objects[object].renewed, "{name} is renewed");
         let mapped: Vec<_> = image
             .mappings
             .iter()
@@ -448,7 +448,7 @@ fn a_component_gets_what_its_manifest_asks_for() {
         let kept = format!("{name}:kept");
         let mut kept = objects.clone().filter(|o| o.name.as_str() == kept);
         let pages = (program.kept_words * 8).div_ceil(4096);
-        assert_eq!(kept.next().map_or(0, |kept| kept.count), pages, "{name}");
+        assert_eq!(kept.next().map_or(0, |kept| kept.pages), pages, "{name}");
     }
     let first: Vec<_> = image
         .threads

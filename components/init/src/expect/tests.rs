@@ -165,7 +165,7 @@ fn function() -> Function {
 
 fn bar(address: u64, pages: u64, first_slot: u64) -> BarInfo {
     BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         address,
         guest: address,
         size: pages * PAGE_SIZE,

@@ -160,7 +160,7 @@ impl<'a> Audit<'a> {
             }
             ObjectKind::IoPorts => {
                 let ports = IoPort::from_bits(bits);
-                let (first, last) = (record.address as u16, record.last as u16);
+                let (first, last) = (record.first_port, record.last_port);
                 // The last port of a serial controller is a scratch register.
                 ports.ioport_in8(last).is_ok()
                     && ports.ioport_in8(last.wrapping_add(1)).is_err()

@@ -135,10 +135,7 @@ impl Builder<'_> {
                 ObjectKind::Memory => object.address == u64::MAX && object.size_bits == 12,
                 _ => false,
             };
-            let count = match object.kind {
-                ObjectKind::Memory | ObjectKind::Device => object.count as usize,
-                _ => 1,
-            };
+            let count = object.capabilities() as usize;
             let first = self.first_slots[index];
             if kept {
                 (first..first + count).for_each(|slot| self.kept.add(slot));

@@ -201,32 +201,29 @@ impl<'a> Builder<'a> {
                 return;
             }
             ObjectKind::IoPorts => {
-                let range = IoPortRange::new(object.address as u16, object.last as u16);
+                let range = IoPortRange::new(object.first_port, object.last_port);
                 self.first_slots[index] = self.mint_ports(name, range);
                 return;
             }
             ObjectKind::IoApicIrq => {
-                let slot = self.slots.take(1);
+                let (pin, slot) = (object.pin, self.slots.take(1));
                 let made = slot::IRQ_CONTROL.cap().irq_control_get_ioapic(
                     0,
-                    object.address,
-                    object.count,
+                    pin.into(),
+                    object.level.into(),
                     0,
-                    object.last,
+                    object.vector,
                     &own_slot(slot),
                 );
                 if let Err(error) = made {
-                    fatal!(
-                        "interrupt of {name}, I/O APIC pin {}: {error:?}",
-                        object.address
-                    );
+                    fatal!("interrupt of {name}, I/O APIC pin {pin}: {error:?}");
                 }
                 self.first_slots[index] = slot;
                 return;
             }
             ObjectKind::MessageIrq => {
                 let slot = self.slots.take(1);
-                self.message_irq(name, object.last, slot);
+                self.message_irq(name, object.vector, slot);
                 self.first_slots[index] = slot;
                 return;
             }
@@ -267,7 +264,7 @@ impl<'a> Builder<'a> {
         let device = kind == ObjectKind::Device;
         // Splitting takes slots too, so that the pages of one chunk are
         // consecutive, but not those of two: copy them together if needed.
-        let mut pieces = chunks(object.count, address, object.size_bits).peekable();
+        let mut pieces = chunks(object.pages, address, object.size_bits).peekable();
         let Some(first) = pieces.next() else {
             fatal!("{name}: memory of no pages");
         };
@@ -287,7 +284,7 @@ impl<'a> Builder<'a> {
                 fatal!("{name}: too many pieces of memory");
             }
         }
-        let together = self.slots.take(object.count as usize);
+        let together = self.slots.take(object.pages as usize);
         for (from, chunk) in placed {
             for page in 0..chunk.count {
                 let to = together + (chunk.first + page) as usize;
@@ -320,7 +317,7 @@ impl<'a> Builder<'a> {
         self.make(log as usize);
         self.make(self.system.header.doorbell as usize);
         let object = self.object(log);
-        for page in 0..object.count {
+        for page in 0..object.pages {
             let frame: Granule = self.cap(log, page);
             // The object's own capability stays unmapped for the console's copy.
             let copy = self.copy(frame.bits() as usize, CapRights::all(), "log");
@@ -409,11 +406,7 @@ impl<'a> Builder<'a> {
     pub fn hand_out(&mut self) {
         for capability in self.system.capabilities {
             let object = self.object(capability.object);
-            let count = match object.kind {
-                ObjectKind::Memory | ObjectKind::Device => object.count,
-                _ => 1,
-            };
-            for index in 0..count {
+            for index in 0..object.capabilities() {
                 self.hand(capability, object, index);
             }
         }

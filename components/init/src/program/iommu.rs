@@ -190,7 +190,7 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
         registers,
         registers_size: size,
         tables: tables as u64,
-        tables_size: builder.system.objects[place.tables as usize].count << 21,
+        tables_size: builder.system.objects[place.tables as usize].pages << 21,
     };
     builder.write(place.info, info.as_bytes());
     if kind != IommuKind::None {

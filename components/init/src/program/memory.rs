@@ -118,7 +118,7 @@ impl Builder<'_> {
     pub fn map_all(&mut self) {
         for mapping in self.system.mappings {
             let object = self.object(mapping.object);
-            for page in 0..object.count {
+            for page in 0..object.pages {
                 let from = self.first_slots[mapping.object as usize] + page as usize;
                 let copy = self.copy(from, CapRights::all(), object.name.as_str());
                 self.map_page(mapping, object, page, copy);

@@ -239,7 +239,7 @@ fn stack_size(system: &System<'_>, thread: &Thread) -> u64 {
     if thread.stack == NONE {
         return 0;
     }
-    system.objects[thread.stack as usize].count << 12
+    system.objects[thread.stack as usize].pages << 12
 }
 
 /// Stops the guests and lets what is left run until it has nothing to do, so

@@ -21,8 +21,8 @@ pub fn restart(
     tcb.tcb_suspend()?;
     for mapping in system.mappings.iter().filter(|m| m.vspace == thread.vspace) {
         let object = &system.objects[mapping.object as usize];
-        if object.kind == spec::ObjectKind::Memory && object.last == 1 {
-            for page in 0..object.count {
+        if object.kind == spec::ObjectKind::Memory && object.renewed {
+            for page in 0..object.pages {
                 renew(system, watched, mapping.object, page)?;
             }
         }

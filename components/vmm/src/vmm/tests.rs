@@ -47,6 +47,7 @@ struct Fake {
     /// The timer says of each deadline that it comes later.
     puts_off: bool,
     routes: [Option<Route>; 4],
+    route_reads: usize,
     bar: Option<u64>,
     /// BAR 0, which most tests have no use for.
     bar0: Option<u64>,
@@ -137,6 +138,7 @@ impl PciFunctions for Fake {
 
 impl Interrupts for Fake {
     fn route(&mut self, slot: usize) -> Option<Route> {
+        self.route_reads += 1;
         *self.routes.get(slot)?
     }
     fn set_throttled(&mut self, source: Source, throttled: bool) -> bool {
@@ -182,7 +184,7 @@ impl Host for Fake {
 fn functions() -> [FunctionInfo; 1] {
     let mut info = FunctionInfo::default();
     info.bars[3] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: 0x4000,
         address: BAR3,
         guest: BAR3,
@@ -331,6 +333,23 @@ fn halt_waits_until_a_slot_fires() {
     assert!(!m.vmm.wants_injection());
     assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
     assert!(m.interrupted_with(0x52));
+}
+
+#[test]
+fn a_delivered_interrupt_reads_its_route_once() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    m.host.routes[0] = Some(route(0x40, false));
+    m.host.routes[1] = Some(Route {
+        source: Source::pin(FunctionId(0), 20),
+        ..route(0, false)
+    });
+    for slot in 0..2 {
+        m.host.route_reads = 0;
+        m.vmm.events(1 << slot, &mut m.host);
+        assert_eq!(m.host.route_reads, 1, "slot {slot}");
+    }
+    assert_eq!(m.host.events[0].delivered, 1);
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Device {
         };
         info.msix.pages[0] = MsixPage { bar: 0, page: 0 };
         info.bars[0] = BarInfo {
-            kind: BarKind::Memory32 as u32,
+            kind: BarKind::Memory32,
             address: BAR_ADDRESS,
             guest: BAR_ADDRESS,
             size: 0x1000,

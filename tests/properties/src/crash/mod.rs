@@ -6,7 +6,7 @@
 //! a run without a crash ends.
 
 mod device;
-mod remap;
+mod kernel;
 mod system;
 mod world;
 

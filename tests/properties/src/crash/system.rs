@@ -20,8 +20,9 @@ use pci_config::Functions;
 use spec::{FunctionId, SLOTS, host_message};
 
 use super::device::{Device, MSI, MSIX, TABLE_BAR};
+use super::kernel::Kernel;
 use super::world::{
-    Component, ENTRIES, FUNCTIONS, Fragile, GUESTS, Handler, Kernel, Killed, Space, Tables, World,
+    Component, ENTRIES, FUNCTIONS, Fragile, GUESTS, Handler, Killed, Space, Tables, World,
 };
 
 const PCI_CONFIG: Caller = Caller(1);

@@ -2,7 +2,7 @@
 //! that each component keeps. And the fuse that makes one of them die.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use channel::irq_router::{Source, SourceKind};
 use channel::msix::FunctionBar;
 use channel::routes::RoutePage;
-use irq_router::{IrqControl, KernelError, Slot};
+use irq_router::Slot;
 use pci::Width;
 use shm::Keep;
-use spec::{FunctionId, SLOTS, host_message};
+use spec::{FunctionId, SLOTS};
 
 use super::device::{Device, TABLE_BAR};
-use super::remap::{self, Entries};
 
 pub const GUESTS: usize = 2;
 pub const FUNCTIONS: usize = 2;
@@ -39,6 +38,9 @@ pub enum Component {
 /// The panic of a component that dies.
 pub struct Killed;
 
+/// Functions, each with a vector that it may raise.
+pub type Entries = BTreeSet<(FunctionId, u8)>;
+
 /// An IRQ handler object of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handler {
@@ -54,7 +56,8 @@ pub struct KernelState {
     pub handlers: BTreeMap<u8, Handler>,
     /// The vmms' copies: vector by guest and slot.
     pub copies: BTreeMap<(u8, u8), u8>,
-    births: u64,
+    /// Handlers made so far.
+    pub births: u64,
 }
 
 /// The memory that outlives a component; each store is a step of its owner.
@@ -100,6 +103,7 @@ pub struct World {
     pub pages: &'static [RoutePage; GUESTS],
     pub kernel: RefCell<KernelState>,
     pub devices: [RefCell<Device>; FUNCTIONS],
+    /// The IOMMU's remapping entries.
     pub allowed: RefCell<Entries>,
     /// Who dies next, and after how many steps each time.
     victim: Cell<Option<Component>>,
@@ -210,77 +214,6 @@ impl World {
         if route.is_some() || source.kind == SourceKind::Msix {
             assert_eq!(route.map(|route| route.source), Some(source));
         }
-    }
-}
-
-/// The kernel as irq-router reaches it, step by step as the program does it.
-#[derive(Clone)]
-pub struct Kernel(pub Rc<World>);
-
-impl Kernel {
-    fn step(&self) -> std::cell::RefMut<'_, KernelState> {
-        self.0.step(Component::Irq);
-        self.0.kernel.borrow_mut()
-    }
-}
-
-impl IrqControl for Kernel {
-    fn acquire(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        let mut kernel = self.step();
-        kernel.births += 1;
-        let birth = kernel.births;
-        kernel.handlers.entry(vector).or_insert(Handler {
-            birth,
-            signals: None,
-        });
-        drop(kernel);
-        let mut kernel = self.step();
-        let handler = kernel.handlers.get_mut(&vector).expect("just made");
-        handler.signals = Some(slot);
-        drop(kernel);
-        let mut kernel = self.step();
-        let place = (slot.guest, slot.index);
-        let copy = *kernel.copies.entry(place).or_insert(vector);
-        assert_eq!(copy, vector, "another handler's copy is in {slot:?}");
-        Ok(())
-    }
-
-    fn acquire_pin(&mut self, slot: Slot, vector: u8, _: u8) -> Result<(), KernelError> {
-        self.acquire(slot, vector)
-    }
-
-    fn allow(
-        &mut self,
-        function: FunctionId,
-        vector: u8,
-        log2: u8,
-    ) -> Result<(u64, u32), KernelError> {
-        self.0.step(Component::Irq);
-        let vectors = vector..vector + (1 << log2);
-        remap::change(&self.0, vectors, |entries, vector| {
-            entries.insert((function, vector));
-        })?;
-        Ok(host_message(vector))
-    }
-
-    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
-        self.0.step(Component::Irq);
-        remap::change(&self.0, vector..vector + 1, |entries, vector| {
-            entries.remove(&(function, vector));
-        })
-    }
-
-    fn clear_slot(&mut self, slot: Slot) -> Result<(), KernelError> {
-        self.step().copies.remove(&(slot.guest, slot.index));
-        Ok(())
-    }
-
-    fn clear_vector(&mut self, vector: u8) -> Result<(), KernelError> {
-        let mut kernel = self.step();
-        let copied = kernel.copies.values().any(|&copy| copy == vector);
-        assert!(!copied, "a copy outlives the handler of {vector}");
-        kernel.handlers.remove(&vector);
-        Ok(())
     }
 }
 

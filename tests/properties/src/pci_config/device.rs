@@ -60,7 +60,7 @@ impl Plan {
         };
         for (index, kind, address, size) in BARS {
             info.bars[index] = BarInfo {
-                kind: kind as u32,
+                kind,
                 prefetchable: u32::from(kind == BarKind::Memory64),
                 address,
                 guest: address,

@@ -1,7 +1,7 @@
 //! What is being put together: the image, and each component's place in it.
 
 use spec::names::{self, CNode, Key, Region, Slots, Value};
-use spec::{Cache, Capability, Fill, Mapping, NONE, Name, Object, ObjectKind, Resource, Rights};
+use spec::{Cache, Capability, Fill, Mapping, NONE, Object, ObjectKind, Resource, Rights};
 
 use super::image::{Image, PAGE};
 
@@ -25,15 +25,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub fn object(&mut self, name: &str, kind: ObjectKind, size_bits: u32, count: u64) -> u32 {
-        self.image.objects.push(Object {
-            name: Name::new(name),
-            kind,
-            size_bits,
-            count,
-            address: u64::MAX,
-            last: 0,
-        });
+    pub fn object(&mut self, name: &str, kind: ObjectKind, size_bits: u32, pages: u64) -> u32 {
+        let object = Object::new(name, kind, size_bits, pages);
+        self.image.objects.push(object);
         (self.image.objects.len() - 1) as u32
     }
 
@@ -78,7 +72,7 @@ impl Builder {
         rights: Rights,
         length: u64,
     ) {
-        let size = self.image.objects[object as usize].count * PAGE;
+        let size = self.image.objects[object as usize].pages * PAGE;
         let address = place.reserve(size, PAGE);
         self.map(place.vspace, object, address, rights);
         place.tell(key, Region { address, length });

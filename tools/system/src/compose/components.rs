@@ -14,10 +14,10 @@ use crate::model::{Component, Model};
 pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
     let name = &component.name;
     let cnode_bits = component.program.cnode_bits;
-    let cnode = builder.object(name, ObjectKind::CNode, cnode_bits, 1);
-    let vspace = builder.object(name, ObjectKind::VSpace, 0, 1);
-    let endpoint = builder.object(name, ObjectKind::Endpoint, 0, 1);
-    let notification = builder.object(name, ObjectKind::Notification, 0, 1);
+    let cnode = builder.object(name, ObjectKind::CNode, cnode_bits, 0);
+    let vspace = builder.object(name, ObjectKind::VSpace, 0, 0);
+    let endpoint = builder.object(name, ObjectKind::Endpoint, 0, 0);
+    let notification = builder.object(name, ObjectKind::Notification, 0, 0);
     Place {
         cnode,
         cnode_bits,
@@ -73,7 +73,7 @@ pub fn program(
         }
         let memory = builder.memory(&format!("{name}:segment-{index}"), end - start);
         builder.fill(memory, segment.address - start, &segment.bytes);
-        builder.image.objects[memory as usize].last = u64::from(segment.writable);
+        builder.image.objects[memory as usize].renewed = segment.writable;
         let rights = if segment.writable {
             Rights::READ_WRITE
         } else {
@@ -95,7 +95,7 @@ pub fn program(
         IPC_BUFFER_ADDRESS,
         Rights::READ_WRITE,
     );
-    let tcb = builder.object(name, ObjectKind::Tcb, 0, 1);
+    let tcb = builder.object(name, ObjectKind::Tcb, 0, 0);
     builder.image.threads.push(Thread {
         name: Name::new(name),
         tcb,
@@ -132,10 +132,10 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
         for &device in &component.devices {
             let device = &model.board.devices[device];
             if let Some((first, last)) = device.ports {
-                let object = builder.object(&device.name, ObjectKind::IoPorts, 0, 1);
+                let object = builder.object(&device.name, ObjectKind::IoPorts, 0, 0);
                 let ports = &mut builder.image.objects[object as usize];
-                ports.address = u64::from(first);
-                ports.last = u64::from(last);
+                ports.first_port = first;
+                ports.last_port = last;
                 let ports = |slot| Ports {
                     slot,
                     first: first.into(),
@@ -166,16 +166,16 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
             let by_message = model.remaps() && device.message;
             if let Some((pin, trigger)) = device.irq.filter(|_| by_message || !model.remaps()) {
                 next_vector -= 1;
-                let level = u64::from(trigger == Trigger::Level);
                 let kind = if by_message {
                     ObjectKind::MessageIrq
                 } else {
                     ObjectKind::IoApicIrq
                 };
-                let object = builder.object(&device.name, kind, 0, level);
+                let object = builder.object(&device.name, kind, 0, 0);
                 let irq = &mut builder.image.objects[object as usize];
-                irq.address = u64::from(pin);
-                irq.last = next_vector;
+                irq.pin = pin.into();
+                irq.level = trigger == Trigger::Level;
+                irq.vector = next_vector;
                 let signal = |slot| Signal { slot, badge };
                 let key = (names::IRQ.of(&device.name), signal);
                 builder.grant(place, key, object, Rights::ALL, 0);

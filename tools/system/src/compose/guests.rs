@@ -45,7 +45,7 @@ pub fn add_guest(
         &format!("{name}:slots"),
         ObjectKind::CNode,
         SLOT_CNODE_BITS,
-        1,
+        0,
     );
     let routes = builder.memory(&format!("{name}:routes"), PAGE);
     let events = builder.memory(&format!("{name}:events"), PAGE);
@@ -58,7 +58,7 @@ pub fn add_guest(
     vmm.max_priority = vmm.priority;
     vmm.may_stop = u32::from(guest.on_exit == OnExit::Stop);
     let (own_tcb, own_priority) = (vmm.tcb, u64::from(vmm.priority));
-    let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 1);
+    let untyped = builder.object(&name, ObjectKind::Untyped, VMM_UNTYPED_BITS, 0);
     for (key, object) in [
         (names::OWN_TCB, own_tcb),
         (names::GUEST_TCB, own.tcb),
@@ -137,9 +137,9 @@ struct Own {
 /// Makes a guest's own objects. Its faults go to `endpoint`, its vmm's.
 fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own {
     let name = format!("guest:{}", guest.name);
-    let cnode = builder.object(&name, ObjectKind::CNode, GUEST_CNODE_BITS, 1);
-    let vspace = builder.object(&name, ObjectKind::VSpace, 0, 1);
-    let tcb = builder.object(&name, ObjectKind::Tcb, 0, 1);
+    let cnode = builder.object(&name, ObjectKind::CNode, GUEST_CNODE_BITS, 0);
+    let vspace = builder.object(&name, ObjectKind::VSpace, 0, 0);
+    let tcb = builder.object(&name, ObjectKind::Tcb, 0, 0);
     let pages = guest.memory >> LARGE_PAGE_BITS;
     let ram = builder.object(&name, ObjectKind::Memory, LARGE_PAGE_BITS, pages);
     builder.image.objects[ram as usize].address = guest.machine_address;

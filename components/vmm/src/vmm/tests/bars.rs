@@ -6,7 +6,7 @@ use super::*;
 fn bars_that_overlap_are_not_both_mapped() {
     let mut functions = functions();
     functions[0].bars[0] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: 0x2_0000,
         address: BAR0,
         guest: BAR0,
@@ -47,7 +47,7 @@ fn what_maps_many_pages_lets_others_go_first() {
         let mut functions = functions();
         for (bar, address, size) in [(0, BAR0, first), (3, 0xe000_0000, second)] {
             functions[0].bars[bar] = BarInfo {
-                kind: BarKind::Memory32 as u32,
+                kind: BarKind::Memory32,
                 size,
                 address,
                 guest: address,
@@ -124,7 +124,7 @@ fn the_last_bar_of_the_last_function_is_mapped_too() {
     });
     let last = spec::FUNCTIONS - 1;
     functions[last].bars[3] = BarInfo {
-        kind: BarKind::Memory32 as u32,
+        kind: BarKind::Memory32,
         size: 0x4000,
         address: BAR3,
         guest: BAR3,
