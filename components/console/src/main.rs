@@ -186,7 +186,7 @@ fn main(context: Context) -> ! {
     let mut inject_next = false;
     loop {
         // The component's bound notification is waited for on its endpoint,
-        // which nobody can send to.
+        // which has no other senders.
         let event = if more {
             wake.badge()
         } else {

@@ -23,7 +23,7 @@ pub const PAGE: u32 = 7;
 pub const PAGES: u32 = 8;
 /// Two pages of registers.
 pub const REGISTERS: u32 = 9;
-/// An object that is no memory but has a count.
+/// An object that is not memory but has a count.
 pub const PIN: u32 = 10;
 
 pub const KINDS: [(ObjectKind, u64); 11] = [

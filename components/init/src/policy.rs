@@ -113,7 +113,7 @@ impl Guests {
 
 /// The priority at which the monitor lets time pass: that of the most urgent
 /// guest, with which it then takes turns. Any lower, a guest that spins would
-/// keep it from ever coming back; any higher, nobody but components would run.
+/// keep it from ever coming back; any higher, only components would run.
 #[must_use]
 pub fn resting_priority(threads: &[Thread]) -> u8 {
     let guests = threads.iter().filter(|thread| thread.start == Start::Guest);

@@ -123,7 +123,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         value.value
     }
 
-    /// Returns the control register with what the firmware decides and nothing
+    /// Returns the control register with the firmware's fields and nothing
     /// else.
     fn control_off(&mut self) -> u64 {
         let firmware = Control::TUNNEL::SET
@@ -187,7 +187,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         self.forget_everything()
     }
 
-    /// Makes the unit forget what it remembers from before: in one command, or
+    /// Invalidates all cached entries of the unit: in one command, or
     /// each requester id for itself. Translations need no more than our own
     /// domains: no entry names another.
     fn forget_everything(&mut self) -> Result<(), Stuck> {

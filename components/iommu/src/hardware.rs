@@ -1,4 +1,4 @@
-//! What the logic needs of the machine: a unit's registers, and memory that the
+//! The logic's view of the machine: a unit's registers, and memory that the
 //! unit reads.
 
 /// A unit's registers.
@@ -32,7 +32,7 @@ const LINE: usize = 64;
 /// of uncached register reads, where a unit takes microseconds.
 const POLLS: u32 = 1_000_000;
 
-/// What the unit did not do in time.
+/// The step that the unit did not finish in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stuck(pub &'static str);
 

@@ -30,7 +30,7 @@ const ROOT: usize = 0;
 const CONTEXTS: usize = ROOT + PAGE;
 /// One page: 256 descriptors.
 const QUEUE: usize = CONTEXTS + FUNCTIONS * PAGE;
-/// One page, of which the first word is what a wait stores.
+/// One page, whose first word a wait stores.
 const STATUS: usize = QUEUE + PAGE;
 /// The interrupt table: 128 entries for each function.
 const INTERRUPTS: usize = STATUS + PAGE;
@@ -176,7 +176,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             "translation does not go on",
         )?;
         self.unprotect_memory()?;
-        // What was recorded before is not about our tables.
+        // Earlier records are not about our tables.
         self.records.clear(&mut self.registers);
         Ok(())
     }

@@ -72,7 +72,7 @@ impl Frames for Capabilities {
     }
 }
 
-/// What a system says about a function beside what the service needs.
+/// A function's settings that the service does not need.
 struct Policy {
     name: &'static str,
     guest: u64,
@@ -96,7 +96,7 @@ fn arm(timer: &mut Option<timer::Client<Channel>>, tsc_khz: u64) {
     }
 }
 
-/// Says what the unit refused.
+/// Logs accesses that the unit refused.
 fn warn(limit: &mut RateLimit, fault: &FaultRecord, function: Option<&Policy>, why: &str) {
     let Some(suppressed) = limit.allow(runtime::tsc(), 1) else {
         return;

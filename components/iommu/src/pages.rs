@@ -78,7 +78,7 @@ const fn shift(level: usize) -> u32 {
 
 /// The tables under construction. Addresses come in ascending order, so that
 /// one open table of each level is enough, and the tables that an address gets
-/// depend on the RAM alone: to build again writes what is there already.
+/// depend on the RAM alone: building again writes the same values.
 struct Builder<'a, T> {
     region: &'a mut Region<T>,
     format: Format,

@@ -1,4 +1,4 @@
-//! What clients ask: which function is whose, and what it may do.
+//! The clients' requests: each function's owner, memory and vectors.
 
 use channel::iommu::{
     FaultRecord, FunctionState, Vectors, dma::DmaControl, dump::IommuDump, remap::InterruptRemap,
@@ -21,7 +21,7 @@ pub struct Function {
     pub owner: Caller,
     /// The guest's position.
     pub guest: u8,
-    /// What it reaches when it is attached.
+    /// Memory that it reaches when it is attached.
     pub ram: Ram,
 }
 

@@ -101,7 +101,7 @@ pub struct Memory<'a, T> {
 /// Requester ids by function.
 pub(crate) type Requesters = Vec<u16, FUNCTIONS>;
 
-/// What the tables' machine address is a multiple of.
+/// Alignment of the tables' machine address.
 const TABLES_ALIGNMENT: u64 = 2 << 20;
 
 impl<T: Tables> Memory<'_, T> {

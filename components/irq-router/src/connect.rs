@@ -18,14 +18,14 @@ pub trait Capabilities {
     /// Makes the IRQ handler of a user vector, for messages or for a pin of the I/O
     /// APIC, in our slot for that vector.
     fn make_handler(&mut self, vector: u8, pin: Option<u8>) -> Result<(), Failure>;
-    /// Deletes what is in our slot for a vector; an empty slot is no error.
+    /// Deletes our slot's capability for a vector; an empty slot is not an error.
     fn delete_handler(&mut self, vector: u8) -> Result<(), Failure>;
     /// Mints the notification of the guest's vmm, with the slot's bit as its badge,
     /// into the spare slot.
     fn mint_notification(&mut self, slot: Slot) -> Result<(), Failure>;
     /// Lets the vector's handler signal the notification in the spare slot.
     fn set_notification(&mut self, vector: u8) -> Result<(), Failure>;
-    /// Deletes what is in the spare slot; an empty slot is no error.
+    /// Deletes the spare slot's capability; an empty slot is not an error.
     fn delete_notification(&mut self) -> Result<(), Failure>;
     /// Copies the vector's handler into the slot of the guest's vmm.
     fn copy_to_vmm(&mut self, slot: Slot, vector: u8) -> Result<(), Failure>;
@@ -36,7 +36,7 @@ pub trait Capabilities {
 /// and made again would lose an event that comes between.
 ///
 /// # Errors
-/// What the kernel said. Then no handler is left.
+/// The kernel's error. Then no handler is left.
 pub fn connect(
     kernel: &mut impl Capabilities,
     slot: Slot,
@@ -65,7 +65,7 @@ fn steps(
     there(kernel.copy_to_vmm(slot, vector))
 }
 
-/// Accepts a capability that was there already: nobody but the router puts any into
+/// Accepts a capability that was there already: only the router puts any into
 /// these slots.
 fn there(made: Result<(), Failure>) -> Result<(), Failure> {
     match made {

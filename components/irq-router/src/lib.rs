@@ -10,7 +10,7 @@
 //! vector at most one slot; a slot is on the routing page only while its
 //! handler capability is there, and then always but for an MSI message that no
 //! local APIC takes. All this holds again once a new router has taken over from
-//! one that died, at whichever instruction; what was bound then has not stopped
+//! one that died, at whichever instruction; bound sources have not stopped
 //! being delivered.
 
 #![no_std]

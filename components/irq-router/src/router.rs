@@ -27,7 +27,7 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelError;
 
-/// What the router needs from the kernel. Every operation is idempotent: repeating
+/// The router's view of the kernel. Every operation is idempotent: repeating
 /// one that was interrupted anywhere has the effect of one that completed.
 pub trait IrqControl {
     /// Makes the IRQ handler capability for user vector `vector`, lets it signal
@@ -124,7 +124,7 @@ pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
     slots: [[SlotState; SLOTS]; GUESTS],
     vectors: Vectors,
     releases: u64,
-    /// What the next router finds if this one dies.
+    /// The state for the next router if this one dies.
     kept: &'a dyn Keep,
     /// What happened so far.
     pub counters: Counters,
@@ -216,7 +216,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     ///
     /// An event that was signalled on the old binding is then found by the vmm
     /// in the same slot, where the new route stands (M21), and the bit of one
-    /// that nobody waits for meets a new owner as late as possible.
+    /// that has no receiver meets a new owner as late as possible.
     fn choose_slot(&self, guest: usize, source: Source) -> Option<usize> {
         self.slots[guest]
             .iter()
@@ -480,7 +480,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqDump
     }
 
     fn find(&mut self, _caller: Caller, source: Source) -> Result<BoundSlot, Error> {
-        // A question of the console's is no mistake to be counted.
+        // The console probes; misses are not counted.
         let guest = self
             .owners
             .get(source.function.index())

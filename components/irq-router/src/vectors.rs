@@ -48,7 +48,7 @@ impl Vectors {
         Some(first)
     }
 
-    /// Takes this vector; `false` if it is taken already or there is no such.
+    /// Takes this vector. Returns `false` if it is taken already or does not exist.
     pub fn claim(&mut self, vector: u8) -> bool {
         let free = vector < VECTORS && self.is_free(vector, 1);
         if free {

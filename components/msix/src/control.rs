@@ -53,7 +53,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             self.update(function, entry);
             let stored = self.entry(function, entry);
             if was_bound && !stored.is(BOUND) {
-                // What it had is free again.
+                // Its slot and vector are free again.
                 answer = answer.filter(|error| *error != Error::Exhausted);
             } else if let (false, Some(error)) = (was_bound, stored.error()) {
                 failures += 1;
@@ -91,7 +91,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixControl for Msix<'_,
             return Ok(None);
         }
         if function_mask != was_masked {
-            // The device stops when pci-config writes the register; what is on
+            // The device stops when pci-config writes the register; messages on
             // its way by then is held on the routing page (M20).
             let masked = self.router.set_function_masked(function, function_mask);
             self.counters.mask_failures += u64::from(masked.is_err());

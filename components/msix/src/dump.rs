@@ -1,4 +1,4 @@
-//! What the console shows: nothing here changes anything.
+//! Reports for the console: nothing here changes any state.
 
 use channel::msix::dump::MsixDump;
 use channel::msix::{EntryState, FunctionBar};

@@ -25,7 +25,7 @@ shm::counters! {
         table_calls,
         /// Accesses that read all ones or were dropped (M12, M14, M15).
         dropped,
-        /// Requests that name what is not there or not the caller's.
+        /// Requests for functions that do not exist or are not the caller's.
         not_found,
         /// Binds that failed (M5).
         bind_failures,

@@ -29,7 +29,7 @@ pub const fn kept_words(functions: usize, entries: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
     kept: &'a dyn Keep,
-    /// The words of `kept`: a load is no call through a trait object.
+    /// The words of `kept`, loaded without a call through a trait object.
     words: &'a [AtomicU64],
     functions: usize,
 }

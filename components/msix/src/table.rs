@@ -45,7 +45,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if !before.is(BOUND) {
             return;
         }
-        // Unmasked in the device last: what it then sends finds its route open.
+        // Unmasked in the device last: its messages then find their route open.
         if masked {
             self.mask_in_device(function, entry, true);
         }

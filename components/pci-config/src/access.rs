@@ -20,7 +20,7 @@ const COMMAND_STRICT: u16 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_D
 /// for I/O BARs are not offered.
 const COMMAND_PERMISSIVE: u16 = 0x07ff & !COMMAND_IO;
 
-/// Device control: what a guest may change are relaxed ordering (bit 4), no
+/// Device control: a guest may change relaxed ordering (bit 4), no
 /// snoop (11) and the read request size (14:12). The payload size is agreed
 /// along the path, and error reports are the host's.
 const DEVICE_CONTROL: Masks = Masks {

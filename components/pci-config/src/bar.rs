@@ -11,7 +11,7 @@ const PREFETCHABLE: u32 = 1 << 3;
 /// address if that will do, so that a guest which moves nothing sees what the
 /// firmware set up.
 ///
-/// What the register holds and where the BAR is decoded are two things: a guest
+/// The register's value and the decoded address are two things: a guest
 /// that sizes a BAR, or writes a 64-bit one half by half, without switching decode
 /// off, does not mean the values in between as places.
 #[derive(Clone, Copy, Default)]
@@ -72,7 +72,7 @@ impl Bar {
         self.aligned(self.register & 0xffff_ffff | (value as u64) << 32)
     }
 
-    /// What the guest wrote last.
+    /// Returns the value that the guest wrote last.
     pub const fn register(&self) -> u64 {
         self.register
     }
@@ -102,7 +102,7 @@ impl Bar {
         self.register = self.address;
     }
 
-    /// Takes what a record says.
+    /// Takes the state of a record.
     pub const fn restore(&mut self, register: u64, address: u64) {
         self.register = register;
         self.address = address;

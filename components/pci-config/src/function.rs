@@ -47,7 +47,7 @@ pub struct Function<'a, H> {
     pub list: CapabilityList,
     /// The guest has another function at the same device number.
     multi_function: bool,
-    /// What the next pci-config finds if this one dies.
+    /// The state for the next pci-config if this one dies.
     pub record: Record<'a>,
     /// The guest's command register and interrupt line at start.
     start: (u16, u8),
@@ -246,13 +246,13 @@ impl<'a, H: Hardware> Function<'a, H> {
         (msix, msi)
     }
 
-    /// Keeps what the guest sees: the commit point of an access. If pci-config dies
+    /// Keeps the guest's view: the commit point of an access. If pci-config dies
     /// before it, the repeated access still finds something to do.
     pub fn keep(&self) {
         self.record.store(&self.view);
     }
 
-    /// Makes device, msix and irq-router agree with what was recalled. A call
+    /// Makes device, msix and irq-router agree with the recalled state. A call
     /// that fails is the guest's to try again, by its next write; a reset is
     /// completed by its next access.
     fn adopt<T: Transport>(&mut self, peers: &mut Peers<T>) {

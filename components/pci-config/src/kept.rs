@@ -145,7 +145,7 @@ impl<'a> Record<'a> {
         self.set(MSI, self.get(MSI) & !MSI_LIVE);
     }
 
-    /// Stores what the guest sees.
+    /// Stores the guest's view.
     pub fn store(&self, view: &View) {
         let (address, msi) = view.msi.map_or((0, 0), |msi| {
             let msi::State { data, mask, .. } = msi.state;
@@ -174,7 +174,7 @@ impl<'a> Record<'a> {
         );
     }
 
-    /// Loads what the last pci-config stored; `false` if it stored nothing.
+    /// Loads the last pci-config's state. Returns `false` if there is none.
     pub fn load(&self, view: &mut View) -> bool {
         let word = self.get(STATE);
         if word & WRITTEN == 0 {

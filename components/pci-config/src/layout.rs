@@ -100,7 +100,7 @@ pub fn build(
             Byte,
             Constant(u32::from(policy.multi_function) << 7),
         ),
-        // Built-in self test and the CardBus pointer are not played.
+        // Built-in self test and the CardBus pointer are not emulated.
         Register::new(0x0f, Byte, Constant(0)),
         Register::new(0x28, Dword, Constant(0)),
         // Subsystem vendor and device.
@@ -144,7 +144,7 @@ fn add_capabilities(
     list: &CapabilityList,
     policy: &Policy,
 ) -> u32 {
-    // What must not be written comes first: a capability that overlaps what is
+    // Read-only registers come first: a capability that overlaps what is
     // in the table already is hidden.
     for capability in list.as_slice() {
         if policy.permissive && !is_shown(*capability, policy) {

@@ -102,7 +102,7 @@ impl<H: Hardware> Function<'_, H> {
         peers.router.set_mask(self.index, mask)
     }
 
-    /// Keeps the device from sending, or lets it again: by its mask bits, which
+    /// Keeps the device from sending, or permits it again: by its mask bits, which
     /// keep what it would have sent, else by its enable bit.
     pub fn throttle_msi<T: Transport>(
         &mut self,

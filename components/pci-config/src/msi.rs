@@ -24,7 +24,7 @@ const MASKABLE: u16 = 1 << 8;
 /// than 16.
 pub const EXTENDED_DATA: u16 = 1 << 10;
 
-/// What the guest wrote.
+/// Values that the guest wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub enabled: bool,
@@ -46,7 +46,7 @@ pub struct Msi {
     /// It has a mask bit for each message.
     pub maskable: bool,
     /// Log2 of the messages offered: those that the device has, but no more
-    /// than irq-router gives in one block.
+    /// than irq-router binds in one block.
     pub capable: u8,
     pub state: State,
     /// The device has a message of ours and is enabled.

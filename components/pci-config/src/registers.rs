@@ -102,7 +102,7 @@ pub struct RegisterTable(Vec<Register, CAPACITY>);
 
 impl RegisterTable {
     /// Adds all of `registers`, or none of them if one overlaps what is there
-    /// or another, ends after `limit`, or does not fit. True if they are in.
+    /// or another, ends after `limit`, or does not fit. Returns whether they were added.
     pub fn add(&mut self, registers: &[Register], limit: u16) -> bool {
         let before = self.0.clone();
         let added = registers.iter().all(|&new| {

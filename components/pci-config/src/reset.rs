@@ -1,7 +1,7 @@
 //! Resets a function between two lives of its guest (M24, C8): by what, in which
 //! order, and how it is known that it happened.
 //!
-//! Nobody waits. A reset goes from step to step as somebody looks, and until it is
+//! No component waits. A reset goes on with each look at it, and until it is
 //! over the function answers no access. A device's word that it resets is not
 //! taken for a reset: registers that lose their value with it must have lost it
 //! (PCIe 6.0 section 6.6.2, PCI Power Management 1.2 section 5.4.1), else the next
@@ -92,7 +92,7 @@ impl<H: Hardware> Function<'_, H> {
         }
     }
 
-    /// Quiesces the function and begins its reset: nobody waits for its end. Until
+    /// Quiesces the function and begins its reset, without waiting for its end. Until
     /// then the function answers no access, and the first one after it finds what
     /// the firmware had set up.
     pub fn begin_reset<T: Transport>(&mut self, peers: &mut Peers<T>) -> Result<(), Error> {
@@ -315,7 +315,7 @@ impl<H: Hardware> Function<'_, H> {
         vendor != 0xffff && vendor != 1
     }
 
-    /// Returns whether the function forgot what a reset makes it forget: the
+    /// Returns whether the function lost the state that a reset clears: the
     /// command register and every BAR.
     fn forgot(&mut self) -> bool {
         let command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
@@ -325,7 +325,7 @@ impl<H: Hardware> Function<'_, H> {
         (0..FUNCTION_BARS).all(|index| {
             let bar = &self.info.bars[index];
             let at = regs::BAR0 + 4 * index as u16;
-            // The low bits say what the BAR is.
+            // The low bits are the BAR's type.
             let low = self.hardware.read(at, Width::Dword) & !15;
             match bar.kind {
                 BarKind::None => true,
@@ -366,7 +366,7 @@ impl<H: Hardware> Function<'_, H> {
         saved
     }
 
-    /// Gives the device back what it forgot, the command register last: with it the
+    /// Restores the registers that the device lost, the command register last: with it the
     /// BARs are decoded.
     fn restore(&mut self) {
         let saved = self.saved;

@@ -6,13 +6,13 @@ use pci::FUNCTION_BARS;
 use crate::bar::Bar;
 use crate::msi::Msi;
 
-/// What a guest sees of its function and changes by its writes. All of it outlives a
+/// A guest's view of its function, as changed by its writes. All of it outlives a
 /// crash.
 pub struct View {
     pub bars: [Bar; FUNCTION_BARS],
     /// The guest's command register.
     pub command: u16,
-    /// What the guest wrote into the interrupt line register.
+    /// The guest's value of the interrupt line register.
     pub interrupt_line: u8,
     /// The MSI-X capability that msix emulates.
     pub msix: Option<u16>,
@@ -70,9 +70,9 @@ pub enum Step {
 pub enum Reset {
     /// It is in use.
     Used,
-    /// It was reset, and nobody touched it since.
+    /// It was reset, and is untouched since.
     Clean,
-    /// Nothing resets it; it is quiet, and nobody touched it since.
+    /// Nothing resets it; it is quiet, and untouched since.
     Unclean,
     /// It is being reset: nothing is read or written but what the step needs.
     UnderWay(Progress),
@@ -97,7 +97,7 @@ pub enum Trouble {
     Unclean,
 }
 
-/// What a reset makes the device forget and its firmware had set up, besides BARs
+/// Registers that the firmware had set up and a reset clears, besides BARs
 /// and command register. Registers that the device lacks are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Saved {

@@ -26,7 +26,7 @@ impl Next {
     /// Returns the same, once it is known in how many milliseconds all
     /// functions are back at start, if ever.
     #[must_use]
-    pub fn given(self, back_ms: Option<u64>) -> Self {
+    pub fn when_ready(self, back_ms: Option<u64>) -> Self {
         match (self, back_ms) {
             (Self::Restart(wait_ms), Some(back_ms)) => Self::Restart(wait_ms.max(back_ms)),
             (Self::Restart(_), None) => Self::Unclean,
@@ -111,19 +111,22 @@ mod tests {
     #[test]
     fn a_function_that_was_not_taken_back_ends_the_lives() {
         for next in [Next::Stop, Next::Halt, Next::GiveUp, Next::Restart(5)] {
-            assert_eq!(next.given(Some(0)), next);
+            assert_eq!(next.when_ready(Some(0)), next);
         }
-        assert_eq!(Next::Restart(5).given(None), Next::Unclean);
+        assert_eq!(Next::Restart(5).when_ready(None), Next::Unclean);
         for next in [Next::Stop, Next::Halt, Next::GiveUp] {
-            assert_eq!(next.given(None), next);
-            assert_eq!(next.given(Some(100)), next);
+            assert_eq!(next.when_ready(None), next);
+            assert_eq!(next.when_ready(Some(100)), next);
         }
     }
 
     #[test]
     fn a_restart_waits_for_the_functions() {
         for (wait, back, both) in [(5, 100, 100), (160, 100, 160), (5, 0, 5)] {
-            assert_eq!(Next::Restart(wait).given(Some(back)), Next::Restart(both));
+            assert_eq!(
+                Next::Restart(wait).when_ready(Some(back)),
+                Next::Restart(both)
+            );
         }
     }
 

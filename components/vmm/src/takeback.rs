@@ -38,7 +38,7 @@ pub fn take_back(host: &mut impl TakeBack, functions: &[FunctionInfo], next: Nex
     }
     host.unmap_bars();
     host.drop_events();
-    let next = next.given(back_ms);
+    let next = next.when_ready(back_ms);
     host.report(next);
     if let Next::Restart(wait_ms) = next {
         host.rest(wait_ms);

@@ -7,5 +7,5 @@ pub const COM1: u16 = 0x3f8;
 /// The port on which a guest writes how it ended: where guests have QEMU's
 /// isa-debug-exit when they run without seL4.
 pub const EXIT_PORT: u16 = 0xf4;
-/// What a guest that did its work writes there.
+/// Value that a guest writes there when it succeeded.
 pub const EXIT_SUCCESS: u32 = 0x10;

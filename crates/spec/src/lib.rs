@@ -1,4 +1,4 @@
-//! The composed system: what the build tool writes and init reads, and the facts
+//! The composed system, written by the build tool and read by init, and the facts
 //! in which programs must agree.
 //!
 //! Responsible for: the flat, pointer-free format of the system image: which

@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use crate::{OnExit, ResourceKind};
 
-/// What a resource is, as it lies in the two words of its record.
+/// Value of a resource, as it lies in the two words of its record.
 pub trait Value: Copy {
     /// The kind of such a resource.
     const KIND: ResourceKind;
@@ -221,7 +221,7 @@ impl Value for OnExit {
     fn to_words(self) -> (u64, u64) {
         (self as u64, 0)
     }
-    /// What is unknown counts as [`OnExit::Stop`].
+    /// Decodes the policy; an unknown number counts as [`OnExit::Stop`].
     fn from_words(number: u64, _: u64) -> Self {
         let all = [Self::Stop, Self::Halt, Self::Restart];
         all.into_iter()

@@ -1,4 +1,4 @@
-//! The table in which a component finds what it was given, by name.
+//! The table in which a component finds its resources, by name.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 

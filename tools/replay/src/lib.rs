@@ -1,4 +1,4 @@
-//! Plays a recorded trace of guest accesses against the real pci-config and
+//! Replays a recorded trace of guest accesses against the real pci-config and
 //! msix logic, and compares what they do with what the trace expects.
 //!
 //! Responsible for: the trace format (JSON lines), a device that is plain

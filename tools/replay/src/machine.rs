@@ -76,7 +76,7 @@ impl Report {
         self.mismatches.is_empty()
     }
 
-    /// Notes what an operation did, and compares it with what is expected.
+    /// Records the outcome of an operation, and compares it with the expected one.
     fn record(&mut self, step: &Step, value: Option<u64>, events: Vec<Event>) {
         if let (Some(expected), Some(got)) = (step.value, value) {
             let (expected, got) = (format!("{expected:#x}"), format!("{got:#x}"));
@@ -232,7 +232,7 @@ fn ones(len: u64) -> u64 {
 }
 
 impl Machine<'_, '_> {
-    /// Plays one operation; gives the value if it reads.
+    /// Replays one operation. Returns the value if it reads.
     fn play(&mut self, step: &Step, device: &Device, router: &Router) -> Option<u64> {
         match step.operation {
             Operation::ConfigRead { reg, len } => return Some(self.read_config(reg, len)),

@@ -131,7 +131,7 @@ impl Builder<'_> {
                 ObjectKind::Notification => index as u64 == self.system.header.doorbell,
                 // A component's own memory: a backtrace reads its stack. A
                 // guest's RAM has a given address, its vmm holds it; what the
-                // IOMMU reads has large pages, and nobody else writes it.
+                // IOMMU reads has large pages, and no other component writes it.
                 ObjectKind::Memory => object.address == u64::MAX && object.size_bits == 12,
                 _ => false,
             };

@@ -126,7 +126,7 @@ fn register_pages(
 }
 
 /// Finds the unit, if the system has a component for it, and gives its registers
-/// and what there is to know about it to that component. [`IommuKind::None`] if there is none
+/// and its description to that component. [`IommuKind::None`] if there is none
 /// that can be used.
 pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
     let place = builder.system.header.iommu;

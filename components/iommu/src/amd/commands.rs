@@ -1,4 +1,4 @@
-//! The command buffer (section 2.4): what the unit is told to forget.
+//! The command buffer (section 2.4): invalidations.
 
 use tock_registers::fields::FieldValue;
 
@@ -14,7 +14,7 @@ const COMMAND: usize = 16;
 pub struct Queue {
     /// Where the next command goes: a byte offset.
     tail: usize,
-    /// What the last COMPLETION_WAIT stores.
+    /// Value that the last COMPLETION_WAIT stores.
     sequence: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The event log (section 2.5): what the unit refused.
+//! The event log (section 2.5): refused accesses.
 
 use channel::iommu::FaultRecord;
 

@@ -1,4 +1,4 @@
-//! The fault recording registers (section 7.3): what the unit refused.
+//! The fault recording registers (section 7.3): refused accesses.
 
 use channel::iommu::FaultRecord;
 

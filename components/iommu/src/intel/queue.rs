@@ -1,4 +1,4 @@
-//! The invalidation queue (section 6.5.2): what the unit is told to forget.
+//! The invalidation queue (section 6.5.2).
 
 use tock_registers::fields::FieldValue;
 
@@ -14,7 +14,7 @@ const DESCRIPTOR: usize = 16;
 pub struct Queue {
     /// Where the next descriptor goes: a byte offset.
     tail: usize,
-    /// What the last wait stores.
+    /// Value that the last wait stores.
     sequence: u32,
 }
 
@@ -55,7 +55,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Forgets every context entry and every translation, after what is on its
+    /// Invalidates every context entry and every translation, after accesses on their
     /// way. All of them, since it is rare, and since a unit in caching mode
     /// remembers absent entries under a domain that is not the function's
     /// (section 6.1).

@@ -34,7 +34,7 @@ pub const FAULT_UPPER: usize = 8;
 pub const FAULT_TOP: usize = 12;
 /// Value that frees the record.
 pub const FAULT_FREE: u32 = 1 << 31;
-/// What is written to the fault status to clear that faults were lost.
+/// Value that clears the overflow bit of the fault status.
 pub const FAULT_OVERFLOW: u32 = 1;
 
 /// Bits of the global status that a write to the global command repeats: those

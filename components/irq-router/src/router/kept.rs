@@ -97,7 +97,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         self.kept.set(0, word);
     }
 
-    /// Takes over what a router before this one left, if there was one: slots,
+    /// Takes over an earlier router's state, if there was one: slots,
     /// vectors and masks are as it kept them, and the kernel's side is made the
     /// same. What is bound never stops being delivered.
     pub(super) fn adopt(&mut self) {
@@ -167,7 +167,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
         }
     }
 
-    /// Makes the missing parts of what is bound: an unbind that was interrupted, and
+    /// Makes the missing parts of bindings: an unbind that was interrupted, and
     /// that the client will repeat, had deleted them.
     fn repair(&mut self) {
         for guest in 0..GUESTS {
