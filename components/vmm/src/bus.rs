@@ -11,8 +11,8 @@ use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
 
+use crate::bar_map::BarMap;
 use crate::counters::Counters;
-use crate::decoded::DecodedBars;
 use crate::host::{Host, PciFunctions, StopReason, Unclaimed};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
@@ -40,7 +40,7 @@ pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
 /// The devices' state.
 #[derive(Debug)]
 pub struct Devices<'a> {
-    bars: DecodedBars<'a>,
+    bars: BarMap<'a>,
     config_address: u32,
     uart: Uart,
     /// I/O APIC.
@@ -52,7 +52,7 @@ impl<'a> Devices<'a> {
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            bars: DecodedBars::new(functions),
+            bars: BarMap::new(functions),
             config_address: 0,
             uart: Uart::default(),
             ioapic: IoApic::new(functions),

@@ -14,12 +14,12 @@
 #![forbid(unsafe_code)]
 
 mod alu;
+mod bar_map;
 mod bus;
 mod counters;
 mod cpu;
 mod crash;
 mod decode;
-mod decoded;
 mod host;
 mod inject;
 mod ioapic;
@@ -35,10 +35,10 @@ mod takeback;
 mod uart;
 mod vmm;
 
+pub use bar_map::BarMap;
 pub use bus::{MMIO_WINDOW, is_long};
 pub use counters::Counters;
 pub use crash::Crash;
-pub use decoded::DecodedBars;
 pub use host::{GuestMemory, Host, Interrupts, PciFunctions, StopReason, Unclaimed};
 pub use ioapic::IOAPIC_BASE;
 pub use lapic::{LAPIC_BASE, Lapic};

@@ -78,10 +78,10 @@ impl FunctionId {
 /// Guests in one system, at most: each has a bit in a notification word
 /// ([`BADGE_GUEST_GONE`]), and each component room for so many.
 pub const GUESTS: usize = 4;
-/// The period, in microseconds, in which each guest has its turn.
-pub const PERIOD_US: u64 = 10_000;
 /// PCI functions in one system, at most.
 pub const FUNCTIONS: usize = 8;
+/// The period, in microseconds, in which each guest has its turn.
+pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).
 pub const RESOURCES_ADDRESS: u64 = 0x10_0000;
 /// Where every component has its IPC buffer. The page before and the page
@@ -96,20 +96,6 @@ pub const PROGRAM_ADDRESS: u64 = 0x40_0000;
 pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
 /// Slot of a component's own CNode that holds its fault endpoint.
 pub const FAULT_SLOT: u64 = 1;
-/// Label of the message on the fault endpoint by which a component asks the
-/// monitor to end the system; no fault has it.
-pub const STOP_LABEL: u64 = 64;
-/// Label of the message by which the console asks the monitor to crash the
-/// component whose position, from 1, is the first word. Only a system that was
-/// composed for it does that.
-pub const INJECT_LABEL: u64 = 65;
-/// Label of the message by which the iommu component reports at boot that the unit is
-/// set up. Before the answer, no guest runs.
-pub const READY_LABEL: u64 = 66;
-/// Label of the message by which the iommu component asks the monitor to stop one
-/// guest and no other: the first word is the guest's position. From any other
-/// sender it is answered and does nothing.
-pub const GUEST_STOP_LABEL: u64 = 67;
 /// Slot with the endpoint on which a component receives.
 pub const ENDPOINT_SLOT: u64 = 2;
 /// Slots of one guest: bits of the vmm's notification word, each of which can
@@ -130,3 +116,17 @@ pub const BADGE_DOORBELL: u64 = 1 << 0;
 /// Badge bit of a component's first interrupt in its notification word; the
 /// others follow.
 pub const BADGE_FIRST_IRQ: u64 = 1 << 1;
+/// Label of the message on the fault endpoint by which a component asks the
+/// monitor to end the system; no fault has it.
+pub const STOP_LABEL: u64 = 64;
+/// Label of the message by which the console asks the monitor to crash the
+/// component whose position, from 1, is the first word. Only a system that was
+/// composed for it does that.
+pub const INJECT_LABEL: u64 = 65;
+/// Label of the message by which the iommu component reports at boot that the unit is
+/// set up. Before the answer, no guest runs.
+pub const READY_LABEL: u64 = 66;
+/// Label of the message by which the iommu component asks the monitor to stop one
+/// guest and no other: the first word is the guest's position. From any other
+/// sender it is answered and does nothing.
+pub const GUEST_STOP_LABEL: u64 = 67;

@@ -13,7 +13,7 @@ use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use pci_config::{Functions, RESET_MS};
 use serde::Serialize;
 use shm::{Keep, Kept};
-use vmm::DecodedBars;
+use vmm::BarMap;
 
 use crate::device::{self, Router};
 use crate::trace::{Bar, Event, Operation, Step, Trace};
@@ -114,7 +114,7 @@ struct Machine<'m, 'e> {
     info: &'m FunctionInfo,
     bars: [Bar; FUNCTION_BARS],
     /// The vmm's decoding of memory accesses.
-    decoded: DecodedBars<'m>,
+    decoded: BarMap<'m>,
 }
 
 /// Plays `trace` against the components.
@@ -173,7 +173,7 @@ fn play<'m>(
     }));
     let messages = irq_router::msi::Client(to_router);
     let bars = trace.device.bars;
-    let mut decoded = DecodedBars::new(std::slice::from_ref(info));
+    let mut decoded = BarMap::new(std::slice::from_ref(info));
     decoded.addresses[0] = bars.map(|bar| Some(bar.guest));
     let mut machine = Machine {
         config: Functions::new([(*info, VMM, device.clone())], client, messages, kept),

@@ -10,13 +10,13 @@ pub type Addresses = [[Option<u64>; FUNCTION_BARS]; FUNCTIONS];
 
 /// The functions' BARs, at the guest addresses at which they are decoded.
 #[derive(Debug)]
-pub struct DecodedBars<'a> {
+pub struct BarMap<'a> {
     functions: &'a [FunctionInfo],
     /// The addresses.
     pub addresses: Addresses,
 }
 
-impl<'a> DecodedBars<'a> {
+impl<'a> BarMap<'a> {
     /// Creates the map with no BAR decoded. Functions past [`FUNCTIONS`] are left
     /// out.
     #[must_use]
