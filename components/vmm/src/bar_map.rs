@@ -71,3 +71,43 @@ impl<'a> BarMap<'a> {
             .map(|offset| (place, offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pci::MsixPage;
+
+    #[test]
+    fn an_access_lies_in_its_bar_and_on_one_page() {
+        let mut info = FunctionInfo::default();
+        info.bars[2].size = 3 * PAGE_SIZE;
+        info.msix.page_count = 1;
+        info.msix.pages[0] = MsixPage { bar: 2, page: 1 };
+        let functions = [info];
+        let mut map = BarMap::new(&functions);
+        let base = 0xfe00_0000;
+        assert_eq!(map.place(base, Width::Byte), None);
+        map.addresses[0][2] = Some(base);
+        let place = FunctionBar {
+            function: FunctionId(0),
+            bar: 2,
+        };
+        let end = 3 * PAGE_SIZE;
+        for width in [Width::Byte, Width::Word, Width::Dword, Width::Qword] {
+            let bytes = width.bytes();
+            assert_eq!(map.place(base, width), Some((place, 0)));
+            let last = end - bytes;
+            assert_eq!(map.place(base + last, width), Some((place, last)));
+            assert_eq!(map.place(base + last + 1, width), None);
+            assert_eq!(map.place(base - 1, width), None);
+            // The table's page, from its first byte to its last.
+            let (first, last) = (PAGE_SIZE, 2 * PAGE_SIZE - bytes);
+            for offset in [first, last] {
+                let claimed = map.claimed(base + offset, width);
+                assert_eq!(claimed, Some((place, offset as u32)));
+            }
+            assert_eq!(map.claimed(base + PAGE_SIZE - 1, width), None);
+            assert_eq!(map.claimed(base + last + 1, width), None);
+        }
+    }
+}

@@ -392,3 +392,41 @@ keys! {
     /// Room for the IRQ handler of each function's INTx pin.
     INTX_HANDLER: Family<IntxHandler> = "intx-handler:";
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::string::ToString as _;
+
+    use super::*;
+
+    /// Checks that a value survives its two words, which are these.
+    fn check<V: Value + PartialEq + fmt::Debug>(value: V, words: (u64, u64)) {
+        assert_eq!(value.to_words(), words);
+        assert_eq!(V::from_words(words.0, words.1), value);
+    }
+
+    #[test]
+    fn values_survive_their_words() {
+        check(Slot(7), (7, 0));
+        check(9u64, (9, 0));
+        check(true, (1, 0));
+        check(false, (0, 0));
+        check(OnExit::Stop, (0, 0));
+        check(OnExit::Halt, (1, 0));
+        check(OnExit::Restart, (2, 0));
+        assert_eq!(OnExit::from_words(3, 0), OnExit::Stop);
+        let region = Region {
+            address: 4096,
+            length: 16,
+        };
+        check(region, (4096, 16));
+    }
+
+    #[test]
+    fn a_key_is_called_by_its_family_and_its_owner() {
+        assert_eq!(MACHINE.to_string(), "machine");
+        assert_eq!(FUNCTION.of("nic0").to_string(), "function:nic0");
+    }
+}

@@ -173,6 +173,85 @@ mod tests {
         assert_eq!(deepest(&[(0, jumps), (7, CALLS_NEXT)]), 0x30);
     }
 
+    /// Returns an ELF file with nothing but symbols: type and value of each.
+    fn symbols(symbols: &[(u8, u64)]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        for half in [2u16, 62] {
+            file.extend(half.to_le_bytes());
+        }
+        file.extend(1u32.to_le_bytes());
+        // Entry, program headers, section headers.
+        for word in [0u64, 0, 64] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(0u32.to_le_bytes());
+        for half in [64u16, 0, 0, 64, 3, 2] {
+            file.extend(half.to_le_bytes());
+        }
+        let size = 24 * (symbols.len() as u64 + 1);
+        // None, the symbols, their names: kind, offset, size, link, entry size.
+        for (kind, offset, size, link, entry) in [
+            (0u32, 0u64, 0u64, 0u32, 0u64),
+            (2, 256, size, 2, 24),
+            (3, 256 + size, 1, 0, 0),
+        ] {
+            file.extend(0u32.to_le_bytes());
+            file.extend(kind.to_le_bytes());
+            for word in [0, 0, offset, size] {
+                file.extend(word.to_le_bytes());
+            }
+            file.extend(link.to_le_bytes());
+            file.extend(0u32.to_le_bytes());
+            for word in [1, entry] {
+                file.extend(word.to_le_bytes());
+            }
+        }
+        file.extend([0; 24]);
+        for (kind, value) in symbols {
+            file.extend([0, 0, 0, 0, *kind, 0, 1, 0]);
+            file.extend(value.to_le_bytes());
+            file.extend([0; 8]);
+        }
+        file.push(0);
+        file
+    }
+
+    #[test]
+    fn functions_end_where_the_next_one_starts() {
+        const FUNC: u8 = 2;
+        const OBJECT: u8 = 1;
+        // The second has two names, and something that is not a function lies in the
+        // middle of the first.
+        let file = symbols(&[
+            (FUNC, 0x1010),
+            (OBJECT, 0x1008),
+            (FUNC, 0x1010),
+            (FUNC, 0x1000),
+        ]);
+        let code = [CALLS_NEXT, CALLS_NEXT].concat();
+        let deepest = |entry| super::deepest(&file, entry, &[(0x1000, &code)]).unwrap();
+        assert_eq!(deepest(0x1000), 0x60);
+        assert_eq!(deepest(0x1010), 0x30);
+        // Entered where no function is known to start.
+        assert_eq!(deepest(0x1001), 0x28 + 0x30);
+        assert_eq!(deepest(0x5000), 0);
+    }
+
+    #[test]
+    fn what_is_given_back_is_taken_once() {
+        // push rax; pop rax; push rax
+        assert_eq!(deepest(&[(0, &[0x50, 0x58, 0x50])]), 8);
+        // sub rsp, 0x20; add rsp, 0x20; sub rsp, 0x20
+        let again = [
+            0x48, 0x83, 0xec, 0x20, 0x48, 0x83, 0xc4, 0x20, 0x48, 0x83, 0xec, 0x20,
+        ];
+        assert_eq!(deepest(&[(0, &again)]), 0x20);
+        // An instruction that ends with the code, and bytes that are none (06) before
+        // one.
+        assert_eq!(deepest(&[(0, &[0x06, 0x06, 0x50])]), 8);
+    }
+
     #[test]
     fn what_is_given_back_before_a_return_is_there_after_it() {
         // push rbp; pop rbp; ret; push rbx: two exits of one function.

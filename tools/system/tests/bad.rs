@@ -121,3 +121,16 @@ fn a_file_that_is_no_regular_file_is_not_read() {
     let text = common::read(&root).unwrap_err().to_string();
     assert!(text.contains("folder without a crate"), "{text}");
 }
+
+/// Only a folder without a manifest is passed over.
+#[test]
+fn a_manifest_that_cannot_be_read_is_an_error() {
+    let root = common::project(&common::files().join("good.toml"));
+    let manifest = root.path().join("components/timer/component.toml");
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::create_dir(&manifest).unwrap();
+    let report = common::read(&root)
+        .expect_err("a folder was taken")
+        .to_string();
+    assert!(report.contains("a manifest is a text file"), "{report}");
+}
