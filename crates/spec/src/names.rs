@@ -389,6 +389,8 @@ keys! {
     INTERRUPT_BUDGET: Key<u64> = "interrupt-budget";
     /// What follows the guest's end.
     ON_EXIT: Key<OnExit> = "on-exit";
+    /// Whether the guest has the devices of a PC.
+    PC: Key<bool> = "pc";
     /// Room for the IRQ handler of each function's INTx pin.
     INTX_HANDLER: Family<IntxHandler> = "intx-handler:";
 }

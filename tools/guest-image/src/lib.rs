@@ -7,6 +7,7 @@
 //! - **Invariants:** equal files give an equal image.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 mod fit;
 mod kind;
 

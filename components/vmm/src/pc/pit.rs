@@ -101,7 +101,8 @@ impl Channel {
     fn clocks(&self, now: u64, tsc_hz: u64) -> u64 {
         let ticks = self.since.map_or(0, |since| now.saturating_sub(since));
         let clocks = u128::from(ticks) * u128::from(FREQUENCY) / u128::from(tsc_hz);
-        self.counted.saturating_add(clocks as u64)
+        self.counted
+            .saturating_add(clocks.min(u128::from(u64::MAX)) as u64)
     }
 
     /// Returns the output and the count after so many clocks.

@@ -112,7 +112,7 @@ impl Rtc {
         if self.memory[STATUS_B as usize] & B_BINARY != 0 {
             value
         } else {
-            value / 10 << 4 | value % 10
+            16 * (value / 10) + value % 10
         }
     }
 

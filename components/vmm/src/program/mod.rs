@@ -13,7 +13,7 @@ use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
 use spec::{BADGE_CALL, FUNCTIONS, names};
-use vmm::{Budget, Counters, Fault, Lives, Next, Outcome, Share, StopReason, Vmm};
+use vmm::{Budget, Counters, Fault, Lives, Next, Outcome, Pc, Share, StopReason, Vmm};
 
 use end::End;
 use guest::Guest;
@@ -198,6 +198,9 @@ pub fn main(context: Context) -> ! {
     loop {
         let mut vmm = Vmm::new(&functions, budget, share);
         vmm.counters = counters;
+        if context.get(names::PC) {
+            vmm.set_pc(Pc::new(tsc_khz, 0));
+        }
         let life = Life {
             context: &context,
             lives: &lives,

@@ -99,6 +99,7 @@ pub fn add_guest(
     builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
     place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
     place.tell(names::ON_EXIT, guest.on_exit);
+    place.tell(names::PC, guest.pc);
     builder.share(
         place,
         names::GUEST_CONSOLE,

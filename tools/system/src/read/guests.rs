@@ -1,13 +1,13 @@
 //! Guests: image, vmm, memory, priority and end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spec::{IommuKind, OnExit};
 
 use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
 use crate::manifest::names;
-use crate::model::{Guest, GuestImage, Model};
+use crate::model::{Boot, Guest, GuestImage, Model};
 use crate::reader::{Context, Located, Section, choice, find, indices, room};
 
 /// Interrupts of one source in a second that are no storm: five times what an
@@ -86,6 +86,20 @@ fn guest(
         ("restart", OnExit::Restart),
     ];
     let on_exit = choice(section, "on-exit", "policy for a guest's end", &words);
+    let machines = [("minimal", false), ("pc", true)];
+    let pc = choice(section, "machine", "kind of machine", &machines);
+    let protocols = [
+        ("auto", Boot::Auto),
+        ("linux", Boot::Linux),
+        ("multiboot", Boot::Multiboot),
+        ("pvh", Boot::Pvh),
+    ];
+    let boot = choice(section, "boot", "boot protocol", &protocols);
+    let modules = section.strings("modules");
+    let modules = modules
+        .iter()
+        .filter_map(|file| module(context, file, root));
+    let modules = modules.collect();
     let share = section.number("share", 1..1001).map_or(1, |s| s.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
@@ -111,6 +125,9 @@ fn guest(
         interrupt_budget,
         on_exit,
         share,
+        pc,
+        boot,
+        modules,
     })
 }
 
@@ -139,6 +156,20 @@ fn guest_image(context: &Context<'_>, image: &Located<String>, root: &Path) -> O
         &image.span,
         message,
         "name an ELF file, or the folder of a guest's crate, from the project's root",
+    );
+    None
+}
+
+/// Returns a boot module's file.
+fn module(context: &Context<'_>, file: &Located<String>, root: &Path) -> Option<PathBuf> {
+    let path = root.join(&file.value);
+    if path.is_file() {
+        return Some(path);
+    }
+    context.error(
+        &file.span,
+        format!("there is no boot module `{}`", file.value),
+        "name a file, from the project's root",
     );
     None
 }
