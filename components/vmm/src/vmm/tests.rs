@@ -19,6 +19,7 @@ use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 
 mod bars;
 mod pins;
+mod shim;
 mod storms;
 mod traps;
 mod turns;
