@@ -36,7 +36,9 @@ pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
 pub use manifest::{Authority, DeviceNeed, Manifest};
-pub use model::{Channel, Component, Device, Guest, GuestImage, Model, Policy};
+pub use model::{
+    Channel, Component, Device, Guest, GuestImage, Model, Place, Policy, Solo5Device, Solo5Kind,
+};
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 
