@@ -96,7 +96,11 @@ fn a_call_without_a_stack_is_a_stack_fault() {
         m.regs.gpr[RSP] = stack;
         let outcome = m.outl(0x501, 0);
         // The exception has no stack either.
-        assert_eq!(outcome, Outcome::Stop(StopReason::TripleFault(12)), "{stack:#x}");
+        assert_eq!(
+            outcome,
+            Outcome::Stop(StopReason::TripleFault(12)),
+            "{stack:#x}"
+        );
         assert_eq!((m.regs.rip, m.regs.gpr[RSP]), (CODE, stack));
     }
 }
