@@ -11,6 +11,9 @@ pub struct Cpu {
     pub idt_base: u64,
     /// Interrupt descriptor table: limit.
     pub idt_limit: u16,
+    /// Base and limit of the table for interrupts, vectors from 32 on, where it is not that
+    /// for exceptions: the shim's, whatever table its image loads.
+    pub interrupt_table: Option<(u64, u16)>,
     /// CR0, as the boot protocol promises it: paging and protection on.
     pub cr0: u64,
     /// CR2: address of the last page fault that was injected.
@@ -27,6 +30,8 @@ pub struct Cpu {
     pub x2apic: bool,
 }
 
+/// Vectors that are exceptions come before this.
+const EXCEPTIONS: u8 = 32;
 /// CR0: PG, WP, NE, ET, MP, PE.
 const CR0_START: u64 = 0x8001_0033;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT.
@@ -43,6 +48,7 @@ impl Default for Cpu {
             halted: false,
             idt_base: 0,
             idt_limit: 0,
+            interrupt_table: None,
             cr0: CR0_START,
             cr2: 0,
             cr3: 0,
@@ -51,5 +57,14 @@ impl Default for Cpu {
             pat: PAT_START,
             x2apic: false,
         }
+    }
+}
+
+impl Cpu {
+    /// Returns base and limit of the table that holds a vector's gate.
+    #[must_use]
+    pub fn table_of(&self, vector: u8) -> (u64, u16) {
+        let own = self.interrupt_table.filter(|_| vector >= EXCEPTIONS);
+        own.unwrap_or((self.idt_base, self.idt_limit))
     }
 }

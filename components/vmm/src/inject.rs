@@ -4,16 +4,15 @@
 use crate::cpu::Cpu;
 use crate::host::GuestMemory;
 use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, RSP, Registers};
+// An interrupt on a real machine overwrites the red zone, but a guest built for user space
+// relies on it.
+use spec::shim::RED_ZONE;
 
 /// Trap flag: cleared for the handler.
 const RFLAGS_TF: u64 = 1 << 8;
 /// Stack selector of the frame: the boot protocol's data segment. Its RPL 0
 /// makes the handler's iretq trap, which is where IF comes back.
 const KERNEL_DS: u64 = 0x18;
-/// Bytes below the stack pointer that code may use (System V ABI, red zone). An
-/// interrupt on a real machine overwrites them, but a guest built for user space
-/// relies on them.
-const RED_ZONE: u64 = 128;
 
 /// The vector could not be delivered: no present gate, or no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +31,12 @@ pub fn deliver(
     error: Option<u32>,
 ) -> Result<(), Undeliverable> {
     let offset = u64::from(vector) * 16;
-    if offset + 15 > u64::from(cpu.idt_limit) {
+    let (base, limit) = cpu.table_of(vector);
+    if offset + 15 > u64::from(limit) {
         return Err(Undeliverable);
     }
     let mut gate = [0; 16];
-    if !host.read_ram(cpu.idt_base.wrapping_add(offset), &mut gate) {
+    if !host.read_ram(base.wrapping_add(offset), &mut gate) {
         return Err(Undeliverable);
     }
     let gate = u128::from_le_bytes(gate);
@@ -82,6 +82,26 @@ pub fn deliver(
     if !trap {
         cpu.interrupts = false;
     }
+    Ok(())
+}
+
+/// Makes the guest's next instruction the first of its shim's `handler`, which returns to
+/// `back`.
+///
+/// # Errors
+/// [`Undeliverable`] if the stack is not in RAM; registers and memory are then as before.
+pub fn call(
+    regs: &mut Registers,
+    host: &mut impl GuestMemory,
+    handler: u64,
+    back: u64,
+) -> Result<(), Undeliverable> {
+    let place = regs.gpr[RSP].wrapping_sub(RED_ZONE + 8);
+    if !host.write_ram(place, &back.to_le_bytes()) {
+        return Err(Undeliverable);
+    }
+    regs.gpr[RSP] = place;
+    regs.rip = handler;
     Ok(())
 }
 

@@ -37,6 +37,7 @@ fn good() -> (Model, Image) {
             .map(|component| (component.program.name.clone(), program.clone()))
             .collect(),
         guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
+        ..Programs::default()
     };
     let image = composed(&model, &programs).unwrap();
     (model, image)
@@ -143,7 +144,7 @@ fn a_stack_holds_its_programs_calls() {
     };
     let programs = |stack| Programs {
         components: BTreeMap::from([("msix".to_owned(), program(stack))]),
-        guests: BTreeMap::new(),
+        ..Programs::default()
     };
     assert!(composed(&model, &programs(16 << 10)).is_ok());
     let error = composed(&model, &programs((16 << 10) + 1)).unwrap_err();

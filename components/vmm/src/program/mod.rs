@@ -199,7 +199,8 @@ pub fn main(context: Context) -> ! {
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
-        let mut vmm = Vmm::new(&functions, budget, share);
+        let shim = context.get(names::SHIM);
+        let mut vmm = Vmm::new(&functions, budget, share).with_shim(shim);
         vmm.counters = counters;
         if context.get(names::PC) {
             let epoch_ns = context.machine().tsc_epoch_ns().unwrap_or(0);

@@ -20,6 +20,7 @@ use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 mod bars;
 mod pc;
 mod pins;
+mod shim;
 mod storms;
 mod traps;
 mod turns;
