@@ -9,10 +9,12 @@
 
 mod fit;
 mod kind;
+mod merge;
 
 use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
+pub use merge::{Foreign, merge, shim_ram};
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +34,26 @@ impl Error {
     }
 }
 
-/// Makes of `file` the image that the vmm loads into RAM at `ram` (guest addresses),
-/// with this command line.
+/// A guest, as far as its image depends on it.
+#[derive(Clone, Debug)]
+pub struct Guest<'a> {
+    /// Guest addresses of its RAM.
+    pub ram: Range<u64>,
+    /// Its command line.
+    pub command_line: &'a str,
+}
+
+/// Makes of `file` the image that the vmm loads. `shim` is the file of the kind's shim
+/// ([`Kind::shim`]), built for [`shim_ram`].
 ///
 /// # Errors
 /// If the file cannot run, or does not fit.
-pub fn prepare(file: Vec<u8>, ram: &Range<u64>, command_line: &str) -> Result<Vec<u8>, Error> {
+pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, _shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
     match Kind::of(&file) {
         Kind::Linux64 => {}
         other => return Err(other.refusal()),
     }
-    fit::check(&file, ram, command_line)?;
+    fit::check(&file, &guest.ram, guest.command_line)?;
     Ok(file)
 }
 
@@ -73,15 +84,23 @@ mod tests {
         file
     }
 
+    fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
+        let guest = Guest {
+            ram: RAM,
+            command_line,
+        };
+        prepare(file, &guest, None)
+    }
+
     fn refused(file: Vec<u8>) -> String {
-        let error = prepare(file, &RAM, "").unwrap_err();
+        let error = prepared(file, "").unwrap_err();
         format!("{} / {}", error.cause, error.help)
     }
 
     #[test]
     fn a_fitting_image_is_taken_as_it_is() {
         let file = file(0x1010_0000, 4096);
-        assert_eq!(prepare(file.clone(), &RAM, ""), Ok(file));
+        assert_eq!(prepared(file.clone(), ""), Ok(file));
     }
 
     #[test]
@@ -94,7 +113,7 @@ mod tests {
         let high = refused(file(0xffff_8000_0010_0000, 4096));
         assert!(high.contains("physical"), "{high}");
         let text = "x".repeat(vmm::COMMAND_LINE_MAX + 1);
-        let long = prepare(file(0x1010_0000, 4096), &RAM, &text).unwrap_err();
+        let long = prepared(file(0x1010_0000, 4096), &text).unwrap_err();
         assert!(long.cause.contains("command line"), "{long:?}");
     }
 }
