@@ -52,7 +52,8 @@ const GUARD: u64 = 2 << 20;
 /// Returns whether an access to this address is one past the end of the stack.
 pub(crate) fn is_below_stack(address: u64) -> bool {
     let bottom = &raw const guest_stack_bottom as u64;
-    (bottom - GUARD..bottom).contains(&address)
+    // RAM may begin at 0: what lies below is then the last of all addresses.
+    bottom.wrapping_sub(1).wrapping_sub(address) < GUARD
 }
 
 /// Returns whether exceptions can have a stack of their own, IST 1: the task

@@ -49,6 +49,18 @@ pub fn needed() -> ((u16, u16), Option<u16>) {
     ((com1, com1 + 7), (exit != 0).then_some(exit))
 }
 
+/// Returns the Unix time, by the machine's clock chip, if it has one. To be called
+/// before [`keep`].
+pub fn unix_time() -> Option<u64> {
+    let all = slot::IO_PORT_CONTROL.cap();
+    let ports: IoPort = sel4::Cap::from_bits(all.bits());
+    init::unix_time(|register| {
+        let chosen = ports.ioport_out8(init::INDEX_PORT, register);
+        let value = chosen.and_then(|()| ports.ioport_in8(init::DATA_PORT));
+        value.unwrap_or(0xff)
+    })
+}
+
 /// Text on COM1. If the console was in the middle of a line, a new one begins.
 pub struct Com1;
 

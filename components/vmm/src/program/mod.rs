@@ -36,6 +36,9 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
         "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
+    if let Some(epoch) = context.machine().tsc_epoch_ns() {
+        let _ = write!(line, " tsc_epoch_ns={epoch}");
+    }
     if let Ok(own) = core::str::from_utf8(context.bytes(names::COMMAND_LINE))
         && !own.is_empty()
     {

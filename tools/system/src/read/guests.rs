@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spec::{IommuKind, OnExit};
+use spec::OnExit;
 
 use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
@@ -65,16 +65,14 @@ fn guest(
     for device in &devices {
         device_owner(context, device, model);
     }
+    // A device's DMA addresses are the guest's only where a unit translates them.
+    let translated = model.remaps() || devices.is_empty();
     let address = section.number("address", 0..1 << 32);
-    let address = address.map_or(machine_address, |address| {
+    let default = if translated { 0 } else { machine_address };
+    let address = address.map_or(default, |address| {
         let size = memory.as_ref().map_or(0, |memory| memory.value);
-        let remaps = model.board.iommu != IommuKind::None || devices.is_empty();
-        guest_address(
-            context,
-            &address,
-            size,
-            remaps || address.value == machine_address,
-        );
+        let translated = translated || address.value == machine_address;
+        guest_address(context, &address, size, translated);
         address.value
     });
     let interrupt_budget = section
