@@ -7,6 +7,9 @@ use spec::acpi::{
     IOAPIC_BASE, PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, RTC_CENTURY, SCI,
     SLEEP_TYPE_S5, TIMER_PIN,
 };
+use system::Segment;
+
+use crate::Error;
 
 /// Where the tables lie: in the area in which the RSDP is looked for (section 5.2.5.1).
 pub const AREA: Range<u64> = 0xe_0000..0xe_1000;
@@ -103,6 +106,37 @@ pub fn tables() -> Vec<u8> {
     let xsdt = area.add(table(*b"XSDT", 1, &long));
     area.0[..RSDP_SIZE].copy_from_slice(&rsdp(rsdt, xsdt));
     area.0
+}
+
+/// Adds the tables to what lies in a guest's memory.
+///
+/// # Errors
+/// If something else lies there.
+pub fn add(segments: &mut Vec<Segment>) -> Result<(), Error> {
+    let taken = |segment: &Segment| {
+        segment.address < AREA.end && AREA.start < segment.address + segment.size
+    };
+    if segments.iter().any(taken) {
+        return Err(Error::new(
+            format!("it lies where ACPI's tables are, {:#x}", AREA.start),
+            "link it at 0x100000 or above",
+        ));
+    }
+    segments.push(segment());
+    Ok(())
+}
+
+/// Returns the tables as they lie in a guest's memory.
+#[must_use]
+pub fn segment() -> Segment {
+    let bytes = tables();
+    Segment {
+        address: AREA.start,
+        size: bytes.len() as u64,
+        bytes,
+        writable: false,
+        executable: false,
+    }
 }
 
 /// Tables one after another.

@@ -8,12 +8,18 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+mod boot32;
+mod elf;
 mod fit;
 mod kind;
+mod merge;
 
 use std::ops::Range;
 
+use system::Boot;
+
 pub use kind::{Kind, Solo5Target};
+pub use merge::{Foreign, merge, shim_ram};
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,18 +39,55 @@ impl Error {
     }
 }
 
-/// Makes of `file` the image that the vmm loads into RAM at `ram` (guest addresses),
-/// with this command line.
+/// A guest, as far as its image depends on it.
+#[derive(Clone, Debug)]
+pub struct Guest<'a> {
+    /// Guest addresses of its RAM.
+    pub ram: Range<u64>,
+    /// Its command line.
+    pub command_line: &'a str,
+    /// It has the devices of a PC.
+    pub pc: bool,
+    /// How the file says that its image is entered.
+    pub boot: Boot,
+    /// Its boot modules: name and contents.
+    pub modules: Vec<(String, Vec<u8>)>,
+}
+
+/// Makes of `file` the image that the vmm loads. `shim` is the file of the kind's shim
+/// ([`Kind::shim`]), built for [`shim_ram`].
 ///
 /// # Errors
 /// If the file cannot run, or does not fit.
-pub fn prepare(file: Vec<u8>, ram: &Range<u64>, command_line: &str) -> Result<Vec<u8>, Error> {
-    match Kind::of(&file) {
-        Kind::Linux64 => {}
-        other => return Err(other.refusal()),
+pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+    if guest.pc && guest.ram.start != 0 {
+        return Err(Error::new(
+            format!(
+                "it has `machine = \"pc\"`, but its RAM begins at {:#x}, so that there is none \
+                 for ACPI's tables",
+                guest.ram.start
+            ),
+            "give the guest `address = 0`, which its devices can use where an IOMMU translates \
+             (`--iommu amd`)",
+        ));
     }
-    fit::check(&file, ram, command_line)?;
-    Ok(file)
+    let kind = Kind::entered(&file, guest.boot)?;
+    let image = match (&kind, shim) {
+        (Kind::Multiboot(1) | Kind::Pvh, Some(shim)) => boot32::prepare(&file, &kind, guest, shim)?,
+        (Kind::Linux64, _) if !guest.modules.is_empty() => {
+            return Err(Error::new(
+                "it gets `modules`, but the Linux 64-bit entry has no place for them",
+                "leave `modules` out, or enter it by Multiboot or PVH",
+            ));
+        }
+        (Kind::Linux64, _) if guest.pc => {
+            elf::with_segment(&file, &acpi::segment()).ok_or_else(|| Kind::Unknown.refusal())?
+        }
+        (Kind::Linux64, _) => file,
+        (other, _) => return Err(other.refusal()),
+    };
+    fit::check(&image, &guest.ram, guest.command_line)?;
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -74,15 +117,26 @@ mod tests {
         file
     }
 
+    fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
+        let guest = Guest {
+            ram: RAM,
+            command_line,
+            pc: false,
+            boot: Boot::Auto,
+            modules: Vec::new(),
+        };
+        prepare(file, &guest, None)
+    }
+
     fn refused(file: Vec<u8>) -> String {
-        let error = prepare(file, &RAM, "").unwrap_err();
+        let error = prepared(file, "").unwrap_err();
         format!("{} / {}", error.cause, error.help)
     }
 
     #[test]
     fn a_fitting_image_is_taken_as_it_is() {
         let file = file(0x1010_0000, 4096);
-        assert_eq!(prepare(file.clone(), &RAM, ""), Ok(file));
+        assert_eq!(prepared(file.clone(), ""), Ok(file));
     }
 
     #[test]
@@ -95,7 +149,7 @@ mod tests {
         let high = refused(file(0xffff_8000_0010_0000, 4096));
         assert!(high.contains("physical"), "{high}");
         let text = "x".repeat(vmm::COMMAND_LINE_MAX + 1);
-        let long = prepare(file(0x1010_0000, 4096), &RAM, &text).unwrap_err();
+        let long = prepared(file(0x1010_0000, 4096), &text).unwrap_err();
         assert!(long.cause.contains("command line"), "{long:?}");
     }
 }

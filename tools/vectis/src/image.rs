@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use guest_image::Kind;
 use kernel::{Config, Profile};
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
@@ -57,31 +58,86 @@ pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
     }
 }
 
+/// A guest's files in the image's folder.
+struct GuestFiles {
+    /// What the vmm loads.
+    image: Vec<u8>,
+    /// Where that has parts: the files that symbols come from, by what they are.
+    parts: Vec<(&'static str, Vec<u8>)>,
+}
+
 /// Makes the guests' images for the vmm, by the guest's name.
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, Vec<u8>>> {
+fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, GuestFiles>> {
     let mut images = BTreeMap::new();
     for guest in &model.guests {
-        let file = guest_file(workspace, guest)?;
-        let ram = guest.address..guest.address + guest.memory;
-        let image = guest_image::prepare(read(&file)?, &ram, &guest.command_line);
-        let image = image.map_err(|error| {
+        let path = guest_file(workspace, guest)?;
+        let failed = |error: guest_image::Error| {
             Error::new(
                 format!(
                     "the image of guest {}, {}, cannot be loaded",
                     guest.name,
-                    file.display()
+                    path.display()
                 ),
                 error.cause,
                 error.help,
             )
-        })?;
-        images.insert(guest.name.clone(), image);
+        };
+        let file = read(&path)?;
+        let needs = guest_image::Guest {
+            ram: guest.address..guest.address + guest.memory,
+            command_line: &guest.command_line,
+            pc: guest.pc,
+            boot: guest.boot,
+            modules: modules(guest)?,
+        };
+        let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
+        let shim = match kind.shim() {
+            None => None,
+            Some(package) => {
+                let ram = guest_image::shim_ram(&needs.ram).map_err(failed)?;
+                Some(read(&programs::guest(workspace, package, ram.start)?)?)
+            }
+        };
+        let image = guest_image::prepare(file.clone(), &needs, shim.as_deref()).map_err(failed)?;
+        let parts = shim.map_or(Vec::new(), |shim| {
+            vec![(IMAGE_PART, file), (SHIM_PART, shim)]
+        });
+        images.insert(guest.name.clone(), GuestFiles { image, parts });
     }
     Ok(images)
 }
+
+/// Reads a guest's boot modules, each of which is called by its file's name.
+fn modules(guest: &Guest) -> Result<Vec<(String, Vec<u8>)>> {
+    let modules = guest.modules.iter().map(|path| {
+        let name = path.file_name().unwrap_or_default();
+        Ok((name.to_string_lossy().into_owned(), read(path)?))
+    });
+    modules.collect()
+}
+
+/// Returns the files with the symbols of a guest of the image in `folder`.
+#[must_use]
+pub fn symbol_files(folder: &Path, guest: &str) -> Vec<PathBuf> {
+    let file = |name: &str| folder.join("guests").join(name);
+    let parts: Vec<PathBuf> = [IMAGE_PART, SHIM_PART]
+        .map(|part| file(&format!("{guest}.{part}")))
+        .into_iter()
+        .filter(|path| path.is_file())
+        .collect();
+    if parts.is_empty() {
+        vec![file(guest)]
+    } else {
+        parts
+    }
+}
+
+/// What a guest's image with a shim was put together from.
+const IMAGE_PART: &str = "image";
+const SHIM_PART: &str = "shim";
 
 /// The manifest's name in an image's folder.
 const MANIFEST: &str = "manifest.json";
@@ -233,7 +289,12 @@ pub fn build(
             .components
             .insert(component.program.name.clone(), program);
     }
-    programs.guests = guest_images.clone();
+    for (name, files) in &guest_images {
+        programs.guests.insert(name.clone(), files.image.clone());
+        if !files.parts.is_empty() {
+            programs.shims.insert(name.clone());
+        }
+    }
     let image = system::compose(model, &programs, options).map_err(|e| {
         Error::new(
             "the system cannot be put together",
@@ -261,8 +322,11 @@ pub fn build(
     for (name, file) in &built {
         contents.push((format!("programs/{name}"), read(file)?));
     }
-    for (name, image) in guest_images {
-        contents.push((format!("guests/{name}"), image));
+    for (name, files) in guest_images {
+        for (part, bytes) in files.parts {
+            contents.push((format!("guests/{name}.{part}"), bytes));
+        }
+        contents.push((format!("guests/{name}"), files.image));
     }
     let files: Vec<String> = contents.iter().map(|(name, _)| name.clone()).collect();
     folder.clear(&files)?;
