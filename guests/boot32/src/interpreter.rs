@@ -15,6 +15,9 @@ use crate::{Machine, Width};
 
 /// Longest instruction in bytes.
 pub const LONGEST: usize = 15;
+/// The far jump to an address in the instruction, which the decoder does not know.
+const FAR_JUMP: u8 = 0xea;
+const FAR_JUMP_LENGTH: u8 = 7;
 /// Interrupt flag.
 const IF: u32 = 1 << 9;
 /// What POPF and IRET change at privilege level 0 and an interpreter can honour.
@@ -163,6 +166,12 @@ impl<'m, M: Machine> Interpreter<'m, M> {
         }
         if self.length == 0 {
             return Err(self.no_memory(self.start));
+        }
+        if self.length >= FAR_JUMP_LENGTH && self.bytes[0] == FAR_JUMP {
+            let [_, a, b, c, d, low, high, ..] = self.bytes;
+            self.length = FAR_JUMP_LENGTH;
+            let selector = u16::from_le_bytes([low, high]);
+            return self.enter(selector, u32::from_le_bytes([a, b, c, d]));
         }
         let decoded = InstDecoder::default().decode_slice(&self.bytes[..usize::from(self.length)]);
         let Ok(instruction) = decoded else {
@@ -861,17 +870,11 @@ impl<'m, M: Machine> Interpreter<'m, M> {
     }
 
     fn far_jump(&mut self, instruction: &Instruction) -> Result<Step, Trouble> {
-        let (selector, eip) = match instruction.operand(0) {
-            Operand::AbsoluteFarAddress { segment, address } => (segment, address),
-            _ => {
-                let at = address(&self.cpu, instruction, 0).ok_or_else(|| self.unknown())?;
-                let width = Self::stack_width(instruction);
-                let eip = self.load(at, width)?;
-                let selector = self.load(at.wrapping_add(width.bytes()), Width::Word)?;
-                (selector as u16, eip)
-            }
-        };
-        self.enter(selector, eip)
+        let at = address(&self.cpu, instruction, 0).ok_or_else(|| self.unknown())?;
+        let width = Self::stack_width(instruction);
+        let eip = self.load(at, width)?;
+        let selector = self.load(at.wrapping_add(width.bytes()), Width::Word)?;
+        self.enter(selector as u16, eip)
     }
 
     /// Goes to code of another segment.
