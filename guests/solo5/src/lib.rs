@@ -9,6 +9,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+/// Networks that one image can have.
+pub const NETWORKS: usize = 4;
+/// Disks that one image can have.
+pub const DISKS: usize = 4;
+
 pub mod abi;
 pub mod calls;
 pub mod manifest;

@@ -13,12 +13,8 @@ use kit::nvme::dma::NvmeMemory;
 use kit::nvme::{self, ADMIN_ENTRY, Disk};
 use kit::pci::{self, Bdf, Function, PortConfig};
 use kit::{console, cpu, println};
-use solo5::calls;
 use solo5::manifest::{Entry, Kind};
-
-/// Networks and disks of one image, at most: each has memory of its own here.
-const NETWORKS: usize = 4;
-const DISKS: usize = 4;
+use solo5::{DISKS, NETWORKS, calls};
 
 static NETWORK_MEMORY: [DmaMemory; NETWORKS] = [const { DmaMemory::new() }; NETWORKS];
 static DISK_MEMORY: [NvmeMemory; DISKS] = [const { NvmeMemory::new() }; DISKS];

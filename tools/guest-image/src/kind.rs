@@ -125,7 +125,10 @@ impl Kind {
     /// Returns the package of the shim that such an image runs beside.
     #[must_use]
     pub const fn shim(&self) -> Option<&'static str> {
-        None
+        match self {
+            Self::Solo5(Solo5Target::Hvt, ::solo5::abi::VERSION) => Some("solo5"),
+            _ => None,
+        }
     }
 
     /// Returns the error for a file of a kind that cannot run, with what would.

@@ -10,11 +10,13 @@
 mod fit;
 mod kind;
 mod merge;
+mod solo5;
 
 use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,11 @@ pub struct Guest<'a> {
     pub ram: Range<u64>,
     /// Its command line.
     pub command_line: &'a str,
+    /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
+    /// no `solo5`.
+    pub solo5: Option<Vec<Solo5Function<'a>>>,
+    /// Where system.toml has the guest, or its `solo5`.
+    pub place: &'a str,
 }
 
 /// Makes of `file` the image that the vmm loads. `shim` is the file of the kind's shim
@@ -48,12 +55,30 @@ pub struct Guest<'a> {
 ///
 /// # Errors
 /// If the file cannot run, or does not fit.
-pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, _shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-    match Kind::of(&file) {
-        Kind::Linux64 => {}
-        other => return Err(other.refusal()),
+pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+    let kind = Kind::of(&file);
+    let is_solo5 = matches!(kind, Kind::Solo5(Solo5Target::Hvt, _));
+    if guest.solo5.is_some() && !is_solo5 {
+        return Err(Error::new(
+            format!(
+                "{}: the guest has `solo5`, but its image is no Solo5 hvt image",
+                guest.place
+            ),
+            "remove `solo5`, or name an image for hvt",
+        ));
     }
-    fit::check(&file, &guest.ram, guest.command_line)?;
+    // What is for a shim does not stand on the vmm's command line.
+    let (file, command_line) = match (&kind, shim) {
+        (Kind::Linux64, _) => (file, guest.command_line),
+        (Kind::Solo5(Solo5Target::Hvt, _), Some(shim)) => {
+            let image = Foreign::from_elf(&file)?;
+            let payload = solo5::payload(&file, &image, guest)?;
+            let line = guest.command_line.as_bytes();
+            (merge(&image, shim, &guest.ram, line, &payload)?, "")
+        }
+        _ => return Err(kind.refusal()),
+    };
+    fit::check(&file, &guest.ram, command_line)?;
     Ok(file)
 }
 
@@ -88,6 +113,8 @@ mod tests {
         let guest = Guest {
             ram: RAM,
             command_line,
+            solo5: None,
+            place: "",
         };
         prepare(file, &guest, None)
     }
