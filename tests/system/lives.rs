@@ -208,3 +208,19 @@ fn a_guest_on_bare_qemu_names_its_stack_overflow() {
     assert!(!end.text.contains("bytes deep"), "{}", end.text);
     assert!(!end.status.success());
 }
+
+#[test]
+fn the_exit_status_tells_how_a_guest_ended() {
+    let _machine = one_machine();
+    for (words, status) in [
+        ("exit=16", 0),
+        ("exit=33", 10),
+        ("attack=halt", 11),
+        ("exit=triple", 12),
+    ] {
+        let keys =
+            format!("guest.web.image = \"guests/hostile\"\nguest.web.command-line = \"{words}\"");
+        let end = Changed::new("ending", &keys).run();
+        assert_eq!(end.status.code(), Some(status), "{words}: {}", end.text);
+    }
+}

@@ -16,6 +16,7 @@
 
 pub mod acpi;
 mod backoff;
+mod ending;
 mod guest;
 mod image;
 mod interrupts;
@@ -28,6 +29,7 @@ pub mod shim;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use backoff::Backoff;
+pub use ending::Ending;
 pub use guest::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};

@@ -129,6 +129,7 @@ impl Kind {
     pub const fn shim(&self) -> Option<&'static str> {
         match self {
             Self::Multiboot(1) | Self::Pvh => Some(boot32::SHIM),
+            Self::Solo5(Solo5Target::Hvt, ::solo5::abi::VERSION) => Some("solo5"),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ mod elf;
 mod fit;
 mod kind;
 mod merge;
+mod solo5;
 
 use std::ops::Range;
 
@@ -20,6 +21,7 @@ use system::Boot;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,11 @@ pub struct Guest<'a> {
     pub boot: Boot,
     /// Its boot modules: name and contents.
     pub modules: Vec<(String, Vec<u8>)>,
+    /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
+    /// no `solo5`.
+    pub solo5: Option<Vec<Solo5Function<'a>>>,
+    /// Where system.toml has the guest, or its `solo5`.
+    pub place: &'a str,
 }
 
 /// Makes of `file` the image that the vmm loads. `shim` is the file of the kind's shim
@@ -72,22 +79,44 @@ pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<
         ));
     }
     let kind = Kind::entered(&file, guest.boot)?;
-    let image = match (&kind, shim) {
-        (Kind::Multiboot(1) | Kind::Pvh, Some(shim)) => boot32::prepare(&file, &kind, guest, shim)?,
-        (Kind::Linux64, _) if !guest.modules.is_empty() => {
-            return Err(Error::new(
-                "it gets `modules`, but the Linux 64-bit entry has no place for them",
-                "leave `modules` out, or enter it by Multiboot or PVH",
-            ));
-        }
+    let is_solo5 = matches!(kind, Kind::Solo5(Solo5Target::Hvt, _));
+    if guest.solo5.is_some() && !is_solo5 {
+        return Err(Error::new(
+            format!(
+                "{}: the guest has `solo5`, but its image is no Solo5 hvt image",
+                guest.place
+            ),
+            "remove `solo5`, or name an image for hvt",
+        ));
+    }
+    let has_modules = matches!(kind, Kind::Multiboot(1) | Kind::Pvh);
+    if !guest.modules.is_empty() && !has_modules {
+        return Err(Error::new(
+            "it gets `modules`, but is entered neither by Multiboot nor by PVH",
+            "leave `modules` out, or name an image with such an entry",
+        ));
+    }
+    // What is for a shim does not stand on the vmm's command line.
+    let (file, command_line) = match (&kind, shim) {
         (Kind::Linux64, _) if guest.pc => {
-            elf::with_segment(&file, &acpi::segment()).ok_or_else(|| Kind::Unknown.refusal())?
+            let file = elf::with_segment(&file, &acpi::segment());
+            let file = file.ok_or_else(|| Kind::Unknown.refusal())?;
+            (file, guest.command_line)
         }
-        (Kind::Linux64, _) => file,
-        (other, _) => return Err(other.refusal()),
+        (Kind::Linux64, _) => (file, guest.command_line),
+        (Kind::Multiboot(1) | Kind::Pvh, Some(shim)) => {
+            (boot32::prepare(&file, &kind, guest, shim)?, "")
+        }
+        (Kind::Solo5(Solo5Target::Hvt, _), Some(shim)) => {
+            let image = Foreign::from_elf(&file)?;
+            let payload = solo5::payload(&file, &image, guest)?;
+            let line = guest.command_line.as_bytes();
+            (merge(&image, shim, &guest.ram, line, &payload)?, "")
+        }
+        _ => return Err(kind.refusal()),
     };
-    fit::check(&image, &guest.ram, guest.command_line)?;
-    Ok(image)
+    fit::check(&file, &guest.ram, command_line)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -124,6 +153,8 @@ mod tests {
             pc: false,
             boot: Boot::Auto,
             modules: Vec::new(),
+            solo5: None,
+            place: "",
         };
         prepare(file, &guest, None)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use guest_image::Kind;
+use guest_image::{Kind, Solo5Function};
 use kernel::{Config, Profile};
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
@@ -70,7 +70,7 @@ struct GuestFiles {
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, GuestFiles>> {
+fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String, GuestFiles>> {
     let mut images = BTreeMap::new();
     for guest in &model.guests {
         let path = guest_file(workspace, guest)?;
@@ -92,6 +92,16 @@ fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, Guest
             pc: guest.pc,
             boot: guest.boot,
             modules: modules(guest)?,
+            solo5: guest.solo5.as_ref().map(|all| {
+                let function = |of: &'a system::Solo5Device| Solo5Function {
+                    name: &of.name,
+                    kind: of.kind,
+                    function: model.devices[of.device].guest_address.requester_id(),
+                    place: &of.place.0,
+                };
+                all.iter().map(function).collect()
+            }),
+            place: &guest.place.0,
         };
         let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
         let shim = match kind.shim() {

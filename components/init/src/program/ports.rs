@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use sel4::cap::IoPort;
 use sel4::init_thread::slot;
-use spec::COM1;
+use spec::{COM1, Ending};
 
 /// Offset of the line status register, and its bit that says there is room.
 const STATUS: u16 = 5;
@@ -81,12 +81,12 @@ impl fmt::Write for Com1 {
     }
 }
 
-/// Writes `status` to the exit port; where there is none, waits forever.
-pub fn exit(status: u8) -> ! {
+/// Writes the end's number to the exit port; where there is none, waits forever.
+pub fn exit(ending: Ending) -> ! {
     let port = EXIT_PORT.load(Ordering::Relaxed);
     if port != 0 {
         let ports = IoPort::from_bits(EXIT_CAP.load(Ordering::Relaxed));
-        let _ = ports.ioport_out8(port, status);
+        let _ = ports.ioport_out8(port, ending as u8);
     }
     loop {
         sel4::r#yield();

@@ -31,6 +31,8 @@ fn guest() -> Guest<'static> {
         pc: false,
         boot: Boot::Auto,
         modules: Vec::new(),
+        solo5: None,
+        place: "",
     }
 }
 
