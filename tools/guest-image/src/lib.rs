@@ -13,6 +13,7 @@ mod elf;
 mod fit;
 mod kind;
 mod merge;
+mod protect;
 mod solo5;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use system::Boot;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use protect::read_only;
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
