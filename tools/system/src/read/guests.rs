@@ -67,11 +67,13 @@ fn guest(
     }
     // A device's DMA addresses are the guest's only where a unit translates them.
     let translated = model.remaps() || devices.is_empty();
+    let machines = [("minimal", false), ("pc", true)];
+    let pc = choice(section, "machine", "kind of machine", &machines);
     let address = section.number("address", 0..1 << 32);
     let default = match &image {
         _ if !translated => machine_address,
         // We link it ourselves: nothing is at 0, where null pointers point to.
-        Some(GuestImage::Crate(..)) => GUEST_PAGE,
+        Some(GuestImage::Crate(..)) if !pc => GUEST_PAGE,
         _ => 0,
     };
     let address = address.map_or(default, |address| {
@@ -89,8 +91,6 @@ fn guest(
         ("restart", OnExit::Restart),
     ];
     let on_exit = choice(section, "on-exit", "policy for a guest's end", &words);
-    let machines = [("minimal", false), ("pc", true)];
-    let pc = choice(section, "machine", "kind of machine", &machines);
     let protocols = [
         ("auto", Boot::Auto),
         ("linux", Boot::Linux),
