@@ -22,6 +22,7 @@ mod machine;
 pub mod names;
 mod records;
 mod resources;
+pub mod rewrite;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
