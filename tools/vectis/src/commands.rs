@@ -197,11 +197,11 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     packages::ensure(&[packages::QEMU])?;
     let mut steps = Steps::new(2);
     steps.begin("guest", &guest.name);
-    let files = image::guests(workspace, model)?;
+    let file = image::guest_file(workspace, guest)?;
     steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
     let machine = Machine {
         model,
-        kernel: files[&guest.name].clone(),
+        kernel: file,
         initrd: None,
         command_line: guest.command_line.clone(),
         ports: free_ports(port, networks(model).len())?,

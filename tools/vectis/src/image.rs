@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use kernel::{Config, Profile};
 use serde_json::Value;
-use system::{GuestImage, Model, Options, Program, Programs};
+use system::{Guest, GuestImage, Model, Options, Program, Programs};
 
 use crate::error::{Error, Result};
 use crate::manifest::{incomplete, manifest};
+use crate::programs;
 use crate::steps::Steps;
 use crate::workspace::{Workspace, read, write};
-use crate::{guest, programs};
 
 /// Steps that [`build`] begins.
 pub const STEPS: usize = 5;
@@ -46,21 +46,41 @@ impl Built {
     }
 }
 
-/// Builds the guests' images, by the guest's name, and checks that they fit.
+/// Returns the file with a guest's image, built if it is a crate's.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
+    match &guest.image {
+        GuestImage::Crate(_, package) => programs::guest(workspace, package, guest.address),
+        GuestImage::File(file) => Ok(file.clone()),
+    }
+}
+
+/// Makes the guests' images for the vmm, by the guest's name.
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-pub fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, PathBuf>> {
-    let mut files = BTreeMap::new();
+fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut images = BTreeMap::new();
     for guest in &model.guests {
-        let file = match &guest.image {
-            GuestImage::Crate(_, package) => programs::guest(workspace, package, guest.address)?,
-            GuestImage::File(file) => file.clone(),
-        };
-        guest::check(guest, &read(&file)?)?;
-        files.insert(guest.name.clone(), file);
+        let file = guest_file(workspace, guest)?;
+        let ram = guest.address..guest.address + guest.memory;
+        let image = guest_image::prepare(read(&file)?, &ram, &guest.command_line);
+        let image = image.map_err(|error| {
+            Error::new(
+                format!(
+                    "the image of guest {}, {}, cannot be loaded",
+                    guest.name,
+                    file.display()
+                ),
+                error.cause,
+                error.help,
+            )
+        })?;
+        images.insert(guest.name.clone(), image);
     }
-    Ok(files)
+    Ok(images)
 }
 
 /// The manifest's name in an image's folder.
@@ -190,7 +210,7 @@ pub fn build(
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
-    let guest_files = guests(workspace, model)?;
+    let guest_images = guests(workspace, model)?;
 
     steps.begin(
         "system",
@@ -213,9 +233,7 @@ pub fn build(
             .components
             .insert(component.program.name.clone(), program);
     }
-    for (name, file) in &guest_files {
-        programs.guests.insert(name.clone(), read(file)?);
-    }
+    programs.guests = guest_images.clone();
     let image = system::compose(model, &programs, options).map_err(|e| {
         Error::new(
             "the system cannot be put together",
@@ -243,8 +261,8 @@ pub fn build(
     for (name, file) in &built {
         contents.push((format!("programs/{name}"), read(file)?));
     }
-    for (name, file) in &guest_files {
-        contents.push((format!("guests/{name}"), read(file)?));
+    for (name, image) in guest_images {
+        contents.push((format!("guests/{name}"), image));
     }
     let files: Vec<String> = contents.iter().map(|(name, _)| name.clone()).collect();
     folder.clear(&files)?;

@@ -21,7 +21,7 @@
 //! | [`msix`](../msix/index.html) | MSI-X table, PBA, message control |
 //! | [`irq_router`](../irq_router/index.html) | vectors, IRQ handler capabilities, routes |
 //! | [`iommu`](../iommu/index.html) | memory and vectors that a function reaches |
-//! | [`vmm`] | the guest: instruction emulation, local APIC, injection |
+//! | [`vmm`](../vmm/index.html) | the guest: instruction emulation, local APIC, injection |
 //!
 //! | shared by components | contains |
 //! |---|---|
@@ -37,6 +37,7 @@
 //! | tools | task |
 //! |---|---|
 //! | [`system`] | reads and checks system.toml, composes the image |
+//! | [`guest_image`] | recognises guests' images, makes of each the file that the vmm loads |
 //! | [`kernel`] | builds seL4 |
 //! | [`sel4_idl`](../sel4_idl/index.html) | reads the kernel's interface files; writes C headers and Rust |
 //! | [`replay`](mod@::replay) | replays recorded accesses against the components' logic |
@@ -54,7 +55,6 @@ mod commands;
 mod control;
 mod error;
 mod frames;
-mod guest;
 mod image;
 mod logs;
 mod manifest;
