@@ -77,8 +77,13 @@ pub fn deliver(
     if !host.write_ram(bottom, &bytes[..8 * frame.len()]) {
         return Err(Undeliverable);
     }
-    // Whether it is a code segment shows at the way back.
-    cpu.cs = (gate >> 16) as u16 & !3;
+    // What a guest reads from CS to put it into its gates is the hardware's, with RPL 3:
+    // that stands for the segment that it runs in. Whether it is a code segment shows at
+    // the way back.
+    let selector = (gate >> 16) as u16;
+    if selector & 3 == 0 {
+        cpu.cs = selector;
+    }
     regs.gpr[RSP] = bottom;
     regs.rip = handler;
     regs.rflags &= !RFLAGS_TF;

@@ -9,10 +9,12 @@
 
 mod fit;
 mod kind;
+mod rewrite;
 
 use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
+pub use rewrite::{Rewritten, rewrite};
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]

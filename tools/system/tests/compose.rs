@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{NONE, ObjectKind, Resources, Start, System, names};
 use system::{
@@ -37,6 +37,7 @@ fn good() -> (Model, Image) {
             .map(|component| (component.program.name.clone(), program.clone()))
             .collect(),
         guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
+        rewritten: BTreeSet::new(),
     };
     let image = composed(&model, &programs).unwrap();
     (model, image)
@@ -143,7 +144,7 @@ fn a_stack_holds_its_programs_calls() {
     };
     let programs = |stack| Programs {
         components: BTreeMap::from([("msix".to_owned(), program(stack))]),
-        guests: BTreeMap::new(),
+        ..Programs::default()
     };
     assert!(composed(&model, &programs(16 << 10)).is_ok());
     let error = composed(&model, &programs((16 << 10) + 1)).unwrap_err();
@@ -180,6 +181,23 @@ fn init_can_read_the_image() {
         .map(|fill| system.source(fill))
         .collect();
     assert_eq!(contents, [&[1; 5000][..]]);
+}
+
+#[test]
+fn a_vmm_is_told_of_rewritten_instructions() {
+    let (model, _) = good();
+    for rewritten in [false, true] {
+        let guests = if rewritten { &["web"][..] } else { &["other"] };
+        let programs = Programs {
+            rewritten: guests.iter().map(|name| (*name).to_owned()).collect(),
+            ..Programs::default()
+        };
+        let image = composed(&model, &programs).unwrap();
+        let words = aligned(&image);
+        let system = System::parse(words.as_bytes()).unwrap();
+        let told = resources(&system, "vmm").find(names::REWRITTEN);
+        assert_eq!(told, Some(rewritten));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use guest_image::Rewritten;
 use kernel::{Config, Profile};
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
@@ -57,16 +58,23 @@ pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
     }
 }
 
-/// Makes the guests' images for the vmm, by the guest's name.
+/// Makes the guests' images for the vmm, by the guest's name, and says what was rewritten
+/// in each.
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-fn guests(workspace: &Workspace, model: &Model) -> Result<BTreeMap<String, Vec<u8>>> {
+fn guests(
+    workspace: &Workspace,
+    model: &Model,
+    rewritten: &mut BTreeMap<String, Rewritten>,
+) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut images = BTreeMap::new();
     for guest in &model.guests {
         let file = guest_file(workspace, guest)?;
         let ram = guest.address..guest.address + guest.memory;
-        let image = guest_image::prepare(read(&file)?, &ram, &guest.command_line);
+        let mut bytes = read(&file)?;
+        rewritten.insert(guest.name.clone(), guest_image::rewrite(&mut bytes));
+        let image = guest_image::prepare(bytes, &ram, &guest.command_line);
         let image = image.map_err(|error| {
             Error::new(
                 format!(
@@ -210,7 +218,15 @@ pub fn build(
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
-    let guest_images = guests(workspace, model)?;
+    let mut rewritten = BTreeMap::new();
+    let guest_images = guests(workspace, model, &mut rewritten)?;
+    for (name, Rewritten { replaced, left }) in &rewritten {
+        if *replaced > 0 || *left > 0 {
+            steps.note(&format!(
+                "{name}: {replaced} instructions rewritten, {left} left"
+            ));
+        }
+    }
 
     steps.begin(
         "system",
@@ -234,6 +250,11 @@ pub fn build(
             .insert(component.program.name.clone(), program);
     }
     programs.guests = guest_images.clone();
+    programs.rewritten = rewritten
+        .iter()
+        .filter(|(_, rewritten)| rewritten.replaced > 0)
+        .map(|(name, _)| name.clone())
+        .collect();
     let image = system::compose(model, &programs, options).map_err(|e| {
         Error::new(
             "the system cannot be put together",
@@ -270,7 +291,7 @@ pub fn build(
     for (name, bytes) in &contents {
         write(&folder.join(name), bytes)?;
     }
-    let text = manifest(model, profile, &kernel, &image, folder, &files)?;
+    let text = manifest(model, profile, &kernel, &image, &rewritten, folder, &files)?;
     write(&folder.join(MANIFEST), format!("{text:#}\n"))?;
     for name in ["kernel.elf", "init.elf"] {
         let bytes = read(&folder.join(name))?.len();

@@ -113,7 +113,7 @@ fn what_maps_elsewhere_is_named() {
             (5 << 30, 0),
             (7 << 39, RAM & !(size - 1)),
             (0xffff_8000_0000_0000, 0),
-            (u64::MAX - size + 1, u64::MAX - size + 1 & ADDRESS),
+            (u64::MAX - size + 1, (u64::MAX - size + 1) & ADDRESS),
         ] {
             let mut ram = Ram::identity();
             ram.map(virtual_address, physical, level);
@@ -196,7 +196,7 @@ fn a_table_without_an_end_is_cut() {
             ram.set(
                 ROOT + 0x1000 * level,
                 index,
-                ROOT + 0x1000 * (level + 1) | WRITABLE,
+                (ROOT + 0x1000 * (level + 1)) | WRITABLE,
             );
         }
     }

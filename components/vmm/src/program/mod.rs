@@ -196,10 +196,11 @@ pub fn main(context: Context) -> ! {
         microseconds(turn.length),
     );
     let endpoint = context.endpoint();
+    let rewritten = context.get(names::REWRITTEN);
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
-        let mut vmm = Vmm::new(&functions, budget, share);
+        let mut vmm = Vmm::new(&functions, budget, share).rewritten(rewritten);
         vmm.counters = counters;
         let life = Life {
             context: &context,

@@ -1,6 +1,6 @@
 //! What goes into composing, and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use spec::{Capability, Function, IommuPlace, Mapping, Object, Thread};
@@ -18,6 +18,8 @@ pub struct Programs {
     pub components: BTreeMap<String, Program>,
     /// Guest ELF files.
     pub guests: BTreeMap<String, Vec<u8>>,
+    /// Guests of whose files instructions were rewritten ([`spec::rewrite`]).
+    pub rewritten: BTreeSet<String>,
 }
 
 /// What the command decides, and no file.

@@ -316,6 +316,13 @@ fn frames_have_the_guest_s_own_selectors() {
     // The handler's own are those of the gate, 0x10.
     m.privileged(&[0xcd, 0x41]);
     assert_eq!(selectors(&m), (0x10, DATA_SELECTOR.into()));
+    // A gate with what `mov eax, cs` shows in ring 3.
+    let low = m.host.word(IDT + 16 * 0x42);
+    m.set(IDT + 16 * 0x42, low & !(0xffff << 16) | 0x2b << 16);
+    m.vmm.cpu.cs = CODE_64;
+    m.privileged(&[0xcd, 0x42]);
+    m.privileged(IRETQ);
+    assert_eq!((m.regs.rip, m.vmm.cpu.cs), (CODE + 2, CODE_64));
 }
 
 #[test]
@@ -358,7 +365,7 @@ fn a_far_return_needs_a_64_bit_code_segment() {
     m.put(STACK, &[CODE + 0x20, CODE_64.into()]);
     m.privileged(&[0x48, 0xca, 0x20, 0]);
     assert_eq!((m.regs.rip, m.regs.gpr[RSP]), (CODE + 0x20, STACK + 0x30));
-    m.put(STACK, &[CODE_64 as u64 * 0x1_0000_0000 | CODE + 0x20]);
+    m.put(STACK, &[u64::from(CODE_64) << 32 | (CODE + 0x20)]);
     m.privileged(&[0xcb]);
     assert!(m.interrupted_with(13));
 }
