@@ -580,11 +580,10 @@ impl<'a> Vmm<'a> {
                 regs.rip = next;
                 return self.deliver(vector, None, regs, host);
             }
-            // The others arrive as #UD.
+            // #UD, or #GP where the privilege is looked at first.
+            Op::Xgetbv | Op::Xsetbv => return self.invalid_opcode(regs, host),
             Op::StringIo
             | Op::Memory { .. }
-            | Op::Xgetbv
-            | Op::Xsetbv
             | Op::PushFlags
             | Op::PopFlags
             | Op::WriteBase(..)
