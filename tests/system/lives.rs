@@ -191,7 +191,7 @@ fn a_guest_that_overflows_its_stack_is_over() {
     assert!(!text.contains("bytes deep"), "{text}");
     // Its state, and from its own file the functions behind the addresses.
     assert!(
-        text.contains("guest ended at ip=0x2") && text.contains("error=0x6"),
+        text.contains("guest ended at ip=0x1") && text.contains("error=0x6"),
         "{text}"
     );
     let calls = text.matches(" overflow (guests/meter/src/main.rs:").count();
@@ -207,4 +207,20 @@ fn a_guest_on_bare_qemu_names_its_stack_overflow() {
     assert!(end.text.contains("exception 14"), "{}", end.text);
     assert!(!end.text.contains("bytes deep"), "{}", end.text);
     assert!(!end.status.success());
+}
+
+#[test]
+fn the_exit_status_tells_how_a_guest_ended() {
+    let _machine = one_machine();
+    for (words, status) in [
+        ("exit=16", 0),
+        ("exit=33", 10),
+        ("attack=halt", 11),
+        ("exit=triple", 12),
+    ] {
+        let keys =
+            format!("guest.web.image = \"guests/hostile\"\nguest.web.command-line = \"{words}\"");
+        let end = Changed::new("ending", &keys).run();
+        assert_eq!(end.status.code(), Some(status), "{words}: {}", end.text);
+    }
 }

@@ -1,7 +1,7 @@
 //! The whole path: a unikernel serves through the NIC and MSI-X.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::{Client, all_answered, metric};
 use crate::harness::{Running, alive, finish, free_port, machines_of, one_machine, root, vectis};
@@ -37,6 +37,12 @@ fn a_thousand_requests_and_no_component_hop() {
     assert!(metric(&metrics, interrupts) > 0.0);
     assert!(metric(&metrics, "vectis_guest_http_requests_total") >= REQUESTS as f64);
     assert_eq!(metric(&metrics, "vectis_guest_http_errors_total"), 0.0);
+    // The clock chip of the machine has this host's time.
+    let host = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let apart = metric(&metrics, "vectis_guest_time_seconds") - host.as_secs_f64();
+    assert!(apart.abs() < 3600.0, "{apart} s apart");
     let end = system.interrupt();
     assert!(end.status.success(), "{}", end.text);
 }

@@ -18,6 +18,7 @@ mod measure;
 mod policy;
 mod report;
 mod restarts;
+mod rtc;
 mod untyped;
 
 pub use chunks::{Chunk, chunks};
@@ -26,4 +27,5 @@ pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
 pub use restarts::Restarts;
+pub use rtc::{DATA_PORT, INDEX_PORT, unix_time};
 pub use untyped::{Exhausted, Split, Untypeds};

@@ -29,6 +29,8 @@ shm::counters! {
         exceptions,
         /// System calls that the guest tried.
         system_calls,
+        /// Calls of an image to its shim.
+        shim_calls,
         /// Times that a source was masked for a storm (M23).
         storms,
         /// Times that events had to wait for the guest's turn.

@@ -26,6 +26,9 @@ pub struct Cpu {
     pub syscall: [u64; 4],
     /// XCR0: kept, changes nothing.
     pub xcr0: u64,
+    /// The table for interrupts, vectors from 32 on, where it is not that for exceptions:
+    /// the shim's, whatever table its image loads.
+    pub interrupt_table: Option<Table>,
     /// CR0, as the boot protocol promises it: paging and protection on.
     pub cr0: u64,
     /// CR2: address of the last page fault that was injected.
@@ -47,6 +50,8 @@ const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
 /// XCR0 at reset: x87 state (SDM vol. 1 section 13.3).
 const XCR0_START: u64 = 1;
+/// Vectors that are exceptions come before this.
+const EXCEPTIONS: u8 = 32;
 /// CR0: PG, WP, NE, ET, MP, PE.
 const CR0_START: u64 = 0x8001_0033;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT.
@@ -69,6 +74,7 @@ impl Default for Cpu {
             kernel_gs_base: 0,
             syscall: [0; 4],
             xcr0: XCR0_START,
+            interrupt_table: None,
             cr0: CR0_START,
             cr2: 0,
             cr3: 0,
@@ -92,5 +98,12 @@ impl Cpu {
     pub const fn set_flags(&mut self, regs: &mut Registers, flags: u64) {
         regs.rflags = flags & RFLAGS_USER | RFLAGS_FIXED | RFLAGS_IF;
         self.interrupts = flags & RFLAGS_IF != 0;
+    }
+
+    /// Returns the table that holds a vector's gate.
+    #[must_use]
+    pub fn table_of(&self, vector: u8) -> Table {
+        let own = self.interrupt_table.filter(|_| vector >= EXCEPTIONS);
+        own.unwrap_or(self.idt)
     }
 }

@@ -5,13 +5,12 @@ use crate::cpu::Cpu;
 use crate::descriptors::{self, Exception};
 use crate::host::GuestMemory;
 use crate::registers::{RSP, Registers, is_canonical};
+// An interrupt on a real machine overwrites the red zone, but a guest built for user space
+// relies on it.
+use spec::shim::RED_ZONE;
 
 /// Trap flag: cleared for the handler.
 const RFLAGS_TF: u64 = 1 << 8;
-/// Bytes below the stack pointer that code may use (System V ABI, red zone). An
-/// interrupt on a real machine overwrites them, but a guest built for user space
-/// relies on them.
-const RED_ZONE: u64 = 128;
 
 /// The vector could not be delivered: no present gate, or no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +29,12 @@ pub fn deliver(
     error: Option<u32>,
 ) -> Result<(), Undeliverable> {
     let offset = u64::from(vector) * 16;
-    if offset + 15 > u64::from(cpu.idt.limit) {
+    let table = cpu.table_of(vector);
+    if offset + 15 > u64::from(table.limit) {
         return Err(Undeliverable);
     }
     let mut gate = [0; 16];
-    if !host.read_ram(cpu.idt.base.wrapping_add(offset), &mut gate) {
+    if !host.read_ram(table.base.wrapping_add(offset), &mut gate) {
         return Err(Undeliverable);
     }
     let gate = u128::from_le_bytes(gate);
@@ -90,6 +90,26 @@ pub fn deliver(
     if !trap {
         cpu.interrupts = false;
     }
+    Ok(())
+}
+
+/// Makes the guest's next instruction the first of its shim's `handler`, which returns to
+/// `back`.
+///
+/// # Errors
+/// [`Undeliverable`] if the stack is not in RAM; registers and memory are then as before.
+pub fn call(
+    regs: &mut Registers,
+    host: &mut impl GuestMemory,
+    handler: u64,
+    back: u64,
+) -> Result<(), Undeliverable> {
+    let place = regs.gpr[RSP].wrapping_sub(RED_ZONE + 8);
+    if !host.write_ram(place, &back.to_le_bytes()) {
+        return Err(Undeliverable);
+    }
+    regs.gpr[RSP] = place;
+    regs.rip = handler;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
+use spec::shim::{CALL_PORTS, REGISTER_PORT};
 use spec::{BADGE_TIMER, SLOTS};
 
 use crate::bus::{Devices, MemoryAccess};
@@ -25,6 +26,8 @@ use crate::slots::{Budget, Slots, Taken};
 const INVALID_OPCODE: u8 = 6;
 /// #DF.
 const DOUBLE_FAULT: u8 = 8;
+/// #SS.
+const STACK_FAULT: u8 = 12;
 /// #GP.
 const GENERAL_PROTECTION: u8 = 13;
 /// #PF.
@@ -102,8 +105,20 @@ pub struct Vmm<'a> {
     halted_at: u64,
     /// Error code of the last exception.
     error: u64,
+    shim: Shim,
     /// What happened so far.
     pub counters: Counters,
+}
+
+/// What serves the calls of an image that was made for another monitor.
+#[derive(Clone, Copy, Debug)]
+enum Shim {
+    /// Nothing: the ports for it are not there.
+    Absent,
+    /// A shim that has not registered yet.
+    Expected,
+    /// A shim with its code for calls here.
+    At(u64),
 }
 
 impl<'a> Vmm<'a> {
@@ -129,6 +144,7 @@ impl<'a> Vmm<'a> {
             turn: None,
             halted_at: 0,
             error: 0,
+            shim: Shim::Absent,
             counters: Counters::default(),
         }
     }
@@ -138,6 +154,15 @@ impl<'a> Vmm<'a> {
     #[must_use]
     pub const fn rewritten(mut self, rewritten: bool) -> Self {
         self.rewritten = rewritten;
+        self
+    }
+
+    /// Offers the ports by which a shim registers and its image calls it ([`spec::shim`]).
+    #[must_use]
+    pub const fn with_shim(mut self, offered: bool) -> Self {
+        if offered {
+            self.shim = Shim::Expected;
+        }
         self
     }
 
@@ -515,6 +540,11 @@ impl<'a> Vmm<'a> {
             Op::Out(port, width) => {
                 let value = accumulator(width).read(regs) as u32;
                 let port = port_number(port, regs);
+                if width == Width::Dword
+                    && let Some(outcome) = self.shim_port(port, value, next, regs, host)
+                {
+                    return outcome;
+                }
                 let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
@@ -595,6 +625,34 @@ impl<'a> Vmm<'a> {
                 Outcome::Resume
             }
             None => self.exception(GENERAL_PROTECTION, code, regs, host),
+        }
+    }
+
+    /// Handles output to the ports of a shim; `None` if it is to another port, or there is
+    /// no shim.
+    fn shim_port(
+        &mut self,
+        port: u16,
+        value: u32,
+        next: u64,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Option<Outcome> {
+        match self.shim {
+            Shim::Expected if port == REGISTER_PORT => {
+                self.shim = Shim::At(value.into());
+                self.cpu.interrupt_table = Some(self.cpu.idt);
+                regs.rip = next;
+                Some(Outcome::Resume)
+            }
+            Shim::At(handler) if CALL_PORTS.contains(&port) => {
+                self.counters.shim_calls += 1;
+                Some(match inject::call(regs, host, handler, next) {
+                    Ok(()) => Outcome::Resume,
+                    Err(inject::Undeliverable) => self.exception(STACK_FAULT, 0, regs, host),
+                })
+            }
+            _ => None,
         }
     }
 

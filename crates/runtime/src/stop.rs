@@ -5,7 +5,7 @@ use core::fmt;
 
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
-use spec::{EXIT_SUCCESS, STOP_LABEL};
+use spec::{EXIT_SUCCESS, Ending, STOP_LABEL};
 
 /// Why the system stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,23 @@ impl Stop {
         }
     }
 
+    /// Returns the end of a system that stops for this.
+    #[must_use]
+    pub const fn ending(self) -> Ending {
+        match self {
+            Self::GuestExit(EXIT_SUCCESS) => Ending::Success,
+            Self::GuestExit(_) => Ending::GuestFailed,
+            Self::GuestHalt => Ending::GuestHalted,
+            Self::GuestFault(_) => Ending::GuestException,
+            Self::GuestImage => Ending::GuestImage,
+            Self::Unknown(_) => Ending::Failure,
+        }
+    }
+
     /// Returns whether the guest meant it.
     #[must_use]
     pub const fn orderly(self) -> bool {
-        matches!(self, Self::GuestExit(EXIT_SUCCESS))
+        matches!(self.ending(), Ending::Success)
     }
 
     /// Asks the monitor to stop the system; does not return.
@@ -128,6 +141,11 @@ mod tests {
         ] {
             assert_eq!(Stop::from_word(stop.to_word()), stop);
         }
+        assert_eq!(Stop::GuestExit(0x11).ending(), Ending::GuestFailed);
+        assert_eq!(Stop::GuestHalt.ending(), Ending::GuestHalted);
+        assert_eq!(Stop::GuestFault(14).ending(), Ending::GuestException);
+        assert_eq!(Stop::GuestImage.ending(), Ending::GuestImage);
+        assert_eq!(Stop::Unknown(u64::MAX).ending(), Ending::Failure);
         assert!(Stop::GuestExit(0x10).orderly() && !Stop::GuestExit(0x11).orderly());
     }
 }

@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
 mod backoff;
+mod ending;
 mod guest;
 mod image;
 mod interrupts;
@@ -23,10 +24,12 @@ pub mod names;
 mod records;
 mod resources;
 pub mod rewrite;
+pub mod shim;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use backoff::Backoff;
+pub use ending::Ending;
 pub use guest::{COM1, EXIT_PORT, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};

@@ -12,6 +12,21 @@ pub struct MachineInfo {
     pub handover_tsc: u64,
     /// How many functions were found and assigned.
     pub functions: u64,
+    /// Unix time at handover in seconds, by the machine's clock chip; 0 if it has none.
+    pub handover_time: u64,
+}
+
+impl MachineInfo {
+    /// Returns the Unix time in nanoseconds at which the time stamp counter would have
+    /// been 0, had it always run at its rate. `None` if the time is not known.
+    #[must_use]
+    pub fn tsc_epoch_ns(&self) -> Option<u64> {
+        let handover = self.handover_time.checked_mul(1_000_000_000);
+        let running = u128::from(self.handover_tsc) * 1_000_000;
+        let running = running.checked_div(self.tsc_khz.into())?;
+        let running = u64::try_from(running).ok()?;
+        handover.filter(|&ns| ns > 0)?.checked_sub(running)
+    }
 }
 
 /// Kind of an IOMMU: what confines DMA and interrupts of devices.
@@ -82,4 +97,32 @@ pub struct IommuInfo {
     pub tables: u64,
     /// Bytes of it.
     pub tables_size: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MachineInfo;
+
+    #[test]
+    fn the_counter_s_epoch_and_its_rate_lead_back_to_the_handover() {
+        let machine = MachineInfo {
+            tsc_khz: 3_000_000,
+            handover_tsc: 9_000_000_000,
+            handover_time: 1_795_814_130,
+            functions: 0,
+        };
+        assert_eq!(machine.tsc_epoch_ns(), Some(1_795_814_127_000_000_000));
+        let unknown = MachineInfo {
+            handover_time: 0,
+            ..machine
+        };
+        assert_eq!(unknown.tsc_epoch_ns(), None);
+        // A counter that ran longer than there is time.
+        let old = MachineInfo {
+            handover_tsc: u64::MAX,
+            tsc_khz: 1,
+            ..machine
+        };
+        assert_eq!(old.tsc_epoch_ns(), None);
+    }
 }

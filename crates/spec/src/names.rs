@@ -387,6 +387,8 @@ keys! {
     GUEST_CONSOLE: Key<Region> = "guest-console";
     /// Interrupts of one source in a second that are no storm.
     INTERRUPT_BUDGET: Key<u64> = "interrupt-budget";
+    /// Whether a shim serves the guest's image.
+    SHIM: Key<bool> = "shim";
     /// What follows the guest's end.
     ON_EXIT: Key<OnExit> = "on-exit";
     /// Whether instructions of the guest's image were rewritten: only then the vmm

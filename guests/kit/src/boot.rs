@@ -45,6 +45,15 @@ unsafe extern "C" {
     static boot_has_fault_stack: u8;
 }
 
+/// Returns the block that the build tool leaves for a shim ([`spec::shim`]); zeros in
+/// another guest. Its stack must not reach there.
+pub fn handoff() -> &'static [u8] {
+    let block = &raw const guest_stack_bottom as u64 + spec::shim::HANDOFF_OFFSET;
+    // SAFETY: it is RAM between the stack and the program (guest.ld), and nothing writes
+    // to it.
+    unsafe { core::slice::from_raw_parts(block as *const u8, spec::shim::HANDOFF_SIZE) }
+}
+
 /// Bytes below the stack that are mapped nowhere: on Vectis all of them, on a bare
 /// machine this page.
 const GUARD: u64 = 2 << 20;
@@ -52,7 +61,8 @@ const GUARD: u64 = 2 << 20;
 /// Returns whether an access to this address is one past the end of the stack.
 pub(crate) fn is_below_stack(address: u64) -> bool {
     let bottom = &raw const guest_stack_bottom as u64;
-    (bottom - GUARD..bottom).contains(&address)
+    // RAM may begin at 0: what lies below is then the last of all addresses.
+    bottom.wrapping_sub(1).wrapping_sub(address) < GUARD
 }
 
 /// Returns whether exceptions can have a stack of their own, IST 1: the task

@@ -20,6 +20,8 @@ pub struct Clock {
     khz: u64,
     /// Microseconds per tick, as a 32.32 fixed-point number.
     scale: u64,
+    /// Unix time at which the counter would have been 0, in nanoseconds.
+    epoch_ns: Option<u64>,
 }
 
 impl Clock {
@@ -31,15 +33,25 @@ impl Clock {
             start,
             khz,
             scale: (1000u64 << 32).div_ceil(khz),
+            epoch_ns: None,
         }
     }
 
-    /// Takes the frequency from `tsc_khz=N`, else measures it.
+    /// Takes the frequency from `tsc_khz=N`, else measures it, and the time of day from
+    /// `tsc_epoch_ns=N`.
     pub fn calibrated(start: u64, command_line: &CommandLine) -> Self {
-        Self::new(
-            start,
-            command_line.number("tsc_khz").unwrap_or_else(measure_khz),
-        )
+        let khz = command_line.number("tsc_khz").unwrap_or_else(measure_khz);
+        Self {
+            epoch_ns: command_line.number("tsc_epoch_ns"),
+            ..Self::new(start, khz)
+        }
+    }
+
+    /// Returns the Unix time in nanoseconds at the counter value `tsc`, if the time of day
+    /// is known.
+    pub fn unix_ns_at(&self, tsc: u64) -> Option<u64> {
+        let running = u128::from(tsc) * 1_000_000 / u128::from(self.khz);
+        self.epoch_ns?.checked_add(u64::try_from(running).ok()?)
     }
 
     /// Returns the counter frequency in kHz.
@@ -86,7 +98,7 @@ fn measure_khz() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Clock;
+    use super::{Clock, CommandLine};
 
     #[test]
     fn micros_follow_the_frequency_without_overflow() {
@@ -97,6 +109,20 @@ mod tests {
         let year = 2_000_000_000 * 365 * 86_400;
         let expected = 365 * 86_400 * 1_000_000;
         assert!(clock.micros_at(1_000 + year).abs_diff(expected) < expected / 1_000_000);
+    }
+
+    #[test]
+    fn the_time_of_day_follows_the_counter() {
+        let line = CommandLine::new(b"tsc_khz=2000000 tsc_epoch_ns=1000000000000000001");
+        let clock = Clock::calibrated(5, &line);
+        assert_eq!(clock.unix_ns_at(0), Some(1_000_000_000_000_000_001));
+        assert_eq!(
+            clock.unix_ns_at(2_000_000_003),
+            Some(1_000_000_001_000_000_002)
+        );
+        assert_eq!(Clock::new(5, 2_000_000).unix_ns_at(0), None);
+        let line = CommandLine::new(b"tsc_khz=1 tsc_epoch_ns=18446744073709551615");
+        assert_eq!(Clock::calibrated(0, &line).unix_ns_at(1), None);
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub fn init() {
     cpu::out8(COM1 + 2, 0x07); // FCR: enable and clear the FIFOs
 }
 
-fn write(bytes: &[u8]) {
+/// Writes bytes as they are.
+pub fn write(bytes: &[u8]) {
     for chunk in bytes.chunks(FIFO) {
         for _ in 0..WAIT_READS {
             if cpu::in8(COM1 + 5) & TRANSMIT_EMPTY != 0 {

@@ -312,6 +312,7 @@ fn write_content(
             .and_then(|vendor| core::str::from_utf8(vendor).ok()),
         x2apic: lapic.is_x2apic(),
         uptime_micros: clock.micros(),
+        unix_ns: clock.unix_ns_at(kit::cpu::tsc()),
         tsc_khz: clock.khz(),
         memory_bytes: memory.fold(0, |sum, range| sum.saturating_add(range.size)),
         bdf: function.bdf,

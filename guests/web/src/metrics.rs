@@ -67,6 +67,15 @@ pub fn write(out: &mut dyn Write, report: &Report) -> fmt::Result {
         "Time since the guest was entered.",
         uptime,
     )?;
+    if let Some(ns) = report.unix_ns {
+        single(
+            out,
+            "time_seconds",
+            "gauge",
+            "Unix time.",
+            format_args!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000),
+        )?;
+    }
     let hertz = report.tsc_khz * 1000;
     single(
         out,
@@ -212,9 +221,10 @@ mod tests {
                 samples += 1;
             }
         }
-        assert_eq!(samples, 27);
+        assert_eq!(samples, 28);
         assert!(text.contains("vectis_guest_interrupts_total{entry=\"0\",purpose=\"rx\"} 1234\n"));
         assert!(text.contains("vectis_guest_uptime_seconds 93784.000123\n"));
+        assert!(text.contains("vectis_guest_time_seconds 1795814130.000000005\n"));
         assert!(text.contains("vectis_guest_drops_total{direction=\"receive\"} 3\n"));
         assert!(text.contains("vectis_guest_transmit_hangs_total 5\n"));
     }

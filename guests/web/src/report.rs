@@ -62,6 +62,8 @@ pub struct Report<'a> {
     pub x2apic: bool,
     /// Microseconds since the guest was entered.
     pub uptime_micros: u64,
+    /// Unix time in nanoseconds, if it is known.
+    pub unix_ns: Option<u64>,
     /// Time stamp counter frequency in kHz.
     pub tsc_khz: u64,
     /// Usable memory in the loader's map, in bytes.
@@ -145,6 +147,7 @@ pub(crate) mod tests {
             cpu_vendor: Some("TCGTCGTCGTCG"),
             x2apic: false,
             uptime_micros: 93_784_000_123,
+            unix_ns: Some(1_795_814_130_000_000_005),
             tsc_khz: 2_400_000,
             memory_bytes: 32 << 20,
             bdf: Bdf {

@@ -122,6 +122,15 @@ impl Kind {
         compressed.map_or(Self::Unknown, |(_, name)| Self::Compressed(name))
     }
 
+    /// Returns the package of the shim that such an image runs beside.
+    #[must_use]
+    pub const fn shim(&self) -> Option<&'static str> {
+        match self {
+            Self::Solo5(Solo5Target::Hvt, ::solo5::abi::VERSION) => Some("solo5"),
+            _ => None,
+        }
+    }
+
     /// Returns the error for a file of a kind that cannot run, with what would.
     #[must_use]
     pub fn refusal(&self) -> Error {

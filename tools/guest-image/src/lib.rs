@@ -9,12 +9,16 @@
 
 mod fit;
 mod kind;
+mod merge;
 mod rewrite;
+mod solo5;
 
 use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
+pub use merge::{Foreign, merge, shim_ram};
 pub use rewrite::{Rewritten, rewrite};
+pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,17 +38,49 @@ impl Error {
     }
 }
 
-/// Makes of `file` the image that the vmm loads into RAM at `ram` (guest addresses),
-/// with this command line.
+/// A guest, as far as its image depends on it.
+#[derive(Clone, Debug)]
+pub struct Guest<'a> {
+    /// Guest addresses of its RAM.
+    pub ram: Range<u64>,
+    /// Its command line.
+    pub command_line: &'a str,
+    /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
+    /// no `solo5`.
+    pub solo5: Option<Vec<Solo5Function<'a>>>,
+    /// Where system.toml has the guest, or its `solo5`.
+    pub place: &'a str,
+}
+
+/// Makes of `file` the image that the vmm loads. `shim` is the file of the kind's shim
+/// ([`Kind::shim`]), built for [`shim_ram`].
 ///
 /// # Errors
 /// If the file cannot run, or does not fit.
-pub fn prepare(file: Vec<u8>, ram: &Range<u64>, command_line: &str) -> Result<Vec<u8>, Error> {
-    match Kind::of(&file) {
-        Kind::Linux64 => {}
-        other => return Err(other.refusal()),
+pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+    let kind = Kind::of(&file);
+    let is_solo5 = matches!(kind, Kind::Solo5(Solo5Target::Hvt, _));
+    if guest.solo5.is_some() && !is_solo5 {
+        return Err(Error::new(
+            format!(
+                "{}: the guest has `solo5`, but its image is no Solo5 hvt image",
+                guest.place
+            ),
+            "remove `solo5`, or name an image for hvt",
+        ));
     }
-    fit::check(&file, ram, command_line)?;
+    // What is for a shim does not stand on the vmm's command line.
+    let (file, command_line) = match (&kind, shim) {
+        (Kind::Linux64, _) => (file, guest.command_line),
+        (Kind::Solo5(Solo5Target::Hvt, _), Some(shim)) => {
+            let image = Foreign::from_elf(&file)?;
+            let payload = solo5::payload(&file, &image, guest)?;
+            let line = guest.command_line.as_bytes();
+            (merge(&image, shim, &guest.ram, line, &payload)?, "")
+        }
+        _ => return Err(kind.refusal()),
+    };
+    fit::check(&file, &guest.ram, command_line)?;
     Ok(file)
 }
 
@@ -75,15 +111,25 @@ mod tests {
         file
     }
 
+    fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
+        let guest = Guest {
+            ram: RAM,
+            command_line,
+            solo5: None,
+            place: "",
+        };
+        prepare(file, &guest, None)
+    }
+
     fn refused(file: Vec<u8>) -> String {
-        let error = prepare(file, &RAM, "").unwrap_err();
+        let error = prepared(file, "").unwrap_err();
         format!("{} / {}", error.cause, error.help)
     }
 
     #[test]
     fn a_fitting_image_is_taken_as_it_is() {
         let file = file(0x1010_0000, 4096);
-        assert_eq!(prepare(file.clone(), &RAM, ""), Ok(file));
+        assert_eq!(prepared(file.clone(), ""), Ok(file));
     }
 
     #[test]
@@ -96,7 +142,7 @@ mod tests {
         let high = refused(file(0xffff_8000_0010_0000, 4096));
         assert!(high.contains("physical"), "{high}");
         let text = "x".repeat(vmm::COMMAND_LINE_MAX + 1);
-        let long = prepare(file(0x1010_0000, 4096), &RAM, &text).unwrap_err();
+        let long = prepared(file(0x1010_0000, 4096), &text).unwrap_err();
         assert!(long.cause.contains("command line"), "{long:?}");
     }
 }

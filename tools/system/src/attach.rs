@@ -53,7 +53,7 @@ pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
         writable: false,
         executable: false,
     });
-    Ok(write(&program))
+    Ok(elf_file(program.entry, &program.segments))
 }
 
 /// Returns the 16 bytes at an address, if they are in this segment. Memory past the
@@ -89,15 +89,17 @@ fn symbol(file: &[u8]) -> Result<u64, ProgramError> {
         .ok_or_else(|| ProgramError::new(format!("init has no variable {SYMBOL}")))
 }
 
-/// Writes an ELF file of loadable segments (System V ABI, AMD64 supplement).
-fn write(program: &Program) -> Vec<u8> {
-    let count = program.segments.len() as u16;
+/// Returns an ELF file for x86-64 of these loadable segments, whose physical addresses are
+/// their virtual ones (System V ABI, AMD64 supplement).
+#[must_use]
+pub fn elf_file(entry: u64, segments: &[Segment]) -> Vec<u8> {
+    let count = segments.len() as u16;
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
     file.resize(16, 0);
     file.extend(elf::ET_EXEC.0.to_le_bytes());
     file.extend(elf::EM_X86_64.0.to_le_bytes());
     file.extend(1u32.to_le_bytes());
-    for word in [program.entry, HEADER_SIZE, 0] {
+    for word in [entry, HEADER_SIZE, 0] {
         file.extend(word.to_le_bytes());
     }
     file.extend(0u32.to_le_bytes());
@@ -107,7 +109,7 @@ fn write(program: &Program) -> Vec<u8> {
     file.resize(HEADER_SIZE as usize, 0);
     let mut offset = (HEADER_SIZE + PROGRAM_HEADER_SIZE * u64::from(count)).next_multiple_of(PAGE);
     let mut offsets = Vec::new();
-    for segment in &program.segments {
+    for segment in segments {
         // File offset and address agree below the page size.
         let start = offset + segment.address % PAGE;
         offsets.push(start as usize);
@@ -125,7 +127,7 @@ fn write(program: &Program) -> Vec<u8> {
         }
         offset = (start + segment.bytes.len() as u64).next_multiple_of(PAGE);
     }
-    for (segment, start) in program.segments.iter().zip(offsets) {
+    for (segment, start) in segments.iter().zip(offsets) {
         file.resize(start, 0);
         file.extend_from_slice(&segment.bytes);
     }
@@ -151,7 +153,7 @@ mod tests {
                 executable: false,
             }],
         };
-        let mut file = write(&program);
+        let mut file = elf_file(program.entry, &program.segments);
         file[HEADER_SIZE as usize + 4..][..4].copy_from_slice(&flags.to_le_bytes());
         let strings = file.len() as u64;
         file.push(0);

@@ -138,6 +138,16 @@ impl Source {
         });
     }
 
+    /// Returns file, line and column of a span, from 1, as `system.toml:12:5`.
+    pub fn line_of(&self, span: &Range<usize>) -> String {
+        let (file, bytes) = self.place(span);
+        let before = &file.own()[..bytes.start];
+        let line = before.matches('\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before[start..].chars().count() + 1;
+        format!("{}:{line}:{column}", file.name)
+    }
+
     /// Returns the file that holds a span, and which bytes of it these are.
     fn place(&self, span: &Range<usize>) -> (&File, Range<usize>) {
         let holds = |file: &File| file.start <= span.start;

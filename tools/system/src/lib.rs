@@ -29,14 +29,16 @@ mod read;
 mod reader;
 mod stack;
 
-pub use attach::attach;
+pub use attach::{attach, elf_file};
 pub use board::{Board, BoardDevice, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
 pub use manifest::{Authority, DeviceNeed, Manifest};
-pub use model::{Channel, Component, Device, Guest, GuestImage, Model, Policy};
+pub use model::{
+    Channel, Component, Device, Guest, GuestImage, Model, Place, Policy, Solo5Device, Solo5Kind,
+};
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;
 

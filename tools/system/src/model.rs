@@ -1,5 +1,6 @@
 //! A system that passed every check.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use pci::Bdf;
@@ -82,6 +83,45 @@ pub enum GuestImage {
     File(PathBuf),
 }
 
+/// Where a key stands: file, line and column, for errors that are found later. It says
+/// nothing about the system, so that all are equal.
+#[derive(Clone, Debug, Eq)]
+pub struct Place(pub String);
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Kind of a device in the manifest of a Solo5 image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solo5Kind {
+    /// A network, `net` in system.toml.
+    Net,
+    /// A disk, `block` in system.toml.
+    Block,
+}
+
+/// The function that stands for a device of an image's manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solo5Device {
+    /// The device's name in the manifest.
+    pub name: String,
+    /// Its kind.
+    pub kind: Solo5Kind,
+    /// Index into [`Model::devices`].
+    pub device: usize,
+    /// Where the file says so.
+    pub place: Place,
+}
+
 /// A guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
@@ -103,6 +143,11 @@ pub struct Guest {
     pub devices: Vec<usize>,
     /// What it finds as its command line.
     pub command_line: String,
+    /// The functions of a Solo5 image, by its manifest's names; `None` where the file has
+    /// no `solo5`.
+    pub solo5: Option<Vec<Solo5Device>>,
+    /// Where the guest, or its `solo5`, stands.
+    pub place: Place,
     /// Interrupts that each of its sources may raise in a second (M23).
     pub interrupt_budget: u64,
     /// What happens when it ends.

@@ -368,6 +368,27 @@ impl<'c, 't> Section<'c, 't> {
         ))
     }
 
+    /// Returns the keys of a table and their values, which are strings.
+    pub fn pairs(&self, key: &'static str) -> Vec<(Located<String>, Located<String>)> {
+        let Some(section) = self.section(key) else {
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in section.table {
+            let Some(text) = value.get_ref().as_str() else {
+                section.wrong_type(name.get_ref(), value, "a string");
+                continue;
+            };
+            let located = |value: &str, span| Located {
+                value: value.to_owned(),
+                span,
+            };
+            let name = located(name.get_ref(), name.span());
+            pairs.push((name, located(text, value.span())));
+        }
+        pairs
+    }
+
     pub fn required_section(&self, key: &'static str, example: &str) -> Option<Section<'c, 't>> {
         self.require(key, example);
         self.section(key)

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use spec::{NONE, ObjectKind, Resources, Start, System, names};
 use system::{
@@ -37,7 +37,7 @@ fn good() -> (Model, Image) {
             .map(|component| (component.program.name.clone(), program.clone()))
             .collect(),
         guests: BTreeMap::from([("web".to_owned(), vec![1; 5000])]),
-        rewritten: BTreeSet::new(),
+        ..Programs::default()
     };
     let image = composed(&model, &programs).unwrap();
     (model, image)

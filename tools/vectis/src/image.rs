@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use guest_image::Rewritten;
+use guest_image::{Kind, Rewritten, Solo5Function};
 use kernel::{Config, Profile};
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
@@ -58,38 +58,91 @@ pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
     }
 }
 
-/// Makes the guests' images for the vmm, by the guest's name, and says what was rewritten
-/// in each.
+/// A guest's files in the image's folder.
+struct GuestFiles {
+    /// What the vmm loads.
+    image: Vec<u8>,
+    /// What became of its instructions.
+    rewritten: Rewritten,
+    /// Where that has parts: the files that symbols come from, by what they are.
+    parts: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Makes the guests' images for the vmm, by the guest's name.
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-fn guests(
-    workspace: &Workspace,
-    model: &Model,
-    rewritten: &mut BTreeMap<String, Rewritten>,
-) -> Result<BTreeMap<String, Vec<u8>>> {
+fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String, GuestFiles>> {
     let mut images = BTreeMap::new();
     for guest in &model.guests {
-        let file = guest_file(workspace, guest)?;
-        let ram = guest.address..guest.address + guest.memory;
-        let mut bytes = read(&file)?;
-        rewritten.insert(guest.name.clone(), guest_image::rewrite(&mut bytes));
-        let image = guest_image::prepare(bytes, &ram, &guest.command_line);
-        let image = image.map_err(|error| {
+        let path = guest_file(workspace, guest)?;
+        let failed = |error: guest_image::Error| {
             Error::new(
                 format!(
                     "the image of guest {}, {}, cannot be loaded",
                     guest.name,
-                    file.display()
+                    path.display()
                 ),
                 error.cause,
                 error.help,
             )
-        })?;
-        images.insert(guest.name.clone(), image);
+        };
+        let mut file = read(&path)?;
+        let rewritten = guest_image::rewrite(&mut file);
+        let needs = guest_image::Guest {
+            ram: guest.address..guest.address + guest.memory,
+            command_line: &guest.command_line,
+            solo5: guest.solo5.as_ref().map(|all| {
+                let function = |of: &'a system::Solo5Device| Solo5Function {
+                    name: &of.name,
+                    kind: of.kind,
+                    function: model.devices[of.device].guest_address.requester_id(),
+                    place: &of.place.0,
+                };
+                all.iter().map(function).collect()
+            }),
+            place: &guest.place.0,
+        };
+        let shim = match Kind::of(&file).shim() {
+            None => None,
+            Some(package) => {
+                let ram = guest_image::shim_ram(&needs.ram).map_err(failed)?;
+                Some(read(&programs::guest(workspace, package, ram.start)?)?)
+            }
+        };
+        let image = guest_image::prepare(file.clone(), &needs, shim.as_deref()).map_err(failed)?;
+        let parts = shim.map_or(Vec::new(), |shim| {
+            vec![(IMAGE_PART, file), (SHIM_PART, shim)]
+        });
+        let files = GuestFiles {
+            image,
+            rewritten,
+            parts,
+        };
+        images.insert(guest.name.clone(), files);
     }
     Ok(images)
 }
+
+/// Returns the files with the symbols of a guest of the image in `folder`.
+#[must_use]
+pub fn symbol_files(folder: &Path, guest: &str) -> Vec<PathBuf> {
+    let file = |name: &str| folder.join("guests").join(name);
+    let parts: Vec<PathBuf> = [IMAGE_PART, SHIM_PART]
+        .map(|part| file(&format!("{guest}.{part}")))
+        .into_iter()
+        .filter(|path| path.is_file())
+        .collect();
+    if parts.is_empty() {
+        vec![file(guest)]
+    } else {
+        parts
+    }
+}
+
+/// What a guest's image with a shim was put together from.
+const IMAGE_PART: &str = "image";
+const SHIM_PART: &str = "shim";
 
 /// The manifest's name in an image's folder.
 const MANIFEST: &str = "manifest.json";
@@ -218,8 +271,11 @@ pub fn build(
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
-    let mut rewritten = BTreeMap::new();
-    let guest_images = guests(workspace, model, &mut rewritten)?;
+    let guest_images = guests(workspace, model)?;
+    let rewritten: BTreeMap<String, Rewritten> = guest_images
+        .iter()
+        .map(|(name, files)| (name.clone(), files.rewritten))
+        .collect();
     for (name, Rewritten { replaced, left }) in &rewritten {
         if *replaced > 0 || *left > 0 {
             steps.note(&format!(
@@ -249,12 +305,15 @@ pub fn build(
             .components
             .insert(component.program.name.clone(), program);
     }
-    programs.guests = guest_images.clone();
-    programs.rewritten = rewritten
-        .iter()
-        .filter(|(_, rewritten)| rewritten.replaced > 0)
-        .map(|(name, _)| name.clone())
-        .collect();
+    for (name, files) in &guest_images {
+        programs.guests.insert(name.clone(), files.image.clone());
+        if !files.parts.is_empty() {
+            programs.shims.insert(name.clone());
+        }
+        if files.rewritten.replaced > 0 {
+            programs.rewritten.insert(name.clone());
+        }
+    }
     let image = system::compose(model, &programs, options).map_err(|e| {
         Error::new(
             "the system cannot be put together",
@@ -282,8 +341,11 @@ pub fn build(
     for (name, file) in &built {
         contents.push((format!("programs/{name}"), read(file)?));
     }
-    for (name, image) in guest_images {
-        contents.push((format!("guests/{name}"), image));
+    for (name, files) in guest_images {
+        for (part, bytes) in files.parts {
+            contents.push((format!("guests/{name}.{part}"), bytes));
+        }
+        contents.push((format!("guests/{name}"), files.image));
     }
     let files: Vec<String> = contents.iter().map(|(name, _)| name.clone()).collect();
     folder.clear(&files)?;

@@ -12,10 +12,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 
-use system::{Guest, Model};
+use system::Model;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::image::symbol_files;
 use crate::network::networks;
 use crate::packages;
 
@@ -79,15 +80,17 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     /// Returns the guests' ELF files in the image's folder, by the names of the
-    /// components that run them.
+    /// components that run them. A guest with a shim has several.
     #[must_use]
     pub fn guests(&self) -> Vec<(String, PathBuf)> {
-        let folder = self.kernel.with_file_name("guests");
-        let vmm = |guest: &Guest| self.model.components[guest.vmm].name.clone();
-        let guests = self.model.guests.iter();
-        guests
-            .map(|guest| (vmm(guest), folder.join(&guest.name)))
-            .collect()
+        let folder = self.kernel.parent().unwrap_or(Path::new(""));
+        let mut all = Vec::new();
+        for guest in &self.model.guests {
+            let vmm = &self.model.components[guest.vmm].name;
+            let files = symbol_files(folder, &guest.name).into_iter();
+            all.extend(files.map(|file| (vmm.clone(), file)));
+        }
+        all
     }
 
     /// Returns QEMU's arguments; the serial ports are sockets in `folder`.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use spec::EXIT_SUCCESS;
+use spec::{EXIT_SUCCESS, Ending};
 
 use crate::bench::Boot;
 use crate::control::Control;
@@ -466,6 +466,18 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Returns what ended a system, for people.
+const fn cause(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Success => "nothing failed",
+        Ending::Failure => "a component or the boot failed",
+        Ending::GuestFailed => "a guest reported a failure",
+        Ending::GuestHalted => "a guest halted with interrupts off",
+        Ending::GuestException => "a guest had an exception that it could not handle",
+        Ending::GuestImage => "a guest's image could not be loaded",
+    }
+}
+
 /// Returns the name of the machine's end if it succeeded.
 fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> {
     let Some(code) = status.code() else {
@@ -485,16 +497,21 @@ fn verdict(status: ExitStatus, bare: bool, alive: bool) -> Result<&'static str> 
         )),
         (1, false) if value == 0 => Ok("the system stopped"),
         (1, true) if value == EXIT_SUCCESS as i32 => Ok("the guest stopped"),
-        (1, false) => Err(Error::new(
-            "the system stopped",
-            format!("it reported failure {value:#x}"),
-            "its last log lines say why; -v shows all of them",
-        )),
+        (1, false) => {
+            let ending = Ending::from_number(value as u8);
+            Err(Error::new(
+                "the system stopped",
+                cause(ending),
+                "its last log lines say why; -v shows all of them",
+            )
+            .with_status(ending as u8))
+        }
         (1, true) => Err(Error::new(
             "the guest stopped",
             format!("it reported {value:#x}"),
             "its last lines say why",
-        )),
+        )
+        .with_status(Ending::GuestFailed as u8)),
         _ if code == 0 => Err(Error::new(
             "the machine was reset",
             "a triple fault, or a request for it",
@@ -580,5 +597,10 @@ mod tests {
             assert!(verdict(ended(code), bare, alive).is_err(), "{code} {bare}");
         }
         assert!(verdict(ExitStatus::from_raw(9), false, true).is_err());
+        for ending in Ending::ALL {
+            let ended = verdict(ended((ending as i32) << 1 | 1), false, true);
+            let status = ended.map_or_else(|error| error.status, |_| 0);
+            assert_eq!(status, ending as u8);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use addr2line::Loader;
+use guest_image::Foreign;
 
 /// How the monitor begins its lines. A guest's begin with its name in brackets.
 const MONITOR: &str = "init: ";
@@ -27,19 +28,24 @@ const PROJECT: &str = "vectis/";
 pub struct Symbols {
     programs: BTreeMap<String, PathBuf>,
     /// Guests' files, by the component that runs each.
-    guests: BTreeMap<String, PathBuf>,
+    guests: BTreeMap<String, Vec<GuestFile>>,
     /// The component of the last fault, whose backtrace follows.
     faulting: Option<String>,
 }
 
 impl Symbols {
     /// Returns the symbols from the ELF files of these components, and of the guests
-    /// by the component that runs each.
+    /// by the component that runs each, which may have several.
     #[must_use]
     pub fn new(programs: &[(String, PathBuf)], guests: &[(String, PathBuf)]) -> Self {
+        let mut by_component: BTreeMap<String, Vec<GuestFile>> = BTreeMap::new();
+        for (component, path) in guests {
+            let files = by_component.entry(component.clone()).or_default();
+            files.push(GuestFile::new(path));
+        }
         Self {
             programs: programs.iter().cloned().collect(),
-            guests: guests.iter().cloned().collect(),
+            guests: by_component,
             faulting: None,
         }
     }
@@ -75,14 +81,39 @@ impl Symbols {
         let Some(report) = text.strip_prefix(GUEST_END) else {
             return Vec::new();
         };
-        let Some(program) = self.guests.get(component) else {
+        let Some(files) = self.guests.get(component) else {
             return Vec::new();
         };
         let at = word_after(report, "ip=").and_then(hex);
         let backtrace = report.split_once("\nbacktrace ");
         let callers = backtrace.map_or(Vec::new(), |(_, rest)| calls(rest));
         let addresses: Vec<u64> = at.into_iter().chain(callers).collect();
-        describe_all(program, &addresses)
+        let file_of = |address: &u64| {
+            let has =
+                |file: &&GuestFile| file.segments.as_ref().is_some_and(|s| s.contains(*address));
+            files.iter().find(has).or(files.first())
+        };
+        let described = addresses.iter().flat_map(|address| {
+            file_of(address).map_or(Vec::new(), |file| describe_all(&file.path, &[*address]))
+        });
+        described.collect()
+    }
+}
+
+/// A file with symbols of a guest.
+struct GuestFile {
+    path: PathBuf,
+    /// Where its parts lie; `None` if the file cannot be read.
+    segments: Option<Foreign>,
+}
+
+impl GuestFile {
+    fn new(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        Self {
+            path: path.to_path_buf(),
+            segments: Foreign::from_elf(&bytes).ok(),
+        }
     }
 }
 
@@ -199,6 +230,18 @@ mod tests {
                 .explain_guest("vmm", "guest entry ip=0x1")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn each_address_is_looked_up_in_the_file_that_holds_it() {
+        let (_, entry) = symbols();
+        let file = |path: PathBuf| ("vmm".to_owned(), path);
+        let own = std::env::current_exe().unwrap();
+        let symbols = Symbols::new(&[], &[file("/nowhere".into()), file(own)]);
+        let report = format!("guest ended at ip={entry:#x}\nbacktrace 0x7fffffffffff");
+        let shown = symbols.explain_guest("vmm", &report);
+        assert!(shown[0].contains("_start"), "{shown:?}");
+        assert!(shown[1].contains("no symbols in /nowhere"), "{shown:?}");
     }
 
     #[test]

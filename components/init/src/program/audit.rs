@@ -11,7 +11,7 @@ use core::fmt::Write as _;
 use init::{Expect, Given};
 use sel4::cap::{CNode, Granule, IoPort, IrqHandler, Tcb};
 use sel4::{AbsoluteCPtr, CapRights, Error};
-use spec::{MESSAGES, ObjectKind, Thread};
+use spec::{Ending, MESSAGES, ObjectKind, Thread};
 
 use super::builder::Builder;
 use super::own_slot;
@@ -216,7 +216,10 @@ impl<'a> Audit<'a> {
     /// Says how it went, and ends the machine with it.
     pub fn end(self) -> ! {
         let _ = write!(Com1, "audit: {} differences\r\n", self.differences);
-        ports::exit(u8::from(self.differences != 0))
+        ports::exit(match self.differences {
+            0 => Ending::Success,
+            _ => Ending::Failure,
+        })
     }
 }
 

@@ -58,6 +58,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.start_log();
     let tsc_khz = boot_info.tsc_mhz() * 1000;
     defmt::info!("tsc_khz={=u64}", tsc_khz);
+    let handover_time = ports::unix_time().unwrap_or_default();
+    defmt::info!("handover time={=u64}", handover_time);
     defmt::info!("handover tsc={=u64}", handover);
     builder.make_objects();
     builder.fill();
@@ -70,6 +72,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
             tsc_khz,
             handover_tsc: handover,
             functions: found.len() as u64,
+            handover_time,
         }),
     );
     builder.map_all();

@@ -11,10 +11,10 @@ use runtime::Stop;
 use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{Backoff, NONE, READY_LABEL, Start, System, Thread};
+use spec::{Backoff, Ending, NONE, READY_LABEL, Start, System, Thread};
 
 use super::authority::Watched;
-use super::fatal::{self, fatal};
+use super::fatal::fatal;
 use super::memory::SCRATCH;
 use super::ports::{self, Com1};
 use super::restart;
@@ -120,7 +120,7 @@ fn restart(
         }
         Err(error) => {
             let _ = write!(Com1, "init: {name} cannot be restarted: {error:?}\r\n");
-            ports::exit(fatal::STATUS);
+            ports::exit(Ending::Failure);
         }
     }
 }
@@ -163,7 +163,7 @@ fn tell(watched: &Watched<'_>, guest: usize) {
 fn end(system: &System<'_>, watched: &Watched<'_>, why: core::fmt::Arguments<'_>) -> ! {
     finish(system, watched);
     let _ = write!(Com1, "init: {why}\r\n");
-    ports::exit(fatal::STATUS)
+    ports::exit(Ending::Failure)
 }
 
 /// Lets everybody else run for that many ticks of the time stamp counter.
@@ -183,7 +183,7 @@ fn stop(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, stop: Stop)
     finish(system, watched);
     let name = thread.name.as_str();
     let _ = write!(Com1, "\r\ninit: {name} stopped the system: {stop}\r\n");
-    ports::exit(u8::from(!stop.orderly()))
+    ports::exit(stop.ending())
 }
 
 /// Makes a component fault: it goes on at an address where nothing is.

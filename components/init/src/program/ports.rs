@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use sel4::cap::IoPort;
 use sel4::init_thread::slot;
-use spec::COM1;
+use spec::{COM1, Ending};
 
 /// Offset of the line status register, and its bit that says there is room.
 const STATUS: u16 = 5;
@@ -49,6 +49,18 @@ pub fn needed() -> ((u16, u16), Option<u16>) {
     ((com1, com1 + 7), (exit != 0).then_some(exit))
 }
 
+/// Returns the Unix time, by the machine's clock chip, if it has one. To be called
+/// before [`keep`].
+pub fn unix_time() -> Option<u64> {
+    let all = slot::IO_PORT_CONTROL.cap();
+    let ports: IoPort = sel4::Cap::from_bits(all.bits());
+    init::unix_time(|register| {
+        let chosen = ports.ioport_out8(init::INDEX_PORT, register);
+        let value = chosen.and_then(|()| ports.ioport_in8(init::DATA_PORT));
+        value.unwrap_or(0xff)
+    })
+}
+
 /// Text on COM1. If the console was in the middle of a line, a new one begins.
 pub struct Com1;
 
@@ -69,12 +81,12 @@ impl fmt::Write for Com1 {
     }
 }
 
-/// Writes `status` to the exit port; where there is none, waits forever.
-pub fn exit(status: u8) -> ! {
+/// Writes the end's number to the exit port; where there is none, waits forever.
+pub fn exit(ending: Ending) -> ! {
     let port = EXIT_PORT.load(Ordering::Relaxed);
     if port != 0 {
         let ports = IoPort::from_bits(EXIT_CAP.load(Ordering::Relaxed));
-        let _ = ports.ioport_out8(port, status);
+        let _ = ports.ioport_out8(port, ending as u8);
     }
     loop {
         sel4::r#yield();

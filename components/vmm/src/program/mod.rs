@@ -38,6 +38,9 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
         "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
+    if let Some(epoch) = context.machine().tsc_epoch_ns() {
+        let _ = write!(line, " tsc_epoch_ns={epoch}");
+    }
     if let Ok(own) = core::str::from_utf8(context.bytes(names::COMMAND_LINE))
         && !own.is_empty()
     {
@@ -200,7 +203,9 @@ pub fn main(context: Context) -> ! {
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
-        let mut vmm = Vmm::new(&functions, budget, share).rewritten(rewritten);
+        let mut vmm = Vmm::new(&functions, budget, share)
+            .rewritten(rewritten)
+            .with_shim(context.get(names::SHIM));
         vmm.counters = counters;
         let life = Life {
             context: &context,

@@ -20,6 +20,7 @@ use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 mod bars;
 mod pins;
 mod processor;
+mod shim;
 mod storms;
 mod traps;
 mod turns;

@@ -278,6 +278,12 @@ impl<'m, R: Registers> E1000e<'m, R> {
         ICR.set(&mut self.registers, u32::MAX);
     }
 
+    /// Returns whether a frame was received, good or bad, that was not taken yet.
+    pub fn can_receive(&self) -> bool {
+        let descriptor = self.memory.receive.descriptor(self.receive_next);
+        descriptor.fields.load(Ordering::Acquire) & dma::receive::DONE != 0
+    }
+
     /// Copies the next received frame into `frame` and returns its length. Bad
     /// frames are counted and skipped.
     pub fn receive(&mut self, frame: &mut [u8; BUFFER]) -> Option<usize> {

@@ -1,11 +1,11 @@
-//! The memory that driver and controller share: the admin queues and one page of data.
+//! The memory that driver and controller share: two pairs of queues and one page of data.
 //!
 //! Every word is an atomic, because the controller writes it at any time: that
 //! makes sharing it defined without any unsafe code.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Entries of each admin queue: one command at a time needs two (NVMe 1.4
+/// Entries of each queue: one command at a time needs two (NVMe 1.4
 /// section 4.1: a queue is full with one entry free).
 pub const QUEUE: usize = 4;
 
@@ -27,24 +27,20 @@ impl Page {
     }
 }
 
-/// Queues and data of one controller.
-pub struct NvmeMemory {
+/// Bytes of the data page.
+pub const DATA: usize = 4096;
+
+/// A submission and a completion queue.
+pub(super) struct QueuePair {
     submissions: Page,
     completions: Page,
-    data: Page,
 }
 
-impl NvmeMemory {
-    /// Zeroed memory.
-    #[expect(
-        clippy::new_without_default,
-        reason = "it is a place for a static, not a value"
-    )]
-    pub const fn new() -> Self {
+impl QueuePair {
+    const fn new() -> Self {
         Self {
             submissions: Page::new(),
             completions: Page::new(),
-            data: Page::new(),
         }
     }
 
@@ -56,11 +52,6 @@ impl NvmeMemory {
     /// Bus address of the completion queue.
     pub(super) fn completions(&self) -> u64 {
         self.completions.address()
-    }
-
-    /// Bus address of the data page.
-    pub(super) fn data(&self) -> u64 {
-        self.data.address()
     }
 
     /// Empties both queues, so that no entry has the first phase.
@@ -84,6 +75,44 @@ impl NvmeMemory {
         self.completions.0[2 * index + 1].load(Ordering::Acquire)
     }
 
+    /// Writes a completion as a controller would, for the tests' fake.
+    #[cfg(test)]
+    pub(super) fn complete_as_controller(&self, index: usize, word: u64) {
+        self.completions.0[2 * index + 1].store(word, Ordering::Release);
+    }
+
+    /// Returns a submission entry as a controller reads it.
+    #[cfg(test)]
+    pub(super) fn submission(&self, index: usize) -> Command {
+        core::array::from_fn(|word| self.submissions.0[8 * index + word].load(Ordering::Relaxed))
+    }
+}
+
+/// Queues and data of one controller.
+pub struct NvmeMemory {
+    /// The admin queues, and those for reads and writes.
+    pub(super) pairs: [QueuePair; 2],
+    data: Page,
+}
+
+impl NvmeMemory {
+    /// Zeroed memory.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it is a place for a static, not a value"
+    )]
+    pub const fn new() -> Self {
+        Self {
+            pairs: [const { QueuePair::new() }; 2],
+            data: Page::new(),
+        }
+    }
+
+    /// Bus address of the data page.
+    pub(super) fn data(&self) -> u64 {
+        self.data.address()
+    }
+
     /// Clears the data page.
     pub(super) fn clear_data(&self) {
         for word in &self.data.0 {
@@ -99,22 +128,12 @@ impl NvmeMemory {
         }
     }
 
-    /// Writes a completion as a controller would, for the tests' fake.
-    #[cfg(test)]
-    pub(super) fn write_as_controller(&self, completion: usize, words: [u64; 2], model: &[u8]) {
-        for (word, bytes) in self.data.0[3..].iter().zip(model.chunks(8)) {
-            let mut value = [b' '; 8];
+    /// Copies `from` to the start of the data page, at most a page.
+    pub(super) fn fill_data(&self, from: &[u8]) {
+        for (bytes, word) in from.chunks(8).zip(&self.data.0) {
+            let mut value = [0; 8];
             value[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(value), Ordering::Relaxed);
         }
-        for (offset, value) in words.into_iter().enumerate() {
-            self.completions.0[2 * completion + offset].store(value, Ordering::Release);
-        }
-    }
-
-    /// Returns a submission entry as a controller reads it.
-    #[cfg(test)]
-    pub(super) fn submission(&self, index: usize) -> Command {
-        core::array::from_fn(|word| self.submissions.0[8 * index + word].load(Ordering::Relaxed))
     }
 }

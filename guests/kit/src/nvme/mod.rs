@@ -1,10 +1,13 @@
-//! Driver of an NVMe controller's admin queue: identify, completed by MSI-X.
+//! Driver of an NVMe controller: identify, and reads and writes of its first namespace,
+//! completed by MSI-X.
 //!
-//! One command is under way at a time. The admin completion queue always uses
-//! MSI-X entry 0 (NVMe 1.4 section 7.6.1). Nothing here waits for a command:
-//! after the interrupt, [`Nvme::collect`] takes what completed.
+//! One command is under way at a time in each of two pairs of queues. Both use MSI-X
+//! entry 0, as the admin completion queue always does (NVMe 1.4 section 7.6.1). Nothing in
+//! [`Nvme`] waits for a command: after the interrupt, [`Nvme::collect`] takes what
+//! completed. A [`Disk`] waits in a way that its user chooses.
 #![forbid(unsafe_code)]
 
+mod disk;
 pub mod dma;
 mod registers;
 #[cfg(test)]
@@ -15,6 +18,8 @@ use core::sync::atomic::{Ordering, fence};
 use crate::mmio::Registers;
 use dma::{NvmeMemory, QUEUE};
 use registers::*;
+
+pub use disk::{Disk, DiskError};
 
 /// PCI class code of NVMe controllers, 24 bits.
 pub const CLASS: u32 = 0x01_08_02;
@@ -82,12 +87,32 @@ pub struct Nvme<'m, R> {
     memory: &'m NvmeMemory,
     /// Bytes from one doorbell to the next.
     stride: u32,
+    pairs: [State; 2],
+}
+
+/// Positions in [`NvmeMemory`]'s pairs of queues, which are the controller's numbers of them.
+const ADMIN: usize = 0;
+const IO: usize = 1;
+
+/// How far a pair of queues is.
+#[derive(Clone, Copy)]
+struct State {
     tail: usize,
     head: usize,
     /// The phase of completions that are new in this round.
     phase: bool,
     identifier: u16,
     busy: bool,
+}
+
+impl State {
+    const START: Self = Self {
+        tail: 0,
+        head: 0,
+        phase: true,
+        identifier: 0,
+        busy: false,
+    };
 }
 
 /// A controller after its reset: it is silent and reaches no memory.
@@ -129,15 +154,18 @@ impl<R: Registers> Stopped<R> {
     /// [`InitError`] says what the controller failed to do.
     pub fn start(mut self, memory: &NvmeMemory) -> Result<Nvme<'_, R>, InitError> {
         let r = &mut self.registers;
-        memory.clear();
+        for pair in &memory.pairs {
+            pair.clear();
+        }
+        let admin = &memory.pairs[ADMIN];
         AQA.write(
             r,
             AdminQueues::ASQS.val(QUEUE as u32 - 1) + AdminQueues::ACQS.val(QUEUE as u32 - 1),
         );
-        ASQ.set(r, memory.submissions() as u32);
-        ASQ_HIGH.set(r, (memory.submissions() >> 32) as u32);
-        ACQ.set(r, memory.completions() as u32);
-        ACQ_HIGH.set(r, (memory.completions() >> 32) as u32);
+        ASQ.set(r, admin.submissions() as u32);
+        ASQ_HIGH.set(r, (admin.submissions() >> 32) as u32);
+        ACQ.set(r, admin.completions() as u32);
+        ACQ_HIGH.set(r, (admin.completions() >> 32) as u32);
         fence(Ordering::Release);
         CC.write(
             r,
@@ -150,11 +178,7 @@ impl<R: Registers> Stopped<R> {
             stride: self.stride,
             registers: self.registers,
             memory,
-            tail: 0,
-            head: 0,
-            phase: true,
-            identifier: 0,
-            busy: false,
+            pairs: [State::START; 2],
         })
     }
 }
@@ -162,54 +186,77 @@ impl<R: Registers> Stopped<R> {
 impl<R: Registers> Nvme<'_, R> {
     /// Starts an identify command. False if one is still under way.
     pub fn identify(&mut self) -> bool {
-        if self.busy {
+        if self.pairs[ADMIN].busy {
             return false;
         }
-        self.busy = true;
-        self.identifier = self.identifier.wrapping_add(1);
         self.memory.clear_data();
         // Words of 8 bytes: opcode and identifier, data pointer (PRP1) at byte
         // 24, command dword 10 at byte 40.
         let mut command = [0; 8];
-        command[0] = IDENTIFY | u64::from(self.identifier) << 16;
+        command[0] = IDENTIFY;
         command[3] = self.memory.data();
         command[5] = CONTROLLER;
-        self.memory.submit(self.tail, &command);
-        self.tail = (self.tail + 1) % QUEUE;
-        // The command before its doorbell.
-        fence(Ordering::Release);
-        self.registers.write(DOORBELLS, self.tail as u32);
+        self.submit(ADMIN, command);
         true
     }
 
-    /// Takes the completion of the command under way; `None` if there is none
+    /// Takes the completion of the identify command under way; `None` if there is none
     /// yet.
     pub fn collect(&mut self) -> Option<Result<Model, CommandError>> {
-        if !self.busy {
+        Some(self.completed(ADMIN)?.map(|()| {
+            let mut model = [0; MODEL_LENGTH];
+            self.memory.copy_data(MODEL, &mut model);
+            Model(model)
+        }))
+    }
+
+    /// Puts a command without its identifier into a pair of queues, none of whose commands
+    /// is under way.
+    fn submit(&mut self, pair: usize, mut command: [u64; 8]) {
+        let state = &mut self.pairs[pair];
+        state.busy = true;
+        state.identifier = state.identifier.wrapping_add(1);
+        command[0] |= u64::from(state.identifier) << 16;
+        self.memory.pairs[pair].submit(state.tail, &command);
+        state.tail = (state.tail + 1) % QUEUE;
+        let tail = state.tail as u32;
+        // The command before its doorbell.
+        fence(Ordering::Release);
+        self.registers.write(self.doorbell(2 * pair), tail);
+    }
+
+    /// Takes the completion of a pair's command under way; `None` if there is none yet.
+    fn completed(&mut self, pair: usize) -> Option<Result<(), CommandError>> {
+        let state = &mut self.pairs[pair];
+        if !state.busy {
             return None;
         }
         // Bits of the second half: submission queue 31:16, identifier 47:32,
         // phase 48, status 63:49.
-        let completion = self.memory.completion(self.head);
-        if (completion >> 48 & 1 != 0) != self.phase {
+        let completion = self.memory.pairs[pair].completion(state.head);
+        if (completion >> 48 & 1 != 0) != state.phase {
             return None;
         }
-        self.busy = false;
-        self.head = (self.head + 1) % QUEUE;
-        self.phase ^= self.head == 0;
-        self.registers
-            .write(DOORBELLS + self.stride, self.head as u32);
+        state.busy = false;
+        state.head = (state.head + 1) % QUEUE;
+        state.phase ^= state.head == 0;
+        let (head, expected) = (state.head as u32, state.identifier);
+        self.registers.write(self.doorbell(2 * pair + 1), head);
         let identifier = (completion >> 32) as u16;
         let status = (completion >> 49) as u16 & 0x7ff;
-        if identifier != self.identifier {
+        if identifier != expected {
             return Some(Err(CommandError::Identifier(identifier)));
         }
         if status != 0 {
             return Some(Err(CommandError::Status(status)));
         }
-        let mut model = [0; MODEL_LENGTH];
-        self.memory.copy_data(MODEL, &mut model);
-        Some(Ok(Model(model)))
+        Some(Ok(()))
+    }
+
+    /// Returns the offset of doorbell `number`: a pair has one for its submissions and then
+    /// one for its completions (NVMe 1.4 sections 3.1.24 and 3.1.25).
+    const fn doorbell(&self, number: usize) -> u32 {
+        DOORBELLS + self.stride * number as u32
     }
 }
 

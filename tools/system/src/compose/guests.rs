@@ -93,7 +93,10 @@ pub fn add_guest(
         &format!("{name}:image"),
         file,
     );
-    let (key, text) = (names::COMMAND_LINE, guest.command_line.as_bytes());
+    let shim = programs.shims.contains(&guest.name);
+    place.tell(names::SHIM, shim);
+    let text = if shim { "" } else { &guest.command_line };
+    let (key, text) = (names::COMMAND_LINE, text.as_bytes());
     show(builder, place, key, &format!("{name}:command-line"), text);
     builder.share(place, names::ROUTES, routes, Rights::READ, PAGE);
     builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use spec::{IommuKind, OnExit};
+use spec::OnExit;
 
 use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
 use crate::manifest::names;
-use crate::model::{Guest, GuestImage, Model};
+use crate::model::{Guest, GuestImage, Model, Place, Solo5Device, Solo5Kind};
 use crate::reader::{Context, Located, Section, choice, find, indices, room};
 
 /// Interrupts of one source in a second that are no storm: five times what an
@@ -65,16 +65,14 @@ fn guest(
     for device in &devices {
         device_owner(context, device, model);
     }
+    // A device's DMA addresses are the guest's only where a unit translates them.
+    let translated = model.remaps() || devices.is_empty();
     let address = section.number("address", 0..1 << 32);
-    let address = address.map_or(machine_address, |address| {
+    let default = if translated { 0 } else { machine_address };
+    let address = address.map_or(default, |address| {
         let size = memory.as_ref().map_or(0, |memory| memory.value);
-        let remaps = model.board.iommu != IommuKind::None || devices.is_empty();
-        guest_address(
-            context,
-            &address,
-            size,
-            remaps || address.value == machine_address,
-        );
+        let translated = translated || address.value == machine_address;
+        guest_address(context, &address, size, translated);
         address.value
     });
     let interrupt_budget = section
@@ -97,6 +95,10 @@ fn guest(
             "write at most 1024",
         );
     }
+    let solo5 = section.section("solo5");
+    let place = solo5.as_ref().map_or(&name.span, |solo5| &solo5.span);
+    let place = Place(context.source.line_of(place));
+    let solo5 = solo5.map(|solo5| solo5_devices(&solo5, &devices, model));
     section.finish();
     Some(Guest {
         name: name.value.clone(),
@@ -108,10 +110,55 @@ fn guest(
         priority: priority?.value as u8,
         devices: devices.into_iter().map(|device| device.value).collect(),
         command_line: command_line.map_or_else(String::new, |text| text.value),
+        solo5,
+        place,
         interrupt_budget,
         on_exit,
         share,
     })
+}
+
+/// Reads which of the guest's functions stands for which device of its image's manifest.
+fn solo5_devices(
+    section: &Section<'_, '_>,
+    own: &[Located<usize>],
+    model: &Model,
+) -> Vec<Solo5Device> {
+    let context = section.context;
+    let mut all: Vec<Solo5Device> = Vec::new();
+    for (key, kind) in [("net", Solo5Kind::Net), ("block", Solo5Kind::Block)] {
+        for (name, function) in section.pairs(key) {
+            let known = model.devices.iter().map(|device| device.name.as_str());
+            let Some(device) = find(context, "device", &function, known) else {
+                continue;
+            };
+            if !own.iter().any(|own| own.value == device) {
+                context.error(
+                    &function.span,
+                    format!("device `{}` is not this guest's", function.value),
+                    "name it in the guest's `devices` too",
+                );
+            }
+            if let Some(other) = all.iter().find(|other| other.device == device) {
+                context.error(
+                    &function.span,
+                    format!(
+                        "device `{}` already stands for `{}`",
+                        function.value, other.name
+                    ),
+                    "each name takes a function of its own",
+                );
+            }
+            all.push(Solo5Device {
+                place: Place(context.source.line_of(&name.span)),
+                name: name.value,
+                kind,
+                device,
+            });
+        }
+    }
+    section.finish();
+    all
 }
 
 /// Returns where a guest's image comes from: the folder of a crate, or a file.

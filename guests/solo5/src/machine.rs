@@ -1,0 +1,391 @@
+//! The machine behind the hypercalls: kit's drivers, clock and interrupts.
+
+use core::fmt;
+
+use kit::clock::Clock;
+use kit::e1000e::dma::{BUFFER, DmaMemory};
+use kit::e1000e::{self, E1000e, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY, TransmitError};
+use kit::interrupts::Interrupts;
+use kit::lapic::{self, Lapic};
+use kit::mmio::Mmio;
+use kit::msix::{Capability, Msix};
+use kit::nvme::dma::NvmeMemory;
+use kit::nvme::{self, ADMIN_ENTRY, Disk};
+use kit::pci::{self, Bdf, Function, PortConfig};
+use kit::{console, cpu, println};
+use solo5::manifest::{Entry, Kind};
+use solo5::{DISKS, NETWORKS, calls};
+
+static NETWORK_MEMORY: [DmaMemory; NETWORKS] = [const { DmaMemory::new() }; NETWORKS];
+static DISK_MEMORY: [NvmeMemory; DISKS] = [const { NvmeMemory::new() }; DISKS];
+
+/// First vector of networks, three for each, and of disks, one for each.
+const NETWORK_VECTORS: u8 = 0x51;
+const DISK_VECTORS: u8 = 0x71;
+
+/// MTU of Ethernet in bytes.
+const MTU: u16 = 1500;
+/// Longest wait for a disk's command, in microseconds: more than a drive takes for its own
+/// recovery from an error.
+const DISK_MICROS: u64 = 30_000_000;
+/// Longest wait for room in a transmit ring, in microseconds: the ring drains in less at
+/// 10 Mbit/s. One that does not is that of a link which is down, and frames are lost.
+const FULL_MICROS: u64 = 100_000;
+/// Least time between two reports of refused calls, in microseconds.
+const REPORT_MICROS: u64 = 1_000_000;
+
+/// Why a function cannot stand for a device.
+#[derive(Clone, Copy, Debug)]
+pub enum AttachError {
+    /// There is no function at its address.
+    Absent(Bdf),
+    /// It is another device: where, vendor, device and class code.
+    Other(Bdf, [u16; 2], u32, Kind),
+    /// It does not start; what failed.
+    Failed(Bdf, &'static str),
+    /// There is no memory for so many.
+    TooMany(usize),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(bdf) => write!(f, "there is no function {bdf}"),
+            Self::Other(bdf, [vendor, device], class, kind) => {
+                let wanted = match kind {
+                    Kind::Net => "an 82574L (8086:10d3)",
+                    Kind::Block => "an NVMe controller (class 010802)",
+                };
+                write!(
+                    f,
+                    "function {bdf} is {vendor:04x}:{device:04x} of class {class:06x}, not {wanted}: \
+                     name another device under `solo5`"
+                )
+            }
+            Self::Failed(bdf, what) => write!(f, "function {bdf}: {what}"),
+            Self::TooMany(room) => write!(f, "there is room for {room} of its kind"),
+        }
+    }
+}
+
+/// A network of the image.
+struct Network {
+    handle: usize,
+    driver: E1000e<'static, Mmio>,
+    /// Vector of the interrupt for everything but frames, and how many were handled.
+    other_vector: u8,
+    others: u64,
+}
+
+/// A disk of the image.
+struct Storage {
+    handle: usize,
+    disk: Disk<'static, Mmio>,
+}
+
+/// Time, and sleeping until something happens.
+struct Sleeper {
+    clock: Clock,
+    interrupts: Interrupts,
+    lapic: Lapic,
+    /// When the timer interrupts, and how often it had when it was set.
+    armed: Option<(u64, u64)>,
+}
+
+impl Sleeper {
+    /// Sleeps until an interrupt, at the latest until `until`, in microseconds.
+    fn sleep(&mut self, until: u64) {
+        let now = self.clock.micros();
+        let timers = self.interrupts.count(lapic::TIMER_VECTOR);
+        // Setting the timer costs a trap. One that is set earlier is left alone: it wakes
+        // us once, to set it anew.
+        let set = self
+            .armed
+            .is_some_and(|(at, before)| before == timers && at > now && at <= until);
+        if !set {
+            self.lapic.arm(until.saturating_sub(now));
+            self.armed = Some((until, timers));
+        }
+        self.interrupts.wait();
+    }
+
+    /// Sleeps until an interrupt. Returns `false` once it is `until`.
+    fn sleep_before(&mut self, until: u64) -> bool {
+        let early = self.clock.micros() < until;
+        if early {
+            self.sleep(until);
+        }
+        early
+    }
+}
+
+/// The machine.
+pub struct Machine {
+    sleeper: Sleeper,
+    networks: [Option<Network>; NETWORKS],
+    disks: [Option<Storage>; DISKS],
+    reported: Option<u64>,
+}
+
+impl Machine {
+    /// Creates the machine without devices.
+    pub fn new(clock: Clock, interrupts: Interrupts, lapic: Lapic) -> Self {
+        Self {
+            sleeper: Sleeper {
+                clock,
+                interrupts,
+                lapic,
+                armed: None,
+            },
+            networks: [const { None }; NETWORKS],
+            disks: [const { None }; DISKS],
+            reported: None,
+        }
+    }
+
+    /// Starts the function that stands for an entry of the manifest, and fills the entry
+    /// in.
+    pub fn attach(
+        &mut self,
+        handle: usize,
+        entry: &mut Entry,
+        function: u16,
+    ) -> Result<(), AttachError> {
+        let bdf = Bdf {
+            bus: (function >> 8) as u8,
+            device: (function >> 3 & 31) as u8,
+            function: (function & 7) as u8,
+        };
+        if !pci::present().any(|present| present == bdf) {
+            return Err(AttachError::Absent(bdf));
+        }
+        let function = Function::at(bdf);
+        let kind = if (function.vendor, function.device) == (e1000e::VENDOR, e1000e::DEVICE) {
+            Some(Kind::Net)
+        } else if function.class == nvme::CLASS {
+            Some(Kind::Block)
+        } else {
+            None
+        };
+        match entry.kind() {
+            Some(Kind::Net) if kind == Some(Kind::Net) => {
+                self.attach_network(handle, entry, function)
+            }
+            Some(Kind::Block) if kind == Some(Kind::Block) => {
+                self.attach_disk(handle, entry, function)
+            }
+            wanted => Err(AttachError::Other(
+                bdf,
+                [function.vendor, function.device],
+                function.class,
+                wanted.unwrap_or(Kind::Net),
+            )),
+        }
+    }
+
+    fn attach_network(
+        &mut self,
+        handle: usize,
+        entry: &mut Entry,
+        mut function: Function<PortConfig>,
+    ) -> Result<(), AttachError> {
+        let free = self.networks.iter().position(Option::is_none);
+        let index = free.ok_or(AttachError::TooMany(NETWORKS))?;
+        let first = NETWORK_VECTORS + 3 * index as u8;
+        let entries = [RECEIVE_ENTRY, TRANSMIT_ENTRY, OTHER_ENTRY];
+        let vectors = [first, first + 1, first + 2];
+        let failed = |what| AttachError::Failed(function.bdf, what);
+        let (absent, stuck) = (failed("it has no registers"), failed("it does not start"));
+        self.route(&mut function, &entries, &vectors)?;
+        let registers = function.map(e1000e::REGISTER_BAR).ok_or(absent)?;
+        let stopped = e1000e::Stopped::reset(registers).map_err(|_| stuck)?;
+        // The reset has cleared any earlier setup, so it may reach memory.
+        function.enable_bus_master();
+        let driver = stopped.start(&NETWORK_MEMORY[index]);
+        entry.attach_network(driver.address(), MTU);
+        self.networks[index] = Some(Network {
+            handle,
+            driver,
+            other_vector: vectors[2],
+            others: 0,
+        });
+        Ok(())
+    }
+
+    fn attach_disk(
+        &mut self,
+        handle: usize,
+        entry: &mut Entry,
+        mut function: Function<PortConfig>,
+    ) -> Result<(), AttachError> {
+        let free = self.disks.iter().position(Option::is_none);
+        let index = free.ok_or(AttachError::TooMany(DISKS))?;
+        let failed = |what| AttachError::Failed(function.bdf, what);
+        let (absent, stuck, format) = (
+            failed("it has no registers"),
+            failed("it does not start"),
+            failed("its first namespace has metadata, or blocks of other sizes than 512 to 4096"),
+        );
+        self.route(
+            &mut function,
+            &[ADMIN_ENTRY as usize],
+            &[DISK_VECTORS + index as u8],
+        )?;
+        let shared = function.map(nvme::REGISTER_BAR);
+        let stopped = nvme::Stopped::reset(shared.ok_or(absent)?).map_err(|_| stuck)?;
+        function.enable_bus_master();
+        let started = stopped.start(&DISK_MEMORY[index]).map_err(|_| stuck)?;
+        let opened = Disk::open(started, &mut self.sleeper.patience());
+        let disk = opened.map_err(|error| match error {
+            nvme::DiskError::Format => format,
+            _ => stuck,
+        })?;
+        let size = disk.block_size();
+        entry.attach_disk(disk.blocks() * size as u64, size as u16);
+        self.disks[index] = Some(Storage { handle, disk });
+        Ok(())
+    }
+
+    /// Switches the function's decoding on and its MSI-X, with entries of the table routed
+    /// to these vectors.
+    fn route(
+        &self,
+        function: &mut Function<PortConfig>,
+        entries: &[usize],
+        vectors: &[u8],
+    ) -> Result<(), AttachError> {
+        function.enable();
+        let bdf = function.bdf;
+        let failed = |what| AttachError::Failed(bdf, what);
+        let capability =
+            Capability::read(function).map_err(|_| failed("it has no usable MSI-X"))?;
+        let table = function.map(capability.table_bar);
+        let table = table.ok_or(failed("its MSI-X table cannot be mapped"))?;
+        let mut msix = Msix::new(capability, table, function);
+        for (&entry, &vector) in entries.iter().zip(vectors) {
+            msix.route(entry, vector, self.sleeper.lapic.id())
+                .map_err(|_| failed("its MSI-X table is too small"))?;
+        }
+        msix.enable(function);
+        Ok(())
+    }
+
+    fn network(&mut self, handle: usize) -> Option<(&mut Network, &mut Sleeper)> {
+        let network = self.networks.iter_mut().flatten();
+        let network = network
+            .into_iter()
+            .find(|network| network.handle == handle)?;
+        Some((network, &mut self.sleeper))
+    }
+
+    fn disk(&mut self, handle: usize) -> Option<(&mut Storage, &mut Sleeper)> {
+        let mut disks = self.disks.iter_mut().flatten();
+        let disk = disks.find(|disk| disk.handle == handle)?;
+        Some((disk, &mut self.sleeper))
+    }
+
+    /// Looks after the networks: frames that are to go out, events other than frames, a
+    /// transmitter that hangs. Returns a bit for each handle with a frame, and when to look
+    /// again.
+    fn look(&mut self, mut until: u64) -> (u64, u64) {
+        let now = self.sleeper.clock.micros();
+        let mut ready = 0;
+        for network in self.networks.iter_mut().flatten() {
+            let driver = &mut network.driver;
+            driver.flush();
+            let others = self.sleeper.interrupts.count(network.other_vector);
+            if others != network.others {
+                network.others = others;
+                driver.acknowledge_other();
+            }
+            match driver.watch(now) {
+                Ok(Some(at)) => until = until.min(at),
+                Ok(None) => {}
+                // It is tried again when the image polls again.
+                Err(_) => until = until.min(now.saturating_add(FULL_MICROS)),
+            }
+            if driver.can_receive() {
+                ready |= 1 << network.handle;
+            }
+        }
+        (ready, until)
+    }
+}
+
+impl Sleeper {
+    /// Returns what a disk's driver does while a command is under way.
+    fn patience(&mut self) -> impl FnMut() -> bool + use<'_> {
+        let until = self.clock.micros().saturating_add(DISK_MICROS);
+        move || self.sleep_before(until)
+    }
+}
+
+impl calls::Machine for Machine {
+    fn wall_clock(&mut self) -> u64 {
+        let tsc = cpu::tsc();
+        self.sleeper.clock.unix_ns_at(tsc).unwrap_or(0)
+    }
+
+    fn print(&mut self, text: &[u8]) {
+        console::write(text);
+    }
+
+    fn poll(&mut self, timeout_nsecs: u64) -> u64 {
+        let start = self.sleeper.clock.micros();
+        let end = start.saturating_add(timeout_nsecs.div_ceil(1000));
+        loop {
+            let (ready, until) = self.look(end);
+            if ready != 0 || !self.sleeper.sleep_before(until) && until == end {
+                return ready;
+            }
+        }
+    }
+
+    fn send(&mut self, handle: usize, frame: &[u8]) -> bool {
+        let Some((Network { driver, .. }, sleeper)) = self.network(handle) else {
+            return false;
+        };
+        let until = sleeper.clock.micros().saturating_add(FULL_MICROS);
+        while !driver.can_transmit() && sleeper.sleep_before(until) {}
+        let sent = driver.transmit(frame);
+        driver.flush();
+        sent != Err(TransmitError::Length)
+    }
+
+    fn receive(&mut self, handle: usize, frame: &mut [u8]) -> Option<usize> {
+        let (Network { driver, .. }, _) = self.network(handle)?;
+        let mut buffer = [0; BUFFER];
+        let Some(length) = driver.receive(&mut buffer) else {
+            driver.flush();
+            return None;
+        };
+        let room = length.min(frame.len());
+        frame[..room].copy_from_slice(&buffer[..room]);
+        Some(length)
+    }
+
+    fn read(&mut self, handle: usize, block: u64, data: &mut [u8]) -> bool {
+        self.disk(handle).is_some_and(|(storage, sleeper)| {
+            let read = storage.disk.read(block, data, &mut sleeper.patience());
+            read.is_ok()
+        })
+    }
+
+    fn write(&mut self, handle: usize, block: u64, data: &[u8]) -> bool {
+        self.disk(handle).is_some_and(|(storage, sleeper)| {
+            let written = storage.disk.write(block, data, &mut sleeper.patience());
+            written.is_ok()
+        })
+    }
+
+    fn refused(&mut self, call: u32, address: u64) {
+        let now = self.sleeper.clock.micros();
+        if self.reported.is_none_or(|last| now - last >= REPORT_MICROS) {
+            self.reported = Some(now);
+            println!(
+                "solo5: hypercall {call} with its argument at {address:#x}, or what that names, out \
+                 of the image's memory: refused"
+            );
+        }
+    }
+}
