@@ -63,6 +63,7 @@ impl Stop {
             Self::GuestHalt => Ending::GuestHalted,
             Self::GuestFault(_) => Ending::GuestException,
             Self::GuestImage => Ending::GuestImage,
+            Self::GuestPageTable => Ending::GuestPageTable,
             Self::Unknown(_) => Ending::Failure,
         }
     }
@@ -145,6 +146,7 @@ mod tests {
         assert_eq!(Stop::GuestHalt.ending(), Ending::GuestHalted);
         assert_eq!(Stop::GuestFault(14).ending(), Ending::GuestException);
         assert_eq!(Stop::GuestImage.ending(), Ending::GuestImage);
+        assert_eq!(Stop::GuestPageTable.ending(), Ending::GuestPageTable);
         assert_eq!(Stop::Unknown(u64::MAX).ending(), Ending::Failure);
         assert!(Stop::GuestExit(0x10).orderly() && !Stop::GuestExit(0x11).orderly());
     }
