@@ -171,7 +171,6 @@ fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own
         entry: 0,
         stack_top: 0,
         fault_slot: FAULT_SLOT,
-        tls_base: PAGE * (index as u64 + 1),
         on_fault: OnFault::Stop,
         guest: index as u64,
     });
