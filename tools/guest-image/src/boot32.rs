@@ -205,6 +205,7 @@ fn payload(pvh: bool, guest: &Guest<'_>, modules: &[(&str, Segment)]) -> Vec<u8>
         modules: modules.len() as u32,
         rsdp: if guest.pc { acpi::RSDP } else { 0 },
         ram_end: guest.ram.end,
+        rewritten: guest.rewritten.into(),
     };
     let mut payload = head.as_bytes().to_vec();
     for (name, module) in modules {

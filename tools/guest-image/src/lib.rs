@@ -13,6 +13,7 @@ mod elf;
 mod fit;
 mod kind;
 mod merge;
+mod rewrite;
 mod solo5;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use system::Boot;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use rewrite::{Rewritten, rewrite};
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
@@ -52,6 +54,8 @@ pub struct Guest<'a> {
     pub pc: bool,
     /// How the file says that its image is entered.
     pub boot: Boot,
+    /// Instructions of its image were rewritten.
+    pub rewritten: bool,
     /// Its boot modules: name and contents.
     pub modules: Vec<(String, Vec<u8>)>,
     /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
@@ -151,6 +155,7 @@ mod tests {
             ram: RAM,
             command_line,
             pc: false,
+            rewritten: false,
             boot: Boot::Auto,
             modules: Vec::new(),
             solo5: None,

@@ -29,6 +29,7 @@ fn guest() -> Guest<'static> {
         ram: 0..32 * MIB,
         command_line: "a b",
         pc: false,
+        rewritten: true,
         boot: Boot::Auto,
         modules: Vec::new(),
         solo5: None,
@@ -139,6 +140,7 @@ fn modules_tables_and_the_block() {
         modules: 2,
         rsdp: 0xe_0000,
         ram_end: 32 * MIB,
+        rewritten: 1,
     };
     assert_eq!(boot, expected);
     let (first, _) = Boot32Module::read_from_prefix(rest).unwrap();

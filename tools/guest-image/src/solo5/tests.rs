@@ -62,6 +62,7 @@ fn guest(functions: Option<Vec<Solo5Function<'_>>>) -> Guest<'_> {
         ram: 0..32 << 20,
         command_line: "--hello",
         pc: false,
+        rewritten: false,
         boot: system::Boot::Auto,
         modules: Vec::new(),
         solo5: functions,
