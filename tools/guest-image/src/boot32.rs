@@ -52,8 +52,13 @@ pub fn prepare(file: &[u8], kind: &Kind, guest: &Guest<'_>, shim: &[u8]) -> Resu
     if guest.pc {
         acpi::add(&mut image.segments)?;
     }
-    let line = guest.command_line.as_bytes();
-    merge(&image, shim, &guest.ram, line, &payload)
+    // Multiboot loaders put the file's name before it, and kernels take that off.
+    let line = if pvh {
+        guest.command_line.to_owned()
+    } else {
+        format!("{} {}", guest.name, guest.command_line)
+    };
+    merge(&image, shim, &guest.ram, line.as_bytes(), &payload)
 }
 
 /// Returns the image of a file with a Multiboot header.

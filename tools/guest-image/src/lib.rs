@@ -48,6 +48,8 @@ impl Error {
 pub struct Guest<'a> {
     /// Guest addresses of its RAM.
     pub ram: Range<u64>,
+    /// The file's name, without its folder.
+    pub name: &'a str,
     /// Its command line.
     pub command_line: &'a str,
     /// It has the devices of a PC.
@@ -153,6 +155,7 @@ mod tests {
     fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
         let guest = Guest {
             ram: RAM,
+            name: "image",
             command_line,
             pc: false,
             rewritten: false,

@@ -89,7 +89,9 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         };
         let mut file = read(&path)?;
         let rewritten = guest_image::rewrite(&mut file);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let needs = guest_image::Guest {
+            name: &name,
             ram: guest.address..guest.address + guest.memory,
             command_line: &guest.command_line,
             pc: guest.pc,

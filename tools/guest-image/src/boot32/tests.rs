@@ -27,6 +27,7 @@ const ADDRESSES: [u32; 5] = [0x10_0040, 0x10_0000, 0x10_0800, 0x10_2000, 0x10_00
 fn guest() -> Guest<'static> {
     Guest {
         ram: 0..32 * MIB,
+        name: "image",
         command_line: "a b",
         pc: false,
         rewritten: true,
@@ -132,7 +133,7 @@ fn modules_tables_and_the_block() {
     let (head, line, payload) = Handoff::parse(&block).unwrap();
     assert_eq!(
         (head.entry, head.ram_end, line),
-        (0x10_0060, limit, &b"a b"[..])
+        (0x10_0060, limit, &b"image a b"[..])
     );
     let (boot, rest) = Boot32::read_from_prefix(payload).unwrap();
     let expected = Boot32 {
