@@ -14,7 +14,6 @@ use boot32::information::Facts;
 use boot32::{Cpu, Interpreter, Machine, Width};
 use kit::interrupts::Interrupts;
 use kit::{EXIT_FAILURE, console, cpu, println};
-use spec::shim::{HANDOFF_OFFSET, HANDOFF_SIZE};
 
 kit::entry!(main);
 
@@ -26,11 +25,6 @@ const PROGRESS: u64 = 4 << 20;
 const LIMIT: u64 = 64 << 20;
 
 const EFER: u32 = 0xc000_0080;
-
-unsafe extern "C" {
-    /// The first byte of this program's RAM.
-    static guest_stack_bottom: u8;
-}
 
 /// What the image finds by its entry's registers.
 static mut INFORMATION: [u8; ROOM] = [0; ROOM];
@@ -119,11 +113,7 @@ fn main(_boot: kit::boot::Boot) -> ! {
     console::init();
     // An exception in the image, before it has a table of its own, is named.
     let _interrupts = Interrupts::install();
-    let base = &raw const guest_stack_bottom as u64;
-    // SAFETY: this program's RAM is longer, and the block in it is written by nobody.
-    let block =
-        unsafe { core::slice::from_raw_parts((base + HANDOFF_OFFSET) as *const u8, HANDOFF_SIZE) };
-    let Some(facts) = Facts::parse(block) else {
+    let Some(facts) = Facts::parse(kit::boot::handoff()) else {
         give_up("there is no image beside it");
     };
     let information = &raw mut INFORMATION;
