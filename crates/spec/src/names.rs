@@ -396,6 +396,10 @@ keys! {
     ON_EXIT: Key<OnExit> = "on-exit";
     /// Whether the guest has the devices of a PC.
     PC: Key<bool> = "pc";
+    /// Whether instructions of the guest's image were rewritten: only then the vmm
+    /// emulates what stands for them ([`rewrite`](crate::rewrite)). In another image
+    /// these bytes are no instructions.
+    REWRITTEN: Key<bool> = "rewritten";
     /// Room for the IRQ handler of each function's INTx pin.
     INTX_HANDLER: Family<IntxHandler> = "intx-handler:";
 }

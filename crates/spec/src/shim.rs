@@ -120,6 +120,8 @@ pub struct Boot32 {
     pub rsdp: u64,
     /// First address after the guest's RAM, the shim's included.
     pub ram_end: u64,
+    /// 1 if instructions of the image were rewritten ([`crate::rewrite`]), else 0.
+    pub rewritten: u64,
 }
 
 /// A boot module.

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use spec::rewrite::{POPF, PUSHF, REWRITTEN_POPF, REWRITTEN_PUSHF};
 use yaxpeax_x86::protected_mode::{
     ConditionCode, InstDecoder, Instruction, Opcode, Operand, register_class,
 };
@@ -114,6 +115,8 @@ pub struct Interpreter<'m, M> {
     /// The registers.
     pub cpu: Cpu,
     pub(crate) machine: &'m mut M,
+    /// The build tool has rewritten instructions of the image ([`spec::rewrite`]).
+    rewritten: bool,
     /// Address of the current instruction, and its bytes.
     start: u32,
     bytes: [u8; LONGEST],
@@ -121,11 +124,13 @@ pub struct Interpreter<'m, M> {
 }
 
 impl<'m, M: Machine> Interpreter<'m, M> {
-    /// Creates an interpreter that begins at `cpu.eip`.
-    pub const fn new(cpu: Cpu, machine: &'m mut M) -> Self {
+    /// Creates an interpreter that begins at `cpu.eip`. If the image was rewritten
+    /// ([`spec::rewrite`]), what stands for an instruction is that.
+    pub const fn new(cpu: Cpu, rewritten: bool, machine: &'m mut M) -> Self {
         Self {
             cpu,
             machine,
+            rewritten,
             start: 0,
             bytes: [0; LONGEST],
             length: 0,
@@ -172,6 +177,13 @@ impl<'m, M: Machine> Interpreter<'m, M> {
             self.length = FAR_JUMP_LENGTH;
             let selector = u16::from_le_bytes([low, high]);
             return self.enter(selector, u32::from_le_bytes([a, b, c, d]));
+        }
+        // In 32-bit code these are PUSH ES and POP ES. Code that has both kinds gets the
+        // flags pushed and popped for the selector, which is flat either way.
+        match self.bytes[0] {
+            REWRITTEN_PUSHF if self.rewritten => self.bytes[0] = PUSHF,
+            REWRITTEN_POPF if self.rewritten => self.bytes[0] = POPF,
+            _ => {}
         }
         let decoded = InstDecoder::default().decode_slice(&self.bytes[..usize::from(self.length)]);
         let Ok(instruction) = decoded else {

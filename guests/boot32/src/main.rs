@@ -127,8 +127,9 @@ fn main(_boot: kit::boot::Boot) -> ! {
         ram: facts.head.ram_start..facts.head.ram_end,
         information: information..information + ROOM as u64,
     };
-    let mut interpreter =
-        Interpreter::new(Cpu::new(facts.head.entry as u32, eax, ebx), &mut machine);
+    let cpu = Cpu::new(facts.head.entry as u32, eax, ebx);
+    let rewritten = facts.boot.rewritten != 0;
+    let mut interpreter = Interpreter::new(cpu, rewritten, &mut machine);
     let mut steps = 0;
     loop {
         match interpreter.run(PROGRESS) {

@@ -18,8 +18,12 @@ multiboot_start:
     mov [multiboot_information], ebx
 
     // The command line asks by its first letter for a way to fail here.
+    // It stands behind the file's name and a space.
     mov esi, [ebx + 16]
-    mov al, [esi]
+5:  lodsb
+    cmp al, ' '
+    jne 5b
+    lodsb
     cmp al, 'b'
     jne 1f
     fld1                        // nothing of the x87 FPU is interpreted

@@ -102,7 +102,7 @@ fn main(_boot: kit::boot::Boot) -> ! {
     let (magic, address) = unsafe { (multiboot_magic, multiboot_information) };
     let info = Info::new(&Ram, address.into());
     let line = info.command_line();
-    if Ram.is_text(line, "reset") {
+    if Ram.is_text(line, "multiboot reset") {
         println!("# multiboot: resets the machine");
         cpu::out8(0x64, 0xfe);
     }
@@ -118,11 +118,13 @@ fn main(_boot: kit::boot::Boot) -> ! {
     );
     report.check(
         "the command line is the guest's own",
-        Ram.is_text(line, "check"),
+        Ram.is_text(line, "multiboot check"),
     );
     let usable = info.usable() >> 20;
     report.check("the map has the memory", (8..64).contains(&usable));
     module(&info, &mut report);
+    interrupt_flag(&mut report);
+    bases(&mut report);
     let found = acpi::find(&Ram);
     report.check(
         "ACPI's tables are there",
@@ -166,6 +168,70 @@ fn module(info: &Info<'_, Ram>, report: &mut Report) {
 struct Rate {
     least: u64,
     most: u64,
+}
+
+/// Saves and restores the interrupt flag, twice nested, as kernels do.
+fn interrupt_flag(report: &mut Report) {
+    const IF: u64 = 1 << 9;
+    let (open, closed, restored): (u64, u64, u64);
+    // SAFETY: no interrupt can come: nothing that raises one is programmed yet. The stack
+    // is as it was at the end.
+    unsafe {
+        asm!(
+            "pushfq",
+            "sti",
+            "pushfq",
+            "mov {open}, [rsp]",
+            "cli",
+            "pushfq",
+            "pop {closed}",
+            "popfq",
+            "pushfq",
+            "pop {restored}",
+            "popfq",
+            open = out(reg) open,
+            closed = out(reg) closed,
+            restored = out(reg) restored,
+        );
+    }
+    let seen = [open, closed, restored].map(|flags| flags & IF != 0);
+    report.check(
+        "the interrupt flag is saved and restored",
+        seen == [true, false, true],
+    );
+}
+
+/// Uses the bases of FS and GS by their registers, and exchanges GS's.
+fn bases(report: &mut Report) {
+    const FS_BASE: u32 = 0xc000_0100;
+    const GS_BASE: u32 = 0xc000_0101;
+    const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    static WORDS: [u64; 3] = [0x1111, 0x2222, 0x3333];
+    let write = |register: u32, value: &u64| {
+        let address = core::ptr::from_ref(value) as u64;
+        // SAFETY: this program does not use the bases otherwise.
+        unsafe {
+            asm!("wrmsr", in("ecx") register, in("eax") address as u32,
+                 in("edx") (address >> 32) as u32);
+        }
+    };
+    write(FS_BASE, &WORDS[0]);
+    write(GS_BASE, &WORDS[1]);
+    write(KERNEL_GS_BASE, &WORDS[2]);
+    let (fs, gs, other): (u64, u64, u64);
+    // SAFETY: both bases are addresses of words.
+    unsafe {
+        asm!(
+            "mov {fs}, fs:[0]",
+            "mov {gs}, gs:[0]",
+            "swapgs",
+            "mov {other}, gs:[0]",
+            fs = out(reg) fs,
+            gs = out(reg) gs,
+            other = out(reg) other,
+        );
+    }
+    report.check("FS and GS have their bases", [fs, gs, other] == WORDS);
 }
 
 /// What two timers and the time stamp counter read at about one time.

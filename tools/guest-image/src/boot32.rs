@@ -52,8 +52,13 @@ pub fn prepare(file: &[u8], kind: &Kind, guest: &Guest<'_>, shim: &[u8]) -> Resu
     if guest.pc {
         acpi::add(&mut image.segments)?;
     }
-    let line = guest.command_line.as_bytes();
-    merge(&image, shim, &guest.ram, line, &payload)
+    // Multiboot loaders put the file's name before it, and kernels take that off.
+    let line = if pvh {
+        guest.command_line.to_owned()
+    } else {
+        format!("{} {}", guest.name, guest.command_line)
+    };
+    merge(&image, shim, &guest.ram, line.as_bytes(), &payload)
 }
 
 /// Returns the image of a file with a Multiboot header.
@@ -205,6 +210,7 @@ fn payload(pvh: bool, guest: &Guest<'_>, modules: &[(&str, Segment)]) -> Vec<u8>
         modules: modules.len() as u32,
         rsdp: if guest.pc { acpi::RSDP } else { 0 },
         ram_end: guest.ram.end,
+        rewritten: guest.rewritten.into(),
     };
     let mut payload = head.as_bytes().to_vec();
     for (name, module) in modules {

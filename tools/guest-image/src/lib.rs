@@ -14,6 +14,7 @@ mod fit;
 mod kind;
 mod merge;
 mod protect;
+mod rewrite;
 mod solo5;
 
 use std::ops::Range;
@@ -23,6 +24,7 @@ use system::Boot;
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
 pub use protect::read_only;
+pub use rewrite::{Rewritten, rewrite};
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
@@ -48,12 +50,16 @@ impl Error {
 pub struct Guest<'a> {
     /// Guest addresses of its RAM.
     pub ram: Range<u64>,
+    /// The file's name, without its folder.
+    pub name: &'a str,
     /// Its command line.
     pub command_line: &'a str,
     /// It has the devices of a PC.
     pub pc: bool,
     /// How the file says that its image is entered.
     pub boot: Boot,
+    /// Instructions of its image were rewritten.
+    pub rewritten: bool,
     /// Its boot modules: name and contents.
     pub modules: Vec<(String, Vec<u8>)>,
     /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
@@ -151,8 +157,10 @@ mod tests {
     fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
         let guest = Guest {
             ram: RAM,
+            name: "image",
             command_line,
             pc: false,
+            rewritten: false,
             boot: Boot::Auto,
             modules: Vec::new(),
             solo5: None,

@@ -18,6 +18,7 @@ fn block(protocol: u32, modules: &[(u64, u64, &str)]) -> Vec<u8> {
         modules: modules.len() as u32,
         rsdp: 0xe_0000,
         ram_end: 32 * MIB,
+        rewritten: 0,
     };
     let mut payload = boot.as_bytes().to_vec();
     for &(start, end, name) in modules {

@@ -63,7 +63,7 @@ impl Machine for Fake {
 
 /// Runs a program until it does not go on. Returns the registers then and why.
 fn end(fake: &mut Fake) -> (Cpu, Result<bool, Trouble>) {
-    let mut interpreter = Interpreter::new(Cpu::new(START, 0, 0), fake);
+    let mut interpreter = Interpreter::new(Cpu::new(START, 0, 0), false, fake);
     let result = interpreter.run(1000);
     (interpreter.cpu, result)
 }
@@ -338,6 +338,20 @@ fn what_cannot_be_interpreted_is_named() {
 }
 
 #[test]
+fn what_was_rewritten_is_what_it_stands_for() {
+    // stc; pushfd; clc; popfd; setc bl; hlt, with the two between rewritten.
+    let program = [0xf9, 0x06, 0xf8, 0x07, 0x0f, 0x92, 0xc3, 0xf4];
+    for rewritten in [true, false] {
+        let mut fake = Fake::new(&program);
+        let mut cpu = Cpu::new(START, 0, 0);
+        cpu.gpr[ESP] = 0x8000;
+        let mut interpreter = Interpreter::new(cpu, rewritten, &mut fake);
+        let _ = interpreter.run(10);
+        assert_eq!(interpreter.cpu.gpr[EBX], u32::from(rewritten));
+    }
+}
+
+#[test]
 fn a_loop_without_end_uses_up_its_steps() {
     // jmp to itself
     let (cpu, result) = end(&mut Fake::new(&[0xeb, 0xfe]));
@@ -368,7 +382,7 @@ fn random_code_never_panics() {
             cpu.gpr[register] = next() as u32 >> (next() % 32);
         }
         cpu.gdt.limit = next() as u16;
-        let mut interpreter = Interpreter::new(cpu, &mut fake);
+        let mut interpreter = Interpreter::new(cpu, false, &mut fake);
         for _ in 0..16 {
             if interpreter.step().is_err() {
                 break;

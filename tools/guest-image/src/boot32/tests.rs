@@ -27,8 +27,10 @@ const ADDRESSES: [u32; 5] = [0x10_0040, 0x10_0000, 0x10_0800, 0x10_2000, 0x10_00
 fn guest() -> Guest<'static> {
     Guest {
         ram: 0..32 * MIB,
+        name: "image",
         command_line: "a b",
         pc: false,
+        rewritten: true,
         boot: Boot::Auto,
         modules: Vec::new(),
         solo5: None,
@@ -131,7 +133,7 @@ fn modules_tables_and_the_block() {
     let (head, line, payload) = Handoff::parse(&block).unwrap();
     assert_eq!(
         (head.entry, head.ram_end, line),
-        (0x10_0060, limit, &b"a b"[..])
+        (0x10_0060, limit, &b"image a b"[..])
     );
     let (boot, rest) = Boot32::read_from_prefix(payload).unwrap();
     let expected = Boot32 {
@@ -139,6 +141,7 @@ fn modules_tables_and_the_block() {
         modules: 2,
         rsdp: 0xe_0000,
         ram_end: 32 * MIB,
+        rewritten: 1,
     };
     assert_eq!(boot, expected);
     let (first, _) = Boot32Module::read_from_prefix(rest).unwrap();

@@ -109,6 +109,8 @@ pub fn add_guest(
     place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
     place.tell(names::ON_EXIT, guest.on_exit);
     place.tell(names::PC, guest.pc);
+    let rewritten = programs.rewritten.contains(&guest.name);
+    place.tell(names::REWRITTEN, rewritten);
     builder.share(
         place,
         names::GUEST_CONSOLE,
@@ -196,7 +198,6 @@ fn own(
         entry: 0,
         stack_top: 0,
         fault_slot: FAULT_SLOT,
-        tls_base: PAGE * (index as u64 + 1),
         on_fault: OnFault::Stop,
         guest: index as u64,
     });

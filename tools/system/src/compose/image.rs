@@ -24,6 +24,8 @@ pub struct Programs {
     pub read_only: BTreeMap<String, Vec<Range<u64>>>,
     /// Guests whose file has a shim, which gets the command line in another way.
     pub shims: BTreeSet<String>,
+    /// Guests of whose files instructions were rewritten ([`spec::rewrite`]).
+    pub rewritten: BTreeSet<String>,
 }
 
 /// What the command decides, and no file.
