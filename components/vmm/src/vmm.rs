@@ -659,8 +659,8 @@ impl<'a> Vmm<'a> {
         };
         // Below 4 GiB the boot protocol's identity map covers everything, so
         // that an access where nothing is reads all ones; above it there is no
-        // page.
-        if fetch || address >> 32 != 0 {
+        // page. RAM that faults is the page at 0, or read-only.
+        if fetch || address >> 32 != 0 || host.read_ram(address, &mut [0]) {
             return page_fault(self, regs, host);
         }
         let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
