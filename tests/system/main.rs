@@ -16,3 +16,4 @@ mod lives;
 mod serve;
 mod share;
 mod soak;
+mod solo5;
