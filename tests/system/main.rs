@@ -6,6 +6,7 @@
 mod changed;
 mod cli;
 mod client;
+mod cpu;
 mod devices;
 mod faults;
 mod guests;

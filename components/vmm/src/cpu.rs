@@ -1,5 +1,8 @@
 //! State of the guest's CPU that is not in its real registers.
 
+use crate::descriptors::Table;
+use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, Registers};
+
 /// Control and system registers of the virtual CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
@@ -7,18 +10,30 @@ pub struct Cpu {
     pub interrupts: bool,
     /// Waiting in HLT.
     pub halted: bool,
-    /// Interrupt descriptor table: base.
-    pub idt_base: u64,
-    /// Interrupt descriptor table: limit.
-    pub idt_limit: u16,
-    /// Base and limit of the table for interrupts, vectors from 32 on, where it is not that
-    /// for exceptions: the shim's, whatever table its image loads.
-    pub interrupt_table: Option<(u64, u16)>,
+    /// Interrupt descriptor table.
+    pub idt: Table,
+    /// Global descriptor table; `None` before the guest has loaded one.
+    pub gdt: Option<Table>,
+    /// Task state segment; limit 0 before the guest has loaded one.
+    pub task: Table,
+    /// Code selector, which frames on the guest's stack show.
+    pub cs: u16,
+    /// Stack selector, likewise.
+    pub ss: u16,
+    /// Base that SWAPGS exchanges with that of GS, always canonical.
+    pub kernel_gs_base: u64,
+    /// STAR, LSTAR, CSTAR and FMASK: kept, change nothing.
+    pub syscall: [u64; 4],
+    /// XCR0: kept, changes nothing.
+    pub xcr0: u64,
+    /// The table for interrupts, vectors from 32 on, where it is not that for exceptions:
+    /// the shim's, whatever table its image loads.
+    pub interrupt_table: Option<Table>,
     /// CR0, as the boot protocol promises it: paging and protection on.
     pub cr0: u64,
     /// CR2: address of the last page fault that was injected.
     pub cr2: u64,
-    /// CR3: kept, but translates nothing.
+    /// CR3: what it translates is checked once ([`crate::paging`]).
     pub cr3: u64,
     /// CR4: physical address extension and SSE on.
     pub cr4: u64,
@@ -30,6 +45,11 @@ pub struct Cpu {
     pub x2apic: bool,
 }
 
+/// Selectors of the Linux 64-bit boot protocol: `__BOOT_CS` and `__BOOT_DS`.
+const BOOT_CS: u16 = 0x10;
+const BOOT_DS: u16 = 0x18;
+/// XCR0 at reset: x87 state (SDM vol. 1 section 13.3).
+const XCR0_START: u64 = 1;
 /// Vectors that are exceptions come before this.
 const EXCEPTIONS: u8 = 32;
 /// CR0: PG, WP, NE, ET, MP, PE.
@@ -46,8 +66,14 @@ impl Default for Cpu {
         Self {
             interrupts: false,
             halted: false,
-            idt_base: 0,
-            idt_limit: 0,
+            idt: Table::default(),
+            gdt: None,
+            task: Table::default(),
+            cs: BOOT_CS,
+            ss: BOOT_DS,
+            kernel_gs_base: 0,
+            syscall: [0; 4],
+            xcr0: XCR0_START,
             interrupt_table: None,
             cr0: CR0_START,
             cr2: 0,
@@ -61,10 +87,23 @@ impl Default for Cpu {
 }
 
 impl Cpu {
-    /// Returns base and limit of the table that holds a vector's gate.
+    /// Returns the flags as the guest's own, with its interrupt flag.
     #[must_use]
-    pub fn table_of(&self, vector: u8) -> (u64, u16) {
+    pub const fn flags(&self, regs: &Registers) -> u64 {
+        let interrupts = if self.interrupts { RFLAGS_IF } else { 0 };
+        regs.rflags & !RFLAGS_IF | interrupts
+    }
+
+    /// Sets the flags as the guest wants them, as far as ring 3 may have them.
+    pub const fn set_flags(&mut self, regs: &mut Registers, flags: u64) {
+        regs.rflags = flags & RFLAGS_USER | RFLAGS_FIXED | RFLAGS_IF;
+        self.interrupts = flags & RFLAGS_IF != 0;
+    }
+
+    /// Returns the table that holds a vector's gate.
+    #[must_use]
+    pub fn table_of(&self, vector: u8) -> Table {
         let own = self.interrupt_table.filter(|_| vector >= EXCEPTIONS);
-        own.unwrap_or((self.idt_base, self.idt_limit))
+        own.unwrap_or(self.idt)
     }
 }

@@ -69,7 +69,9 @@ fn word(ram: &mut impl GuestMemory, address: u64) -> Option<u64> {
 
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Registers { gpr, rip, rflags } = &self.registers;
+        let Registers {
+            gpr, rip, rflags, ..
+        } = &self.registers;
         let (cr2, error) = (self.cr2, self.error);
         write!(
             f,

@@ -3,7 +3,9 @@
 use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Opcode, Operand, RegSpec, register_class};
 
 use crate::Registers;
+use crate::descriptors::Segment;
 use pci::Width;
+use spec::rewrite::{REWRITTEN_BASE_PREFIX, REWRITTEN_POPF, REWRITTEN_PUSHF};
 
 /// Longest instruction, SDM vol. 2 section 2.3.11.
 pub const MAX_INSTRUCTION: usize = 15;
@@ -126,6 +128,17 @@ pub enum MemoryOp {
     AluRegister(Alu, Register),
 }
 
+/// Where a selector comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A register.
+    Register(Register),
+    /// Memory at this address.
+    Memory(u64),
+    /// The top of the stack, from which eight bytes are taken.
+    Stack,
+}
+
 /// Operation of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -147,9 +160,22 @@ pub enum Op {
     Lidt(u64),
     /// lgdt from memory at this address.
     Lgdt(u64),
-    /// Loads of task register, local descriptor table or a segment register
-    /// with a ring-0 selector: nothing that ring 3 can see depends on it.
-    SegmentLoad,
+    /// A load of a register that holds a selector.
+    SegmentLoad(Segment, Source),
+    /// retfq, with so many bytes more off the stack.
+    FarReturn(u16),
+    /// swapgs.
+    SwapGs,
+    /// xgetbv.
+    Xgetbv,
+    /// xsetbv.
+    Xsetbv,
+    /// pushfq.
+    PushFlags,
+    /// popfq.
+    PopFlags,
+    /// wrfsbase, or wrgsbase if the flag is set.
+    WriteBase(Register, bool),
     /// rdmsr.
     Rdmsr,
     /// wrmsr.
@@ -192,10 +218,60 @@ pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
     let instruction = InstDecoder::default().decode_slice(bytes).ok()?;
     let length = instruction.len().to_const();
     let next = regs.rip.wrapping_add(length);
-    Some(Decoded {
-        op: operation(&instruction, regs, next).unwrap_or(Op::Other),
-        length,
-    })
+    let op = operation(&instruction, regs, next).unwrap_or(Op::Other);
+    let op = match op {
+        Op::FarReturn(_) if !is_wide_far_return(&bytes[..length as usize]) => Op::Other,
+        op => op,
+    };
+    Some(Decoded { op, length })
+}
+
+/// Returns whether a far return has 64-bit operands: REX.W right before its opcode. The
+/// library does not tell.
+fn is_wide_far_return(bytes: &[u8]) -> bool {
+    matches!(
+        *bytes,
+        [.., 0x48..=0x4f, 0xcb] | [.., 0x48..=0x4f, 0xca, _, _]
+    )
+}
+
+/// Decodes what the build tool put in the place of an instruction ([`spec::rewrite`]);
+/// `None` if it is none of that.
+#[must_use]
+pub fn rewritten(bytes: &[u8]) -> Option<Decoded> {
+    let base = |rex: u8, modrm: u8, length| {
+        // Register form, /2 or /3; REX bits W and B.
+        (modrm & 0xf0 == 0xd0).then_some(Decoded {
+            op: Op::WriteBase(
+                Register {
+                    index: usize::from(modrm & 7 | (rex & 1) << 3),
+                    width: if rex & 8 == 0 {
+                        Width::Dword
+                    } else {
+                        Width::Qword
+                    },
+                    high: false,
+                },
+                modrm & 8 != 0,
+            ),
+            length,
+        })
+    };
+    let (op, length) = match *bytes {
+        [REWRITTEN_PUSHF, ..] => (Op::PushFlags, 1),
+        [REWRITTEN_POPF, ..] => (Op::PopFlags, 1),
+        [REWRITTEN_BASE_PREFIX, 0x0f, 0xae, modrm, ..] => return base(0, modrm, 4),
+        [
+            REWRITTEN_BASE_PREFIX,
+            rex @ 0x40..=0x4f,
+            0x0f,
+            0xae,
+            modrm,
+            ..,
+        ] => return base(rex, modrm, 5),
+        _ => return None,
+    };
+    Some(Decoded { op, length })
 }
 
 fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> {
@@ -210,7 +286,17 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
         Opcode::IRETQ => Op::Iretq,
         Opcode::LIDT => Op::Lidt(address(0)?),
         Opcode::LGDT => Op::Lgdt(address(0)?),
-        Opcode::LTR | Opcode::LLDT => Op::SegmentLoad,
+        Opcode::LTR => Op::SegmentLoad(Segment::Task, source(instruction, 0, regs, next)?),
+        Opcode::LLDT => Op::SegmentLoad(Segment::Local, source(instruction, 0, regs, next)?),
+        Opcode::POP => Op::SegmentLoad(segment(instruction)?, Source::Stack),
+        Opcode::RETF => Op::FarReturn(match operand(instruction, 0) {
+            None => 0,
+            Some(Operand::ImmediateU16 { imm }) => imm,
+            Some(_) => return None,
+        }),
+        Opcode::SWAPGS => Op::SwapGs,
+        Opcode::XGETBV => Op::Xgetbv,
+        Opcode::XSETBV => Op::Xsetbv,
         Opcode::RDMSR => Op::Rdmsr,
         Opcode::WRMSR => Op::Wrmsr,
         Opcode::WBINVD | Opcode::INVD | Opcode::INVLPG | Opcode::CLTS => Op::Maintenance,
@@ -220,7 +306,9 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
             _ => return None,
         },
         Opcode::MOV => match (instruction.operand(0), instruction.operand(1)) {
-            (Operand::Register { reg }, _) if reg.class() == register_class::S => Op::SegmentLoad,
+            (Operand::Register { reg }, _) if reg.class() == register_class::S => {
+                Op::SegmentLoad(segment(instruction)?, source(instruction, 1, regs, next)?)
+            }
             (Operand::Register { reg }, Operand::Register { reg: from })
                 if reg.class() == register_class::CR =>
             {
@@ -271,6 +359,27 @@ fn memory(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> 
     Some(Op::Memory { address, width, op })
 }
 
+/// Returns the segment register that an instruction loads; `None` for CS.
+fn segment(instruction: &Instruction) -> Option<Segment> {
+    match instruction.operand(0) {
+        Operand::Register { reg } if reg.class() == register_class::S => match reg.num() {
+            0 | 3 => Some(Segment::Data),
+            2 => Some(Segment::Stack),
+            4 => Some(Segment::Fs),
+            5 => Some(Segment::Gs),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn source(instruction: &Instruction, index: u8, regs: &Registers, next: u64) -> Option<Source> {
+    match register(instruction, index) {
+        Some(register) => Some(Source::Register(register)),
+        None => effective_address(instruction, index, regs, next).map(Source::Memory),
+    }
+}
+
 fn register(instruction: &Instruction, index: u8) -> Option<Register> {
     match operand(instruction, index)? {
         Operand::Register { reg } => Register::new(reg),
@@ -308,8 +417,7 @@ fn operand(instruction: &Instruction, index: u8) -> Option<Operand> {
         .then(|| instruction.operand(index))
 }
 
-/// Returns the address of a memory operand. Segment bases are 0: fs and gs are
-/// the kernel's in ring 3, an operand that names them is not decoded.
+/// Returns the address of a memory operand.
 fn effective_address(
     instruction: &Instruction,
     index: u8,
@@ -318,12 +426,11 @@ fn effective_address(
 ) -> Option<u64> {
     use yaxpeax_x86::long_mode::Segment;
     let operand = operand(instruction, index)?;
-    if matches!(
-        instruction.segment_override_for_op(index),
-        Some(Segment::FS | Segment::GS)
-    ) {
-        return None;
-    }
+    let segment = match instruction.segment_override_for_op(index) {
+        Some(Segment::FS) => regs.fs_base,
+        Some(Segment::GS) => regs.gs_base,
+        _ => 0,
+    };
     let base = |spec: RegSpec| match spec.class() {
         register_class::RIP => Some(next),
         register_class::Q | register_class::D => Register::new(spec).map(|r| r.read(regs)),
@@ -331,7 +438,7 @@ fn effective_address(
     };
     let scaled = |spec, scale: u8| Some(base(spec)?.wrapping_mul(u64::from(scale)));
     let plus = |a: u64, disp: i32| a.wrapping_add_signed(i64::from(disp));
-    Some(match operand {
+    let offset = match operand {
         Operand::AbsoluteU32 { addr } => u64::from(addr),
         Operand::AbsoluteU64 { addr } => addr,
         Operand::MemDeref { base: b } => base(b)?,
@@ -350,7 +457,8 @@ fn effective_address(
             disp,
         } => plus(base(b)?.wrapping_add(scaled(index, scale)?), disp),
         _ => return None,
-    })
+    };
+    Some(segment.wrapping_add(offset))
 }
 
 #[cfg(test)]
@@ -397,8 +505,6 @@ mod tests {
         assert_eq!(op(&[0x48, 0xcf], &regs), Op::Iretq);
         assert_eq!(op(&[0x0f, 0x32], &regs), Op::Rdmsr);
         assert_eq!(op(&[0x0f, 0x30], &regs), Op::Wrmsr);
-        assert_eq!(op(&[0x0f, 0x00, 0xd8], &regs), Op::SegmentLoad);
-        assert_eq!(op(&[0x8e, 0xd0], &regs), Op::SegmentLoad);
         assert_eq!(op(&[0xcd, 0x80], &regs), Op::Interrupt(0x80));
         assert_eq!(
             op(&[0x0f, 0x22, 0xd8], &regs),

@@ -9,6 +9,8 @@ use channel::routes::Route;
 use pci::{Bdf, Width};
 use spec::FunctionId;
 
+use crate::paging::BadTable;
+
 /// The guest's RAM, by guest-physical address.
 pub trait GuestMemory {
     /// Copies guest RAM at `address` out. Returns `false`, with `bytes` undefined,
@@ -62,6 +64,10 @@ pub trait Host: GuestMemory + PciFunctions + Interrupts {
     /// Sets whether the guest runs before the others of its priority, or only while
     /// they wait ([`Share`](crate::Share)).
     fn set_foreground(&mut self, foreground: bool);
+    /// Does work that is long, while guests that have their turn go first.
+    fn in_background<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        work(self)
+    }
     /// Reports an access of the guest's current instruction that nothing answered.
     fn report_unclaimed(&mut self, place: Unclaimed);
     /// Takes a byte that the guest wrote to its serial port.
@@ -88,4 +94,6 @@ pub enum StopReason {
     TripleFault(u8),
     /// Its image cannot be loaded.
     Image,
+    /// It loaded a page table by which it cannot run.
+    PageTable(BadTable),
 }

@@ -2,17 +2,15 @@
 //! guest's IDT gate asks for (SDM vol. 3 sections 7.12 and 7.14).
 
 use crate::cpu::Cpu;
+use crate::descriptors::{self, Exception};
 use crate::host::GuestMemory;
-use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, RSP, Registers};
+use crate::registers::{RSP, Registers, is_canonical};
 // An interrupt on a real machine overwrites the red zone, but a guest built for user space
 // relies on it.
 use spec::shim::RED_ZONE;
 
 /// Trap flag: cleared for the handler.
 const RFLAGS_TF: u64 = 1 << 8;
-/// Stack selector of the frame: the boot protocol's data segment. Its RPL 0
-/// makes the handler's iretq trap, which is where IF comes back.
-const KERNEL_DS: u64 = 0x18;
 
 /// The vector could not be delivered: no present gate, or no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +29,12 @@ pub fn deliver(
     error: Option<u32>,
 ) -> Result<(), Undeliverable> {
     let offset = u64::from(vector) * 16;
-    let (base, limit) = cpu.table_of(vector);
-    if offset + 15 > u64::from(limit) {
+    let table = cpu.table_of(vector);
+    if offset + 15 > u64::from(table.limit) {
         return Err(Undeliverable);
     }
     let mut gate = [0; 16];
-    if !host.read_ram(base.wrapping_add(offset), &mut gate) {
+    if !host.read_ram(table.base.wrapping_add(offset), &mut gate) {
         return Err(Undeliverable);
     }
     let gate = u128::from_le_bytes(gate);
@@ -49,25 +47,28 @@ pub fn deliver(
     if !present {
         return Err(Undeliverable);
     }
-    let selector = (gate >> 16) as u16;
     let handler =
         (gate & 0xffff) as u64 | (gate >> 32 & 0xffff_0000) as u64 | (gate >> 64 << 32) as u64;
-    let interrupts = if cpu.interrupts { RFLAGS_IF } else { 0 };
-    let rflags = regs.rflags & !RFLAGS_IF | interrupts;
+    // The selectors have RPL 0, so that the handler's iretq traps, which is where IF
+    // comes back.
     let frame = [
         u64::from(error.unwrap_or(0)),
         regs.rip,
-        u64::from(selector) & !3,
-        rflags,
+        cpu.cs.into(),
+        cpu.flags(regs),
         regs.gpr[RSP],
-        KERNEL_DS,
+        cpu.ss.into(),
     ];
     let frame = if error.is_some() {
         &frame[..]
     } else {
         &frame[1..]
     };
-    let top = regs.gpr[RSP].wrapping_sub(RED_ZONE) & !15;
+    let top = match (gate >> 32) as u64 & 7 {
+        0 => regs.gpr[RSP].wrapping_sub(RED_ZONE),
+        ist => descriptors::interrupt_stack(cpu, host, ist).ok_or(Undeliverable)?,
+    };
+    let top = top & !15;
     let bottom = top.wrapping_sub(8 * frame.len() as u64);
     let mut bytes = [0; 48];
     for (place, word) in bytes.chunks_exact_mut(8).zip(frame) {
@@ -75,6 +76,13 @@ pub fn deliver(
     }
     if !host.write_ram(bottom, &bytes[..8 * frame.len()]) {
         return Err(Undeliverable);
+    }
+    // What a guest reads from CS to put it into its gates is the hardware's, with RPL 3:
+    // that stands for the segment that it runs in. Whether it is a code segment shows at
+    // the way back.
+    let selector = (gate >> 16) as u16;
+    if selector & 3 == 0 {
+        cpu.cs = selector;
     }
     regs.gpr[RSP] = bottom;
     regs.rip = handler;
@@ -108,25 +116,36 @@ pub fn call(
 /// Does iretq: takes the five-word frame off the stack.
 ///
 /// # Errors
-/// [`Undeliverable`] if the stack is not in RAM.
+/// #GP if the stack is not in RAM, or the frame leads to where the guest cannot run; #NP
+/// likewise. Registers are then as before.
 pub fn interrupt_return(
     cpu: &mut Cpu,
     regs: &mut Registers,
     host: &mut impl GuestMemory,
-) -> Result<(), Undeliverable> {
+) -> Result<(), Exception> {
+    let refused = Exception::general_protection(0);
     let mut bytes = [0; 40];
     if !host.read_ram(regs.gpr[RSP], &mut bytes) {
-        return Err(Undeliverable);
+        return Err(refused);
     }
     let word = |index: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[8 * index..8 * index + 8]);
         u64::from_le_bytes(word)
     };
-    let rflags = word(2);
-    regs.rip = word(0);
+    let (rip, cs, rflags, ss) = (word(0), word(1) as u16, word(2), word(4) as u16);
+    descriptors::check_code(cs, cpu, host)?;
+    if !is_canonical(rip) {
+        return Err(refused);
+    }
+    cpu.cs = cs;
+    // What a guest reads from SS itself is the hardware's, with RPL 3: that is no
+    // selector of its own.
+    if ss & 3 == 0 {
+        cpu.ss = ss;
+    }
+    regs.rip = rip;
     regs.gpr[RSP] = word(3);
-    regs.rflags = rflags & RFLAGS_USER | RFLAGS_FIXED | RFLAGS_IF;
-    cpu.interrupts = rflags & RFLAGS_IF != 0;
+    cpu.set_flags(regs, rflags);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::lapic::{LAPIC_BASE, Lapic, X2APIC_BASE};
+use crate::registers::{RCX, Registers, is_canonical};
 
 /// Local APIC base (SDM vol. 3 section 11.4.4).
 const IA32_APIC_BASE: u32 = 0x1b;
@@ -9,19 +10,30 @@ const IA32_TSC: u32 = 0x10;
 const IA32_PAT: u32 = 0x277;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 const IA32_EFER: u32 = 0xc000_0080;
+/// Entry points and selectors of SYSCALL: STAR, LSTAR, CSTAR, FMASK.
+const SYSCALL_FIRST: u32 = 0xc000_0081;
+const IA32_LSTAR: u32 = 0xc000_0082;
+const IA32_CSTAR: u32 = 0xc000_0083;
+const SYSCALL_LAST: u32 = 0xc000_0084;
+const IA32_FS_BASE: u32 = 0xc000_0100;
+const IA32_GS_BASE: u32 = 0xc000_0101;
+const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// Bootstrap processor, APIC globally enabled.
 const APIC_BASE_FLAGS: u64 = 1 << 8 | 1 << 11;
 /// x2APIC mode, in the same register.
 const APIC_BASE_X2APIC: u64 = 1 << 10;
+/// CR4: five levels of page tables.
+const CR4_LA57: u64 = 1 << 12;
 const X2APIC_LAST: u32 = 0x8ff;
 /// x2APIC only: the interrupt command register is one MSR.
 const X2APIC_ICR: u32 = 0x830;
 /// x2APIC ids have 32 bits; ours is 0.
 const X2APIC_ID: u32 = 0x802;
 
-/// Reads an MSR; `None` (#GP) if it does not exist.
+/// Reads the MSR that rcx names; `None` (#GP) if it does not exist.
 #[must_use]
-pub fn read_msr(msr: u32, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
+pub fn read_msr(regs: &Registers, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
+    let msr = regs.gpr[RCX] as u32;
     Some(match msr {
         IA32_TSC => now,
         IA32_APIC_BASE => {
@@ -31,6 +43,10 @@ pub fn read_msr(msr: u32, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
         IA32_PAT => cpu.pat,
         IA32_TSC_DEADLINE => lapic.tsc_deadline(),
         IA32_EFER => cpu.efer,
+        SYSCALL_FIRST..=SYSCALL_LAST => cpu.syscall[(msr - SYSCALL_FIRST) as usize],
+        IA32_FS_BASE => regs.fs_base,
+        IA32_GS_BASE => regs.gs_base,
+        IA32_KERNEL_GS_BASE => cpu.kernel_gs_base,
         X2APIC_ID if cpu.x2apic => 0,
         X2APIC_ICR if cpu.x2apic => {
             let high = lapic.read((X2APIC_ICR - X2APIC_BASE + 1) * 16, now);
@@ -44,9 +60,21 @@ pub fn read_msr(msr: u32, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
     })
 }
 
-/// Writes an MSR; `None` (#GP) if it does not exist or does not take this value.
-pub fn write_msr(msr: u32, value: u64, cpu: &mut Cpu, lapic: &mut Lapic, now: u64) -> Option<()> {
+/// Writes the MSR that rcx names from rdx and rax; `None` (#GP) if it does not exist or
+/// does not take this value.
+pub fn write_msr(regs: &mut Registers, cpu: &mut Cpu, lapic: &mut Lapic, now: u64) -> Option<()> {
+    let (msr, value) = (regs.gpr[RCX] as u32, regs.edx_eax());
     match msr {
+        IA32_LSTAR | IA32_CSTAR | IA32_FS_BASE | IA32_GS_BASE | IA32_KERNEL_GS_BASE
+            if !is_canonical(value) =>
+        {
+            return None;
+        }
+        // System calls of a guest are not carried out: what it sets is only kept.
+        SYSCALL_FIRST..=SYSCALL_LAST => cpu.syscall[(msr - SYSCALL_FIRST) as usize] = value,
+        IA32_FS_BASE => regs.fs_base = value,
+        IA32_GS_BASE => regs.gs_base = value,
+        IA32_KERNEL_GS_BASE => cpu.kernel_gs_base = value,
         IA32_APIC_BASE => {
             // Neither may the page move, nor the APIC go away.
             if value & !APIC_BASE_X2APIC != LAPIC_BASE | APIC_BASE_FLAGS {
@@ -96,6 +124,8 @@ pub fn write_control(number: u8, value: u64, cpu: &mut Cpu, lapic: &mut Lapic) -
         0 => cpu.cr0 = value & 0xe005_003f | 0x8000_0011,
         2 => cpu.cr2 = value,
         3 => cpu.cr3 = value,
+        // Five levels of page tables cannot be.
+        4 if value & CR4_LA57 != 0 => return None,
         4 => cpu.cr4 = value & 0xffff_ffff | 0x20,
         8 => {
             lapic.write(0x80, (value as u32 & 0xf) << 4, 0);

@@ -11,6 +11,10 @@ pub struct Registers {
     /// Flags. Bit 9 (IF) is the hardware's, always 1; the guest's is in the
     /// virtual CPU.
     pub rflags: u64,
+    /// Base of FS, always canonical.
+    pub fs_base: u64,
+    /// Base of GS, always canonical.
+    pub gs_base: u64,
 }
 
 /// Number of a register in [`Registers::gpr`].
@@ -30,6 +34,13 @@ pub const RFLAGS_IF: u64 = 1 << 9;
 pub const RFLAGS_USER: u64 = 0x0024_0cd5;
 /// Bit 1 always reads 1.
 pub const RFLAGS_FIXED: u64 = 1 << 1;
+
+/// Returns whether a CPU with 48-bit addresses takes this one: bits 63 to 47 are equal
+/// (SDM vol. 1 section 3.3.7.1).
+#[must_use]
+pub const fn is_canonical(address: u64) -> bool {
+    (address << 16).cast_signed() >> 16 == address.cast_signed()
+}
 
 impl Registers {
     /// Returns the low 32 bits of rdx and rax as one value: the operand of

@@ -10,23 +10,32 @@ use crate::counters::Counters;
 use crate::cpu::Cpu;
 use crate::crash::Crash;
 use crate::decode::{self, Op, Port, Register};
+use crate::descriptors::{self, Exception, Table};
 use crate::host::{GuestMemory, Host, StopReason};
 use crate::inject;
+use crate::instructions;
 use crate::lapic::Lapic;
 use crate::mmio;
+use crate::paging;
 use crate::privileged;
-use crate::registers::{RAX, RCX, RDX, Registers};
+use crate::registers::{RAX, RDX, Registers};
 use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
 
 /// #UD.
 const INVALID_OPCODE: u8 = 6;
+/// #DF.
+const DOUBLE_FAULT: u8 = 8;
 /// #SS.
 const STACK_FAULT: u8 = 12;
 /// #GP.
 const GENERAL_PROTECTION: u8 = 13;
 /// #PF.
 const PAGE_FAULT: u8 = 14;
+/// Control register 3: the page table.
+const CR3: u8 = 3;
+/// Bits of it that no CPU of ours has (SDM vol. 3 table 4-12).
+const CR3_RESERVED: u64 = 0xfff0_0000_0000_0000;
 /// The one-byte encoding of HLT.
 const HLT: u8 = 0xf4;
 
@@ -83,6 +92,8 @@ pub struct Vmm<'a> {
     /// Least ticks between two of its interrupts.
     timer_gap: u64,
     share: Share,
+    /// The build tool rewrote instructions of its image ([`spec::rewrite`]).
+    rewritten: bool,
     outside: Outside,
     /// Events wait until then.
     deferred: u64,
@@ -126,6 +137,7 @@ impl<'a> Vmm<'a> {
             timer_floor: 0,
             timer_gap: budget.timer,
             share,
+            rewritten: false,
             outside: Outside::new(share),
             deferred: 0,
             foreground: None,
@@ -135,6 +147,14 @@ impl<'a> Vmm<'a> {
             shim: Shim::Absent,
             counters: Counters::default(),
         }
+    }
+
+    /// Sets whether the build tool rewrote instructions of the guest's image
+    /// ([`spec::rewrite`]): only then what stands for them is emulated.
+    #[must_use]
+    pub const fn rewritten(mut self, rewritten: bool) -> Self {
+        self.rewritten = rewritten;
+        self
     }
 
     /// Offers the ports by which a shim registers and its image calls it ([`spec::shim`]).
@@ -375,9 +395,14 @@ impl<'a> Vmm<'a> {
                 self.counters.injected += 1;
                 Outcome::Resume
             }
-            // A real CPU tries #DF first; a guest without a working gate for
-            // what it gets has none for that either.
-            Err(inject::Undeliverable) => Outcome::Stop(StopReason::TripleFault(vector)),
+            Err(inject::Undeliverable) => {
+                let double = (vector != DOUBLE_FAULT)
+                    .then(|| inject::deliver(&mut self.cpu, regs, host, DOUBLE_FAULT, Some(0)));
+                match double {
+                    Some(Ok(())) => Outcome::Resume,
+                    _ => Outcome::Stop(StopReason::TripleFault(vector)),
+                }
+            }
         }
     }
 
@@ -406,6 +431,10 @@ impl<'a> Vmm<'a> {
                 vector: GENERAL_PROTECTION,
                 code,
             } => self.privileged(code, regs, host),
+            Fault::Exception {
+                vector: INVALID_OPCODE,
+                ..
+            } => self.invalid_opcode(regs, host),
             Fault::Exception { vector, code } => self.exception(vector, code, regs, host),
             Fault::Page {
                 address,
@@ -435,13 +464,63 @@ impl<'a> Vmm<'a> {
         Crash::new(regs, self.cpu.cr2, self.error, ram)
     }
 
-    fn instruction(regs: &Registers, host: &mut impl Host) -> Option<decode::Decoded> {
+    /// Reads the instruction that the guest is at, with what follows it.
+    fn code(
+        regs: &Registers,
+        host: &mut impl Host,
+    ) -> Option<heapless::Vec<u8, { decode::MAX_INSTRUCTION }>> {
         let mut bytes = [0; decode::MAX_INSTRUCTION];
         // Fewer bytes only where RAM ends.
         let length = (1..=bytes.len())
             .rev()
             .find(|&length| host.read_ram(regs.rip, &mut bytes[..length]))?;
-        decode::decode(&bytes[..length], regs)
+        heapless::Vec::from_slice(&bytes[..length]).ok()
+    }
+
+    fn instruction(regs: &Registers, host: &mut impl Host) -> Option<decode::Decoded> {
+        decode::decode(&Self::code(regs, host)?, regs)
+    }
+
+    /// Handles #UD, which ring 3 also gets where ring 0 would not.
+    fn invalid_opcode(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+        let invalid = Exception {
+            vector: INVALID_OPCODE,
+            code: 0,
+        };
+        let decoded = Self::code(regs, host).and_then(|code| {
+            // In other guests these bytes are what the CPU says.
+            let rewritten = self.rewritten.then(|| decode::rewritten(&code)).flatten();
+            rewritten.or_else(|| decode::decode(&code, regs))
+        });
+        let Some(decoded) = decoded else {
+            return self.carried_out(Err(invalid), 0, regs, host);
+        };
+        let done = match decoded.op {
+            Op::PushFlags => instructions::push_flags(&self.cpu, regs, host),
+            Op::PopFlags => instructions::pop_flags(&mut self.cpu, regs, host),
+            Op::WriteBase(from, gs) => instructions::write_base(from, gs, regs),
+            Op::Xgetbv => instructions::read_xcr(&self.cpu, regs),
+            Op::Xsetbv => instructions::write_xcr(&mut self.cpu, regs),
+            _ => Err(invalid),
+        };
+        self.carried_out(done, decoded.length, regs, host)
+    }
+
+    /// Goes on behind an instruction of so many bytes, or raises its exception.
+    fn carried_out(
+        &mut self,
+        done: instructions::Done,
+        length: u64,
+        regs: &mut Registers,
+        host: &mut impl Host,
+    ) -> Outcome {
+        match done {
+            Ok(()) => {
+                regs.rip = regs.rip.wrapping_add(length);
+                Outcome::Resume
+            }
+            Err(Exception { vector, code }) => self.exception(vector, code, regs, host),
+        }
     }
 
     fn privileged(&mut self, code: u64, regs: &mut Registers, host: &mut impl Host) -> Outcome {
@@ -485,30 +564,43 @@ impl<'a> Vmm<'a> {
                 return self.halt(host);
             }
             Op::Iretq => {
-                return match inject::interrupt_return(&mut self.cpu, regs, host) {
-                    Ok(()) => Outcome::Resume,
-                    Err(inject::Undeliverable) => {
-                        self.exception(GENERAL_PROTECTION, code, regs, host)
-                    }
-                };
+                let done = inject::interrupt_return(&mut self.cpu, regs, host);
+                return self.carried_out(done, 0, regs, host);
             }
-            Op::Lidt(address) => self.load_idt(address, host),
-            Op::Lgdt(_) | Op::SegmentLoad | Op::Maintenance => Some(()),
+            Op::FarReturn(extra) => {
+                let done = descriptors::far_return(extra, &mut self.cpu, regs, host);
+                return self.carried_out(done, 0, regs, host);
+            }
+            Op::SegmentLoad(segment, source) => {
+                let done = instructions::load_segment(segment, source, &mut self.cpu, regs, host);
+                return self.carried_out(done, decoded.length, regs, host);
+            }
+            Op::Lidt(address) => Table::load(host, address).map(|table| self.cpu.idt = table),
+            Op::Lgdt(address) => Table::load(host, address).map(|table| self.cpu.gdt = Some(table)),
+            Op::SwapGs => {
+                core::mem::swap(&mut regs.gs_base, &mut self.cpu.kernel_gs_base);
+                Some(())
+            }
+            Op::Maintenance => Some(()),
             Op::Rdmsr => {
                 let now = host.now();
-                let msr = regs.gpr[RCX] as u32;
-                privileged::read_msr(msr, &self.cpu, &self.lapic, now)
+                privileged::read_msr(regs, &self.cpu, &self.lapic, now)
                     .map(|value| regs.set_edx_eax(value))
             }
             Op::Wrmsr => {
                 let now = host.now();
-                let msr = regs.gpr[RCX] as u32;
-                let value = regs.edx_eax();
-                privileged::write_msr(msr, value, &mut self.cpu, &mut self.lapic, now)
+                privileged::write_msr(regs, &mut self.cpu, &mut self.lapic, now)
             }
             Op::FromControl(register, number) => {
                 privileged::read_control(number, &self.cpu, &self.lapic)
                     .map(|value| register.write(regs, value))
+            }
+            Op::ToControl(CR3, register) => {
+                let value = register.read(regs);
+                match self.load_page_table(value, next, host) {
+                    Ok(done) => done,
+                    Err(reason) => return Outcome::Stop(reason),
+                }
             }
             Op::ToControl(number, register) => {
                 let value = register.read(regs);
@@ -518,7 +610,14 @@ impl<'a> Vmm<'a> {
                 regs.rip = next;
                 return self.deliver(vector, None, regs, host);
             }
-            Op::StringIo | Op::Memory { .. } | Op::Other => None,
+            // #UD, or #GP where the privilege is looked at first.
+            Op::Xgetbv | Op::Xsetbv => return self.invalid_opcode(regs, host),
+            Op::StringIo
+            | Op::Memory { .. }
+            | Op::PushFlags
+            | Op::PopFlags
+            | Op::WriteBase(..)
+            | Op::Other => None,
         };
         match done {
             Some(()) => {
@@ -542,7 +641,7 @@ impl<'a> Vmm<'a> {
         match self.shim {
             Shim::Expected if port == REGISTER_PORT => {
                 self.shim = Shim::At(value.into());
-                self.cpu.interrupt_table = Some((self.cpu.idt_base, self.cpu.idt_limit));
+                self.cpu.interrupt_table = Some(self.cpu.idt);
                 regs.rip = next;
                 Some(Outcome::Resume)
             }
@@ -586,15 +685,27 @@ impl<'a> Vmm<'a> {
         Outcome::Wait
     }
 
-    fn load_idt(&mut self, address: u64, host: &mut impl Host) -> Option<()> {
-        let mut bytes = [0; 10];
-        if !host.read_ram(address, &mut bytes) {
-            return None;
+    /// Loads CR3. Nothing is translated, so that the guest's own table must not either:
+    /// it is looked at once. `None`: #GP.
+    ///
+    /// # Errors
+    /// Returns why the guest is over.
+    fn load_page_table(
+        &mut self,
+        value: u64,
+        next: u64,
+        host: &mut impl Host,
+    ) -> Result<Option<()>, StopReason> {
+        if value == self.cpu.cr3 {
+            return Ok(Some(()));
         }
-        let [a, b, base @ ..] = bytes;
-        self.cpu.idt_limit = u16::from_le_bytes([a, b]);
-        self.cpu.idt_base = u64::from_le_bytes(base);
-        Some(())
+        if value & CR3_RESERVED != 0 {
+            return Ok(None);
+        }
+        host.in_background(|host| paging::check(value, next, host))
+            .map_err(StopReason::PageTable)?;
+        self.cpu.cr3 = value;
+        Ok(Some(()))
     }
 
     fn memory(

@@ -18,6 +18,8 @@ pub enum Stop {
     GuestFault(u8),
     /// The guest's image could not be loaded.
     GuestImage,
+    /// The guest loaded a page table by which it cannot run.
+    GuestPageTable,
     /// A number that means none of these.
     Unknown(u64),
 }
@@ -34,6 +36,7 @@ impl Stop {
             Self::GuestHalt => 1 << 32,
             Self::GuestFault(vector) => 2 << 32 | vector as u64,
             Self::GuestImage => 3 << 32,
+            Self::GuestPageTable => 4 << 32,
             Self::Unknown(word) => word,
         }
     }
@@ -46,6 +49,7 @@ impl Stop {
             1 => Self::GuestHalt,
             2 => Self::GuestFault(word as u8),
             3 => Self::GuestImage,
+            4 => Self::GuestPageTable,
             _ => Self::Unknown(word),
         }
     }
@@ -59,6 +63,7 @@ impl Stop {
             Self::GuestHalt => Ending::GuestHalted,
             Self::GuestFault(_) => Ending::GuestException,
             Self::GuestImage => Ending::GuestImage,
+            Self::GuestPageTable => Ending::GuestPageTable,
             Self::Unknown(_) => Ending::Failure,
         }
     }
@@ -97,6 +102,9 @@ impl fmt::Display for Stop {
                 Ok(())
             }
             Self::GuestImage => f.write_str("guest image cannot be loaded"),
+            Self::GuestPageTable => {
+                f.write_str("guest loaded a page table that is no identity map")
+            }
             Self::Unknown(word) => write!(f, "unknown reason {word:#x}"),
         }
     }
@@ -129,6 +137,7 @@ mod tests {
             Stop::GuestHalt,
             Stop::GuestFault(255),
             Stop::GuestImage,
+            Stop::GuestPageTable,
             Stop::Unknown(u64::MAX),
         ] {
             assert_eq!(Stop::from_word(stop.to_word()), stop);
@@ -137,6 +146,7 @@ mod tests {
         assert_eq!(Stop::GuestHalt.ending(), Ending::GuestHalted);
         assert_eq!(Stop::GuestFault(14).ending(), Ending::GuestException);
         assert_eq!(Stop::GuestImage.ending(), Ending::GuestImage);
+        assert_eq!(Stop::GuestPageTable.ending(), Ending::GuestPageTable);
         assert_eq!(Stop::Unknown(u64::MAX).ending(), Ending::Failure);
         assert!(Stop::GuestExit(0x10).orderly() && !Stop::GuestExit(0x11).orderly());
     }

@@ -17,17 +17,20 @@ pub enum Ending {
     GuestException = 12,
     /// The guest's image could not be loaded.
     GuestImage = 13,
+    /// The guest loaded a page table by which it cannot run.
+    GuestPageTable = 14,
 }
 
 impl Ending {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Success,
         Self::Failure,
         Self::GuestFailed,
         Self::GuestHalted,
         Self::GuestException,
         Self::GuestImage,
+        Self::GuestPageTable,
     ];
 
     /// Returns the end that a number stands for; [`Failure`](Self::Failure) for a number

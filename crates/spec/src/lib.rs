@@ -23,6 +23,7 @@ mod machine;
 pub mod names;
 mod records;
 mod resources;
+pub mod rewrite;
 pub mod shim;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

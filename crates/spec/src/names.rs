@@ -391,6 +391,10 @@ keys! {
     SHIM: Key<bool> = "shim";
     /// What follows the guest's end.
     ON_EXIT: Key<OnExit> = "on-exit";
+    /// Whether instructions of the guest's image were rewritten: only then the vmm
+    /// emulates what stands for them ([`rewrite`](crate::rewrite)). In another image
+    /// these bytes are no instructions.
+    REWRITTEN: Key<bool> = "rewritten";
     /// Room for the IRQ handler of each function's INTx pin.
     INTX_HANDLER: Family<IntxHandler> = "intx-handler:";
 }

@@ -10,12 +10,14 @@
 mod fit;
 mod kind;
 mod merge;
+mod rewrite;
 mod solo5;
 
 use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use rewrite::{Rewritten, rewrite};
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.

@@ -70,6 +70,32 @@ pub const EDITS: &[Edit] = &[
               fault in the kernel's own wrgsbase",
     },
     Edit {
+        file: "src/object/tcb.c",
+        expect: "    if (cptr_bufferPtr == 0) {\n        bufferSlot = NULL;\n    } else {\n        \
+                 exception_t e;\n        deriveCap_ret_t dc_ret;\n",
+        becomes: "    if (cptr_bufferPtr == 0 ||\n            \
+                  (cap_get_capType(bufferCap) == cap_null_cap &&\n             \
+                  (cptr_bufferPtr <= 0x00007fffffffffff || cptr_bufferPtr >= 0xffff800000000000))) {\n        \
+                  bufferSlot = NULL;\n    } else {\n        \
+                  exception_t e;\n        deriveCap_ret_t dc_ret;\n",
+        why: "the GS base of a thread is the address of its IPC buffer, and a guest needs one of \
+              its own: without a page the address is only that. It must be canonical, since the \
+              kernel's own wrgsbase takes it",
+    },
+    Edit {
+        file: "include/arch/x86/arch/machine.h",
+        expect: "    if (base != ARCH_NODE_STATE_ON_CORE(x86KSCurrentFSBase, cpu)) {\n",
+        becomes: "    {\n",
+        why: "a thread changes its FS base by wrfsbase, of which the kernel's record knows nothing: \
+              the next thread would run with that base if its own is the recorded one",
+    },
+    Edit {
+        file: "include/arch/x86/arch/machine.h",
+        expect: "    if (likely(base != ARCH_NODE_STATE_ON_CORE(x86KSCurrentGSBase, cpu))) {\n",
+        becomes: "    {\n",
+        why: "the same by wrgsbase",
+    },
+    Edit {
         file: "src/arch/x86/kernel/vspace.c",
         expect: "        if (vtop > PPTR_USER_TOP) {\n",
         becomes: "        if (vtop > PPTR_USER_TOP || vaddr >= PPTR_USER_TOP ||\n                \

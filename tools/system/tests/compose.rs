@@ -184,6 +184,23 @@ fn init_can_read_the_image() {
 }
 
 #[test]
+fn a_vmm_is_told_of_rewritten_instructions() {
+    let (model, _) = good();
+    for rewritten in [false, true] {
+        let guests = if rewritten { &["web"][..] } else { &["other"] };
+        let programs = Programs {
+            rewritten: guests.iter().map(|name| (*name).to_owned()).collect(),
+            ..Programs::default()
+        };
+        let image = composed(&model, &programs).unwrap();
+        let words = aligned(&image);
+        let system = System::parse(words.as_bytes()).unwrap();
+        let told = resources(&system, "vmm").find(names::REWRITTEN);
+        assert_eq!(told, Some(rewritten));
+    }
+}
+
+#[test]
 fn every_slot_is_used_once() {
     let (model, image) = good();
     let mut taken = BTreeMap::new();

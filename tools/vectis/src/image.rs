@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use guest_image::{Kind, Solo5Function};
+use guest_image::{Kind, Rewritten, Solo5Function};
 use kernel::{Config, Profile};
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
@@ -64,6 +64,8 @@ pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
 struct GuestFiles {
     /// What the vmm loads.
     image: Vec<u8>,
+    /// What became of its instructions.
+    rewritten: Rewritten,
     /// Where that has parts: the files that symbols come from, by what they are.
     parts: Vec<(&'static str, Vec<u8>)>,
 }
@@ -87,7 +89,8 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
                 error.help,
             )
         };
-        let file = read(&path)?;
+        let mut file = read(&path)?;
+        let rewritten = guest_image::rewrite(&mut file);
         let needs = guest_image::Guest {
             ram: guest.address..guest.address + guest.memory,
             command_line: &guest.command_line,
@@ -116,7 +119,12 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         let parts = shim.map_or(Vec::new(), |shim| {
             vec![(IMAGE_PART, file), (SHIM_PART, shim)]
         });
-        images.insert(guest.name.clone(), GuestFiles { image, parts });
+        let files = GuestFiles {
+            image,
+            rewritten,
+            parts,
+        };
+        images.insert(guest.name.clone(), files);
     }
     Ok(images)
 }
@@ -269,6 +277,17 @@ pub fn build(
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
     let guest_images = guests(workspace, model)?;
+    let rewritten: BTreeMap<String, Rewritten> = guest_images
+        .iter()
+        .map(|(name, files)| (name.clone(), files.rewritten))
+        .collect();
+    for (name, Rewritten { replaced, left }) in &rewritten {
+        if *replaced > 0 || *left > 0 {
+            steps.note(&format!(
+                "{name}: {replaced} instructions rewritten, {left} left"
+            ));
+        }
+    }
 
     steps.begin(
         "system",
@@ -295,6 +314,9 @@ pub fn build(
         programs.guests.insert(name.clone(), files.image.clone());
         if !files.parts.is_empty() {
             programs.shims.insert(name.clone());
+        }
+        if files.rewritten.replaced > 0 {
+            programs.rewritten.insert(name.clone());
         }
     }
     let image = system::compose(model, &programs, options).map_err(|e| {
@@ -336,7 +358,7 @@ pub fn build(
     for (name, bytes) in &contents {
         write(&folder.join(name), bytes)?;
     }
-    let text = manifest(model, profile, &kernel, &image, folder, &files)?;
+    let text = manifest(model, profile, &kernel, &image, &rewritten, folder, &files)?;
     write(&folder.join(MANIFEST), format!("{text:#}\n"))?;
     for name in ["kernel.elf", "init.elf"] {
         let bytes = read(&folder.join(name))?.len();

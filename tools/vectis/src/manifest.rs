@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use guest_image::Rewritten;
 use kernel::{Built, Profile};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,7 @@ pub fn manifest(
     profile: Profile,
     kernel: &Built,
     image: &Image,
+    rewritten: &BTreeMap<String, Rewritten>,
     folder: &Path,
     files: &[String],
 ) -> Result<Value> {
@@ -77,6 +79,12 @@ pub fn manifest(
             json!({ "name": name, "elf": format!("programs/{program}"), "log": id })
         })
         .collect();
+    let rewritten: BTreeMap<&String, Value> = rewritten
+        .iter()
+        .map(|(name, Rewritten { replaced, left })| {
+            (name, json!({ "replaced": replaced, "left": left }))
+        })
+        .collect();
     Ok(json!({
         "system": model.name,
         "board": model.board.name,
@@ -89,6 +97,7 @@ pub fn manifest(
         },
         "kernel-options": kernel.options,
         "components": writers,
+        "rewritten-instructions": rewritten,
         "files": described,
     }))
 }

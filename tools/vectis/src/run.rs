@@ -475,6 +475,7 @@ const fn cause(ending: Ending) -> &'static str {
         Ending::GuestHalted => "a guest halted with interrupts off",
         Ending::GuestException => "a guest had an exception that it could not handle",
         Ending::GuestImage => "a guest's image could not be loaded",
+        Ending::GuestPageTable => "a guest loaded a page table that is no identity map",
     }
 }
 

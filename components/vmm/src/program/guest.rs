@@ -1,8 +1,10 @@
 //! The guest's thread.
 
+use core::cell::Cell;
+
 use runtime::Context;
 use sel4::UserContext;
-use sel4::cap::Tcb;
+use sel4::cap::{Granule, Tcb};
 use spec::names;
 use vmm::{Registers, StopReason};
 
@@ -10,17 +12,14 @@ use vmm::{Registers, StopReason};
 const RSI: usize = 6;
 /// #GP: raised for an address that is not canonical.
 const GENERAL_PROTECTION: u8 = 13;
+/// A slot without a capability: an IPC buffer without a page.
+const NO_PAGE: u64 = 0;
 
 /// The guest's thread.
 pub struct Guest {
     tcb: Tcb,
-}
-
-/// Its registers, and those that the VMM has no use for.
-pub struct State {
-    /// The registers that the VMM works on.
-    pub registers: Registers,
-    tls_base: u64,
+    /// Its GS base: the kernel does not tell.
+    gs_base: Cell<u64>,
 }
 
 impl Guest {
@@ -28,6 +27,7 @@ impl Guest {
     pub fn new(context: &Context) -> Self {
         Self {
             tcb: context.capability(names::GUEST_TCB),
+            gs_base: Cell::new(0),
         }
     }
 
@@ -35,14 +35,13 @@ impl Guest {
     /// protocol promises as far as ring 3 can see it: rsi points to the boot
     /// parameters.
     pub fn start(&self, entry: u64, boot_params: u64) -> Result<(), StopReason> {
-        let mut state = self.read();
-        state.registers = Registers {
+        let mut registers = Registers {
             rip: entry,
             rflags: 0x202,
             ..Registers::default()
         };
-        state.registers.gpr[RSI] = boot_params;
-        self.write(&state, true)
+        registers.gpr[RSI] = boot_params;
+        self.write(&registers, true)
     }
 
     /// Suspends the guest for the last time; the kernel drops its pending IPC and fault
@@ -53,22 +52,21 @@ impl Guest {
     }
 
     /// Reads its registers.
-    pub fn read(&self) -> State {
+    pub fn read(&self) -> Registers {
         // The capability is the VMM's own and the count is right.
         let c = match self.tcb.tcb_read_all_registers(false) {
             Ok(context) => context,
             Err(error) => panic!("the guest's registers: {error:?}"),
         };
-        State {
-            registers: Registers {
-                gpr: [
-                    c.rax, c.rcx, c.rdx, c.rbx, c.rsp, c.rbp, c.rsi, c.rdi, c.r8, c.r9, c.r10,
-                    c.r11, c.r12, c.r13, c.r14, c.r15,
-                ],
-                rip: c.rip,
-                rflags: c.rflags,
-            },
-            tls_base: c.tls_base,
+        Registers {
+            gpr: [
+                c.rax, c.rcx, c.rdx, c.rbx, c.rsp, c.rbp, c.rsi, c.rdi, c.r8, c.r9, c.r10, c.r11,
+                c.r12, c.r13, c.r14, c.r15,
+            ],
+            rip: c.rip,
+            rflags: c.rflags,
+            fs_base: c.tls_base,
+            gs_base: self.gs_base.get(),
         }
     }
 
@@ -76,8 +74,14 @@ impl Guest {
     ///
     /// # Errors
     /// A guest that put an address into them which no CPU takes is over.
-    pub fn write(&self, state: &State, resume: bool) -> Result<(), StopReason> {
-        let Registers { gpr, rip, rflags } = state.registers;
+    pub fn write(&self, registers: &Registers, resume: bool) -> Result<(), StopReason> {
+        let Registers {
+            gpr,
+            rip,
+            rflags,
+            fs_base,
+            gs_base,
+        } = *registers;
         let [
             rax,
             rcx,
@@ -115,9 +119,15 @@ impl Guest {
             r13,
             r14,
             r15,
-            tls_base: state.tls_base,
+            tls_base: fs_base,
         };
-        let written = self.tcb.tcb_write_all_registers(resume, &context);
+        let mut written = Ok(());
+        if gs_base != self.gs_base.get() {
+            let no_page = Granule::from_bits(NO_PAGE);
+            written = self.tcb.tcb_set_ipc_buffer(gs_base as usize, no_page);
+            self.gs_base.set(gs_base);
+        }
+        written = written.and_then(|()| self.tcb.tcb_write_all_registers(resume, &context));
         written.map_err(|error| {
             defmt::warn!(
                 "guest registers refused (rip {=u64:#x}): error {=u64}",

@@ -13,7 +13,9 @@ use runtime::{Context, Stop};
 use sel4::Fault as Message;
 use sel4::cap::Endpoint;
 use spec::{BADGE_CALL, FUNCTIONS, names};
-use vmm::{Budget, Counters, Fault, Lives, Next, Outcome, Share, StopReason, Vmm};
+use vmm::{
+    Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Registers, Share, StopReason, Vmm,
+};
 
 use end::End;
 use guest::Guest;
@@ -69,6 +71,7 @@ const fn stop(reason: StopReason) -> Stop {
         StopReason::HaltForever => Stop::GuestHalt,
         StopReason::TripleFault(vector) => Stop::GuestFault(vector),
         StopReason::Image => Stop::GuestImage,
+        StopReason::PageTable(_) => Stop::GuestPageTable,
     }
 }
 
@@ -128,9 +131,9 @@ impl Life<'_> {
         while let Some((info, badge)) = next.take() {
             if badge & BADGE_CALL != 0 {
                 let message = Message::from_ipc_buffer(info);
-                let mut state = host.guest().read();
-                let outcome = vmm.fault(fault_of(message), &mut state.registers, host);
-                finish(host.guest(), &state, outcome)?;
+                let mut registers = host.guest().read();
+                let outcome = vmm.fault(fault_of(message), &mut registers, host);
+                finish(host.guest(), &registers, outcome)?;
             } else if badge != 0 {
                 vmm.events(badge as u32, host);
                 let (info, badge) = self.endpoint.nb_recv(());
@@ -138,12 +141,12 @@ impl Life<'_> {
                     next = Some((info, badge));
                 } else if vmm.wants_injection() {
                     let halted = vmm.halted();
-                    let mut state = host.guest().read();
-                    let outcome = vmm.inject(&mut state.registers, host);
+                    let mut registers = host.guest().read();
+                    let outcome = vmm.inject(&mut registers, host);
                     if !halted && outcome == Outcome::Resume {
-                        host.guest().write(&state, false)?;
+                        host.guest().write(&registers, false)?;
                     } else {
-                        finish(host.guest(), &state, outcome)?;
+                        finish(host.guest(), &registers, outcome)?;
                     }
                 }
             }
@@ -152,11 +155,11 @@ impl Life<'_> {
     }
 }
 
-fn finish(guest: &Guest, state: &guest::State, outcome: Outcome) -> Result<(), StopReason> {
+fn finish(guest: &Guest, registers: &Registers, outcome: Outcome) -> Result<(), StopReason> {
     match outcome {
-        Outcome::Resume => guest.write(state, true),
+        Outcome::Resume => guest.write(registers, true),
         // Not resumed; what it wakes up with is kept by the kernel.
-        Outcome::Wait => guest.write(state, false),
+        Outcome::Wait => guest.write(registers, false),
         Outcome::Stop(reason) => Err(reason),
     }
 }
@@ -196,11 +199,13 @@ pub fn main(context: Context) -> ! {
         microseconds(turn.length),
     );
     let endpoint = context.endpoint();
+    let rewritten = context.get(names::REWRITTEN);
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     loop {
-        let shim = context.get(names::SHIM);
-        let mut vmm = Vmm::new(&functions, budget, share).with_shim(shim);
+        let mut vmm = Vmm::new(&functions, budget, share)
+            .rewritten(rewritten)
+            .with_shim(context.get(names::SHIM));
         vmm.counters = counters;
         let life = Life {
             context: &context,
@@ -210,8 +215,11 @@ pub fn main(context: Context) -> ! {
         let reason = life.run(&mut vmm, &mut host);
         counters = vmm.counters;
         if !stop(reason).orderly() && reason != StopReason::Image {
-            let state = host.guest().read();
-            let crash = vmm.crash(&state.registers, &mut host);
+            if let StopReason::PageTable(bad) = reason {
+                defmt::warn!("{}", defmt::Display2Format(&bad));
+            }
+            let registers = host.guest().read();
+            let crash = vmm.crash(&registers, &mut host);
             defmt::warn!("guest ended at {}", defmt::Display2Format(&crash));
         }
         host.guest().end();

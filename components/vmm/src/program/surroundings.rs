@@ -189,12 +189,6 @@ impl<'a> Surroundings<'a> {
         &self.guest
     }
 
-    /// Does work that is long, while the guests that have their turn go first.
-    pub fn in_background<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let priority = self.priority;
-        priority.in_background(|| work(self))
-    }
-
     /// Returns how many slots of page tables are used, for the counters.
     pub const fn tables_used(&self) -> u64 {
         self.bars.tables_used()
@@ -343,12 +337,17 @@ impl Host for Surroundings<'_> {
         self.priority.set_foreground(foreground);
     }
 
+    fn in_background<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let priority = self.priority;
+        priority.in_background(|| work(self))
+    }
+
     fn report_unclaimed(&mut self, place: Unclaimed) {
         let Some(suppressed) = self.unclaimed.allow(runtime::tsc(), 1) else {
             return;
         };
         // The guest is still at the instruction.
-        let rip = self.guest.read().registers.rip;
+        let rip = self.guest.read().rip;
         let (what, address) = match place {
             Unclaimed::Port(port) => ("port", port.into()),
             Unclaimed::Memory(address) => ("address", address),

@@ -19,12 +19,13 @@ use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 
 mod bars;
 mod pins;
+mod processor;
 mod shim;
 mod storms;
 mod traps;
 mod turns;
 
-use crate::registers::{RFLAGS_IF, RSP};
+use crate::registers::{RCX, RFLAGS_IF, RSP};
 
 const RAM: u64 = 0x1000_0000;
 const RAM_SIZE: u64 = 0x2_0000;
@@ -74,6 +75,8 @@ struct Fake {
     no_throttling: bool,
     /// Accesses that nothing answered, in order.
     unclaimed: Vec<Unclaimed>,
+    /// Times that other guests went on meanwhile.
+    long_work: usize,
 }
 
 impl Fake {
@@ -173,6 +176,10 @@ impl Host for Fake {
     }
     fn set_foreground(&mut self, foreground: bool) {
         self.foreground.push(foreground);
+    }
+    fn in_background<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.long_work += 1;
+        work(self)
     }
     fn report_unclaimed(&mut self, place: Unclaimed) {
         self.unclaimed.push(place);

@@ -102,6 +102,8 @@ pub fn add_guest(
     builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
     place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
     place.tell(names::ON_EXIT, guest.on_exit);
+    let rewritten = programs.rewritten.contains(&guest.name);
+    place.tell(names::REWRITTEN, rewritten);
     builder.share(
         place,
         names::GUEST_CONSOLE,

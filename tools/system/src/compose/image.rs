@@ -20,6 +20,8 @@ pub struct Programs {
     pub guests: BTreeMap<String, Vec<u8>>,
     /// Guests whose file has a shim, which gets the command line in another way.
     pub shims: BTreeSet<String>,
+    /// Guests of whose files instructions were rewritten ([`spec::rewrite`]).
+    pub rewritten: BTreeSet<String>,
 }
 
 /// What the command decides, and no file.

@@ -11,11 +11,11 @@ fn machine(functions: &[FunctionInfo]) -> Machine<'_> {
     m.vmm = m.vmm.with_shim(true);
     let own = m.host.ram[(IDT - RAM) as usize..][..4096].to_vec();
     m.host.write_ram(SHIM_IDT, &own);
-    m.vmm.cpu.idt_base = SHIM_IDT;
+    m.vmm.cpu.idt.base = SHIM_IDT;
     assert_eq!(m.outl(0x500, SHIM), Outcome::Resume);
     assert_eq!(m.regs.rip, CODE + 1);
     // The image's table has other handlers.
-    m.vmm.cpu.idt_base = IDT;
+    m.vmm.cpu.idt.base = IDT;
     for vector in 0..256u64 {
         m.host.write_ram(IDT + 16 * vector, &[0xff]);
     }

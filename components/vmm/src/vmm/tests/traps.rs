@@ -74,10 +74,10 @@ fn a_gate_must_lie_within_the_idt_limit() {
     let mut m = Machine::new(&functions);
     let exception = Fault::Exception { vector: 3, code: 0 };
     // The gate of vector 3 ends at byte 63.
-    m.vmm.cpu.idt_limit = 63;
+    m.vmm.cpu.idt.limit = 63;
     m.fault(exception);
     assert!(m.interrupted_with(3));
-    m.vmm.cpu.idt_limit = 62;
+    m.vmm.cpu.idt.limit = 62;
     assert_eq!(
         m.fault(exception),
         Outcome::Stop(StopReason::TripleFault(3))
