@@ -47,8 +47,9 @@ static ABI: [u32; 9] = [
     0,
 ];
 
-/// The note with the manifest, as a C compiler aligns it (mft_abi.h).
-#[repr(C)]
+/// The note with the manifest, as a C compiler aligns it (mft_abi.h): at a multiple of 4,
+/// and what follows the padding at a multiple of 8 from there.
+#[repr(C, packed(4))]
 struct ManifestNote {
     header: [u32; 3],
     name: [u8; 8],
