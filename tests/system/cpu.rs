@@ -32,7 +32,7 @@ fn a_page_table_that_is_no_identity_map_ends_the_guest() {
     for (word, why) in [
         (
             "alias",
-            "page table maps 0x8000000000 to 0x0; only a map of each address to itself can be",
+            "page table maps 0x8000000000 to 0x0: each address must lead to itself",
         ),
         // Through itself it maps a table as if it were a page.
         ("recursive", "page table maps 0xffffff0000000000 to "),

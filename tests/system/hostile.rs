@@ -32,6 +32,8 @@ const ATTACKS: &[&str] = &[
     "far-returns",
     "segment-registers",
     "bases",
+    "odd-bases",
+    "invalid-bytes",
     "system-calls",
     "debug-calls",
     "forged-faults",
@@ -43,7 +45,10 @@ const ATTACKS: &[&str] = &[
     "churn:1000",
     "random:60000",
     "local-apic:5000",
+    "descriptor-tables",
 ];
+
+const BAD_PAGE_TABLE: &str = "guest loaded a page table that is no identity map";
 
 /// Attacks that end the hostile guest, with the monitor's report.
 const ENDS: &[(&str, &str)] = &[
@@ -55,6 +60,18 @@ const ENDS: &[(&str, &str)] = &[
     ("attack=fault-loop", "guest triple fault, exception 6"),
     ("attack=halt", "guest halted with interrupts off"),
     ("attack=single-step-call", "guest triple fault, exception 1"),
+    ("attack=stack-in-device", "guest triple fault, exception 6"),
+    ("attack=stack-in-kernel", "guest triple fault, exception 6"),
+    (
+        "attack=stack-not-canonical",
+        "guest triple fault, exception 6",
+    ),
+    ("attack=task-too-short", "guest triple fault, exception 6"),
+    ("attack=page-table-outside", BAD_PAGE_TABLE),
+    ("attack=page-table-garbage", BAD_PAGE_TABLE),
+    ("attack=page-table-recursive", BAD_PAGE_TABLE),
+    ("attack=page-table-endless", BAD_PAGE_TABLE),
+    ("attack=page-table-alias", BAD_PAGE_TABLE),
     ("exit=panic", "guest failed with code 0x11"),
     ("exit=triple after=20", "guest triple fault, exception 6"),
     ("exit=51", "guest failed with code 0x33"),

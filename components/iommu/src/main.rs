@@ -9,13 +9,14 @@ use channel::iommu::{FaultRecord, dma, dump, remap};
 use channel::timer;
 use heapless::Vec;
 use iommu::{
-    Amd, Frames, Function, Intel, Iommu, Memory, Ram, Registers, SetupError, Start, Tables, Unit,
+    Amd, Frames, Function, Intel, Iommu, Layout, Memory, Ram, Registers, SetupError, Start, Tables,
+    Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
-use sel4::cap::{Endpoint, LargePage};
-use sel4::{Cap, MessageInfo};
-use spec::names::{self, Slots};
+use sel4::MessageInfo;
+use sel4::cap::{Endpoint, Granule};
+use spec::names;
 use spec::{
     BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUEST_STOP_LABEL, GUESTS, IommuInfo, IommuKind,
     READY_LABEL,
@@ -57,18 +58,16 @@ impl Tables for Shared {
     }
 }
 
-/// The first slot and the number of the frame capabilities of each function's
-/// guest.
-struct Capabilities(Vec<Slots, FUNCTIONS>);
+/// The first slot of the frame capabilities of each function's guest, and what they are.
+struct Capabilities(Vec<(u64, Layout), FUNCTIONS>);
 
 impl Frames for Capabilities {
     fn machine(&mut self, function: usize, index: u64) -> Option<u64> {
-        let slots = self.0.get(function)?;
-        if index >= slots.count {
-            return None;
-        }
-        let frame: LargePage = Cap::from_bits(slots.first + index);
-        frame.frame_get_address().ok().map(|address| address as u64)
+        let (first, layout) = self.0.get(function)?;
+        layout.machine(index, |page| {
+            let frame = Granule::from_bits(first + page);
+            frame.frame_get_address().ok().map(|address| address as u64)
+        })
     }
 }
 
@@ -176,7 +175,11 @@ fn main(context: Context) -> ! {
     let mut policies: Vec<Policy, FUNCTIONS> = Vec::new();
     let mut frames = Capabilities(Vec::new());
     for name in context.functions() {
-        let ram = context.get(names::DMA.of(name));
+        let slots = context.get(names::DMA.of(name));
+        let layout = Layout {
+            pages: slots.count,
+            split: context.get(names::DMA_SPLIT.of(name)),
+        };
         let guest = context.guest_index(name);
         let function = Function {
             requester: context.function(name).host_bdf,
@@ -184,7 +187,7 @@ fn main(context: Context) -> ! {
             guest: guest as u8,
             ram: Ram {
                 address: context.get(names::DMA_ADDRESS.of(name)),
-                frames: ram.count,
+                frames: layout.frames(),
             },
         };
         let policy = Policy {
@@ -194,7 +197,7 @@ fn main(context: Context) -> ! {
         };
         if functions.push(function).is_err()
             || policies.push(policy).is_err()
-            || frames.0.push(ram).is_err()
+            || frames.0.push((slots.first, layout)).is_err()
         {
             panic!("more than {FUNCTIONS} functions");
         }

@@ -62,9 +62,7 @@ impl Crash {
 
 /// Returns a word of RAM at an aligned address.
 fn word(ram: &mut impl GuestMemory, address: u64) -> Option<u64> {
-    let mut bytes = [0; 8];
-    (address.is_multiple_of(8) && ram.read_ram(address, &mut bytes))
-        .then(|| u64::from_le_bytes(bytes))
+    ram.read_word(address).filter(|_| address.is_multiple_of(8))
 }
 
 impl fmt::Display for Crash {

@@ -5,7 +5,9 @@ use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Opcode, Operand, RegSpec,
 use crate::Registers;
 use crate::descriptors::Segment;
 use pci::Width;
-use spec::rewrite::{REWRITTEN_BASE_PREFIX, REWRITTEN_POPF, REWRITTEN_PUSHF};
+use spec::rewrite::{
+    BASE_PREFIX, POPF, PUSHF, REWRITTEN_BASE_PREFIX, REWRITTEN_POPF, REWRITTEN_PUSHF,
+};
 
 /// Longest instruction, SDM vol. 2 section 2.3.11.
 pub const MAX_INSTRUCTION: usize = 15;
@@ -162,8 +164,8 @@ pub enum Op {
     Lgdt(u64),
     /// A load of a register that holds a selector.
     SegmentLoad(Segment, Source),
-    /// retfq, with so many bytes more off the stack.
-    FarReturn(u16),
+    /// retfq.
+    FarReturn,
     /// swapgs.
     SwapGs,
     /// xgetbv.
@@ -184,7 +186,7 @@ pub enum Op {
     FromControl(Register, u8),
     /// Control register n from a register.
     ToControl(u8, Register),
-    /// Cache and TLB maintenance: nothing to do.
+    /// Cache and TLB maintenance, and the local descriptor table: nothing to do.
     Maintenance,
     /// int n.
     Interrupt(u8),
@@ -218,60 +220,28 @@ pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
     let instruction = InstDecoder::default().decode_slice(bytes).ok()?;
     let length = instruction.len().to_const();
     let next = regs.rip.wrapping_add(length);
-    let op = operation(&instruction, regs, next).unwrap_or(Op::Other);
-    let op = match op {
-        Op::FarReturn(_) if !is_wide_far_return(&bytes[..length as usize]) => Op::Other,
-        op => op,
-    };
+    // The library does not tell whether a far return has 64-bit operands, by REX.W.
+    let op = operation(&instruction, regs, next)
+        .filter(|op| *op != Op::FarReturn || bytes[0] & 0xf8 == 0x48)
+        .unwrap_or(Op::Other);
     Some(Decoded { op, length })
-}
-
-/// Returns whether a far return has 64-bit operands: REX.W right before its opcode. The
-/// library does not tell.
-fn is_wide_far_return(bytes: &[u8]) -> bool {
-    matches!(
-        *bytes,
-        [.., 0x48..=0x4f, 0xcb] | [.., 0x48..=0x4f, 0xca, _, _]
-    )
 }
 
 /// Decodes what the build tool put in the place of an instruction ([`spec::rewrite`]);
 /// `None` if it is none of that.
 #[must_use]
-pub fn rewritten(bytes: &[u8]) -> Option<Decoded> {
-    let base = |rex: u8, modrm: u8, length| {
-        // Register form, /2 or /3; REX bits W and B.
-        (modrm & 0xf0 == 0xd0).then_some(Decoded {
-            op: Op::WriteBase(
-                Register {
-                    index: usize::from(modrm & 7 | (rex & 1) << 3),
-                    width: if rex & 8 == 0 {
-                        Width::Dword
-                    } else {
-                        Width::Qword
-                    },
-                    high: false,
-                },
-                modrm & 8 != 0,
-            ),
-            length,
-        })
-    };
-    let (op, length) = match *bytes {
-        [REWRITTEN_PUSHF, ..] => (Op::PushFlags, 1),
-        [REWRITTEN_POPF, ..] => (Op::PopFlags, 1),
-        [REWRITTEN_BASE_PREFIX, 0x0f, 0xae, modrm, ..] => return base(0, modrm, 4),
-        [
-            REWRITTEN_BASE_PREFIX,
-            rex @ 0x40..=0x4f,
-            0x0f,
-            0xae,
-            modrm,
-            ..,
-        ] => return base(rex, modrm, 5),
+pub fn rewritten(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
+    let mut original = [0; MAX_INSTRUCTION];
+    let original = &mut original[..bytes.len()];
+    original.copy_from_slice(bytes);
+    *original.first_mut()? = match *bytes.first()? {
+        REWRITTEN_PUSHF => PUSHF,
+        REWRITTEN_POPF => POPF,
+        REWRITTEN_BASE_PREFIX => BASE_PREFIX,
         _ => return None,
     };
-    Some(Decoded { op, length })
+    let is_one = |op| matches!(op, Op::PushFlags | Op::PopFlags | Op::WriteBase(..));
+    decode(original, regs).filter(|decoded| is_one(decoded.op))
 }
 
 fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> {
@@ -287,19 +257,20 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
         Opcode::LIDT => Op::Lidt(address(0)?),
         Opcode::LGDT => Op::Lgdt(address(0)?),
         Opcode::LTR => Op::SegmentLoad(Segment::Task, source(instruction, 0, regs, next)?),
-        Opcode::LLDT => Op::SegmentLoad(Segment::Local, source(instruction, 0, regs, next)?),
         Opcode::POP => Op::SegmentLoad(segment(instruction)?, Source::Stack),
-        Opcode::RETF => Op::FarReturn(match operand(instruction, 0) {
-            None => 0,
-            Some(Operand::ImmediateU16 { imm }) => imm,
-            Some(_) => return None,
-        }),
+        Opcode::RETF if !instruction.operand_present(0) => Op::FarReturn,
         Opcode::SWAPGS => Op::SwapGs,
         Opcode::XGETBV => Op::Xgetbv,
         Opcode::XSETBV => Op::Xsetbv,
+        Opcode::PUSHF => Op::PushFlags,
+        Opcode::POPF => Op::PopFlags,
+        Opcode::WRFSBASE => Op::WriteBase(register(instruction, 0)?, false),
+        Opcode::WRGSBASE => Op::WriteBase(register(instruction, 0)?, true),
         Opcode::RDMSR => Op::Rdmsr,
         Opcode::WRMSR => Op::Wrmsr,
-        Opcode::WBINVD | Opcode::INVD | Opcode::INVLPG | Opcode::CLTS => Op::Maintenance,
+        Opcode::LLDT | Opcode::WBINVD | Opcode::INVD | Opcode::INVLPG | Opcode::CLTS => {
+            Op::Maintenance
+        }
         Opcode::INT => match instruction.operand(0) {
             Operand::ImmediateU8 { imm } => Op::Interrupt(imm),
             Operand::ImmediateI8 { imm } => Op::Interrupt(imm.cast_unsigned()),

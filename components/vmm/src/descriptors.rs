@@ -1,29 +1,15 @@
 //! The guest's segments: its GDT and task state segment, which lie in its RAM (SDM vol. 3
-//! sections 3.4.5 and 8.2.3), and the far return. Ring 3 has the kernel's segments, so
-//! that nothing here changes how memory is reached but the bases of FS and GS.
+//! sections 3.4.5 and 8.2.3). Ring 3 has the kernel's segments, so that nothing here
+//! changes how memory is reached but the bases of FS and GS.
+//!
+//! `None` is #GP: a segment that is not present raises that as well.
 
 use crate::cpu::Cpu;
+use crate::decode::Source;
 use crate::host::GuestMemory;
 use crate::registers::{RSP, Registers, is_canonical};
 
-/// An exception that an instruction raises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exception {
-    /// Its vector.
-    pub vector: u8,
-    /// Its error code.
-    pub code: u64,
-}
-
-impl Exception {
-    /// Returns #GP with this error code.
-    #[must_use]
-    pub const fn general_protection(code: u64) -> Self {
-        Self { vector: 13, code }
-    }
-}
-
-/// A descriptor table.
+/// A descriptor table, or a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Guest address of its first byte.
@@ -33,24 +19,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads the operand of LGDT or LIDT; `None` if it is not in RAM or its base is not
-    /// canonical.
+    /// Reads the operand of LGDT or LIDT.
     pub fn load(host: &mut impl GuestMemory, address: u64) -> Option<Self> {
-        let mut bytes = [0; 10];
-        if !host.read_ram(address, &mut bytes) {
-            return None;
-        }
-        let [a, b, base @ ..] = bytes;
-        let base = u64::from_le_bytes(base);
-        let limit = u16::from_le_bytes([a, b]);
+        let limit = host.read_word(address)? as u16;
+        let base = host.read_word(address.wrapping_add(2))?;
         is_canonical(base).then_some(Self { base, limit })
     }
 
-    /// Returns the address of a selector's descriptor of so many bytes, if it lies in
-    /// this table.
-    fn descriptor(&self, selector: u16, bytes: u64) -> Option<u64> {
-        let offset = u64::from(selector & !7);
-        let inside = offset + bytes - 1 <= u64::from(self.limit);
+    /// Returns the address of `length` bytes at an offset, if they are inside.
+    fn part(self, offset: u64, length: u64) -> Option<u64> {
+        let inside = offset + length - 1 <= u64::from(self.limit);
         inside.then(|| self.base.wrapping_add(offset))
     }
 }
@@ -68,177 +46,114 @@ pub enum Segment {
     Gs,
     /// The task register.
     Task,
-    /// The local descriptor table, of which only the empty one can be.
-    Local,
 }
 
-/// Bit 4: code or data, and not a system segment.
-const TYPE_MEMORY: u64 = 1 << 4;
-/// Bit 3: code.
-const TYPE_CODE: u64 = 1 << 3;
-/// A 64-bit task state segment that is not in use.
-const TYPE_TASK: u64 = 9;
-/// In the second doubleword's place of a descriptor: present, 64-bit code, 32-bit code.
-const PRESENT: u64 = 1 << 47;
-const LONG: u64 = 1 << 53;
-const BIG: u64 = 1 << 54;
 /// Selector bits: requested privilege level, and a local descriptor.
 const PRIVILEGE: u16 = 3;
 const LOCAL: u16 = 1 << 2;
-const NOT_PRESENT: u8 = 11;
+/// Bits of a descriptor: its type with the bit for code and data, present, 64-bit code and
+/// 32-bit code.
+const TYPE: u64 = 0x1f << 40;
+const MEMORY: u64 = 0x10 << 40;
+const CODE: u64 = 0x18 << 40;
+const PRESENT: u64 = 1 << 47;
+const LONG: u64 = 1 << 53;
+const BIG: u64 = 1 << 54;
+/// The type of a 64-bit task state segment that is not in use.
+const TASK: u64 = 9 << 40;
+/// In the byte of the type, which is the sixth: in use.
+const BUSY: u8 = 2;
 /// Offset of IST 1 in a task state segment, in bytes.
 const IST_OFFSET: u64 = 36;
 
-fn word(host: &mut impl GuestMemory, address: u64) -> Option<u64> {
-    let mut bytes = [0; 8];
-    host.read_ram(address, &mut bytes)
-        .then(|| u64::from_le_bytes(bytes))
-}
-
-/// Returns address and value of a selector's descriptor in the GDT, if `fits` its type
-/// and it is present.
-fn lookup(
+/// Returns address and value of a selector's descriptor, if it is present and these bits
+/// have this value.
+fn descriptor(
     gdt: Table,
     host: &mut impl GuestMemory,
     selector: u16,
-    bytes: u64,
-    fits: impl Fn(u64) -> bool,
-) -> Result<(u64, u64), Exception> {
-    let code = u64::from(selector & !PRIVILEGE);
-    let refused = Exception::general_protection(code);
-    if selector & LOCAL != 0 {
-        return Err(refused);
-    }
-    let address = gdt.descriptor(selector, bytes).ok_or(refused)?;
-    let descriptor = word(host, address).ok_or(refused)?;
-    if !fits(descriptor) {
-        return Err(refused);
-    }
-    if descriptor & PRESENT == 0 {
-        return Err(Exception {
-            vector: NOT_PRESENT,
-            code,
-        });
-    }
-    Ok((address, descriptor))
+    bits: u64,
+    value: u64,
+) -> Option<(u64, u64)> {
+    let address = gdt.part((selector & !(PRIVILEGE | LOCAL)).into(), 8)?;
+    let found = host.read_word(address)?;
+    let fits = found & (bits | PRESENT) == value | PRESENT && selector & LOCAL == 0;
+    fits.then_some((address, found))
 }
 
-const fn kind(descriptor: u64) -> u64 {
-    descriptor >> 40 & 0x1f
-}
-
-/// Bits 31:0 of a descriptor's base.
+/// Returns bits 31:0 of a descriptor's base.
 const fn base(descriptor: u64) -> u64 {
     descriptor >> 16 & 0xff_ffff | descriptor >> 32 & 0xff00_0000
 }
 
-/// Loads `selector` into a segment register.
-///
-/// # Errors
-/// Those of the CPU. Before the guest has loaded a GDT, selectors of code and data are
-/// the boot protocol's, and not looked at.
+/// Loads a register that holds a selector. Before the guest has a GDT of its own, those of
+/// code and data are the boot protocol's, and not looked at.
 pub fn load(
     segment: Segment,
-    selector: u16,
+    source: Source,
     cpu: &mut Cpu,
     regs: &mut Registers,
     host: &mut impl GuestMemory,
-) -> Result<(), Exception> {
-    let null = selector & !PRIVILEGE == 0;
-    match segment {
-        Segment::Task => {
-            let gdt = cpu.gdt.filter(|_| !null);
-            let gdt = gdt.ok_or(Exception::general_protection(0))?;
-            let task = |descriptor| kind(descriptor) == TYPE_TASK;
-            let (address, descriptor) = lookup(gdt, host, selector, 16, task)?;
-            let refused = Exception::general_protection(selector.into());
-            let high = word(host, address.wrapping_add(8)).ok_or(refused)?;
-            let limit = descriptor & 0xffff | descriptor >> 32 & 0xf_0000;
-            let whole = descriptor >> 55 & 1 == 1;
-            cpu.task = Table {
-                base: high << 32 | base(descriptor),
-                limit: if whole || limit > 0xffff {
-                    0xffff
-                } else {
-                    limit as u16
-                },
-            };
-            // Busy from now on: bit 1 of the type, which is in the descriptor's byte 5.
-            let marked = (descriptor >> 40) as u8 | 2;
-            host.write_ram(address.wrapping_add(5), &[marked]);
-            return Ok(());
-        }
-        Segment::Local if null => return Ok(()),
-        Segment::Local => return Err(Exception::general_protection(selector.into())),
-        _ => {}
-    }
-    let mut base_of = 0;
-    if !null && let Some(gdt) = cpu.gdt {
-        let data = |descriptor| {
-            kind(descriptor) & TYPE_MEMORY != 0
-                && (segment != Segment::Stack || kind(descriptor) & (TYPE_CODE | 2) == 2)
+) -> Option<()> {
+    let stack = regs.gpr[RSP];
+    let selector = match source {
+        Source::Register(register) => register.read(regs),
+        Source::Memory(address) => host.read_word(address)?,
+        Source::Stack => host.read_word(stack)?,
+    } as u16;
+    if segment == Segment::Task {
+        let (address, low) = descriptor(cpu.gdt?, host, selector, TYPE, TASK)?;
+        cpu.gdt?.part((selector & !PRIVILEGE).into(), 16)?;
+        let high = host.read_word(address.wrapping_add(8))?;
+        cpu.task = Table {
+            base: high << 32 | base(low),
+            limit: low as u16,
         };
-        base_of = base(lookup(gdt, host, selector, 8, data)?.1);
+        host.write_ram(address.wrapping_add(5), &[(low >> 40) as u8 | BUSY]);
+        return Some(());
     }
+    let base_of = match cpu.gdt {
+        Some(gdt) if selector & !PRIVILEGE != 0 => {
+            base(descriptor(gdt, host, selector, MEMORY, MEMORY)?.1)
+        }
+        _ => 0,
+    };
     match segment {
         Segment::Stack => cpu.ss = selector,
         Segment::Fs => regs.fs_base = base_of,
         Segment::Gs => regs.gs_base = base_of,
-        _ => {}
+        Segment::Data | Segment::Task => {}
     }
-    Ok(())
+    if source == Source::Stack {
+        regs.gpr[RSP] = stack.wrapping_add(8);
+    }
+    Some(())
 }
 
-/// Checks that `selector` is one that the guest can run at: 64-bit code in ring 0. Ring 3
-/// of the guest and 32-bit code cannot be.
-///
-/// # Errors
-/// #GP or #NP.
-pub fn check_code(selector: u16, cpu: &Cpu, host: &mut impl GuestMemory) -> Result<(), Exception> {
-    if selector & PRIVILEGE != 0 || selector == 0 {
-        let code = u64::from(selector & !PRIVILEGE);
-        return Err(Exception::general_protection(code));
+/// Has the guest go on with this code selector: 64-bit code in ring 0. Ring 3 of the guest
+/// and 32-bit code cannot be.
+pub fn enter(selector: u16, cpu: &mut Cpu, host: &mut impl GuestMemory) -> Option<()> {
+    if selector == 0 || selector & PRIVILEGE != 0 {
+        return None;
     }
-    let Some(gdt) = cpu.gdt else {
-        return Ok(());
-    };
-    let long = |descriptor: u64| {
-        let code = TYPE_MEMORY | TYPE_CODE;
-        kind(descriptor) & code == code && descriptor & (LONG | BIG) == LONG
-    };
-    lookup(gdt, host, selector, 8, long).map(|_| ())
-}
-
-/// Carries out a far return with 64-bit operands, which takes `extra` bytes more off the
-/// stack.
-///
-/// # Errors
-/// #GP or #NP; the registers are then as before.
-pub fn far_return(
-    extra: u16,
-    cpu: &mut Cpu,
-    regs: &mut Registers,
-    host: &mut impl GuestMemory,
-) -> Result<(), Exception> {
-    let refused = Exception::general_protection(0);
-    let stack = regs.gpr[RSP];
-    let rip = word(host, stack).ok_or(refused)?;
-    let selector = word(host, stack.wrapping_add(8)).ok_or(refused)? as u16;
-    check_code(selector, cpu, host)?;
-    if !is_canonical(rip) {
-        return Err(refused);
+    if let Some(gdt) = cpu.gdt {
+        descriptor(gdt, host, selector, CODE | LONG | BIG, CODE | LONG)?;
     }
     cpu.cs = selector;
-    regs.rip = rip;
-    regs.gpr[RSP] = stack.wrapping_add(16 + u64::from(extra));
-    Ok(())
+    Some(())
 }
 
-/// Returns the stack that the task state segment names for a gate's IST, 1 to 7; `None` if
-/// there is none.
+/// Carries out a far return with 64-bit operands. Returns where it leads to.
+pub fn far_return(cpu: &mut Cpu, regs: &mut Registers, host: &mut impl GuestMemory) -> Option<u64> {
+    let stack = regs.gpr[RSP];
+    let rip = host.read_word(stack).filter(|&rip| is_canonical(rip))?;
+    enter(host.read_word(stack.wrapping_add(8))? as u16, cpu, host)?;
+    regs.gpr[RSP] = stack.wrapping_add(16);
+    Some(rip)
+}
+
+/// Returns the stack that the task state segment names for a gate's IST, 1 to 7.
 pub fn interrupt_stack(cpu: &Cpu, host: &mut impl GuestMemory, ist: u64) -> Option<u64> {
-    let offset = IST_OFFSET + 8 * (ist - 1);
-    let inside = offset + 7 <= u64::from(cpu.task.limit);
-    let address = cpu.task.base.wrapping_add(offset);
-    inside.then(|| word(host, address)).flatten()
+    let place = cpu.task.part(IST_OFFSET + 8 * (ist - 1), 8)?;
+    host.read_word(place)
 }

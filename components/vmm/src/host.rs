@@ -19,6 +19,12 @@ pub trait GuestMemory {
     /// Copies into guest RAM. Returns `false`, with nothing written, unless all of it
     /// is RAM.
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool;
+    /// Returns eight bytes of RAM as a number, if all are RAM.
+    fn read_word(&mut self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.read_ram(address, &mut bytes)
+            .then(|| u64::from_le_bytes(bytes))
+    }
 }
 
 /// The guest's PCI functions, behind pci-config and msix.

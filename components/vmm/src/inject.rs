@@ -2,7 +2,7 @@
 //! guest's IDT gate asks for (SDM vol. 3 sections 7.12 and 7.14).
 
 use crate::cpu::Cpu;
-use crate::descriptors::{self, Exception};
+use crate::descriptors;
 use crate::host::GuestMemory;
 use crate::registers::{RSP, Registers, is_canonical};
 // An interrupt on a real machine overwrites the red zone, but a guest built for user space
@@ -113,39 +113,28 @@ pub fn call(
     Ok(())
 }
 
-/// Does iretq: takes the five-word frame off the stack.
-///
-/// # Errors
-/// #GP if the stack is not in RAM, or the frame leads to where the guest cannot run; #NP
-/// likewise. Registers are then as before.
+/// Does iretq: takes the five-word frame off the stack. Returns where it leads to; `None`
+/// (#GP) if the stack is not in RAM, or the guest cannot run there.
 pub fn interrupt_return(
     cpu: &mut Cpu,
     regs: &mut Registers,
     host: &mut impl GuestMemory,
-) -> Result<(), Exception> {
-    let refused = Exception::general_protection(0);
-    let mut bytes = [0; 40];
-    if !host.read_ram(regs.gpr[RSP], &mut bytes) {
-        return Err(refused);
+) -> Option<u64> {
+    let mut frame = [0; 5];
+    for (index, word) in (0..).zip(&mut frame) {
+        *word = host.read_word(regs.gpr[RSP].wrapping_add(8 * index))?;
     }
-    let word = |index: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[8 * index..8 * index + 8]);
-        u64::from_le_bytes(word)
-    };
-    let (rip, cs, rflags, ss) = (word(0), word(1) as u16, word(2), word(4) as u16);
-    descriptors::check_code(cs, cpu, host)?;
+    let [rip, cs, flags, rsp, ss] = frame;
     if !is_canonical(rip) {
-        return Err(refused);
+        return None;
     }
-    cpu.cs = cs;
+    descriptors::enter(cs as u16, cpu, host)?;
     // What a guest reads from SS itself is the hardware's, with RPL 3: that is no
     // selector of its own.
     if ss & 3 == 0 {
-        cpu.ss = ss;
+        cpu.ss = ss as u16;
     }
-    regs.rip = rip;
-    regs.gpr[RSP] = word(3);
-    cpu.set_flags(regs, rflags);
-    Ok(())
+    regs.gpr[RSP] = rsp;
+    cpu.set_flags(regs, flags);
+    Some(rip)
 }

@@ -11,45 +11,29 @@ use crate::host::GuestMemory;
 /// Why a guest cannot run by its page table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTable {
-    /// It maps a virtual address elsewhere.
-    Elsewhere {
-        /// First virtual address of the page.
-        virtual_address: u64,
-        /// Physical address that it maps it to.
-        physical: u64,
-    },
-    /// A table of it is not in RAM.
-    NotInRam {
-        /// Address of the table.
-        table: u64,
-    },
-    /// It does not map the next instruction.
-    NoCode {
-        /// Address of that instruction.
-        rip: u64,
-    },
+    /// It maps a page, first virtual and then physical address, elsewhere.
+    Elsewhere(u64, u64),
+    /// The table at this address is not in RAM.
+    NotInRam(u64),
+    /// It does not map the next instruction, which is here.
+    NoCode(u64),
     /// It has more than [`TABLES`] tables.
     TooLarge,
 }
 
 impl fmt::Display for BadTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("page table ")?;
         match *self {
-            Self::Elsewhere {
-                virtual_address,
-                physical,
-            } => write!(
-                f,
-                "page table maps {virtual_address:#x} to {physical:#x}; only a map of each address \
-                 to itself can be"
-            ),
-            Self::NotInRam { table } => {
-                write!(f, "page table at {table:#x} is not in the guest's RAM")
+            Self::Elsewhere(from, to) => {
+                write!(
+                    f,
+                    "maps {from:#x} to {to:#x}: each address must lead to itself"
+                )
             }
-            Self::NoCode { rip } => {
-                write!(f, "page table does not map the next instruction, {rip:#x}")
-            }
-            Self::TooLarge => write!(f, "page table has more than {TABLES} tables"),
+            Self::NotInRam(table) => write!(f, "at {table:#x} is not in the guest's RAM"),
+            Self::NoCode(rip) => write!(f, "does not map the next instruction, {rip:#x}"),
+            Self::TooLarge => write!(f, "has more than {TABLES} tables"),
         }
     }
 }
@@ -90,11 +74,8 @@ pub fn check(cr3: u64, rip: u64, ram: &mut impl GuestMemory) -> Result<(), BadTa
             continue;
         }
         let table = tables[level];
-        let mut bytes = [0; 8];
-        if !ram.read_ram(table + 8 * index[level], &mut bytes) {
-            return Err(BadTable::NotInRam { table });
-        }
-        let entry = u64::from_le_bytes(bytes);
+        let entry = ram.read_word(table + 8 * index[level]);
+        let entry = entry.ok_or(BadTable::NotInRam(table))?;
         let present = entry & PRESENT != 0;
         let is_page = level == LEVELS - 1 || level > 0 && entry & LARGE != 0;
         if present && !is_page {
@@ -113,20 +94,13 @@ pub fn check(cr3: u64, rip: u64, ram: &mut impl GuestMemory) -> Result<(), BadTa
             let virtual_address = ((bits << 16).cast_signed() >> 16).cast_unsigned();
             let physical = entry & ADDRESS & !(reach(level) - 1);
             if virtual_address != physical {
-                return Err(BadTable::Elsewhere {
-                    virtual_address,
-                    physical,
-                });
+                return Err(BadTable::Elsewhere(virtual_address, physical));
             }
             code |= rip.wrapping_sub(virtual_address) < reach(level);
         }
         index[level] += 1;
     }
-    if code {
-        Ok(())
-    } else {
-        Err(BadTable::NoCode { rip })
-    }
+    code.then_some(()).ok_or(BadTable::NoCode(rip))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 const APIC_BASE_FLAGS: u64 = 1 << 8 | 1 << 11;
 /// x2APIC mode, in the same register.
 const APIC_BASE_X2APIC: u64 = 1 << 10;
+/// Bits of CR3 that no CPU of ours has (SDM vol. 3 table 4-12).
+const CR3_RESERVED: u64 = 0xfff0_0000_0000_0000;
 /// CR4: five levels of page tables.
 const CR4_LA57: u64 = 1 << 12;
 const X2APIC_LAST: u32 = 0x8ff;
@@ -123,6 +125,7 @@ pub fn write_control(number: u8, value: u64, cpu: &mut Cpu, lapic: &mut Lapic) -
         // Paging and protection stay on: guest-physical is guest-virtual.
         0 => cpu.cr0 = value & 0xe005_003f | 0x8000_0011,
         2 => cpu.cr2 = value,
+        3 if value & CR3_RESERVED != 0 => return None,
         3 => cpu.cr3 = value,
         // Five levels of page tables cannot be.
         4 if value & CR4_LA57 != 0 => return None,

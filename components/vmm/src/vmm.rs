@@ -9,8 +9,8 @@ use crate::bus::{Devices, MemoryAccess};
 use crate::counters::Counters;
 use crate::cpu::Cpu;
 use crate::crash::Crash;
-use crate::decode::{self, Op, Port, Register};
-use crate::descriptors::{self, Exception, Table};
+use crate::decode::{self, Decoded, Op, Port, Register};
+use crate::descriptors::{self, Table};
 use crate::host::{GuestMemory, Host, StopReason};
 use crate::inject;
 use crate::instructions;
@@ -32,10 +32,6 @@ const STACK_FAULT: u8 = 12;
 const GENERAL_PROTECTION: u8 = 13;
 /// #PF.
 const PAGE_FAULT: u8 = 14;
-/// Control register 3: the page table.
-const CR3: u8 = 3;
-/// Bits of it that no CPU of ours has (SDM vol. 3 table 4-12).
-const CR3_RESERVED: u64 = 0xfff0_0000_0000_0000;
 /// The one-byte encoding of HLT.
 const HLT: u8 = 0xf4;
 
@@ -395,14 +391,12 @@ impl<'a> Vmm<'a> {
                 self.counters.injected += 1;
                 Outcome::Resume
             }
-            Err(inject::Undeliverable) => {
-                let double = (vector != DOUBLE_FAULT)
-                    .then(|| inject::deliver(&mut self.cpu, regs, host, DOUBLE_FAULT, Some(0)));
-                match double {
-                    Some(Ok(())) => Outcome::Resume,
-                    _ => Outcome::Stop(StopReason::TripleFault(vector)),
-                }
+            Err(inject::Undeliverable)
+                if inject::deliver(&mut self.cpu, regs, host, DOUBLE_FAULT, Some(0)).is_ok() =>
+            {
+                Outcome::Resume
             }
+            Err(inject::Undeliverable) => Outcome::Stop(StopReason::TripleFault(vector)),
         }
     }
 
@@ -464,70 +458,41 @@ impl<'a> Vmm<'a> {
         Crash::new(regs, self.cpu.cr2, self.error, ram)
     }
 
-    /// Reads the instruction that the guest is at, with what follows it.
-    fn code(
+    /// Decodes the instruction that the guest is at.
+    fn instruction(
+        decode: fn(&[u8], &Registers) -> Option<Decoded>,
         regs: &Registers,
         host: &mut impl Host,
-    ) -> Option<heapless::Vec<u8, { decode::MAX_INSTRUCTION }>> {
+    ) -> Option<Decoded> {
         let mut bytes = [0; decode::MAX_INSTRUCTION];
         // Fewer bytes only where RAM ends.
         let length = (1..=bytes.len())
             .rev()
             .find(|&length| host.read_ram(regs.rip, &mut bytes[..length]))?;
-        heapless::Vec::from_slice(&bytes[..length]).ok()
-    }
-
-    fn instruction(regs: &Registers, host: &mut impl Host) -> Option<decode::Decoded> {
-        decode::decode(&Self::code(regs, host)?, regs)
+        decode(&bytes[..length], regs)
     }
 
     /// Handles #UD, which ring 3 also gets where ring 0 would not.
     fn invalid_opcode(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
-        let invalid = Exception {
-            vector: INVALID_OPCODE,
-            code: 0,
-        };
-        let decoded = Self::code(regs, host).and_then(|code| {
-            // In other guests these bytes are what the CPU says.
-            let rewritten = self.rewritten.then(|| decode::rewritten(&code)).flatten();
-            rewritten.or_else(|| decode::decode(&code, regs))
+        let rewritten = self
+            .rewritten
+            .then(|| Self::instruction(decode::rewritten, regs, host));
+        let decoded = rewritten
+            .flatten()
+            .or_else(|| Self::instruction(decode::decode, regs, host));
+        let done = decoded.ok_or(INVALID_OPCODE).and_then(|decoded| {
+            instructions::carry_out(decoded.op, &mut self.cpu, regs, host)?;
+            regs.rip = regs.rip.wrapping_add(decoded.length);
+            Ok(Outcome::Resume)
         });
-        let Some(decoded) = decoded else {
-            return self.carried_out(Err(invalid), 0, regs, host);
-        };
-        let done = match decoded.op {
-            Op::PushFlags => instructions::push_flags(&self.cpu, regs, host),
-            Op::PopFlags => instructions::pop_flags(&mut self.cpu, regs, host),
-            Op::WriteBase(from, gs) => instructions::write_base(from, gs, regs),
-            Op::Xgetbv => instructions::read_xcr(&self.cpu, regs),
-            Op::Xsetbv => instructions::write_xcr(&mut self.cpu, regs),
-            _ => Err(invalid),
-        };
-        self.carried_out(done, decoded.length, regs, host)
-    }
-
-    /// Goes on behind an instruction of so many bytes, or raises its exception.
-    fn carried_out(
-        &mut self,
-        done: instructions::Done,
-        length: u64,
-        regs: &mut Registers,
-        host: &mut impl Host,
-    ) -> Outcome {
-        match done {
-            Ok(()) => {
-                regs.rip = regs.rip.wrapping_add(length);
-                Outcome::Resume
-            }
-            Err(Exception { vector, code }) => self.exception(vector, code, regs, host),
-        }
+        done.unwrap_or_else(|vector| self.exception(vector, 0, regs, host))
     }
 
     fn privileged(&mut self, code: u64, regs: &mut Registers, host: &mut impl Host) -> Outcome {
-        let Some(decoded) = Self::instruction(regs, host) else {
+        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
-        let next = regs.rip.wrapping_add(decoded.length);
+        let mut next = regs.rip.wrapping_add(decoded.length);
         let done = match decoded.op {
             Op::In(port, width) => {
                 let port = port_number(port, regs);
@@ -563,17 +528,12 @@ impl<'a> Vmm<'a> {
                 regs.rip = next;
                 return self.halt(host);
             }
-            Op::Iretq => {
-                let done = inject::interrupt_return(&mut self.cpu, regs, host);
-                return self.carried_out(done, 0, regs, host);
-            }
-            Op::FarReturn(extra) => {
-                let done = descriptors::far_return(extra, &mut self.cpu, regs, host);
-                return self.carried_out(done, 0, regs, host);
+            Op::Iretq => inject::interrupt_return(&mut self.cpu, regs, host).map(|rip| next = rip),
+            Op::FarReturn => {
+                descriptors::far_return(&mut self.cpu, regs, host).map(|rip| next = rip)
             }
             Op::SegmentLoad(segment, source) => {
-                let done = instructions::load_segment(segment, source, &mut self.cpu, regs, host);
-                return self.carried_out(done, decoded.length, regs, host);
+                descriptors::load(segment, source, &mut self.cpu, regs, host)
             }
             Op::Lidt(address) => Table::load(host, address).map(|table| self.cpu.idt = table),
             Op::Lgdt(address) => Table::load(host, address).map(|table| self.cpu.gdt = Some(table)),
@@ -595,16 +555,16 @@ impl<'a> Vmm<'a> {
                 privileged::read_control(number, &self.cpu, &self.lapic)
                     .map(|value| register.write(regs, value))
             }
-            Op::ToControl(CR3, register) => {
-                let value = register.read(regs);
-                match self.load_page_table(value, next, host) {
-                    Ok(done) => done,
-                    Err(reason) => return Outcome::Stop(reason),
-                }
-            }
             Op::ToControl(number, register) => {
                 let value = register.read(regs);
-                privileged::write_control(number, value, &mut self.cpu, &mut self.lapic)
+                let cr3 = self.cpu.cr3;
+                let done = privileged::write_control(number, value, &mut self.cpu, &mut self.lapic);
+                if self.cpu.cr3 != cr3
+                    && let Err(bad) = host.in_background(|host| paging::check(value, next, host))
+                {
+                    return Outcome::Stop(StopReason::PageTable(bad));
+                }
+                done
             }
             Op::Interrupt(vector) => {
                 regs.rip = next;
@@ -685,29 +645,6 @@ impl<'a> Vmm<'a> {
         Outcome::Wait
     }
 
-    /// Loads CR3. Nothing is translated, so that the guest's own table must not either:
-    /// it is looked at once. `None`: #GP.
-    ///
-    /// # Errors
-    /// Returns why the guest is over.
-    fn load_page_table(
-        &mut self,
-        value: u64,
-        next: u64,
-        host: &mut impl Host,
-    ) -> Result<Option<()>, StopReason> {
-        if value == self.cpu.cr3 {
-            return Ok(Some(()));
-        }
-        if value & CR3_RESERVED != 0 {
-            return Ok(None);
-        }
-        host.in_background(|host| paging::check(value, next, host))
-            .map_err(StopReason::PageTable)?;
-        self.cpu.cr3 = value;
-        Ok(Some(()))
-    }
-
     fn memory(
         &mut self,
         address: u64,
@@ -722,11 +659,11 @@ impl<'a> Vmm<'a> {
         };
         // Below 4 GiB the boot protocol's identity map covers everything, so
         // that an access where nothing is reads all ones; above it there is no
-        // page.
-        if fetch || address >> 32 != 0 {
+        // page. RAM that faults is the page at 0, or read-only.
+        if fetch || address >> 32 != 0 || host.read_ram(address, &mut [0]) {
             return page_fault(self, regs, host);
         }
-        let Some(decoded) = Self::instruction(regs, host) else {
+        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
             return page_fault(self, regs, host);
         };
         let Op::Memory { address, width, op } = decoded.op else {

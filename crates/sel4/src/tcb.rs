@@ -60,7 +60,9 @@ impl Tcb {
     }
 
     /// Sets the IPC buffer: its address in the thread's VSpace, a multiple of
-    /// 1024 (0 for none), and the page it lies in. It is also the GS base.
+    /// 1024 (0 for none), and the page it lies in. It is also the GS base: without a page
+    /// (an empty slot), which the kernel takes by a declared edit, it is only that, and any
+    /// canonical address.
     ///
     /// # Errors
     /// [`InvalidArgument`](Error::InvalidArgument) if the address is not

@@ -311,8 +311,11 @@ keys! {
     IOMMU_TABLES: Key<Region> = "iommu-tables";
     /// The unit's registers.
     IOMMU_REGISTERS: Key<Region> = "iommu-registers";
-    /// The large pages of RAM of a function's guest.
+    /// The pages of RAM of a function's guest, in the order of their addresses: each of
+    /// 2 MiB, or 512 of 4 KiB in its place.
     DMA: Family<Slots> = "dma:";
+    /// Which 2 MiB of that RAM, of the first 64, are 512 pages: a bit each.
+    DMA_SPLIT: Family<u64> = "dma-split:";
     /// Guest address of that RAM.
     DMA_ADDRESS: Family<u64> = "dma-address:";
     /// Whether a function's first fault stops its guest.

@@ -285,9 +285,6 @@ pub struct Thread {
     pub stack_top: u64,
     /// Slot in its own CSpace of the endpoint that hears its faults.
     pub fault_slot: u64,
-    /// FS base. Never 0 for a guest, and different for each: the kernel caches
-    /// the last base that it wrote from thread to thread.
-    pub tls_base: u64,
     /// What the monitor does when it faults.
     pub on_fault: OnFault,
     /// Position of the guest that it runs or is, `u64::MAX` for none.

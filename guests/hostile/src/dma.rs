@@ -32,28 +32,22 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 4] {
     ]
 }
 
-/// Returns the addresses that are not the guest's: low memory and firmware, the
-/// kernel and what it loads, other guests' RAM on both sides, the configuration
-/// window, the own and others' BARs, the I/O APIC, the timer, the IOMMU.
+/// Returns addresses that are not the guest's: those of low memory and firmware, of the
+/// kernel and what it loads, on both sides of its RAM, of the configuration window, the
+/// own and others' BARs, the I/O APIC, the timer, the IOMMU.
 fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
     let own = h.machine().ram();
     let table = h.target.bar_address(3);
     let random = h.random.word() & 0x1fff_ffc0;
-    // An access to its own RAM is not an attack.
-    let random = if own.contains(&random) {
-        0x10_0000
-    } else {
-        random
-    };
-    [
+    let all = [
         0x500,
         0x7c00,
         0xf_0000,
         0x10_0000,
         0x20_0000,
         0x100_0000,
-        own.start - 0x1000,
-        own.start - 0x100_0000,
+        own.start.wrapping_sub(0x1000),
+        own.start.wrapping_sub(0x100_0000),
         own.end,
         own.end + 0x10_0000,
         0xb000_0000,
@@ -62,7 +56,12 @@ fn places<M: Machine>(h: &mut Hostile<M>) -> [u64; 16] {
         0xfed0_0000,
         0xfed9_0000,
         random,
-    ]
+    ];
+    // An access to its own RAM is not an attack: the place as far behind it is taken.
+    all.map(|place| match own.contains(&place) {
+        true => own.end + place,
+        false => place,
+    })
 }
 
 /// Reads and writes the guest's own memory. Not an attack: if this failed, the

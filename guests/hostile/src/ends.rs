@@ -31,7 +31,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 8] {
 }
 
 /// Fails: the guest should not have come so far.
-fn survived(ended: Ended) -> Verdict {
+pub fn survived(ended: Ended) -> Verdict {
     Err(Stop::Fail(Mismatch {
         what: "the guest goes on",
         at: 0,

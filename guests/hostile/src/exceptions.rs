@@ -224,20 +224,20 @@ const CASES: &[Case] = &[
         0xfee0_0080,
         &[14, 13],
     ),
-    // mov eax, fs:[0]; mov gs:[0xfee00080], eax
+    // mov eax, fs:[0xfee00080]; mov gs:[0xfee00080], eax
     (
         "load by fs",
-        &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0],
+        &[0x64, 0x8b, 0x07],
         0,
-        0,
-        &[14, 13],
+        0xfee0_0080,
+        &[RETURNED],
     ),
     (
         "store by gs",
         &[0x65, 0x89, 0x07],
         0,
         0xfee0_0080,
-        &[14, 13],
+        &[RETURNED],
     ),
 ];
 

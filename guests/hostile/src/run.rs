@@ -6,7 +6,7 @@ use probe::check::{Mismatch, Stop};
 
 use crate::attack::{Attack, Group, Hostile};
 use crate::machine::Machine;
-use crate::{bars, calls, churn, config, dma, ends, exceptions, flood, kernel, message, nic};
+use crate::{bars, calls, churn, config, cpu, dma, ends, exceptions, flood, kernel, message, nic};
 use crate::{ports, random, segments, table};
 
 /// Returns all attacks, in the order in which `all` runs them: those after
@@ -20,6 +20,7 @@ pub fn attacks<M: Machine>() -> impl Iterator<Item = Attack<M>> {
         .chain(ports::attacks())
         .chain(exceptions::attacks())
         .chain(segments::attacks())
+        .chain(cpu::attacks())
         .chain(calls::attacks())
         .chain(kernel::attacks())
         .chain(random::attacks())

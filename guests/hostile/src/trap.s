@@ -41,8 +41,10 @@ hostile_end:
     mov [rbx + 48], r9
     mov [rbx + 56], r10
     mov [rbx + 64], r15
-    // Flags, x87 and SSE as compiled code expects them.
+    // Flags, x87 and SSE as compiled code expects them. The flags are the hardware's: with
+    // a prefix (REX.W) the build tool leaves the popfq as it is.
     push 2
+    .byte 0x48
     popfq
     fninit
     push 0x1f80

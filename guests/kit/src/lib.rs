@@ -3,9 +3,8 @@
 //! Responsible for: getting one ELF64 image from either entry (PVH on bare
 //! hardware, the Linux 64-bit boot protocol on Vectis) to a Rust `main`, and
 //! for driving the guest's hardware.
-//! Must never: allocate, use `fs:`/`gs:` (a guest thread's bases belong to the
-//! kernel there), rely on `pushf`/`popf` showing the interrupt flag, or load
-//! CR3, GDT or CS after the 64-bit entry.
+//! Must never: allocate, use `fs:`/`gs:` or `pushf`/`popf` (which the build tool would
+//! have to rewrite), or load CR3, GDT or CS after the 64-bit entry.
 //! May call: smoltcp's device trait; no operating system.
 //! Invariants: interrupts are open only inside `interrupts::Interrupts`'s
 //! two waiting functions, and an interrupt only counts itself, so no code here

@@ -9,6 +9,7 @@ mod components;
 mod guests;
 mod image;
 mod iommu;
+mod ram;
 
 use spec::names::{self, Slot, Vectors};
 use spec::{

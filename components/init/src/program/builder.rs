@@ -484,7 +484,6 @@ impl<'a> Builder<'a> {
             rip: thread.entry,
             rsp: thread.stack_top,
             rflags: 0x202,
-            tls_base: thread.tls_base,
             ..sel4::UserContext::default()
         };
         tcb.tcb_write_all_registers(false, &registers)

@@ -116,7 +116,6 @@ pub fn program(
         entry: program.map_or(0, |program| program.entry),
         stack_top: STACK_TOP,
         fault_slot: FAULT_SLOT,
-        tls_base: 0,
         on_fault: component.on_fault,
         guest,
     });

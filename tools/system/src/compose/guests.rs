@@ -1,5 +1,7 @@
 //! Guests and the functions that are assigned to them.
 
+use std::ops::Range;
+
 use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::names::{
     self, Assigned, CNode, IntxHandler, IntxPin, Key, Priorities, Region, Slot, Turn,
@@ -12,10 +14,10 @@ use spec::{
 use super::builder::{Builder, Place};
 use super::components::badge_of;
 use super::image::{ComposeError, PAGE, Programs, RING_SIZE};
+use super::ram::{self, LARGE_PAGE_BITS, Piece};
 use crate::manifest::Authority;
 use crate::model::{Guest, Model, Policy};
 
-const LARGE_PAGE_BITS: u32 = 21;
 /// A guest's: its fault endpoint and nothing else.
 const GUEST_CNODE_BITS: u32 = 2;
 /// Slots for the IRQ handler capabilities of one guest: one a badge bit.
@@ -28,6 +30,9 @@ const VMM_UNTYPED_BITS: u32 = 21;
 /// Slots for those tables.
 const VMM_TABLE_SLOTS: u32 = 512;
 
+/// A guest's RAM: its pieces, each with its object.
+pub type Ram = Vec<(Piece, u32)>;
+
 /// Makes a guest and what components have of it, and returns its RAM.
 pub fn add_guest(
     builder: &mut Builder,
@@ -36,11 +41,12 @@ pub fn add_guest(
     console: Option<usize>,
     places: &mut [Place],
     programs: &Programs,
-) -> u32 {
+) -> Ram {
     let guest = &model.guests[index];
     let name = format!("guest:{}", guest.name);
     let endpoint = places[guest.vmm].endpoint;
-    let own = own(builder, guest, index, endpoint);
+    let read_only = programs.read_only.get(&guest.name);
+    let own = own(builder, guest, index, endpoint, read_only);
     let slots = builder.object(
         &format!("{name}:slots"),
         ObjectKind::CNode,
@@ -136,18 +142,38 @@ pub fn add_guest(
 struct Own {
     vspace: u32,
     tcb: u32,
-    ram: u32,
+    ram: Ram,
 }
 
 /// Makes a guest's own objects. Its faults go to `endpoint`, its vmm's.
-fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own {
+/// It cannot write the addresses `read_only`.
+fn own(
+    builder: &mut Builder,
+    guest: &Guest,
+    index: usize,
+    endpoint: u32,
+    read_only: Option<&Vec<Range<u64>>>,
+) -> Own {
     let name = format!("guest:{}", guest.name);
     let cnode = builder.object(&name, ObjectKind::CNode, GUEST_CNODE_BITS, 0);
     let vspace = builder.object(&name, ObjectKind::VSpace, 0, 0);
     let tcb = builder.object(&name, ObjectKind::Tcb, 0, 0);
-    let pages = guest.memory >> LARGE_PAGE_BITS;
-    let ram = builder.object(&name, ObjectKind::Memory, LARGE_PAGE_BITS, pages);
-    builder.image.objects[ram as usize].address = guest.machine_address;
+    let offset = |address: u64| address.saturating_sub(guest.address);
+    let read_only: Vec<Range<u64>> = read_only
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .map(|part| offset(part.start)..offset(part.end))
+        .collect();
+    // A null pointer points to no page.
+    let pieces = ram::pieces(guest.memory, guest.address == 0, &read_only);
+    let ram = pieces
+        .into_iter()
+        .map(|piece| {
+            let object = builder.object(&name, ObjectKind::Memory, piece.size_bits, piece.pages);
+            builder.image.objects[object as usize].address = guest.machine_address + piece.offset;
+            (piece, object)
+        })
+        .collect();
     builder.capability(
         cnode,
         FAULT_SLOT as u32,
@@ -171,7 +197,6 @@ fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own
         entry: 0,
         stack_top: 0,
         fault_slot: FAULT_SLOT,
-        tls_base: PAGE * (index as u64 + 1),
         on_fault: OnFault::Stop,
         guest: index as u64,
     });
@@ -180,19 +205,24 @@ fn own(builder: &mut Builder, guest: &Guest, index: usize, endpoint: u32) -> Own
 
 /// Maps a guest's RAM for the guest and for its vmm, which holds the pages of both.
 fn map_ram(builder: &mut Builder, place: &mut Place, guest: &Guest, own: &Own) {
-    let pages = guest.memory >> LARGE_PAGE_BITS;
     let here = place.reserve(guest.memory, 1 << LARGE_PAGE_BITS);
-    for (vspace, address) in [(own.vspace, guest.address), (place.vspace, here)] {
-        let holder_slot = place.slots(pages as u32);
-        builder.image.mappings.push(Mapping {
-            vspace,
-            object: own.ram,
-            address,
-            rights: Rights::READ_WRITE,
-            cache: Cache::WriteBack,
-            holder: place.cnode,
-            holder_slot,
-        });
+    for (piece, object) in &own.ram {
+        let there = piece
+            .rights
+            .map(|rights| (own.vspace, guest.address, rights));
+        let here = (place.vspace, here, Rights::READ_WRITE);
+        for (vspace, start, rights) in there.into_iter().chain([here]) {
+            let holder_slot = place.slots(piece.pages as u32);
+            builder.image.mappings.push(Mapping {
+                vspace,
+                object: *object,
+                address: start + piece.offset,
+                rights,
+                cache: Cache::WriteBack,
+                holder: place.cnode,
+                holder_slot,
+            });
+        }
     }
     let region = Region {
         address: here,
@@ -225,7 +255,7 @@ fn turn(model: &Model, index: usize) -> Turn {
 pub fn functions(
     builder: &mut Builder,
     model: &Model,
-    rams: &[u32],
+    rams: &[Ram],
     places: &mut [Place],
 ) -> Result<(), ComposeError> {
     for (index, device) in model.devices.iter().enumerate() {
@@ -239,6 +269,10 @@ pub fn functions(
         };
         let vmm = model.guests[owner].vmm;
         let name = &device.name;
+        // Init tries what the function reaches in a large page: the last is one.
+        let Some(measured) = rams[owner].last() else {
+            return Err(ComposeError(format!("the guest of {name} has no memory")));
+        };
         let info = builder.memory(&format!("function:{name}"), PAGE);
         let iommu = model.holder(Authority::Iommu);
         for component in [config, msix, vmm].into_iter().chain(iommu) {
@@ -305,8 +339,8 @@ pub fn functions(
             reset_optional: u32::from(device.reset_optional),
             bar_slot,
             bar_slots,
-            ram: rams[owner],
-            dma_address: model.guests[owner].address,
+            ram: measured.1,
+            dma_address: model.guests[owner].address + measured.0.offset,
             reserved: 0,
         });
     }

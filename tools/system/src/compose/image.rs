@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 use spec::{Capability, Function, IommuPlace, Mapping, Object, Thread};
 
@@ -18,6 +19,8 @@ pub struct Programs {
     pub components: BTreeMap<String, Program>,
     /// Guest ELF files.
     pub guests: BTreeMap<String, Vec<u8>>,
+    /// Addresses that a guest must not write, of those that have some.
+    pub read_only: BTreeMap<String, Vec<Range<u64>>>,
     /// Guests whose file has a shim, which gets the command line in another way.
     pub shims: BTreeSet<String>,
     /// Guests of whose files instructions were rewritten ([`spec::rewrite`]).

@@ -5,11 +5,12 @@ use spec::names::{self, Region, Slots};
 use spec::{Cache, IommuPlace, Mapping, ObjectKind, Rights};
 
 use super::builder::{Builder, Place};
+use super::guests::Ram;
 use super::image::PAGE;
+use super::ram::LARGE_PAGE_BITS;
 use crate::manifest::Authority;
 use crate::model::Model;
 
-const LARGE_PAGE_BITS: u32 = 21;
 /// Large pages for tables: AMD's device table alone takes one (48882 rev 3.08,
 /// section 2.2.2: 32 bytes for each of 65536 requester ids).
 const TABLE_PAGES: u64 = 2;
@@ -62,22 +63,29 @@ pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> Iommu
 
 /// Grants the guests' RAM, a capability for each page, and tells which function may be given
 /// which of it.
-pub fn guests(builder: &mut Builder, model: &Model, rams: &[u32], places: &mut [Place]) {
+pub fn guests(builder: &mut Builder, model: &Model, rams: &[Ram], places: &mut [Place]) {
     let Some(index) = model.holder(Authority::Iommu) else {
         return;
     };
     let place = &mut places[index];
-    for (guest, &ram) in model.guests.iter().zip(rams) {
-        let pages = (guest.memory >> LARGE_PAGE_BITS) as u32;
-        let slot = place.slots(pages);
-        builder.capability(place.cnode, slot, ram, Rights::READ_WRITE, 0);
+    for (guest, ram) in model.guests.iter().zip(rams) {
+        let first = place.next_slot;
+        let mut split = 0;
+        for (piece, object) in ram {
+            let slot = place.slots(piece.pages as u32);
+            builder.capability(place.cnode, slot, *object, Rights::READ_WRITE, 0);
+            if piece.size_bits < LARGE_PAGE_BITS {
+                split |= 1 << (piece.offset >> LARGE_PAGE_BITS);
+            }
+        }
         for &device in &guest.devices {
             let name = &model.devices[device].name;
             let slots = Slots {
-                first: slot.into(),
-                count: pages.into(),
+                first: first.into(),
+                count: (place.next_slot - first).into(),
             };
             place.tell(names::DMA.of(name), slots);
+            place.tell(names::DMA_SPLIT.of(name), split);
             place.tell(names::DMA_ADDRESS.of(name), guest.address);
         }
     }
