@@ -191,7 +191,7 @@ fn a_guest_that_overflows_its_stack_is_over() {
     assert!(!text.contains("bytes deep"), "{text}");
     // Its state, and from its own file the functions behind the addresses.
     assert!(
-        text.contains("guest ended at ip=0x1") && text.contains("error=0x6"),
+        text.contains("guest ended at ip=0x3") && text.contains("error=0x6"),
         "{text}"
     );
     let calls = text.matches(" overflow (guests/meter/src/main.rs:").count();

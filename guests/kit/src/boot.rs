@@ -20,7 +20,7 @@ pub struct Boot {
 }
 
 /// Names the guest's main function, `fn(kit::boot::Boot) -> !`, and with `stack =
-/// BYTES` the size of its stack: a multiple of 16, at most 1020 KiB, 64 KiB otherwise.
+/// BYTES` the size of its stack: a multiple of 16, at most 1 MiB, 64 KiB otherwise.
 #[macro_export]
 macro_rules! entry {
     ($main:path, stack = $size:expr) => {

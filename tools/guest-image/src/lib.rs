@@ -10,6 +10,7 @@
 mod fit;
 mod kind;
 mod merge;
+mod protect;
 mod rewrite;
 mod solo5;
 
@@ -17,6 +18,7 @@ use std::ops::Range;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
+pub use protect::read_only;
 pub use rewrite::{Rewritten, rewrite};
 pub use solo5::Solo5Function;
 

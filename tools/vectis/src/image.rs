@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use guest_image::{Kind, Rewritten, Solo5Function};
@@ -68,6 +69,8 @@ struct GuestFiles {
     rewritten: Rewritten,
     /// Where that has parts: the files that symbols come from, by what they are.
     parts: Vec<(&'static str, Vec<u8>)>,
+    /// What it must not write, if its kind asks for that.
+    read_only: Option<Vec<Range<u64>>>,
 }
 
 /// Makes the guests' images for the vmm, by the guest's name.
@@ -116,6 +119,9 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             }
         };
         let image = guest_image::prepare(file.clone(), &needs, shim.as_deref()).map_err(failed)?;
+        // Solo5's hosts protect an image as its file says.
+        let solo5 = matches!(Kind::of(&file), Kind::Solo5(..));
+        let read_only = solo5.then(|| guest_image::read_only(&file));
         let parts = shim.map_or(Vec::new(), |shim| {
             vec![(IMAGE_PART, file), (SHIM_PART, shim)]
         });
@@ -123,6 +129,7 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             image,
             rewritten,
             parts,
+            read_only,
         };
         images.insert(guest.name.clone(), files);
     }
@@ -317,6 +324,9 @@ pub fn build(
         }
         if files.rewritten.replaced > 0 {
             programs.rewritten.insert(name.clone());
+        }
+        if let Some(parts) = &files.read_only {
+            programs.read_only.insert(name.clone(), parts.clone());
         }
     }
     let image = system::compose(model, &programs, options).map_err(|e| {

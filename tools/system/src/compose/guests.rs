@@ -159,13 +159,13 @@ fn own(
     let vspace = builder.object(&name, ObjectKind::VSpace, 0, 0);
     let tcb = builder.object(&name, ObjectKind::Tcb, 0, 0);
     let offset = |address: u64| address.saturating_sub(guest.address);
+    let no_first = read_only.is_some() && guest.address == 0;
     let read_only: Vec<Range<u64>> = read_only
         .map_or(&[][..], Vec::as_slice)
         .iter()
         .map(|part| offset(part.start)..offset(part.end))
         .collect();
-    // A null pointer points to no page.
-    let pieces = ram::pieces(guest.memory, guest.address == 0, &read_only);
+    let pieces = ram::pieces(guest.memory, no_first, &read_only);
     let ram = pieces
         .into_iter()
         .map(|piece| {

@@ -19,7 +19,8 @@ pub struct Programs {
     pub components: BTreeMap<String, Program>,
     /// Guest ELF files.
     pub guests: BTreeMap<String, Vec<u8>>,
-    /// Addresses that a guest must not write, of those that have some.
+    /// Addresses that a guest must not write, of those whose image is to be protected from
+    /// them: they have no page at address 0 either.
     pub read_only: BTreeMap<String, Vec<Range<u64>>>,
     /// Guests whose file has a shim, which gets the command line in another way.
     pub shims: BTreeSet<String>,

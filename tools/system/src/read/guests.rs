@@ -68,7 +68,12 @@ fn guest(
     // A device's DMA addresses are the guest's only where a unit translates them.
     let translated = model.remaps() || devices.is_empty();
     let address = section.number("address", 0..1 << 32);
-    let default = if translated { 0 } else { machine_address };
+    let default = match &image {
+        _ if !translated => machine_address,
+        // We link it ourselves: nothing is at 0, where null pointers point to.
+        Some(GuestImage::Crate(..)) => GUEST_PAGE,
+        _ => 0,
+    };
     let address = address.map_or(default, |address| {
         let size = memory.as_ref().map_or(0, |memory| memory.value);
         let translated = translated || address.value == machine_address;
