@@ -18,3 +18,4 @@ mod pc;
 mod serve;
 mod share;
 mod soak;
+mod solo5;

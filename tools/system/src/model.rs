@@ -72,6 +72,8 @@ pub struct Device {
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,
+    /// QEMU's `-drive` arguments for the disks that those name.
+    pub qemu_drives: Vec<String>,
 }
 
 /// Where a guest's image comes from.

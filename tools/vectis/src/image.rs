@@ -54,7 +54,9 @@ impl Built {
 /// If it cannot be built.
 pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
     match &guest.image {
-        GuestImage::Crate(_, package) => programs::guest(workspace, package, guest.address),
+        GuestImage::Crate(folder, package) => {
+            programs::guest(workspace, folder, package, guest.address)
+        }
         GuestImage::File(file) => Ok(file.clone()),
     }
 }
@@ -117,7 +119,10 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             None => None,
             Some(package) => {
                 let ram = guest_image::shim_ram(&needs.ram).map_err(failed)?;
-                Some(read(&programs::guest(workspace, package, ram.start)?)?)
+                let folder = workspace.root.join("guests").join(package);
+                Some(read(&programs::guest(
+                    workspace, &folder, package, ram.start,
+                )?)?)
             }
         };
         let image = guest_image::prepare(file.clone(), &needs, shim.as_deref()).map_err(failed)?;
