@@ -69,6 +69,8 @@ struct GuestFiles {
     rewritten: Rewritten,
     /// Where that has parts: the files that symbols come from, by what they are.
     parts: Vec<(&'static str, Vec<u8>)>,
+    /// Where its RAM is a second time, if the image is linked elsewhere.
+    second_address: Option<u64>,
     /// What it must not write, if its kind asks for that.
     read_only: Option<Vec<Range<u64>>>,
 }
@@ -94,8 +96,13 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         };
         let mut file = read(&path)?;
         let rewritten = guest_image::rewrite(&mut file);
+        let ram = guest.address..guest.address + guest.memory;
+        let second_address = match Kind::of(&file) {
+            Kind::Linux64 => guest_image::second_address(&mut file, &ram).map_err(failed)?,
+            _ => None,
+        };
         let needs = guest_image::Guest {
-            ram: guest.address..guest.address + guest.memory,
+            ram,
             command_line: &guest.command_line,
             solo5: guest.solo5.as_ref().map(|all| {
                 let function = |of: &'a system::Solo5Device| Solo5Function {
@@ -129,6 +136,7 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             image,
             rewritten,
             parts,
+            second_address,
             read_only,
         };
         images.insert(guest.name.clone(), files);
@@ -324,6 +332,9 @@ pub fn build(
         }
         if files.rewritten.replaced > 0 {
             programs.rewritten.insert(name.clone());
+        }
+        if let Some(address) = files.second_address {
+            programs.second_addresses.insert(name.clone(), address);
         }
         if let Some(parts) = &files.read_only {
             programs.read_only.insert(name.clone(), parts.clone());
