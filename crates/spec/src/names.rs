@@ -378,6 +378,8 @@ keys! {
     GUEST_RAM: Key<Region> = "guest-ram";
     /// Guest address of that RAM.
     GUEST_ADDRESS: Key<u64> = "guest-address";
+    /// Guest-virtual address at which that RAM is a second time; 0: nowhere.
+    GUEST_SECOND_ADDRESS: Key<u64> = "guest-second-address";
     /// The guest's ELF file.
     GUEST_IMAGE: Key<Region> = "guest-image";
     /// What system.toml adds to the guest's command line.

@@ -25,8 +25,11 @@ const USABLE: u32 = 1;
 const RESERVED: u32 = 2;
 /// A page that is mapped nowhere, so that null pointers are found.
 const PAGE: u64 = 0x1000;
-/// What a PC has for its display and its firmware.
-const FIRMWARE: Range<u64> = 0xa_0000..0x10_0000;
+/// What a PC has for its firmware; ACPI's tables are in it.
+const FIRMWARE: Range<u64> = 0xf_0000..0x10_0000;
+/// Where a PC's display begins. From there to the firmware a PC's map has a hole, and some
+/// kernels insist on that.
+const DISPLAY: u64 = 0xa_0000;
 
 /// What is told.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +74,7 @@ impl<'a> Facts<'a> {
     /// Returns the memory map: each range with its type.
     fn memory(&self) -> impl Iterator<Item = (Range<u64>, u32)> {
         let ram = self.head.ram_start..self.head.ram_end;
-        let below = ram.start.max(PAGE)..ram.end.min(FIRMWARE.start);
+        let below = ram.start.max(PAGE)..ram.end.min(DISPLAY);
         let firmware = ram.start.max(FIRMWARE.start)..ram.end.min(FIRMWARE.end);
         let above = ram.start.max(FIRMWARE.end)..ram.end;
         let shim = self.head.ram_end..self.boot.ram_end;
@@ -133,7 +136,7 @@ impl<'a> Facts<'a> {
             let end = usable.map(|(range, _)| range.end).last();
             ((end.unwrap_or(part.start) - part.start) / 1024) as u32
         };
-        let lower = kib(0..FIRMWARE.start);
+        let lower = kib(0..DISPLAY);
         let upper = kib(FIRMWARE.end..u64::MAX);
         for (at, value) in [
             (0, FLAGS),

@@ -12,7 +12,7 @@ use system::Segment;
 use crate::Error;
 
 /// Where the tables lie: in the area in which the RSDP is looked for (section 5.2.5.1).
-pub const AREA: Range<u64> = 0xe_0000..0xe_1000;
+pub const AREA: Range<u64> = 0xf_0000..0xf_1000;
 /// Address of the RSDP.
 pub const RSDP: u64 = AREA.start;
 

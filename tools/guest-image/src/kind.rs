@@ -94,7 +94,7 @@ const MULTIBOOT_SEARCH: usize = 8192;
 const MULTIBOOT2: u32 = 0xe852_50d6;
 const MULTIBOOT2_SEARCH: usize = 32768;
 /// First address that seL4 5.0.0 keeps for itself (PPTR_USER_TOP).
-const KERNEL_HALF: u64 = 0xffff_ff80_0000_0000;
+pub const KERNEL_HALF: u64 = 0xffff_ff80_0000_0000;
 /// Magic numbers of compressed files.
 const COMPRESSED: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "gzip"),

@@ -15,6 +15,7 @@ mod kind;
 mod merge;
 mod protect;
 mod rewrite;
+mod second;
 mod solo5;
 
 use std::ops::Range;
@@ -25,6 +26,7 @@ pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
 pub use protect::read_only;
 pub use rewrite::{Rewritten, rewrite};
+pub use second::second_address;
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.

@@ -69,6 +69,8 @@ struct GuestFiles {
     rewritten: Rewritten,
     /// Where that has parts: the files that symbols come from, by what they are.
     parts: Vec<(&'static str, Vec<u8>)>,
+    /// Where its RAM is a second time, if the image is linked elsewhere.
+    second_address: Option<u64>,
     /// What it must not write, if its kind asks for that.
     read_only: Option<Vec<Range<u64>>>,
 }
@@ -94,10 +96,16 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         };
         let mut file = read(&path)?;
         let rewritten = guest_image::rewrite(&mut file);
+        let ram = guest.address..guest.address + guest.memory;
+        let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
+        let second_address = match kind {
+            Kind::Linux64 => guest_image::second_address(&mut file, &ram).map_err(failed)?,
+            _ => None,
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let needs = guest_image::Guest {
             name: &name,
-            ram: guest.address..guest.address + guest.memory,
+            ram,
             command_line: &guest.command_line,
             pc: guest.pc,
             rewritten: rewritten.replaced > 0,
@@ -114,7 +122,6 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             }),
             place: &guest.place.0,
         };
-        let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
         let shim = match kind.shim() {
             None => None,
             Some(package) => {
@@ -136,6 +143,7 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             image,
             rewritten,
             parts,
+            second_address,
             read_only,
         };
         images.insert(guest.name.clone(), files);
@@ -337,6 +345,12 @@ pub fn build(
         programs.guests.insert(name.clone(), files.image.clone());
         if !files.parts.is_empty() {
             programs.shims.insert(name.clone());
+        }
+        if files.rewritten.replaced > 0 {
+            programs.rewritten.insert(name.clone());
+        }
+        if let Some(address) = files.second_address {
+            programs.second_addresses.insert(name.clone(), address);
         }
         if let Some(parts) = &files.read_only {
             programs.read_only.insert(name.clone(), parts.clone());

@@ -88,7 +88,7 @@ fn multiboot() {
         .collect();
     let expected = [
         (0x1000, 0x9_f000, 1),
-        (0xa_0000, 0x6_0000, 2),
+        (0xf_0000, 0x1_0000, 2),
         (MIB, 23 * MIB, 1),
         (24 * MIB, 8 * MIB, 2),
     ];

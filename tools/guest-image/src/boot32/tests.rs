@@ -139,7 +139,7 @@ fn modules_tables_and_the_block() {
     let expected = Boot32 {
         protocol: protocol::MULTIBOOT,
         modules: 2,
-        rsdp: 0xe_0000,
+        rsdp: 0xf_0000,
         ram_end: 32 * MIB,
         rewritten: 1,
     };
