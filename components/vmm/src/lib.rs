@@ -49,7 +49,7 @@ pub use lapic::{LAPIC_BASE, Lapic};
 pub use lives::{Lives, Next};
 pub use loader::{BOOT_PARAMS_OFFSET, COMMAND_LINE_MAX, LoadError, load};
 pub use paging::BadTable;
-pub use pc::Pc;
+pub use pc::{Pc, describe as describe_pc};
 pub use registers::Registers;
 pub use share::Share;
 pub use slots::Budget;

@@ -24,3 +24,9 @@ pub const RTC_CENTURY: u8 = 0x32;
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 /// The I/O APIC's pin that the 8254's channel 0 drives.
 pub const TIMER_PIN: u8 = 2;
+/// Where a PC's display has its memory: RAM ends there, and goes on at 1 MiB.
+pub const DISPLAY: u64 = 0xa_0000;
+/// Where a PC's firmware is. Nothing is between the display and it.
+pub const FIRMWARE: core::ops::Range<u64> = 0xf_0000..0x10_0000;
+/// The root pointer of ACPI's tables, which are behind it.
+pub const RSDP: u64 = FIRMWARE.start;

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use spec::acpi::{DISPLAY, FIRMWARE};
 use spec::shim::{Boot32, Boot32Module, Handoff, protocol};
 use zerocopy::FromBytes as _;
 
@@ -25,12 +26,6 @@ const USABLE: u32 = 1;
 const RESERVED: u32 = 2;
 /// A page that is mapped nowhere, so that null pointers are found.
 const PAGE: u64 = 0x1000;
-/// What a PC has for its firmware; ACPI's tables are in it.
-const FIRMWARE: Range<u64> = 0xf_0000..0x10_0000;
-/// Where a PC's display begins. From there to the firmware a PC's map has a hole, and some
-/// kernels insist on that.
-const DISPLAY: u64 = 0xa_0000;
-
 /// What is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {

@@ -114,7 +114,7 @@ mod tests {
 
     impl Memory for Tables {
         fn byte(&self, address: u64) -> Option<u8> {
-            let at = address.checked_sub(guest_image::acpi::RSDP)?;
+            let at = address.checked_sub(spec::acpi::RSDP)?;
             self.0.get(at as usize).copied()
         }
     }

@@ -1,20 +1,13 @@
 //! ACPI tables of a guest with `machine = "pc"` (ACPI 6.5 chapter 5): what the vmm
 //! emulates, at the addresses in [`spec::acpi`].
 
-use std::ops::Range;
-
 use spec::acpi::{
-    IOAPIC_BASE, PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, RTC_CENTURY, SCI,
-    SLEEP_TYPE_S5, TIMER_PIN,
+    FIRMWARE, IOAPIC_BASE, PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, RSDP,
+    RTC_CENTURY, SCI, SLEEP_TYPE_S5, TIMER_PIN,
 };
 use system::Segment;
 
 use crate::Error;
-
-/// Where the tables lie: in the area in which the RSDP is looked for (section 5.2.5.1).
-pub const AREA: Range<u64> = 0xf_0000..0xf_1000;
-/// Address of the RSDP.
-pub const RSDP: u64 = AREA.start;
 
 /// Bytes of the header of every table but the RSDP.
 const HEADER: usize = 36;
@@ -89,7 +82,7 @@ const S5: [u8; 16] = [
     0,
 ];
 
-/// Returns the bytes of [`AREA`]'s beginning: RSDP, RSDT, XSDT, FADT, MADT, DSDT.
+/// Returns the bytes of the firmware's area from its start: RSDP, RSDT, XSDT, FADT, MADT, DSDT.
 #[must_use]
 pub fn tables() -> Vec<u8> {
     let mut area = Area(vec![0; RSDP_SIZE]);
@@ -113,12 +106,11 @@ pub fn tables() -> Vec<u8> {
 /// # Errors
 /// If something else lies there.
 pub fn add(segments: &mut Vec<Segment>) -> Result<(), Error> {
-    let taken = |segment: &Segment| {
-        segment.address < AREA.end && AREA.start < segment.address + segment.size
-    };
+    let taken =
+        |segment: &Segment| segment.address < FIRMWARE.end && RSDP < segment.address + segment.size;
     if segments.iter().any(taken) {
         return Err(Error::new(
-            format!("it lies where ACPI's tables are, {:#x}", AREA.start),
+            format!("it lies where ACPI's tables are, {:#x}", RSDP),
             "link it at 0x100000 or above",
         ));
     }
@@ -131,7 +123,7 @@ pub fn add(segments: &mut Vec<Segment>) -> Result<(), Error> {
 pub fn segment() -> Segment {
     let bytes = tables();
     Segment {
-        address: AREA.start,
+        address: RSDP,
         size: bytes.len() as u64,
         bytes,
         writable: false,
@@ -148,7 +140,7 @@ impl Area {
         let at = self.0.len().next_multiple_of(ALIGNMENT);
         self.0.resize(at, 0);
         self.0.extend(table);
-        AREA.start + at as u64
+        RSDP + at as u64
     }
 }
 
@@ -259,7 +251,7 @@ mod tests {
     }
 
     fn at(area: &[u8], address: u64) -> &[u8] {
-        let table = &area[(address - AREA.start) as usize..];
+        let table = &area[(address - RSDP) as usize..];
         &table[..word(table, 4) as usize]
     }
 
@@ -267,7 +259,7 @@ mod tests {
     #[test]
     fn every_table_is_found_and_sums_to_0() {
         let area = tables();
-        assert!(area.len() as u64 <= AREA.end - AREA.start);
+        assert!(area.len() as u64 <= FIRMWARE.end - RSDP);
         assert_eq!(&area[..8], b"RSD PTR ");
         assert_eq!((sum(&area[..20]), sum(&area[..36])), (0, 0));
         let rsdt = at(&area, word(&area, 16));

@@ -208,7 +208,7 @@ fn payload(pvh: bool, guest: &Guest<'_>, modules: &[(&str, Segment)]) -> Vec<u8>
             protocol::MULTIBOOT
         },
         modules: modules.len() as u32,
-        rsdp: if guest.pc { acpi::RSDP } else { 0 },
+        rsdp: if guest.pc { spec::acpi::RSDP } else { 0 },
         ram_end: guest.ram.end,
         rewritten: guest.rewritten.into(),
     };

@@ -6,6 +6,7 @@
 //! accesses, or with what the guest writes. May call: nothing; its time is an argument.
 //! Invariants: the only interrupt is IRQ 0; edges that nobody took are one.
 
+mod map;
 mod pic;
 mod pit;
 mod power;
@@ -13,6 +14,7 @@ mod rtc;
 
 use pci::Width;
 
+pub use map::describe;
 use pic::Pic;
 use pit::Pit;
 use power::Power;

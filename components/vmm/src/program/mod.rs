@@ -98,6 +98,10 @@ impl Life<'_> {
                 return StopReason::Image;
             }
         };
+        let ram = host.ram();
+        if self.context.get(names::PC) && !vmm::describe_pc(&ram, boot_params, host) {
+            return StopReason::Image;
+        }
         defmt::info!("guest entry tsc={=u64}", runtime::tsc());
         if let Err(reason) = host.guest().start(entry, boot_params) {
             return reason;

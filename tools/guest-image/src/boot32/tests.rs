@@ -128,7 +128,10 @@ fn modules_tables_and_the_block() {
     let one = segment_at(&merged, limit - 8192);
     assert_eq!(one.bytes, vec![1; 5000]);
     assert_eq!(segment_at(&merged, limit - 12288).bytes, [2; 3]);
-    assert_eq!(segment_at(&merged, acpi::RSDP).bytes[..8], *b"RSD PTR ");
+    assert_eq!(
+        segment_at(&merged, spec::acpi::RSDP).bytes[..8],
+        *b"RSD PTR "
+    );
     let block = segment_at(&merged, limit + HANDOFF_OFFSET).bytes;
     let (head, line, payload) = Handoff::parse(&block).unwrap();
     assert_eq!(
