@@ -271,10 +271,8 @@ impl Machine {
     }
 
     fn network(&mut self, handle: usize) -> Option<(&mut Network, &mut Sleeper)> {
-        let network = self.networks.iter_mut().flatten();
-        let network = network
-            .into_iter()
-            .find(|network| network.handle == handle)?;
+        let mut networks = self.networks.iter_mut().flatten();
+        let network = networks.find(|network| network.handle == handle)?;
         Some((network, &mut self.sleeper))
     }
 
