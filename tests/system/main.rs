@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod iommu;
 mod lives;
+mod pc;
 mod serve;
 mod share;
 mod soak;

@@ -85,6 +85,20 @@ pub enum GuestImage {
     File(PathBuf),
 }
 
+/// How a guest's image is entered, as far as system.toml says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boot {
+    /// As the image offers.
+    #[default]
+    Auto,
+    /// By the Linux 64-bit boot protocol.
+    Linux,
+    /// By Multiboot 1.
+    Multiboot,
+    /// By its PVH note.
+    Pvh,
+}
+
 /// Where a key stands: file, line and column, for errors that are found later. It says
 /// nothing about the system, so that all are equal.
 #[derive(Clone, Debug, Eq)]
@@ -156,6 +170,12 @@ pub struct Guest {
     pub on_exit: OnExit,
     /// Its part of the CPU's time, relative to the other guests of its priority.
     pub share: u64,
+    /// It has the devices of a PC.
+    pub pc: bool,
+    /// How its image is entered.
+    pub boot: Boot,
+    /// Files that its image gets as boot modules.
+    pub modules: Vec<PathBuf>,
 }
 
 /// A system that passed every check.

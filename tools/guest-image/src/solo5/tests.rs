@@ -60,7 +60,12 @@ fn function(name: &'static str, kind: Solo5Kind, function: u16) -> Solo5Function
 fn guest(functions: Option<Vec<Solo5Function<'_>>>) -> Guest<'_> {
     Guest {
         ram: 0..32 << 20,
+        name: "image",
         command_line: "--hello",
+        pc: false,
+        rewritten: false,
+        boot: system::Boot::Auto,
+        modules: Vec::new(),
         solo5: functions,
         place: "system.toml:5:1",
     }
