@@ -330,7 +330,9 @@ impl calls::Machine for Machine {
 
     fn poll(&mut self, timeout_nsecs: u64) -> u64 {
         let start = self.sleeper.clock.micros();
-        let end = start.saturating_add(timeout_nsecs.div_ceil(1000));
+        // One more than asked for: the present one has begun already.
+        let micros = timeout_nsecs.div_ceil(1000);
+        let end = start.saturating_add(micros + u64::from(micros > 0));
         loop {
             let (ready, until) = self.look(end);
             if ready != 0 || !self.sleeper.sleep_before(until) && until == end {
