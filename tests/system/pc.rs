@@ -1,7 +1,8 @@
 //! Images that are entered in 32-bit mode, on the devices of a PC.
 
 use crate::changed::Changed;
-use crate::harness::{Finished, finish, one_machine, root, run_of};
+use crate::client::Client;
+use crate::harness::{Finished, Running, finish, one_machine, root, run_of};
 
 /// Seconds for a run: a bound on failures.
 const TIMEOUT: u32 = 240;
@@ -39,6 +40,21 @@ fn a_pvh_image_is_entered_by_its_note() {
     let run = run("pvh");
     assert!(run.status.success(), "{}", run.text);
     assert!(run.text.contains("# meter: begins"), "{}", run.text);
+}
+
+/// It measures its clocks by the 8254, since no command line says what they are.
+#[test]
+fn a_guest_entered_by_pvh_serves_over_its_nic() {
+    let _machine = one_machine();
+    let file = Changed::new(
+        "pvh",
+        "guest.web.boot = \"pvh\"\nguest.web.machine = \"pc\"",
+    );
+    let path = file.0.display().to_string();
+    let (mut system, port) = Running::serving(&["--system", &path]);
+    let (status, _) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200);
+    assert!(system.interrupt().status.success());
 }
 
 #[test]
