@@ -1,7 +1,7 @@
 //! A guest that sets up the CPU as other projects' unikernels do.
 
 use crate::changed::Changed;
-use crate::harness::{Finished, finish, one_machine, run_of};
+use crate::harness::{Finished, finish, one_machine, root, run_of};
 
 const SYSTEM: &str = "tests/systems/cpu.toml";
 
@@ -56,4 +56,14 @@ fn a_page_table_that_is_no_identity_map_ends_the_guest() {
         }
         assert!(!end.text.contains("identity map\n[cpu]"), "{}", end.text);
     }
+}
+
+/// RAM is a second time where the image is linked, for its code, its stack, its tables and
+/// its own page table.
+#[test]
+fn an_image_of_the_upper_half_runs_where_it_is_linked() {
+    let _machine = one_machine();
+    let end = finish(&mut run_of(&root().join("tests/systems/upper.toml"), 120));
+    assert!(end.status.success(), "{}", end.text);
+    assert!(end.text.contains("# upper: pass"), "{}", end.text);
 }

@@ -14,6 +14,8 @@ mod harness;
 mod hostile;
 mod iommu;
 mod lives;
+mod pc;
 mod serve;
 mod share;
 mod soak;
+mod solo5;

@@ -9,7 +9,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{COM1, EXIT_PORT, FUNCTIONS, SLOTS};
+use spec::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS, SLOTS};
 
 use crate::bar_map::BarMap;
 use crate::counters::Counters;
@@ -17,6 +17,7 @@ use crate::host::{Host, PciFunctions, StopReason, Unclaimed};
 use crate::ioapic::IoApic;
 use crate::lapic::{LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
+use crate::pc::{Pc, Transition};
 use crate::uart::Uart;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
@@ -45,6 +46,8 @@ pub struct Devices<'a> {
     uart: Uart,
     /// I/O APIC.
     pub ioapic: IoApic,
+    /// The other devices of a PC, for a guest that has them.
+    pub pc: Option<Pc>,
 }
 
 impl<'a> Devices<'a> {
@@ -56,6 +59,7 @@ impl<'a> Devices<'a> {
             config_address: 0,
             uart: Uart::default(),
             ioapic: IoApic::new(functions),
+            pc: None,
         }
     }
 
@@ -134,9 +138,13 @@ impl<'a> Devices<'a> {
                 }),
             COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
-                counters.unclaimed_ports += 1;
-                host.report_unclaimed(Unclaimed::Port(port));
-                nothing
+                let pc = self.pc.as_mut();
+                let value = pc.and_then(|pc| pc.read(port, width, host.now()));
+                value.unwrap_or_else(|| {
+                    counters.unclaimed_ports += 1;
+                    host.report_unclaimed(Unclaimed::Port(port));
+                    nothing
+                })
             }
         }
     }
@@ -166,8 +174,16 @@ impl<'a> Devices<'a> {
             }
             EXIT_PORT => return Some(StopReason::Exit(value)),
             _ => {
-                counters.unclaimed_ports += 1;
-                host.report_unclaimed(Unclaimed::Port(port));
+                let pc = self.pc.as_mut();
+                match pc.and_then(|pc| pc.write(port, width, value, host.now())) {
+                    Some(Some(Transition::Off)) => return Some(StopReason::Exit(EXIT_SUCCESS)),
+                    Some(Some(Transition::Reset)) => return Some(StopReason::Exit(EXIT_RESET)),
+                    Some(None) => {}
+                    None => {
+                        counters.unclaimed_ports += 1;
+                        host.report_unclaimed(Unclaimed::Port(port));
+                    }
+                }
             }
         }
         None

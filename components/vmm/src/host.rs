@@ -19,6 +19,11 @@ pub trait GuestMemory {
     /// Copies into guest RAM. Returns `false`, with nothing written, unless all of it
     /// is RAM.
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool;
+    /// Returns the guest-physical address of a guest-virtual one. It is another only
+    /// where RAM has a second place, for an image that is linked there.
+    fn physical(&self, address: u64) -> u64 {
+        address
+    }
     /// Returns eight bytes of RAM as a number, if all are RAM.
     fn read_word(&mut self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];

@@ -14,8 +14,8 @@ use pci::{FunctionInfo, PAGE_SIZE, Width};
 use crate::host::Interrupts;
 use crate::lapic::Lapic;
 
-/// Guest-physical address of the registers; it does not move.
-pub const IOAPIC_BASE: u64 = 0xfec0_0000;
+pub use spec::acpi::IOAPIC_BASE;
+
 /// Pins.
 const PINS: usize = 24;
 /// Register select: which register the window shows.
@@ -58,6 +58,18 @@ struct Pin {
     in_service: Option<u8>,
     /// Over its budget: not acknowledged (M23).
     throttled: bool,
+}
+
+impl Pin {
+    const fn message(&self) -> GuestMessage {
+        GuestMessage {
+            vector: self.low as u8,
+            destination: (self.high >> 24) as u8,
+            delivery_mode: (self.low >> 8 & 7) as u8,
+            level: self.low & LEVEL != 0,
+            logical: self.low & LOGICAL != 0,
+        }
+    }
 }
 
 /// The I/O APIC.
@@ -171,6 +183,14 @@ impl IoApic {
         }
     }
 
+    /// Takes a rising edge of a pin that no function is behind.
+    pub fn edge(&self, pin: u8, lapic: &mut Lapic) {
+        let pin = &self.pins[usize::from(pin) % PINS];
+        if pin.low & MASKED == 0 && !pin.connected {
+            lapic.accept(&pin.message());
+        }
+    }
+
     /// Handles a pin's asserted line. Returns `false` if nothing takes the
     /// interrupt.
     pub fn event(&mut self, source: Source, lapic: &mut Lapic) -> bool {
@@ -182,13 +202,7 @@ impl IoApic {
             // It comes again when that ends.
             return true;
         }
-        let message = GuestMessage {
-            vector: pin.low as u8,
-            destination: (pin.high >> 24) as u8,
-            delivery_mode: (pin.low >> 8 & 7) as u8,
-            level: pin.low & LEVEL != 0,
-            logical: pin.low & LOGICAL != 0,
-        };
+        let message = pin.message();
         let taken = lapic.accept(&message);
         if taken {
             pin.in_service = Some(message.vector);

@@ -11,6 +11,10 @@ pub const X2APIC_BASE: u32 = 0x800;
 /// Version 0x14, six LVT entries, as recent CPUs have it.
 const VERSION: u32 = 0x14 | 5 << 16;
 const LVT_MASKED: u32 = 1 << 16;
+/// Delivery mode ExtINT.
+const LVT_EXTERNAL: u32 = 7 << 8;
+/// Position of LINT0 in the local vector table.
+const LINT0: usize = 3;
 const SVR_ENABLE: u32 = 1 << 8;
 const TIMER_MODE_PERIODIC: u32 = 1;
 const TIMER_MODE_DEADLINE: u32 = 2;
@@ -105,6 +109,23 @@ impl Default for Lapic {
 }
 
 impl Lapic {
+    /// Creates the local APIC as a PC's firmware leaves it: enabled, with the 8259s'
+    /// interrupts passed through its pin LINT0 (virtual wire mode).
+    pub fn virtual_wire() -> Self {
+        let mut lapic = Self {
+            svr: 0x1ff,
+            ..Self::default()
+        };
+        lapic.lvt[LINT0] = LVT_EXTERNAL;
+        lapic
+    }
+
+    /// Returns whether interrupts of the 8259s get through. They have no priority here
+    /// and are ended there.
+    pub const fn passes_external(&self) -> bool {
+        self.lvt[LINT0] & (LVT_MASKED | LVT_EXTERNAL) == LVT_EXTERNAL
+    }
+
     /// Takes a routed message; `false` if this APIC does not: software-disabled,
     /// not the destination, or no fixed delivery.
     pub fn accept(&mut self, message: &GuestMessage) -> bool {

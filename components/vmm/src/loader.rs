@@ -80,7 +80,10 @@ pub fn load(
         if start < usable.start || end > usable.end || segment.p_filesz > segment.p_memsz {
             return Err(bad);
         }
+        // An image that is linked elsewhere is entered there.
+        let place = segment.p_vaddr.wrapping_sub(start);
         entry_found |= (start..end).contains(&entry);
+        entry_found |= (start..end).contains(&entry.wrapping_sub(place));
         let bytes = elf.segment_data(&segment).map_err(|_| LoadError::NotElf)?;
         for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
             if !host.write_ram(start + (index * CHUNK) as u64, chunk) {

@@ -1,8 +1,9 @@
 //! The guest's own page table, at the moment that it is loaded.
 //!
-//! Ring 3 runs by the kernel's tables, in which guest-virtual is guest-physical. A guest
-//! with a table of its own can go on if that says the same; one that says something else
-//! would run on with other memory than it thinks.
+//! Ring 3 runs by the kernel's tables, in which guest-virtual is guest-physical, but for
+//! RAM's second place if it has one. A guest with a table of its own can go on if that
+//! says the same; one that says something else would run on with other memory than it
+//! thinks.
 
 use core::fmt;
 
@@ -93,7 +94,7 @@ pub fn check(cr3: u64, rip: u64, ram: &mut impl GuestMemory) -> Result<(), BadTa
             // Bits 63:48 are those of bit 47.
             let virtual_address = ((bits << 16).cast_signed() >> 16).cast_unsigned();
             let physical = entry & ADDRESS & !(reach(level) - 1);
-            if virtual_address != physical {
+            if ram.physical(virtual_address) != physical {
                 return Err(BadTable::Elsewhere(virtual_address, physical));
             }
             code |= rip.wrapping_sub(virtual_address) < reach(level);

@@ -2,6 +2,7 @@
 
 use channel::irq_router::{Source, SourceKind};
 use pci::{FunctionInfo, Width};
+use spec::acpi::TIMER_PIN;
 use spec::shim::{CALL_PORTS, REGISTER_PORT};
 use spec::{BADGE_TIMER, SLOTS};
 
@@ -17,6 +18,7 @@ use crate::instructions;
 use crate::lapic::Lapic;
 use crate::mmio;
 use crate::paging;
+use crate::pc::Pc;
 use crate::privileged;
 use crate::registers::{RAX, RDX, Registers};
 use crate::share::{Outside, Share};
@@ -145,6 +147,12 @@ impl<'a> Vmm<'a> {
         }
     }
 
+    /// Gives the guest the devices of a PC. To be called before [`Vmm::start`].
+    pub fn set_pc(&mut self, pc: Pc) {
+        self.devices.pc = Some(pc);
+        self.lapic = Lapic::virtual_wire();
+    }
+
     /// Sets whether the build tool rewrote instructions of the guest's image
     /// ([`spec::rewrite`]): only then what stands for them is emulated.
     #[must_use]
@@ -196,7 +204,26 @@ impl<'a> Vmm<'a> {
     /// Returns whether an interrupt can be injected now.
     #[must_use]
     pub fn wants_injection(&self) -> bool {
-        self.cpu.interrupts && self.lapic.pending().is_some()
+        self.cpu.interrupts && (self.lapic.pending().is_some() || self.external().is_some())
+    }
+
+    /// Returns the devices of a PC if they ask for an interrupt that gets through.
+    fn external(&self) -> Option<&Pc> {
+        let pc = self.devices.pc.as_ref()?;
+        (self.lapic.passes_external() && pc.interrupts()).then_some(pc)
+    }
+
+    /// Acknowledges the next interrupt, if the guest takes one now. Returns its vector.
+    fn acknowledge(&mut self) -> Option<u8> {
+        if !self.cpu.interrupts {
+            return None;
+        }
+        if let Some(vector) = self.lapic.pending() {
+            self.lapic.acknowledge(vector);
+            return Some(vector);
+        }
+        self.external()?;
+        self.devices.pc.as_mut().map(Pc::acknowledge)
     }
 
     /// Handles a notification word: each bit is a slot or the timer.
@@ -272,9 +299,19 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Fires the guest's own timer if it is due and may interrupt.
+    /// Fires the guest's own timers if they are due and may interrupt.
     fn fire(&mut self, now: u64) {
-        if now >= self.timer_floor.max(self.deferred) && self.lapic.timer(now) {
+        if now < self.timer_floor.max(self.deferred) {
+            return;
+        }
+        let mut fired = self.lapic.timer(now);
+        if let Some(pc) = &mut self.devices.pc
+            && pc.tick(now)
+        {
+            self.devices.ioapic.edge(TIMER_PIN, &mut self.lapic);
+            fired = true;
+        }
+        if fired {
             self.timer_floor = now.saturating_add(self.timer_gap);
         }
     }
@@ -346,7 +383,8 @@ impl<'a> Vmm<'a> {
                 self.lapic_deadline = self.lapic.take_deadline_change().unwrap_or(deadline);
             }
         }
-        let own = self.lapic_deadline;
+        let pc = self.devices.pc.as_ref().and_then(Pc::deadline);
+        let own = self.lapic_deadline.into_iter().chain(pc).min();
         let own = own.map(|deadline| deadline.max(self.timer_floor).max(self.deferred));
         let first = [own, self.slots.deadline(), self.turn];
         let first = first.into_iter().flatten().min();
@@ -359,10 +397,7 @@ impl<'a> Vmm<'a> {
     /// Injects the pending interrupt, if there is one and the guest takes it.
     /// Wakes a halted guest.
     pub fn inject(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
-        if self.cpu.interrupts
-            && let Some(vector) = self.lapic.pending()
-        {
-            self.lapic.acknowledge(vector);
+        if let Some(vector) = self.acknowledge() {
             if self.cpu.halted {
                 self.cpu.halted = false;
                 let now = host.now();

@@ -12,6 +12,8 @@ use crate::Context;
 pub struct GuestRam {
     /// Guest addresses.
     range: Range<u64>,
+    /// The guest-virtual addresses at which it is a second time; empty if it is not.
+    second: Range<u64>,
     /// Where it lies here.
     here: usize,
 }
@@ -22,8 +24,15 @@ impl GuestRam {
     pub fn new(context: &Context) -> Self {
         let region = context.get(names::GUEST_RAM);
         let address = context.get(names::GUEST_ADDRESS);
+        let second = context.get(names::GUEST_SECOND_ADDRESS);
+        let second_end = if second == 0 {
+            0
+        } else {
+            second + region.length
+        };
         Self {
             range: address..address + region.length,
+            second: second..second_end,
             here: region.address as usize,
         }
     }
@@ -32,6 +41,16 @@ impl GuestRam {
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
+    }
+
+    /// Returns the guest-physical address of a guest-virtual one.
+    #[must_use]
+    pub fn physical(&self, address: u64) -> u64 {
+        if self.second.contains(&address) {
+            address - self.second.start + self.range.start
+        } else {
+            address
+        }
     }
 
     /// Zeroes all of it: a guest that starts again finds nothing of the last.
@@ -46,6 +65,7 @@ impl GuestRam {
     /// Returns where `length` bytes at a guest address lie here, if all are
     /// RAM.
     fn at(&self, address: u64, length: usize) -> Option<*mut u8> {
+        let address = self.physical(address);
         let end = address.checked_add(length as u64)?;
         let inside = address >= self.range.start && end <= self.range.end;
         inside.then(|| {

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
+pub mod acpi;
 mod backoff;
 mod ending;
 mod guest;
@@ -30,7 +31,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use backoff::Backoff;
 pub use ending::Ending;
-pub use guest::{COM1, EXIT_PORT, EXIT_SUCCESS};
+pub use guest::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{IommuInfo, IommuKind, MachineInfo};

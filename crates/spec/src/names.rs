@@ -378,6 +378,8 @@ keys! {
     GUEST_RAM: Key<Region> = "guest-ram";
     /// Guest address of that RAM.
     GUEST_ADDRESS: Key<u64> = "guest-address";
+    /// Guest-virtual address at which that RAM is a second time; 0: nowhere.
+    GUEST_SECOND_ADDRESS: Key<u64> = "guest-second-address";
     /// The guest's ELF file.
     GUEST_IMAGE: Key<Region> = "guest-image";
     /// What system.toml adds to the guest's command line.
@@ -394,6 +396,8 @@ keys! {
     SHIM: Key<bool> = "shim";
     /// What follows the guest's end.
     ON_EXIT: Key<OnExit> = "on-exit";
+    /// Whether the guest has the devices of a PC.
+    PC: Key<bool> = "pc";
     /// Whether instructions of the guest's image were rewritten: only then the vmm
     /// emulates what stands for them ([`rewrite`](crate::rewrite)). In another image
     /// these bytes are no instructions.

@@ -99,6 +99,43 @@ pub struct Solo5Devices {
 /// No function, in [`Solo5Devices`].
 pub const NO_DEVICE: u16 = u16::MAX;
 
+/// How 32-bit code is entered, in [`Boot32`].
+pub mod protocol {
+    /// Multiboot 1.
+    pub const MULTIBOOT: u32 = 1;
+    /// PVH.
+    pub const PVH: u32 = 2;
+}
+
+/// Payload for the shim that enters 32-bit code, before [`Boot32Module`] for each module
+/// and then the modules' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Boot32 {
+    /// One of [`protocol`].
+    pub protocol: u32,
+    /// How many modules there are.
+    pub modules: u32,
+    /// Address of ACPI's RSDP; 0 if there is none.
+    pub rsdp: u64,
+    /// First address after the guest's RAM, the shim's included.
+    pub ram_end: u64,
+    /// 1 if instructions of the image were rewritten ([`crate::rewrite`]), else 0.
+    pub rewritten: u64,
+}
+
+/// A boot module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Boot32Module {
+    /// Address of its first byte.
+    pub start: u64,
+    /// Address after its last byte.
+    pub end: u64,
+    /// Bytes of its name.
+    pub name: u64,
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;

@@ -41,6 +41,7 @@ macro_rules! entry {
 }
 
 unsafe extern "C" {
+    static guest_ram: u8;
     static guest_stack_bottom: u8;
     static boot_has_fault_stack: u8;
 }
@@ -48,7 +49,7 @@ unsafe extern "C" {
 /// Returns the block that the build tool leaves for a shim ([`spec::shim`]); zeros in
 /// another guest. Its stack must not reach there.
 pub fn handoff() -> &'static [u8] {
-    let block = &raw const guest_stack_bottom as u64 + spec::shim::HANDOFF_OFFSET;
+    let block = &raw const guest_ram as u64 + spec::shim::HANDOFF_OFFSET;
     // SAFETY: it is RAM between the stack and the program (guest.ld), and nothing writes
     // to it.
     unsafe { core::slice::from_raw_parts(block as *const u8, spec::shim::HANDOFF_SIZE) }

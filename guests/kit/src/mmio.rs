@@ -254,6 +254,36 @@ impl PciWindow {
     }
 }
 
+/// A device's registers that share a BAR with others, such as an MSI-X table.
+#[derive(Debug)]
+pub struct WindowRegisters {
+    window: PciWindow,
+    base: u64,
+}
+
+impl WindowRegisters {
+    /// Returns the registers from `base` on. What is outside of the window reads all ones,
+    /// and takes no writes.
+    pub const fn new(base: u64) -> Self {
+        Self {
+            window: PciWindow::new(),
+            base,
+        }
+    }
+}
+
+impl Registers for WindowRegisters {
+    fn read(&self, offset: u32) -> u32 {
+        let value = self.window.read(self.base + u64::from(offset), 4);
+        value.map_or(u32::MAX, |value| value as u32)
+    }
+
+    fn write(&mut self, offset: u32, value: u32) {
+        let address = self.base + u64::from(offset);
+        self.window.write(address, 4, value.into());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::SharedBytes;

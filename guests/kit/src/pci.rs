@@ -7,7 +7,7 @@ use core::fmt;
 use ::pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
 
 use crate::cpu;
-use crate::mmio::Mmio;
+use crate::mmio::{Mmio, WindowRegisters};
 
 const ID: u8 = 0x00;
 const COMMAND: u8 = 0x04;
@@ -226,6 +226,14 @@ impl<C: ConfigSpace> Function<C> {
             next = (header >> 8) as u8 & 0xfc;
         }
         None
+    }
+
+    /// Returns registers behind memory BAR `index` that share it with others; `None` for a
+    /// BAR that is absent, has no address, or is not memory.
+    pub fn map_shared(&self, index: usize) -> Option<WindowRegisters> {
+        let bar = (*self.bars.get(index)?)?;
+        let usable = bar.kind != BarKind::Io && bar.address != 0;
+        usable.then(|| WindowRegisters::new(bar.address))
     }
 
     /// Returns the registers behind memory BAR `index`. Each BAR is given out

@@ -259,7 +259,7 @@ impl Machine {
         let failed = |what| AttachError::Failed(bdf, what);
         let capability =
             Capability::read(function).map_err(|_| failed("it has no usable MSI-X"))?;
-        let table = function.map(capability.table_bar);
+        let table = function.map_shared(capability.table_bar);
         let table = table.ok_or(failed("its MSI-X table cannot be mapped"))?;
         let mut msix = Msix::new(capability, table, function);
         for (&entry, &vector) in entries.iter().zip(vectors) {

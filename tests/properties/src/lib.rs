@@ -4,7 +4,7 @@
 //! and not from the components, and the random sequences that both are put
 //! through; and the joined components, killed at every step of what they do.
 //! Must never: share code with a component; a mistake would then be in both.
-//! May call: channel, msix, pci-config, irq-router, on the host.
+//! May call: channel, msix, pci-config, irq-router, vmm, on the host.
 //! Invariants: a run is the same every time, unless `PROPTEST_RNG_SEED` asks
 //! for another; a sequence that failed once is kept in `proptest-regressions`.
 
@@ -16,6 +16,8 @@ mod crash;
 mod irq_router;
 #[cfg(test)]
 mod msix;
+#[cfg(test)]
+mod pc;
 #[cfg(test)]
 mod pci_config;
 

@@ -3,7 +3,9 @@
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use object::{Endianness, elf};
 
-use crate::Error;
+use system::Boot;
+
+use crate::{Error, boot32};
 
 /// How a file is entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ const MULTIBOOT_SEARCH: usize = 8192;
 const MULTIBOOT2: u32 = 0xe852_50d6;
 const MULTIBOOT2_SEARCH: usize = 32768;
 /// First address that seL4 5.0.0 keeps for itself (PPTR_USER_TOP).
-const KERNEL_HALF: u64 = 0xffff_ff80_0000_0000;
+pub const KERNEL_HALF: u64 = 0xffff_ff80_0000_0000;
 /// Magic numbers of compressed files.
 const COMPRESSED: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "gzip"),
@@ -126,9 +128,39 @@ impl Kind {
     #[must_use]
     pub const fn shim(&self) -> Option<&'static str> {
         match self {
+            Self::Multiboot(1) | Self::Pvh => Some(boot32::SHIM),
             Self::Solo5(Solo5Target::Hvt, ::solo5::abi::VERSION) => Some("solo5"),
             _ => None,
         }
+    }
+
+    /// Returns which kind `file` is if it is entered as system.toml says.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn entered(file: &[u8], boot: Boot) -> Result<Self, Error> {
+        let kind = Self::of(file);
+        let long = || {
+            let header = elf::FileHeader64::<Endianness>::parse(file).ok();
+            header.is_some_and(|header| header.e_machine(Endianness::Little) == elf::EM_X86_64)
+        };
+        let (offered, as_kind, word) = match boot {
+            Boot::Auto => return Ok(kind),
+            Boot::Linux => (long(), Self::Linux64, "linux"),
+            Boot::Multiboot => (
+                multiboot_header(file).is_some(),
+                Self::Multiboot(1),
+                "multiboot",
+            ),
+            Boot::Pvh => (pvh_entry(file).is_some(), Self::Pvh, "pvh"),
+        };
+        if offered {
+            return Ok(as_kind);
+        }
+        Err(Error::new(
+            format!("it does not offer what `boot = \"{word}\"` asks for"),
+            "leave `boot` out, or build it with that entry",
+        ))
     }
 
     /// Returns the error for a file of a kind that cannot run, with what would.
@@ -148,13 +180,11 @@ impl Kind {
                 "build it for hvt, such as by `mirage configure -t hvt`",
             ),
             Self::Multiboot(version) => (
-                format!("it is a Multiboot {version} image, entered in 32-bit mode"),
-                "build the unikernel as an ELF64 file with a Linux 64-bit entry, or for Solo5 hvt",
+                format!("it is a Multiboot {version} image"),
+                "build it with a Multiboot 1 header or a PVH note, or as an ELF64 file with a \
+                 Linux 64-bit entry",
             ),
-            Self::Pvh => (
-                "it is a PVH image, entered in 32-bit mode".into(),
-                "build the unikernel as an ELF64 file with a Linux 64-bit entry, or for Solo5 hvt",
-            ),
+            Self::Pvh => ("it is a PVH image".into(), "report this: it should run"),
             Self::BzImage => (
                 "it is a Linux bzImage, which starts in 16-bit or 32-bit mode".into(),
                 "name the ELF file that it was made from (vmlinux), if that is a unikernel: \
@@ -201,24 +231,39 @@ fn machine_name(machine: elf::Machine) -> String {
 
 /// Returns the version of Multiboot that a file has a header of.
 fn multiboot(file: &[u8]) -> Option<u32> {
-    let words = |bytes: usize, count: usize| {
-        let header = file.get(..file.len().min(bytes)).unwrap_or(file);
-        (0..header.len().saturating_sub(4 * count - 1))
-            .step_by(4)
-            .map(move |at| {
-                let word = |index: usize| {
-                    let word = &header[at + 4 * index..][..4];
-                    u32::from_le_bytes([word[0], word[1], word[2], word[3]])
-                };
-                (0..count).map(word).collect::<Vec<_>>()
-            })
-    };
-    let sums_to_0 = |words: &[u32]| words.iter().fold(0, |a: u32, &b| a.wrapping_add(b)) == 0;
-    if words(MULTIBOOT_SEARCH, 3).any(|w| w[0] == MULTIBOOT && sums_to_0(&w)) {
+    if multiboot_header(file).is_some() {
         return Some(1);
     }
-    let second = words(MULTIBOOT2_SEARCH, 4).any(|w| w[0] == MULTIBOOT2 && sums_to_0(&w));
-    second.then_some(2)
+    header(file, MULTIBOOT2, MULTIBOOT2_SEARCH, 4).map(|_| 2)
+}
+
+/// Returns the offset of a file's Multiboot 1 header.
+pub fn multiboot_header(file: &[u8]) -> Option<usize> {
+    header(file, MULTIBOOT, MULTIBOOT_SEARCH, 3)
+}
+
+/// Returns the offset of a header of `count` words, the first of which is `magic` and
+/// whose sum is 0, within the first `bytes` bytes of a file.
+fn header(file: &[u8], magic: u32, bytes: usize, count: usize) -> Option<usize> {
+    let part = file.get(..file.len().min(bytes))?;
+    let places = (0..part.len()).step_by(4);
+    places.into_iter().find(|&at| {
+        let Some(header) = part.get(at..at + 4 * count) else {
+            return false;
+        };
+        let words = header.chunks_exact(4);
+        let mut words = words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let first = words.next();
+        first == Some(magic) && words.fold(magic, u32::wrapping_add) == 0
+    })
+}
+
+/// Returns the 32-bit entry point of an ELF file's PVH note.
+pub fn pvh_entry(file: &[u8]) -> Option<u64> {
+    fn of<H: FileHeader<Endian = Endianness>>(file: &[u8]) -> Option<u64> {
+        facts(H::parse(file).ok()?, file)?.pvh
+    }
+    of::<elf::FileHeader64<Endianness>>(file).or_else(|| of::<elf::FileHeader32<Endianness>>(file))
 }
 
 /// Returns the kind of an ELF file; `None` for one that is broken.
@@ -240,7 +285,8 @@ fn elf_kind(file: &[u8], multiboot: Option<u32>) -> Option<Kind> {
 struct Facts {
     machine: elf::Machine,
     solo5: Option<(u32, u32)>,
-    pvh: bool,
+    /// The entry point of its PVH note.
+    pvh: Option<u64>,
     /// Highest virtual address of a segment.
     highest: u64,
     /// The entry point is an address of a segment in physical memory.
@@ -260,7 +306,11 @@ impl Facts {
             return Some(Kind::Multiboot(version));
         }
         if !long && self.machine == elf::EM_386 {
-            return Some(if self.pvh { Kind::Pvh } else { Kind::Elf32 });
+            return Some(if self.pvh.is_some() {
+                Kind::Pvh
+            } else {
+                Kind::Elf32
+            });
         }
         if !long || self.machine != elf::EM_X86_64 {
             return Some(Kind::OtherMachine(self.machine));
@@ -268,7 +318,7 @@ impl Facts {
         if self.highest >= KERNEL_HALF {
             return Some(Kind::KernelHalf(self.highest));
         }
-        if self.pvh && !self.entered {
+        if self.pvh.is_some() && !self.entered {
             return Some(Kind::Pvh);
         }
         Some(Kind::Linux64)
@@ -280,7 +330,7 @@ fn facts<H: FileHeader>(header: &H, file: &[u8]) -> Option<Facts> {
     let mut facts = Facts {
         machine: header.e_machine(endian),
         solo5: None,
-        pvh: false,
+        pvh: None,
         highest: 0,
         entered: false,
     };
@@ -313,7 +363,8 @@ fn notes_of<H: FileHeader>(mut notes: NoteIterator<'_, H>, endian: H::Endian, fa
         };
         match (note.name(), note.n_type(endian)) {
             (b"Solo5", SOLO5_ABI1) => facts.solo5 = word(0).zip(word(4)),
-            (b"Xen", PVH_ENTRY) => facts.pvh = true,
+            // Four bytes or eight, of an address below 4 GiB.
+            (b"Xen", PVH_ENTRY) => facts.pvh = word(0).map(u64::from),
             _ => {}
         }
     }

@@ -7,19 +7,26 @@
 //! - **Invariants:** equal files give an equal image.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
+mod boot32;
+mod elf;
 mod fit;
 mod kind;
 mod merge;
 mod protect;
 mod rewrite;
+mod second;
 mod solo5;
 
 use std::ops::Range;
+
+use system::Boot;
 
 pub use kind::{Kind, Solo5Target};
 pub use merge::{Foreign, merge, shim_ram};
 pub use protect::read_only;
 pub use rewrite::{Rewritten, rewrite};
+pub use second::second_address;
 pub use solo5::Solo5Function;
 
 /// Why a file cannot be a guest's image.
@@ -45,8 +52,18 @@ impl Error {
 pub struct Guest<'a> {
     /// Guest addresses of its RAM.
     pub ram: Range<u64>,
+    /// The file's name, without its folder.
+    pub name: &'a str,
     /// Its command line.
     pub command_line: &'a str,
+    /// It has the devices of a PC.
+    pub pc: bool,
+    /// How the file says that its image is entered.
+    pub boot: Boot,
+    /// Instructions of its image were rewritten.
+    pub rewritten: bool,
+    /// Its boot modules: name and contents.
+    pub modules: Vec<(String, Vec<u8>)>,
     /// The functions that stand for devices of a Solo5 image; `None` where system.toml has
     /// no `solo5`.
     pub solo5: Option<Vec<Solo5Function<'a>>>,
@@ -60,7 +77,18 @@ pub struct Guest<'a> {
 /// # Errors
 /// If the file cannot run, or does not fit.
 pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-    let kind = Kind::of(&file);
+    if guest.pc && guest.ram.start != 0 {
+        return Err(Error::new(
+            format!(
+                "it has `machine = \"pc\"`, but its RAM begins at {:#x}, so that there is none \
+                 for ACPI's tables",
+                guest.ram.start
+            ),
+            "give the guest `address = 0`, which its devices can use where an IOMMU translates \
+             (`--iommu amd`)",
+        ));
+    }
+    let kind = Kind::entered(&file, guest.boot)?;
     let is_solo5 = matches!(kind, Kind::Solo5(Solo5Target::Hvt, _));
     if guest.solo5.is_some() && !is_solo5 {
         return Err(Error::new(
@@ -71,9 +99,24 @@ pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<
             "remove `solo5`, or name an image for hvt",
         ));
     }
+    let has_modules = matches!(kind, Kind::Multiboot(1) | Kind::Pvh);
+    if !guest.modules.is_empty() && !has_modules {
+        return Err(Error::new(
+            "it gets `modules`, but is entered neither by Multiboot nor by PVH",
+            "leave `modules` out, or name an image with such an entry",
+        ));
+    }
     // What is for a shim does not stand on the vmm's command line.
     let (file, command_line) = match (&kind, shim) {
+        (Kind::Linux64, _) if guest.pc => {
+            let file = elf::with_segment(&file, &acpi::segment());
+            let file = file.ok_or_else(|| Kind::Unknown.refusal())?;
+            (file, guest.command_line)
+        }
         (Kind::Linux64, _) => (file, guest.command_line),
+        (Kind::Multiboot(1) | Kind::Pvh, Some(shim)) => {
+            (boot32::prepare(&file, &kind, guest, shim)?, "")
+        }
         (Kind::Solo5(Solo5Target::Hvt, _), Some(shim)) => {
             let image = Foreign::from_elf(&file)?;
             let payload = solo5::payload(&file, &image, guest)?;
@@ -116,7 +159,12 @@ mod tests {
     fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {
         let guest = Guest {
             ram: RAM,
+            name: "image",
             command_line,
+            pc: false,
+            rewritten: false,
+            boot: Boot::Auto,
+            modules: Vec::new(),
             solo5: None,
             place: "",
         };

@@ -146,21 +146,40 @@ fn key(kind: Solo5Kind, name: &str) -> String {
     }
 }
 
-/// Returns the contents of the note with the manifest.
-fn note(file: &[u8]) -> Option<Vec<u8>> {
+/// Returns the contents of the note with the manifest. Solo5 lays its notes out with an
+/// alignment of 4, whatever that of their program header is.
+fn note(file: &[u8]) -> Option<&[u8]> {
     let header = elf::FileHeader64::<Endianness>::parse(file).ok()?;
     let endian = header.endian().ok()?;
     for segment in header.program_headers(endian, file).ok()? {
-        let Ok(Some(mut notes)) = segment.notes(endian, file) else {
+        if segment.p_type(endian) != elf::PT_NOTE {
             continue;
-        };
-        while let Ok(Some(note)) = notes.next() {
-            if note.name() == NOTE_NAME && note.n_type(endian).0 == MFT1 {
-                return Some(note.desc().to_vec());
+        }
+        let mut rest = segment.data(endian, file).unwrap_or_default();
+        while let Some((note, length)) = first_note(rest) {
+            if let Some(contents) = note {
+                return Some(contents);
             }
+            rest = rest.get(length..).unwrap_or_default();
         }
     }
     None
+}
+
+/// Returns the contents of the first note if it is a manifest, and the bytes that it takes;
+/// `None` if there is none, or no whole one.
+fn first_note(notes: &[u8]) -> Option<(Option<&[u8]>, usize)> {
+    let word = |at: usize| {
+        let word: [u8; 4] = notes.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(word))
+    };
+    let name_length = word(0)? as usize;
+    let name = notes.get(12..12 + name_length)?;
+    let start = 12 + name_length.next_multiple_of(4);
+    let end = start + word(4)? as usize;
+    let contents = notes.get(start..end)?;
+    let ours = word(8)? == MFT1 && name.strip_suffix(b"\0") == Some(NOTE_NAME);
+    Some((ours.then_some(contents), end.next_multiple_of(4)))
 }
 
 #[cfg(test)]

@@ -37,7 +37,8 @@ pub use diagnostic::{Diagnostic, Report};
 pub use graph::draw;
 pub use manifest::{Authority, DeviceNeed, Manifest};
 pub use model::{
-    Channel, Component, Device, Guest, GuestImage, Model, Place, Policy, Solo5Device, Solo5Kind,
+    Boot, Channel, Component, Device, Guest, GuestImage, Model, Place, Policy, Solo5Device,
+    Solo5Kind,
 };
 pub use program::{Program, ProgramError, Segment};
 pub use spec::OnExit;

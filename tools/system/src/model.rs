@@ -72,6 +72,8 @@ pub struct Device {
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,
+    /// QEMU's `-drive` arguments for the disks that those name.
+    pub qemu_drives: Vec<String>,
 }
 
 /// Where a guest's image comes from.
@@ -81,6 +83,20 @@ pub enum GuestImage {
     Crate(PathBuf, String),
     /// An ELF file.
     File(PathBuf),
+}
+
+/// How a guest's image is entered, as far as system.toml says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boot {
+    /// As the image offers.
+    #[default]
+    Auto,
+    /// By the Linux 64-bit boot protocol.
+    Linux,
+    /// By Multiboot 1.
+    Multiboot,
+    /// By its PVH note.
+    Pvh,
 }
 
 /// Where a key stands: file, line and column, for errors that are found later. It says
@@ -154,6 +170,12 @@ pub struct Guest {
     pub on_exit: OnExit,
     /// Its part of the CPU's time, relative to the other guests of its priority.
     pub share: u64,
+    /// It has the devices of a PC.
+    pub pc: bool,
+    /// How its image is entered.
+    pub boot: Boot,
+    /// Files that its image gets as boot modules.
+    pub modules: Vec<PathBuf>,
 }
 
 /// A system that passed every check.

@@ -54,7 +54,9 @@ impl Built {
 /// If it cannot be built.
 pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
     match &guest.image {
-        GuestImage::Crate(_, package) => programs::guest(workspace, package, guest.address),
+        GuestImage::Crate(folder, package) => {
+            programs::guest(workspace, folder, package, guest.address)
+        }
         GuestImage::File(file) => Ok(file.clone()),
     }
 }
@@ -67,6 +69,8 @@ struct GuestFiles {
     rewritten: Rewritten,
     /// Where that has parts: the files that symbols come from, by what they are.
     parts: Vec<(&'static str, Vec<u8>)>,
+    /// Where its RAM is a second time, if the image is linked elsewhere.
+    second_address: Option<u64>,
     /// What it must not write, if its kind asks for that.
     read_only: Option<Vec<Range<u64>>>,
 }
@@ -92,9 +96,21 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         };
         let mut file = read(&path)?;
         let rewritten = guest_image::rewrite(&mut file);
+        let ram = guest.address..guest.address + guest.memory;
+        let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
+        let second_address = match kind {
+            Kind::Linux64 => guest_image::second_address(&mut file, &ram).map_err(failed)?,
+            _ => None,
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let needs = guest_image::Guest {
-            ram: guest.address..guest.address + guest.memory,
+            name: &name,
+            ram,
             command_line: &guest.command_line,
+            pc: guest.pc,
+            rewritten: rewritten.replaced > 0,
+            boot: guest.boot,
+            modules: modules(guest)?,
             solo5: guest.solo5.as_ref().map(|all| {
                 let function = |of: &'a system::Solo5Device| Solo5Function {
                     name: &of.name,
@@ -106,11 +122,14 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             }),
             place: &guest.place.0,
         };
-        let shim = match Kind::of(&file).shim() {
+        let shim = match kind.shim() {
             None => None,
             Some(package) => {
                 let ram = guest_image::shim_ram(&needs.ram).map_err(failed)?;
-                Some(read(&programs::guest(workspace, package, ram.start)?)?)
+                let folder = workspace.root.join("guests").join(package);
+                Some(read(&programs::guest(
+                    workspace, &folder, package, ram.start,
+                )?)?)
             }
         };
         let image = guest_image::prepare(file.clone(), &needs, shim.as_deref()).map_err(failed)?;
@@ -124,11 +143,21 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
             image,
             rewritten,
             parts,
+            second_address,
             read_only,
         };
         images.insert(guest.name.clone(), files);
     }
     Ok(images)
+}
+
+/// Reads a guest's boot modules, each of which is called by its file's name.
+fn modules(guest: &Guest) -> Result<Vec<(String, Vec<u8>)>> {
+    let modules = guest.modules.iter().map(|path| {
+        let name = path.file_name().unwrap_or_default();
+        Ok((name.to_string_lossy().into_owned(), read(path)?))
+    });
+    modules.collect()
 }
 
 /// Returns the files with the symbols of a guest of the image in `folder`.
@@ -320,8 +349,14 @@ pub fn build(
         if files.rewritten.replaced > 0 {
             programs.rewritten.insert(name.clone());
         }
+        if let Some(address) = files.second_address {
+            programs.second_addresses.insert(name.clone(), address);
+        }
         if let Some(parts) = &files.read_only {
             programs.read_only.insert(name.clone(), parts.clone());
+        }
+        if files.rewritten.replaced > 0 {
+            programs.rewritten.insert(name.clone());
         }
     }
     let image = system::compose(model, &programs, options).map_err(|e| {

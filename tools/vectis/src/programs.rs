@@ -81,17 +81,33 @@ pub fn components(
     Ok(built)
 }
 
-/// Builds a guest's crate for RAM that starts at `ram`. Returns its file. Each start
+/// How kit's guests are linked.
+const GUEST_SCRIPT: &str = "guests/kit/guest.ld";
+
+/// Returns the linker script that a guest's crate names, from the project's folder, by
+/// `package.metadata.vectis.linker-script` in its Cargo.toml.
+fn script_of(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let manifest: toml::Table = text.parse().ok()?;
+    let mut value = manifest.get("package")?;
+    for key in ["metadata", "vectis", "linker-script"] {
+        value = value.get(key)?;
+    }
+    value.as_str().map(str::to_owned)
+}
+
+/// Builds a guest's crate, which lies in `folder`, for RAM that starts at `ram`. Returns its file. Each start
 /// address has its own target folder: with different flags in one folder, cargo would
 /// rebuild everything for each guest, and overwrite the file.
 ///
 /// # Errors
 /// If cargo fails, or the crate has not exactly one binary.
-pub fn guest(workspace: &Workspace, package: &str, ram: u64) -> Result<PathBuf> {
+pub fn guest(workspace: &Workspace, folder: &Path, package: &str, ram: u64) -> Result<PathBuf> {
+    let script = script_of(folder).unwrap_or_else(|| GUEST_SCRIPT.to_owned());
     let built = Call {
         workspace,
         folder: format!("guest-{ram:x}"),
-        script: "guests/kit/guest.ld",
+        script: &script,
         more_flags: vec![format!("-Clink-arg=-Wl,--defsym=guest_ram={ram:#x}")],
         packages: vec![package],
         features: vec![format!("{package}/guest")],

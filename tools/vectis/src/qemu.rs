@@ -116,6 +116,14 @@ impl Machine<'_> {
             let forward = format!("user,id={id},hostfwd=tcp:127.0.0.1:{port}-:80");
             add("-netdev", forward.into());
         }
+        for drive in self
+            .model
+            .devices
+            .iter()
+            .flat_map(|device| &device.qemu_drives)
+        {
+            add("-drive", drive.into());
+        }
         for device in self.model.devices.iter().flat_map(|device| &device.qemu) {
             add("-device", device.into());
         }

@@ -15,6 +15,8 @@ const ROOT: u64 = RAM;
 /// An address whose page every table below maps.
 const RIP: u64 = RAM + 0x1_2345;
 const WRITABLE: u64 = 3;
+/// Where RAM is a second time.
+const SECOND: u64 = 0xffff_8000_4000_0000;
 
 struct Ram {
     bytes: Vec<u8>,
@@ -31,6 +33,12 @@ impl GuestMemory for Ram {
     }
     fn write_ram(&mut self, _: u64, _: &[u8]) -> bool {
         false
+    }
+    fn physical(&self, address: u64) -> u64 {
+        match address.wrapping_sub(SECOND) {
+            offset if offset < RAM_SIZE => RAM + offset,
+            _ => address,
+        }
     }
 }
 
@@ -200,4 +208,19 @@ fn a_table_without_an_end_is_cut() {
     }
     assert_eq!(ram.check(), Err(BadTable::TooLarge));
     assert!(ram.reads <= TABLES * ENTRIES as usize + TABLES);
+}
+
+#[test]
+fn a_table_may_map_the_second_place_of_ram() {
+    let mut ram = Ram::identity();
+    ram.map(SECOND + 0x3000, RAM + 0x3000, 3);
+    assert_eq!(check(ROOT, RIP, &mut ram), Ok(()));
+    ram.map(SECOND + 0x4000, RAM + 0x5000, 3);
+    let bad = BadTable::Elsewhere(SECOND + 0x4000, RAM + 0x5000);
+    assert_eq!(check(ROOT, RIP, &mut ram), Err(bad));
+    // Behind its end it is no other place of anything.
+    let mut ram = Ram::identity();
+    ram.map(SECOND + RAM_SIZE, RAM + RAM_SIZE, 3);
+    let bad = BadTable::Elsewhere(SECOND + RAM_SIZE, RAM + RAM_SIZE);
+    assert_eq!(check(ROOT, RIP, &mut ram), Err(bad));
 }

@@ -14,7 +14,7 @@ use sel4::Fault as Message;
 use sel4::cap::Endpoint;
 use spec::{BADGE_CALL, FUNCTIONS, names};
 use vmm::{
-    Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Registers, Share, StopReason, Vmm,
+    Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Pc, Registers, Share, StopReason, Vmm,
 };
 
 use end::End;
@@ -98,6 +98,10 @@ impl Life<'_> {
                 return StopReason::Image;
             }
         };
+        let ram = host.ram();
+        if self.context.get(names::PC) && !vmm::describe_pc(&ram, boot_params, host) {
+            return StopReason::Image;
+        }
         defmt::info!("guest entry tsc={=u64}", runtime::tsc());
         if let Err(reason) = host.guest().start(entry, boot_params) {
             return reason;
@@ -207,6 +211,10 @@ pub fn main(context: Context) -> ! {
             .rewritten(rewritten)
             .with_shim(context.get(names::SHIM));
         vmm.counters = counters;
+        if context.get(names::PC) {
+            let epoch_ns = context.machine().tsc_epoch_ns().unwrap_or(0);
+            vmm.set_pc(Pc::new(tsc_khz, epoch_ns / 1_000_000_000));
+        }
         let life = Life {
             context: &context,
             lives: &lives,

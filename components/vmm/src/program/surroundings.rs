@@ -229,6 +229,10 @@ impl GuestMemory for Surroundings<'_> {
     fn write_ram(&mut self, address: u64, bytes: &[u8]) -> bool {
         self.ram.write(address, bytes)
     }
+
+    fn physical(&self, address: u64) -> u64 {
+        self.ram.physical(address)
+    }
 }
 
 impl PciFunctions for Surroundings<'_> {

@@ -18,6 +18,7 @@ use super::*;
 use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 
 mod bars;
+mod pc;
 mod pins;
 mod processor;
 mod shim;
@@ -606,13 +607,16 @@ fn random_traps_never_panic() {
         0xfee0_0000,
         0xcf8,
         0xcfc,
+        0x20,
+        0x40,
     ];
+    m.vmm.set_pc(crate::Pc::new(1000, 0));
     for _ in 0..200_000 {
         let bytes = [next().to_le_bytes(), next().to_le_bytes()].concat();
         m.code(&bytes);
         for gpr in &mut m.regs.gpr {
             let pick = next();
-            *gpr = interesting[(pick % 8) as usize].wrapping_add(pick >> 8 & 0x1ff);
+            *gpr = interesting[(pick % 10) as usize].wrapping_add(pick >> 8 & 0x1ff);
         }
         let fault = match next() % 4 {
             0 => Fault::Page {

@@ -278,46 +278,57 @@ impl<'m, R: Registers> E1000e<'m, R> {
         ICR.set(&mut self.registers, u32::MAX);
     }
 
-    /// Returns whether a frame was received, good or bad, that was not taken yet.
-    pub fn can_receive(&self) -> bool {
-        let descriptor = self.memory.receive.descriptor(self.receive_next);
-        descriptor.fields.load(Ordering::Acquire) & dma::receive::DONE != 0
+    /// Returns whether a good frame was received that was not taken yet. Bad ones before it
+    /// are counted and skipped.
+    pub fn can_receive(&mut self) -> bool {
+        self.next_frame().is_some()
     }
 
     /// Copies the next received frame into `frame` and returns its length. Bad
     /// frames are counted and skipped.
     pub fn receive(&mut self, frame: &mut [u8; BUFFER]) -> Option<usize> {
+        let length = self.next_frame()?;
+        let index = self.receive_next;
+        self.memory.receive_buffers[index].copy_to(&mut frame[..length]);
+        self.release();
+        self.statistics.received_packets += 1;
+        self.statistics.received_bytes += length as u64;
+        Some(length)
+    }
+
+    /// Returns the length of the next good frame, which is at the front of the ring then.
+    fn next_frame(&mut self) -> Option<usize> {
         // One round at most: the device could refill as fast as we skip.
         for _ in 0..RING {
-            let index = self.receive_next;
-            let descriptor = self.memory.receive.descriptor(index);
+            let descriptor = self.memory.receive.descriptor(self.receive_next);
             let fields = descriptor.fields.load(Ordering::Acquire);
             if fields & dma::receive::DONE == 0 {
                 return None;
             }
             let length = dma::receive::length(fields);
             let ends = fields & dma::receive::END != 0;
-            let good = ends
+            if ends
                 && !self.skipping
                 && fields & dma::receive::ERRORS == 0
-                && (MIN_FRAME..=MAX_FRAME).contains(&length);
-            if good {
-                self.memory.receive_buffers[index].copy_to(&mut frame[..length]);
-            }
-            self.skipping = !ends;
-            descriptor.fields.store(0, Ordering::Relaxed);
-            self.receive_next = (index + 1) % RING;
-            self.receive_moved = true;
-            if good {
-                self.statistics.received_packets += 1;
-                self.statistics.received_bytes += length as u64;
+                && (MIN_FRAME..=MAX_FRAME).contains(&length)
+            {
                 return Some(length);
             }
+            self.skipping = !ends;
+            self.release();
             if ends {
                 self.statistics.receive_errors += 1;
             }
         }
         None
+    }
+
+    /// Hands the descriptor at the front of the receive ring back.
+    fn release(&mut self) {
+        let descriptor = self.memory.receive.descriptor(self.receive_next);
+        descriptor.fields.store(0, Ordering::Relaxed);
+        self.receive_next = (self.receive_next + 1) % RING;
+        self.receive_moved = true;
     }
 
     /// Returns whether [`transmit`](Self::transmit) has room for a frame.

@@ -472,7 +472,9 @@ fn bad_frames_are_skipped_and_counted() {
     driver.registers.deliver(6, 60, dma::receive::DONE);
     driver.registers.deliver(7, 60, GOOD);
     driver.registers.deliver(8, 60, GOOD);
+    assert!(driver.can_receive());
     assert_eq!(driver.receive(&mut frame), Some(60));
+    assert!(!driver.can_receive());
     assert_eq!(frame[0], 8);
     let statistics = driver.statistics();
     assert_eq!(

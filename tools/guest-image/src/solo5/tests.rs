@@ -60,7 +60,12 @@ fn function(name: &'static str, kind: Solo5Kind, function: u16) -> Solo5Function
 fn guest(functions: Option<Vec<Solo5Function<'_>>>) -> Guest<'_> {
     Guest {
         ram: 0..32 << 20,
+        name: "image",
         command_line: "--hello",
+        pc: false,
+        rewritten: false,
+        boot: system::Boot::Auto,
+        modules: Vec::new(),
         solo5: functions,
         place: "system.toml:5:1",
     }
@@ -128,6 +133,13 @@ fn devices_that_have_no_partner_are_errors() {
 fn broken_images_are_errors() {
     let none = payload_of(&image(IMAGE_START, None), &guest(None)).unwrap_err();
     assert!(none.contains("no manifest"), "{none}");
+    // Notes whose lengths lead nowhere.
+    for at in [0, 4, 36, 40] {
+        let mut file = image(IMAGE_START, Some(&manifest(&BOTH)));
+        file[64 + 2 * 56 + at..][..4].fill(0xff);
+        let none = payload_of(&file, &guest(None)).unwrap_err();
+        assert!(none.contains("no manifest"), "{none}");
+    }
     let mut bytes = manifest(&BOTH);
     bytes[4..8].fill(0xff);
     let huge = payload_of(&image(IMAGE_START, Some(&bytes)), &guest(None)).unwrap_err();

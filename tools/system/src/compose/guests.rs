@@ -87,7 +87,8 @@ pub fn add_guest(
     builder.grant(place, (names::SLOTS, slot_cnode), slots, Rights::ALL, 0);
     let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
     place.tell(names::TABLE_SLOTS, table_slots);
-    map_ram(builder, place, guest, &own);
+    let second = programs.second_addresses.get(&guest.name).copied();
+    map_ram(builder, place, guest, second, &own);
     let file = programs
         .guests
         .get(&guest.name)
@@ -108,6 +109,7 @@ pub fn add_guest(
     builder.share(place, names::EVENTS, events, Rights::READ_WRITE, PAGE);
     place.tell(names::INTERRUPT_BUDGET, guest.interrupt_budget);
     place.tell(names::ON_EXIT, guest.on_exit);
+    place.tell(names::PC, guest.pc);
     let rewritten = programs.rewritten.contains(&guest.name);
     place.tell(names::REWRITTEN, rewritten);
     builder.share(
@@ -204,14 +206,20 @@ fn own(
 }
 
 /// Maps a guest's RAM for the guest and for its vmm, which holds the pages of both.
-fn map_ram(builder: &mut Builder, place: &mut Place, guest: &Guest, own: &Own) {
+/// The guest has it at a second address too, if there is one.
+fn map_ram(
+    builder: &mut Builder,
+    place: &mut Place,
+    guest: &Guest,
+    second: Option<u64>,
+    own: &Own,
+) {
     let here = place.reserve(guest.memory, 1 << LARGE_PAGE_BITS);
     for (piece, object) in &own.ram {
-        let there = piece
-            .rights
-            .map(|rights| (own.vspace, guest.address, rights));
+        let at = |start| piece.rights.map(|rights| (own.vspace, start, rights));
+        let there = [at(guest.address), second.and_then(at)];
         let here = (place.vspace, here, Rights::READ_WRITE);
-        for (vspace, start, rights) in there.into_iter().chain([here]) {
+        for (vspace, start, rights) in there.into_iter().flatten().chain([here]) {
             let holder_slot = place.slots(piece.pages as u32);
             builder.image.mappings.push(Mapping {
                 vspace,
@@ -230,6 +238,7 @@ fn map_ram(builder: &mut Builder, place: &mut Place, guest: &Guest, own: &Own) {
     };
     place.tell(names::GUEST_RAM, region);
     place.tell(names::GUEST_ADDRESS, guest.address);
+    place.tell(names::GUEST_SECOND_ADDRESS, second.unwrap_or_default());
 }
 
 /// Makes memory with these bytes and shows it to a component.

@@ -19,6 +19,9 @@ pub struct Programs {
     pub components: BTreeMap<String, Program>,
     /// Guest ELF files.
     pub guests: BTreeMap<String, Vec<u8>>,
+    /// Virtual address at which a guest's RAM is a second time, of those with an image
+    /// that is linked there.
+    pub second_addresses: BTreeMap<String, u64>,
     /// Addresses that a guest must not write, of those whose image is to be protected from
     /// them: they have no page at address 0 either.
     pub read_only: BTreeMap<String, Vec<Range<u64>>>,

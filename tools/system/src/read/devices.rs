@@ -48,6 +48,7 @@ fn device(
     let intx = section.number("intx", 16..24);
     check_intx(context, intx.as_ref(), model);
     let qemu = section.texts("qemu");
+    let qemu_drives = section.texts("qemu-drives");
     section.finish();
     let (selector, value) = selector?;
     Some(Device {
@@ -61,6 +62,7 @@ fn device(
         stop_on_dma_fault,
         reset_optional,
         qemu,
+        qemu_drives,
     })
 }
 

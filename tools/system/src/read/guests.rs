@@ -1,13 +1,13 @@
 //! Guests: image, vmm, memory, priority and end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spec::OnExit;
 
 use crate::board::{Board, GUEST_PAGE};
 use crate::files::read_text;
 use crate::manifest::names;
-use crate::model::{Guest, GuestImage, Model, Place, Solo5Device, Solo5Kind};
+use crate::model::{Boot, Guest, GuestImage, Model, Place, Solo5Device, Solo5Kind};
 use crate::reader::{Context, Located, Section, choice, find, indices, room};
 
 /// Interrupts of one source in a second that are no storm: five times what an
@@ -67,11 +67,13 @@ fn guest(
     }
     // A device's DMA addresses are the guest's only where a unit translates them.
     let translated = model.remaps() || devices.is_empty();
+    let machines = [("minimal", false), ("pc", true)];
+    let pc = choice(section, "machine", "kind of machine", &machines);
     let address = section.number("address", 0..1 << 32);
     let default = match &image {
         _ if !translated => machine_address,
         // We link it ourselves: nothing is at 0, where null pointers point to.
-        Some(GuestImage::Crate(..)) => GUEST_PAGE,
+        Some(GuestImage::Crate(..)) if !pc => GUEST_PAGE,
         _ => 0,
     };
     let address = address.map_or(default, |address| {
@@ -89,6 +91,18 @@ fn guest(
         ("restart", OnExit::Restart),
     ];
     let on_exit = choice(section, "on-exit", "policy for a guest's end", &words);
+    let protocols = [
+        ("auto", Boot::Auto),
+        ("linux", Boot::Linux),
+        ("multiboot", Boot::Multiboot),
+        ("pvh", Boot::Pvh),
+    ];
+    let boot = choice(section, "boot", "boot protocol", &protocols);
+    let modules = section.strings("modules");
+    let modules = modules
+        .iter()
+        .filter_map(|file| module(context, file, root));
+    let modules = modules.collect();
     let share = section.number("share", 1..1001).map_or(1, |s| s.value);
     let command_line = section.string("command-line");
     if let Some(text) = &command_line
@@ -120,6 +134,9 @@ fn guest(
         interrupt_budget,
         on_exit,
         share,
+        pc,
+        boot,
+        modules,
     })
 }
 
@@ -191,6 +208,20 @@ fn guest_image(context: &Context<'_>, image: &Located<String>, root: &Path) -> O
         &image.span,
         message,
         "name an ELF file, or the folder of a guest's crate, from the project's root",
+    );
+    None
+}
+
+/// Returns a boot module's file.
+fn module(context: &Context<'_>, file: &Located<String>, root: &Path) -> Option<PathBuf> {
+    let path = root.join(&file.value);
+    if path.is_file() {
+        return Some(path);
+    }
+    context.error(
+        &file.span,
+        format!("there is no boot module `{}`", file.value),
+        "name a file, from the project's root",
     );
     None
 }
