@@ -113,6 +113,32 @@ fn a_steady_network_calls_no_component() {
 }
 
 #[test]
+fn components_that_crash_leave_the_network_going() {
+    let _machine = one_machine();
+    let solo5 = Solo5::new("solo5-crash", "net=50 net=20000 block exit=0").also(
+        "component.irq-router.on-fault = \"restart\"
+         component.msix.on-fault = \"restart\"
+         component.pci-config.on-fault = \"restart\"",
+    );
+    let mut run = run_of(&solo5.system.0, 300);
+    let mut system = Running::start(run.args(["--inject-fault", "msix"]));
+    system.wait_for(|line| line.contains("# 50 of 50 echoes"));
+    // In the order of the system's file these are the third to the sixth.
+    for (key, name) in [
+        ('3', "irq-router"),
+        ('4', "msix"),
+        ('5', "pci-config"),
+        ('6', "iommu"),
+    ] {
+        system.type_line(&format!("F{key}"));
+        system.wait_for(|line| line.contains(&format!("{name} restarted, generation 1")));
+    }
+    system.wait_for(|line| line.contains("# 20000 of 20000 echoes"));
+    system.wait_for(|line| line.contains("] ok block"));
+    assert!(system.wait().success(), "{}", system.text());
+}
+
+#[test]
 fn bad_arguments_are_refused_and_all_goes_on() {
     let _machine = one_machine();
     let end = Solo5::new("solo5-hostile", "hostile net=10 hostile")

@@ -1,4 +1,4 @@
-//! What the monitor does about a message or a fault, and where it steps back.
+//! The monitor's decisions about a message or a fault, and its rest between restarts.
 
 use spec::{GUEST_STOP_LABEL, INJECT_LABEL, NONE, OnFault, STOP_LABEL, Start, System, Thread};
 

@@ -30,8 +30,8 @@ const AFTERNOON: u8 = 1 << 7;
 /// longer than 100 ns.
 const PATIENCE: u32 = 20_000;
 
-/// Reads the time as seconds since 1970-01-01 00:00 UTC, which is what the chip is
-/// taken to count. Returns `None` where there is no such chip, or it makes no sense.
+/// Reads the time as seconds since 1970-01-01 00:00 UTC: the chip is taken to count UTC.
+/// Returns `None` if the chip is absent, or its time makes no sense.
 pub fn unix_time(mut read: impl FnMut(u8) -> u8) -> Option<u64> {
     let registers = [SECONDS, MINUTES, HOURS, DAY, MONTH, YEAR, CENTURY];
     let mut last = None;

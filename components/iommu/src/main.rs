@@ -58,7 +58,7 @@ impl Tables for Shared {
     }
 }
 
-/// The first slot of the frame capabilities of each function's guest, and what they are.
+/// The first slot of the frame capabilities of each function's guest, and their sizes.
 struct Capabilities(Vec<(u64, Layout), FUNCTIONS>);
 
 impl Frames for Capabilities {

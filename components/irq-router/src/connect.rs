@@ -85,7 +85,7 @@ mod tests {
     /// One vector and one vmm's slot of a kernel.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     struct Kernel {
-        /// The handler: how many were made before it, its pin, and what it signals.
+        /// The handler: how many were made before it, its pin, and its signal.
         handler: Option<(u32, Option<u8>, Option<Slot>)>,
         made: u32,
         spare: Option<Slot>,

@@ -368,7 +368,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         result
     }
 
-    /// Keeps a slot's state, and then says on the routing page what it is.
+    /// Keeps a slot's state, and then writes it to the routing page.
     fn publish(&self, guest: usize, index: usize) {
         self.keep(guest, index);
         let slot = &self.slots[guest][index];

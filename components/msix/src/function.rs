@@ -93,7 +93,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// Takes the functions over: as the last msix left them in `kept`, or, if there
     /// was none, with a reset of each (M24). Each function comes with its vmm's
     /// badge. `kept` has [`kept_words`](crate::kept_words) words for `capacity`
-    /// entries; a function that does not fit into what is left of them has no MSI-X
+    /// entries; a function that does not fit into the rest has no MSI-X
     /// (M16).
     pub fn new(
         hardware: H,

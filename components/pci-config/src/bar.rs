@@ -2,7 +2,7 @@
 
 use pci::{BarInfo, BarKind};
 
-/// Register bits of a memory BAR that are no address: 64-bit type.
+/// Register bits of a memory BAR below the address: 64-bit type.
 const TYPE_64: u32 = 2 << 1;
 /// Prefetchable.
 const PREFETCHABLE: u32 = 1 << 3;

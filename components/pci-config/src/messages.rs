@@ -103,7 +103,7 @@ impl<H: Hardware> Function<'_, H> {
     }
 
     /// Keeps the device from sending, or permits it again: by its mask bits, which
-    /// keep what it would have sent, else by its enable bit.
+    /// keep pending messages, else by its enable bit.
     pub fn throttle_msi<T: Transport>(
         &mut self,
         throttled: bool,

@@ -65,7 +65,7 @@ pub fn is_over(hardware: &mut impl Hardware) -> bool {
     hardware.read_register(CTRL) & CTRL_RST == 0
 }
 
-/// Returns whether nothing of what the last driver set up is left. QEMU's
+/// Returns whether nothing is left of the last driver's settings. QEMU's
 /// emulation keeps most registers over the reset bit, so each that could make
 /// the device write to memory or interrupt is cleared as well, and read back.
 pub fn was_reset(hardware: &mut impl Hardware) -> bool {

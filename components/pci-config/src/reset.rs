@@ -199,7 +199,7 @@ impl<H: Hardware> Function<'_, H> {
         true
     }
 
-    /// Gives a function up that has not answered for a while: `for_ms` after it
+    /// Abandons a function that has not answered for a while: `for_ms` after it
     /// should have. Returns whether it was given up.
     fn lost(&mut self, for_ms: u64) -> bool {
         if for_ms < PATIENCE_MS {

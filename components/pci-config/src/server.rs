@@ -125,7 +125,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
     /// that is not there is ignored.
     pub fn release(&mut self, function: FunctionId) {
         if function.index() < self.functions.len() {
-            // A failure is counted, and nobody waits for the answer.
+            // A failure is counted, and no client waits for the answer.
             let _ = self.take_back(function.index(), true);
         }
     }

@@ -34,7 +34,7 @@ pub enum Method {
     AdvancedFeatures(u16),
     /// From D0 to D3hot and back, by the power management capability here.
     Power(u16),
-    /// What the device's model has for it.
+    /// The quirk of the device's model, if it has one.
     Model,
 }
 
@@ -74,7 +74,7 @@ pub enum Reset {
     Clean,
     /// Nothing resets it; it is quiet, and untouched since.
     Unclean,
-    /// It is being reset: nothing is read or written but what the step needs.
+    /// It is being reset: only the registers of the current step are read or written.
     UnderWay(Progress),
     /// It did not come back from a reset: it reads all ones from now on.
     Gone,

@@ -35,7 +35,7 @@ const MSI: u16 = 0xd0;
 const PCIE: u16 = 0xe0;
 /// Where some of these functions have Advanced Features.
 const AF: u16 = 0x50;
-/// What irq-router gives for the device.
+/// irq-router's message for the device.
 const OURS: (u64, u32) = (0xfee0_0000, 0x38);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Hardware for Fake {
         let keeps = stuck.and_then(|stuck| Some((stuck, *registers.get(&stuck)?)));
         match (offset, value >> 26 & 1) {
             (0, 1) if resets => registers.clear(),
-            // Mask clear and causes are no memory.
+            // Writes to mask clear and causes are not kept.
             (0xd8, _) if resets => drop(registers.insert(0xd0, 0)),
             (0xc0 | 0xd8, _) => {}
             _ => drop(registers.insert(offset, value)),

@@ -103,7 +103,7 @@ impl<R: Registers, S: System> Timers<R, S> {
         self.service();
     }
 
-    /// Signals what is due and sets the comparator for the earliest remaining
+    /// Signals clients whose deadline is due, and sets the comparator for the earliest remaining
     /// deadline.
     fn service(&mut self) {
         for attempt in 0..ATTEMPTS {
@@ -227,7 +227,7 @@ impl<R: Registers, S: System> Timer for Timers<R, S> {
             let over = place.used >= PROGRAMMINGS;
             place.used = place.used.saturating_add(1);
             self.counters.cancelled += 1;
-            // An interrupt for nobody costs less than a client that does this
+            // An interrupt without a deadline costs less than a client that does this
             // without end.
             if !over {
                 self.service();

@@ -34,6 +34,8 @@ const STACK_FAULT: u8 = 12;
 const GENERAL_PROTECTION: u8 = 13;
 /// #PF.
 const PAGE_FAULT: u8 = 14;
+/// The one-byte encoding of output of EAX to the port in DX.
+const OUT_DX_EAX: u8 = 0xef;
 /// The one-byte encoding of HLT.
 const HLT: u8 = 0xf4;
 
@@ -524,6 +526,9 @@ impl<'a> Vmm<'a> {
     }
 
     fn privileged(&mut self, code: u64, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+        if let Some(outcome) = self.shim_call(regs, host) {
+            return outcome;
+        }
         let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
@@ -540,11 +545,6 @@ impl<'a> Vmm<'a> {
             Op::Out(port, width) => {
                 let value = accumulator(width).read(regs) as u32;
                 let port = port_number(port, regs);
-                if width == Width::Dword
-                    && let Some(outcome) = self.shim_port(port, value, next, regs, host)
-                {
-                    return outcome;
-                }
                 let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
@@ -623,19 +623,22 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Handles output to the ports of a shim; `None` if it is to another port, or there is
-    /// no shim.
-    fn shim_port(
-        &mut self,
-        port: u16,
-        value: u32,
-        next: u64,
-        regs: &mut Registers,
-        host: &mut impl Host,
-    ) -> Option<Outcome> {
+    /// Handles `out dx, eax` to the ports of a shim; `None` if it is to another port, or
+    /// another instruction, or there is no shim. Calls are frequent, and one byte each: the
+    /// decoder would take longer than all the rest here.
+    fn shim_call(&mut self, regs: &mut Registers, host: &mut impl Host) -> Option<Outcome> {
+        let mut byte = [0];
+        if matches!(self.shim, Shim::Absent)
+            || !host.read_ram(regs.rip, &mut byte)
+            || byte != [OUT_DX_EAX]
+        {
+            return None;
+        }
+        let next = regs.rip.wrapping_add(1);
+        let port = regs.gpr[RDX] as u16;
         match self.shim {
             Shim::Expected if port == REGISTER_PORT => {
-                self.shim = Shim::At(value.into());
+                self.shim = Shim::At(regs.gpr[RAX] & 0xffff_ffff);
                 self.cpu.interrupt_table = Some(self.cpu.idt);
                 regs.rip = next;
                 Some(Outcome::Resume)

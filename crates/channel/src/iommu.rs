@@ -62,7 +62,7 @@ pub mod dma {
     use spec::FunctionId;
 
     interface! {
-        /// What the functions of the calling guest reach. Both operations may be
+        /// The memory that the calling guest's functions reach. Both operations may be
         /// repeated without harm.
         pub trait DmaControl {
             /// Lets the function reach its guest's memory.

@@ -56,7 +56,7 @@ pub struct Caller(pub u64);
 /// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Unknown operation, wrong length, or a word that is no value of its type.
+    /// Unknown operation, wrong length, or a word that is not a value of its type.
     Malformed,
     /// The function, source or BAR named does not exist or is not the caller's.
     NotFound,
@@ -66,7 +66,7 @@ pub enum Error {
     Refused,
     /// The kernel or a component further on failed.
     Failed,
-    /// The caller asks more often than it may: what it asked for comes later.
+    /// The caller asks more often than it may: its request is carried out later.
     TooOften,
     /// The server died during the call and was started again: this is its new
     /// generation. What the call did is unknown; see [`retry`](fn@crate::retry).
@@ -224,7 +224,7 @@ pub trait Words: Sized {
     const LENGTH: usize;
     /// Writes the value into the first [`Words::LENGTH`] words.
     fn put(self, words: &mut [u64; MESSAGE_WORDS]);
-    /// Reads it back; `None` if a word is no value of its type.
+    /// Reads it back; `None` if a word is not a value of its type.
     fn get(words: &[u64; MESSAGE_WORDS]) -> Option<Self>;
 }
 

@@ -132,7 +132,7 @@ pub mod dump {
             1 => #[idempotent] fn state(function: FunctionId) -> u16;
             /// The first entry at or after `from` that is in use, or any if
             /// `all`; [`NotFound`](crate::Error::NotFound) if there is none.
-            /// In use is what is no longer as after reset.
+            /// An entry is in use if it is not as after reset.
             2 => #[idempotent] fn next_entry(function: FunctionId, from: u16, all: bool) -> EntryState;
         }
     }

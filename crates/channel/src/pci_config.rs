@@ -5,7 +5,7 @@ use spec::FunctionId;
 
 use crate::{Transport, Word, retry};
 
-/// What a configuration write changed beyond the register itself. The caller
+/// The effect of a configuration write beyond the register itself. The caller
 /// acts on it before the guest goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect(u8);
@@ -15,7 +15,7 @@ impl Effect {
     pub const NONE: Self = Self(0);
     /// A BAR appeared, moved or went: ask [`Client::bar`] for each.
     pub const DECODE: Self = Self(1);
-    /// The function was reset: what the vmm holds for it is void.
+    /// The function was reset: the vmm's copies of its state are void.
     pub const RESET: Self = Self(2);
 
     /// Returns both effects.
@@ -47,7 +47,7 @@ interface! {
         /// guest sees at `bdf`. A function that is not there, or is being reset,
         /// reads all ones.
         1 => #[idempotent] fn read(bdf: Bdf, offset: u16, width: Width) -> u32;
-        /// Writes; what is not allowed is dropped and counted.
+        /// Writes. A write that is not allowed is dropped and counted.
         2 => fn write(bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
         /// Where BAR `index` of the guest's function `function` (its position in
         /// system.toml) is decoded now: guest address, or `u64::MAX` if it is not.
@@ -57,7 +57,7 @@ interface! {
         /// for (C8).
         4 => #[idempotent] fn reset(function: FunctionId) -> u64;
         /// Keeps the function from sending any MSI message, or lets it again
-        /// (M23). A function without mask bits forgets what it would have sent.
+        /// (M23). A function without mask bits forgets its pending messages.
         5 => #[idempotent] fn throttle_msi(function: FunctionId, throttled: bool) -> ();
     }
 }

@@ -9,7 +9,7 @@ pub const MAX_CAPABILITIES: usize = (256 - 64) / 4;
 /// One capability of the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capability {
-    /// What it is, for example [`regs::CAP_MSIX`].
+    /// Its ID, for example [`regs::CAP_MSIX`].
     pub id: u8,
     /// Where it starts: 0x40 to 0xfc, a multiple of 4.
     pub offset: u16,
@@ -31,7 +31,7 @@ impl CapabilityList {
     };
 
     /// Reads the list once. The low two bits of each pointer are ignored; a
-    /// pointer into the header, or back to what was seen, ends the list.
+    /// pointer into the header, or back to an earlier one, ends the list.
     pub fn read(space: &mut impl ConfigSpace) -> Self {
         let mut list = Self::EMPTY;
         let status = space.read32(regs::COMMAND) >> 16;

@@ -1,4 +1,4 @@
-//! Finds out what a function is: identity, BARs and MSI-X.
+//! Discovers a function's identity, BARs and MSI-X.
 
 use crate::capability::CapabilityList;
 use crate::{
@@ -101,7 +101,7 @@ fn size_bar(space: &mut impl ConfigSpace, index: usize) -> BarInfo {
     }
 }
 
-/// Gives a BAR's value and which of its bits can be set.
+/// Returns a BAR's value, and which of its bits can be set.
 fn probe(space: &mut impl ConfigSpace, offset: u16) -> (u32, u32) {
     let value = space.read32(offset);
     space.write32(offset, u32::MAX);

@@ -15,7 +15,7 @@ pub const PAGE_SIZE: u64 = 4096;
 /// of PBA, each of the two may start in the middle of a page.
 pub const MAX_MSIX_PAGES: usize = 11;
 
-/// What a BAR decodes (PCI Local Bus 3.0 section 6.2.5.1).
+/// Kind of a BAR (PCI Local Bus 3.0 section 6.2.5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable)]
 #[repr(u32)]
 pub enum BarKind {
@@ -34,7 +34,7 @@ pub enum BarKind {
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct BarInfo {
-    /// What it decodes.
+    /// Its kind.
     pub kind: BarKind,
     /// 1 if the memory is prefetchable.
     pub prefetchable: u32,

@@ -6,7 +6,7 @@
 //! Must never: touch a device but through the [`ConfigSpace`] it is given.
 //! May call: nothing.
 //! Invariants: every type here is plain data; decoding one from a word that
-//! another component sent either gives a valid value or `None`.
+//! another component sent either becomes a valid value or `None`.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -146,7 +146,7 @@ impl Width {
         self as u64
     }
 
-    /// Returns all bits of the width set: what a read nobody answers returns.
+    /// Returns all bits of the width set, the value of a read that nothing answers.
     #[must_use]
     pub const fn all_ones(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())

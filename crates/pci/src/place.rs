@@ -1,4 +1,4 @@
-//! Gives a guest addresses for BARs that it could not reach where they are.
+//! Assigns a guest's addresses to BARs that it could not reach where they are.
 
 use core::ops::Range;
 
@@ -31,12 +31,12 @@ impl BarInfo {
 /// there is no room stays where it is, and decodes nothing.
 ///
 /// A function whose table or PBA lies in such a BAR, or in one without an address,
-/// has no MSI-X (M16): nobody could program it.
+/// has no MSI-X (M16): it could not be programmed.
 pub fn place_bars(functions: &mut [FunctionInfo]) {
     let mut taken: heapless::Vec<Range<u64>, MOST> = heapless::Vec::new();
     let bars = functions.iter().flat_map(|function| &function.bars);
     for bar in bars.filter(|bar| bar.is_memory() && bar.is_reachable()) {
-        // What does not fit is a function too many, which nobody is given.
+        // A function that does not fit is one too many, and is not assigned.
         let _ = taken.push(bar.guest..bar.guest + bar.size);
     }
     while let Some(bar) = functions
@@ -73,7 +73,7 @@ pub fn place_bars(functions: &mut [FunctionInfo]) {
 
 /// Returns the highest free range of this size.
 fn free(taken: &[Range<u64>], size: u64) -> Option<Range<u64>> {
-    // A page at least: what is on it besides is nobody's.
+    // A page at least: the rest of it has no owner.
     let step = size.max(PAGE_SIZE);
     let aligned = |end: u64| Some(end.checked_sub(step)? & !(step - 1));
     let mut start = aligned(BAR_WINDOW.end)?;

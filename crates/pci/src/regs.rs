@@ -75,7 +75,7 @@ pub const PCIE_DEVICE_STATUS: u16 = 10;
 pub const PCIE_LINK_CONTROL: u16 = 0x10;
 /// PCI Express link control: the link's active state power management.
 pub const PCIE_LINK_CONTROL_ASPM: u16 = 3;
-/// Advanced Features: what is there, 8 bits, from the start of the capability.
+/// Advanced Features: capabilities, 8 bits, from the start of the capability.
 pub const AF_CAPABILITIES: u16 = 3;
 /// Advanced Features: the pending bit is there.
 pub const AF_TRANSACTIONS_PENDING: u8 = 1 << 0;

@@ -9,7 +9,7 @@ const BUSES: usize = 256;
 /// Calls `visit` for every function that is there, until it says `true`; gives
 /// whether it did. `read` reads a dword of a function's configuration space.
 ///
-/// What is behind bus 0 comes first, bus by bus. Other root buses are told of by
+/// Buses behind bus 0 come first, one by one. Other root buses are told of by
 /// ACPI's namespace only, which nobody here can interpret, so all of the `buses`
 /// that no bridge leads to are looked at: after everything else, for that takes
 /// 32 reads a bus, and a machine with one root bus has what is looked for by then.
@@ -145,8 +145,8 @@ mod tests {
             assert_eq!(found, ["00:00.0", "00:1c.0", "05:00.0"], "{bridge:#x}");
             assert!(reads < 60, "{reads}");
         }
-        // What a bridge says of a bus that cannot be behind it leads nowhere, and
-        // what a function that is no bridge has there is not about buses.
+        // A bridge's bus number that cannot be behind it leads nowhere, and a function
+        // that is not a bridge has other registers there.
         let machine = Machine::new(&[
             ("00:01.0", 1, 0),
             ("00:02.0", 0, 7),

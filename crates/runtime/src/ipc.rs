@@ -83,7 +83,7 @@ impl<S> Server<S> {
         }
     }
 
-    /// Sends the reply that was left, if any, and waits for what comes next.
+    /// Sends the reply that was left, if any, and waits for the next message.
     pub fn wait(&mut self) -> Event {
         let received = match self.reply.take() {
             Some(reply) => self.endpoint.reply_recv_with_mrs(info(&reply), reply.words),

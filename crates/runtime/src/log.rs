@@ -1,7 +1,7 @@
 //! defmt logs into the component's ring.
 //!
 //! A frame is one record of the ring. The console drains the rings; if it does
-//! not keep up, records are dropped and counted, and nobody waits.
+//! not keep up, records are dropped and counted, and no component waits.
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 

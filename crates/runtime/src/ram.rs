@@ -57,8 +57,8 @@ impl GuestRam {
     pub fn clear(&mut self) {
         let length = (self.range.end - self.range.start) as usize;
         let here = core::ptr::with_exposed_provenance_mut::<u8>(self.here);
-        // SAFETY: init mapped all of the RAM here for good. The guest does not
-        // run now; what a device writes meanwhile is cleared or not.
+        // SAFETY: init mapped all of the RAM here, and nothing unmaps it. The guest does
+        // not run now; bytes that a device writes meanwhile are cleared or not.
         unsafe { core::ptr::write_bytes(here, 0, length) };
     }
 
@@ -80,7 +80,7 @@ impl GuestRam {
         let Some(here) = self.at(address, bytes.len()) else {
             return false;
         };
-        // SAFETY: init mapped all of the RAM here for good, and the range was
+        // SAFETY: init mapped all of the RAM here, nothing unmaps it, and the range was
         // checked. The guest does not run now; a device may write at the same
         // time, and then the bytes are old or new.
         unsafe { core::ptr::copy_nonoverlapping(here, bytes.as_mut_ptr(), bytes.len()) };

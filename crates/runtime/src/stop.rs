@@ -5,7 +5,7 @@ use core::fmt;
 
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
-use spec::{EXIT_SUCCESS, Ending, STOP_LABEL};
+use spec::{EXIT_RESET, EXIT_SUCCESS, Ending, STOP_LABEL};
 
 /// Why the system stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,7 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::GuestExit(EXIT_SUCCESS) => f.write_str("guest finished"),
+            Self::GuestExit(EXIT_RESET) => f.write_str("guest reset its machine"),
             Self::GuestExit(code) => write!(f, "guest failed with code {code:#x}"),
             Self::GuestHalt => f.write_str("guest halted with interrupts off"),
             Self::GuestFault(vector) => {

@@ -38,7 +38,7 @@ impl DeviceTables {
     /// Reads the word at byte `offset`; 0 if it is not aligned or lies outside.
     #[must_use]
     pub fn read(&self, offset: usize) -> u64 {
-        // SAFETY: init mapped the region here for good, and `at` checked the
+        // SAFETY: init mapped the region here, nothing unmaps it, and `at` checked the
         // place; every bit pattern is a number.
         self.at(offset)
             .map_or(0, |word| unsafe { word.read_volatile() })

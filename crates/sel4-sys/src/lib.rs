@@ -3,7 +3,7 @@
 //! - **Responsible for:** everything that depends on the kernel's version:
 //!   generated bit fields, labels and invocation stubs; the system call
 //!   instruction; sizes, object types, fault and boot layouts.
-//! - **Must never:** hold state or interpret what it carries.
+//! - **Must never:** hold state, or interpret the words that it carries.
 //! - **May call:** the kernel.
 //! - **Invariants:** the generated part is made from the same description and
 //!   options as the kernel's own headers.

@@ -60,7 +60,7 @@ impl UntypedDesc {
     }
 
     /// Returns whether it is memory that the kernel never touches: device
-    /// registers, or what the firmware keeps. Only pages and smaller untypeds
+    /// registers, or the firmware's memory. Only pages and smaller untypeds
     /// can be made from it.
     pub const fn is_device(&self) -> bool {
         self.is_device

@@ -52,7 +52,7 @@ impl<T: CapType> Cap<T> {
     }
 
     /// Returns the same address as another type. The kernel checks each
-    /// invocation against what is really there.
+    /// invocation against the slot's real contents.
     pub const fn cast<U: CapType>(self) -> Cap<U> {
         Cap::from_cptr(self.cptr)
     }

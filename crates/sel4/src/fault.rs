@@ -39,7 +39,7 @@ pub struct CapFault {
 /// Why a capability does not resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupFailure {
-    /// There is no CSpace.
+    /// The thread has no CSpace.
     InvalidRoot,
     /// The slot is empty.
     MissingCapability {

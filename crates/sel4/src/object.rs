@@ -68,7 +68,7 @@ impl ObjectBlueprint {
         }
     }
 
-    /// Returns how much memory the object takes, and to what it is aligned, as
+    /// Returns the size of the object's memory, which is its alignment too, as
     /// a power of two in bytes.
     pub const fn physical_size_bits(&self) -> usize {
         match self {

@@ -66,7 +66,7 @@ impl Ring {
     }
 
     /// Takes the oldest record into `record`, for the reader. Returns its
-    /// length; `None` if there is none. What the writer spoiled is skipped.
+    /// length; `None` if there is none. A record that the writer spoiled is skipped.
     pub fn pop(&self, record: &mut [u8; RING_RECORD_MAX]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);
         let head = self.head.load(Ordering::Acquire);
@@ -210,7 +210,7 @@ mod tests {
             assert!(ring.push(b"good"));
             assert_eq!(pop(&ring), Some(b"good".to_vec()));
         }
-        // What it says it wrote fits nowhere: before what was read, or too much.
+        // The written position is impossible: before the read position, or too far behind it.
         for (head, tail) in [(0, 1), (RING_CAPACITY as u64 + 1, 0), (u64::MAX, 1)] {
             let ring = Box::new(Ring::new());
             ring.head.store(head, Ordering::Relaxed);

@@ -10,5 +10,5 @@ pub const EXIT_PORT: u16 = 0xf4;
 /// Value that a guest writes there when it succeeded.
 pub const EXIT_SUCCESS: u32 = 0x10;
 /// How a guest's end counts that reset its machine: neither a success nor a panic. A
-/// guest whose entry says `on-exit = "restart"` gets what it asked for.
+/// guest whose entry says `on-exit = "restart"` is started again.
 pub const EXIT_RESET: u32 = 0x12;

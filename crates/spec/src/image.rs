@@ -84,9 +84,9 @@ pub struct System<'a> {
     pub objects: &'a [Object],
     /// Capabilities to be handed out.
     pub capabilities: &'a [Capability],
-    /// What is mapped.
+    /// The mappings.
     pub mappings: &'a [Mapping],
-    /// What is copied.
+    /// The copies into memory.
     pub fills: &'a [Fill],
     /// What runs.
     pub threads: &'a [Thread],
@@ -246,7 +246,7 @@ impl<'a> System<'a> {
 /// allocator.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageWriter<'a> {
-    /// What the header says besides the tables; those are filled in.
+    /// The header; its tables are filled in.
     pub header: Header,
     /// Objects.
     pub objects: &'a [Object],
@@ -260,7 +260,7 @@ pub struct ImageWriter<'a> {
     pub threads: &'a [Thread],
     /// Functions.
     pub functions: &'a [Function],
-    /// What the fills copy.
+    /// The bytes that the fills copy.
     pub data: &'a [u8],
 }
 
@@ -375,7 +375,7 @@ mod tests {
         data: &[],
     };
 
-    /// Object 0 is memory, 1 a CNode; what the header names is there.
+    /// Object 0 is memory, 1 a CNode; the objects that the header names exist.
     const OBJECTS: [ObjectKind; 4] = [
         ObjectKind::Memory,
         ObjectKind::CNode,

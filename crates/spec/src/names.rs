@@ -44,10 +44,10 @@ impl<V> fmt::Display for Key<'_, V> {
 }
 
 /// The names of resources that are a `V` each, one for each function, guest,
-/// component or device: what they have in common and then that one's name.
+/// component or device: a common prefix, and then that one's name.
 #[derive(Clone, Copy)]
 pub struct Family<V> {
-    /// What they have in common.
+    /// The common prefix.
     pub prefix: &'static str,
     value: PhantomData<V>,
 }
@@ -390,7 +390,7 @@ keys! {
     EVENTS: Key<Region> = "events";
     /// The ring for the guest's output.
     GUEST_CONSOLE: Key<Region> = "guest-console";
-    /// Interrupts of one source in a second that are no storm.
+    /// Interrupts that one source may raise in a second before it is a storm (M23).
     INTERRUPT_BUDGET: Key<u64> = "interrupt-budget";
     /// Whether a shim serves the guest's image.
     SHIM: Key<bool> = "shim";
@@ -400,7 +400,7 @@ keys! {
     PC: Key<bool> = "pc";
     /// Whether instructions of the guest's image were rewritten: only then the vmm
     /// emulates what stands for them ([`rewrite`](crate::rewrite)). In another image
-    /// these bytes are no instructions.
+    /// these bytes are invalid opcodes.
     REWRITTEN: Key<bool> = "rewritten";
     /// Room for the IRQ handler of each function's INTx pin.
     INTX_HANDLER: Family<IntxHandler> = "intx-handler:";

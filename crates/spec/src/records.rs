@@ -74,7 +74,7 @@ pub enum ObjectKind {
 pub struct Object {
     /// For messages.
     pub name: Name,
-    /// What it is.
+    /// Its kind.
     pub kind: ObjectKind,
     /// Size, where the kind has one.
     pub size_bits: u32,
@@ -139,7 +139,7 @@ impl Rights {
     pub const GRANT: Self = Self(4);
     /// Read and write.
     pub const READ_WRITE: Self = Self(3);
-    /// Write and grant: what a fault endpoint needs (the kernel sends the fault
+    /// Write and grant, which a fault endpoint needs (the kernel sends the fault
     /// with a reply capability).
     pub const FAULT: Self = Self(6);
     /// Everything.
@@ -215,7 +215,7 @@ pub struct Fill {
     pub length: u64,
 }
 
-/// What the monitor does when a thread faults.
+/// The monitor's policy for a thread's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(u64)]
 pub enum OnFault {
@@ -227,7 +227,7 @@ pub enum OnFault {
     StopGuest = 2,
 }
 
-/// What a vmm does when its guest ends.
+/// A vmm's policy for its guest's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum OnExit {
@@ -285,7 +285,7 @@ pub struct Thread {
     pub stack_top: u64,
     /// Slot in its own CSpace of the endpoint that hears its faults.
     pub fault_slot: u64,
-    /// What the monitor does when it faults.
+    /// The monitor's policy for its fault.
     pub on_fault: OnFault,
     /// Position of the guest that it runs or is, `u64::MAX` for none.
     pub guest: u64,
@@ -312,7 +312,7 @@ pub struct Function {
     pub name: Name,
     /// How it is chosen.
     pub selector: Selector,
-    /// What it selects by.
+    /// Kind of the selector.
     pub value: u32,
     /// Requester id that the guest sees.
     pub guest_bdf: u32,

@@ -1,6 +1,6 @@
 //! Encodings that the build tool puts in the place of instructions that do not trap in
 //! ring 3 but must, and that the vmm emulates. The CPU raises #UD for each in 64-bit mode
-//! (SDM vol. 2 appendix A.3), and each is as long as what it replaces.
+//! (SDM vol. 2 appendix A.3), and each is as long as the instruction that it replaces.
 
 /// PUSHFQ, which shows the hardware's interrupt flag: 0x9c.
 pub const PUSHF: u8 = 0x9c;

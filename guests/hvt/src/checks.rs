@@ -110,6 +110,19 @@ pub fn time(hertz: u64) -> Result<(), &'static str> {
     expect(poll.ret == 0, "poll without a wait")
 }
 
+/// Makes calls that do next to nothing, and says how long one takes.
+pub fn calls() -> Result<(), &'static str> {
+    const CALLS: u64 = 1000;
+    let mut time = WallTime::default();
+    make(call::WALLTIME, &mut time);
+    let before = ticks();
+    for _ in 0..CALLS {
+        make(call::WALLTIME, &mut time);
+    }
+    println!("# a call takes {} ticks", (ticks() - before) / CALLS);
+    expect(time.nsecs > 0, "the time of day")
+}
+
 /// A disk that requests go to.
 struct Disk;
 

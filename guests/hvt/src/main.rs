@@ -8,7 +8,7 @@
 //! Invariants: interrupts stay off.
 //!
 //! The words of its command line are done one after the other: `time`, `net=N`, `block`,
-//! `hostile`, `registers`, `thread`, `fault=ADDRESS`, `undefined`, `exit=N`. It ends with
+//! `hostile`, `registers`, `calls`, `thread`, `fault=ADDRESS`, `undefined`, `exit=N`. It ends with
 //! status 0, or 1 if something was not as it must be.
 #![no_std]
 #![no_main]
@@ -127,6 +127,7 @@ extern "C" fn image_main(info: &'static BootInfo) -> ! {
         let number = || value.parse().unwrap_or(0);
         match name {
             "registers" => check(name, checks::registers()),
+            "calls" => check(name, checks::calls()),
             "thread" => check(name, checks::thread_pointer()),
             "time" => check(name, checks::time(info.cpu_cycle_freq)),
             "block" => check(name, checks::block(&entries[DISK])),

@@ -271,10 +271,8 @@ impl Machine {
     }
 
     fn network(&mut self, handle: usize) -> Option<(&mut Network, &mut Sleeper)> {
-        let network = self.networks.iter_mut().flatten();
-        let network = network
-            .into_iter()
-            .find(|network| network.handle == handle)?;
+        let mut networks = self.networks.iter_mut().flatten();
+        let network = networks.find(|network| network.handle == handle)?;
         Some((network, &mut self.sleeper))
     }
 
@@ -332,7 +330,9 @@ impl calls::Machine for Machine {
 
     fn poll(&mut self, timeout_nsecs: u64) -> u64 {
         let start = self.sleeper.clock.micros();
-        let end = start.saturating_add(timeout_nsecs.div_ceil(1000));
+        // One more than asked for: the present one has begun already.
+        let micros = timeout_nsecs.div_ceil(1000);
+        let end = start.saturating_add(micros + u64::from(micros > 0));
         loop {
             let (ready, until) = self.look(end);
             if ready != 0 || !self.sleeper.sleep_before(until) && until == end {

@@ -17,10 +17,11 @@ impl<'a> Ram<'a> {
         Self { start, bytes }
     }
 
+    /// Returns where that would lie in `bytes`, which has the last word.
     fn range(&self, address: u64, length: u64) -> Option<Range<usize>> {
         let start = usize::try_from(address.checked_sub(self.start)?).ok()?;
         let end = start.checked_add(usize::try_from(length).ok()?)?;
-        (end <= self.bytes.len()).then_some(start..end)
+        Some(start..end)
     }
 
     /// Returns `length` bytes at `address`; `None` unless all of them are memory.

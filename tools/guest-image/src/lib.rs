@@ -106,7 +106,7 @@ pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<
             "leave `modules` out, or name an image with such an entry",
         ));
     }
-    // What is for a shim does not stand on the vmm's command line.
+    // A shim's words do not stand on the vmm's command line.
     let (file, command_line) = match (&kind, shim) {
         (Kind::Linux64, _) if guest.pc => {
             let file = elf::with_segment(&file, &acpi::segment());

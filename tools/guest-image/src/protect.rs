@@ -9,7 +9,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 const PAGE: u64 = 4096;
 
 /// Returns the addresses of the pages that only segments without write permission touch,
-/// in order; none of a file that is no ELF64 file.
+/// in order; none if the file is not an ELF64 file.
 #[must_use]
 pub fn read_only(file: &[u8]) -> Vec<Range<u64>> {
     let Ok(header) = FileHeader64::<Endianness>::parse(file) else {

@@ -31,7 +31,7 @@ pub struct Rewritten {
     pub left: usize,
 }
 
-/// Bytes beside one that is no instruction, within which nothing is certain. x86 code
+/// Bytes beside one that is not an instruction, within which nothing is certain. x86 code
 /// that is disassembled from a wrong start falls into step within a few instructions.
 const DOUBT: usize = 32;
 

@@ -1,4 +1,4 @@
-//! What a Solo5 hvt image and its guest in system.toml say of each other.
+//! Compares a Solo5 hvt image with its guest in system.toml.
 
 use ::solo5::abi::{IMAGE_START, MFT1, NOTE_NAME};
 use ::solo5::manifest::{ENTRIES, Kind, Manifest};
@@ -137,7 +137,7 @@ fn key(kind: Solo5Kind, name: &str) -> String {
         Solo5Kind::Net => "net",
         Solo5Kind::Block => "block",
     };
-    // What is no bare key in TOML is quoted.
+    // A name that cannot be a bare key in TOML is quoted.
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !name.is_empty() && name.bytes().all(bare) {
         format!("{kind}.{name}")

@@ -28,9 +28,9 @@ const MSIX: Caller = Caller(3);
 pub struct Mismatch {
     /// Line of the trace, from 1.
     pub line: usize,
-    /// What was compared: `value`, `events` or `msix_present`.
+    /// The compared part: `value`, `events` or `msix_present`.
     pub what: &'static str,
-    /// What the trace says.
+    /// The trace's value.
     pub expected: String,
     /// What happened.
     pub got: String,
@@ -53,10 +53,10 @@ impl fmt::Display for Mismatch {
 pub struct Outcome {
     /// Line of the trace, from 1.
     pub line: usize,
-    /// What was read, if it reads.
+    /// The value that was read, if it reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<u64>,
-    /// What the router was made to do, in order.
+    /// The router's calls, in order.
     pub events: Vec<Event>,
 }
 
@@ -107,7 +107,7 @@ impl Report {
 type Link<'a> = Local<Box<dyn FnMut(Message) -> Message + 'a>>;
 type Msi<'e> = Msix<'e, Device, Link<'static>, 1>;
 
-/// What a vmm does with the two components, for one function.
+/// A vmm's calls to the two components, for one function.
 struct Machine<'m, 'e> {
     config: Functions<'m, Device, Link<'m>, 1>,
     msix: &'m RefCell<Msi<'e>>,

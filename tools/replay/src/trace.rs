@@ -38,7 +38,7 @@ pub struct ParseError {
     pub line: usize,
     /// Column, from 1; 0 if the line as a whole is meant.
     pub column: usize,
-    /// What is wrong.
+    /// The mistake.
     pub message: String,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// What the router was made to do, in order.
+/// The router's calls, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
@@ -256,7 +256,7 @@ struct RawExpect {
 ///
 /// # Errors
 ///
-/// The first line that is no JSON, lacks a key or holds a value out of range.
+/// The first line that is not JSON, lacks a key or holds a value out of range.
 pub fn parse(text: &str) -> Result<Trace, ParseError> {
     let mut lines = text
         .lines()
@@ -313,7 +313,7 @@ fn check_device(raw: RawDevice) -> Result<Device, String> {
             config.len()
         ));
     }
-    // What a short dump leaves out reads 0.
+    // Registers behind the end of a short dump read 0.
     let size = if config.len() > 256 { 4096 } else { 256 };
     config.resize(size, 0);
     let mut bars = [Bar {

@@ -34,7 +34,7 @@ fn every_trace_plays_as_recorded() {
     assert!(played >= 19, "only {played} traces");
 }
 
-/// Plays a trace with one text replaced, and gives what was then wrong.
+/// Plays a trace with one text replaced. Returns the mistakes.
 fn changed(name: &str, from: &str, to: &str) -> Vec<String> {
     let text = text(name);
     assert!(text.contains(from));

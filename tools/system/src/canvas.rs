@@ -15,7 +15,7 @@ const FONT_SIZE: f64 = 15.;
 pub const CHARACTER: f64 = 8.5;
 const LINE_HEIGHT: f64 = 18.;
 
-/// What was drawn so far.
+/// The drawing so far.
 #[derive(Debug, Default)]
 pub struct Canvas {
     lines: String,

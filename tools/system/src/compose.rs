@@ -143,7 +143,7 @@ pub fn compose(
     Ok(image)
 }
 
-/// Makes the memory by which a component is seen, and what a restart leaves as it is.
+/// Makes a component's log and counters, and the memory that a restart leaves as it is.
 /// Returns its log and the page of its counters.
 fn own_memory(builder: &mut Builder, place: &mut Place, component: &Component) -> (u32, u32) {
     let name = &component.name;
@@ -159,7 +159,7 @@ fn own_memory(builder: &mut Builder, place: &mut Place, component: &Component) -
     (log, counters)
 }
 
-/// Gives the component that shows them every log, and every page of counters.
+/// Maps every log, and every page of counters, into the component that shows them.
 fn show_logs(
     builder: &mut Builder,
     place: &mut Place,
@@ -177,7 +177,7 @@ fn show_logs(
     }
 }
 
-/// Gives IRQControl to the component that holds it, with the user vectors up to `end`
+/// Grants IRQControl to the component that holds it, with the user vectors up to `end`
 /// and a slot for the handler of each.
 fn irq_control(builder: &mut Builder, place: &mut Place, end: u64) {
     let irq_control = builder.object("irq-control", ObjectKind::IrqControl, 0, 0);

@@ -22,7 +22,7 @@ pub struct Component {
     pub stack: u64,
     /// Board devices, as indices into [`Board::devices`].
     pub devices: Vec<usize>,
-    /// What it may do beyond its own memory and channels.
+    /// Its authority beyond its own memory and channels.
     pub authority: Vec<Authority>,
     /// What happens when it faults.
     pub on_fault: OnFault,
@@ -42,7 +42,7 @@ pub struct Channel {
 /// What happens to accesses that no handler of configuration space takes (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Reads return what is known to be safe, writes are dropped.
+    /// Reads return registers that are known to be safe, writes are dropped.
     Strict,
     /// Both pass.
     Permissive,
@@ -157,7 +157,7 @@ pub struct Guest {
     pub priority: u8,
     /// Indices into [`Model::devices`].
     pub devices: Vec<usize>,
-    /// What it finds as its command line.
+    /// Its command line.
     pub command_line: String,
     /// The functions of a Solo5 image, by its manifest's names; `None` where the file has
     /// no `solo5`.

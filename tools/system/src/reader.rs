@@ -19,7 +19,7 @@ pub struct Located<T> {
     pub span: Range<usize>,
 }
 
-/// What is being read.
+/// The file that is being read.
 pub struct Context<'a> {
     pub source: &'a Source,
     pub report: &'a RefCell<&'a mut Report>,

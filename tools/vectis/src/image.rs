@@ -63,7 +63,7 @@ pub fn guest_file(workspace: &Workspace, guest: &Guest) -> Result<PathBuf> {
 
 /// A guest's files in the image's folder.
 struct GuestFiles {
-    /// What the vmm loads.
+    /// The file that the vmm loads.
     image: Vec<u8>,
     /// What became of its instructions.
     rewritten: Rewritten,
@@ -71,7 +71,7 @@ struct GuestFiles {
     parts: Vec<(&'static str, Vec<u8>)>,
     /// Where its RAM is a second time, if the image is linked elsewhere.
     second_address: Option<u64>,
-    /// What it must not write, if its kind asks for that.
+    /// The addresses that it must not write, if its kind asks for that.
     read_only: Option<Vec<Range<u64>>>,
 }
 
@@ -176,7 +176,7 @@ pub fn symbol_files(folder: &Path, guest: &str) -> Vec<PathBuf> {
     }
 }
 
-/// What a guest's image with a shim was put together from.
+/// The parts of a guest's image with a shim.
 const IMAGE_PART: &str = "image";
 const SHIM_PART: &str = "shim";
 

@@ -34,7 +34,7 @@ fn mapping(object: u32, holder: u32, holder_slot: u32) -> Mapping {
 }
 
 impl Image {
-    /// Asks about the image, with what was found at boot.
+    /// Asks about the image, with the functions that were found at boot.
     fn ask<V>(&self, found: (&[FunctionInfo], IommuInfo), ask: impl FnOnce(Given<'_>) -> V) -> V {
         let (functions, iommu) = found;
         self.system(|system| {
@@ -175,7 +175,7 @@ fn bar(address: u64, pages: u64, first_slot: u64) -> BarInfo {
 }
 
 /// Returns a function whose BAR 0 has 4 pages; the table is in the second, the PBA in the last. BAR 1 is
-/// given to nobody, BAR 3 has one page.
+/// given to no component, BAR 3 has one page.
 fn info() -> FunctionInfo {
     let mut info = FunctionInfo {
         host_bdf: 0x0118,
@@ -330,7 +330,7 @@ fn as_many_registers_of_the_iommu_as_were_given() {
     assert_eq!(image.slots((&[], unit(4)), IOMMU, &slots), expected);
     assert_eq!(image.slots((&[], unit(0)), IOMMU, &slots), [None; 4]);
     assert_eq!(image.slots((&[], unit(4)), VMM, &slots), [None; 4]);
-    // Without a component for it nobody has any.
+    // Without a component for it no CSpace has any.
     let none = Image::default();
     for cnode in [CONFIG, MSIX, VMM, IOMMU] {
         assert_eq!(none.slots((&[], unit(4)), cnode, &[0, 40]), [None; 2]);
@@ -394,7 +394,7 @@ fn a_table_in_a_bar_that_is_not_there_is_nowhere() {
     assert_eq!(image.slots(found, MSIX, &[7, 8])[0], None);
 }
 
-/// A record for a function that was not found gives nothing.
+/// A record for a function that was not found stands for no capability.
 #[test]
 fn functions_without_a_finding() {
     let image = with_function();

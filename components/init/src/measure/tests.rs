@@ -206,7 +206,7 @@ fn a_device_that_never_copies_is_not_confined() {
         device.unwritable.push(ALLOWED..GUEST.end);
     });
     assert_eq!(stuck, Err(Stuck::Receive));
-    // What it sends is lost.
+    // Its messages are lost.
     let stuck = verdict(|device| device.strangers.resize(9, 90));
     assert_eq!(stuck, Err(Stuck::Receive));
 }

@@ -1,4 +1,4 @@
-//! Finds the PCI functions that the image names and gives their pages out.
+//! Finds the PCI functions that the image names, and hands their pages to components.
 
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
@@ -86,7 +86,7 @@ fn wanted(function: &Function) -> heapless::String<48> {
 /// The functions found, in the order of the image's records.
 pub type Found = heapless::Vec<(Bdf, FunctionInfo), FUNCTIONS>;
 
-/// Finds every function and gives its pages out.
+/// Finds every function, and hands its pages to components.
 pub fn assign(builder: &mut Builder<'_>) -> Found {
     let functions = builder.system.functions;
     let buses = builder.system.header.buses;
@@ -272,7 +272,7 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
     );
 }
 
-/// Gives the pages with MSI-X table and PBA to msix, all others to the vmm. A page
+/// Hands the pages with MSI-X table and PBA to msix, all others to the vmm. A page
 /// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut FunctionInfo) {
     let name = function.name.as_str();

@@ -1,4 +1,4 @@
-//! Finds the IOMMU by the firmware's tables and gives its registers to the
+//! Finds the IOMMU by the firmware's tables and hands its registers to the
 //! iommu component.
 
 use acpi_tables::{Found, PhysicalMemory, find as find_unit};
@@ -125,7 +125,7 @@ fn register_pages(
     Some(frames)
 }
 
-/// Finds the unit, if the system has a component for it, and gives its registers
+/// Finds the unit, if the system has a component for it, and hands its registers
 /// and its description to that component. [`IommuKind::None`] if there is none
 /// that can be used.
 pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {

@@ -70,7 +70,7 @@ pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
                     } => {
                         restart(system, watched, thread, wait_ms, generation, tsc_khz);
                         // A component that died may have been about to act on it.
-                        // To do so twice is no harm.
+                        // Doing so twice is harmless.
                         guests.stopped().for_each(|guest| tell(watched, guest));
                     }
                 }

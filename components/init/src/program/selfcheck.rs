@@ -215,7 +215,7 @@ impl Mapped {
     }
 }
 
-/// Measures one function; unknown if there is no way to.
+/// Measures one function. The verdict is unknown if it cannot be measured.
 fn verdict(
     builder: &mut Builder<'_>,
     function: &Function,

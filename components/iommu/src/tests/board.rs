@@ -18,7 +18,7 @@ pub const BASE: u64 = 0x1_0020_0000;
 pub const SIZE: usize = 4 << 20;
 /// Requester ids of the functions. Two share a bus.
 pub const IDS: [u16; 3] = [0x0010, 0x0118, 0x0120];
-/// Ids that are no function's.
+/// Requester ids without a function.
 pub const STRANGERS: [u16; 5] = [0x0000, 0x00a0, 0x0119, 0x8000, 0xffff];
 pub const IOAPIC: u16 = 0x00a0;
 /// Where guests have their RAM.
@@ -96,7 +96,7 @@ pub trait Model {
     fn hang(&mut self);
 }
 
-/// An access and what has to become of it while the unit is on.
+/// An access, and its right outcome while the unit is on.
 pub type Probe = (u16, u64, Option<u64>);
 
 pub struct Board {

@@ -190,7 +190,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
                 self.counters.failed += 1;
                 // Half a binding is worse than none, and this one's source is
                 // told by its absence. While its device may still raise the
-                // vector, that is nobody else's.
+                // vector, which has no other owner.
                 self.slots[guest][index].binding = None;
                 let forbidden = self.forbid(source, vector);
                 let _ = self.control.release(slot, vector);

@@ -23,7 +23,7 @@ struct Kernel {
     refuse_release: bool,
     refuse_allow: bool,
     refuse_forbid: bool,
-    /// Function, first vector and log2 of what was allowed.
+    /// Function, first vector and log2 of the number that was allowed.
     allowed: Vec<(u8, u8, u8)>,
     forbidden: Vec<(u8, u8)>,
 }
@@ -68,7 +68,7 @@ impl IrqControl for Kernel {
     }
 
     fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
-        // What could not be acquired is no more than made sure of.
+        // A vector that could not be acquired is only made sure of.
         assert!(
             self.refuse_acquire || self.held.iter().any(|&(_, v)| v == vector),
             "vector {vector} was given back before the device lost it"
@@ -472,7 +472,7 @@ fn what_is_not_given_back_is_allowed_again() {
     );
     assert_eq!(router.control.forbidden, [(2, 0)]);
     assert_eq!(router.control.allowed, [(2, 0, 0); 2]);
-    // iommu died too often: who knows what it had done.
+    // iommu died too often: its last call may have had an effect, or none.
     router.control.refuse_forbid = true;
     assert_eq!(
         router.unbind(MSIX, source(FunctionId(2), 7)),

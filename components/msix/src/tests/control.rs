@@ -235,7 +235,7 @@ fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
             assert!(accesses <= 26 * 7, "{accesses} accesses, {error:?}");
             let bound = rig.fake.0.borrow().bound.len();
             assert_eq!(bound, if data == 0x41 { room } else { 0 });
-            // What the guest and a dump see is as if each had been tried.
+            // The guest and a dump see the same as if each had been tried.
             let failed = rig.msix.counters.bind_failures - failures;
             let waiting = (0..2048).filter(|&entry| rig.entry(entry).is(UPDATED));
             assert_eq!(failed, waiting.count() as u64);
@@ -268,7 +268,7 @@ fn m5_bad_entries_do_not_keep_good_ones_from_being_bound() {
     let (calls, _) = rig.cost(ENABLE);
     assert_eq!(calls, 27);
     assert!(rig.entry(2000).is(BOUND));
-    // What a bound entry had is free again when its new message is refused.
+    // The slot and vector of a bound entry are free again when its new message is refused.
     let mut rig = largest(0x41, 26, Error::Exhausted);
     rig.cost(ENABLE);
     assert!(!rig.entry(26).is(BOUND));

@@ -291,7 +291,7 @@ fn m23_throttled_messages_are_masked_where_they_can_be() {
     assert_eq!(rig.functions.throttle_msi(VMM, FunctionId(0), true), Ok(()));
     assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
     assert_eq!(rig.device(CONTROL, Word) & 1, 1, "it stays on");
-    // What the guest masks meanwhile reaches the device at the end.
+    // A mask that the guest sets meanwhile reaches the device at the end.
     rig.write(MSI + 16, Dword, 1);
     assert_eq!(rig.device(MSI + 16, Dword), u32::MAX);
     assert_eq!(rig.read(MSI + 16, Dword), 1, "the guest sees its own");

@@ -42,7 +42,7 @@ fn c8_a_function_that_is_reset_answers_nothing_and_holds_nobody_up() {
     let list = [(info(false), VMM, a), (info(false), other, b)];
     let kept = Kept::<{ kept_words(2) }>::new();
     let mut functions: Functions<'_, _, _, 2> = Functions::new(list, msix, router, &kept);
-    // The clock stands still, so that nobody can wait for it.
+    // The clock stands still, so that waiting for it would not end.
     let reset = functions.write(VMM, bdf(), PCIE + 8, Word, 0x8000);
     assert!(reset.is_ok_and(|effect| effect.contains(Effect::RESET)));
     fakes[0].0.borrow_mut().now += RESET_MS - 1;
@@ -149,7 +149,7 @@ fn plain() -> World {
     let mut world = world();
     world.put(PCIE + 4, 4, 0x0000_8cc1);
     world.put(0x0c, 1, 0x10);
-    // The firmware had decode off, so that a look at the BARs is no use of them.
+    // The firmware had decode off, so that reading the BARs does not decode them.
     world.put(0x04, 2, 0);
     world
 }
@@ -197,7 +197,7 @@ fn c8_what_never_comes_back_is_named_and_reads_ones_for_good() {
         Some((FunctionId(0), Trouble::Gone))
     );
     assert_eq!(functions.take_trouble(), None, "once");
-    // It may answer later; nobody looks any more, the next pci-config neither.
+    // It may answer later; neither this pci-config nor the next looks again.
     fake.0.borrow_mut().slow = 0;
     for mut functions in [functions, start()] {
         assert_eq!(functions.read(VMM, bdf(), 0x00, Dword), Ok(u32::MAX));
@@ -562,7 +562,7 @@ fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
     let masked = log.iter().position(|e| *e == Event::MsixReset);
     let silent = log.iter().position(|e| *e == Write(0x04, Word, 0x0402));
     assert!(off.is_some() && off < masked && masked < silent, "{log:?}");
-    // Without the capability there is no reset; another function is nobody's.
+    // Without the capability there is no reset; the other function has no owner.
     let device_control = |e: &Event| matches!(e, Write(offset, ..) if *offset == PCIE + 8);
     assert!(!log.iter().any(device_control), "{log:?}");
     rig.functions.release(FunctionId(1));

@@ -130,7 +130,7 @@ impl Channel {
             4 | 5 => (clocks != length || !begun, below(clocks)),
             _ => (clocks >= length, below(clocks)),
         };
-        (output, (value % wrap) as u16)
+        (output, value as u16)
     }
 
     /// Returns the clocks after which the output rises next, if it ever does.

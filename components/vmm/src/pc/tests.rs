@@ -102,10 +102,16 @@ fn port_61_has_channel_2() {
     write(&mut pc, 0x42, 0xa9, 0);
     write(&mut pc, 0x42, 0x04, 0);
     assert_eq!(read(&mut pc, 0x61, 5000) & 0x21, 0, "the gate is closed");
-    write(&mut pc, 0x61, 3, 5000);
-    assert_eq!(read(&mut pc, 0x61, 5999) & 0x23, 3);
+    write(&mut pc, 0x61, 2, 5000);
+    assert_eq!(
+        read(&mut pc, 0x61, 9999) & 0x23,
+        2,
+        "the speaker is no gate"
+    );
+    write(&mut pc, 0x61, 1, 5000);
+    assert_eq!(read(&mut pc, 0x61, 5999) & 0x23, 1);
     // 1193 clocks are 999.8 us.
-    assert_eq!(read(&mut pc, 0x61, 6001) & 0x23, 0x23);
+    assert_eq!(read(&mut pc, 0x61, 6001) & 0x23, 0x21);
     let refreshes = (0..1000).filter(|&us| read(&mut pc, 0x61, us) & 0x10 != 0);
     assert!((490..510).contains(&refreshes.count()));
 }

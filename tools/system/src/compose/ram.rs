@@ -28,7 +28,7 @@ pub struct Piece {
     pub size_bits: u32,
     /// How many.
     pub pages: u64,
-    /// What the guest may do there; `None`: it has no such page.
+    /// The guest's rights there; `None`: it has no such page.
     pub rights: Option<Rights>,
 }
 

@@ -1,4 +1,4 @@
-//! What a new router finds.
+//! A new router takes over the state of the last.
 
 use super::*;
 
@@ -118,7 +118,7 @@ fn what_the_kernel_does_not_give_again_is_unbound() {
 }
 
 /// A binding that is not made again must not be raised either. As long as it can
-/// be, its vector is nobody else's.
+/// be, its vector has no other owner.
 #[test]
 fn what_is_unbound_at_start_is_forbidden() {
     for refuse_forbid in [false, true] {
