@@ -341,6 +341,36 @@ fn the_kernel_s_edges_reach_nobody_else() {
     }
 }
 
+/// A third guest, with the bases that the hostile one gives itself.
+const WATCHER: &str = r#"
+[component.vmm-watcher]
+program = "vmm"
+priority = 200
+stack = "64K"
+
+[guest.watcher]
+image = "guests/cpu"
+vmm = "vmm-watcher"
+memory = "32M"
+priority = 100
+command-line = "watch=1"
+"#;
+
+/// A guest that changes its bases where nobody sees it, and lets another go on at once
+/// that has the same by its MSRs.
+#[test]
+fn bases_of_one_guest_are_no_other_s() {
+    let _machine = one_machine();
+    let attacks = &["base-yields:2000000"];
+    let words = format!("start=frame {}", words(attacks));
+    let file = system_with("bases", &words, &[]).also(WATCHER);
+    let mut attacked = Attacked::start_file(file, &[]);
+    let watched = "[watcher] # cpu: its bases";
+    attacked.system.wait_for(|line| line.contains(watched));
+    let text = reach_nobody_else(attacked, attacks);
+    assert!(text.matches(watched).count() > 1, "{text}");
+}
+
 /// The same thing without a pause, each kind of it: the other guest goes on being
 /// served, how fast is counted elsewhere (`share.rs`).
 const FLOODS: &[&str] = &[

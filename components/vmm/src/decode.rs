@@ -227,8 +227,8 @@ pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
     Some(Decoded { op, length })
 }
 
-/// Decodes what the build tool put in the place of an instruction ([`spec::rewrite`]);
-/// `None` if it is none of that.
+/// Decodes what the build tool may have put in the place of an instruction
+/// ([`spec::rewrite`]) as that instruction; `None` if it is not such.
 #[must_use]
 pub fn rewritten(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
     let mut original = [0; MAX_INSTRUCTION];
@@ -240,8 +240,7 @@ pub fn rewritten(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
         REWRITTEN_BASE_PREFIX => BASE_PREFIX,
         _ => return None,
     };
-    let is_one = |op| matches!(op, Op::PushFlags | Op::PopFlags | Op::WriteBase(..));
-    decode(original, regs).filter(|decoded| is_one(decoded.op))
+    decode(original, regs)
 }
 
 fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> {

@@ -62,6 +62,10 @@ const VECTOR: u8 = 0x40;
 /// Where nothing is mapped, on a CPU with page tables for 4 GiB.
 const NOWHERE: u64 = 1 << 40;
 
+/// Bases while they are watched. The hostile guest, for `base-yields`, has the same.
+const WATCHED: u64 = 0x180_0000;
+/// Looks between two lines of [`watch`].
+const ROUNDS: u64 = 100_000_000;
 /// Ticks in which the kernel's timer comes several times.
 const LINGER: u64 = 50_000_000;
 /// Bits of a page table's entry: present and writable, and a page of 2 MiB or 1 GiB.
@@ -132,6 +136,9 @@ fn main(boot: Boot) -> ! {
         idt.load_unsafe();
     }
     report.check("far return, segments, task register", true);
+    if boot.command_line.value("watch").is_some() {
+        watch()
+    }
     fault(&mut report, code, data);
     bases(&mut report);
     flags(&mut report);
@@ -189,6 +196,28 @@ fn gs_word() -> u64 {
 fn linger() {
     let start = kit::cpu::tsc();
     while kit::cpu::tsc().wrapping_sub(start) < LINGER {}
+}
+
+/// Looks at the words at FS and GS without an end, and says so from time to time, or that
+/// one of them is not there any more.
+fn watch() -> ! {
+    let word = core::ptr::with_exposed_provenance_mut::<u64>(WATCHED as usize);
+    // SAFETY: RAM above the image, which nothing else uses.
+    unsafe { word.write_volatile(WATCHED) };
+    FsBase::write(VirtAddr::new(WATCHED));
+    GsBase::write(VirtAddr::new(WATCHED));
+    loop {
+        let mut seen = true;
+        for _ in 0..ROUNDS {
+            seen &= (fs_word(), gs_word()) == (WATCHED, WATCHED);
+        }
+        let what = if seen {
+            "its bases"
+        } else {
+            "not ok, another's bases"
+        };
+        println!("# cpu: {what}");
+    }
 }
 
 /// The bases of FS and GS, by every way to set them.

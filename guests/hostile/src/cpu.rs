@@ -11,8 +11,11 @@ const INVALID_OPCODE: u64 = 6;
 const GENERAL_PROTECTION: u64 = 13;
 
 /// MSRs that hold an address: LSTAR, CSTAR, and the bases of FS, GS and SWAPGS.
-const ADDRESSES: [u64; 5] = [0xc000_0082, 0xc000_0083, FS_BASE, 0xc000_0101, 0xc000_0102];
+const ADDRESSES: [u64; 5] = [0xc000_0082, 0xc000_0083, FS_BASE, GS_BASE, 0xc000_0102];
 const FS_BASE: u64 = 0xc000_0100;
+const GS_BASE: u64 = 0xc000_0101;
+/// The bases of `guests/cpu` while it watches them.
+const WATCHED: u64 = 0x180_0000;
 /// Where the kernel's own addresses begin (seL4 5.0.0, PPTR_USER_TOP).
 const KERNEL: u64 = 0xffff_ff80_0000_0000;
 /// wrmsr, rdmsr, swapgs.
@@ -31,11 +34,12 @@ const NOWHERE: [u64; 5] = [
 ];
 
 /// Returns the attacks.
-pub fn attacks<M: Machine>() -> [Attack<M>; 12] {
+pub fn attacks<M: Machine>() -> [Attack<M>; 13] {
     let attack = |name, group, run| Attack { name, group, run };
     [
         attack("odd-bases", Group::Common, odd_bases),
         attack("invalid-bytes", Group::Common, invalid_bytes),
+        attack("base-yields", Group::Mode, base_yields),
         // Afterwards the guest's descriptors are those of scratch RAM.
         attack("descriptor-tables", Group::Last, descriptor_tables),
         attack("stack-in-device", Group::End, |h| {
@@ -159,6 +163,31 @@ fn odd_bases<M: Machine>(h: &mut Hostile<M>) -> Verdict {
         h.still_there()?;
     }
     for msr in ADDRESSES {
+        write_msr(h, msr, 0);
+    }
+    h.still_there()
+}
+
+/// Sets its bases to [`WATCHED`], which are those of another guest as well, changes them
+/// behind the kernel's back, and yields, so that the other guest may be next.
+fn base_yields<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    // 1: cli; wrfsbase r9; wrgsbase r9; mov rdx, -7; syscall; mov rsp, rbx; dec r15; jnz 1b
+    let code = [
+        0xfa, 0xf3, 0x49, 0x0f, 0xae, 0xd1, 0xf3, 0x49, 0x0f, 0xae, 0xd9, 0x48, 0xc7, 0xc2, 0xf9,
+        0xff, 0xff, 0xff, 0x0f, 0x05, 0x48, 0x89, 0xdc, 0x49, 0xff, 0xcf, 0x75, 0xe4,
+    ];
+    for msr in [FS_BASE, GS_BASE] {
+        expect_end("base", msr, &[RETURNED], write_msr(h, msr, WATCHED))?;
+    }
+    let mut registers = Registers {
+        r9: WATCHED + 0x1000,
+        r15: h.times(20_000),
+        ..Registers::default()
+    };
+    let ended = h.machine().run(&code, &mut registers);
+    let left = registers.r15;
+    expect_end("yield with other bases", left, &[RETURNED], ended)?;
+    for msr in [FS_BASE, GS_BASE] {
         write_msr(h, msr, 0);
     }
     h.still_there()

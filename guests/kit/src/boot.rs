@@ -56,8 +56,8 @@ pub fn handoff() -> &'static [u8] {
 }
 
 /// Bytes below the stack that are mapped nowhere: on Vectis all of them, on a bare
-/// machine this page.
-const GUARD: u64 = 2 << 20;
+/// machine these.
+const GUARD: u64 = 1 << 20;
 
 /// Returns whether an access to this address is one past the end of the stack.
 pub(crate) fn is_below_stack(address: u64) -> bool {

@@ -3,8 +3,8 @@
 //
 // The stack lies at the very beginning of the guest's RAM (guest.ld), where a
 // loader has left boot_params and command line: they are copied first. Below it
-// there is nothing: on Vectis no memory of this guest, on a bare machine a page of
-// 2 MiB that is left out of the page tables here.
+// there is nothing: on Vectis no memory of this guest, on a bare machine 1 MiB that is
+// left out of the page tables here.
 
 // PVH note (Xen public/elfnote.h: XEN_ELFNOTE_PHYS32_ENTRY = 18). QEMU reads
 // the descriptor of an ELF64 note as 8 bytes.
@@ -46,12 +46,22 @@ pvh_start:
     dec ecx
     jnz 2b
 
-    // The guard page: the entry's offset is its address / 2 MiB * 8.
+    // The guard: of the 2 MiB below RAM the second one is left out. The first may hold
+    // what the loader passes. A directory entry's offset is its address / 2 MiB * 8.
     mov eax, offset guest_ram
     sub eax, 0x200000
-    shr eax, 18
-    add eax, offset boot_page_directories
-    mov dword ptr [eax], 0
+    mov edi, eax
+    shr edi, 18
+    add edi, offset boot_page_directories
+    mov dword ptr [edi], offset boot_guard_table + 3
+    mov edi, offset boot_guard_table
+    or eax, 3
+    mov ecx, 256
+4:  mov [edi], eax
+    add eax, 0x1000
+    add edi, 8
+    dec ecx
+    jnz 4b
 
     mov edi, offset boot_pdpt
     mov eax, offset boot_page_directories
@@ -180,6 +190,7 @@ boot_has_fault_stack: .byte 0
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_page_directories: .skip 4 * 4096
+boot_guard_table: .skip 4096
 boot_params_copy: .skip 4096
 boot_command_line: .skip 2048
 .balign 16

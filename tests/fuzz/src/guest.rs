@@ -202,8 +202,9 @@ fn step(
             regs.rip = CODE;
             host.write_ram(CODE, &code);
             match kind % 8 {
+                // #GP, or #UD.
                 0 | 1 => Fault::Exception {
-                    vector: 13,
+                    vector: if kind & 8 == 0 { 13 } else { 6 },
                     code: 0,
                 },
                 _ => Fault::Page {
@@ -250,7 +251,11 @@ fn step(
             return Some(());
         }
     };
-    resumed(vmm.fault(fault, regs, host))
+    let outcome = vmm.fault(fault, regs, host);
+    for base in [regs.fs_base, regs.gs_base] {
+        assert_eq!(base.cast_signed() << 16 >> 16, base.cast_signed());
+    }
+    resumed(outcome)
 }
 
 /// Returns `None` if the guest is over.
@@ -261,7 +266,7 @@ fn resumed(outcome: Outcome) -> Option<()> {
 /// Runs a guest of these instructions, registers, faults and interrupts.
 pub fn guest(data: &[u8]) {
     let functions = [function()];
-    let mut vmm = Vmm::new(&functions, BUDGET, SHARE);
+    let mut vmm = Vmm::new(&functions, BUDGET, SHARE).rewritten(true);
     let mut host = Surroundings::new();
     let mut regs = Registers::default();
     regs.gpr[4] = RAM + 0x8000;
@@ -280,7 +285,7 @@ pub fn guest(data: &[u8]) {
             if input.0.is_empty() {
                 break;
             }
-            vmm = Vmm::new(&functions, BUDGET, SHARE);
+            vmm = Vmm::new(&functions, BUDGET, SHARE).rewritten(true);
             vmm.start(&mut host);
         }
     }

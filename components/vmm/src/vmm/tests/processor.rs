@@ -171,6 +171,10 @@ fn entry_points_of_system_calls_are_kept() {
 fn an_access_by_fs_or_gs_has_its_base() {
     let functions = functions();
     let mut m = Machine::new(&functions);
+    // mov eax, [rcx]
+    m.regs.gpr[RCX] = 0xfee0_0030;
+    m.memory(0xfee0_0030, &[0x8b, 0x01]);
+    let version = m.regs.gpr[RAX];
     m.regs.fs_base = 0xfee0_0000;
     m.regs.gs_base = 0xfee0_0020;
     // mov eax, fs:[0x30]; mov eax, gs:[0x10]: the version register
@@ -180,7 +184,7 @@ fn an_access_by_fs_or_gs_has_its_base() {
     ] {
         m.regs.gpr[RAX] = 0;
         assert_eq!(m.memory(0xfee0_0030, code), Outcome::Resume);
-        assert_ne!(m.regs.gpr[RAX] & 0xff, 0);
+        assert_eq!(m.regs.gpr[RAX], version);
     }
 }
 
@@ -322,14 +326,23 @@ fn frames_have_the_guest_s_own_selectors() {
     m.set(IDT + 16 * 0x42, low & !(0xffff << 16) | 0x2b << 16);
     m.vmm.cpu.cs = CODE_64;
     m.privileged(&[0xcd, 0x42]);
+    assert_eq!(m.vmm.cpu.cs, CODE_64);
+    // And with what `mov eax, ss` shows in its frame.
+    let frame = m.regs.gpr[RSP];
+    m.set(frame + 32, 0x33);
     m.privileged(IRETQ);
     assert_eq!((m.regs.rip, m.vmm.cpu.cs), (CODE + 2, CODE_64));
+    assert_eq!(m.vmm.cpu.ss, DATA_SELECTOR);
 }
 
 #[test]
 fn a_far_return_needs_a_64_bit_code_segment() {
     let functions = functions();
     let mut m = Machine::new(&functions);
+    // Whatever the boot protocol's table is, 0 is no segment.
+    m.put(STACK, &[CODE + 0x20, 0]);
+    m.privileged(LRETQ);
+    m.raised(13);
     m.load_gdt();
     for selector in [
         0,
@@ -351,6 +364,13 @@ fn a_far_return_needs_a_64_bit_code_segment() {
         m.raised(13);
         assert_eq!(m.vmm.cpu.cs, before);
     }
+    // Both 32-bit and 64-bit code is neither.
+    let code = m.host.word(GDT + 8);
+    m.set(GDT + 8, code | 1 << 54);
+    m.put(STACK, &[CODE + 0x20, CODE_64.into()]);
+    m.privileged(LRETQ);
+    m.raised(13);
+    m.set(GDT + 8, code);
     for odd in ODD {
         m.put(STACK, &[odd, CODE_64.into()]);
         m.privileged(LRETQ);
@@ -428,8 +448,11 @@ fn the_task_register_takes_a_task_that_is_available() {
         m.load_task(selector);
         m.raised(13);
     }
+    m.set(GDT + u64::from(TSS) + 8, 1);
     m.load_task(TSS);
     assert_eq!(m.regs.rip, CODE + 3);
+    let base = 1 << 32 | TASK;
+    assert_eq!(m.vmm.cpu.task, Table { base, limit: 0x67 });
     // It is busy now.
     assert_eq!(m.host.word(GDT + u64::from(TSS)) >> 40 & 0xf, 0xb);
     m.load_task(TSS);
