@@ -51,7 +51,7 @@ fn a_guest_entered_by_pvh_serves_over_its_nic() {
         "guest.web.boot = \"pvh\"\nguest.web.machine = \"pc\"",
     );
     let path = file.0.display().to_string();
-    let (mut system, port) = Running::serving(&["--system", &path]);
+    let (system, port) = Running::serving(&["--system", &path]);
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);
     assert!(system.interrupt().status.success());
