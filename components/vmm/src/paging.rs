@@ -18,7 +18,7 @@ pub enum BadTable {
     NotInRam(u64),
     /// It does not map the next instruction, which is here.
     NoCode(u64),
-    /// It has more than [`TABLES`] tables.
+    /// It has more tables than are looked at.
     TooLarge,
 }
 
