@@ -23,6 +23,8 @@ struct Row {
     device: Device,
     /// Whether it ends in each of its lives, and has another.
     restarts: bool,
+    /// Its kind of machine.
+    machine: &'static str,
 }
 
 /// A function.
@@ -40,6 +42,7 @@ const PLAIN: Row = Row {
     memory: "32M",
     device: Device::Nic,
     restarts: false,
+    machine: "minimal",
 };
 
 /// Returns the units that the meter got done beside this attacker; 0 if it
@@ -50,8 +53,9 @@ fn units(row: &Row, words: &str, restarts: bool) -> u64 {
         &format!("share-{}", row.name),
         &format!(
             "guest.hostile.command-line = \"{words}\"
-             guest.hostile.memory = \"{}\"",
-            row.memory
+             guest.hostile.memory = \"{}\"
+             guest.hostile.machine = \"{}\"",
+            row.memory, row.machine
         ),
     );
     if restarts {
@@ -173,6 +177,16 @@ fn a_periodic_timer_of_count_1_leaves_the_others_theirs() {
     leaves_the_others_theirs(&Row {
         name: "periodic",
         words: "attack=timer-flood:1000000",
+        ..PLAIN
+    });
+}
+
+#[test]
+fn an_8254_of_count_2_leaves_the_others_theirs() {
+    leaves_the_others_theirs(&Row {
+        name: "pit",
+        words: "attack=pit-flood:1000000",
+        machine: "pc",
         ..PLAIN
     });
 }

@@ -50,7 +50,7 @@ const PIN_LEVEL: u64 = 1 << 15;
 const PIN_MASKED: u64 = 1 << 16;
 
 /// Returns the attacks.
-pub fn attacks<M: Machine>() -> [Attack<M>; 13] {
+pub fn attacks<M: Machine>() -> [Attack<M>; 14] {
     let attack = |name, run| Attack {
         name,
         group: Group::Mode,
@@ -64,6 +64,7 @@ pub fn attacks<M: Machine>() -> [Attack<M>; 13] {
         attack("bar-flood", bar_flood),
         attack("console-flood", console_flood),
         attack("timer-flood", timer_flood),
+        attack("pit-flood", pit_flood),
         attack("one-shot-flood", one_shot_flood),
         attack("deadline-past", deadline_past),
         attack("self-ipi", self_ipi),
@@ -200,6 +201,31 @@ fn timer_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let code = [0xfb, 0xf4, 0x49, 0xff, 0xcf, 0x75, 0xf9];
     let verdict = again(h, "periodic timer", &code, WAITS, Registers::default());
     timer_back(h);
+    verdict
+}
+
+/// Sleeps, woken by a PC's 8254 as often as possible: input 0 of an 8259 that ends its
+/// interrupts by itself, at the vector of the kit's timer.
+fn pit_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    let first = TIMER_VECTOR as u32;
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, first),
+        (0x21, 4),
+        (0x21, 3),
+        (0x21, 0xfe),
+        (0x43, 0x34),
+        (0x40, 2),
+        (0x40, 0),
+    ] {
+        h.reach().output(port, 1, value);
+    }
+    // 1: sti; hlt; dec r15; jnz 1b
+    let code = [0xfb, 0xf4, 0x49, 0xff, 0xcf, 0x75, 0xf9];
+    let verdict = again(h, "8254", &code, WAITS, Registers::default());
+    for (port, value) in [(0x21, 0xff), (0x43, 0x30)] {
+        h.reach().output(port, 1, value);
+    }
     verdict
 }
 
