@@ -32,6 +32,9 @@ const DEADLINE: u64 = 2 << 17;
 /// Divide by 1, and by 16 as the kit has it.
 const DIVIDE_BY_1: u64 = 0b1011;
 const DIVIDE_BY_16: u64 = 0b0011;
+/// The local APIC's pin of the 8259s, and the delivery mode for them.
+const LVT_LINT0: u64 = 0xfee0_0350;
+const EXTERNAL: u64 = 0x700;
 /// The kit's vector of the timer, and one that has no user.
 const TIMER_VECTOR: u64 = 0x40;
 const VECTOR: u64 = 0x62;
@@ -207,6 +210,8 @@ fn timer_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 /// Sleeps, woken by a PC's 8254 as often as possible: input 0 of an 8259 that ends its
 /// interrupts by itself, at the vector of the kit's timer.
 fn pit_flood<M: Machine>(h: &mut Hostile<M>) -> Verdict {
+    // The kit has masked the pin.
+    h.reach().store(LVT_LINT0, 4, EXTERNAL);
     let first = TIMER_VECTOR as u32;
     for (port, value) in [
         (0x20, 0x11),
