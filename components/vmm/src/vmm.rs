@@ -607,12 +607,8 @@ impl<'a> Vmm<'a> {
             }
             // #UD, or #GP where the privilege is looked at first.
             Op::Xgetbv | Op::Xsetbv => return self.invalid_opcode(regs, host),
-            Op::StringIo
-            | Op::Memory { .. }
-            | Op::PushFlags
-            | Op::PopFlags
-            | Op::WriteBase(..)
-            | Op::Other => None,
+            // Not offered, or not privileged.
+            _ => None,
         };
         match done {
             Some(()) => {
