@@ -218,8 +218,10 @@ fn the_exit_status_tells_how_a_guest_ended() {
         ("attack=halt", 11),
         ("exit=triple", 12),
     ] {
-        let keys =
-            format!("guest.web.image = \"guests/hostile\"\nguest.web.command-line = \"{words}\"");
+        let keys = format!(
+            "guest.web.image = \"guests/hostile\"\nguest.web.on-exit = \"stop\"\n\
+             guest.web.command-line = \"{words}\""
+        );
         let end = Changed::new("ending", &keys).run();
         assert_eq!(end.status.code(), Some(status), "{words}: {}", end.text);
     }
