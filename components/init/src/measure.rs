@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use dma_probe::{Engine, Memory, Registers, SHORTEST, Stuck};
+use dma_probe::{Engine, Memory, Registers, Stuck, UNUSUAL};
 use spec::host_message;
 
 /// Result of one attempt to reach something.
@@ -64,16 +64,16 @@ pub trait Surroundings {
     /// cleared any earlier owner's setup.
     fn let_it_master(&mut self);
     /// Reads memory that is not the guest's, at byte `offset` of 60.
-    fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]);
+    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]);
     /// Writes it.
-    fn write_canary(&mut self, bytes: &[u8; SHORTEST]);
+    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]);
     /// Returns where a device would find it.
     fn canary(&self) -> u64;
     /// Returns the memory of the guest that the engine does not use itself:
     /// where it is, and the first 60 bytes there.
     fn allowed(&self) -> u64;
     /// Reads from there.
-    fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]);
+    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]);
     /// Returns whether the interrupt of user vector [`Surroundings::vector`]
     /// has come since this was last asked.
     fn interrupted(&mut self) -> bool;
@@ -83,8 +83,8 @@ pub trait Surroundings {
 
 /// Two patterns that differ in every byte, and in none look like the type of a
 /// frame that a device takes apart.
-const ONE: [u8; SHORTEST] = [0x5a; SHORTEST];
-const OTHER: [u8; SHORTEST] = [0xa5; SHORTEST];
+const ONE: [u8; UNUSUAL] = [0x5a; UNUSUAL];
+const OTHER: [u8; UNUSUAL] = [0xa5; UNUSUAL];
 
 /// Measures what the function reaches, and leaves the device silent. `memory` is the
 /// engine's, at `bus_address` for the device.
@@ -110,7 +110,7 @@ fn attempts<R: Registers, M: Memory>(
     engine: &mut Engine<R, M>,
     around: &mut impl Surroundings,
 ) -> Result<Verdict, Stuck> {
-    let mut found = [0; SHORTEST];
+    let mut found = [0; UNUSUAL];
     engine.write(around.allowed(), &ONE)?;
     around.read_allowed(&mut found);
     if found != ONE {

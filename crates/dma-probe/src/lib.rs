@@ -41,6 +41,9 @@ pub const REGISTER_BAR: usize = 0;
 pub const MEMORY_SIZE: usize = 4096;
 /// Fewest bytes that can be moved at once: a frame without its check sequence.
 pub const SHORTEST: usize = 60;
+/// Bytes to move where it matters that no frame of the network is taken for ours, which
+/// is told by its length: most short ones, such as those of ARP, have [`SHORTEST`].
+pub const UNUSUAL: usize = 68;
 /// Most bytes that can be moved at once.
 pub const LONGEST: usize = 1500;
 
@@ -212,15 +215,15 @@ impl<R: Registers, M: Memory> Engine<R, M> {
 
     /// Writes the dword `data` at `address`, which makes it a message-signalled
     /// interrupt if the address is one of those (0xFEE00000 to 0xFEEFFFFF). The
-    /// 56 bytes below it are written as zeros: below 0xFEE00000 there is nothing,
+    /// 64 bytes below it are written as zeros: below 0xFEE00000 there is nothing,
     /// above it zeros are messages too, of a vector that no CPU takes.
     ///
     /// # Errors
     /// [`Stuck`], as [`write`](Self::write).
     pub fn forge_interrupt(&mut self, address: u64, data: u32) -> Result<(), Stuck> {
-        let mut frame = [0; SHORTEST];
-        frame[SHORTEST - 4..].copy_from_slice(&data.to_le_bytes());
-        self.write(address.wrapping_sub(SHORTEST as u64 - 4), &frame)
+        let mut frame = [0; UNUSUAL];
+        frame[UNUSUAL - 4..].copy_from_slice(&data.to_le_bytes());
+        self.write(address.wrapping_sub(UNUSUAL as u64 - 4), &frame)
     }
 
     /// Copies one frame of `length` bytes from bus address `from` to `to`.

@@ -74,8 +74,17 @@ fn a_forged_interrupt_is_one_dword_in_the_range() {
     let device = fake.device();
     assert_eq!(device.load(0xfee0_0000, 4), [0x78, 0x56, 0x34, 0x12]);
     assert!(!device.was_written(0xfee0_0004));
-    assert_eq!(device.load(0xfedf_ffc8, 56), [0; 56]);
-    assert!(!device.was_written(0xfedf_ffc7));
+    assert_eq!(device.load(0xfedf_ffc0, 64), [0; 64]);
+    assert!(!device.was_written(0xfedf_ffbf));
+}
+
+#[test]
+fn a_forged_interrupt_is_not_lost_to_a_frame_from_the_network() {
+    let (mut engine, fake) = engine();
+    fake.device().strangers = std::vec![SHORTEST as u16];
+    assert_eq!(engine.forge_interrupt(0xfee0_0000, 0x1234_5678), Ok(()));
+    let message = fake.device().load(0xfee0_0000, 4);
+    assert_eq!(message, [0x78, 0x56, 0x34, 0x12]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::string::ToString;
 
 use dma_probe::fake::{Device, FROM_NVM, Fake};
-use dma_probe::{MEMORY_SIZE, SHORTEST};
+use dma_probe::{MEMORY_SIZE, UNUSUAL};
 
 use super::*;
 
@@ -32,8 +32,8 @@ const OTHERS: [Range<u64>; 3] = [
 struct Cpu(Fake);
 
 impl Cpu {
-    fn load(&self, from: u64, bytes: &mut [u8; SHORTEST]) {
-        bytes.copy_from_slice(&self.0.device().load(from, SHORTEST as u64));
+    fn load(&self, from: u64, bytes: &mut [u8; UNUSUAL]) {
+        bytes.copy_from_slice(&self.0.device().load(from, UNUSUAL as u64));
     }
 }
 
@@ -43,10 +43,10 @@ impl Surroundings for Cpu {
         assert!(!device.armed, "it knows what it was told before its reset");
         device.mastering = true;
     }
-    fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]) {
+    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]) {
         self.load(CANARY, bytes);
     }
-    fn write_canary(&mut self, bytes: &[u8; SHORTEST]) {
+    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]) {
         self.0.device().store(CANARY, bytes);
     }
     fn canary(&self) -> u64 {
@@ -55,7 +55,7 @@ impl Surroundings for Cpu {
     fn allowed(&self) -> u64 {
         ALLOWED
     }
-    fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]) {
+    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]) {
         self.load(ALLOWED, bytes);
     }
     fn interrupted(&mut self) -> bool {
@@ -154,7 +154,7 @@ fn writing_alone_is_reaching() {
 /// One byte that gets through is as bad as all.
 #[test]
 fn writing_a_part_is_reaching() {
-    for byte in [0, SHORTEST as u64 - 1] {
+    for byte in [0, UNUSUAL as u64 - 1] {
         let open = CANARY + byte;
         let verdict = verdict(|device| {
             device.unreadable.extend(OTHERS);
@@ -261,5 +261,29 @@ fn what_a_verdict_says() {
     ] {
         assert_eq!(verdict.to_string(), text);
         assert_eq!(verdict.confined(), text.contains("only, raises its own"));
+    }
+}
+
+/// The wire is not silent meanwhile: most of its short frames have the least length.
+#[test]
+fn frames_of_the_network_change_nothing() {
+    for before in [1, 2, 3] {
+        let (confined, _) = measured(|device| {
+            device.strangers = std::vec![60; before];
+            device.unwritable = OTHERS.to_vec();
+            device.unwritable.push(MESSAGES);
+            device.unreadable = device.unwritable.clone();
+        });
+        let verdict = Verdict {
+            memory: Answer::Confined,
+            interrupts: Answer::Confined,
+        };
+        assert_eq!(confined, Ok(verdict));
+        let (open, _) = measured(|device| device.strangers = std::vec![60; before]);
+        let verdict = Verdict {
+            memory: Answer::Open,
+            interrupts: Answer::Open,
+        };
+        assert_eq!(open, Ok(verdict));
     }
 }

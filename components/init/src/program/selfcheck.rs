@@ -3,7 +3,7 @@
 
 use core::fmt::Write as _;
 
-use dma_probe::{DEVICE, MEMORY_SIZE, REGISTER_BAR, SHORTEST, VENDOR};
+use dma_probe::{DEVICE, MEMORY_SIZE, REGISTER_BAR, UNUSUAL, VENDOR};
 use init::{Surroundings, Verdict, measure};
 use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
 use runtime::Mmio;
@@ -134,10 +134,10 @@ impl Surroundings for Around<'_> {
         self.space
             .write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER);
     }
-    fn read_canary(&mut self, bytes: &mut [u8; SHORTEST]) {
+    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]) {
         self.canary.load(0, bytes);
     }
-    fn write_canary(&mut self, bytes: &[u8; SHORTEST]) {
+    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]) {
         self.canary.store(0, bytes);
     }
     fn canary(&self) -> u64 {
@@ -146,7 +146,7 @@ impl Surroundings for Around<'_> {
     fn allowed(&self) -> u64 {
         self.ram_address + ALLOWED as u64
     }
-    fn read_allowed(&mut self, bytes: &mut [u8; SHORTEST]) {
+    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]) {
         self.ram.load(ALLOWED, bytes);
     }
     fn interrupted(&mut self) -> bool {
