@@ -344,7 +344,9 @@ pub fn build(
     for (name, files) in &guest_images {
         programs.guests.insert(name.clone(), files.image.clone());
         if !files.parts.is_empty() {
-            programs.shims.insert(name.clone());
+            // Only a Solo5 image, which is protected, calls its shim.
+            let called = files.read_only.is_some();
+            programs.shims.insert(name.clone(), called);
         }
         if files.rewritten.replaced > 0 {
             programs.rewritten.insert(name.clone());

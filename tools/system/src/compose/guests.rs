@@ -100,9 +100,13 @@ pub fn add_guest(
         &format!("{name}:image"),
         file,
     );
-    let shim = programs.shims.contains(&guest.name);
-    place.tell(names::SHIM, shim);
-    let text = if shim { "" } else { &guest.command_line };
+    let shim = programs.shims.get(&guest.name);
+    place.tell(names::SHIM, shim == Some(&true));
+    let text = if shim.is_some() {
+        ""
+    } else {
+        &guest.command_line
+    };
     let (key, text) = (names::COMMAND_LINE, text.as_bytes());
     show(builder, place, key, &format!("{name}:command-line"), text);
     builder.share(place, names::ROUTES, routes, Rights::READ, PAGE);

@@ -26,7 +26,8 @@ pub struct Programs {
     /// them: they have no page at address 0 either.
     pub read_only: BTreeMap<String, Vec<Range<u64>>>,
     /// Guests whose file has a shim, which gets the command line in another way.
-    pub shims: BTreeSet<String>,
+    /// With whether its image calls it while it runs.
+    pub shims: BTreeMap<String, bool>,
     /// Guests of whose files instructions were rewritten ([`spec::rewrite`]).
     pub rewritten: BTreeSet<String>,
 }
