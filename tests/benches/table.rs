@@ -200,7 +200,7 @@ fn set_then_clear_function_mask_all_refused(bencher: Bencher, data: u64) {
             for (field, value) in [(0, 0xfee0_0000), (8, data), (12, 0)] {
                 write(msix, start + field, value);
             }
-            // What was bound with its unmask is due again.
+            // The message that was bound with its unmask is due again.
             write(msix, start + 8, data);
         }
         REFUSES.store(true, Ordering::Relaxed);

@@ -356,7 +356,7 @@ priority = 100
 command-line = "watch=1"
 "#;
 
-/// A guest that changes its bases where nobody sees it, and lets another go on at once
+/// A guest that changes its bases where it is not seen, and lets another go on at once
 /// that has the same by its MSRs.
 #[test]
 fn bases_of_one_guest_are_no_other_s() {

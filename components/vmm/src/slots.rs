@@ -92,7 +92,7 @@ pub enum Taken {
     Delivered,
     /// It waits for its route to be unmasked.
     Held,
-    /// Nobody took it.
+    /// It was not taken.
     Lost,
 }
 
@@ -115,7 +115,7 @@ impl Slots {
     }
 
     /// Handles an event of a slot, or one that is tried again (`fresh` is false):
-    /// gives it to the local APIC by the slot's route, which the caller has read.
+    /// sends it to the local APIC by the slot's route, which the caller has read.
     pub fn event(
         &mut self,
         index: usize,

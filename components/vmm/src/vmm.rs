@@ -149,7 +149,7 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Gives the guest the devices of a PC. To be called before [`Vmm::start`].
+    /// Adds the devices of a PC. To be called before [`Vmm::start`].
     pub fn set_pc(&mut self, pc: Pc) {
         self.devices.pc = Some(pc);
         self.lapic = Lapic::virtual_wire();
@@ -259,7 +259,7 @@ impl<'a> Vmm<'a> {
             self.turn = None;
             // One that sleeps hears of its turn when it wakes. But whether it does
             // sleep is the guest's word: what it sends on its fault endpoint looks
-            // like its trap and stops nobody. It does not keep its turn by that.
+            // like its trap, and does not stop it. It does not keep its turn by that.
             if !self.cpu.halted {
                 self.take_turn(host);
             } else if self.foreground == Some(true) && !self.share.turn(now).own {
@@ -378,7 +378,7 @@ impl<'a> Vmm<'a> {
     fn update_deadline(&mut self, host: &mut impl Host) {
         if let Some(deadline) = self.lapic.take_deadline_change() {
             self.lapic_deadline = deadline;
-            // One that is past already needs nobody else to tell.
+            // A deadline that is past already fires without the timer component.
             let now = host.now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 self.fire(now);

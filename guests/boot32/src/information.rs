@@ -26,7 +26,7 @@ const USABLE: u32 = 1;
 const RESERVED: u32 = 2;
 /// A page that is mapped nowhere, so that null pointers are found.
 const PAGE: u64 = 0x1000;
-/// What is told.
+/// The facts that the image is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The block of the build tool.

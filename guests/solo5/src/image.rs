@@ -70,7 +70,7 @@ impl Image {
     /// Lets the image run until its next call.
     pub fn run(&mut self) -> Call {
         // SAFETY: the image has its own registers, stack and memory; an image that writes
-        // over the shim harms nobody but itself.
+        // over the shim harms only itself.
         let call = unsafe { image_run() };
         let port = (call >> 32) as u16;
         Call {

@@ -105,7 +105,7 @@ fn write_boot_info(
     let bytes = entries.as_bytes();
     ram.get_mut(list, bytes.len() as u64)?
         .copy_from_slice(bytes);
-    // What is longer is cut; the rest is zero.
+    // A longer line is cut; the rest is zero.
     let length = command_line.len().min(COMMAND_LINE_SIZE - 1);
     let text = ram.get_mut(line, length as u64)?;
     text.copy_from_slice(&command_line[..length]);

@@ -46,7 +46,7 @@ const MAX_CALLS: usize = 10_000;
 /// Surroundings that answer with bytes of the input.
 struct Surroundings {
     ram: Ram,
-    /// Gives the next answer.
+    /// Returns the next answer.
     state: u64,
     now: u64,
     bar: u64,

@@ -2,7 +2,7 @@
 
 use pci::Width;
 
-/// What is left of the input; numbers are little-endian.
+/// The rest of the input; numbers are little-endian.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl Input<'_> {

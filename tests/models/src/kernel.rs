@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use irq_router::{IrqControl, KernelError, Slot};
 
-/// What is held, and what the kernel refuses.
+/// The handlers that are held, and the calls that the kernel refuses.
 #[derive(Debug, Default)]
 pub struct State {
     /// Slots with the vector of the handler in each.

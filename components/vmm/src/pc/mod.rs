@@ -4,7 +4,7 @@
 //! Responsible for: the 8259 pair, the 8254, the real-time clock, ACPI's fixed hardware,
 //! and the ports around them. Must never: do work that grows with the time between two
 //! accesses, or with what the guest writes. May call: nothing; its time is an argument.
-//! Invariants: the only interrupt is IRQ 0; edges that nobody took are one.
+//! Invariants: the only interrupt is IRQ 0; edges that were not taken are one.
 
 mod map;
 mod pic;

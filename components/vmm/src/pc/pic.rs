@@ -98,14 +98,14 @@ impl Chip {
     /// Returns the input that is to be served next; `cascaded` are requests from the
     /// second controller.
     fn pending(&self, cascaded: u8) -> Option<u8> {
-        // While it is initialized it interrupts nobody.
+        // It does not interrupt while it is initialized.
         if self.expects != Expects::Mask {
             return None;
         }
         let input = self.first((self.requests | cascaded) & !self.mask)?;
         let mut holds = self.in_service;
         if self.special_mask {
-            // Only masked inputs' service holds nobody back.
+            // The service of a masked input holds no other input back.
             holds &= !self.mask;
         }
         if self.special_nested && cascaded != 0 {

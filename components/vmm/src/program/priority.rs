@@ -28,7 +28,7 @@ impl Priority {
         }
     }
 
-    /// Gives the guest's thread the priority for its turn, or the one below.
+    /// Sets the guest's thread to the priority for its turn, or to the one below.
     pub fn set_foreground(&self, foreground: bool) {
         set(self.guest, self.foreground - u8::from(!foreground));
     }

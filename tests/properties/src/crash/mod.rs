@@ -1,7 +1,7 @@
 //! pci-config, msix and irq-router, each killed at every step of everything that
 //! a guest can have it do: at every store into memory that it keeps, every write
 //! to a device, every operation of the kernel, every call, and when all is done
-//! but nobody is told; and iommu at every entry that it writes for irq-router (its
+//! but no component is told; and iommu at every entry that it writes for irq-router (its
 //! own tests are in components/iommu). The next life and the client's second try must end where
 //! a run without a crash ends.
 
@@ -182,7 +182,7 @@ fn boot(ground: &'static Ground, before: &[Op]) -> System {
 
 /// Returns the state after `op`. A write of data and vector control in one that
 /// is made twice marks an entry as written that was just bound: it will be
-/// bound once more than it need be, which nobody notices.
+/// bound once more than it need be, without an effect.
 fn settled(system: &System, op: Op) -> Settled {
     match op {
         Op::Table(_, _, 8, Qword, _) => system.settled().without_marks(),
@@ -196,7 +196,7 @@ fn kill_everywhere(before: &[Op], ops: &[Op], then: &[&[usize]]) {
     let ground = Ground::new();
     let mut deaths = 0;
     for at in 0..ops.len() {
-        // What it comes to, and how many steps it takes, without a crash.
+        // The outcome, and the number of steps, without a crash.
         let system = boot(ground, before);
         ops[..at].iter().for_each(|&op| system.play(op));
         let handlers_before = system.handlers();
@@ -228,7 +228,7 @@ fn kill_everywhere(before: &[Op], ops: &[Op], then: &[&[usize]]) {
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     system.check();
                     settled(&system, ops[at]).assert_is(&expected);
-                    // A handler that nobody let go of is still the same.
+                    // A handler that was not released is still the same.
                     let now = system.handlers();
                     for pair in &untouched {
                         assert!(now.contains(pair), "{pair:x?} was made again");
@@ -326,7 +326,7 @@ fn a_crash_at_boot() {
     }
 }
 
-/// Nobody calls, and somebody dies all the same.
+/// A component dies although none calls it.
 #[test]
 fn a_crash_between_two_accesses() {
     let ground = Ground::new();

@@ -37,7 +37,7 @@ type Irq = Router<'static, Kernel, GUESTS, FUNCTIONS>;
 type Table = Msix<'static, Tables, Link, FUNCTIONS>;
 type Config = Functions<'static, Space, Link, FUNCTIONS>;
 
-/// The memory that has to be there for good: one for all runs of a thread.
+/// The memory that lives as long as the process: one for all runs of a thread.
 pub struct Ground {
     pages: [RoutePage; GUESTS],
     irq: Fragile,
@@ -108,7 +108,7 @@ impl<S> Life<S> {
         self.world.step(client);
         let reply = catch_unwind(AssertUnwindSafe(|| {
             let reply = self.with(f);
-            // All is done, and nobody is told.
+            // All is done, and no component is told.
             self.world.step(self.component);
             reply
         }));
@@ -288,13 +288,13 @@ impl System {
         }
     }
 
-    /// Ends a component's life while nobody waits for it.
+    /// Ends a component's life while no client waits for it.
     pub fn crash(&self, victim: Component) {
         match victim {
             Component::Irq => self.irq.begin(),
             Component::Msix => self.msix.begin(),
             Component::Config => self.config.begin(),
-            // What it wrote outlives it, and nobody asks it here.
+            // Its writes outlive it, and no client asks it here.
             Component::Iommu | Component::Vmm => {}
         }
     }
@@ -401,7 +401,7 @@ impl System {
     }
 
     /// Checks that the kernel has all that the router shows, and `unrouted` more: no vector
-    /// twice, and none that nobody has. And a function may raise the vectors of
+    /// twice, and none without an owner. And a function may raise the vectors of
     /// its sources, and no others.
     pub fn check_kernel(&self, unrouted: usize) {
         let kernel = self.world.kernel.borrow();

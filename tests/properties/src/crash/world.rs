@@ -141,7 +141,7 @@ impl World {
         *self.deaths.borrow_mut() = deaths.to_vec();
     }
 
-    /// Lets everybody live; gives whether the victim died as often as it should.
+    /// Lets every component live. Returns whether the victim died as often as it should.
     pub fn disarm(&self) -> bool {
         self.victim.set(None);
         self.deaths.take().is_empty()

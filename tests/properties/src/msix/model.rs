@@ -120,7 +120,7 @@ impl Model {
         self.enabled = enable;
         self.function_mask = mask;
         if enable && !mask {
-            // After eight binds in vain nobody is asked any more (M5).
+            // After eight binds in vain the router is not asked any more (M5).
             let mut in_vain = 0;
             for index in 0..self.entries.len() {
                 if self.entries[index].masked || !self.entries[index].updated {
@@ -173,7 +173,7 @@ impl Model {
         let entry = &mut self.entries[index];
         let (number, address, data) = (index as u16, entry.address, entry.data);
         if !entry.deliverable() {
-            // Nobody is asked (M17).
+            // The router is not asked (M17).
             self.bind_failures += 1;
             return;
         }

@@ -35,7 +35,7 @@ pub struct Access {
     pub written: Option<u64>,
 }
 
-/// Returns a byte of the device that nobody has written yet. No table entry
+/// Returns a byte of the device that was not written yet. No table entry
 /// starts masked or empty: what the hardware holds must not matter.
 pub fn initial_byte(bar: u8, offset: u64) -> u8 {
     (offset as u8).wrapping_mul(23).wrapping_add(bar) & 0xfe

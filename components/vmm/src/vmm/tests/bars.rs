@@ -101,7 +101,7 @@ fn the_table_is_claimed_only_while_decoded() {
     m.memory(BAR3 + 0x10, &[0x8b, 0x01]);
     assert_eq!(m.regs.gpr[RAX], 0x10);
     // A page of the BAR that holds neither table nor PBA is mapped, so that a
-    // fault there is nobody's.
+    // fault there has no owner.
     m.regs.gpr[RCX] = BAR3 + 0x1000;
     m.memory(BAR3 + 0x1000, &[0x8b, 0x01]);
     assert_eq!(m.regs.gpr[RAX], 0xffff_ffff);

@@ -17,7 +17,7 @@ fn m23_a_storm_is_masked_counted_and_let_go() {
     assert_eq!(m.host.throttled, [(2, true)]);
     assert_eq!(m.host.storms, [2]);
     assert_eq!(m.host.events[1].storms, 1);
-    // What was on its way is still delivered, and the entry not masked twice.
+    // Events that were on their way are still delivered, and the entry is not masked twice.
     m.vmm.events(1 << 1, &mut m.host);
     assert_eq!(m.host.events[1].delivered, 102);
     assert_eq!(m.host.throttled.len(), 1);

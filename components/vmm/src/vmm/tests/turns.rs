@@ -152,7 +152,7 @@ fn a_timer_that_was_put_off_costs_no_more_for_that() {
     m.host.now = 80;
     m.timer();
     assert_eq!(m.host.deadline, Some(100));
-    // What it costs once it is there counts as ever.
+    // The cost of its delivery counts as before.
     m.host.puts_off = false;
     m.host.now = 100;
     m.timer();
