@@ -6,7 +6,8 @@
 //! Must never: hold IRQControl, configuration space or an I/O port; trust
 //! anything that the guest can write, the fault message included.
 //! May call: pci-config, msix, iommu, timer.
-//! Invariants: guest-physical = guest-virtual; every trap ends in a resumed, a
+//! Invariants: guest-physical = guest-virtual, but for RAM's second place if it has
+//! one; every trap ends in a resumed, a
 //! halted or a stopped guest; the guest's interrupt flag lives here, since the
 //! real one is always set in ring 3.
 

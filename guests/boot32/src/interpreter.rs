@@ -1,5 +1,8 @@
 //! One instruction after another (SDM vol. 2).
 
+mod arithmetic;
+mod system;
+
 use core::fmt;
 
 use spec::rewrite::{POPF, PUSHF, REWRITTEN_POPF, REWRITTEN_PUSHF};
@@ -8,9 +11,7 @@ use yaxpeax_x86::protected_mode::{
 };
 
 use crate::alu::{self, CF, DF, OF, SF, STATUS, Shift, ZF};
-use crate::cpu::{
-    CR0_PE, CR0_PG, CR4_PAE, CS, Cpu, EAX, EBP, EBX, ECX, EDX, EFER_LMA, EFER_LME, ESP, SS, Table,
-};
+use crate::cpu::{Cpu, EAX, EBP, EBX, ECX, EDX, EFER_LMA, EFER_LME, ESP};
 use crate::operands::{address, immediate, special, width};
 use crate::{Machine, Width};
 
@@ -593,180 +594,6 @@ impl<'m, M: Machine> Interpreter<'m, M> {
         Ok(())
     }
 
-    fn arithmetic(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let a = self.get(instruction, 0, width)?;
-        let b = self.get(instruction, 1, width)?;
-        let carry = self.cpu.eflags & CF != 0;
-        let logic = |result| (result, alu::of_result(result, width));
-        let opcode = instruction.opcode();
-        let (result, flags) = match opcode {
-            Opcode::ADD => alu::add(a, b, false, width),
-            Opcode::ADC => alu::add(a, b, carry, width),
-            Opcode::SUB | Opcode::CMP => alu::sub(a, b, false, width),
-            Opcode::SBB => alu::sub(a, b, carry, width),
-            Opcode::OR => logic(a | b),
-            Opcode::XOR => logic(a ^ b),
-            _ => logic(a & b),
-        };
-        if !matches!(opcode, Opcode::CMP | Opcode::TEST) {
-            self.set(instruction, 0, width, result)?;
-        }
-        self.set_flags(STATUS, flags);
-        Ok(())
-    }
-
-    fn shift(&mut self, instruction: &Instruction, kind: Shift) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let value = self.get(instruction, 0, width)?;
-        let count = self.get(instruction, 1, Width::Byte)?;
-        let (result, flags) = alu::shift(kind, value, count, self.cpu.eflags, width);
-        self.set(instruction, 0, width, result)?;
-        self.set_flags(STATUS, flags);
-        Ok(())
-    }
-
-    fn double_shift(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let count = self.get(instruction, 2, Width::Byte)? & 31;
-        if count == 0 {
-            return Ok(());
-        }
-        if width != Width::Dword {
-            return Err(self.unknown());
-        }
-        let first = self.get(instruction, 0, width)?;
-        let second = self.get(instruction, 1, width)?;
-        let (result, carry) = if instruction.opcode() == Opcode::SHLD {
-            let wide = u64::from(first) << 32 | u64::from(second);
-            ((wide << count >> 32) as u32, first >> (32 - count) & 1)
-        } else {
-            let wide = u64::from(second) << 32 | u64::from(first);
-            ((wide >> count) as u32, first >> (count - 1) & 1)
-        };
-        self.set(instruction, 0, width, result)?;
-        let overflow = alu::flag((first ^ result) & width.sign() != 0, OF);
-        let flags = alu::flag(carry != 0, CF) | overflow | alu::of_result(result, width);
-        self.set_flags(STATUS, flags);
-        Ok(())
-    }
-
-    fn bit_test(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let in_memory = instruction.operand(0).is_memory();
-        // A register's bit may be outside of the operand in memory: not interpreted.
-        if in_memory && immediate(instruction, 1).is_none() {
-            return Err(self.unknown());
-        }
-        let bit = self.get(instruction, 1, width)? % width.bits();
-        let value = self.get(instruction, 0, width)?;
-        let mask = 1 << bit;
-        let result = match instruction.opcode() {
-            Opcode::BTS => value | mask,
-            Opcode::BTR => value & !mask,
-            Opcode::BTC => value ^ mask,
-            _ => value,
-        };
-        if instruction.opcode() != Opcode::BT {
-            self.set(instruction, 0, width, result)?;
-        }
-        self.set_flags(CF, alu::flag(value & mask != 0, CF));
-        Ok(())
-    }
-
-    /// Does MUL and the three forms of IMUL.
-    fn multiply(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let signed = instruction.opcode() == Opcode::IMUL;
-        let extend = |value: u32| {
-            if signed && value & width.sign() != 0 {
-                i64::from((value | !width.mask()).cast_signed())
-            } else {
-                i64::from(value)
-            }
-        };
-        let forms = instruction.operand_count();
-        let (a, b) = match forms {
-            1 => (
-                self.cpu.register(0, width),
-                self.get(instruction, 0, width)?,
-            ),
-            2 => (
-                self.get(instruction, 0, width)?,
-                self.get(instruction, 1, width)?,
-            ),
-            _ => (
-                self.get(instruction, 1, width)?,
-                self.get(instruction, 2, width)?,
-            ),
-        };
-        let product = if signed {
-            extend(a).wrapping_mul(extend(b)).cast_unsigned()
-        } else {
-            u64::from(a).wrapping_mul(b.into())
-        };
-        let low = product as u32 & width.mask();
-        let high = (product >> width.bits()) as u32 & width.mask();
-        if forms == 1 {
-            if width == Width::Byte {
-                self.cpu.set_register(0, Width::Word, high << 8 | low);
-            } else {
-                self.cpu.set_register(0, width, low);
-                self.cpu.set_register(EDX as u8, width, high);
-            }
-        } else {
-            self.set(instruction, 0, width, low)?;
-        }
-        let fits = if signed {
-            extend(low).cast_unsigned() == product
-        } else {
-            high == 0
-        };
-        self.set_flags(CF | OF, alu::flag(!fits, CF | OF));
-        Ok(())
-    }
-
-    fn divide(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
-        let width = self.width(instruction, 0)?;
-        let by = self.get(instruction, 0, width)?;
-        let bits = width.bits();
-        let (high, low) = if width == Width::Byte {
-            let value = self.cpu.register(0, Width::Word);
-            (value >> 8, value & 0xff)
-        } else {
-            let high = self.cpu.register(EDX as u8, width);
-            (high, self.cpu.register(0, width))
-        };
-        let wide = u64::from(high) << bits | u64::from(low);
-        let trouble = Trouble::Divide { eip: self.start };
-        let (quotient, rest) = if instruction.opcode() == Opcode::IDIV {
-            // Both extended by their sign.
-            let unused = 64 - 2 * bits;
-            let wide = (wide << unused).cast_signed() >> unused;
-            let by = (u64::from(by) << (64 - bits)).cast_signed() >> (64 - bits);
-            let quotient = wide.checked_div(by).ok_or(trouble)?;
-            let shortened = (quotient.cast_unsigned() << (64 - bits)).cast_signed() >> (64 - bits);
-            if shortened != quotient {
-                return Err(trouble);
-            }
-            (quotient as u32, wide.wrapping_rem(by) as u32)
-        } else {
-            let quotient = wide.checked_div(by.into()).ok_or(trouble)?;
-            if quotient > width.mask().into() {
-                return Err(trouble);
-            }
-            (quotient as u32, (wide % u64::from(by)) as u32)
-        };
-        if width == Width::Byte {
-            let both = (rest & 0xff) << 8 | quotient & 0xff;
-            self.cpu.set_register(0, Width::Word, both);
-        } else {
-            self.cpu.set_register(0, width, quotient);
-            self.cpu.set_register(EDX as u8, width, rest);
-        }
-        Ok(())
-    }
-
     fn push_operand(&mut self, instruction: &Instruction) -> Result<(), Trouble> {
         let width = Self::stack_width(instruction);
         let value = match special(instruction, 0, register_class::S) {
@@ -820,106 +647,6 @@ impl<'m, M: Machine> Interpreter<'m, M> {
         let width = self.width(instruction, 0)?;
         let value = self.get(instruction, 1, width)?;
         self.set(instruction, 0, width, value)
-    }
-
-    /// Loads a control register. Paging is long mode's, with the tables of long mode.
-    fn load_control(&mut self, number: u8, value: u32) -> Result<(), Trouble> {
-        match number {
-            0 => {
-                if value & CR0_PE == 0 {
-                    return Err(self.mode());
-                }
-                if value & CR0_PG != 0 {
-                    if self.cpu.efer & EFER_LME == 0 || self.cpu.cr4 & CR4_PAE == 0 {
-                        return Err(self.mode());
-                    }
-                    self.cpu.efer |= EFER_LMA;
-                } else {
-                    self.cpu.efer &= !EFER_LMA;
-                }
-                self.cpu.cr0 = value;
-            }
-            2 => self.cpu.cr2 = value,
-            3 => self.cpu.cr3 = value,
-            4 => self.cpu.cr4 = value,
-            _ => return Err(self.unknown()),
-        }
-        Ok(())
-    }
-
-    /// Returns the descriptor of a selector.
-    fn descriptor(&mut self, selector: u16) -> Result<u64, Trouble> {
-        let trouble = Trouble::Selector {
-            eip: self.start,
-            selector,
-        };
-        let offset = u32::from(selector & !7);
-        // Only the global table.
-        if selector & 4 != 0 || offset + 7 > u32::from(self.cpu.gdt.limit) {
-            return Err(trouble);
-        }
-        let at = self.cpu.gdt.base.wrapping_add(offset);
-        let low = self.load(at, Width::Dword)?;
-        let high = self.load(at.wrapping_add(4), Width::Dword)?;
-        let descriptor = u64::from(high) << 32 | u64::from(low);
-        // Present, code or data, base 0.
-        let base = descriptor >> 16 & 0xff_ffff | descriptor >> 32 & 0xff00_0000;
-        let usable = descriptor >> 47 & 1 == 1 && descriptor >> 44 & 1 == 1 && base == 0;
-        if usable { Ok(descriptor) } else { Err(trouble) }
-    }
-
-    fn load_segment(&mut self, number: u8, selector: u16) -> Result<(), Trouble> {
-        let index = usize::from(number % 6);
-        if index == CS {
-            return Err(self.unknown());
-        }
-        // The null selector is for segments that are not used; the stack is.
-        if selector & !3 != 0 || index == SS {
-            self.descriptor(selector)?;
-        }
-        self.cpu.selectors[index] = selector;
-        Ok(())
-    }
-
-    fn far_jump(&mut self, instruction: &Instruction) -> Result<Step, Trouble> {
-        let at = address(&self.cpu, instruction, 0).ok_or_else(|| self.unknown())?;
-        let width = Self::stack_width(instruction);
-        let eip = self.load(at, width)?;
-        let selector = self.load(at.wrapping_add(width.bytes()), Width::Word)?;
-        self.enter(selector as u16, eip)
-    }
-
-    /// Goes to code of another segment.
-    fn enter(&mut self, selector: u16, eip: u32) -> Result<Step, Trouble> {
-        let descriptor = self.descriptor(selector)?;
-        let code = descriptor >> 43 & 1 == 1;
-        let (long, wide) = (descriptor >> 53 & 1 == 1, descriptor >> 54 & 1 == 1);
-        let active = self.cpu.efer & EFER_LMA != 0;
-        // 16-bit code, or long mode's before it is active.
-        if !code || !(active && long && !wide || wide && !long) {
-            return Err(Trouble::Selector {
-                eip: self.start,
-                selector,
-            });
-        }
-        self.cpu.selectors[CS] = selector;
-        self.cpu.eip = eip;
-        Ok(if long { Step::Long } else { Step::Next })
-    }
-
-    fn table(&mut self, instruction: &Instruction) -> Result<Table, Trouble> {
-        let at = address(&self.cpu, instruction, 0).ok_or_else(|| self.unknown())?;
-        Ok(Table {
-            limit: self.load(at, Width::Word)? as u16,
-            base: self.load(at.wrapping_add(2), Width::Dword)?,
-        })
-    }
-
-    fn port(&self, instruction: &Instruction, index: u8) -> u16 {
-        match immediate(instruction, index) {
-            Some(port) => (port & 0xff) as u16,
-            None => self.cpu.gpr[EDX] as u16,
-        }
     }
 }
 

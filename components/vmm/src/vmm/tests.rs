@@ -11,7 +11,7 @@ use channel::irq_router::Source;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
-use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage};
+use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::FunctionId;
 
 use super::*;
@@ -26,7 +26,8 @@ mod storms;
 mod traps;
 mod turns;
 
-use crate::registers::{RCX, RFLAGS_IF, RSP};
+use crate::descriptors::Table;
+use crate::registers::{RAX, RCX, RDX, RFLAGS_IF, RSP};
 
 const RAM: u64 = 0x1000_0000;
 const RAM_SIZE: u64 = 0x2_0000;

@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::cpu::{EDI, ESI};
+use crate::cpu::{CS, EDI, ESI, SS};
 
 /// Where programs begin; memory goes on behind them.
 const START: u32 = 0x1000;
