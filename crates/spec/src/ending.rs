@@ -61,6 +61,8 @@ mod tests {
         for ending in Ending::ALL {
             assert_eq!(Ending::from_number(ending as u8), ending);
         }
-        assert_eq!(Ending::from_number(0x7f), Ending::Failure);
+        for unknown in [2, 9, 0x7f] {
+            assert_eq!(Ending::from_number(unknown), Ending::Failure);
+        }
     }
 }

@@ -114,6 +114,7 @@ mod tests {
         assert_eq!(machine.tsc_epoch_ns(), Some(1_795_814_127_000_000_000));
         let unknown = MachineInfo {
             handover_time: 0,
+            handover_tsc: 0,
             ..machine
         };
         assert_eq!(unknown.tsc_epoch_ns(), None);

@@ -67,6 +67,22 @@ fn loads_segment_and_boot_parameters() {
 }
 
 #[test]
+fn an_image_that_is_linked_elsewhere_is_entered_there() {
+    let (at, linked) = (RAM.start + 0x2_0000, 0xffff_8000_0002_0000_u64);
+    let entered_at = |entry: u64| {
+        let mut file = image(at, 0x3000);
+        file[24..32].copy_from_slice(&entry.to_le_bytes());
+        file[80..88].copy_from_slice(&linked.to_le_bytes());
+        let loaded = load(&file, b"", RAM, &mut memory());
+        loaded.map(|(entry, _)| entry)
+    };
+    assert_eq!(entered_at(linked + 2), Ok(linked + 2));
+    assert_eq!(entered_at(at + 2), Ok(at + 2));
+    let behind = linked + 0x3000;
+    assert_eq!(entered_at(behind), Err(LoadError::BadEntry(behind)));
+}
+
+#[test]
 fn refuses_what_does_not_fit() {
     for (address, size) in [
         (RAM.start, 4),

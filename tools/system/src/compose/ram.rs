@@ -156,6 +156,13 @@ mod tests {
         let small: u64 = all.iter().filter(|p| p.0 == 12).map(|p| p.1).sum();
         assert_eq!(small, 3 * LARGE_PAGE / PAGE);
         assert_eq!(divided(2 << 20, true, &[]), [(21, 1, WRITE)]);
+        // Beyond 128 MiB the IOMMU could not be told of it.
+        let far = SPLIT_END..SPLIT_END + PAGE;
+        let all = divided(SPLIT_END + (4 << 20), false, std::slice::from_ref(&far));
+        assert_eq!(all, [(21, 66, WRITE)]);
+        let near = SPLIT_END - LARGE_PAGE..SPLIT_END - LARGE_PAGE + PAGE;
+        let all = divided(SPLIT_END + (4 << 20), false, std::slice::from_ref(&near));
+        assert_eq!(all[1..], [(12, 1, READ), (12, 511, WRITE), (21, 2, WRITE)]);
         let all = 0..2 << 20;
         assert_eq!(
             divided(2 << 20, false, std::slice::from_ref(&all)),

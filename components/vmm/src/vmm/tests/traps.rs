@@ -36,6 +36,27 @@ fn iretq_gives_no_flag_that_ring_3_may_not_have() {
     }
 }
 
+/// Such as a write to read-only text, or to the page at 0 of an image without one: it is
+/// no access to a place where nothing is.
+#[test]
+fn a_fault_in_ram_is_the_guest_s_page_fault() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    // mov [rax], cl
+    m.code(&[0x88, 0x08]);
+    m.regs.gpr[RAX] = CODE + 0x10;
+    let before = m.host.word(CODE + 0x10);
+    m.fault(Fault::Page {
+        address: CODE + 0x10,
+        fetch: false,
+        code: 7,
+    });
+    assert!(m.interrupted_with(14));
+    assert_eq!(m.vmm.cpu.cr2, CODE + 0x10);
+    assert_eq!(m.host.word(CODE + 0x10), before);
+    assert_eq!(m.vmm.counters.unclaimed_memory, 0);
+}
+
 #[test]
 fn a_handler_does_not_run_step_by_step() {
     let functions = functions();
