@@ -11,6 +11,8 @@ pub mod acpi;
 mod boot32;
 mod elf;
 mod fit;
+#[cfg(test)]
+mod fixture;
 mod kind;
 mod merge;
 mod protect;
@@ -132,28 +134,19 @@ pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{Load, elf};
 
     const RAM: Range<u64> = 0x1000_0000..0x1040_0000;
 
     /// Returns an ELF file with one segment without contents.
     fn file(address: u64, size: u64) -> Vec<u8> {
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend([2, 0, 62, 0]);
-        file.extend(1u32.to_le_bytes());
-        for word in [address, 64, 0] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend([0; 4]);
-        for half in [64u16, 56, 1, 0, 0, 0] {
-            file.extend(half.to_le_bytes());
-        }
-        file.extend(1u32.to_le_bytes());
-        file.extend(4u32.to_le_bytes());
-        for word in [120, address, address, 0, size, 4096] {
-            file.extend(word.to_le_bytes());
-        }
-        file
+        let load = Load {
+            flags: 4,
+            linked: address,
+            loaded: address,
+            size,
+        };
+        elf(address, &[load])
     }
 
     fn prepared(file: Vec<u8>, command_line: &str) -> Result<Vec<u8>, Error> {

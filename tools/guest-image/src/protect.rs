@@ -51,27 +51,17 @@ pub fn read_only(file: &[u8]) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{Load, elf};
 
     /// Returns an ELF file with segments of these flags, addresses and sizes.
     fn file(segments: &[(u32, u64, u64)]) -> Vec<u8> {
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-        for word in [0_u64, 64, 0] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend([0; 4]);
-        for half in [64, 56, segments.len() as u16, 0, 0, 0] {
-            file.extend(half.to_le_bytes());
-        }
-        for &(flags, address, size) in segments {
-            file.extend(1_u32.to_le_bytes());
-            file.extend(flags.to_le_bytes());
-            for word in [0, address, address, 0, size, 4096] {
-                file.extend(word.to_le_bytes());
-            }
-        }
-        file
+        let load = |&(flags, address, size): &(u32, u64, u64)| Load {
+            flags,
+            linked: address,
+            loaded: address,
+            size,
+        };
+        elf(0, &segments.iter().map(load).collect::<Vec<_>>())
     }
 
     #[test]

@@ -96,28 +96,19 @@ pub fn second_address(file: &mut [u8], ram: &Range<u64>) -> Result<Option<u64>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{Load, elf};
 
     const RAM: Range<u64> = 0..0x200_0000;
 
     /// Returns an ELF file with segments of these virtual and physical addresses.
     fn file(segments: &[(u64, u64)]) -> Vec<u8> {
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-        for word in [0_u64, 64, 0] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend([0; 4]);
-        for half in [64, 56, segments.len() as u16, 0, 0, 0] {
-            file.extend(half.to_le_bytes());
-        }
-        for &(virtual_address, physical) in segments {
-            file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-            for word in [0, virtual_address, physical, 0, 4096, 4096] {
-                file.extend(word.to_le_bytes());
-            }
-        }
-        file
+        let load = |&(linked, loaded): &(u64, u64)| Load {
+            flags: 5,
+            linked,
+            loaded,
+            size: 4096,
+        };
+        elf(0, &segments.iter().map(load).collect::<Vec<_>>())
     }
 
     fn of(segments: &[(u64, u64)]) -> Result<Option<u64>, String> {
