@@ -219,7 +219,7 @@ mod tests {
         calls.show(&mut page.places(), "calls");
         calls += 7;
         let ring = Box::new(Ring::new());
-        let counters = [("msix", &*page)];
+        let counters = [("msix", page)];
         let logs = [("msix", &*ring)];
         let mut pressed = Keys::new(counters.into_iter(), logs.into_iter(), Fake);
         let mut sink = Sink(Text::new());
