@@ -13,9 +13,10 @@ use crate::cpu::Cpu;
 use crate::crash::Crash;
 use crate::host::{GuestMemory, Host, StopReason};
 use crate::inject;
+use crate::instruction_cache::InstructionCache;
 use crate::lapic::Lapic;
 use crate::pc::Pc;
-use crate::registers::Registers;
+use crate::registers::{Registers, Trapped};
 use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
 
@@ -26,9 +27,10 @@ const DOUBLE_FAULT: u8 = 8;
 /// #GP.
 const GENERAL_PROTECTION: u8 = 13;
 
-/// Why the guest trapped. It is what the kernel reported, or what the guest
-/// forged on its own endpoint: nothing here is trusted further than to choose
-/// what to try; the rest is taken from the guest's registers.
+/// Why the guest trapped. It is what the kernel reported, or what the guest forged on its
+/// own endpoint, and so are the registers that came with it ([`Trapped`]): nothing is
+/// trusted further than the guest is. By a forged trap it has emulated what it could have
+/// trapped at, and goes on where it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An exception.
@@ -93,6 +95,7 @@ pub struct Vmm<'a> {
     /// Error code of the last exception.
     error: u64,
     shim: Shim,
+    instructions: InstructionCache,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -132,6 +135,7 @@ impl<'a> Vmm<'a> {
             halted_at: 0,
             error: 0,
             shim: Shim::Absent,
+            instructions: InstructionCache::default(),
             counters: Counters::default(),
         }
     }
@@ -385,7 +389,7 @@ impl<'a> Vmm<'a> {
 
     /// Injects the pending interrupt, if there is one and the guest takes it.
     /// Wakes a halted guest.
-    pub fn inject(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub fn inject(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         if let Some(vector) = self.acknowledge() {
             if self.cpu.halted {
                 self.cpu.halted = false;
@@ -408,7 +412,7 @@ impl<'a> Vmm<'a> {
         &mut self,
         vector: u8,
         error: Option<u32>,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         match inject::deliver(&mut self.cpu, regs, host, vector, error) {
@@ -429,7 +433,7 @@ impl<'a> Vmm<'a> {
         &mut self,
         vector: u8,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         self.counters.exceptions += 1;
@@ -441,7 +445,7 @@ impl<'a> Vmm<'a> {
 
     /// Handles a trap of the guest. `regs` are its registers, changed to those that it
     /// goes on with.
-    pub fn fault(&mut self, fault: Fault, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub fn fault(&mut self, fault: Fault, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         self.counters.traps += 1;
         // A guest that traps is awake: somebody may have made it go on.
         self.cpu.halted = false;

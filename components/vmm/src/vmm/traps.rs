@@ -1,20 +1,21 @@
 //! What a trapped instruction does: the decoded operation, carried out on the virtual CPU
 //! and the devices.
 
-use pci::Width;
+use pci::{PAGE_SIZE, Width};
 use spec::shim::{CALL_PORTS, REGISTER_PORT};
 
 use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Shim, Vmm};
 use crate::bus::MemoryAccess;
-use crate::decode::{self, Decoded, Op, Port, Register};
+use crate::decode::{self, Op, Port, Register};
 use crate::descriptors::{self, Table};
 use crate::host::{Host, StopReason};
 use crate::inject;
+use crate::instruction_cache::uncached;
 use crate::instructions;
 use crate::mmio;
 use crate::paging;
 use crate::privileged;
-use crate::registers::{RAX, RDX, Registers};
+use crate::registers::{RAX, RDX, Trapped};
 
 /// #SS.
 const STACK_FAULT: u8 = 12;
@@ -26,31 +27,21 @@ const OUT_DX_EAX: u8 = 0xef;
 const HLT: u8 = 0xf4;
 
 impl Vmm<'_> {
-    /// Decodes the instruction that the guest is at.
-    fn instruction(
-        decode: fn(&[u8], &Registers) -> Option<Decoded>,
-        regs: &Registers,
-        host: &mut impl Host,
-    ) -> Option<Decoded> {
-        let mut bytes = [0; decode::MAX_INSTRUCTION];
-        // Fewer bytes only where RAM ends.
-        let length = (1..=bytes.len())
-            .rev()
-            .find(|&length| host.read_ram(regs.rip, &mut bytes[..length]))?;
-        decode(&bytes[..length], regs)
-    }
-
     /// Handles #UD, which ring 3 also gets where ring 0 would not.
-    pub(super) fn invalid_opcode(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub(super) fn invalid_opcode(
+        &mut self,
+        regs: &mut Trapped<'_>,
+        host: &mut impl Host,
+    ) -> Outcome {
         let rewritten = self
             .rewritten
-            .then(|| Self::instruction(decode::rewritten, regs, host));
+            .then(|| uncached(decode::rewritten, regs.rip(), host));
         let decoded = rewritten
             .flatten()
-            .or_else(|| Self::instruction(decode::decode, regs, host));
+            .or_else(|| self.instructions.decode(regs.rip(), host));
         let done = decoded.ok_or(INVALID_OPCODE).and_then(|decoded| {
             instructions::carry_out(decoded.op, &mut self.cpu, regs, host)?;
-            regs.rip = regs.rip.wrapping_add(decoded.length);
+            regs.set_rip(regs.rip().wrapping_add(decoded.length));
             Ok(Outcome::Resume)
         });
         done.unwrap_or_else(|vector| self.exception(vector, 0, regs, host))
@@ -59,16 +50,16 @@ impl Vmm<'_> {
     pub(super) fn privileged(
         &mut self,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         if let Some(outcome) = self.shim_call(regs, host) {
             return outcome;
         }
-        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
+        let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
-        let mut next = regs.rip.wrapping_add(decoded.length);
+        let mut next = regs.rip().wrapping_add(decoded.length);
         let done = match decoded.op {
             Op::In(port, width) => {
                 let port = port_number(port, regs);
@@ -79,8 +70,8 @@ impl Vmm<'_> {
                 Some(())
             }
             Op::Out(port, width) => {
-                let value = accumulator(width).read(regs) as u32;
                 let port = port_number(port, regs);
+                let value = accumulator(width).read(regs) as u32;
                 let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
@@ -96,7 +87,7 @@ impl Vmm<'_> {
             }
             Op::Sti => return self.enable_interrupts(next, regs, host),
             Op::Hlt => {
-                regs.rip = next;
+                regs.set_rip(next);
                 return self.halt(host);
             }
             Op::Iretq => inject::interrupt_return(&mut self.cpu, regs, host).map(|rip| next = rip),
@@ -106,10 +97,15 @@ impl Vmm<'_> {
             Op::SegmentLoad(segment, source) => {
                 descriptors::load(segment, source, &mut self.cpu, regs, host)
             }
-            Op::Lidt(address) => Table::load(host, address).map(|table| self.cpu.idt = table),
-            Op::Lgdt(address) => Table::load(host, address).map(|table| self.cpu.gdt = Some(table)),
+            Op::Lidt(address) => {
+                Table::load(host, address.of(regs)).map(|table| self.cpu.idt = table)
+            }
+            Op::Lgdt(address) => {
+                Table::load(host, address.of(regs)).map(|table| self.cpu.gdt = Some(table))
+            }
             Op::SwapGs => {
-                core::mem::swap(&mut regs.gs_base, &mut self.cpu.kernel_gs_base);
+                let base = core::mem::replace(&mut self.cpu.kernel_gs_base, regs.base(true));
+                regs.set_base(true, base);
                 Some(())
             }
             Op::Maintenance => Some(()),
@@ -138,7 +134,7 @@ impl Vmm<'_> {
                 done
             }
             Op::Interrupt(vector) => {
-                regs.rip = next;
+                regs.set_rip(next);
                 return self.deliver(vector, None, regs, host);
             }
             // #UD, or #GP where the privilege is looked at first.
@@ -148,7 +144,7 @@ impl Vmm<'_> {
         };
         match done {
             Some(()) => {
-                regs.rip = next;
+                regs.set_rip(next);
                 Outcome::Resume
             }
             None => self.exception(GENERAL_PROTECTION, code, regs, host),
@@ -158,21 +154,21 @@ impl Vmm<'_> {
     /// Handles `out dx, eax` to the ports of a shim; `None` if it is to another port, or
     /// another instruction, or there is no shim. Calls are frequent, and one byte each: the
     /// decoder would take longer than all the rest here.
-    fn shim_call(&mut self, regs: &mut Registers, host: &mut impl Host) -> Option<Outcome> {
+    fn shim_call(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Option<Outcome> {
         let mut byte = [0];
         if matches!(self.shim, Shim::Absent)
-            || !host.read_ram(regs.rip, &mut byte)
+            || !host.read_ram(regs.rip(), &mut byte)
             || byte != [OUT_DX_EAX]
         {
             return None;
         }
-        let next = regs.rip.wrapping_add(1);
-        let port = regs.gpr[RDX] as u16;
+        let next = regs.rip().wrapping_add(1);
+        let port = regs.get(RDX) as u16;
         match self.shim {
             Shim::Expected if port == REGISTER_PORT => {
-                self.shim = Shim::At(regs.gpr[RAX] & 0xffff_ffff);
+                self.shim = Shim::At(regs.get(RAX) & 0xffff_ffff);
                 self.cpu.interrupt_table = Some(self.cpu.idt);
-                regs.rip = next;
+                regs.set_rip(next);
                 Some(Outcome::Resume)
             }
             Shim::At(handler) if CALL_PORTS.contains(&port) => {
@@ -192,14 +188,14 @@ impl Vmm<'_> {
     fn enable_interrupts(
         &mut self,
         next: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         self.cpu.interrupts = true;
-        regs.rip = next;
+        regs.set_rip(next);
         let mut byte = [0];
         if host.read_ram(next, &mut byte) && byte[0] == HLT {
-            regs.rip = next.wrapping_add(1);
+            regs.set_rip(next.wrapping_add(1));
             return self.halt(host);
         }
         Outcome::Resume
@@ -220,10 +216,10 @@ impl Vmm<'_> {
         address: u64,
         fetch: bool,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
-        let page_fault = |vmm: &mut Self, regs: &mut Registers, host: &mut _| {
+        let page_fault = |vmm: &mut Self, regs: &mut Trapped<'_>, host: &mut _| {
             vmm.cpu.cr2 = address;
             vmm.exception(PAGE_FAULT, code, regs, host)
         };
@@ -233,11 +229,23 @@ impl Vmm<'_> {
         if fetch || address >> 32 != 0 || host.read_ram(address, &mut [0]) {
             return page_fault(self, regs, host);
         }
-        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
+        let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return page_fault(self, regs, host);
         };
-        let Op::Memory { address, width, op } = decoded.op else {
+        let Op::Memory {
+            address: operand,
+            width,
+            op,
+        } = decoded.op
+        else {
             return page_fault(self, regs, host);
+        };
+        // The CPU says where the operand is, and no registers are needed for it. Only at a
+        // page's start it may have begun on the page before.
+        let address = if address.is_multiple_of(PAGE_SIZE) {
+            operand.of(regs)
+        } else {
+            address
         };
         self.counters.memory_accesses += 1;
         let mut bus = MemoryAccess {
@@ -250,15 +258,15 @@ impl Vmm<'_> {
         };
         mmio::access(regs, address, width, op, &mut bus);
         self.release_held(host);
-        regs.rip = regs.rip.wrapping_add(decoded.length);
+        regs.set_rip(regs.rip().wrapping_add(decoded.length));
         Outcome::Resume
     }
 }
 
-fn port_number(port: Port, regs: &Registers) -> u16 {
+fn port_number(port: Port, regs: &Trapped<'_>) -> u16 {
     match port {
         Port::Immediate(port) => u16::from(port),
-        Port::Dx => regs.gpr[RDX] as u16,
+        Port::Dx => regs.get(RDX) as u16,
     }
 }
 

@@ -57,7 +57,7 @@ fn interrupts_go_to_the_shim_and_exceptions_to_the_image() {
     m.code(&[0x90]);
     m.vmm.cpu.interrupts = true;
     m.vmm.events(1 << 1, &mut m.host);
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41));
 }
 

@@ -155,7 +155,7 @@ fn a_guest_that_traps_is_awake() {
     assert!(!m.vmm.halted());
     m.host.routes[1] = Some(route(0x41, false));
     m.vmm.events(1 << 1, &mut m.host);
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(!m.interrupted_with(0x41), "its interrupts are off");
 }
 
