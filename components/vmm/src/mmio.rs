@@ -9,8 +9,9 @@ use pci::Width;
 pub trait Bus {
     /// Reads `width` bytes at a guest address.
     fn read(&mut self, address: u64, width: Width) -> u64;
-    /// Writes `width` bytes at a guest address.
-    fn write(&mut self, address: u64, width: Width, value: u64);
+    /// Writes `width` bytes at a guest address. The value may cost a read of the guest's
+    /// registers: it is asked for only where it matters.
+    fn write(&mut self, address: u64, width: Width, value: impl FnOnce() -> u64);
 }
 
 /// Does one instruction's memory access on `bus` and its effect on registers
@@ -33,10 +34,10 @@ pub fn access(
             };
             to.write(regs, value);
         }
-        MemoryOp::Store(value) => bus.write(address, width, value.read(regs, width)),
+        MemoryOp::Store(value) => bus.write(address, width, || value.read(regs, width)),
         MemoryOp::Exchange(register) => {
             let old = bus.read(address, width);
-            bus.write(address, width, register.read(regs));
+            bus.write(address, width, || register.read(regs));
             register.write(regs, old);
         }
         MemoryOp::AluMemory(op, value) => {
@@ -45,7 +46,7 @@ pub fn access(
                 alu::compute(op, old, value.read(regs, width), width, regs.rflags());
             regs.set_rflags(flags);
             if alu::stores(op) {
-                bus.write(address, width, result);
+                bus.write(address, width, || result);
             }
         }
         MemoryOp::AluRegister(op, register) => {
@@ -72,8 +73,8 @@ mod tests {
         fn read(&mut self, _: u64, _: Width) -> u64 {
             self.0
         }
-        fn write(&mut self, _: u64, _: Width, value: u64) {
-            self.0 = value;
+        fn write(&mut self, _: u64, _: Width, value: impl FnOnce() -> u64) {
+            self.0 = value();
         }
     }
 

@@ -111,6 +111,16 @@ enum Shim {
     At(u64),
 }
 
+/// Returns the slots whose bit is set.
+fn bits(mut word: u32) -> impl Iterator<Item = usize> {
+    word &= (1 << SLOTS) - 1;
+    core::iter::from_fn(move || {
+        let slot = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(slot)
+    })
+}
+
 impl<'a> Vmm<'a> {
     /// Creates a guest as at reset, with these functions and this part of the
     /// time.
@@ -233,11 +243,9 @@ impl<'a> Vmm<'a> {
             self.deadline = None;
             self.timer(start, host);
         }
-        for slot in 0..SLOTS {
-            if word >> slot & 1 == 1 {
-                self.counters.events += 1;
-                self.event(slot, host);
-            }
+        for slot in bits(word) {
+            self.counters.events += 1;
+            self.event(slot, host);
         }
         self.update_deadline(host);
         self.charge(start, host);
@@ -355,12 +363,9 @@ impl<'a> Vmm<'a> {
     /// (M20). To be called after each access that could do so; `held` is nearly
     /// always 0.
     fn release_held(&mut self, host: &mut impl Host) {
-        let held = self.slots.held();
-        for slot in 0..SLOTS {
-            if held >> slot & 1 == 1 {
-                self.slots
-                    .event(slot, host.route(slot), false, &mut self.lapic, host);
-            }
+        for slot in bits(self.slots.held()) {
+            self.slots
+                .event(slot, host.route(slot), false, &mut self.lapic, host);
         }
     }
 

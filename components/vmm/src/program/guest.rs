@@ -58,24 +58,27 @@ impl Guest {
         let _ = self.tcb.tcb_suspend();
     }
 
-    /// Lets it go on with the registers that a trap left: by the reply to its exception if it
-    /// waits for one (`replies`) and that does. The reply is left to the caller.
+    /// Lets it go on with the registers that a trap left. If it waits for the reply to an
+    /// exception, and that does, the reply is returned and left to the caller: sent with the
+    /// next receive it costs no system call of its own.
     ///
     /// # Errors
     /// As for [`Guest::write`].
-    pub fn go_on(&self, regs: &Trapped<'_>, replies: bool) -> Result<Option<Reply>, StopReason> {
-        match regs.reply().filter(|_| replies) {
-            Some([fault_ip, sp, flags]) if sel4::is_canonical(fault_ip) => {
-                let exception = UserException {
-                    fault_ip,
-                    sp,
-                    flags,
-                    ..UserException::default()
-                };
-                Ok(Some(exception.reply()))
-            }
-            _ => self.write(regs, true).map(|()| None),
+    pub fn go_on(&self, regs: &Trapped<'_>, exception: bool) -> Result<Option<Reply>, StopReason> {
+        if exception
+            && let Some([fault_ip, sp, flags]) = regs.reply()
+            && sel4::is_canonical(fault_ip)
+        {
+            let exception = UserException {
+                fault_ip,
+                sp,
+                flags,
+                ..UserException::default()
+            };
+            return Ok(Some(exception.reply()));
         }
+        self.write(regs, true)?;
+        Ok(None)
     }
 
     /// Writes those of its registers that changed, and lets it go on if `resume`.

@@ -57,7 +57,7 @@ struct Trap {
     /// The first registers, as many as the message has.
     told: Vec<u64, 3>,
     /// It waits for the reply to an exception.
-    replies: bool,
+    exception: bool,
 }
 
 impl Trap {
@@ -72,7 +72,7 @@ impl Trap {
                     code: fault.code,
                 },
                 told: Vec::from_array([fault.fault_ip, fault.sp, fault.flags]),
-                replies: true,
+                exception: true,
             },
             Some(Message::VmFault(fault)) => Self {
                 fault: Fault::Page {
@@ -81,12 +81,12 @@ impl Trap {
                     code: fault.fsr,
                 },
                 told: Vec::from_iter([fault.ip]),
-                replies: false,
+                exception: false,
             },
             _ => Self {
                 fault: Fault::Syscall,
                 told: Vec::new(),
-                replies: false,
+                exception: false,
             },
         }
     }
@@ -163,7 +163,7 @@ impl Life<'_> {
                 let mut regs = Trapped::new(guest, &trap.told);
                 asleep = None;
                 match vmm.fault(trap.fault, &mut regs, host) {
-                    Outcome::Resume => reply = guest.go_on(&regs, trap.replies)?,
+                    Outcome::Resume => reply = guest.go_on(&regs, trap.exception)?,
                     Outcome::Wait => {
                         asleep = Some(regs);
                         // A line without an end is shown when the guest goes to sleep.
