@@ -94,21 +94,13 @@ pub struct Vmm<'a> {
     halted_at: u64,
     /// Error code of the last exception.
     error: u64,
-    shim: Shim,
+    /// First address of a shim that has not registered yet.
+    shim_start: Option<u64>,
+    /// The same of one that has, and its code for calls.
+    shim: Option<(u64, u64)>,
     instructions: InstructionCache,
     /// What happened so far.
     pub counters: Counters,
-}
-
-/// What serves the calls of an image that was made for another monitor.
-#[derive(Clone, Copy, Debug)]
-enum Shim {
-    /// Nothing: the ports for it are not there.
-    Absent,
-    /// A shim that has not registered yet.
-    Expected,
-    /// A shim with its code for calls here.
-    At(u64),
 }
 
 /// Returns the slots whose bit is set.
@@ -144,7 +136,8 @@ impl<'a> Vmm<'a> {
             turn: None,
             halted_at: 0,
             error: 0,
-            shim: Shim::Absent,
+            shim_start: None,
+            shim: None,
             instructions: InstructionCache::default(),
             counters: Counters::default(),
         }
@@ -164,12 +157,11 @@ impl<'a> Vmm<'a> {
         self
     }
 
-    /// Offers the ports by which a shim registers and its image calls it ([`spec::shim`]).
+    /// Offers the port by which a shim registers, whose RAM begins there, and calls of its
+    /// image ([`spec::shim`]).
     #[must_use]
-    pub const fn with_shim(mut self, offered: bool) -> Self {
-        if offered {
-            self.shim = Shim::Expected;
-        }
+    pub const fn with_shim(mut self, start: Option<u64>) -> Self {
+        self.shim_start = start;
         self
     }
 

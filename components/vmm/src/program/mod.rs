@@ -242,6 +242,9 @@ pub fn main(context: Context) -> ! {
     );
     let endpoint = context.endpoint();
     let rewritten = context.get(names::REWRITTEN);
+    let shim = context
+        .get(names::SHIM)
+        .then(|| host.ram().end - spec::shim::SIZE);
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     let mut places = context.counters();
@@ -250,7 +253,7 @@ pub fn main(context: Context) -> ! {
     loop {
         let mut vmm = Vmm::new(&functions, budget, share)
             .rewritten(rewritten)
-            .with_shim(context.get(names::SHIM));
+            .with_shim(shim);
         vmm.counters = counters;
         if context.get(names::PC) {
             let epoch_ns = context.machine().tsc_epoch_ns().unwrap_or(0);

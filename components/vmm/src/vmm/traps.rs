@@ -2,9 +2,9 @@
 //! and the devices.
 
 use pci::{PAGE_SIZE, Width};
-use spec::shim::{CALL_PORTS, REGISTER_PORT};
+use spec::shim::REGISTER_PORT;
 
-use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Shim, Vmm};
+use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Vmm};
 use crate::bus::MemoryAccess;
 use crate::decode::{self, Op, Port, Register};
 use crate::descriptors::{self, Table};
@@ -72,6 +72,15 @@ impl Vmm<'_> {
             Op::Out(port, width) => {
                 let port = port_number(port, regs);
                 let value = accumulator(width).read(regs) as u32;
+                if port == REGISTER_PORT
+                    && width == Width::Dword
+                    && let Some(start) = self.shim_start.take()
+                {
+                    self.shim = Some((start, value.into()));
+                    self.cpu.interrupt_table = Some(self.cpu.idt);
+                    regs.set_rip(next);
+                    return Outcome::Resume;
+                }
                 let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
@@ -151,35 +160,21 @@ impl Vmm<'_> {
         }
     }
 
-    /// Handles `out dx, eax` to the ports of a shim; `None` if it is to another port, or
-    /// another instruction, or there is no shim. Calls are frequent, and one byte each: the
-    /// decoder would take longer than all the rest here.
+    /// Handles `out dx, eax` of an image to its shim, which tells by itself what is a call;
+    /// `None` if it is another instruction, or the shim's. Calls are frequent: what the fault
+    /// message tells of the registers is enough for one.
     fn shim_call(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Option<Outcome> {
+        let (start, handler) = self.shim?;
         let mut byte = [0];
-        if matches!(self.shim, Shim::Absent)
-            || !host.read_ram(regs.rip(), &mut byte)
-            || byte != [OUT_DX_EAX]
-        {
+        if regs.rip() >= start || !host.read_ram(regs.rip(), &mut byte) || byte != [OUT_DX_EAX] {
             return None;
         }
+        self.counters.shim_calls += 1;
         let next = regs.rip().wrapping_add(1);
-        let port = regs.get(RDX) as u16;
-        match self.shim {
-            Shim::Expected if port == REGISTER_PORT => {
-                self.shim = Shim::At(regs.get(RAX) & 0xffff_ffff);
-                self.cpu.interrupt_table = Some(self.cpu.idt);
-                regs.set_rip(next);
-                Some(Outcome::Resume)
-            }
-            Shim::At(handler) if CALL_PORTS.contains(&port) => {
-                self.counters.shim_calls += 1;
-                Some(match inject::call(regs, host, handler, next) {
-                    Ok(()) => Outcome::Resume,
-                    Err(inject::Undeliverable) => self.exception(STACK_FAULT, 0, regs, host),
-                })
-            }
-            _ => None,
-        }
+        Some(match inject::call(regs, host, handler, next) {
+            Ok(()) => Outcome::Resume,
+            Err(inject::Undeliverable) => self.exception(STACK_FAULT, 0, regs, host),
+        })
     }
 
     /// Carries out sti, which holds interrupts off for one more instruction. That matters for `sti;
