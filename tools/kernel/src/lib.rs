@@ -1,27 +1,35 @@
-//! Builds the seL4 kernel for an x86_64 PC from pinned, published sources.
+//! Builds the seL4 kernel for an x86_64 PC from pinned, published sources, or takes one
+//! that the user has installed.
 //!
 //! - **Responsible for:** finding the sources, the kernel's options, the
 //!   declared edits, the generated headers, compiling, linking, and the 32-bit
-//!   image that a multiboot loader takes.
-//! - **Must never:** change the sources where they lie, or build from sources
-//!   other than the pinned ones.
+//!   image that a multiboot loader takes; reading and checking an installed
+//!   kernel's options.
+//! - **Must never:** change the sources or an installed kernel where they lie, or build
+//!   from sources other than the pinned ones.
 //! - **May call:** `cargo metadata`, `gcc`.
 //! - **Invariants:** equal options, sources and compiler give the same image,
 //!   byte for byte; every edit was found exactly once in the text it expects.
 #![forbid(unsafe_code)]
 
 mod build;
+mod check;
 mod config;
+mod configuration;
 mod edits;
 mod elf32;
 mod error;
 mod headers;
+mod installed;
 mod locate;
 mod sources;
 
 pub use build::{Built, build};
+pub use check::Purpose;
 pub use config::{Config, Profile};
+pub use configuration::{Configuration, Setting};
 pub use edits::{EDITS, Edit};
 pub use error::Error;
 pub use headers::{Interface, interface};
+pub use installed::{Installed, PREFIX};
 pub use locate::{Source, VERSION, locate};
