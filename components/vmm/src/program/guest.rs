@@ -23,7 +23,7 @@ pub type Reply = (MessageInfo, [u64; 4]);
 /// The guest's thread.
 pub struct Guest {
     tcb: Tcb,
-    /// Its GS base: the kernel does not tell.
+    /// Its GS base, unless the kernel keeps it.
     gs_base: Cell<u64>,
 }
 
@@ -91,7 +91,7 @@ impl Guest {
     }
 
     fn write_words(&self, words: &[u64], resume: bool) -> Result<(), StopReason> {
-        let mut all = [0; UserContext::WORDS];
+        let mut all = [0; UserContext::ALL];
         let count = words.len().min(all.len());
         all[..count].copy_from_slice(&words[..count]);
         let mut written = Ok(());
@@ -102,7 +102,7 @@ impl Guest {
             written = self.tcb.tcb_set_ipc_buffer(gs_base as usize, no_page);
             self.gs_base.set(gs_base);
         }
-        let context = UserContext::from_words(&all);
+        let context = UserContext::from_words(all);
         written = written.and_then(|()| self.tcb.tcb_write_registers(resume, count, &context));
         written.map_err(|error| {
             defmt::warn!(
@@ -122,8 +122,7 @@ impl Source for Guest {
             Ok(context) => context.to_words(),
             Err(error) => panic!("the guest's registers: {error:?}"),
         };
-        let count = words.len().min(context.len());
-        words[..count].copy_from_slice(&context[..count]);
+        words.copy_from_slice(&context[..words.len()]);
         if let Some(gs_base) = words.get_mut(UserContext::WORDS) {
             *gs_base = self.gs_base.get();
         }
