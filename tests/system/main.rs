@@ -3,6 +3,7 @@
 //! One machine runs at a time: two cores, and QEMU takes one. Every wait has an
 //! end, and whatever a test started is ended with it, by process id.
 
+mod bench;
 mod changed;
 mod cli;
 mod client;

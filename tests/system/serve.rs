@@ -90,7 +90,7 @@ fn idle_means_idle() {
     // Share of the time that it was awake, this request included.
     client.request("/healthz").expect("an answer");
     let end = system.counters();
-    let ticks = change(&before, &end, "vmm.ticks");
+    let ticks = change(&before, &end, "vmm.woken_at");
     let halted = change(&before, &end, "vmm.halted_ticks");
     assert!(
         halted as f64 / ticks as f64 > 0.95,

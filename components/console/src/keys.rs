@@ -108,6 +108,7 @@ mod tests {
     use channel::routes::Route;
     use channel::{Error, GuestMessage};
     use pci::Bdf;
+    use shm::Counter;
     use spec::{FunctionId, IommuKind};
 
     extern crate std;
@@ -213,10 +214,12 @@ mod tests {
     }
 
     fn press(keys: &[u8]) -> Text {
-        let page = Box::new(CounterPage::new());
-        page.publish(&(), &[("calls", 7)]);
+        let page: &'static CounterPage = Box::leak(Box::new(CounterPage::new()));
+        let mut calls = Counter::default();
+        calls.show(&mut page.places(), "calls");
+        calls += 7;
         let ring = Box::new(Ring::new());
-        let counters = [("msix", &*page)];
+        let counters = [("msix", page)];
         let logs = [("msix", &*ring)];
         let mut pressed = Keys::new(counters.into_iter(), logs.into_iter(), Fake);
         let mut sink = Sink(Text::new());

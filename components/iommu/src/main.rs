@@ -242,14 +242,12 @@ fn serve(context: &Context, mut iommu: Iommu<'_, Capabilities>, policies: &mut [
     let mut timer = context.find_channel(timer::NAME).map(timer::Client);
     arm(&mut timer, tsc_khz);
     let interfaces = [remap::interface(), dma::interface(), dump::interface()];
-    let mut server = Server::new(context, &interfaces);
-    let mut calls = 0;
-    let page = context.counters();
+    let mut places = context.counters();
+    iommu.counters.show(&mut places);
+    let mut server = Server::new(context, &interfaces, &mut places);
     loop {
-        page.publish(&iommu.counters(), &[("calls", calls)]);
         match server.wait() {
             Event::Request(caller, request) => {
-                calls += 1;
                 server.answer(&mut iommu, caller, request);
             }
             Event::Notification(bits) => {

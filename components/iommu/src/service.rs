@@ -73,6 +73,13 @@ impl State {
             0
         }
     }
+
+    /// Adds it to the gauges.
+    fn count(&self, counters: &mut Counters) {
+        counters.attached += self.attached.into();
+        counters.entries_used += self.vectors.count_ones().into();
+        counters.pages_mapped += self.pages();
+    }
 }
 
 /// The service.
@@ -81,9 +88,8 @@ pub struct Iommu<'a, F> {
     frames: F,
     functions: Vec<State, FUNCTIONS>,
     faults: Faults,
-    overflows: u64,
-    failed: u64,
-    not_found: u64,
+    /// What happened, and how things are.
+    pub counters: Counters,
 }
 
 impl<'a, F: Frames> Iommu<'a, F> {
@@ -102,7 +108,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
             Err(_) => Behind::Nothing,
         };
         let functions = functions.into_iter().take(FUNCTIONS).enumerate();
-        let functions = functions
+        let functions: Vec<State, FUNCTIONS> = functions
             .map(|(position, function)| {
                 let (attached, vectors) = match &behind {
                     Behind::Unit(unit) => (unit.attached(position), vectors(&**unit, position)),
@@ -117,30 +123,27 @@ impl<'a, F: Frames> Iommu<'a, F> {
                 }
             })
             .collect();
+        let mut counters = Counters::default();
+        functions
+            .iter()
+            .for_each(|state| state.count(&mut counters));
         Self {
             behind,
             frames,
             functions,
             faults: Faults::new(),
-            overflows: 0,
-            failed: 0,
-            not_found: 0,
+            counters,
         }
     }
 
-    /// What happened, and how things are.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        let sum = |value: fn(&State) -> u64| self.functions.iter().map(value).sum();
-        Counters {
-            attached: sum(|state| state.attached.into()),
-            entries_used: sum(|state| state.vectors.count_ones().into()),
-            pages_mapped: sum(State::pages),
-            faults: self.faults.total,
-            overflows: self.overflows,
-            failed: self.failed,
-            not_found: self.not_found,
-        }
+    /// Changes a function's state, and the gauges with it.
+    fn change(&mut self, position: usize, change: impl FnOnce(&mut State)) {
+        let state = &mut self.functions[position];
+        self.counters.attached -= state.attached.into();
+        self.counters.entries_used -= state.vectors.count_ones().into();
+        self.counters.pages_mapped -= state.pages();
+        change(state);
+        state.count(&mut self.counters);
     }
 
     fn kind(&self) -> IommuKind {
@@ -190,15 +193,16 @@ impl<'a, F: Frames> Iommu<'a, F> {
                 .iter()
                 .position(|state| state.function.requester == fault.requester);
             let fault = self.faults.record(function, fault);
+            self.counters.faults += 1;
             seen(fault, function, unit.explain(fault.reason));
         }
-        self.overflows += u64::from(unit.overflowed());
+        self.counters.overflows += u64::from(unit.overflowed());
     }
 
     fn lookup(&mut self, function: FunctionId) -> Result<usize, Error> {
         let position = function.index();
         if position >= self.functions.len() {
-            self.not_found += 1;
+            self.counters.not_found += 1;
             return Err(Error::NotFound);
         }
         Ok(position)
@@ -207,7 +211,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
     fn lookup_owned(&mut self, caller: Caller, function: FunctionId) -> Result<usize, Error> {
         let position = self.lookup(function)?;
         if self.functions[position].function.owner != caller {
-            self.not_found += 1;
+            self.counters.not_found += 1;
             return Err(Error::NotFound);
         }
         Ok(position)
@@ -227,13 +231,13 @@ impl<'a, F: Frames> Iommu<'a, F> {
     }
 
     fn count_failure(&mut self, error: Error) -> Error {
-        self.failed += u64::from(error == Error::Failed);
+        self.counters.failed += u64::from(error == Error::Failed);
         error
     }
 
     fn attach_at(&mut self, position: usize) -> Result<(), Error> {
         let state = &mut self.functions[position];
-        match &mut self.behind {
+        let done = match &mut self.behind {
             Behind::Nothing => return Ok(()),
             Behind::Lost => return Err(Error::Failed),
             Behind::Unit(unit) => {
@@ -243,12 +247,11 @@ impl<'a, F: Frames> Iommu<'a, F> {
                 }
                 // Also if it is attached: the component may have died between
                 // the entry and the invalidation.
-                state.attached = false;
-                unit.attach(position)?;
+                unit.attach(position)
             }
-        }
-        state.attached = true;
-        Ok(())
+        };
+        self.change(position, |state| state.attached = done.is_ok());
+        done
     }
 
     fn detach_at(&mut self, position: usize) -> Result<(), Error> {
@@ -258,7 +261,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
             Behind::Unit(unit) => unit.detach(position),
         };
         if result.is_ok() {
-            self.functions[position].attached = false;
+            self.change(position, |state| state.attached = false);
         }
         result.map_err(|error| self.count_failure(error))
     }
@@ -293,7 +296,9 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
             Behind::Unit(unit) => unit.allow(position, first, count),
         };
         let message = message.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors |= vector_bits(first, count);
+        self.change(position, |state| {
+            state.vectors |= vector_bits(first, count);
+        });
         Ok(message)
     }
 
@@ -305,7 +310,9 @@ impl<F: Frames> InterruptRemap for Iommu<'_, F> {
             Behind::Unit(unit) => unit.forbid(position, first, count),
         };
         result.map_err(|error| self.count_failure(error))?;
-        self.functions[position].vectors &= !vector_bits(first, count);
+        self.change(position, |state| {
+            state.vectors &= !vector_bits(first, count);
+        });
         Ok(())
     }
 }

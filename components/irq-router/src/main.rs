@@ -247,19 +247,11 @@ fn main(context: Context) -> ! {
         interface::msi::interface(),
         interface::dump::interface(),
     ];
-    let mut server = Server::new(&context, &interfaces);
-    let mut calls = 0;
-    let page = context.counters();
+    let mut places = context.counters();
+    router.counters.show(&mut places);
+    let mut server = Server::new(&context, &interfaces, &mut places);
     loop {
-        // The last two say how things are: a restart does not begin them anew.
-        let others = [
-            ("calls", calls),
-            ("slots_used", router.slots_used()),
-            ("vectors_used", router.vectors_used()),
-        ];
-        page.publish(&router.counters, &others);
         if let Event::Request(caller, request) = server.wait() {
-            calls += 1;
             server.answer(&mut router, caller, request);
         }
     }

@@ -84,6 +84,10 @@ shm::counters! {
         not_found,
         /// Requests that the kernel refused.
         failed,
+        /// Slots of all guests that are bound now: a restart does not begin it anew.
+        slots_used,
+        /// Vectors that are taken now, likewise.
+        vectors_used,
     }
 }
 
@@ -157,17 +161,6 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         };
         router.adopt();
         router
-    }
-
-    /// Returns how many slots of all guests are bound now.
-    pub fn slots_used(&self) -> u64 {
-        let bound = |slot: &&SlotState| slot.binding.is_some();
-        self.slots.iter().flatten().filter(bound).count() as u64
-    }
-
-    /// Returns the vectors that are taken now.
-    pub const fn vectors_used(&self) -> u64 {
-        self.vectors.used() as u64
     }
 
     /// Returns a slot as a dump shows it, if it is in use.
@@ -308,6 +301,8 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         state.binding = Some(binding);
         self.publish(guest, index);
         self.counters.bound += 1;
+        self.counters.slots_used += 1;
+        self.counters.vectors_used.set(self.vectors.used().into());
         Ok(())
     }
 
@@ -332,9 +327,11 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         self.releases += 1;
         let state = &mut self.slots[guest][index];
         state.freed = self.releases;
-        state.binding = None;
+        let bound = state.binding.take().is_some();
         self.publish(guest, index);
         self.counters.unbound += 1;
+        self.counters.slots_used -= u64::from(bound);
+        self.counters.vectors_used.set(self.vectors.used().into());
         Ok(())
     }
 

@@ -111,12 +111,10 @@ fn main(context: Context) -> ! {
         }
     }
     let interfaces = [control::interface(), table::interface(), dump::interface()];
-    let mut server = Server::new(&context, &interfaces);
-    let page = context.counters();
+    let mut places = context.counters();
+    msix.counters.show(&mut places);
+    let mut server = Server::new(&context, &interfaces, &mut places);
     loop {
-        let counters = msix.counters;
-        let calls = [("calls", counters.control_calls + counters.table_calls)];
-        page.publish(&counters, &calls);
         if let Some((count, failure)) = msix.take_failures() {
             warn(&context, &mut limit, count, &failure);
         }

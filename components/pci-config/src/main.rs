@@ -143,12 +143,10 @@ fn main(context: Context) -> ! {
         context.functions().count(),
         EXTENDED
     );
-    let mut server = Server::new(&context, &[interface::interface()]);
-    let page = context.counters();
+    let mut places = context.counters();
+    functions.counters.show(&mut places);
+    let mut server = Server::new(&context, &[interface::interface()], &mut places);
     loop {
-        let counters = functions.counters;
-        let calls = [("calls", counters.reads + counters.writes)];
-        page.publish(&counters, &calls);
         while let Some((function, trouble)) = functions.take_trouble() {
             tell(&context, function, trouble);
         }

@@ -108,10 +108,10 @@ fn main(context: Context) -> ! {
         Delivery::Pin(pin) => defmt::info!("HPET on I/O APIC pin {=u8}", pin),
         Delivery::Message { data, .. } => defmt::info!("HPET by message {=u32:#x}", data),
     }
-    let mut server = Server::new(&context, &[interface::interface()]);
-    let page = context.counters();
+    let mut places = context.counters();
+    timers.counters.show(&mut places);
+    let mut server = Server::new(&context, &[interface::interface()], &mut places);
     loop {
-        page.publish(&timers.counters, &[]);
         match server.wait() {
             Event::Request(caller, request) => {
                 server.answer(&mut timers, caller, request);

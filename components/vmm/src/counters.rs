@@ -21,6 +21,8 @@ shm::counters! {
         halts,
         /// Time stamp ticks spent there.
         halted_ticks,
+        /// Time stamp counter when it last woke from there.
+        woken_at,
         /// Port accesses that nothing answered.
         unclaimed_ports,
         /// Memory accesses that nothing answered.
@@ -35,5 +37,7 @@ shm::counters! {
         storms,
         /// Times that events had to wait for the guest's turn.
         deferrals,
+        /// Its starts after the first.
+        guest_restarts,
     }
 }

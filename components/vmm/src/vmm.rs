@@ -391,6 +391,7 @@ impl<'a> Vmm<'a> {
                 self.cpu.halted = false;
                 let now = host.now();
                 self.counters.halted_ticks += now.saturating_sub(self.halted_at);
+                self.counters.woken_at.set(now);
                 self.take_turn(host);
                 self.update_deadline(host);
             }

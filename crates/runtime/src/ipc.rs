@@ -3,6 +3,7 @@
 use channel::{Caller, Dispatch, Error, Interface, MESSAGE_WORDS, Message, Transport};
 use sel4::MessageInfo;
 use sel4::cap::Endpoint;
+use shm::{Counter, Places};
 use spec::{BADGE_CALL, names};
 
 use crate::Context;
@@ -64,13 +65,18 @@ pub struct Server<S> {
     endpoint: Endpoint,
     dispatch: Dispatch<S>,
     reply: Option<Message>,
+    /// Requests, of every kind.
+    calls: Counter,
 }
 
 impl<S> Server<S> {
     /// Creates a server of these interfaces. Which client has which, the build tool
-    /// wrote into the component's resources.
+    /// wrote into the component's resources. Requests are counted as `calls` in the next
+    /// of `places`.
     #[must_use]
-    pub fn new(context: &Context, interfaces: &[Interface<S>]) -> Self {
+    pub fn new(context: &Context, interfaces: &[Interface<S>], places: &mut Places) -> Self {
+        let mut calls = Counter::default();
+        calls.show(places, "calls");
         let clients = context.resources.each(names::CLIENT);
         let clients = clients.filter_map(|(name, badge)| {
             let (interface, _) = name.split_once(':')?;
@@ -80,6 +86,7 @@ impl<S> Server<S> {
             endpoint: context.endpoint(),
             dispatch: Dispatch::new(interfaces, clients),
             reply: None,
+            calls,
         }
     }
 
@@ -104,6 +111,7 @@ impl<S> Server<S> {
     /// Runs the operation that was asked for and leaves its reply for
     /// [`Server::wait`].
     pub fn answer(&mut self, server: &mut S, caller: Caller, request: Message) {
+        self.calls += 1;
         self.reply = Some(self.dispatch.dispatch(server, caller, request));
     }
 }

@@ -6,7 +6,7 @@ use channel::routes::RoutePage;
 use pci::FunctionInfo;
 use sel4::cap::Endpoint;
 use sel4::{Cap, cap_type};
-use shm::{CounterPage, Kept, Ring};
+use shm::{CounterPage, Kept, Places, Ring};
 use spec::names::{self, Key, Region, Slot, Value};
 use spec::{IommuInfo, MachineInfo, RESOURCES_ADDRESS, Resources};
 
@@ -154,10 +154,10 @@ impl Context {
         Cap::<cap_type::Endpoint>::from_bits(spec::ENDPOINT_SLOT)
     }
 
-    /// Returns the page on which the component publishes its counters.
+    /// Returns the places for the component's counters, on the page that shows them.
     #[must_use]
-    pub fn counters(&self) -> &'static CounterPage {
-        self.shared(names::COUNTERS)
+    pub fn counters(&self) -> Places {
+        self.shared::<CounterPage>(names::COUNTERS).places()
     }
 
     /// Returns a channel to the server of an interface.

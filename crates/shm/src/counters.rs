@@ -1,7 +1,10 @@
 //! A page of named counters: one writer, any number of readers.
 //!
-//! A component declares its counters by [`counters!`](crate::counters!).
+//! A component declares its counters by [`counters!`](crate::counters!) and gives each a
+//! place on the page when it starts. From then on each change is on the page at once, so
+//! that the receive loop has nothing to publish.
 
+use core::ops::{AddAssign, SubAssign};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Counters on a page.
@@ -9,7 +12,7 @@ pub const COUNTERS: usize = 64;
 const NAME_BYTES: usize = 40;
 
 #[repr(C)]
-struct Counter {
+struct Place {
     name: [AtomicU8; NAME_BYTES],
     value: AtomicU64,
 }
@@ -17,7 +20,7 @@ struct Counter {
 /// The page as it lies in shared memory; all zeroes is one without counters.
 #[repr(C)]
 pub struct CounterPage {
-    counters: [Counter; COUNTERS],
+    places: [Place; COUNTERS],
 }
 
 impl CounterPage {
@@ -25,8 +28,8 @@ impl CounterPage {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            counters: [const {
-                Counter {
+            places: [const {
+                Place {
                     name: [const { AtomicU8::new(0) }; NAME_BYTES],
                     value: AtomicU64::new(0),
                 }
@@ -34,34 +37,17 @@ impl CounterPage {
         }
     }
 
-    /// Publishes the current values, and others behind them; always the same names in
-    /// the same order. Counters past the end of the page are left out.
-    pub fn publish(&self, counters: &impl Counted, others: &[(&str, u64)]) {
-        let first = counters.publish_to(self);
-        for (index, &(name, value)) in (first..).zip(others) {
-            self.set(index, name, value);
-        }
-    }
-
-    /// Sets counter `index`. Its name is written the first time only, since a component
-    /// publishes with each request.
-    pub fn set(&self, index: usize, name: &str, value: u64) {
-        let Some(counter) = self.counters.get(index) else {
-            return;
-        };
-        if counter.name[0].load(Ordering::Relaxed) == 0 {
-            for (place, byte) in counter.name.iter().zip(name.bytes()) {
-                place.store(byte, Ordering::Relaxed);
-            }
-        }
-        counter.value.store(value, Ordering::Relaxed);
+    /// Returns the page's places, for its writer. Each life of a component takes the same
+    /// ones again.
+    pub const fn places(&'static self) -> Places {
+        Places(self.places.as_slice())
     }
 
     /// Reads counter `index`: returns its name, written into `name`, and
     /// its value; `None` past the last one. Bytes that are not printable ASCII
     /// become `?`.
     pub fn read<'a>(&self, index: usize, name: &'a mut [u8; 40]) -> Option<(&'a str, u64)> {
-        let counter = self.counters.get(index)?;
+        let counter = self.places.get(index)?;
         let mut length = 0;
         for (place, byte) in name.iter_mut().zip(&counter.name) {
             let byte = byte.load(Ordering::Relaxed);
@@ -79,21 +65,73 @@ impl CounterPage {
     }
 }
 
-/// Counters that can be published: see [`counters!`](crate::counters!).
-pub trait Counted {
-    /// Sets them on the page, from its first place on. Returns how many they are.
-    fn publish_to(&self, page: &CounterPage) -> usize;
-}
+/// The places of a page that have no counter yet.
+pub struct Places(&'static [Place]);
 
-/// No counters, for a component that has only others.
-impl Counted for () {
-    fn publish_to(&self, _: &CounterPage) -> usize {
-        0
+impl Places {
+    /// Names the next place and returns where its value lies; `None` past the page's end.
+    /// A name is cut after 40 bytes.
+    fn take(&mut self, name: &str) -> Option<&'static AtomicU64> {
+        let (place, rest) = self.0.split_first()?;
+        self.0 = rest;
+        let bytes = name.bytes().chain(core::iter::repeat(0));
+        for (at, byte) in place.name.iter().zip(bytes) {
+            at.store(byte, Ordering::Relaxed);
+        }
+        Some(&place.value)
     }
 }
 
-/// Declares a structure of counters, each a `u64` that is published under the
-/// name of its field.
+/// A number that others see on the component's page, once it has a place there.
+#[derive(Debug, Default)]
+pub struct Counter {
+    value: u64,
+    shown: Option<&'static AtomicU64>,
+}
+
+impl Counter {
+    /// Takes the next place of the page. Where there is none left, the counter counts
+    /// unseen.
+    pub fn show(&mut self, places: &mut Places, name: &str) {
+        self.shown = places.take(name);
+        self.set(self.value);
+    }
+
+    /// Returns the value.
+    #[must_use]
+    pub const fn get(&self) -> u64 {
+        self.value
+    }
+
+    /// Sets the value.
+    pub fn set(&mut self, value: u64) {
+        self.value = value;
+        if let Some(shown) = self.shown {
+            shown.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+impl AddAssign<u64> for Counter {
+    fn add_assign(&mut self, more: u64) {
+        self.set(self.value.wrapping_add(more));
+    }
+}
+
+impl SubAssign<u64> for Counter {
+    fn sub_assign(&mut self, less: u64) {
+        self.set(self.value.saturating_sub(less));
+    }
+}
+
+impl PartialEq<u64> for Counter {
+    fn eq(&self, value: &u64) -> bool {
+        self.value == *value
+    }
+}
+
+/// Declares a structure of counters, each a [`Counter`] that is shown under the name of
+/// its field.
 #[macro_export]
 macro_rules! counters {
     (
@@ -101,19 +139,15 @@ macro_rules! counters {
         pub struct $name:ident { $($(#[$counter_meta:meta])* $counter:ident,)* }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Debug, Default)]
         pub struct $name {
-            $($(#[$counter_meta])* pub $counter: u64,)*
+            $($(#[$counter_meta])* pub $counter: $crate::Counter,)*
         }
 
-        impl $crate::Counted for $name {
-            fn publish_to(&self, page: &$crate::CounterPage) -> usize {
-                let mut count = 0;
-                $(
-                    page.set(count, stringify!($counter), self.$counter);
-                    count += 1;
-                )*
-                count
+        impl $name {
+            /// Gives each its place on the component's page, in their order.
+            pub fn show(&mut self, places: &mut $crate::Places) {
+                $(self.$counter.show(places, stringify!($counter));)*
             }
         }
     };
@@ -131,49 +165,70 @@ mod tests {
     extern crate std;
     use std::boxed::Box;
 
+    counters! {
+        /// Counters of a test.
+        pub struct Counters {
+            /// The first.
+            calls,
+            /// The second.
+            errors,
+        }
+    }
+
+    fn page() -> &'static CounterPage {
+        Box::leak(Box::new(CounterPage::new()))
+    }
+
     #[test]
-    fn reads_what_was_published() {
-        let page = Box::new(CounterPage::new());
+    fn each_change_is_on_the_page_under_the_name_of_its_field() {
+        let page = page();
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), None);
-        page.publish(&(), &[("calls", 3), ("errors", 0)]);
-        page.publish(&(), &[("calls", 4), ("errors", 1)]);
-        assert_eq!(page.read(0, &mut name), Some(("calls", 4)));
-        assert_eq!(page.read(1, &mut name), Some(("errors", 1)));
-        assert_eq!(page.read(2, &mut name), None);
-        assert_eq!(page.read(COUNTERS, &mut name), None);
-    }
-
-    #[test]
-    fn names_from_a_crashed_writer_stay_printable() {
-        let page = Box::new(CounterPage::new());
-        page.publish(&(), &[("a\x1b[2J\u{e9}", 1)]);
-        let mut name = [0; 40];
-        assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 1)));
-    }
-
-    #[test]
-    fn a_counter_is_published_under_the_name_of_its_field() {
-        counters! {
-            /// Counters of a test.
-            pub struct Counters {
-                /// The first.
-                calls,
-                /// The second.
-                errors,
-            }
-        }
-        let page = Box::new(CounterPage::new());
         let mut counters = Counters::default();
+        counters.calls += 3;
+        let mut places = page.places();
+        counters.show(&mut places);
+        let mut used = Counter::default();
+        used.show(&mut places, "used");
         counters.errors += 2;
-        page.publish(&counters, &[("used", 3)]);
-        let mut name = [0; 40];
-        for (index, expected) in [("calls", 0), ("errors", 2), ("used", 3)]
+        used.set(7);
+        used -= 4;
+        for (index, expected) in [("calls", 3), ("errors", 2), ("used", 3)]
             .into_iter()
             .enumerate()
         {
             assert_eq!(page.read(index, &mut name), Some(expected));
         }
+        assert_eq!(page.read(3, &mut name), None);
+        assert_eq!(page.read(COUNTERS, &mut name), None);
+        assert!(counters.errors == 2 && used.get() == 3);
+        // A new life has the same places, and begins anew.
+        Counters::default().show(&mut page.places());
+        assert_eq!(page.read(0, &mut name), Some(("calls", 0)));
+        assert_eq!(page.read(2, &mut name), Some(("used", 3)));
+    }
+
+    #[test]
+    fn what_a_former_life_left_of_a_name_is_gone() {
+        let (page, mut name) = (page(), [0; 40]);
+        Counter::default().show(&mut page.places(), "a\x1b[2J\u{e9}");
+        assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 0)));
+        Counter::default().show(&mut page.places(), "b");
+        assert_eq!(page.read(0, &mut name), Some(("b", 0)));
+    }
+
+    #[test]
+    fn past_the_page_a_counter_counts_unseen() {
+        let mut places = page().places();
+        for _ in 0..COUNTERS {
+            assert!(places.take("a").is_some());
+        }
+        let mut counter = Counter::default();
+        counter.show(&mut places, "b");
+        counter += 1;
+        assert_eq!(counter.get(), 1);
+        counter -= 2;
+        assert_eq!(counter.get(), 0);
     }
 
     #[test]

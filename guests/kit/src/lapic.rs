@@ -24,6 +24,7 @@ const ID: u32 = 0x020;
 const TASK_PRIORITY: u32 = 0x080;
 const EOI: u32 = 0x0b0;
 const SPURIOUS: u32 = 0x0f0;
+const COMMAND: u32 = 0x300;
 const LVT_TIMER: u32 = 0x320;
 const LVT_LINT0: u32 = 0x350;
 const LVT_LINT1: u32 = 0x360;
@@ -32,6 +33,8 @@ const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
 const LVT_MASKED: u32 = 1 << 16;
+/// Interrupt command: destination shorthand "self" (SDM vol. 3, 10.6.1).
+const TO_SELF: u32 = 0b01 << 18;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// Divide configuration "by 16": 32 bits then last a minute at 1 GHz.
 const DIVIDE_BY_16: u32 = 0b0011;
@@ -128,6 +131,11 @@ impl Lapic {
     /// they count.
     pub fn end_of_interrupt(&mut self) {
         self.write(EOI, 0);
+    }
+
+    /// Sends this CPU an interrupt on `vector` (16 to 255).
+    pub fn interrupt_self(&mut self, vector: u8) {
+        self.write(COMMAND, TO_SELF | u32::from(vector));
     }
 
     /// Lets no interrupt through any more, by the highest task priority.

@@ -61,6 +61,9 @@ const X86_64_PC99: &[(&str, &str)] = &[
     ("CONFIG_NUM_DOMAINS", "1"),
     ("CONFIG_NUM_PRIORITIES", "256"),
     ("CONFIG_PLAT_PC99", "1"),
+    // Memory is cleared in pieces of 64 KiB, not of 256 bytes. Between two the kernel
+    // looks for interrupts: some microseconds.
+    ("CONFIG_RESET_CHUNK_BITS", "16"),
     ("CONFIG_RETYPE_FAN_OUT_LIMIT", "256"),
     // The root task embeds every component and guest: one slot per 4 KiB.
     ("CONFIG_ROOT_CNODE_SIZE_BITS", "16"),

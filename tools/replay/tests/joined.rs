@@ -197,7 +197,7 @@ fn m22_entries_past_the_slots_wait_for_one() {
     }
     machine.control(0x8000);
     assert_eq!(machine.routes().len(), SLOTS);
-    let failures = machine.msix.borrow().counters.bind_failures;
+    let failures = machine.msix.borrow().counters.bind_failures.get();
     assert_eq!(failures, u64::from(ENTRIES) - SLOTS as u64);
     assert_eq!(machine.device_entry(SLOTS as u32), (0, 1));
     machine.control(0);

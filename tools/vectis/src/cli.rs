@@ -39,6 +39,12 @@ pub enum Command {
     /// and components must hold as much at the end as before. Otherwise the status
     /// is 1, and the last lines name the loss.
     Soak(Soak),
+    /// Count the instructions that the monitor adds to a guest's work
+    ///
+    /// A guest that measures (guests/bench) runs without a monitor and on Vectis, on
+    /// machines whose clock counts instructions: the counts repeat exactly. The table
+    /// has the committed counts beside them (tests/bench-baseline.json).
+    Bench(Bench),
     /// Build everything that boots into one folder
     Build(Build),
     /// Run `cargo test --workspace` with these arguments
@@ -211,6 +217,31 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
         Ok(minutes) if (0.0..=10_080.0).contains(&minutes) => Ok(minutes),
         _ => Err("there are 0 to 10080 minutes".to_owned()),
     }
+}
+
+/// Arguments of `vectis bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The machine's IOMMU: amd, intel or none [default: the board's]
+    #[arg(long, value_name = "KIND", value_parser = iommu)]
+    pub iommu: Option<IommuKind>,
+    /// Guests that measure at the same time, each with a NIC of its own; more than
+    /// one measure packets only
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub guests: u8,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// End with status 1 where a count is more than 2 % above the committed one
+    #[arg(long, conflicts_with = "update")]
+    pub check: bool,
+    /// Write the counts to tests/bench-baseline.json and docs/performance.md
+    #[arg(long, conflicts_with_all = ["iommu", "guests"])]
+    pub update: bool,
+    /// Show every line of the machines
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// Arguments of `vectis build`.

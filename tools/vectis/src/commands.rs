@@ -16,7 +16,7 @@ use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use crate::{control, image, output, packages, run, soak};
+use crate::{bench, control, image, output, packages, run, soak};
 
 /// Bound on an audit: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
@@ -194,6 +194,63 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
     soak::soak(&machine, &built.writers, &log, &options)
 }
 
+/// Runs `vectis bench`.
+///
+/// # Errors
+/// If a machine cannot be built, does not start or does not come to its end, or a count
+/// is above the committed one and `--check` was given.
+pub fn bench(arguments: &cli::Bench) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let read_of = |file: &Path| {
+        let system = cli::System {
+            file: Some(file.to_owned()),
+            iommu: arguments.iommu,
+        };
+        read(&workspace, &system)
+    };
+    let alone = workspace.root.join(bench::SYSTEM);
+    let bare_model = read_of(&alone)?;
+    let profile = profile(false);
+    let folder = workspace.output(profile).join("bench");
+    let model = if arguments.guests == 1 {
+        bare_model.clone()
+    } else {
+        let file = workspace.target.join("vectis/bench.toml");
+        let text = bench::system(&alone, arguments.guests.into());
+        crate::workspace::write(&file, text)?;
+        read_of(&file)?
+    };
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
+    let mut steps = Steps::new(image::STEPS + 3);
+    let options = system::Options::default();
+    let own = image::Folder::Own(folder);
+    let built = image::build(&workspace, &model, options, profile, &own, &mut steps)?;
+    let log = record::prepare(&built.folder, &workspace.run_folder())?;
+    steps.begin("guest", "without a monitor");
+    let ports = free_ports(0, networks(&bare_model).len())?;
+    let plain = Machine {
+        counted: true,
+        ..bare_machine(&workspace, &bare_model, &bare_model.guests[0], ports)?
+    };
+    steps.begin("QEMU", "without a monitor");
+    let bare = bench::measure(&plain, &[], None, arguments.verbose)?;
+    steps.begin("QEMU", &format!("{} on Vectis", model.name));
+    let ports = free_ports(0, networks(&model).len())?;
+    let machine = Machine {
+        counted: true,
+        ..machine(&model, &built, ports)
+    };
+    let log = Some(log.as_path());
+    let measured = bench::measure(&machine, &built.writers, log, arguments.verbose)?;
+    let wanted = bench::Wanted {
+        json: arguments.json,
+        check: arguments.check,
+        update: arguments.update,
+    };
+    let iommu = model.board.iommu.name();
+    bench::conclude(&workspace, iommu, bare, measured, wanted)
+}
+
 /// Returns the guest without seL4.
 fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options) -> Result<()> {
     let [guest] = &model.guests[..] else {
@@ -206,17 +263,30 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     packages::ensure(&[packages::QEMU])?;
     let mut steps = Steps::new(2);
     steps.begin("guest", &guest.name);
-    let file = image::guest_file(workspace, guest)?;
-    steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
+    let ports = free_ports(port, networks(model).len())?;
     let machine = Machine {
+        counted: options.counted,
+        ..bare_machine(workspace, model, guest, ports)?
+    };
+    steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
+    run::run(&machine, &[], None, options)
+}
+
+/// Returns the machine that is this guest's alone; the guest is built.
+fn bare_machine<'a>(
+    workspace: &Workspace,
+    model: &'a Model,
+    guest: &system::Guest,
+    ports: Vec<u16>,
+) -> Result<Machine<'a>> {
+    Ok(Machine {
         model,
-        kernel: file,
+        kernel: image::guest_file(workspace, guest)?,
         initrd: None,
         command_line: guest.command_line.clone(),
-        ports: free_ports(port, networks(model).len())?,
-        counted: options.counted,
-    };
-    run::run(&machine, &[], None, options)
+        ports,
+        counted: false,
+    })
 }
 
 /// Runs `vectis dump`.

@@ -15,6 +15,7 @@ pub fn main() -> ExitCode {
         None => commands::run(&cli.run),
         Some(Command::Run(run)) => commands::run(run),
         Some(Command::Soak(soak)) => commands::soak(soak),
+        Some(Command::Bench(bench)) => commands::bench(bench),
         Some(Command::Build(build)) => commands::build(build),
         Some(Command::Test { arguments }) => commands::test(arguments),
         Some(Command::Graph { system, out }) => commands::graph(system, out.as_deref()),

@@ -89,14 +89,20 @@ impl PhysicalMemory for Firmware<'_, '_> {
         if address.checked_add(bytes.len() as u64).is_none() {
             return false;
         }
-        for (byte, at) in bytes.iter_mut().zip(address..) {
+        let (mut at, mut rest) = (address, bytes);
+        while !rest.is_empty() {
             let Some(()) = self.page(at & !(PAGE_SIZE - 1)) else {
                 return false;
             };
-            let here = SCRATCH + (at % PAGE_SIZE) as usize;
+            let start = (at % PAGE_SIZE) as usize;
+            let (now, later) = rest.split_at_mut(rest.len().min(PAGE_SIZE as usize - start));
+            let page = core::ptr::with_exposed_provenance::<u8>(SCRATCH);
             // SAFETY: the page was just mapped there, for this thread alone; the
             // firmware writes it no more.
-            *byte = unsafe { core::ptr::with_exposed_provenance::<u8>(here).read_volatile() };
+            let page = unsafe { core::slice::from_raw_parts(page, PAGE_SIZE as usize) };
+            now.copy_from_slice(&page[start..start + now.len()]);
+            at += now.len() as u64;
+            rest = later;
         }
         true
     }

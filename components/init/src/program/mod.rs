@@ -86,7 +86,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if builder.start_threads(Start::First) > 0 {
         monitor::wait_ready(&system, &builder.watched(heapless::Vec::new()));
     }
-    selfcheck::all(&mut builder, &found, bell);
+    selfcheck::all(&mut builder, &found, bell, tsc_khz);
     if system.header.audit == 1 {
         let functions: heapless::Vec<_, { spec::FUNCTIONS }> =
             found.iter().map(|(_, info)| *info).collect();

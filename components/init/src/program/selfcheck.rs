@@ -30,8 +30,8 @@ const REGISTER_PAGES: u64 = 4;
 const VECTOR: u8 = 0;
 /// Where in the guest's memory the engine copies to as it may.
 const ALLOWED: usize = 2 * MEMORY_SIZE;
-/// The longest wait for a forged interrupt: many times a device's delay.
-const POLLS: u32 = 10_000;
+/// The wait for a forged interrupt, in microseconds: a hundred times a message's way.
+const DELAY: u64 = 200;
 
 /// Hears the interrupt that a device may forge.
 pub struct Bell {
@@ -126,6 +126,8 @@ struct Around<'a> {
     canary: Ram,
     canary_address: u64,
     bell: &'a Bell,
+    /// Ticks of [`DELAY`].
+    delay: u64,
 }
 
 impl Surroundings for Around<'_> {
@@ -150,8 +152,12 @@ impl Surroundings for Around<'_> {
         self.ram.load(ALLOWED, bytes);
     }
     fn interrupted(&mut self) -> bool {
-        // The kernel takes an interrupt on its way back from a system call.
-        (0..POLLS).any(|_| self.bell.notification().poll() != 0)
+        // The kernel takes the interrupt while this waits, without a system call.
+        let end = runtime::tsc().saturating_add(self.delay);
+        while runtime::tsc() < end {
+            core::hint::spin_loop();
+        }
+        self.bell.notification().poll() != 0
     }
     fn vector(&self) -> u8 {
         VECTOR
@@ -215,12 +221,13 @@ impl Mapped {
     }
 }
 
-/// Measures one function. The verdict is unknown if it cannot be measured.
+/// Measures one function; `tsc_khz` is the rate of the time stamp counter. The verdict is unknown if it cannot be measured.
 fn verdict(
     builder: &mut Builder<'_>,
     function: &Function,
     (bdf, info): &(Bdf, FunctionInfo),
     bell: &Bell,
+    tsc_khz: u64,
 ) -> Verdict {
     let name = function.name.as_str();
     let registers = &info.bars[REGISTER_BAR];
@@ -248,6 +255,7 @@ fn verdict(
         canary: Ram(mapped(SCRATCH, PAGE_SIZE as usize)),
         canary_address: canary_address as u64,
         bell,
+        delay: DELAY * tsc_khz / 1000,
     };
     let registers = Registers(mapped(REGISTERS, (REGISTER_PAGES * PAGE_SIZE) as usize));
     let memory = Ram(mapped(RAM, MEMORY_SIZE));
@@ -267,14 +275,14 @@ fn verdict(
 
 /// Measures every function and reports what it reaches. One that is not confined
 /// needs `dma = "trusted"`.
-pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell) {
+pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell, tsc_khz: u64) {
     if !found.is_empty() {
         let _ = Com1.write_str(
             "init: measuring what each function reaches; what is refused now, it tried\r\n",
         );
     }
     for (function, found) in builder.system.functions.iter().zip(found) {
-        let verdict = verdict(builder, function, found, &bell);
+        let verdict = verdict(builder, function, found, &bell, tsc_khz);
         let (name, (bdf, info)) = (function.name.as_str(), found);
         let trusted = function.trusted == 1;
         let word = if trusted && !verdict.confined() {

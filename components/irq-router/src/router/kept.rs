@@ -117,6 +117,10 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
             }
             self.clear();
             self.repair();
+            let bound = |slot: &&SlotState| slot.binding.is_some();
+            let bound = self.slots.iter().flatten().filter(bound).count();
+            self.counters.slots_used.set(bound as u64);
+            self.counters.vectors_used.set(self.vectors.used().into());
         }
         for guest in 0..GUESTS {
             for index in 0..SLOTS {

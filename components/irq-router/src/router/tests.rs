@@ -116,6 +116,11 @@ fn nothing_kept() -> &'static Kept<{ kept_words(2) }> {
     Box::leak(Box::default())
 }
 
+/// Returns how many slots and vectors the counters say are in use.
+fn used(router: &Two<'_>) -> [u64; 2] {
+    [&router.counters.slots_used, &router.counters.vectors_used].map(shm::Counter::get)
+}
+
 fn source(function: FunctionId, entry: u16) -> Source {
     Source::msix(function, entry)
 }

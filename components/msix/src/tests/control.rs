@@ -229,14 +229,14 @@ fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
         let mut rig = largest(data, room, error);
         // A guest may toggle as often as it likes, by either bit.
         for (off, on) in [(ENABLE | FUNCTION_MASK, ENABLE), (0, ENABLE)] {
-            let failures = rig.msix.counters.bind_failures;
+            let failures = rig.msix.counters.bind_failures.get();
             let (made, accesses) = rig.cost(on);
             assert!(made <= calls, "{made} calls, {error:?}");
             assert!(accesses <= 26 * 7, "{accesses} accesses, {error:?}");
             let bound = rig.fake.0.borrow().bound.len();
             assert_eq!(bound, if data == 0x41 { room } else { 0 });
             // The guest and a dump see the same as if each had been tried.
-            let failed = rig.msix.counters.bind_failures - failures;
+            let failed = rig.msix.counters.bind_failures.get() - failures;
             let waiting = (0..2048).filter(|&entry| rig.entry(entry).is(UPDATED));
             assert_eq!(failed, waiting.count() as u64);
             assert_eq!(failed, 2048 - bound as u64);

@@ -4,6 +4,7 @@ use pci::{BarInfo, FunctionInfo, MsixPage, PAGE_SIZE};
 use runtime::Context;
 use sel4::cap::{CNode, Granule, PDPT, PageDirectory, PageTable, Untyped, VSpace};
 use sel4::{Cap, CapRights, Error, ObjectBlueprint, VmAttributes};
+use shm::Counter;
 use spec::names;
 
 /// The guest's address space as far as BARs go.
@@ -11,9 +12,10 @@ pub struct Bars {
     vspace: VSpace,
     untyped: Untyped,
     cnode: CNode,
-    first_slot: u64,
     next_slot: u64,
     end_slot: u64,
+    /// Slots that have a paging structure.
+    pub used: Counter,
 }
 
 impl Bars {
@@ -24,15 +26,10 @@ impl Bars {
             vspace: context.capability(names::GUEST_VSPACE),
             untyped: context.capability(names::GUEST_UNTYPED),
             cnode: Cap::from_bits(context.get(names::CNODE).slot),
-            first_slot: slots.first,
             next_slot: slots.first,
             end_slot: slots.first + slots.count,
+            used: Counter::default(),
         }
-    }
-
-    /// Returns how many slots of paging structures are used.
-    pub const fn tables_used(&self) -> u64 {
-        self.next_slot - self.first_slot
     }
 
     /// Maps every page of the BAR that holds no MSI-X table or PBA at
@@ -111,6 +108,7 @@ impl Bars {
         }
         let slot = self.next_slot;
         self.next_slot += 1;
+        self.used += 1;
         self.untyped.untyped_retype(
             blueprint,
             &self.cnode.absolute_cptr_for_self(),

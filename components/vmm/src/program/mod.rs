@@ -110,16 +110,8 @@ impl Life<'_> {
         if let Err(reason) = host.guest().start(entry, boot_params) {
             return reason;
         }
-        // Looked up once: both are searched by name.
-        let page = self.context.counters();
-        let handover_tsc = self.context.machine().handover_tsc;
+        vmm.counters.guest_restarts.set(self.lives.restarts);
         loop {
-            let others = [
-                ("ticks", runtime::tsc() - handover_tsc),
-                ("guest_restarts", self.lives.restarts),
-                ("table_slots_used", host.tables_used()),
-            ];
-            page.publish(&vmm.counters, &others);
             if let Err(reason) = self.serve(vmm, host) {
                 return reason;
             }
@@ -210,6 +202,9 @@ pub fn main(context: Context) -> ! {
     let rewritten = context.get(names::REWRITTEN);
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
+    let mut places = context.counters();
+    counters.show(&mut places);
+    host.show_counters(&mut places);
     loop {
         let mut vmm = Vmm::new(&functions, budget, share)
             .rewritten(rewritten)
@@ -225,7 +220,7 @@ pub fn main(context: Context) -> ! {
             endpoint,
         };
         let reason = life.run(&mut vmm, &mut host);
-        counters = vmm.counters;
+        counters = core::mem::take(&mut vmm.counters);
         if !stop(reason).orderly() && reason != StopReason::Image {
             if let StopReason::PageTable(bad) = reason {
                 defmt::warn!("{}", defmt::Display2Format(&bad));

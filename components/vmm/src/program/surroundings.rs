@@ -13,7 +13,7 @@ use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
-use shm::Ring;
+use shm::{Places, Ring};
 use spec::{FUNCTIONS, FunctionId, names};
 use vmm::{GuestMemory, Host, Interrupts, PciFunctions, Unclaimed};
 
@@ -189,9 +189,9 @@ impl<'a> Surroundings<'a> {
         &self.guest
     }
 
-    /// Returns how many slots of page tables are used, for the counters.
-    pub const fn tables_used(&self) -> u64 {
-        self.bars.tables_used()
+    /// Gives what is counted here its places on the component's page.
+    pub fn show_counters(&mut self, places: &mut Places) {
+        self.bars.used.show(places, "table_slots_used");
     }
 
     /// Returns the guest addresses of its RAM.

@@ -198,11 +198,11 @@ impl<'a> Pair<'a> {
         drop(world);
         let control = self.msix.read_control(CONTROL, FunctionId(0));
         assert_eq!(control, Ok(self.model.control()));
-        let counters = self.msix.counters;
+        let counters = &self.msix.counters;
         let counted = (
-            counters.dropped,
-            counters.bind_failures,
-            counters.unbind_failures,
+            counters.dropped.get(),
+            counters.bind_failures.get(),
+            counters.unbind_failures.get(),
         );
         let model = &self.model;
         let expected = (model.dropped, model.bind_failures, model.unbind_failures);

@@ -102,6 +102,7 @@ fn p2_a_block_that_does_not_fit_takes_nothing() {
     assert_eq!(full, Err(Error::Exhausted));
     assert_eq!(router.control.held.len(), 16);
     assert_eq!(routes(&pages[1]).len(), 16);
+    assert_eq!(used(&router), [16, 16]);
     // Nor has it kept any vector: five more blocks of 16 fit into 108.
     for _ in 0..5 {
         assert!(router.vectors.take(None, 16).is_some());

@@ -39,10 +39,12 @@ fn bindings_masks_and_order_outlive_the_router() {
     };
     let before = routes(&pages);
     let bound = held(&first);
+    assert_eq!(used(&first), [2, 2]);
 
     let mut second = again(&pages, kept, Kernel::default());
     assert_eq!(routes(&pages), before);
     assert_eq!(held(&second), bound, "made again, the kernel was empty");
+    assert_eq!(used(&second), [2, 2]);
     // The source that had slot 1 gets it back, and a function mask holds.
     let result = second.bind(MSIX, source(FunctionId(1), 1), ADDRESS, 0x31);
     assert_eq!(result, Ok((ADDRESS, 0x31)));

@@ -46,7 +46,7 @@ fn m23_a_source_that_goes_on_is_masked_again() {
     }
     assert_eq!(m.host.throttled, [(2, true); 11]);
     // It is one storm all the same, and is over when the interval is.
-    assert_eq!((m.vmm.counters.storms, m.host.storms.len()), (1, 1));
+    assert_eq!((m.vmm.counters.storms.get(), m.host.storms.len()), (1, 1));
     assert_eq!(m.host.deadline, Some(1000));
     m.host.now = 1000;
     m.timer();

@@ -37,15 +37,18 @@ impl Boot {
         self.counts[MARKS.len() - 1].is_some()
     }
 
+    /// Returns the instructions up to each mark, by its name; marks not seen are not there.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let marks = MARKS.iter().zip(self.counts);
+        marks.filter_map(|((name, _), count)| Some((*name, count?)))
+    }
+
     /// Returns the table.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{:<18} {:>15} {:>15}\n", "", "instructions", "difference");
         let mut before = 0;
-        for ((name, _), count) in MARKS.iter().zip(self.counts) {
-            let Some(count) = count else {
-                continue;
-            };
+        for (name, count) in self.counts() {
             let difference = i128::from(count) - i128::from(before);
             let _ = writeln!(text, "{name:<18} {count:>15} {difference:>15}");
             before = count;

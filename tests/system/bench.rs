@@ -1,0 +1,37 @@
+//! `vectis bench`: its counts repeat, and are not above the committed ones.
+
+use crate::harness::{finish, one_machine, vectis};
+
+#[test]
+fn nothing_takes_more_instructions_than_it_did() {
+    let _machine = one_machine();
+    let end = finish(vectis().args(["bench", "--check"]));
+    assert!(end.status.success(), "{}", end.text);
+    // The table is there, with what is added to a bare machine.
+    let row = end
+        .text
+        .lines()
+        .find(|line| line.starts_with("| ping, halted"));
+    assert!(
+        row.is_some_and(|row| row.contains("11,521")),
+        "{}",
+        end.text
+    );
+}
+
+#[test]
+fn two_guests_that_measure_at_once_both_come_to_the_end() {
+    let _machine = one_machine();
+    let end = finish(vectis().args(["bench", "--guests", "2", "--json"]));
+    assert!(end.status.success(), "{}", end.text);
+    for guest in ["\"bench\"", "\"bench-2\""] {
+        assert!(end.text.contains(guest), "no {guest}: {}", end.text);
+    }
+    let refused = finish(vectis().args(["bench", "--guests", "2", "--check"]));
+    assert!(!refused.status.success(), "{}", refused.text);
+    assert!(
+        refused.text.contains("there is nothing to compare with"),
+        "{}",
+        refused.text
+    );
+}
