@@ -222,6 +222,9 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
 /// Arguments of `vectis bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
     /// The machine's IOMMU: amd, intel or none [default: the board's]
     #[arg(long, value_name = "KIND", value_parser = iommu)]
     pub iommu: Option<IommuKind>,

@@ -211,6 +211,14 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     let alone = workspace.root.join(bench::SYSTEM);
     let bare_model = read_of(&alone)?;
     let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &bare_model.board, profile)?;
+    if kernel.prefix().is_some() && (arguments.check || arguments.update) {
+        return Err(Error::new(
+            "the committed counts are the bundled kernel's",
+            "another one has others",
+            "leave --check and --update out, or take `--sel4 bundled`",
+        ));
+    }
     let folder = workspace.output(profile).join("bench");
     let model = if arguments.guests == 1 {
         bare_model.clone()
@@ -224,7 +232,9 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     let mut steps = Steps::new(image::STEPS + 3);
     let options = system::Options::default();
     let own = image::Folder::Own(folder);
-    let built = image::build(&workspace, &model, options, profile, &own, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, options, &kernel, profile, &own, &mut steps,
+    )?;
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     steps.begin("guest", "without a monitor");
     let ports = free_ports(0, networks(&bare_model).len())?;
