@@ -18,7 +18,7 @@ const NO_PAGE: u64 = 0;
 /// The guest's thread.
 pub struct Guest {
     tcb: Tcb,
-    /// Its GS base: the kernel does not tell.
+    /// Its GS base, unless the kernel keeps it.
     gs_base: Cell<u64>,
 }
 
@@ -65,8 +65,12 @@ impl Guest {
             ],
             rip: c.rip,
             rflags: c.rflags,
-            fs_base: c.tls_base,
-            gs_base: self.gs_base.get(),
+            fs_base: c.fs_base,
+            gs_base: if sel4::KERNEL_KEEPS_BASES {
+                c.gs_base
+            } else {
+                self.gs_base.get()
+            },
         }
     }
 
@@ -119,10 +123,11 @@ impl Guest {
             r13,
             r14,
             r15,
-            tls_base: fs_base,
+            fs_base,
+            gs_base,
         };
         let mut written = Ok(());
-        if gs_base != self.gs_base.get() {
+        if !sel4::KERNEL_KEEPS_BASES && gs_base != self.gs_base.get() {
             let no_page = Granule::from_bits(NO_PAGE);
             written = self.tcb.tcb_set_ipc_buffer(gs_base as usize, no_page);
             self.gs_base.set(gs_base);

@@ -20,6 +20,8 @@ use crate::registers::{RAX, RDX, Registers};
 const STACK_FAULT: u8 = 12;
 /// #PF.
 const PAGE_FAULT: u8 = 14;
+/// Bit of a page fault's error code: the access was a user's (SDM vol. 3, 4.7).
+const USER: u64 = 1 << 2;
 /// The one-byte encoding of output of EAX to the port in DX.
 const OUT_DX_EAX: u8 = 0xef;
 /// The one-byte encoding of HLT.
@@ -227,6 +229,15 @@ impl Vmm<'_> {
             vmm.cpu.cr2 = address;
             vmm.exception(PAGE_FAULT, code, regs, host)
         };
+        // QEMU 7.2 reads what an iretq or a far return pops as the supervisor would, which
+        // SMAP (SDM vol. 3, 4.6) then refuses: it is the trap of a return to ring 0, come
+        // early.
+        if code & USER == 0
+            && Self::instruction(decode::decode, regs, host)
+                .is_some_and(|decoded| matches!(decoded.op, Op::Iretq | Op::FarReturn))
+        {
+            return self.privileged(0, regs, host);
+        }
         // Below 4 GiB the boot protocol's identity map covers everything, so
         // that an access where nothing is reads all ones; above it there is no
         // page. RAM that faults is the page at 0, or read-only.

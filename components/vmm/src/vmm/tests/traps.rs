@@ -4,14 +4,45 @@ use super::*;
 
 /// Returns the guest from an interrupt, with these flags in the frame.
 fn iretq(m: &mut Machine<'_>, rflags: u64) {
+    put_frame(m, rflags);
+    assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
+    assert_eq!(m.regs.rip, CODE + 0x100);
+}
+
+/// Makes the frame of an interrupt at RSP.
+fn put_frame(m: &mut Machine<'_>, rflags: u64) {
     let frame = [CODE + 0x100, 8, rflags, STACK, 0x18];
     for (index, word) in frame.iter().enumerate() {
         let at = STACK - 0x100 + 8 * index as u64;
         m.host.write_ram(at, &word.to_le_bytes());
     }
     m.regs.gpr[RSP] = STACK - 0x100;
-    assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
+}
+
+/// With SMAP on, QEMU 7.2 raises a page fault of the supervisor for what is popped.
+#[test]
+fn a_supervisors_page_fault_at_a_return_is_its_trap() {
+    let functions = functions();
+    let mut m = Machine::new(&functions);
+    let fault = |code| Fault::Page {
+        address: STACK - 0x100,
+        fetch: false,
+        code,
+    };
+    put_frame(&mut m, 0x202);
+    m.code(&[0x48, 0xcf]);
+    assert_eq!(m.fault(fault(1)), Outcome::Resume);
     assert_eq!(m.regs.rip, CODE + 0x100);
+    // A far return without descriptors is refused as one.
+    m.code(&[0x48, 0xcb]);
+    m.fault(fault(1));
+    assert!(m.interrupted_with(13));
+    // Another instruction's, or a user's, is the guest's.
+    for (code, bytes) in [(1, &[0x88, 0x08][..]), (5, &[0x48, 0xcf])] {
+        m.code(bytes);
+        m.fault(fault(code));
+        assert!(m.interrupted_with(14));
+    }
 }
 
 #[test]
