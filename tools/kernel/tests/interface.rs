@@ -68,6 +68,8 @@ fn numbers_are_those_of_the_folder() {
         ("bootinfo_chunk", "RSDP", 33),
         ("ipc_buffer_offset", "LENGTH", 1024),
         ("", "BADGE_BITS", 63),
+        // More than 32 bits, as the value of an instruction seldom has.
+        ("", "USER_TOP", 0x7fff_ffff_f000),
         ("", "MAX_BOOTINFO_UNTYPEDS", 77),
         ("", "BOOTINFO_FRAME_SIZE", 8192),
     ] {

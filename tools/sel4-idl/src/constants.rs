@@ -644,7 +644,7 @@ pub fn read(includes: &[&Path], checks: &[Check], scratch: &Path) -> Result<Cons
                 Some(expression) => {
                     let _ = writeln!(
                         body,
-                        "    __asm__ volatile(\"{MARK} %c0\" : : \"i\"((long long)({expression})));"
+                        "    __asm__ volatile(\"{MARK} %0\" : : \"i\"((long long)({expression})));"
                     );
                     constants.0.insert((group.module, constant.name), Some(0));
                 }
@@ -674,7 +674,9 @@ pub fn read(includes: &[&Path], checks: &[Check], scratch: &Path) -> Result<Cons
     let mut numbers = assembly
         .lines()
         .filter_map(|line| line.trim().strip_prefix(MARK))
-        .map(|number| number.trim().parse::<i64>().map(i64::cast_unsigned));
+        // A constant operand begins with `$` (GNU as, 9.16.3.1).
+        .map(|number| number.trim().trim_start_matches('$').parse::<i64>())
+        .map(|number| number.map(i64::cast_unsigned));
     // In the order of the table, which is that of the program.
     for group in GROUPS {
         for constant in group.constants {

@@ -56,3 +56,4 @@ enum {
 #define seL4_GuardBits 57
 #define seL4_WordBits 64
 #define seL4_UntypedRetypeMaxObjects 250
+#define seL4_UserTop 0x7ffffffff000
