@@ -396,7 +396,7 @@ fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
     rig.write(MSIX + 2, Word, 0x8000);
     assert_eq!(
         rig.functions.reset(VMM, FunctionId(0)),
-        Ok(18),
+        Ok(crate::quirk::STOP_MS),
         "its timers run out"
     );
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
