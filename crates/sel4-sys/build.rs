@@ -1,42 +1,57 @@
-//! Generates the binding from the pinned kernel's interface description.
+//! Generates the binding from a kernel's interface description: the bundled kernel's, or
+//! that of the install folder in `SEL4_PREFIX`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kernel::{Config, Profile};
-use sel4_idl::{bitfield_rust, invocation_rust, syscall};
+use kernel::{Config, Installed, PREFIX, Profile};
+use sel4_idl::{bitfield_rust, facts, invocation_rust, syscall};
 
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={PREFIX}");
     if let Err(message) = generate(&out) {
         // Cargo shows this line alone; a panic would bury it.
         println!("cargo::error={}", message.replace('\n', " "));
     }
 }
 
-fn generate(out: &std::path::Path) -> Result<(), String> {
-    let source = kernel::locate().map_err(|e| e.to_string())?;
+fn interface(out: &Path) -> Result<kernel::Interface, kernel::Error> {
+    if let Some(prefix) = Installed::prefix_from_environment() {
+        return kernel::installed_interface(&Installed::open(&prefix)?, out);
+    }
     // Both profiles have the same interface but for the debug system calls,
     // which nothing of ours may use.
-    let config = Config::x86_64_pc99(Profile::Release);
-    let interface = kernel::interface(&source, &config, out).map_err(|e| e.to_string())?;
+    kernel::interface(
+        &kernel::locate()?,
+        &Config::x86_64_pc99(Profile::Release),
+        out,
+    )
+}
+
+fn generate(out: &Path) -> Result<(), String> {
+    let interface = interface(out).map_err(|e| e.to_string())?;
     for file in &interface.files {
         println!("cargo::rerun-if-changed={}", file.display());
     }
-    let mut text = String::new();
+    let holding = interface.facts().map_err(|e| e.to_string())?;
+    for fact in facts::ALL {
+        println!("cargo::rustc-check-cfg=cfg({fact})");
+    }
+    for fact in &holding {
+        println!("cargo::rustc-cfg={fact}");
+    }
+    // For the build scripts of crates that depend on this one.
+    println!("cargo::metadata=facts={}", holding.join(","));
+    let mut text = interface.constants.emit();
     for description in &interface.bitfields {
         text.push_str(&bitfield_rust::emit(description));
     }
-    text.push_str(&syscall::emit_rust(&interface.syscalls, &config.options)?);
+    text.push_str(&syscall::emit_rust(&interface.syscalls, &interface.options));
     let [generic, sel4_arch, arch] = &interface.invocations;
     text.push_str(&invocation_rust::emit(
         &[generic, sel4_arch, arch],
-        &config.options,
+        &interface.options,
     )?);
-    let untyped = &config.options["CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS"];
-    text.push_str(&format!(
-        "/// Most untypeds that a BootInfo lists (`CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS`).\n\
-         pub const MAX_BOOTINFO_UNTYPEDS: usize = {untyped};\n"
-    ));
     std::fs::write(out.join("interface.rs"), text).map_err(|e| format!("interface.rs: {e}"))
 }

@@ -21,6 +21,19 @@ pub fn one_machine() -> MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns whether the kernel is the bundled one; a test that is about it alone ends if
+/// not. What the tests run inherits the variable.
+pub fn is_bundled(test: &str) -> bool {
+    let prefix = kernel::Installed::prefix_from_environment();
+    if let Some(prefix) = &prefix {
+        println!(
+            "skipped on the seL4 in {}: {test} is about the bundled kernel",
+            prefix.display()
+        );
+    }
+    prefix.is_none()
+}
+
 /// Returns the project's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -85,13 +85,18 @@ const fn failure(error: sel4::Error) -> Failure {
     }
 }
 
+/// Returns whether there is a capability in a slot of our own: a copy to itself is
+/// refused for the slot that is taken, or for the one where nothing is.
+fn is_filled(slot: &AbsoluteCPtr) -> bool {
+    slot.copy(slot, CapRights::all()) == Err(sel4::Error::DeleteFirst)
+}
+
 impl Capabilities for Kernel {
     fn make_handler(&mut self, vector: u8, pin: Option<u8>) -> Result<(), Failure> {
         let handler = self.own_slot(self.handler_slot(vector));
         let vector = vector.into();
         let made = match pin {
-            // The kernel records bus, device, function and handle without using
-            // them (src/arch/x86/object/interrupt.c of 5.0.0).
+            // The kernel makes no use of bus, device, function and handle.
             None => self
                 .control
                 .irq_control_get_msi(0, 0, 0, 0, vector, &handler),
@@ -100,7 +105,11 @@ impl Capabilities for Kernel {
                 .control
                 .irq_control_get_ioapic(0, pin.into(), 1, 0, vector, &handler),
         };
-        made.map_err(failure)
+        match made {
+            // Newer kernels look at the vector before the slot.
+            Err(sel4::Error::RevokeFirst) if is_filled(&handler) => Err(Failure::Occupied),
+            made => made.map_err(failure),
+        }
     }
 
     fn delete_handler(&mut self, vector: u8) -> Result<(), Failure> {

@@ -106,7 +106,8 @@ impl Unusable {
 }
 
 /// Finds the IOMMU for a system whose assigned functions have these requester
-/// ids, all on segment 0. `buffer` has to hold the table: 4 KiB are plenty for
+/// ids, all on segment 0. `pointer` is the root pointer, if the boot loader gave it; else
+/// it is looked for where a PC's firmware has it. `buffer` has to hold the table: 4 KiB are plenty for
 /// a machine with one unit.
 ///
 /// # Errors
@@ -114,10 +115,15 @@ impl Unusable {
 /// See [`Unusable`].
 pub fn find(
     memory: &mut impl PhysicalMemory,
+    pointer: Option<&[u8]>,
     buffer: &mut [u8],
     assigned: &[u16],
 ) -> Result<Found, Unusable> {
-    let Some(root) = root::Root::find(memory)? else {
+    let root = match pointer {
+        Some(pointer) => Some(root::Root::of(pointer).ok_or(Unusable::Checksum)?),
+        None => root::Root::find(memory)?,
+    };
+    let Some(root) = root else {
         return Ok(Found::None);
     };
     if let Some(table) = root.table(memory, *b"IVRS", buffer)? {

@@ -83,24 +83,34 @@ impl Root {
     /// wrong.
     fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Self> {
         let mut pointer = [0; NEW];
-        let old = pointer.first_chunk_mut::<OLD>()?;
-        if !memory.read(address, old) || sum(old) != 0 {
+        // The old one may be the last in its memory.
+        let there = memory.read(address, &mut pointer)
+            || memory.read(address, pointer.first_chunk_mut::<OLD>()?);
+        there.then(|| Self::of(&pointer)).flatten()
+    }
+
+    /// Returns what a root pointer points to; `None` if it is cut short, its signature or
+    /// a checksum of it is wrong.
+    pub fn of(pointer: &[u8]) -> Option<Self> {
+        let old = pointer.first_chunk::<OLD>()?;
+        if !pointer.starts_with(&SIGNATURE) || sum(old) != 0 {
             return None;
         }
         let narrow = Self {
-            address: bytes::u32(&pointer, 16)?.into(),
+            address: bytes::u32(pointer, 16)?.into(),
             width: 4,
         };
-        if bytes::u8(&pointer, 15)? < 2 {
+        if bytes::u8(pointer, 15)? < 2 {
             return Some(narrow);
         }
-        if !memory.read(address, &mut pointer) || sum(&pointer) != 0 {
+        let pointer = pointer.first_chunk::<NEW>()?;
+        if sum(pointer) != 0 {
             return None;
         }
         // Firmware that has no XSDT leaves 0 there; ACPICA uses the RSDT then
         // (`AcpiTbParseRootTable`).
         let wide = Self {
-            address: bytes::u64(&pointer, 24)?,
+            address: bytes::u64(pointer, 24)?,
             width: 8,
         };
         Some(if wide.address == 0 { narrow } else { wide })

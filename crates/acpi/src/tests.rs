@@ -143,7 +143,7 @@ fn rmrr(segment: u16, scopes: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn look(mut machine: Machine) -> Result<Found, Unusable> {
-    find(&mut machine, &mut [0; 4096], &[NIC, 0x0300])
+    find(&mut machine, None, &mut [0; 4096], &[NIC, 0x0300])
 }
 
 const BASE: u64 = 0xfed8_0000;
@@ -425,7 +425,7 @@ fn every_reason_says_something_of_its_own() {
 #[test]
 fn a_table_for_a_larger_buffer() {
     let mut machine = machine(2, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
-    let found = find(&mut machine, &mut [0; 64], &[NIC]);
+    let found = find(&mut machine, None, &mut [0; 64], &[NIC]);
     assert_eq!(found, Err(Unusable::TooLarge));
 }
 
@@ -465,7 +465,7 @@ fn noise_gives_an_answer_in_bounded_time() {
             noise: Noise(seed),
             reads: 0,
         };
-        let _ = find(&mut chaos, &mut [0; 4096], &[NIC]);
+        let _ = find(&mut chaos, None, &mut [0; 4096], &[NIC]);
         assert!(chaos.reads < 100_000);
     }
 }

@@ -1,4 +1,4 @@
-//! The raw interface of the seL4 5.0.0 kernel on x86_64: numbers, layouts, system calls.
+//! The raw interface of an seL4 kernel on x86_64: numbers, layouts, system calls.
 //!
 //! - **Responsible for:** everything that depends on the kernel's version:
 //!   generated bit fields, labels and invocation stubs; the system call
@@ -6,28 +6,19 @@
 //! - **Must never:** hold state, or interpret the words that it carries.
 //! - **May call:** the kernel.
 //! - **Invariants:** the generated part is made from the same description and
-//!   options as the kernel's own headers.
+//!   options as the kernel's own headers. Where kernels differ in form, `cfg(sel4_...)`
+//!   says which holds (`sel4_idl::facts`).
 //!
 //! Names follow the kernel's, in Rust's style. Use the `sel4` crate instead,
 //! unless you write it.
 #![no_std]
 
-mod bootinfo;
-mod constants;
 mod syscalls;
 
-pub use bootinfo::*;
-pub use constants::*;
 pub use syscalls::*;
 
 /// A capability's address in a thread's CSpace.
 pub type CPtr = u64;
-
-/// Most words of a message.
-pub const MSG_MAX_LENGTH: usize = 120;
-
-/// Most capabilities that a message carries besides the one invoked.
-pub const MSG_MAX_EXTRA_CAPS: usize = 3;
 
 /// A thread's IPC buffer as the kernel reads and writes it (`seL4_IPCBuffer`,
 /// libsel4 `shared_types.h`). The kernel asks for 1 KiB alignment, so that it
@@ -51,9 +42,16 @@ pub struct IpcBuffer {
     pub receive_depth: u64,
 }
 
-const _: () = assert!(
-    size_of::<IpcBuffer>() == 1024,
-    "128 words, as the kernel lays it out"
-);
+/// As the kernel lays it out.
+const _: () = {
+    use core::mem::{align_of, offset_of, size_of};
+    use ipc_buffer_offset as at;
+    assert!(size_of::<IpcBuffer>() == at::LENGTH && align_of::<IpcBuffer>() == at::LENGTH);
+    assert!(offset_of!(IpcBuffer, msg) == at::MSG);
+    assert!(offset_of!(IpcBuffer, user_data) == at::USER_DATA);
+    assert!(offset_of!(IpcBuffer, caps_or_badges) == at::CAPS_OR_BADGES);
+    assert!(offset_of!(IpcBuffer, receive_cnode) == at::RECEIVE_CNODE);
+    assert!(offset_of!(IpcBuffer, receive_depth) == at::RECEIVE_DEPTH);
+};
 
 include!(concat!(env!("OUT_DIR"), "/interface.rs"));

@@ -3,7 +3,8 @@
 use core::fmt;
 
 use sel4_sys::{
-    BOOTINFO_FRAME_SIZE, MAX_BOOTINFO_UNTYPEDS, bootinfo_offset as at, untyped_desc_offset,
+    BOOTINFO_FRAME_SIZE, MAX_BOOTINFO_UNTYPEDS, bootinfo_chunk, bootinfo_offset as at,
+    untyped_desc_offset,
 };
 
 use crate::cap::CapType;
@@ -146,9 +147,26 @@ impl<'a> BootInfo<'a> {
         usize::from(self.bytes[at::CNODE_SIZE_BITS])
     }
 
-    /// Returns the TSC's frequency in MHz.
+    /// Returns the TSC's frequency in MHz; 0 if the kernel does not say.
     pub fn tsc_mhz(&self) -> u64 {
-        word(self.bytes, at::ARCH_INFO)
+        if let Some(offset) = at::TSC_MHZ {
+            return word(self.bytes, offset);
+        }
+        let chunk = bootinfo_chunk::TSC_MHZ.and_then(|id| self.chunk(id));
+        let mhz = chunk.and_then(|chunk| chunk.content.first_chunk());
+        mhz.map_or(0, |mhz| u32::from_le_bytes(*mhz).into())
+    }
+
+    /// Returns ACPI's root pointer as the boot loader gave it (ACPI 6.5 section
+    /// 5.2.5.3), if it did and the kernel passes it on.
+    pub fn rsdp(&self) -> Option<&'a [u8]> {
+        let chunk = bootinfo_chunk::RSDP.and_then(|id| self.chunk(id))?;
+        Some(chunk.content)
+    }
+
+    /// Returns the first additional chunk of a kind.
+    fn chunk(&self, id: u64) -> Option<BootInfoExtra<'a>> {
+        self.extra().find(|chunk| chunk.id == id)
     }
 
     /// Cores that the kernel runs on.
@@ -214,31 +232,54 @@ impl BootInfoPtr {
 mod tests {
     use super::*;
 
-    /// Returns a BootInfo of two untypeds and one chunk, laid out by hand from
-    /// the kernel's packed structure.
-    fn sample() -> [u8; 4096 + 24] {
-        let mut bytes = [0; 4096 + 24];
-        let mut put =
-            |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-        put(0, 24);
-        put(16, 1);
-        put(32, 0x40_0000);
-        put(40, 300);
-        put(48, 65536);
-        put(72, 20);
-        put(80, 120);
-        put(145, 2900);
-        put(153, 200);
-        put(161, 202);
-        put(169, 0x10_0000);
-        put(181, 0xfed0_0000);
-        put(4096, 7);
-        put(4104, 24);
-        put(4112, 0x1122);
-        bytes[136] = 16;
-        bytes[179] = 20;
-        bytes[191] = 12;
-        bytes[192] = 1;
+    /// Bytes of the sample's chunks: one of an unknown kind, one with the TSC's frequency
+    /// and one with a root pointer, where there are such.
+    const CHUNKS: usize = 24 + 20 + 52;
+    const LENGTH: usize = BOOTINFO_FRAME_SIZE + CHUNKS;
+    /// A kind that no kernel has.
+    const UNKNOWN: u64 = 1000;
+
+    /// Returns a BootInfo of two untypeds and three chunks.
+    fn sample() -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        for (at, value) in [
+            (at::EXTRA_LEN, CHUNKS as u64),
+            (at::NUM_NODES, 1),
+            (at::IPC_BUFFER, 0x40_0000),
+            (at::EMPTY, 300),
+            (at::EMPTY + 8, 65536),
+            (at::USER_IMAGE_FRAMES, 20),
+            (at::USER_IMAGE_FRAMES + 8, 120),
+            (at::UNTYPED, 200),
+            (at::UNTYPED + 8, 202),
+        ] {
+            put(at, &value.to_le_bytes());
+        }
+        put(at::CNODE_SIZE_BITS, &[16]);
+        if let Some(offset) = at::TSC_MHZ {
+            put(offset, &2900u64.to_le_bytes());
+        }
+        for (index, (paddr, size_bits, is_device)) in [(0x10_0000u64, 20, 0), (0xfed0_0000, 12, 1)]
+            .into_iter()
+            .enumerate()
+        {
+            let entry = at::UNTYPED_LIST + index * untyped_desc_offset::LENGTH;
+            put(entry + untyped_desc_offset::PADDR, &paddr.to_le_bytes());
+            put(entry + untyped_desc_offset::SIZE_BITS, &[size_bits]);
+            put(entry + untyped_desc_offset::IS_DEVICE, &[is_device]);
+        }
+        let mut chunk = BOOTINFO_FRAME_SIZE;
+        for (id, content) in [
+            (Some(UNKNOWN), &0x1122u64.to_le_bytes()[..]),
+            (bootinfo_chunk::TSC_MHZ, &2900u32.to_le_bytes()[..]),
+            (bootinfo_chunk::RSDP, &[7; 36][..]),
+        ] {
+            put(chunk, &id.unwrap_or(UNKNOWN + 1).to_le_bytes());
+            put(chunk + 8, &(16 + content.len() as u64).to_le_bytes());
+            put(chunk + 16, content);
+            chunk += 16 + content.len();
+        }
         bytes
     }
 
@@ -252,6 +293,8 @@ mod tests {
         assert_eq!(info.user_image_frames().index(99).index(), 119);
         assert_eq!(info.init_cnode_size_bits(), 16);
         assert_eq!(info.tsc_mhz(), 2900);
+        let rsdp = bootinfo_chunk::RSDP.map(|_| &[7; 36][..]);
+        assert_eq!(info.rsdp(), rsdp);
         let mut list = info.untyped_list();
         assert_eq!(list.len(), 2);
         let first = list.next().unwrap();
@@ -266,40 +309,38 @@ mod tests {
         );
         let mut extra = info.extra();
         let chunk = extra.next().unwrap();
-        assert_eq!((chunk.id, chunk.content), (7, &0x1122u64.to_le_bytes()[..]));
-        assert!(extra.next().is_none());
+        let content = &0x1122u64.to_le_bytes()[..];
+        assert_eq!((chunk.id, chunk.content), (UNKNOWN, content));
+        assert_eq!(extra.count(), 2);
     }
 
     #[test]
     fn refuses_what_is_cut_short_or_inconsistent() {
         let bytes = sample();
         assert_eq!(
-            BootInfo::from_bytes(&bytes[..4095]).unwrap_err(),
+            BootInfo::from_bytes(&bytes[..BOOTINFO_FRAME_SIZE - 1]).unwrap_err(),
             BootInfoError::TooShort
         );
         assert_eq!(
-            BootInfo::from_bytes(&bytes[..4100]).unwrap_err(),
+            BootInfo::from_bytes(&bytes[..BOOTINFO_FRAME_SIZE + 4]).unwrap_err(),
             BootInfoError::TooShort
         );
-        let mut backwards = sample();
-        backwards[40..48].copy_from_slice(&70000u64.to_le_bytes());
-        assert_eq!(
-            BootInfo::from_bytes(&backwards).unwrap_err(),
-            BootInfoError::BadRegion
-        );
-        let mut many = sample();
-        many[161..169].copy_from_slice(&60000u64.to_le_bytes());
-        assert_eq!(
-            BootInfo::from_bytes(&many).unwrap_err(),
-            BootInfoError::BadRegion
-        );
+        for (at, value) in [(at::EMPTY, 70000u64), (at::UNTYPED + 8, 60000)] {
+            let mut odd = sample();
+            odd[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            assert_eq!(
+                BootInfo::from_bytes(&odd).unwrap_err(),
+                BootInfoError::BadRegion
+            );
+        }
     }
 
     #[test]
     fn a_malformed_chunk_ends_the_list() {
-        for length in [0u64, 15, 25, u64::MAX] {
+        for length in [0u64, 15, CHUNKS as u64 + 1, u64::MAX] {
             let mut bytes = sample();
-            bytes[4104..4112].copy_from_slice(&length.to_le_bytes());
+            let at = BOOTINFO_FRAME_SIZE + 8;
+            bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
             assert_eq!(BootInfo::from_bytes(&bytes).unwrap().extra().count(), 0);
         }
     }

@@ -128,6 +128,8 @@ cap_types! {
     IrqControl,
     /// One interrupt.
     IrqHandler,
+    /// Authority over I/O ports.
+    IoPortControl,
     /// A range of I/O ports.
     IoPort,
     /// Top level of a virtual address space.

@@ -1,7 +1,5 @@
 //! Slots of CNodes, and moving capabilities between them.
 
-use sel4_sys::CapData;
-
 use crate::cap::CNode;
 use crate::ipc_buffer::invoke;
 use crate::{CPtrBits, CPtrWithDepth, CapRights, Result, Word};
@@ -32,10 +30,6 @@ impl CNode {
     pub const fn absolute_cptr_for_self(self) -> AbsoluteCPtr {
         self.absolute_cptr_from_bits_with_depth(0, 0)
     }
-}
-
-const fn data(word: Word) -> CapData {
-    CapData { words: [word] }
 }
 
 impl AbsoluteCPtr {
@@ -91,9 +85,9 @@ impl AbsoluteCPtr {
         })
     }
 
-    /// Copies as [`copy`](Self::copy) and sets the badge: 28 bits for an
-    /// endpoint or notification without one, [`CNodeCapData`] for a CNode,
-    /// [`IoPortRange`] for I/O ports.
+    /// Copies as [`copy`](Self::copy) and sets the badge:
+    /// [`BADGE_BITS`](crate::BADGE_BITS) for an endpoint or notification without one,
+    /// [`CNodeCapData`] for a CNode.
     ///
     /// # Errors
     /// As [`copy`](Self::copy), and
@@ -110,7 +104,7 @@ impl AbsoluteCPtr {
                 src.path.bits(),
                 src.path.depth_u8(),
                 rights.inner(),
-                data(badge),
+                badge,
             )
         })
     }
@@ -148,7 +142,7 @@ impl AbsoluteCPtr {
                 src.root.bits(),
                 src.path.bits(),
                 src.path.depth_u8(),
-                data(badge),
+                badge,
             )
         })
     }
@@ -171,11 +165,11 @@ impl AbsoluteCPtr {
                 self.root.bits(),
                 self.path.bits(),
                 self.path.depth_u8(),
-                data(dest_badge),
+                dest_badge,
                 pivot.root.bits(),
                 pivot.path.bits(),
                 pivot.path.depth_u8(),
-                data(pivot_badge),
+                pivot_badge,
                 src.root.bits(),
                 src.path.bits(),
                 src.path.depth_u8(),
@@ -197,17 +191,22 @@ impl AbsoluteCPtr {
 /// The guard of a CNode capability: bits of an address that must match before
 /// the CNode's own bits are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CNodeCapData(CapData);
+pub struct CNodeCapData(Word);
 
 impl CNodeCapData {
     /// Creates a guard of `guard_size` bits (0 to 63) with the value `guard`
-    /// (18 bits). With a size of 0 the capability keeps the guard that it has.
+    /// ([`GUARD_BITS`](sel4_sys::GUARD_BITS)). With a size of 0 the capability keeps the
+    /// guard that it has.
     pub const fn new(guard: u64, guard_size: usize) -> Self {
         if guard_size == 0 {
             // The kernel takes the word 0 for "no change".
-            return CNodeCapData(CapData { words: [0] });
+            return CNodeCapData(0);
         }
-        CNodeCapData(CapData::guard_new(guard, guard_size as u64))
+        #[cfg(sel4_cap_data)]
+        let data = sel4_sys::CapData::guard_new(guard, guard_size as u64);
+        #[cfg(not(sel4_cap_data))]
+        let data = sel4_sys::CNodeCapData::new(guard, guard_size as u64);
+        CNodeCapData(data.words[0])
     }
 
     /// Creates a guard of zeros that leaves `size_bits` for the CNode, so that
@@ -218,33 +217,7 @@ impl CNodeCapData {
 
     /// Returns the badge word that encodes it.
     pub const fn into_word(self) -> Word {
-        self.0.words[0]
-    }
-
-    pub(crate) const fn inner(self) -> CapData {
         self.0
-    }
-}
-
-/// A range of I/O ports, to make a capability for a part of a larger one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoPortRange {
-    /// The first port.
-    pub first: u16,
-    /// The last port, included.
-    pub last: u16,
-}
-
-impl IoPortRange {
-    /// Returns the ports from `first` to `last`, both included.
-    pub const fn new(first: u16, last: u16) -> Self {
-        IoPortRange { first, last }
-    }
-
-    /// Returns the badge word that encodes it (`io_port_capdata`, x86_64
-    /// structures.bf).
-    pub const fn into_word(self) -> Word {
-        (self.first as u64) << 16 | self.last as u64
     }
 }
 
@@ -252,19 +225,18 @@ impl IoPortRange {
 mod tests {
     use super::*;
 
+    /// Both forms are written out as the kernels' types have them.
     #[test]
     fn guard_word() {
-        // Type in bit 31, guard in 25:8, size in 7:2 (types_64.bf).
-        assert_eq!(
-            CNodeCapData::new(5, 52).into_word(),
+        let word = if cfg!(sel4_cap_data) {
+            // Type in bit 31, guard in 25:8, size in 7:2.
             1 << 31 | 5 << 8 | 52 << 2
-        );
+        } else {
+            // Guard in 63:6, size in 5:0.
+            5 << 6 | 52
+        };
+        assert_eq!(CNodeCapData::new(5, 52).into_word(), word);
         assert_eq!(CNodeCapData::skip_high_bits(12), CNodeCapData::new(0, 52));
         assert_eq!(CNodeCapData::new(0, 0).into_word(), 0);
-    }
-
-    #[test]
-    fn port_range_word() {
-        assert_eq!(IoPortRange::new(0x3f8, 0x3ff).into_word(), 0x03f8_03ff);
     }
 }

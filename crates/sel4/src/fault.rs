@@ -4,7 +4,7 @@
 //! fault is a claim and not a fact. Where it matters, read the registers.
 
 use sel4_sys::Fault as Tags;
-use sel4_sys::fault_message as length;
+use sel4_sys::{fault_message as length, lookup_failure};
 
 use crate::{MessageInfo, Word, with_ipc_buffer};
 
@@ -175,15 +175,15 @@ impl CapFault {
             words.first_chunk::<{ length::CAP_FAULT_MIN_LENGTH }>()?;
         let detail = |index: usize| words.get(length::CAP_FAULT_MIN_LENGTH + index).copied();
         let lookup_failure = match kind {
-            1 => LookupFailure::InvalidRoot,
-            2 => LookupFailure::MissingCapability {
+            lookup_failure::INVALID_ROOT => LookupFailure::InvalidRoot,
+            lookup_failure::MISSING_CAPABILITY => LookupFailure::MissingCapability {
                 bits_left: detail(0)?,
             },
-            3 => LookupFailure::DepthMismatch {
+            lookup_failure::DEPTH_MISMATCH => LookupFailure::DepthMismatch {
                 bits_left: detail(0)?,
                 bits_found: detail(1)?,
             },
-            4 => LookupFailure::GuardMismatch {
+            lookup_failure::GUARD_MISMATCH => LookupFailure::GuardMismatch {
                 bits_left: detail(0)?,
                 guard_found: detail(1)?,
                 bits_found: detail(2)?,
@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn page_fault() {
-        let Some(Fault::VmFault(fault)) = decode(5, &[0x1000, 0xfee0_0000, 0, 7]) else {
+        let Some(Fault::VmFault(fault)) = decode(Tags::TAG_VM_FAULT, &[0x1000, 0xfee0_0000, 0, 7])
+        else {
             panic!("not decoded");
         };
         assert_eq!((fault.ip, fault.addr), (0x1000, 0xfee0_0000));
@@ -335,7 +336,8 @@ mod tests {
 
     #[test]
     fn exception_and_its_reply() {
-        let Some(Fault::UserException(mut fault)) = decode(3, &[0x1000, 0x2000, 0x202, 13, 8])
+        let Some(Fault::UserException(mut fault)) =
+            decode(Tags::TAG_USER_EXCEPTION, &[0x1000, 0x2000, 0x202, 13, 8])
         else {
             panic!("not decoded");
         };
@@ -348,8 +350,8 @@ mod tests {
 
     #[test]
     fn unknown_system_call_and_its_reply() {
-        let words: [Word; 19] = numbers();
-        let Some(Fault::UnknownSyscall(call)) = decode(2, &words) else {
+        let words: [Word; length::UNKNOWN_SYSCALL_LENGTH] = numbers();
+        let Some(Fault::UnknownSyscall(call)) = decode(Tags::TAG_UNKNOWN_SYSCALL, &words) else {
             panic!("not decoded");
         };
         assert_eq!((call.rax, call.rbp, call.r15), (100, 106, 114));
@@ -359,14 +361,18 @@ mod tests {
         );
         let mut msg = [0; sel4_sys::MSG_MAX_LENGTH];
         let info = call.write_reply(&mut msg);
-        assert_eq!((info.label(), info.length()), (0, 18));
-        assert_eq!(msg[..18], words[..18]);
-        assert_eq!(msg[18], 0);
+        let reply = length::UNKNOWN_SYSCALL_REPLY_LENGTH;
+        assert_eq!((info.label(), info.length()), (0, reply));
+        assert_eq!(msg[..reply], words[..reply]);
+        assert_eq!(msg[reply], 0);
     }
 
     #[test]
     fn capability_fault() {
-        let fault = decode(1, &[0x1000, 9, 1, 4, 52, 3, 12]);
+        let fault = decode(
+            Tags::TAG_CAP_FAULT,
+            &[0x1000, 9, 1, lookup_failure::GUARD_MISMATCH, 52, 3, 12],
+        );
         let expected = LookupFailure::GuardMismatch {
             bits_left: 52,
             guard_found: 3,
@@ -385,19 +391,33 @@ mod tests {
 
     #[test]
     fn forged_messages_are_no_faults() {
-        for (label, needed) in [(1, 4), (2, 19), (3, 5), (5, 4)] {
-            let words: [Word; 19] = numbers();
+        let kinds = [
+            (Tags::TAG_CAP_FAULT, length::CAP_FAULT_MIN_LENGTH),
+            (Tags::TAG_UNKNOWN_SYSCALL, length::UNKNOWN_SYSCALL_LENGTH),
+            (Tags::TAG_USER_EXCEPTION, length::USER_EXCEPTION_LENGTH),
+            (Tags::TAG_VM_FAULT, length::VM_FAULT_LENGTH),
+        ];
+        for (label, needed) in kinds {
+            let words: [Word; length::UNKNOWN_SYSCALL_LENGTH] = numbers();
             assert!(decode(label, &words[..needed]).is_some(), "label {label}");
             assert!(
                 decode(label, &words[..needed - 1]).is_none(),
                 "label {label}"
             );
         }
-        assert_eq!(decode(4, &[0; 10]), None);
-        assert_eq!(decode(6, &[0; 10]), None);
+        // None of the kinds.
+        let other = (0..).find(|label| {
+            *label != Tags::TAG_NULL_FAULT && kinds.iter().all(|(kind, _)| kind != label)
+        });
+        assert_eq!(decode(other.unwrap(), &[0; 10]), None);
         // A length beyond the words that are there.
         assert_eq!(
-            Fault::from_message(MessageInfo::from_word(5 << 12 | 127), &[0; 120]),
+            Fault::from_message(
+                MessageInfo::from_word(
+                    MessageInfo::new(Tags::TAG_VM_FAULT, 0, 0, 0).to_word() | 127
+                ),
+                &[0; 120]
+            ),
             None
         );
     }

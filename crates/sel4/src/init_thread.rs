@@ -142,11 +142,9 @@ pub mod slot {
     /// The ASID pool that holds the root task's address space.
     pub const ASID_POOL: Slot<cap_type::AsidPool> =
         Slot::from_index(initial_cap::ASID_POOL as usize);
-    /// All I/O ports: mint parts of it with an
-    /// [`IoPortRange`](crate::IoPortRange). (Newer kernels have a control
-    /// capability in its place, hence the name.)
-    pub const IO_PORT_CONTROL: Slot<cap_type::IoPort> =
-        Slot::from_index(initial_cap::IO_PORT as usize);
+    /// Authority over I/O ports.
+    pub const IO_PORT_CONTROL: Slot<cap_type::IoPortControl> =
+        Slot::from_index(initial_cap::IO_PORT_CONTROL as usize);
     /// The BootInfo frame.
     pub const BOOT_INFO_FRAME: Slot<cap_type::Granule> =
         Slot::from_index(initial_cap::BOOT_INFO_FRAME as usize);
@@ -155,4 +153,6 @@ pub mod slot {
         Slot::from_index(initial_cap::IPC_BUFFER as usize);
     /// Authority over domains.
     pub const DOMAIN: Slot<cap_type::DomainSet> = Slot::from_index(initial_cap::DOMAIN as usize);
+    /// One more than the last of these slots.
+    pub const COUNT: usize = initial_cap::COUNT as usize;
 }

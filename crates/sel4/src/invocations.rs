@@ -1,8 +1,8 @@
 //! Interrupts, I/O ports, ASIDs and domains.
 
 use crate::cap::{
-    AsidControl, AsidPool, DomainSet, IoPort, IrqControl, IrqHandler, Notification, Tcb, Untyped,
-    VSpace,
+    AsidControl, AsidPool, DomainSet, IoPort, IoPortControl, IrqControl, IrqHandler, Notification,
+    Tcb, Untyped, VSpace,
 };
 use crate::ipc_buffer::invoke;
 use crate::{AbsoluteCPtr, Result, Word};
@@ -14,7 +14,13 @@ impl IrqControl {
     ///
     /// # Errors
     /// [`RangeError`](crate::Error::RangeError) for a bad pin or vector,
-    /// [`RevokeFirst`](crate::Error::RevokeFirst) if the vector is taken.
+    /// [`RevokeFirst`](crate::Error::RevokeFirst) if the vector is taken,
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if `dst` is. Kernels differ in what
+    /// they look at first.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the depth is a byte or a word, by the kernel"
+    )]
     pub fn irq_control_get_ioapic(
         self,
         ioapic: Word,
@@ -30,7 +36,7 @@ impl IrqControl {
                 self.bits(),
                 dst.root().bits(),
                 dst.path().bits(),
-                dst.path().depth() as u64,
+                dst.path().depth_u8().into(),
                 ioapic,
                 pin,
                 level,
@@ -42,11 +48,16 @@ impl IrqControl {
 
     /// Makes the capability for a message-signalled interrupt at `dst`.
     /// `vector` is 0 to 107; the CPU's vector, and so the message's data, is
-    /// 0x30 more. The kernel records the other numbers without checking them.
+    /// 0x30 more. The kernel makes no use of the other numbers; a kernel may refuse a bus
+    /// above 255, a device above 31 and a function above 7.
     /// Needs no acknowledgement.
     ///
     /// # Errors
     /// As [`irq_control_get_ioapic`](Self::irq_control_get_ioapic).
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the depth is a byte or a word, by the kernel"
+    )]
     pub fn irq_control_get_msi(
         self,
         pci_bus: Word,
@@ -62,7 +73,7 @@ impl IrqControl {
                 self.bits(),
                 dst.root().bits(),
                 dst.path().bits(),
-                dst.path().depth() as u64,
+                dst.path().depth_u8().into(),
                 pci_bus,
                 pci_dev,
                 pci_func,
@@ -97,6 +108,51 @@ impl IrqHandler {
     /// If this is not an IRQ handler.
     pub fn irq_handler_clear(self) -> Result<()> {
         invoke(|ipc| sel4_sys::irq_handler_clear(ipc, self.bits()))
+    }
+}
+
+impl IoPortControl {
+    /// Makes a capability to the ports `first` to `last`, both included, at `dst`. The
+    /// ranges that are issued must not overlap: copy the capability to have it twice.
+    /// (seL4 5.0.0 would take overlapping ones.)
+    ///
+    /// To be called by the root task, with its own capability.
+    ///
+    /// # Errors
+    /// [`RevokeFirst`](crate::Error::RevokeFirst) if one of the ports is issued already,
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if `dst` is taken,
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if `last` is below `first`.
+    #[cfg(sel4_io_port_control)]
+    pub fn ioport_control_issue(self, first: u16, last: u16, dst: &AbsoluteCPtr) -> Result<()> {
+        invoke(|ipc| {
+            sel4_sys::x86_io_port_control_issue(
+                ipc,
+                self.bits(),
+                first.into(),
+                last.into(),
+                dst.root().bits(),
+                dst.path().bits(),
+                dst.path().depth_u8(),
+            )
+        })
+    }
+
+    /// Makes a capability to the ports `first` to `last`, both included, at `dst`. The
+    /// ranges that are issued must not overlap: copy the capability to have it twice.
+    ///
+    /// To be called by the root task, with its own capability.
+    ///
+    /// # Errors
+    /// [`DeleteFirst`](crate::Error::DeleteFirst) if `dst` is taken.
+    #[cfg(not(sel4_io_port_control))]
+    pub fn ioport_control_issue(self, first: u16, last: u16, dst: &AbsoluteCPtr) -> Result<()> {
+        // This kernel's capability to all ports is narrowed by its badge
+        // (`io_port_capdata` in its structures.bf).
+        let all = crate::init_thread::slot::CNODE
+            .cap()
+            .absolute_cptr(self.cptr());
+        let range = u64::from(first) << 16 | u64::from(last);
+        dst.mint(&all, crate::CapRights::all(), range)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cap::{Endpoint, Notification};
 use crate::{MessageInfo, Word, with_ipc_buffer_mut};
 
 /// Word that identifies the capability with which a message was sent or a
-/// notification signalled; 28 bits.
+/// notification signalled; [`BADGE_BITS`](crate::BADGE_BITS) bits.
 pub type Badge = u64;
 
 /// The reply to a call.

@@ -2,8 +2,8 @@
 //!
 //! - **Responsible for:** a safe face on `sel4-sys`, with the names of today's
 //!   rust-sel4 so that its users are at home.
-//! - **Must never:** use thread-local storage (`fs:`/`gs:`): the kernel does
-//!   not keep their bases apart between threads.
+//! - **Must never:** use thread-local storage (`fs:`/`gs:`): seL4 5.0.0 does not keep
+//!   their bases apart between threads.
 //! - **May call:** `sel4-sys`, that is the kernel.
 //! - **Invariants:** a component has one thread; its IPC buffer is named once
 //!   with [`set_ipc_buffer`] and reached only through [`with_ipc_buffer`] and
@@ -28,7 +28,7 @@ mod tcb;
 
 pub use bootinfo::{BootInfo, BootInfoError, BootInfoExtra, BootInfoPtr, UntypedDesc};
 pub use cap::{Cap, cap_type};
-pub use cnode::{AbsoluteCPtr, CNodeCapData, IoPortRange};
+pub use cnode::{AbsoluteCPtr, CNodeCapData};
 pub use cptr::{CPtr, CPtrBits, CPtrWithDepth};
 pub use error::{Error, Result};
 pub use fault::Fault;
@@ -38,7 +38,7 @@ pub use message_info::{MessageInfo, MessageInfoBuilder};
 pub use object::ObjectBlueprint;
 pub use page::{VmAttributes, last_lookup_bits_missing};
 pub use rights::{CapRights, CapRightsBuilder};
-pub use tcb::UserContext;
+pub use tcb::{KERNEL_KEEPS_BASES, UserContext};
 
 /// A machine word.
 pub type Word = u64;
@@ -51,6 +51,9 @@ pub const GRANULE_BITS: usize = sel4_sys::size_bits::PAGE;
 pub const GRANULE_SIZE: usize = 1 << GRANULE_BITS;
 /// Bits of a badge.
 pub const BADGE_BITS: u32 = sel4_sys::BADGE_BITS;
+/// The first address at which the kernel maps nothing for user level, if it has the
+/// whole upper half for itself; else (seL4 5.0.0) it has the last 512 GiB.
+pub const USER_TOP: Option<usize> = sel4_sys::USER_TOP;
 /// Most objects that one retype makes.
 pub const MAX_RETYPE_OBJECTS: usize = sel4_sys::MAX_RETYPE_OBJECTS;
 

@@ -7,8 +7,8 @@ use sel4_sys::{MSG_MAX_EXTRA_CAPS, MSG_MAX_LENGTH};
 pub struct MessageInfo(sel4_sys::MessageInfo);
 
 impl MessageInfo {
-    /// Creates a header. `label` has 20 bits, `caps_unwrapped` 3; at most 3
-    /// capabilities and 120 words. A debug build refuses more, a release build
+    /// Creates a header. `label` has 20 bits at least (52 in newer kernels),
+    /// `caps_unwrapped` 3; at most 3 capabilities and 120 words. A debug build refuses more, a release build
     /// cuts it off.
     pub const fn new(label: u64, caps_unwrapped: usize, extra_caps: usize, length: usize) -> Self {
         debug_assert!(extra_caps <= MSG_MAX_EXTRA_CAPS && length <= MSG_MAX_LENGTH);
@@ -30,7 +30,7 @@ impl MessageInfo {
         self.0.words[0]
     }
 
-    /// Returns the label, 20 bits: the operation, the fault or the error.
+    /// Returns the label: the operation, the fault or the error.
     pub const fn label(self) -> u64 {
         self.0.label()
     }
@@ -70,7 +70,7 @@ pub struct MessageInfoBuilder {
 }
 
 impl MessageInfoBuilder {
-    /// Sets the label, 20 bits.
+    /// Sets the label, 20 bits at least.
     pub const fn label(mut self, label: u64) -> Self {
         self.label = label;
         self

@@ -11,7 +11,8 @@ use crate::{AbsoluteCPtr, Result};
 pub enum ObjectBlueprint {
     /// A smaller untyped.
     Untyped {
-        /// Its size as a power of two, in bytes: 4 to 47.
+        /// Its size as a power of two, in bytes: `MIN_UNTYPED` to `MAX_UNTYPED` of
+        /// [`size_bits`](sel4_sys::size_bits).
         size_bits: usize,
     },
     /// An endpoint.
@@ -77,9 +78,10 @@ impl ObjectBlueprint {
             Self::Notification => size_bits::NOTIFICATION,
             Self::CNode { size_bits } => size_bits::SLOT + *size_bits,
             Self::Tcb => size_bits::TCB,
-            Self::PML4 | Self::PDPT | Self::PageDirectory | Self::PageTable => {
-                size_bits::PAGING_STRUCTURE
-            }
+            Self::PML4 => size_bits::PML4,
+            Self::PDPT => size_bits::PDPT,
+            Self::PageDirectory => size_bits::PAGE_DIRECTORY,
+            Self::PageTable => size_bits::PAGE_TABLE,
             Self::_4k => size_bits::PAGE,
             Self::LargePage => size_bits::LARGE_PAGE,
             Self::HugePage => size_bits::HUGE_PAGE,
@@ -127,14 +129,14 @@ mod tests {
     fn sizes() {
         assert_eq!(
             ObjectBlueprint::CNode { size_bits: 7 }.physical_size_bits(),
-            12
+            size_bits::SLOT + 7
         );
         assert_eq!(ObjectBlueprint::CNode { size_bits: 7 }.api_size_bits(), 7);
         assert_eq!(
             ObjectBlueprint::Untyped { size_bits: 20 }.physical_size_bits(),
             20
         );
-        assert_eq!(ObjectBlueprint::Tcb.physical_size_bits(), 11);
+        assert_eq!(ObjectBlueprint::Tcb.physical_size_bits(), size_bits::TCB);
         assert_eq!(ObjectBlueprint::LargePage.api_size_bits(), 0);
     }
 }

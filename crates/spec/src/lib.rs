@@ -90,8 +90,8 @@ pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).
 pub const RESOURCES_ADDRESS: u64 = 0x10_0000;
 /// Where every component has its IPC buffer. The page before and the page
-/// after stay unmapped. The kernel caches the IPC buffer's address as GS base
-/// from thread to thread, so a guest never has this address.
+/// after stay unmapped. In seL4 5.0.0 it is the GS base too, which the kernel caches from
+/// thread to thread, so a guest never has this address.
 pub const IPC_BUFFER_ADDRESS: u64 = 0x20_0000;
 /// End of every component's stack; it grows down to a guard page.
 pub const STACK_TOP: u64 = 0x30_0000;

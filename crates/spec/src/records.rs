@@ -125,7 +125,8 @@ impl Object {
     }
 }
 
-/// Rights of a capability: read or receive, write or send, grant.
+/// Rights of a capability: read or receive, write or send, grant a reply. None has the
+/// right to pass other capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(transparent)]
 pub struct Rights(pub u32);
@@ -135,12 +136,12 @@ impl Rights {
     pub const READ: Self = Self(1);
     /// Write, or send.
     pub const WRITE: Self = Self(2);
-    /// Grant: a call carries a reply capability.
-    pub const GRANT: Self = Self(4);
+    /// Grant a reply: a call carries a reply capability.
+    pub const GRANT_REPLY: Self = Self(4);
     /// Read and write.
     pub const READ_WRITE: Self = Self(3);
-    /// Write and grant, which a fault endpoint needs (the kernel sends the fault
-    /// with a reply capability).
+    /// Write and grant a reply, which a fault endpoint needs (the kernel sends the
+    /// fault with a reply capability).
     pub const FAULT: Self = Self(6);
     /// Everything.
     pub const ALL: Self = Self(7);

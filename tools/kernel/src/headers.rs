@@ -11,34 +11,11 @@ use crate::edits::Edited;
 use crate::sources::INCLUDES;
 use crate::{Config, Error, Source};
 
-/// The kernel's interface to user level, parsed.
-#[derive(Clone, Debug)]
-pub struct Interface {
-    /// Bit fields shared with user level: message info, rights, badges, guards.
-    pub bitfields: Vec<Description>,
-    /// Invocations in the order of their numbering: generic, x86_64, x86.
-    pub invocations: [Api; 3],
-    /// System calls.
-    pub syscalls: Syscalls,
-    /// The files that all this was read from.
-    pub files: Vec<PathBuf>,
-}
-
-const SYSCALLS: &str = "include/api/syscall.xml";
+pub(crate) const SYSCALLS: &str = "include/api/syscall.xml";
 const INVOCATIONS: [&str; 3] = [
     "libsel4/include/interfaces/sel4.xml",
     "libsel4/sel4_arch_include/x86_64/interfaces/sel4arch.xml",
     "libsel4/arch_include/x86/interfaces/sel4arch.xml",
-];
-const USER_BITFIELDS: [&str; 3] = [
-    "libsel4/include/sel4/shared_types_64.bf",
-    "libsel4/include/sel4/types_64.bf",
-    "libsel4/sel4_arch_include/x86_64/sel4/sel4_arch/types.bf",
-];
-const USER_INCLUDES: [&str; 3] = [
-    "libsel4/include",
-    "libsel4/arch_include/x86",
-    "libsel4/sel4_arch_include/x86_64",
 ];
 
 /// The kernel's own bit fields: description, and the header made from it as
@@ -58,7 +35,7 @@ const KERNEL_BITFIELDS: &[(&str, &str)] = &[
     ),
 ];
 
-fn wrong(e: impl std::fmt::Display) -> Error {
+pub(crate) fn wrong(e: impl std::fmt::Display) -> Error {
     Error::new(
         "cannot use the kernel's interface description",
         e,
@@ -67,7 +44,7 @@ fn wrong(e: impl std::fmt::Display) -> Error {
 }
 
 /// Returns `autoconf.h`: the options as macros.
-fn autoconf(config: &Config) -> String {
+pub(crate) fn autoconf(config: &Config) -> String {
     let mut out = String::from("#ifndef AUTOCONF_H\n#define AUTOCONF_H\n\n");
     for (name, value) in &config.options {
         out.push_str(&format!("#define {name} {value}\n"));
@@ -76,7 +53,7 @@ fn autoconf(config: &Config) -> String {
     out
 }
 
-fn bitfields(
+pub(crate) fn bitfields(
     source: &Source,
     file: &str,
     includes: &[PathBuf],
@@ -88,38 +65,13 @@ fn bitfields(
     parser::parse(file, &text).map_err(wrong)
 }
 
-/// Reads the kernel's interface to user level as `config` has it. `scratch` is
-/// a folder for an empty `autoconf.h`, which the descriptions include: they
-/// get the options on the preprocessor's command line.
-///
-/// # Errors
-/// If a description cannot be read or is not understood.
-pub fn interface(source: &Source, config: &Config, scratch: &Path) -> Result<Interface, Error> {
-    write(scratch, "autoconf.h", "")?;
-    let mut includes = vec![scratch.to_path_buf()];
-    includes.extend(USER_INCLUDES.iter().map(|i| source.root.join(i)));
-    let mut parsed = Vec::new();
-    for file in USER_BITFIELDS {
-        parsed.push(bitfields(source, file, &includes, config)?);
-    }
-    let mut files: Vec<PathBuf> = INVOCATIONS.iter().map(|f| source.root.join(f)).collect();
-    files.extend(USER_BITFIELDS.iter().map(|f| source.root.join(f)));
-    files.push(source.root.join(SYSCALLS));
-    Ok(Interface {
-        bitfields: parsed,
-        invocations: read_invocations(source)?,
-        syscalls: read_syscalls(source)?,
-        files,
-    })
-}
-
-fn read_invocations(source: &Source) -> Result<[Api; 3], Error> {
+pub(crate) fn read_invocations(source: &Source) -> Result<[Api; 3], Error> {
     let read = |file: &str| invocation::parse(file, &source.read(file)?).map_err(wrong);
     let [generic, sel4_arch, arch] = INVOCATIONS;
     Ok([read(generic)?, read(sel4_arch)?, read(arch)?])
 }
 
-fn read_syscalls(source: &Source) -> Result<Syscalls, Error> {
+pub(crate) fn read_syscalls(source: &Source) -> Result<Syscalls, Error> {
     syscall::parse(SYSCALLS, &source.read(SYSCALLS)?).map_err(wrong)
 }
 

@@ -21,6 +21,7 @@ mod elf32;
 mod error;
 mod headers;
 mod installed;
+mod interface;
 mod locate;
 mod sources;
 
@@ -30,6 +31,6 @@ pub use config::{Config, Profile};
 pub use configuration::{Configuration, Setting};
 pub use edits::{EDITS, Edit};
 pub use error::Error;
-pub use headers::{Interface, interface};
 pub use installed::{Installed, PREFIX};
+pub use interface::{Interface, installed_interface, interface};
 pub use locate::{Source, VERSION, locate};

@@ -1,8 +1,10 @@
-//! Object invocations: `sel4.xml` and the two `sel4arch.xml` files.
+//! Object invocations: the three XML files, generic, of x86_64, of x86.
 
-use roxmltree::{Document, Node};
+use roxmltree::Node;
 
 use crate::Error;
+use crate::condition::Condition;
+use crate::xml::Xml;
 
 /// How a parameter travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +38,8 @@ pub struct Method {
     pub interface: String,
     /// The method's name, such as `Resume`.
     pub name: String,
-    /// The C condition under which it exists; empty for always.
-    pub condition: String,
+    /// The condition under which it exists.
+    pub condition: Condition,
     /// Inputs, in order.
     pub inputs: Vec<Parameter>,
     /// Outputs, in order.
@@ -71,6 +73,8 @@ const CAP_TYPES: &[&str] = &[
     "seL4_TCB",
     "seL4_Untyped",
     "seL4_DomainSet",
+    "seL4_SchedContext",
+    "seL4_X86_IOPort",
     "seL4_X86_IOSpace",
     "seL4_X64_PML4",
     "seL4_X86_EPTPML4",
@@ -85,8 +89,14 @@ fn type_of(name: &str) -> Option<Type> {
         "seL4_Uint8" => Type::Integer(8),
         "seL4_Uint16" => Type::Integer(16),
         "seL4_Uint32" | "int" => Type::Integer(32),
-        "seL4_Word" | "seL4_X86_VMAttributes" => Type::Integer(64),
-        "seL4_CapData_t" | "seL4_PrioProps_t" | "seL4_CapRights_t" => {
+        // A badge or guard is a tagged word in the oldest description (CapData), and
+        // a plain one in the others.
+        "seL4_Word"
+        | "seL4_Time"
+        | "seL4_CapData_t"
+        | "seL4_X86_VMAttributes"
+        | "seL4_X86_EPT_VMAttributes" => Type::Integer(64),
+        "seL4_PrioProps_t" | "seL4_CapRights_t" => {
             Type::BitField(name.trim_end_matches("_t").to_string())
         }
         "seL4_UserContext" | "seL4_VCPUContext" => Type::Struct(name.to_string()),
@@ -94,91 +104,105 @@ fn type_of(name: &str) -> Option<Type> {
     })
 }
 
+/// Parts of a method that only document it.
+const DOCUMENTATION: &[&str] = &["brief", "description", "return", "cap_param", "error"];
+
 /// Parses `text`, the content of `file`.
 ///
 /// # Errors
-/// If the XML is malformed, an attribute is missing or a type unknown, with
-/// file and line.
+/// If the XML is malformed, an attribute is missing, or an element, an attribute, a
+/// type or a condition is not known, with file and line.
 pub fn parse(file: &str, text: &str) -> Result<Api, Error> {
-    let document =
-        Document::parse(text).map_err(|e| Error::new(file, e.pos().row, e.to_string()))?;
-    let reader = Reader {
-        file,
-        document: &document,
-    };
+    let reader = Reader(Xml::parse(file, text)?);
+    let root = reader.0.root();
+    if !root.has_tag_name("api") {
+        return Err(reader.0.unexpected(root));
+    }
+    reader.0.only(root, &["name", "label_prefix"])?;
     let mut api = Api::default();
-    for node in document.root_element().children().filter(Node::is_element) {
+    for node in root.children().filter(Node::is_element) {
         match node.tag_name().name() {
             "struct" => api.structs.push(reader.structure(node)?),
             "interface" => {
-                let interface = reader.attribute(node, "name")?;
+                let known = ["name", "manual_name", "cap_description"];
+                reader.0.only(node, &known)?;
+                let interface = reader.0.attribute(node, "name")?;
                 for method in node.children().filter(Node::is_element) {
                     api.methods.push(reader.method(method, &interface)?);
                 }
             }
-            other => return Err(reader.error(node, format!("unexpected element `{other}`"))),
+            _ => return Err(reader.0.unexpected(node)),
         }
     }
     Ok(api)
 }
 
-struct Reader<'a, 'input> {
-    file: &'a str,
-    document: &'a Document<'input>,
-}
+struct Reader<'input>(Xml<'input>);
 
-impl Reader<'_, '_> {
-    fn error(&self, node: Node<'_, '_>, message: String) -> Error {
-        Error::new(
-            self.file,
-            self.document.text_pos_at(node.range().start).row,
-            message,
-        )
-    }
-
-    fn attribute(&self, node: Node<'_, '_>, name: &str) -> Result<String, Error> {
-        let tag = node.tag_name().name();
-        node.attribute(name)
-            .map(str::to_string)
-            .ok_or_else(|| self.error(node, format!("`<{tag}>` has no `{name}`")))
-    }
-
+impl Reader<'_> {
     fn structure(&self, node: Node<'_, '_>) -> Result<Struct, Error> {
-        let name = self.attribute(node, "name")?;
-        let members = node
-            .children()
-            .filter(Node::is_element)
-            .map(|member| self.attribute(member, "name"))
-            .collect::<Result<_, _>>()?;
+        let xml = &self.0;
+        xml.only(node, &["name"])?;
+        let name = xml.attribute(node, "name")?;
+        let mut members = Vec::new();
+        for member in node.children().filter(Node::is_element) {
+            if !member.has_tag_name("member") {
+                return Err(xml.unexpected(member));
+            }
+            xml.only(member, &["name"])?;
+            members.push(xml.attribute(member, "name")?);
+        }
         Ok(Struct { name, members })
     }
 
     fn method(&self, node: Node<'_, '_>, interface: &str) -> Result<Method, Error> {
+        let xml = &self.0;
         if !node.has_tag_name("method") {
-            return Err(self.error(node, format!("unexpected `{}`", node.tag_name().name())));
+            return Err(xml.unexpected(node));
         }
+        let known = ["id", "name", "condition", "manual_name", "manual_label"];
+        xml.only(node, &known)?;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for param in node.children().filter(|n| n.has_tag_name("param")) {
-            let ty_name = self.attribute(param, "type")?;
-            let ty = type_of(&ty_name)
-                .ok_or_else(|| self.error(param, format!("unknown type `{ty_name}`")))?;
-            let parameter = Parameter {
-                name: self.attribute(param, "name")?,
-                ty,
-            };
-            match self.attribute(param, "dir")?.as_str() {
-                "in" => inputs.push(parameter),
-                "out" => outputs.push(parameter),
-                other => return Err(self.error(param, format!("unknown direction `{other}`"))),
+        for child in node.children().filter(Node::is_element) {
+            match child.tag_name().name() {
+                "param" => {
+                    let (parameter, direction) = self.parameter(child)?;
+                    match direction.as_str() {
+                        "in" => inputs.push(parameter),
+                        "out" => outputs.push(parameter),
+                        other => {
+                            return Err(xml.error(child, format!("unknown direction `{other}`")));
+                        }
+                    }
+                }
+                // Read below.
+                "condition" => {}
+                name if DOCUMENTATION.contains(&name) => {}
+                _ => return Err(xml.unexpected(child)),
             }
         }
         Ok(Method {
-            label: self.attribute(node, "id")?,
+            label: xml.attribute(node, "id")?,
             interface: interface.to_string(),
-            name: self.attribute(node, "name")?,
-            condition: node.attribute("condition").unwrap_or("").to_string(),
+            name: xml.attribute(node, "name")?,
+            condition: xml.condition(node)?,
             inputs,
             outputs,
         })
+    }
+
+    /// Returns a parameter and its direction.
+    fn parameter(&self, node: Node<'_, '_>) -> Result<(Parameter, String), Error> {
+        let xml = &self.0;
+        xml.only(node, &["dir", "name", "type", "description"])?;
+        let described = |child: &Node<'_, '_>| child.has_tag_name("description");
+        if let Some(odd) = node.children().find(|n| n.is_element() && !described(n)) {
+            return Err(xml.unexpected(odd));
+        }
+        let ty_name = xml.attribute(node, "type")?;
+        let ty = type_of(&ty_name)
+            .ok_or_else(|| xml.error(node, format!("unknown type `{ty_name}`")))?;
+        let name = xml.attribute(node, "name")?;
+        Ok((Parameter { name, ty }, xml.attribute(node, "dir")?))
     }
 }

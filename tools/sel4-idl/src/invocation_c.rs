@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::condition::Condition;
 use crate::invocation::Api;
 
 /// Returns `api/invocation.h`: the labels of every architecture.
@@ -62,7 +63,7 @@ fn header(
         let _ = writeln!(out, "    {zero} = 0,");
     }
     for method in &api.methods {
-        if !method.condition.is_empty() {
+        if method.condition != Condition::ALWAYS {
             let _ = writeln!(out, "#if {}", method.condition);
         }
         match start.take() {
@@ -73,7 +74,7 @@ fn header(
                 let _ = writeln!(out, "    {},", method.label);
             }
         }
-        if !method.condition.is_empty() {
+        if method.condition != Condition::ALWAYS {
             out.push_str("#endif\n");
         }
     }

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::Options;
 use crate::invocation::{Api, Method, Parameter, Struct, Type};
 use crate::names::{camel, constant, snake};
-use crate::{Options, condition};
 
 /// Message registers that travel in CPU registers on x86_64.
 const REGISTERS: usize = 4;
@@ -19,17 +19,12 @@ const REGISTERS: usize = 4;
 /// order: generic, variant of the architecture, architecture.
 ///
 /// # Errors
-/// A message if a condition is not understood or a structure not declared.
+/// A message if a structure is not declared, or two methods have one label.
 pub fn emit(apis: &[&Api], options: &Options) -> Result<String, String> {
     let mut out = String::new();
     let structs: Vec<&Struct> = apis.iter().flat_map(|a| &a.structs).collect();
-    let mut number = 0;
     let mut used = BTreeSet::new();
-    for method in apis.iter().flat_map(|a| &a.methods) {
-        if !condition::holds(&method.condition, options)? {
-            continue;
-        }
-        number += 1;
+    for (method, number) in labels(apis, options)? {
         let _ = writeln!(
             out,
             "/// Label of the invocation `{i}_{m}`.\npub const LABEL_{l}: u64 = {number};\n",
@@ -53,6 +48,25 @@ pub fn emit(apis: &[&Api], options: &Options) -> Result<String, String> {
         emit_struct(&mut out, find(&structs, name)?);
     }
     Ok(out)
+}
+
+/// Returns the methods that exist under `options`, with their numbers: labels count
+/// from 1 through all files.
+///
+/// # Errors
+/// A message if two of them have one label.
+pub fn labels<'a>(apis: &[&'a Api], options: &Options) -> Result<Vec<(&'a Method, u64)>, String> {
+    let mut labels: Vec<(&Method, u64)> = Vec::new();
+    for method in apis.iter().flat_map(|a| &a.methods) {
+        if !method.condition.holds(options) {
+            continue;
+        }
+        if labels.iter().any(|(other, _)| other.label == method.label) {
+            return Err(format!("two methods have the label `{}`", method.label));
+        }
+        labels.push((method, labels.len() as u64 + 1));
+    }
+    Ok(labels)
 }
 
 fn emit_struct(out: &mut String, structure: &Struct) {

@@ -1,19 +1,22 @@
 //! System call numbers: `syscall.xml` to the kernel's header and to Rust.
 //!
-//! Numbers count down from -1. The calls under `<api>` come first, in their
-//! order; those under `<debug>` follow, each group only where its condition
-//! holds.
+//! Numbers count down from -1. The API's calls come first, in their order; those
+//! under `<debug>` follow, each group only where its condition holds. Newer
+//! descriptions list the API twice, `<api-master>` and `<api-mcs>`: the second is that
+//! of a kernel with scheduling contexts (`CONFIG_KERNEL_MCS`).
 
 use std::fmt::Write;
 
+use crate::condition::Condition;
 use crate::names::constant;
-use crate::{Error, Options, condition};
+use crate::xml::Xml;
+use crate::{Error, Options};
 
 /// System calls that exist under one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// The C condition; empty for always.
-    pub condition: String,
+    /// The condition.
+    pub condition: Condition,
     /// The calls' names in order.
     pub calls: Vec<String>,
 }
@@ -21,10 +24,24 @@ pub struct Group {
 /// All system calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Syscalls {
-    /// The calls that every kernel has.
+    /// The calls that every kernel has which has no scheduling contexts.
     pub api: Vec<String>,
+    /// The calls of a kernel with scheduling contexts; empty in a description
+    /// that is older than these.
+    pub mcs: Vec<String>,
     /// Calls of debug and special builds.
     pub optional: Vec<Group>,
+}
+
+impl Syscalls {
+    /// Returns the API's calls of a kernel with these options.
+    pub fn of(&self, options: &Options) -> &[String] {
+        if options.contains_key("CONFIG_KERNEL_MCS") {
+            &self.mcs
+        } else {
+            &self.api
+        }
+    }
 }
 
 /// Parses `text`, the content of `file`.
@@ -32,39 +49,42 @@ pub struct Syscalls {
 /// # Errors
 /// If the XML or its structure is wrong, with file and line.
 pub fn parse(file: &str, text: &str) -> Result<Syscalls, Error> {
-    let document = roxmltree::Document::parse(text)
-        .map_err(|e| Error::new(file, e.pos().row, e.to_string()))?;
-    let at = |node: roxmltree::Node<'_, '_>, message: String| {
-        Error::new(file, document.text_pos_at(node.range().start).row, message)
-    };
+    let xml = Xml::parse(file, text)?;
     let mut result = Syscalls::default();
-    for section in document
-        .root_element()
-        .children()
-        .filter(|n| n.is_element())
-    {
-        let optional = match section.tag_name().name() {
-            "api" => false,
-            "debug" => true,
-            other => return Err(at(section, format!("unexpected element `{other}`"))),
+    for section in xml.root().children().filter(|n| n.is_element()) {
+        xml.only(section, &[])?;
+        let list = match section.tag_name().name() {
+            "api" | "api-master" => Some(&mut result.api),
+            "api-mcs" => Some(&mut result.mcs),
+            "debug" => None,
+            _ => return Err(xml.unexpected(section)),
         };
+        let mut groups = Vec::new();
         for config in section.children().filter(|n| n.is_element()) {
-            let condition = config.attribute("condition").unwrap_or("").to_string();
-            if !optional && !condition.is_empty() {
-                return Err(at(config, "a condition on the API's system calls".into()));
+            if !config.has_tag_name("config") {
+                return Err(xml.unexpected(config));
             }
+            xml.only(config, &["condition"])?;
+            let condition = xml.condition(config)?;
             let mut calls = Vec::new();
             for call in config.children().filter(|n| n.is_element()) {
                 match call.attribute("name") {
+                    _ if call.has_tag_name("condition") => {}
                     Some(name) if call.has_tag_name("syscall") => calls.push(name.to_string()),
-                    _ => return Err(at(call, "expected `<syscall name=...>`".into())),
+                    _ => return Err(xml.error(call, "expected `<syscall name=...>`")),
                 }
             }
-            if optional {
-                result.optional.push(Group { condition, calls });
-            } else {
-                result.api.extend(calls);
+            if list.is_some() && condition != Condition::ALWAYS {
+                return Err(xml.error(config, "a condition on the API's system calls"));
             }
+            groups.push(Group { condition, calls });
+        }
+        match list {
+            None => result.optional.extend(groups),
+            Some(list) if list.is_empty() => {
+                list.extend(groups.into_iter().flat_map(|group| group.calls));
+            }
+            Some(_) => return Err(xml.error(section, "the same list of calls again")),
         }
     }
     if result.api.is_empty() {
@@ -103,31 +123,17 @@ pub fn emit_c(syscalls: &Syscalls) -> String {
     out
 }
 
-/// Writes Rust constants for the calls that exist under `options`.
-///
-/// # Errors
-/// A message if a condition is not understood.
-pub fn emit_rust(syscalls: &Syscalls, options: &Options) -> Result<String, String> {
+/// Writes Rust constants for the API's calls of a kernel with these options. Calls of
+/// debug builds have none: nothing of ours may use them.
+pub fn emit_rust(syscalls: &Syscalls, options: &Options) -> String {
     let mut out = String::new();
-    let mut number = 0i64;
-    let mut item = |out: &mut String, call: &str, exists: bool| {
-        number -= 1;
-        if exists {
-            let _ = writeln!(
-                out,
-                "/// System call number of `{call}`.\npub const SYS_{}: i64 = {number};",
-                constant(call)
-            );
-        }
-    };
-    for call in &syscalls.api {
-        item(&mut out, call, true);
+    for (index, call) in syscalls.of(options).iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "/// System call number of `{call}`.\npub const SYS_{}: i64 = -{};",
+            constant(call),
+            index + 1
+        );
     }
-    for group in &syscalls.optional {
-        let exists = condition::holds(&group.condition, options)?;
-        for call in &group.calls {
-            item(&mut out, call, exists);
-        }
-    }
-    Ok(out)
+    out
 }

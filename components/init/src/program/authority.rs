@@ -4,9 +4,9 @@
 use core::ops::Range;
 
 use heapless::Vec;
-use sel4::cap::{Endpoint, IoPort, Notification};
+use sel4::CapRights;
+use sel4::cap::{Endpoint, Notification};
 use sel4::init_thread::slot;
-use sel4::{CapRights, IoPortRange};
 use spec::{GUESTS, NONE, ObjectKind, Start};
 
 use super::builder::Builder;
@@ -114,15 +114,7 @@ impl Builder<'_> {
     /// Deletes every capability that the monitor does not need: above all untyped
     /// memory, whose holder can revoke everything that was made of it.
     pub fn drop_authority(&mut self) -> Vec<Vec<Notification, 2>, GUESTS> {
-        let (com1, exit) = ports::needed();
-        let com1 = self.mint_ports("COM1", IoPortRange::new(com1.0, com1.1));
-        self.kept.add(com1);
-        let exit = exit.map(|port| {
-            let slot = self.mint_ports("exit port", IoPortRange::new(port, port));
-            self.kept.add(slot);
-            IoPort::from_bits(slot as u64)
-        });
-        ports::keep(IoPort::from_bits(com1 as u64), exit);
+        ports::kept().for_each(|slot| self.kept.add(slot));
         let gone = self.gone();
         for (index, object) in self.system.objects.iter().enumerate() {
             let kept = match object.kind {
@@ -143,7 +135,7 @@ impl Builder<'_> {
         }
         // The ASID pool stays: with its last capability the kernel would take
         // every address space in it out of use.
-        let fixed = slot::TCB.index()..slot::DOMAIN.index() + 1;
+        let fixed = slot::TCB.index()..slot::COUNT;
         for slot in fixed.chain(self.given.clone()).chain(self.filled()) {
             if !self.kept.contains(slot) {
                 // An empty slot is as good as a deleted capability.

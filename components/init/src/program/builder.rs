@@ -5,14 +5,13 @@ use init::{Chunk, Exhausted, Split, Untypeds, chunks};
 use sel4::cap::{CNode, Granule, Notification, Tcb, VSpace};
 use sel4::init_thread::slot;
 use sel4::{
-    AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, IoPortRange, ObjectBlueprint,
-    VmAttributes,
+    AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, ObjectBlueprint, VmAttributes,
 };
 use spec::{Capability, NONE, Object, ObjectKind, Start, System, Thread};
 
 use super::authority::Kept;
 use super::fatal::fatal;
-use super::{own_slot, rights};
+use super::{own_slot, ports, rights};
 
 /// Objects in an image; the web system has about 150.
 const MAX_OBJECTS: usize = 2048;
@@ -75,7 +74,8 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Creates a builder with the kernel's untyped memory and empty slots.
+    /// Creates a builder with the kernel's untyped memory and empty slots, of which
+    /// [`ports`] has the first.
     pub fn new(boot_info: &BootInfo<'_>, system: &'a System<'a>) -> Self {
         let empty = boot_info.empty().range();
         let mut untypeds = Untypeds::new();
@@ -102,7 +102,7 @@ impl<'a> Builder<'a> {
             system,
             untypeds,
             slots: Slots {
-                next: empty.start,
+                next: empty.start + ports::SLOTS,
                 end: empty.end,
             },
             first_slots,
@@ -201,8 +201,9 @@ impl<'a> Builder<'a> {
                 return;
             }
             ObjectKind::IoPorts => {
-                let range = IoPortRange::new(object.first_port, object.last_port);
-                self.first_slots[index] = self.mint_ports(name, range);
+                let slot = self.slots.take(1);
+                ports::make(name, &(object.first_port..=object.last_port), slot);
+                self.first_slots[index] = slot;
                 return;
             }
             ObjectKind::IoApicIrq => {
@@ -298,17 +299,6 @@ impl<'a> Builder<'a> {
         if let Err(error) = to.move_(&own_slot(from)) {
             fatal!("moving the capability of {what}: {error:?}");
         }
-    }
-
-    /// Makes a capability to some of the I/O ports.
-    pub fn mint_ports(&mut self, name: &str, range: IoPortRange) -> usize {
-        let slot = self.slots.take(1);
-        let all = own_slot(slot::IO_PORT_CONTROL.index());
-        let minted = own_slot(slot).mint(&all, CapRights::all(), range.into_word());
-        if let Err(error) = minted {
-            fatal!("I/O ports of {name}: {error:?}");
-        }
-        slot
     }
 
     /// Makes init's own log ring and maps it, so that logging can begin.
@@ -475,8 +465,9 @@ impl<'a> Builder<'a> {
             thread.ipc_address as usize,
             buffer,
         )?;
-        tcb.tcb_set_priority(thread.priority as u8)?;
-        tcb.tcb_set_mc_priority(thread.max_priority as u8)?;
+        let authority = slot::TCB.cap();
+        tcb.tcb_set_priority(authority, thread.priority as u8)?;
+        tcb.tcb_set_mc_priority(authority, thread.max_priority as u8)?;
         if thread.notification != NONE {
             tcb.tcb_bind_notification(self.cap(thread.notification, 0))?;
         }

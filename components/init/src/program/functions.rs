@@ -6,13 +6,13 @@ use pci::{
     PAGE_SIZE, discover, place_bars, regs,
 };
 use sel4::cap::Granule;
-use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
 use spec::{FUNCTIONS, Function, FunctionId, Selector};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
 use super::fatal::fatal;
+use super::ports;
 
 /// Configuration mechanism #1 (PCI Local Bus 3.0 section 3.2.2.3.2): init uses
 /// it to look at every function; the ones that are assigned are then reached
@@ -23,30 +23,23 @@ impl Mechanism1 {
     fn select(&self, offset: u16) {
         let address =
             CONFIG_ENABLE | u32::from(self.0.requester_id()) << 8 | u32::from(offset & 0xfc);
-        // The capability covers all ports at this time.
-        let _ = slot::IO_PORT_CONTROL
-            .cap()
-            .ioport_out32(CONFIG_ADDRESS, address);
+        // The capability covers the port at this time.
+        let _ = ports::config().ioport_out32(CONFIG_ADDRESS, address);
     }
 }
 
 impl ConfigSpace for Mechanism1 {
     fn read32(&mut self, offset: u16) -> u32 {
         self.select(offset);
-        slot::IO_PORT_CONTROL
-            .cap()
-            .ioport_in32(CONFIG_DATA)
-            .unwrap_or(u32::MAX)
+        ports::config().ioport_in32(CONFIG_DATA).unwrap_or(u32::MAX)
     }
     fn write32(&mut self, offset: u16, value: u32) {
         self.select(offset);
-        let _ = slot::IO_PORT_CONTROL.cap().ioport_out32(CONFIG_DATA, value);
+        let _ = ports::config().ioport_out32(CONFIG_DATA, value);
     }
     fn write16(&mut self, offset: u16, value: u16) {
         self.select(offset);
-        let _ = slot::IO_PORT_CONTROL
-            .cap()
-            .ioport_out16(CONFIG_DATA + (offset & 2), value);
+        let _ = ports::config().ioport_out16(CONFIG_DATA + (offset & 2), value);
     }
 }
 

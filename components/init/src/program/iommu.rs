@@ -132,9 +132,14 @@ fn register_pages(
 }
 
 /// Finds the unit, if the system has a component for it, and hands its registers
-/// and its description to that component. [`IommuKind::None`] if there is none
+/// and its description to that component. `root_pointer` is the one of the firmware's
+/// tables, if the kernel passed it on. [`IommuKind::None`] if there is none
 /// that can be used.
-pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
+pub fn find(
+    builder: &mut Builder<'_>,
+    root_pointer: Option<&[u8]>,
+    functions: &Functions,
+) -> IommuInfo {
     let place = builder.system.header.iommu;
     if place.cnode == NONE {
         return IommuInfo::default();
@@ -148,7 +153,7 @@ pub fn find(builder: &mut Builder<'_>, functions: &Functions) -> IommuInfo {
         pages: Vec::new(),
         mapped: None,
     };
-    let found = find_unit(&mut firmware, &mut [0; TABLE], &assigned);
+    let found = find_unit(&mut firmware, root_pointer, &mut [0; TABLE], &assigned);
     firmware.end();
     let room = u64::from(place.pages) * PAGE_SIZE;
     let nothing = (IommuKind::None, 0, 0, 0);

@@ -47,7 +47,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     // SAFETY: this is the buffer that the kernel configured this thread with,
     // the only thread of this program.
     unsafe { sel4::set_ipc_buffer(boot_info.ipc_buffer()) };
-    ports::start();
+    ports::start(boot_info.empty().start());
     let system = match System::parse(image()) {
         Ok(system) => system,
         Err(error) => fatal!("the attached image is broken: {error:?}"),
@@ -64,7 +64,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
-    let unit = iommu::find(&mut builder, &found);
+    let unit = iommu::find(&mut builder, boot_info.rsdp(), &found);
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,
@@ -118,7 +118,8 @@ fn own_slot(index: usize) -> sel4::AbsoluteCPtr {
 
 fn rights(rights: spec::Rights) -> CapRights {
     CapRights::new(
-        rights.contains(spec::Rights::GRANT),
+        rights.contains(spec::Rights::GRANT_REPLY),
+        false,
         rights.contains(spec::Rights::READ),
         rights.contains(spec::Rights::WRITE),
     )

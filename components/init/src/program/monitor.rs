@@ -171,11 +171,11 @@ fn rest(system: &System<'_>, ticks: u64) {
     let end = runtime::tsc() + ticks;
     let own = slot::TCB.cap();
     // Init's own capability and a lower priority: this cannot fail.
-    let _ = own.tcb_set_priority(resting_priority(system.threads));
+    let _ = own.tcb_set_priority(own, resting_priority(system.threads));
     while runtime::tsc() < end {
         sel4::r#yield();
     }
-    let _ = own.tcb_set_priority(PRIORITY);
+    let _ = own.tcb_set_priority(own, PRIORITY);
 }
 
 /// A component asks for the end of the system.
@@ -253,7 +253,8 @@ fn finish(system: &System<'_>, watched: &Watched<'_>) {
     {
         let _ = tcb(watched, thread).tcb_suspend();
     }
-    let _ = slot::TCB.cap().tcb_set_priority(0);
+    let own = slot::TCB.cap();
+    let _ = own.tcb_set_priority(own, 0);
     sel4::r#yield();
 }
 

@@ -1,15 +1,24 @@
-//! Init's own two ways to the outside world: writing text to COM1, and ending the
-//! machine.
+//! I/O ports: who has which, and init's own ways to the outside world: writing text to
+//! COM1, and ending the machine.
 //!
-//! Both are for the moments when no component can: before the console runs, and when
+//! These are for the moments when no component can: before the console runs, and when
 //! a component is dead.
+//!
+//! A port is issued once, since the kernel issues no ranges that overlap. Init issues
+//! what it needs itself at start, and copies a capability to a range that a component
+//! has too.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
 use sel4::cap::IoPort;
 use sel4::init_thread::slot;
 use spec::{COM1, Ending};
+
+use super::fatal::fatal;
+use super::own_slot;
 
 /// Offset of the line status register, and its bit that says there is room.
 const STATUS: u16 = 5;
@@ -17,43 +26,136 @@ const EMPTY: u8 = 1 << 5;
 /// Looks for room before a byte is given up.
 const PATIENCE: u32 = 100_000;
 
-static COM1_PORT: AtomicU16 = AtomicU16::new(COM1);
-static COM1_CAP: AtomicU64 = AtomicU64::new(0);
-static EXIT_CAP: AtomicU64 = AtomicU64::new(0);
-static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
+/// Slots of init's CNode that [`start`] takes.
+pub const SLOTS: usize = 4;
 
-/// Uses the capability to all ports until [`keep`] narrows it.
-pub fn start() {
-    let all = slot::IO_PORT_CONTROL.cap().bits();
-    COM1_CAP.store(all, Ordering::Relaxed);
-    EXIT_CAP.store(all, Ordering::Relaxed);
+/// A range of ports that init has.
+struct Range {
+    first: AtomicU16,
+    last: AtomicU16,
+    /// 0 while it is not issued.
+    slot: AtomicUsize,
+}
+
+impl Range {
+    const fn new() -> Self {
+        Self {
+            first: AtomicU16::new(0),
+            last: AtomicU16::new(0),
+            slot: AtomicUsize::new(0),
+        }
+    }
+
+    fn ports(&self) -> RangeInclusive<u16> {
+        self.first.load(Ordering::Relaxed)..=self.last.load(Ordering::Relaxed)
+    }
+
+    fn slot(&self) -> Option<usize> {
+        let slot = self.slot.load(Ordering::Relaxed);
+        (slot != 0).then_some(slot)
+    }
+
+    /// Returns the capability; one to nothing if the range is not issued.
+    fn cap(&self) -> IoPort {
+        IoPort::from_bits(self.slot.load(Ordering::Relaxed) as u64)
+    }
+
+    fn issue(&self, ports: RangeInclusive<u16>, slot: usize) -> sel4::Result<()> {
+        issue(&ports, slot)?;
+        self.first.store(*ports.start(), Ordering::Relaxed);
+        self.last.store(*ports.end(), Ordering::Relaxed);
+        self.slot.store(slot, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+static COM: Range = Range::new();
+static CONFIG: Range = Range::new();
+static CLOCK: Range = Range::new();
+static EXIT: Range = Range::new();
+/// Where the exit port goes once it is known.
+static EXIT_SLOT: AtomicUsize = AtomicUsize::new(0);
+const OWN: [&Range; SLOTS] = [&COM, &CONFIG, &CLOCK, &EXIT];
+
+fn issue(ports: &RangeInclusive<u16>, slot: usize) -> sel4::Result<()> {
+    slot::IO_PORT_CONTROL
+        .cap()
+        .ioport_control_issue(*ports.start(), *ports.end(), &own_slot(slot))
+}
+
+/// The eight registers of a serial controller.
+const fn serial(first: u16) -> RangeInclusive<u16> {
+    first..=first + 7
+}
+
+/// Issues the ports that init needs, but for the exit port; `first` and the following
+/// [`SLOTS`] of init's CNode are empty.
+pub fn start(first: usize) {
+    // Without it there is nothing to tell an error to.
+    let _ = COM.issue(serial(COM1), first);
+    let others = [
+        (&CONFIG, CONFIG_ADDRESS..=CONFIG_DATA + 3),
+        (&CLOCK, init::INDEX_PORT..=init::DATA_PORT),
+    ];
+    for ((range, ports), slot) in others.into_iter().zip(first + 1..) {
+        if let Err(error) = range.issue(ports.clone(), slot) {
+            fatal!("I/O ports {ports:#x?}: {error:?}");
+        }
+    }
+    EXIT_SLOT.store(first + 3, Ordering::Relaxed);
 }
 
 /// Takes the machine's ports from the image: COM1's first, and the one that ends
 /// the machine, or 0.
 pub fn set(com1: u16, exit: u16) {
-    COM1_PORT.store(com1, Ordering::Relaxed);
-    EXIT_PORT.store(exit, Ordering::Relaxed);
+    if let Some(slot) = COM.slot()
+        && com1 != COM1
+    {
+        let moved = own_slot(slot).delete();
+        if let Err(error) = moved.and_then(|()| COM.issue(serial(com1), slot)) {
+            fatal!("I/O ports of the console at {com1:#x}: {error:?}");
+        }
+    }
+    if exit != 0
+        && let Err(error) = EXIT.issue(exit..=exit, EXIT_SLOT.load(Ordering::Relaxed))
+    {
+        fatal!("the exit port {exit:#x}: {error:?}");
+    }
 }
 
-/// Keeps the capabilities to use from now on: COM1 and the exit port, if there is one.
-pub fn keep(com1: IoPort, exit: Option<IoPort>) {
-    COM1_CAP.store(com1.bits(), Ordering::Relaxed);
-    EXIT_CAP.store(exit.map_or(0, IoPort::bits), Ordering::Relaxed);
+/// Makes a capability to some of the ports, in an empty slot of init's CNode.
+pub fn make(name: &str, ports: &RangeInclusive<u16>, slot: usize) {
+    let same = OWN
+        .iter()
+        .find(|own| own.slot().is_some() && own.ports() == *ports);
+    let made = match same.and_then(|own| own.slot()) {
+        Some(own) => own_slot(slot).copy(&own_slot(own), sel4::CapRights::all()),
+        None => issue(ports, slot),
+    };
+    match made {
+        Ok(()) => {}
+        Err(sel4::Error::RevokeFirst) => fatal!(
+            "I/O ports {ports:#x?} of {name}: some of them are init's or another device's already"
+        ),
+        Err(error) => fatal!("I/O ports {ports:#x?} of {name}: {error:?}"),
+    }
 }
 
-/// Returns the first and last port of COM1, and the exit port.
-pub fn needed() -> ((u16, u16), Option<u16>) {
-    let exit = EXIT_PORT.load(Ordering::Relaxed);
-    let com1 = COM1_PORT.load(Ordering::Relaxed);
-    ((com1, com1 + 7), (exit != 0).then_some(exit))
+/// Returns the slots that init keeps after boot: COM1 and the exit port.
+pub fn kept() -> impl Iterator<Item = usize> {
+    [&COM, &EXIT].into_iter().filter_map(Range::slot)
+}
+
+/// Returns the capability to the ports of PCI's configuration mechanism #1, until init
+/// drops its authority.
+pub fn config() -> IoPort {
+    CONFIG.cap()
 }
 
 /// Returns the Unix time, by the machine's clock chip, if it has one. To be called
-/// before [`keep`].
+/// before init drops its authority.
 pub fn unix_time() -> Option<u64> {
-    let all = slot::IO_PORT_CONTROL.cap();
-    let ports: IoPort = sel4::Cap::from_bits(all.bits());
+    let ports = CLOCK.cap();
     init::unix_time(|register| {
         let chosen = ports.ioport_out8(init::INDEX_PORT, register);
         let value = chosen.and_then(|()| ports.ioport_in8(init::DATA_PORT));
@@ -66,8 +168,7 @@ pub struct Com1;
 
 impl fmt::Write for Com1 {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let ports = IoPort::from_bits(COM1_CAP.load(Ordering::Relaxed));
-        let data = COM1_PORT.load(Ordering::Relaxed);
+        let (ports, data) = (COM.cap(), *COM.ports().start());
         for byte in text.bytes() {
             for _ in 0..PATIENCE {
                 if ports.ioport_in8(data + STATUS).unwrap_or(0) & EMPTY != 0 {
@@ -83,10 +184,8 @@ impl fmt::Write for Com1 {
 
 /// Writes the end's number to the exit port; where there is none, waits forever.
 pub fn exit(ending: Ending) -> ! {
-    let port = EXIT_PORT.load(Ordering::Relaxed);
-    if port != 0 {
-        let ports = IoPort::from_bits(EXIT_CAP.load(Ordering::Relaxed));
-        let _ = ports.ioport_out8(port, ending as u8);
+    if EXIT.slot().is_some() {
+        let _ = EXIT.cap().ioport_out8(*EXIT.ports().start(), ending as u8);
     }
     loop {
         sel4::r#yield();

@@ -30,23 +30,23 @@ impl Priority {
 
     /// Sets the guest's thread to the priority for its turn, or to the one below.
     pub fn set_foreground(&self, foreground: bool) {
-        set(self.guest, self.foreground - u8::from(!foreground));
+        self.set(self.guest, self.foreground - u8::from(!foreground));
     }
 
     /// Does something long on the guest's account: at the priority at which it
     /// fills what other guests leave, and not above all of them.
     pub fn in_background<T>(&self, work: impl FnOnce() -> T) -> T {
-        set(self.own, self.foreground - 1);
+        self.set(self.own, self.foreground - 1);
         let result = work();
-        set(self.own, self.component);
+        self.set(self.own, self.component);
         result
     }
-}
 
-fn set(thread: Tcb, priority: u8) {
-    // Own capabilities, and nothing above the component's priority, which is
-    // what it may give at most.
-    if let Err(error) = thread.tcb_set_priority(priority) {
-        panic!("priority {priority}: {error:?}");
+    fn set(&self, thread: Tcb, priority: u8) {
+        // Own capabilities, and nothing above the component's priority, which is
+        // what it may give at most.
+        if let Err(error) = thread.tcb_set_priority(self.own, priority) {
+            panic!("priority {priority}: {error:?}");
+        }
     }
 }

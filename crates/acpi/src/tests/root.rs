@@ -144,3 +144,27 @@ fn a_table_of_tables_has_a_shortest_and_a_longest_form() {
     fix(sound, 9);
     assert_eq!(look(short), Err(Unusable::Root));
 }
+
+/// The boot loader's pointer counts, wherever it lay.
+#[test]
+fn a_pointer_that_is_given_is_not_looked_for() {
+    for revision in [0, 2] {
+        let mut machine = machine(revision, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
+        let (_, given) = machine.0.remove(0);
+        let mut find = |pointer: &[u8]| find(&mut machine, Some(pointer), &mut [0; 4096], &[NIC]);
+        assert_eq!(find(&given), Ok(AMD));
+        let short = if revision == 0 { 19 } else { 35 };
+        assert_eq!(find(&given[..short]), Err(Unusable::Checksum));
+        for place in [0, 10] {
+            let mut bad = given.clone();
+            bad[place] ^= 4;
+            assert_eq!(find(&bad), Err(Unusable::Checksum));
+        }
+        // Of another kind, and sound.
+        let mut other = given.clone();
+        other[0] ^= 4;
+        fix(&mut other[..20], 8);
+        fix(&mut other, 32);
+        assert_eq!(find(&other), Err(Unusable::Checksum));
+    }
+}

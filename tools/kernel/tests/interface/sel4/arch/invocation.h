@@ -1,0 +1,2 @@
+#pragma once
+enum { X86IOPortControlIssue = 5 };

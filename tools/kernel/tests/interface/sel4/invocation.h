@@ -1,0 +1,2 @@
+#pragma once
+enum { TCBOne = 1, TCBSetPriority, TCBLast };
