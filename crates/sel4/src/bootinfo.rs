@@ -179,6 +179,12 @@ impl<'a> BootInfo<'a> {
         self.region(at::UNTYPED)
     }
 
+    /// Returns whether there are as many untypeds as the kernel can describe: others are
+    /// lost then.
+    pub fn untyped_list_is_full(&self) -> bool {
+        self.untyped().len() == MAX_BOOTINFO_UNTYPEDS
+    }
+
     /// Descriptions of the untypeds, in the order of their slots.
     pub fn untyped_list(&self) -> impl ExactSizeIterator<Item = UntypedDesc> + use<'a> {
         let bytes = self.bytes;
@@ -295,6 +301,7 @@ mod tests {
         assert_eq!(info.tsc_mhz(), 2900);
         let rsdp = bootinfo_chunk::RSDP.map(|_| &[7; 36][..]);
         assert_eq!(info.rsdp(), rsdp);
+        assert!(!info.untyped_list_is_full());
         let mut list = info.untyped_list();
         assert_eq!(list.len(), 2);
         let first = list.next().unwrap();

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
+use crate::machine::KernelLabel;
 use crate::records::{
     Capability, Fill, Function, IommuPlace, Mapping, NONE, Object, ObjectKind, Thread,
 };
@@ -47,6 +48,8 @@ pub struct Header {
     /// 1: init compares every CSpace with the table and ends the machine, for
     /// `vectis caps --live`.
     pub audit: u64,
+    /// The kernel that the image is for.
+    pub kernel: KernelLabel,
     /// The IOMMU.
     pub iommu: IommuPlace,
     /// Notifications that hear when a guest is gone (`BADGE_GUEST_GONE`):
@@ -339,6 +342,7 @@ mod tests {
             doorbell: 3,
             inject_faults: 0,
             audit: 0,
+            kernel: KernelLabel::EMPTY,
             iommu: IommuPlace::NONE,
             gone: [NONE; 2],
             objects: Table {

@@ -14,6 +14,52 @@ pub struct MachineInfo {
     pub functions: u64,
     /// Unix time at handover in seconds, by the machine's clock chip; 0 if it has none.
     pub handover_time: u64,
+    /// The kernel, as the image says it.
+    pub kernel: KernelLabel,
+}
+
+/// The word of a kernel's label that says that a guest may halt it by its flags.
+pub const FLAGS_OPEN: &str = "flags-open";
+
+/// Which kernel an image is for: words of ASCII with commas between them, such as
+/// `5.0.0,bundled`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+pub struct KernelLabel([u8; Self::SIZE]);
+
+impl KernelLabel {
+    const SIZE: usize = 128;
+    /// The label without words.
+    pub const EMPTY: Self = Self([0; Self::SIZE]);
+
+    /// Creates a label of `text`, of which 128 bytes have room.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut label = Self::EMPTY;
+        for (byte, of) in label.0.iter_mut().zip(text.bytes()) {
+            *byte = of;
+        }
+        label
+    }
+
+    /// Returns whether a guest may halt the kernel by its flags.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.as_str().split(',').any(|word| word == FLAGS_OPEN)
+    }
+
+    /// Returns the text; an empty one if there is none that can be read.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let text = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        core::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl Default for KernelLabel {
+    fn default() -> Self {
+        Self::EMPTY
+    }
 }
 
 impl MachineInfo {
@@ -101,7 +147,19 @@ pub struct IommuInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::MachineInfo;
+    use super::{KernelLabel, MachineInfo};
+
+    #[test]
+    fn a_label_is_the_text_that_it_was_made_of() {
+        for text in ["", "5.0.0,bundled", &"x".repeat(KernelLabel::SIZE)] {
+            assert_eq!(KernelLabel::new(text).as_str(), text);
+        }
+        let long = KernelLabel::new(&"x".repeat(KernelLabel::SIZE + 1));
+        assert_eq!(long.as_str().len(), KernelLabel::SIZE);
+        assert!(KernelLabel::new("installed,flags-open").is_open());
+        assert!(!KernelLabel::new("installed,flags-opened").is_open());
+        assert_eq!(KernelLabel([0xff; KernelLabel::SIZE]).as_str(), "");
+    }
 
     #[test]
     fn the_counter_s_epoch_and_its_rate_lead_back_to_the_handover() {
@@ -110,6 +168,7 @@ mod tests {
             handover_tsc: 9_000_000_000,
             handover_time: 1_795_814_130,
             functions: 0,
+            kernel: KernelLabel::default(),
         };
         assert_eq!(machine.tsc_epoch_ns(), Some(1_795_814_127_000_000_000));
         let unknown = MachineInfo {

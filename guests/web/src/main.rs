@@ -307,6 +307,7 @@ fn write_content(
             Some("vectis") => Host::Vectis,
             _ => Host::Bare,
         },
+        kernel: boot.command_line.value("sel4"),
         cpu_vendor: vendor
             .as_ref()
             .and_then(|vendor| core::str::from_utf8(vendor).ok()),

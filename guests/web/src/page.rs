@@ -83,6 +83,25 @@ impl Display for Escaped<'_> {
     }
 }
 
+/// A kernel's words: the first is its name, the others say more of it.
+struct Kernel<'a>(&'a str);
+
+impl Display for Kernel<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let mut words = self.0.split(',');
+        write!(f, "seL4 {}", Escaped(words.next().unwrap_or_default()))?;
+        let mut before = " (";
+        for word in words {
+            write!(f, "{before}{}", Escaped(word))?;
+            before = ", ";
+        }
+        if before == ", " {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes one figure of a list.
 fn item(out: &mut dyn Write, name: &str, value: impl Display) -> fmt::Result {
     write!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")
@@ -238,6 +257,9 @@ fn machine(out: &mut dyn Write, report: &Report) -> fmt::Result {
             Host::Bare => "bare machine, ring 0",
         },
     )?;
+    if let Some(kernel) = report.kernel {
+        item(out, "Kernel", Kernel(kernel))?;
+    }
     item(out, "Up", Span(report.uptime_micros / 1_000_000))?;
     item(out, "Memory", Size(report.memory_bytes))?;
     item(out, "Clock", format_args!("{} MHz", report.tsc_khz / 1000))?;
@@ -313,10 +335,12 @@ mod tests {
         report.lease = None;
         report.link.up = false;
         report.cpu_vendor = Some("<b>&");
+        report.kernel = None;
         let text = page(&report);
         assert!(text.contains("waiting for a lease"));
         assert!(text.contains("<dd>down</dd>"));
         assert!(text.contains("bare machine, ring 0"));
+        assert!(!text.contains("<dt>Kernel</dt>"));
         assert!(text.contains("&lt;b&gt;&amp;"));
     }
 
@@ -328,6 +352,12 @@ mod tests {
         assert_eq!(format!("{}", Size(0)), "0 B");
         assert_eq!(format!("{}", Size(1536)), "1.5 KiB");
         assert_eq!(format!("{}", Size(u64::MAX)), "16777215.9 TiB");
+        assert_eq!(
+            format!("{}", Kernel("5.0.0,bundled")),
+            "seL4 5.0.0 (bundled)"
+        );
+        assert_eq!(format!("{}", Kernel("a<,b,c")), "seL4 a&lt; (b, c)");
+        assert_eq!(format!("{}", Kernel("a")), "seL4 a");
         assert_eq!(format!("{}", Span(59)), "59 s");
         assert_eq!(format!("{}", Span(61)), "1 min 1 s");
     }

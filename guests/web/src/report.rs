@@ -56,6 +56,8 @@ pub struct Requests {
 pub struct Report<'a> {
     /// Where the guest runs.
     pub host: Host,
+    /// The kernel below, as the hypervisor names it: words with commas between them.
+    pub kernel: Option<&'a str>,
     /// The hypervisor that CPUID names, if any.
     pub cpu_vendor: Option<&'a str>,
     /// Whether the local APIC is in x2APIC mode.
@@ -144,6 +146,7 @@ pub(crate) mod tests {
     pub(crate) fn sample() -> Report<'static> {
         Report {
             host: Host::Vectis,
+            kernel: Some("5.0.0,bundled"),
             cpu_vendor: Some("TCGTCGTCGTCG"),
             x2apic: false,
             uptime_micros: 93_784_000_123,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::edits::{EDITS, Edited, edited};
 use crate::headers::{header_name, kernel_headers, write};
 use crate::sources::{ASM, C, C_DEBUG, INCLUDES, LINKER_SCRIPT};
-use crate::{Config, Error, Source, elf32, locate};
+use crate::{Config, Entry, Error, Profile, Source, elf32, locate};
 
 /// A built kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub struct Built {
     pub elf32: PathBuf,
     /// The options it was built with.
     pub options: BTreeMap<String, String>,
+    /// What stands for it in lists: words and numbers, with commas between them.
+    pub label: String,
+    /// The file that it was taken from; `None` for the bundled kernel.
+    pub installed: Option<PathBuf>,
+    /// Which of a guest's flags it runs with.
+    pub entry: Entry,
 }
 
 /// Compiler flags of every file. Beside the kernel's own choices (C99,
@@ -103,6 +109,13 @@ fn build_with(
         elf64: out.join("kernel64.elf"),
         elf32: out.join("kernel32.elf"),
         options: config.options.clone(),
+        label: match config.profile {
+            Profile::Release => format!("{},bundled", crate::VERSION),
+            Profile::Debug => format!("{},bundled,debug", crate::VERSION),
+        },
+        installed: None,
+        // By a declared edit, and another for interrupts.
+        entry: Entry::Closed,
     };
     let stamp_file = out.join("stamp");
     let old = std::fs::read_to_string(&stamp_file).unwrap_or_default();
@@ -145,18 +158,23 @@ fn build_with(
     compiler.link(&objects, "kernel64.elf")?;
     let linked = work.join("kernel64.elf");
     let elf64 = std::fs::read(&linked).map_err(|e| io("read", &linked, e))?;
+    write_images(elf64, &built)?;
+    let results = results(&built).unwrap_or_default();
+    write(out, "stamp", &format!("{stamp}{results}"))?;
+    Ok(built)
+}
+
+/// Writes a kernel's 64-bit file and the 32-bit form of it.
+pub(crate) fn write_images(elf64: Vec<u8>, built: &Built) -> Result<(), Error> {
     let elf32 = elf32::convert(&elf64).map_err(|e| {
         Error::new(
             "cannot make the kernel's 32-bit image",
             e,
-            "the linker made an odd file",
+            "its linker made an odd file",
         )
     })?;
     std::fs::write(&built.elf64, elf64).map_err(|e| io("write", &built.elf64, e))?;
-    std::fs::write(&built.elf32, elf32).map_err(|e| io("write", &built.elf32, e))?;
-    let results = results(&built).unwrap_or_default();
-    write(out, "stamp", &format!("{stamp}{results}"))?;
-    Ok(built)
+    std::fs::write(&built.elf32, elf32).map_err(|e| io("write", &built.elf32, e))
 }
 
 /// Where generated and edited headers are, in the folder where the compiler
@@ -204,7 +222,7 @@ fn results(built: &Built) -> Option<String> {
     ))
 }
 
-fn io(verb: &str, path: &Path, e: std::io::Error) -> Error {
+pub(crate) fn io(verb: &str, path: &Path, e: std::io::Error) -> Error {
     Error::new(
         format!("cannot {verb} {}", path.display()),
         e,
@@ -357,7 +375,7 @@ impl Compiler<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Edit, Profile};
+    use crate::Edit;
 
     const HEADER: Edit = Edit {
         file: "include/arch/x86/arch/64/mode/kernel/stack.h",

@@ -1,7 +1,7 @@
 //! The board file: what a machine has, and how QEMU makes one.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spec::IommuKind;
 
@@ -53,6 +53,8 @@ pub struct Board {
     pub exit_port: u16,
     /// What confines DMA and interrupts.
     pub iommu: IommuKind,
+    /// Folder of the installed seL4 that the board takes; `None` for the bundled one.
+    pub kernel: Option<PathBuf>,
     /// Devices.
     pub devices: Vec<BoardDevice>,
     /// QEMU's `-machine`.
@@ -186,6 +188,11 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         .collect();
     overlaps(&context, &devices);
     board.devices = devices.into_iter().map(|(_, device)| device).collect();
+    if let Some(section) = top.section("kernel") {
+        let prefix = section.required_string("prefix", "\"/opt/sel4\"");
+        board.kernel = prefix.map(|prefix| root.join(prefix.value));
+        section.finish();
+    }
     if let Some(section) = top.required_section("qemu", "{ ... }") {
         qemu(&section, &mut board);
     }

@@ -119,6 +119,7 @@ pub fn compose(
     header.doorbell = u64::from(doorbell);
     header.inject_faults = u64::from(options.inject_faults);
     header.audit = u64::from(options.audit);
+    header.kernel = options.kernel;
     header.iommu = unit;
     builder.image.iommu = unit;
     header.gone = [Authority::ConfigurationSpace, Authority::Iommu].map(|authority| {

@@ -120,11 +120,11 @@ fn merge_value<'s>(base: DeValue<'s>, child: Spanned<DeValue<'s>>) -> Spanned<De
     Spanned::new(span, value)
 }
 
-/// Makes paths count from `root`. The keys `board` and `image` are paths in whichever
-/// table they stand.
+/// Makes paths count from `root`. The keys `board`, `image` and `prefix` are paths in
+/// whichever table they stand.
 fn count_from_root(table: &mut DeTable<'_>, folder: &Path, root: &Path) {
     for (key, value) in table.iter_mut() {
-        let is_path = ["board", "image"].contains(&key.get_ref().as_ref());
+        let is_path = ["board", "image", "prefix"].contains(&key.get_ref().as_ref());
         match value.get_mut() {
             DeValue::Table(table) => count_from_root(table, folder, root),
             DeValue::String(text)

@@ -162,6 +162,8 @@ pub struct Guest {
     /// The functions of a Solo5 image, by its manifest's names; `None` where the file has
     /// no `solo5`.
     pub solo5: Option<Vec<Solo5Device>>,
+    /// It may run on a kernel that its flags can halt.
+    pub trusts_kernel: bool,
     /// Where the guest, or its `solo5`, stands.
     pub place: Place,
     /// Interrupts that each of its sources may raise in a second (M23).

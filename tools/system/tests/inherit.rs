@@ -256,3 +256,43 @@ fn what_is_printed_is_the_same_system() {
         assert_same_again(&root, &file);
     }
 }
+
+#[test]
+fn a_board_s_kernel_counts_from_the_board_s_file() {
+    let root = project("system = { inherit = \"good.toml\", board = \"boards/one.toml\" }");
+    let board = |prefix: &str| {
+        format!("board.inherit = \"../board/pc/board.toml\"\nkernel.prefix = \"{prefix}\"")
+    };
+    for (prefix, expected) in [
+        ("../sel4", root.path().join("sel4")),
+        ("./sel4", root.path().join("boards/sel4")),
+        ("sel4", root.path().join("sel4")),
+        ("/opt/sel4", "/opt/sel4".into()),
+    ] {
+        put(&root, "boards/one.toml", &board(prefix));
+        assert_eq!(read(&root).board.kernel, Some(expected), "{prefix}");
+    }
+    // Another board's file that inherits it, elsewhere.
+    put(&root, "boards/one.toml", &board("./sel4"));
+    put(
+        &root,
+        "system.toml",
+        "system = { inherit = \"good.toml\", board = \"other/two.toml\" }",
+    );
+    put(
+        &root,
+        "other/two.toml",
+        "board.inherit = \"../boards/one.toml\"",
+    );
+    let kernel = read(&root).board.kernel;
+    assert_eq!(kernel, Some(root.path().join("boards/sel4")));
+}
+
+#[test]
+fn only_a_guest_that_is_said_to_be_trusted_with_the_kernel_is() {
+    let root = project("system.inherit = \"good.toml\"");
+    assert!(!read(&root).guests[0].trusts_kernel);
+    let trusted = "system.inherit = \"good.toml\"\nguest.web.kernel = \"trusted\"";
+    put(&root, "system.toml", trusted);
+    assert!(read(&root).guests[0].trusts_kernel);
+}

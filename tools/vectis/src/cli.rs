@@ -74,6 +74,8 @@ pub enum Command {
     Caps {
         #[command(flatten)]
         system: System,
+        #[command(flatten)]
+        kernel: Kernel,
         /// Boot the system, compare every slot of every component with the
         /// table, print what differs, and end with status 1 if anything does
         #[arg(long)]
@@ -130,12 +132,28 @@ fn iommu(text: &str) -> std::result::Result<IommuKind, String> {
     })
 }
 
+/// Which kernel a command builds with.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Kernel {
+    /// The folder of an installed seL4, 13.0.0 or newer, or `bundled`
+    /// [default: SEL4_PREFIX, else the board's, else the bundled 5.0.0]
+    #[arg(long, value_name = "PATH")]
+    pub sel4: Option<PathBuf>,
+    /// Take an installed kernel byte for byte, also if a guest's flags can halt it: each
+    /// guest then needs `kernel = "trusted"`
+    #[arg(long)]
+    pub kernel_untouched: bool,
+}
+
 /// Arguments of `vectis run`.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Which system.
     #[command(flatten)]
     pub system: System,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
     /// TCP port of this host that leads to the first guest's port 80; those that
     /// follow lead to the other guests. 0: any free ones
     #[arg(long, value_name = "N", default_value_t = 8080)]
@@ -185,6 +203,9 @@ pub struct Soak {
     /// The system file [default: tests/systems/soak.toml]
     #[arg(long, value_name = "FILE")]
     pub system: Option<PathBuf>,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
     /// Show every line of the system
     #[arg(short, long)]
     pub verbose: bool,
@@ -201,6 +222,9 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
 /// Arguments of `vectis bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
     /// The machine's IOMMU: amd, intel or none [default: the board's]
     #[arg(long, value_name = "KIND", value_parser = iommu)]
     pub iommu: Option<IommuKind>,
@@ -229,6 +253,9 @@ pub struct Build {
     /// Which system.
     #[command(flatten)]
     pub system: System,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
     /// Kernel without debug system calls and messages; this is the default
     #[arg(long, conflicts_with = "debug")]
     release: bool,

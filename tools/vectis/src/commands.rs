@@ -9,6 +9,7 @@ use system::{Model, Programs};
 
 use crate::cli::{self, profile};
 use crate::error::{Error, Result};
+use crate::kernels::Kernel;
 use crate::logs::Level;
 use crate::network::{free_ports, networks};
 use crate::qemu::Machine;
@@ -38,8 +39,10 @@ fn read(workspace: &Workspace, system: &cli::System) -> Result<Model> {
     Ok(model)
 }
 
-fn print_options(built: &image::Built) -> Result<()> {
-    for (name, value) in &built.kernel_options {
+fn print_kernel(kernel: &kernel::Built) -> Result<()> {
+    output::line(&format!("kernel: seL4 {}", kernel.label))?;
+    output::line(&format!("kernel: {}", kernel.entry.describe()))?;
+    for (name, value) in &kernel.options {
         output::line(&format!("{name}={value}"))?;
     }
     Ok(())
@@ -108,8 +111,9 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     if arguments.bare {
         return bare(&workspace, &model, arguments.port, &options);
     }
-    packages::ensure(&[packages::GCC, packages::QEMU])?;
     let profile = profile(arguments.debug);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
     // A measured image is another one: the command line is part of it.
     let name = if options.bench { "bench" } else { "image" };
@@ -119,9 +123,11 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         trace: options.trace.is_some(),
         ..system::Options::default()
     };
-    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, composed, &kernel, profile, &folder, &mut steps,
+    )?;
     if arguments.verbose {
-        print_options(&built)?;
+        print_kernel(&built.kernel)?;
     }
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     steps.begin(
@@ -139,9 +145,9 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
 fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Machine<'a> {
     Machine {
         model,
-        kernel: built.kernel(),
+        kernel: built.kernel_file(),
         initrd: Some(built.init()),
-        command_line: image::KERNEL_COMMAND_LINE.to_owned(),
+        command_line: built.command_line.clone(),
         ports,
         counted: false,
     }
@@ -163,15 +169,18 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
         iommu: None,
     };
     let model = read(&workspace, &system)?;
+    let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
-    let profile = profile(false);
     let folder = image::Folder::Own(workspace.output(profile).join("soak"));
     let composed = system::Options {
         inject_faults: true,
         ..system::Options::default()
     };
-    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, composed, &kernel, profile, &folder, &mut steps,
+    )?;
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     steps.begin("QEMU", &format!("{} min, seed {seed}", arguments.minutes));
@@ -202,6 +211,14 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     let alone = workspace.root.join(bench::SYSTEM);
     let bare_model = read_of(&alone)?;
     let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &bare_model.board, profile)?;
+    if kernel.prefix().is_some() && (arguments.check || arguments.update) {
+        return Err(Error::new(
+            "the committed counts are the bundled kernel's",
+            "another one has others",
+            "leave --check and --update out, or take `--sel4 bundled`",
+        ));
+    }
     let folder = workspace.output(profile).join("bench");
     let model = if arguments.guests == 1 {
         bare_model.clone()
@@ -215,7 +232,9 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     let mut steps = Steps::new(image::STEPS + 3);
     let options = system::Options::default();
     let own = image::Folder::Own(folder);
-    let built = image::build(&workspace, &model, options, profile, &own, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, options, &kernel, profile, &own, &mut steps,
+    )?;
     let log = record::prepare(&built.folder, &workspace.run_folder())?;
     steps.begin("guest", "without a monitor");
     let ports = free_ports(0, networks(&bare_model).len())?;
@@ -296,6 +315,7 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     let workspace = Workspace::find()?;
     let model = read(&workspace, &arguments.system)?;
     let profile = profile(arguments.debug);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
     let folder = match &arguments.out {
         // Checked before the build, so that an error comes at once.
         Some(folder) => image::Folder::named(folder)?,
@@ -304,9 +324,11 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     packages::ensure(&[packages::GCC])?;
     let mut steps = Steps::new(image::STEPS);
     let composed = system::Options::default();
-    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, composed, &kernel, profile, &folder, &mut steps,
+    )?;
     if arguments.verbose {
-        print_options(&built)?;
+        print_kernel(&built.kernel)?;
     }
     Ok(())
 }
@@ -383,18 +405,21 @@ pub fn caps(system: &cli::System) -> Result<()> {
 /// # Errors
 /// If the system cannot be built or does not start, or a slot is not as the
 /// table says.
-pub fn audit(system: &cli::System) -> Result<()> {
+pub fn audit(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
     let workspace = Workspace::find()?;
     let model = read(&workspace, system)?;
+    let profile = profile(false);
+    let kernel = Kernel::choose(kernel, &model.board, profile)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
     let mut steps = Steps::new(image::STEPS + 1);
-    let profile = profile(false);
     let folder = image::Folder::Own(workspace.output(profile).join("audit"));
     let composed = system::Options {
         audit: true,
         ..system::Options::default()
     };
-    let built = image::build(&workspace, &model, composed, profile, &folder, &mut steps)?;
+    let built = image::build(
+        &workspace, &model, composed, &kernel, profile, &folder, &mut steps,
+    )?;
     steps.begin("QEMU", "comparing every slot with the table");
     let ports = free_ports(0, networks(&model).len())?;
     let options = run::Options {

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use guest_image::{Kind, Rewritten, Solo5Function};
-use kernel::{Config, Profile};
+use kernel::Profile;
 use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
 
 use crate::error::{Error, Result};
+use crate::kernels::{Kernel, check_trust};
 use crate::manifest::{incomplete, manifest};
 use crate::programs;
 use crate::steps::Steps;
@@ -19,10 +20,6 @@ use crate::workspace::{Workspace, read, write};
 /// Steps that [`build`] begins.
 pub const STEPS: usize = 5;
 
-/// The kernel's command line: empty. Built without its IOMMU driver, it needs no
-/// option about that.
-pub const KERNEL_COMMAND_LINE: &str = "";
-
 /// A built image.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -30,14 +27,16 @@ pub struct Built {
     pub folder: PathBuf,
     /// Writers of the logs: name and ELF file, in the order of the ids.
     pub writers: Vec<(String, PathBuf)>,
-    /// The kernel's options.
-    pub kernel_options: BTreeMap<String, String>,
+    /// The kernel.
+    pub kernel: kernel::Built,
+    /// The kernel's command line.
+    pub command_line: String,
 }
 
 impl Built {
     /// Returns the kernel, for a multiboot loader.
     #[must_use]
-    pub fn kernel(&self) -> PathBuf {
+    pub fn kernel_file(&self) -> PathBuf {
         self.folder.join("kernel.elf")
     }
 
@@ -276,25 +275,18 @@ pub fn build(
     workspace: &Workspace,
     model: &Model,
     options: Options,
+    chosen: &Kernel,
     profile: Profile,
     folder: &Folder,
     steps: &mut Steps,
 ) -> Result<Built> {
     let _lock = workspace.lock()?;
-    steps.begin("kernel", &format!("seL4 {}, {profile}", kernel::VERSION));
-    let config = Config::x86_64_pc99(profile);
-    let mut cached = true;
-    let kernel = kernel::build(
-        &config,
-        &workspace.output(profile).join("kernel"),
-        &mut |text| {
-            cached = false;
-            steps.note(text);
-        },
-    )?;
-    if cached {
-        steps.note("unchanged");
-    }
+    let kernel = chosen.build(profile, &workspace.output(profile), steps)?;
+    check_trust(&kernel, &model.guests)?;
+    let options = Options {
+        kernel: spec::KernelLabel::new(&kernel.label),
+        ..options
+    };
 
     let mut names = vec![system::ROOT_TASK];
     for component in &model.components {
@@ -303,7 +295,7 @@ pub fn build(
         }
     }
     steps.begin("components", &names.join(", "));
-    let built = programs::components(workspace, profile, &names)?;
+    let built = programs::components(workspace, profile, &names, chosen.prefix())?;
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
@@ -382,7 +374,7 @@ pub fn build(
         ("init.elf".to_owned(), init),
         (
             "command-line".to_owned(),
-            format!("{KERNEL_COMMAND_LINE}\n").into_bytes(),
+            format!("{}\n", chosen.command_line()).into_bytes(),
         ),
     ];
     for (name, file) in &built {
@@ -421,7 +413,8 @@ pub fn build(
     Ok(Built {
         folder: folder.to_path_buf(),
         writers,
-        kernel_options: kernel.options,
+        kernel,
+        command_line: chosen.command_line().to_owned(),
     })
 }
 

@@ -56,6 +56,7 @@ mod control;
 mod error;
 mod frames;
 mod image;
+mod kernels;
 mod logs;
 mod manifest;
 mod network;

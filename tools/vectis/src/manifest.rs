@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use guest_image::Rewritten;
-use kernel::{Built, Profile};
+use kernel::{Built, Entry, Profile};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system::{Image, Model};
@@ -43,6 +43,45 @@ pub fn incomplete(files: &[String]) -> Value {
         "components": [],
         "files": files,
     })
+}
+
+/// Returns the kernel's version. Installed ones do not say theirs.
+fn sel4_version(kernel: &Built) -> &'static str {
+    match kernel.installed {
+        None => kernel::VERSION,
+        Some(_) => "installed",
+    }
+}
+
+/// Describes the kernel: what it is, which of a guest's flags it runs with, and of one that
+/// was installed the file and what was changed in the image's copy.
+fn of_kernel(kernel: &Built) -> Result<Value> {
+    let (flags, changed) = match &kernel.entry {
+        Entry::Closed => ("cleared", &[][..]),
+        Entry::Completed(sites) => ("completed", &sites[..]),
+        Entry::Open(_) => ("open", &[][..]),
+    };
+    let changed: Vec<Value> = changed
+        .iter()
+        .map(|site| {
+            let (address, from, to) = (site.address, site.value, site.completed());
+            json!({
+                "wrmsr": format!("{address:#x}"),
+                "from": format!("{from:#x}"),
+                "to": format!("{to:#x}"),
+            })
+        })
+        .collect();
+    let installed = match &kernel.installed {
+        None => Value::Null,
+        Some(file) => json!({ "sha256": hex(&Sha256::digest(read(file)?)) }),
+    };
+    Ok(json!({
+        "label": kernel.label,
+        "installed": installed,
+        "guest-flags": flags,
+        "changed": changed,
+    }))
 }
 
 /// Describes the image whose files (their names in the folder) are `files`.
@@ -91,10 +130,11 @@ pub fn manifest(
         "profile": profile.to_string(),
         "versions": {
             "vectis": env!("CARGO_PKG_VERSION"),
-            "sel4": kernel::VERSION,
+            "sel4": sel4_version(kernel),
             "rustc": version("rustc")?,
             "gcc": version("gcc")?,
         },
+        "kernel": of_kernel(kernel)?,
         "kernel-options": kernel.options,
         "components": writers,
         "rewritten-instructions": rewritten,

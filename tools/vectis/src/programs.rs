@@ -43,9 +43,12 @@ struct Call<'a> {
     packages: Vec<&'a str>,
     features: Vec<String>,
     log: Option<&'a str>,
+    /// The installed seL4 that the binding is made for.
+    sel4: Option<&'a Path>,
 }
 
-/// Builds component programs and init. Returns each one's file by its name.
+/// Builds component programs and init for the bundled seL4 or the one that is installed
+/// in `sel4`. Returns each one's file by its name.
 ///
 /// # Errors
 /// If cargo fails; cargo has printed the reason.
@@ -53,20 +56,28 @@ pub fn components(
     workspace: &Workspace,
     profile: Profile,
     names: &[&str],
+    sel4: Option<&Path>,
 ) -> Result<BTreeMap<String, PathBuf>> {
     let (folder, log) = match profile {
         Profile::Release => ("sel4", "info"),
         Profile::Debug => ("sel4-debug", "trace"),
     };
+    // A binding for another kernel makes cargo build everything anew: those for the
+    // bundled one keep a folder of their own.
+    let folder = match sel4 {
+        None => folder.to_owned(),
+        Some(_) => format!("{folder}-installed"),
+    };
     let built = Call {
         workspace,
-        folder: folder.to_owned(),
+        folder,
         script: "crates/runtime/component.ld",
         // The sections of defmt's strings; after the script that it adds to.
         more_flags: vec!["-Clink-arg=-Tdefmt.x".to_owned()],
         packages: names.to_vec(),
         features: names.iter().map(|name| format!("{name}/sel4")).collect(),
         log: Some(log),
+        sel4,
     }
     .run()?;
     for name in names {
@@ -112,6 +123,7 @@ pub fn guest(workspace: &Workspace, folder: &Path, package: &str, ram: u64) -> R
         packages: vec![package],
         features: vec![format!("{package}/guest")],
         log: None,
+        sel4: None,
     }
     .run()?;
     let mut files = built.into_values();
@@ -145,6 +157,10 @@ impl Call<'_> {
             .env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
+        match self.sel4 {
+            Some(prefix) => command.env(kernel::PREFIX, prefix),
+            None => command.env_remove(kernel::PREFIX),
+        };
         if let Some(level) = self.log {
             command.env("DEFMT_LOG", level);
         }
@@ -241,6 +257,7 @@ not json
             packages: Vec::new(),
             features: Vec::new(),
             log: None,
+            sel4: None,
         };
         assert!(call.flags().is_err());
         std::fs::write(folder.path().join("a.ld"), "one").unwrap();

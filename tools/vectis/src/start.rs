@@ -22,9 +22,10 @@ pub fn main() -> ExitCode {
         Some(Command::Show { system }) => commands::show(system.as_deref()),
         Some(Command::Caps {
             system,
-            live: false,
-        }) => commands::caps(system),
-        Some(Command::Caps { system, live: true }) => commands::audit(system),
+            kernel,
+            live: true,
+        }) => commands::audit(system, kernel),
+        Some(Command::Caps { system, .. }) => commands::caps(system),
         Some(Command::Logs(logs)) => commands::logs(logs),
         Some(Command::Dump { keys }) => commands::dump(keys),
         Some(Command::Replay { files, summary }) => replay::replay(files, *summary),

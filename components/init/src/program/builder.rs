@@ -69,6 +69,8 @@ pub struct Builder<'a> {
     /// The first slot that was empty at boot.
     first_empty: usize,
     own_bits: usize,
+    /// The kernel had room for no more untyped memory than it named.
+    untypeds_cut: bool,
     /// Slots whose capability stays after boot.
     pub kept: Kept,
 }
@@ -109,6 +111,7 @@ impl<'a> Builder<'a> {
             given: boot_info.untyped().range(),
             first_empty: empty.start,
             own_bits: boot_info.init_cnode_size_bits(),
+            untypeds_cut: boot_info.untyped_list_is_full(),
             kept: Kept::new(&boot_info.untyped().range()),
         }
     }
@@ -153,10 +156,15 @@ impl<'a> Builder<'a> {
         let piece = match piece {
             Ok(piece) => piece,
             Err(Exhausted::NoMemory) => match at {
-                None => fatal!("no memory left for {what} ({} bytes)", 1u64 << bits),
+                None => fatal!(
+                    "no memory left for {what} ({} bytes){}",
+                    1u64 << bits,
+                    self.cut()
+                ),
                 Some((address, _)) => fatal!(
-                    "{what}: the kernel gave no memory of {} bytes at {address:#x}",
-                    1u64 << bits
+                    "{what}: the kernel gave no memory of {} bytes at {address:#x}{}",
+                    1u64 << bits,
+                    self.cut()
                 ),
             },
             Err(error) => fatal!("memory for {what}: {error:?}"),
@@ -167,6 +175,16 @@ impl<'a> Builder<'a> {
             fatal!("making {what}: {error:?}");
         }
         first
+    }
+
+    /// Returns what explains memory that is missing, if the kernel had no room to name it.
+    fn cut(&self) -> &'static str {
+        if self.untypeds_cut {
+            ": the kernel's list of untyped memory is full, and what did not fit is lost; build \
+             seL4 with a larger KernelMaxNumBootinfoUntypedCaps"
+        } else {
+            ""
+        }
     }
 
     /// Returns an object's record.

@@ -61,6 +61,14 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     let handover_time = ports::unix_time().unwrap_or_default();
     defmt::info!("handover time={=u64}", handover_time);
     defmt::info!("handover tsc={=u64}", handover);
+    defmt::info!(
+        "kernel: seL4 {=str}, {=usize} pieces of untyped memory",
+        header.kernel.as_str(),
+        boot_info.untyped().len()
+    );
+    if header.kernel.is_open() {
+        defmt::warn!("a guest may halt this kernel by its flags");
+    }
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
@@ -73,6 +81,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
             handover_tsc: handover,
             functions: found.len() as u64,
             handover_time,
+            kernel: header.kernel,
         }),
     );
     builder.map_all();

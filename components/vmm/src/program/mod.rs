@@ -40,6 +40,10 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
         "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
         tsc_khz / 16
     );
+    let kernel = context.machine().kernel;
+    if !kernel.as_str().is_empty() {
+        let _ = write!(line, " sel4={}", kernel.as_str());
+    }
     if let Some(epoch) = context.machine().tsc_epoch_ns() {
         let _ = write!(line, " tsc_epoch_ns={epoch}");
     }

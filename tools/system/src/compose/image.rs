@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
-use spec::{Capability, Function, IommuPlace, Mapping, Object, Thread};
+use spec::{Capability, Function, IommuPlace, KernelLabel, Mapping, Object, Thread};
 
 use crate::program::Program;
 
@@ -41,6 +41,8 @@ pub struct Options {
     pub audit: bool,
     /// Components log every access of the guests.
     pub trace: bool,
+    /// The kernel that the image is for.
+    pub kernel: KernelLabel,
 }
 
 /// A composed image.

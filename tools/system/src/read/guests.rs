@@ -114,6 +114,7 @@ fn guest(
             "write at most 1024",
         );
     }
+    let trusts_kernel = trusts_kernel(section);
     let solo5 = section.section("solo5");
     let place = solo5.as_ref().map_or(&name.span, |solo5| &solo5.span);
     let place = Place(context.source.line_of(place));
@@ -130,6 +131,7 @@ fn guest(
         devices: devices.into_iter().map(|device| device.value).collect(),
         command_line: command_line.map_or_else(String::new, |text| text.value),
         solo5,
+        trusts_kernel,
         place,
         interrupt_budget,
         on_exit,
@@ -138,6 +140,22 @@ fn guest(
         boot,
         modules,
     })
+}
+
+/// Reads `kernel`, and returns whether the guest may run on a kernel that it can halt.
+fn trusts_kernel(section: &Section<'_, '_>) -> bool {
+    let Some(text) = section.string("kernel") else {
+        return false;
+    };
+    if text.value != "trusted" {
+        section.context.error(
+            &text.span,
+            format!("`{}` is not a way to treat the kernel here", text.value),
+            "write \"trusted\" if the guest may halt the machine where the kernel lets it; without \
+             the key the kernel must be closed against it",
+        );
+    }
+    text.value == "trusted"
 }
 
 /// Reads which of the guest's functions stands for which device of its image's manifest.

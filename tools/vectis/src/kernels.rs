@@ -1,0 +1,203 @@
+//! Which kernel an image is made with: the bundled one, or one that is installed.
+
+use std::path::{Path, PathBuf};
+
+use kernel::{Built, Config, Entry, Installed, Profile, Purpose};
+use system::{Board, Guest};
+
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::steps::Steps;
+
+/// The word that stands for the bundled kernel where a folder could.
+const BUNDLED: &str = "bundled";
+
+/// A kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Built from the pinned sources.
+    Bundled,
+    /// Installed by the user.
+    Installed {
+        /// Its folder.
+        installed: Box<Installed>,
+        /// It goes into the image byte for byte.
+        untouched: bool,
+    },
+}
+
+/// Returns the folder of the first that says one: the command line, the environment, the
+/// board. `None` for the bundled kernel.
+fn prefix<'a>(
+    argument: Option<&'a Path>,
+    environment: Option<&'a Path>,
+    board: Option<&'a Path>,
+) -> Option<&'a Path> {
+    let named = argument.or(environment).or(board)?;
+    Some(named).filter(|_| argument != Some(Path::new(BUNDLED)))
+}
+
+impl Kernel {
+    /// Chooses the kernel, and checks its folder and its options for this purpose: before
+    /// anything is built.
+    ///
+    /// # Errors
+    /// If an installed one cannot be used, or there is none to be left untouched.
+    pub fn choose(arguments: &cli::Kernel, board: &Board, profile: Profile) -> Result<Self> {
+        let environment = Installed::prefix_from_environment();
+        let named = prefix(
+            arguments.sel4.as_deref(),
+            environment.as_deref(),
+            board.kernel.as_deref(),
+        );
+        let Some(named) = named else {
+            if arguments.kernel_untouched {
+                return Err(Error::new(
+                    "--kernel-untouched is for an installed kernel",
+                    "the bundled one is always built with its declared edits",
+                    "name an installed seL4 by --sel4, or leave the word out",
+                ));
+            }
+            return Ok(Self::Bundled);
+        };
+        // A build script works in another folder.
+        let named = std::path::absolute(named).map_err(|e| Error::file("find", named, &e))?;
+        let installed = Installed::open(&named)?;
+        installed.check(purpose(profile))?;
+        Ok(Self::Installed {
+            installed: Box::new(installed),
+            untouched: arguments.kernel_untouched,
+        })
+    }
+
+    /// Returns the folder of an installed kernel.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&Path> {
+        match self {
+            Self::Bundled => None,
+            Self::Installed { installed, .. } => Some(installed.prefix()),
+        }
+    }
+
+    /// Returns the kernel's command line.
+    #[must_use]
+    pub fn command_line(&self) -> &'static str {
+        match self {
+            // Built without its IOMMU driver, it needs no option about that.
+            Self::Bundled => "",
+            Self::Installed { installed, .. } => installed.command_line(),
+        }
+    }
+
+    /// Builds or takes it, below `out`.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn build(&self, profile: Profile, out: &Path, steps: &mut Steps) -> Result<Built> {
+        match self {
+            Self::Bundled => {
+                steps.begin("kernel", &format!("seL4 {}, {profile}", kernel::VERSION));
+                let config = Config::x86_64_pc99(profile);
+                let mut cached = true;
+                let built = kernel::build(&config, &out.join("kernel"), &mut |text| {
+                    cached = false;
+                    steps.note(text);
+                })?;
+                if cached {
+                    steps.note("unchanged");
+                }
+                Ok(built)
+            }
+            Self::Installed {
+                installed,
+                untouched,
+            } => {
+                steps.begin(
+                    "kernel",
+                    &format!("seL4 in {}", installed.prefix().display()),
+                );
+                let out: PathBuf = out.join("kernel-installed");
+                let note = &mut |text: &str| steps.note(text);
+                let built = kernel::adopt(installed, purpose(profile), *untouched, &out, note)?;
+                steps.note(&built.label);
+                Ok(built)
+            }
+        }
+    }
+}
+
+/// Returns what a profile's kernel is for.
+const fn purpose(profile: Profile) -> Purpose {
+    match profile {
+        Profile::Release => Purpose::Use,
+        Profile::Debug => Purpose::Debug,
+    }
+}
+
+/// Fails if a guest can halt the kernel, and the system file does not say that it may.
+///
+/// # Errors
+/// Names the first such guest.
+pub fn check_trust(kernel: &Built, guests: &[Guest]) -> Result<()> {
+    let Entry::Open(why) = &kernel.entry else {
+        return Ok(());
+    };
+    match guests.iter().find(|guest| !guest.trusts_kernel) {
+        None => Ok(()),
+        Some(guest) => Err(Error::new(
+            format!(
+                "guest {} can halt the machine ({})",
+                guest.name, guest.place
+            ),
+            why,
+            "add `kernel = \"trusted\"` to the guest if you trust it with that, or leave \
+             --kernel-untouched out",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_that_names_a_folder_wins() {
+        let [argument, environment, board] = ["a", "e", "b"].map(|name| Some(Path::new(name)));
+        let bundled = Some(Path::new(BUNDLED));
+        assert_eq!(prefix(argument, environment, board), argument);
+        assert_eq!(prefix(None, environment, board), environment);
+        assert_eq!(prefix(None, None, board), board);
+        assert_eq!(prefix(None, None, None), None);
+        // By its word on the command line only: elsewhere it is a folder.
+        assert_eq!(prefix(bundled, environment, board), None);
+        assert_eq!(prefix(None, bundled, board), bundled);
+    }
+
+    #[test]
+    fn init_knows_an_open_kernel_by_its_word() {
+        assert_eq!(Entry::Open(String::new()).word(), Some(spec::FLAGS_OPEN));
+    }
+
+    #[test]
+    fn the_bundled_kernel_is_never_untouched() {
+        let arguments = cli::Kernel {
+            sel4: Some(BUNDLED.into()),
+            kernel_untouched: true,
+        };
+        let error = Kernel::choose(&arguments, &Board::default(), Profile::Release).unwrap_err();
+        assert!(error.to_string().contains("declared edits"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_a_kernel_is_an_error_before_the_build() {
+        let arguments = cli::Kernel {
+            sel4: Some("/nowhere".into()),
+            kernel_untouched: false,
+        };
+        let error = Kernel::choose(&arguments, &Board::default(), Profile::Release).unwrap_err();
+        assert!(
+            error.to_string().contains("/nowhere: it is no folder"),
+            "{error}"
+        );
+    }
+}
