@@ -79,6 +79,23 @@ impl Kernel {
         }
     }
 
+    /// Returns where the kernel's addresses begin, if it has the whole upper half for
+    /// itself. Generated files go below `out`.
+    ///
+    /// # Errors
+    /// If an installed kernel's interface cannot be used: the binding is made of it.
+    pub fn user_top(&self, out: &Path) -> Result<Option<u64>> {
+        match self {
+            Self::Bundled => Ok(None),
+            Self::Installed { installed, .. } => {
+                let scratch = out.join("kernel-installed/interface");
+                let interface = kernel::installed_interface(installed, &scratch)?;
+                interface.facts()?;
+                Ok(interface.constants.get("", "USER_TOP"))
+            }
+        }
+    }
+
     /// Returns the kernel's command line.
     #[must_use]
     pub fn command_line(&self) -> &'static str {
