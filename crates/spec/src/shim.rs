@@ -15,7 +15,11 @@ pub const SIZE: u64 = 8 << 20;
 /// program, which starts at 1 MiB.
 pub const HANDOFF_OFFSET: u64 = 0x8_0000;
 /// Bytes that the block has at most.
-pub const HANDOFF_SIZE: usize = 0x8_0000;
+pub const HANDOFF_SIZE: usize = 0x7_0000;
+/// Where the stubs of direct calls lie, from the start of the shim's RAM: behind the block.
+pub const STUBS_OFFSET: u64 = HANDOFF_OFFSET + HANDOFF_SIZE as u64;
+/// Bytes that they have at most.
+pub const STUBS_SIZE: usize = 0x1_0000;
 
 /// The port on which a shim registers, by the address of its code for calls, once. From then on
 /// interrupts are delivered by the table that is loaded there and then; the image may load
@@ -27,7 +31,8 @@ pub const REGISTER_PORT: u16 = 0x500;
 /// The vmm makes every `out dx, eax` that lies below the shim's RAM a jump to the code that
 /// was registered: which port it is, is in a register that it need not read. That code finds
 /// all registers as the image had them but the stack pointer, which is [`RED_ZONE`] lower and
-/// then at the address to return to. Outputs to other ports it makes itself.
+/// then at the address to return to. Outputs to other ports it makes itself. Where the build
+/// tool finds the call in the image it leads there directly, by a stub, without the vmm.
 pub const CALL_PORTS: RangeInclusive<u16> = 0x501..=0x508;
 /// Bytes below the stack pointer that code may use (System V ABI for AMD64, 3.2.2).
 pub const RED_ZONE: u64 = 128;

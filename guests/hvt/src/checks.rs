@@ -73,13 +73,13 @@ pub fn thread_pointer() -> Result<(), &'static str> {
         value != 0 && unsafe { *(value as *const u64) } == value
     };
     let before = read();
-    make(call::POLL, &mut Poll::default());
+    make::<{ call::POLL }, _>(&mut Poll::default());
     expect(before && read(), "fs:0 is not the thread's")
 }
 
 fn wall() -> u64 {
     let mut time = WallTime::default();
-    make(call::WALLTIME, &mut time);
+    make::<{ call::WALLTIME }, _>(&mut time);
     time.nsecs
 }
 
@@ -97,7 +97,7 @@ pub fn rest(seconds: u64) {
             timeout_nsecs: end - now,
             ..Poll::default()
         };
-        make(call::POLL, &mut poll);
+        make::<{ call::POLL }, _>(&mut poll);
     }
     println!("# soak: works");
 }
@@ -119,7 +119,7 @@ pub fn time(hertz: u64) -> Result<(), &'static str> {
         ret: -1,
         ..Poll::default()
     };
-    make(call::POLL, &mut poll);
+    make::<{ call::POLL }, _>(&mut poll);
     expect(poll.ret == 0 && poll.ready_set == 0, "a network was ready")?;
     let waited = (u128::from(ticks() - before) * 1_000_000_000 / u128::from(hertz)) as u64;
     let wall = wall() - wall_before;
@@ -128,7 +128,7 @@ pub fn time(hertz: u64) -> Result<(), &'static str> {
     // Both count the same.
     expect(wall.abs_diff(waited) < WAIT, "the clocks differ")?;
     poll.timeout_nsecs = 0;
-    make(call::POLL, &mut poll);
+    make::<{ call::POLL }, _>(&mut poll);
     expect(poll.ret == 0, "poll without a wait")
 }
 
@@ -136,10 +136,10 @@ pub fn time(hertz: u64) -> Result<(), &'static str> {
 pub fn calls() -> Result<(), &'static str> {
     const CALLS: u64 = 1000;
     let mut time = WallTime::default();
-    make(call::WALLTIME, &mut time);
+    make::<{ call::WALLTIME }, _>(&mut time);
     let before = ticks();
     for _ in 0..CALLS {
-        make(call::WALLTIME, &mut time);
+        make::<{ call::WALLTIME }, _>(&mut time);
     }
     println!("# a call takes {} ticks", (ticks() - before) / CALLS);
     expect(time.nsecs > 0, "the time of day")
@@ -158,7 +158,7 @@ impl Disk {
             ret: -1,
             ..Block::default()
         };
-        make(number, &mut block);
+        at(number, (&raw mut block).addr() as u32);
         block.ret
     }
 
@@ -264,7 +264,7 @@ pub fn hostile(memory: u64) -> Result<(), &'static str> {
                 ret: -1,
                 ..Net::default()
             };
-            make(number, &mut net);
+            at(number, (&raw mut net).addr() as u32);
             expect(net.ret == EINVAL, "a bad network call was taken")?;
         }
     }
@@ -277,7 +277,7 @@ pub fn hostile(memory: u64) -> Result<(), &'static str> {
                 ret: -1,
                 ..Block::default()
             };
-            make(number, &mut block);
+            at(number, (&raw mut block).addr() as u32);
             expect(block.ret == EINVAL, "a bad disk call was taken")?;
         }
     }
@@ -299,7 +299,7 @@ pub fn hostile(memory: u64) -> Result<(), &'static str> {
         }
     }
     for (data, length) in places {
-        make(call::PUTS, &mut Puts { data, length });
+        make::<{ call::PUTS }, _>(&mut Puts { data, length });
     }
     // All is still there.
     let mut net = Net {
@@ -309,7 +309,7 @@ pub fn hostile(memory: u64) -> Result<(), &'static str> {
         ret: -1,
         ..Net::default()
     };
-    make(call::NET_READ, &mut net);
+    make::<{ call::NET_READ }, _>(&mut net);
     expect(net.ret == AGAIN || net.ret == OK, "the network is gone")?;
     expect(Disk::read(0, &mut data) == OK, "the disk is gone")
 }

@@ -39,7 +39,7 @@ impl Network {
             ret: -1,
             ..Net::default()
         };
-        make(call::NET_WRITE, &mut net);
+        make::<{ call::NET_WRITE }, _>(&mut net);
         if net.ret == OK {
             Ok(())
         } else {
@@ -57,7 +57,7 @@ impl Network {
                 ret: -1,
                 ..Net::default()
             };
-            make(call::NET_READ, &mut net);
+            make::<{ call::NET_READ }, _>(&mut net);
             match net.ret {
                 OK => {
                     let frame = self.frame.get(..net.length as usize);
@@ -70,7 +70,7 @@ impl Network {
                         timeout_nsecs: PATIENCE,
                         ..Poll::default()
                     };
-                    make(call::POLL, &mut poll);
+                    make::<{ call::POLL }, _>(&mut poll);
                     if poll.ready_set >> self.handle & 1 == 0 {
                         return Err("no answer came");
                     }

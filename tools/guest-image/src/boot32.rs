@@ -58,7 +58,7 @@ pub fn prepare(file: &[u8], kind: &Kind, guest: &Guest<'_>, shim: &[u8]) -> Resu
     } else {
         format!("{} {}", guest.name, guest.command_line)
     };
-    merge(&image, shim, &guest.ram, line.as_bytes(), &payload)
+    merge(&image, shim, &guest.ram, line.as_bytes(), &payload, None)
 }
 
 /// Returns the image of a file with a Multiboot header.

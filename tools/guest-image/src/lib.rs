@@ -9,6 +9,7 @@
 
 pub mod acpi;
 mod boot32;
+mod calls;
 mod elf;
 mod fit;
 #[cfg(test)]
@@ -123,7 +124,10 @@ pub fn prepare(file: Vec<u8>, guest: &Guest<'_>, shim: Option<&[u8]>) -> Result<
             let image = Foreign::from_elf(&file)?;
             let payload = solo5::payload(&file, &image, guest)?;
             let line = guest.command_line.as_bytes();
-            (merge(&image, shim, &guest.ram, line, &payload)?, "")
+            let mut file = file;
+            let stubs = calls::direct(&mut file, shim, &shim_ram(&guest.ram)?)?;
+            let image = Foreign::from_elf(&file)?;
+            (merge(&image, shim, &guest.ram, line, &payload, stubs)?, "")
         }
         _ => return Err(kind.refusal()),
     };

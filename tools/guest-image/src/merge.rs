@@ -114,8 +114,8 @@ pub fn shim_ram(ram: &Range<u64>) -> Result<Range<u64>, Error> {
 }
 
 /// Returns one file with the image, the shim (a guest's file, built for [`shim_ram`] of
-/// `ram`), and between them the block with this command line and payload. It is entered
-/// at the shim's entry.
+/// `ram`), and between them the block with this command line and payload, and `more`, which
+/// lies in the shim's RAM. It is entered at the shim's entry.
 ///
 /// # Errors
 /// If the image lies where something else is, or out of RAM.
@@ -125,6 +125,7 @@ pub fn merge(
     ram: &Range<u64>,
     command_line: &[u8],
     payload: &[u8],
+    more: Option<Segment>,
 ) -> Result<Vec<u8>, Error> {
     let own = shim_ram(ram)?;
     for segment in &image.segments {
@@ -154,6 +155,7 @@ pub fn merge(
         writable: false,
         executable: false,
     });
+    segments.extend(more);
     Ok(system::elf_file(entry, &segments))
 }
 

@@ -44,7 +44,7 @@ pub fn rewrite(file: &mut [u8]) -> Rewritten {
         let Some(code) = file.get_mut(piece.range) else {
             continue;
         };
-        let (sites, left) = sites(code, &piece.starts);
+        let (sites, left) = sites(code, &piece.starts, is_site);
         for at in &sites {
             code[*at] = match code[*at] {
                 PUSHF => REWRITTEN_PUSHF,
@@ -59,15 +59,18 @@ pub fn rewrite(file: &mut [u8]) -> Rewritten {
 }
 
 /// Code in the file.
-struct Piece {
-    range: Range<usize>,
+pub(crate) struct Piece {
+    /// Where it lies in the file.
+    pub range: Range<usize>,
+    /// Where it is linked.
+    pub address: u64,
     /// Offsets from its start at which instructions begin, in order.
-    starts: Vec<usize>,
+    pub starts: Vec<usize>,
 }
 
 /// Returns the code of an ELF file with this header, or `None` if it is none, or is not
 /// for this machine. (Multiboot loaders want 64-bit code in a 32-bit file.)
-fn pieces<H: FileHeader<Endian = Endianness>>(file: &[u8]) -> Option<Vec<Piece>> {
+pub(crate) fn pieces<H: FileHeader<Endian = Endianness>>(file: &[u8]) -> Option<Vec<Piece>> {
     let file = ElfFile::<H>::parse(file).ok()?;
     let machine = file.elf_header().e_machine(file.endian());
     if ![elf::EM_X86_64, elf::EM_386].contains(&machine) {
@@ -111,6 +114,7 @@ fn pieces<H: FileHeader<Endian = Endianness>>(file: &[u8]) -> Option<Vec<Piece>>
         let end = start.checked_add(usize::try_from(size).ok()?)?;
         Some(Piece {
             range: start..end,
+            address,
             starts,
         })
     };
@@ -119,7 +123,7 @@ fn pieces<H: FileHeader<Endian = Endianness>>(file: &[u8]) -> Option<Vec<Piece>>
 
 /// Returns whether this is an instruction to replace, and whether that can be done: if its
 /// first byte alone is to change.
-fn is_site(instruction: &Instruction, bytes: &[u8]) -> Option<bool> {
+fn is_site(instruction: &Instruction, bytes: &[u8], _: &[u8]) -> Option<bool> {
     match instruction.opcode() {
         Opcode::PUSHF | Opcode::POPF => Some(bytes.len() == 1),
         Opcode::WRFSBASE | Opcode::WRGSBASE => Some(matches!(
@@ -130,8 +134,14 @@ fn is_site(instruction: &Instruction, bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// Returns the offsets of the instructions to replace, and how many are left.
-fn sites(code: &[u8], starts: &[usize]) -> (Vec<usize>, usize) {
+/// Returns the offsets of the instructions to replace, and how many are left. `is_site` is
+/// told an instruction, its bytes, and those that follow, and says whether it is one of those
+/// that are looked for, and can be replaced.
+pub(crate) fn sites(
+    code: &[u8],
+    starts: &[usize],
+    is_site: impl Fn(&Instruction, &[u8], &[u8]) -> Option<bool>,
+) -> (Vec<usize>, usize) {
     let decoder = InstDecoder::default();
     let mut found = Vec::new();
     let mut left = 0;
@@ -148,7 +158,11 @@ fn sites(code: &[u8], starts: &[usize]) -> (Vec<usize>, usize) {
             continue;
         };
         let length = instruction.len().to_const() as usize;
-        match is_site(&instruction, &code[at..at + length]) {
+        match is_site(
+            &instruction,
+            &code[at..at + length],
+            &code[at + length..end],
+        ) {
             Some(true) => found.push(at),
             Some(false) => left += 1,
             None => {}

@@ -25,7 +25,7 @@ fn shim() -> Vec<u8> {
 }
 
 fn refused(image: &Foreign, ram: &Range<u64>) -> String {
-    let Error { cause, help } = merge(image, &shim(), ram, b"", b"").unwrap_err();
+    let Error { cause, help } = merge(image, &shim(), ram, b"", b"", None).unwrap_err();
     format!("{cause} / {help}")
 }
 
@@ -33,7 +33,7 @@ fn refused(image: &Foreign, ram: &Range<u64>) -> String {
 fn all_parts_are_in_the_file_and_the_shim_is_entered() {
     let mut two = image(0x10_0000, 0x2000);
     two.segments.push(segment(0x10_2000, 0x1_0000));
-    let file = merge(&two, &shim(), &RAM, b"line", b"payload").unwrap();
+    let file = merge(&two, &shim(), &RAM, b"line", b"payload", None).unwrap();
     let read = Foreign::from_elf(&file).unwrap();
     assert_eq!(read.entry, SHIM + 0x10_0010);
     let [first, second, shim, block] = &read.segments[..] else {
@@ -63,7 +63,7 @@ fn each_place_where_an_image_cannot_lie_is_named() {
         over.contains("0x1800000 to 0x2000000") && over.contains("shim"),
         "{over}"
     );
-    assert!(merge(&image(SHIM - 0x1000, 0x1000), &shim(), &RAM, b"", b"").is_ok());
+    assert!(merge(&image(SHIM - 0x1000, 0x1000), &shim(), &RAM, b"", b"", None).is_ok());
     let past = refused(&image(32 << 20, 0x1000), &RAM);
     assert!(
         past.contains("not in the guest's RAM") && past.contains("more `memory`"),
@@ -81,7 +81,15 @@ fn each_place_where_an_image_cannot_lie_is_named() {
 #[test]
 fn a_block_that_is_too_large_is_refused() {
     let payload = vec![0; HANDOFF_SIZE];
-    let error = merge(&image(0x10_0000, 0x1000), &shim(), &RAM, b"", &payload).unwrap_err();
+    let error = merge(
+        &image(0x10_0000, 0x1000),
+        &shim(),
+        &RAM,
+        b"",
+        &payload,
+        None,
+    )
+    .unwrap_err();
     assert!(error.cause.contains("handed to its shim"), "{error:?}");
 }
 

@@ -8,7 +8,7 @@ use super::*;
 /// Rewrites code that has instructions at these offsets for sure. Returns it.
 fn swept(code: &[u8], starts: &[usize]) -> (Vec<u8>, usize, usize) {
     let mut code = code.to_vec();
-    let (sites, left) = sites(&code, starts);
+    let (sites, left) = sites(&code, starts, is_site);
     for at in &sites {
         code[*at] = 0;
     }
