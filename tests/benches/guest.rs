@@ -11,7 +11,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::FunctionId;
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share,
-    Unclaimed, Vmm,
+    Source as _, Trapped, Unclaimed, Vmm,
 };
 
 const RAM: u64 = 0x1000_0000;
@@ -112,11 +112,14 @@ fn trap(bencher: Bencher, code: &[u8], fault: Fault) {
     // rbx: vector control of entry 2; dx: configuration data.
     start.gpr[3] = BAR + 0x2c;
     start.gpr[2] = 0xcfc;
+    // What the kernel's message tells.
+    let mut told = [0; 3];
+    start.read(&mut told);
     bencher.bench_local(|| {
-        let mut regs = start;
+        let mut regs = Trapped::new(black_box(&start), &told);
         let outcome = vmm.fault(black_box(fault), &mut regs, &mut host);
         assert_eq!(outcome, Outcome::Resume);
-        assert_eq!(regs.rip, RAM + code.len() as u64);
+        assert_eq!(regs.rip(), RAM + code.len() as u64);
     });
 }
 

@@ -15,7 +15,7 @@ use crate::bar_map::BarMap;
 use crate::counters::Counters;
 use crate::host::{Host, PciFunctions, StopReason, Unclaimed};
 use crate::ioapic::IoApic;
-use crate::lapic::{LAPIC_BASE, Lapic};
+use crate::lapic::{EOI, LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::pc::{Pc, Transition};
 use crate::uart::Uart;
@@ -271,15 +271,19 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         width.all_ones()
     }
 
-    fn write(&mut self, address: u64, width: Width, value: u64) {
+    fn write(&mut self, address: u64, width: Width, value: impl FnOnce() -> u64) {
         if let Some(register) = self.lapic_register(address, width) {
+            if register == EOI {
+                self.lapic.end_of_interrupt();
+                return;
+            }
             let now = self.host.now();
-            self.lapic.write(register, value as u32, now);
+            self.lapic.write(register, value() as u32, now);
         } else if let Some(register) = IoApic::register(address, width) {
             let ioapic = &mut self.devices.ioapic;
-            ioapic.write(register, value as u32, self.host);
+            ioapic.write(register, value() as u32, self.host);
         } else if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
-            self.host.table_write(place, offset, width, value);
+            self.host.table_write(place, offset, width, value());
         } else {
             self.unclaimed(address);
         }

@@ -31,7 +31,7 @@ shm::counters! {
         exceptions,
         /// System calls that the guest tried.
         system_calls,
-        /// Calls of an image to its shim.
+        /// Outputs of an image by which it entered its shim.
         shim_calls,
         /// Times that a source was masked for a storm (M23).
         storms,

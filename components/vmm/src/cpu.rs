@@ -1,7 +1,7 @@
 //! State of the guest's CPU that is not in its real registers.
 
 use crate::descriptors::Table;
-use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, Registers};
+use crate::registers::{RFLAGS_FIXED, RFLAGS_IF, RFLAGS_USER, Trapped};
 
 /// Control and system registers of the virtual CPU.
 #[derive(Clone, Copy, Debug)]
@@ -89,14 +89,14 @@ impl Default for Cpu {
 impl Cpu {
     /// Returns the flags as the guest's own, with its interrupt flag.
     #[must_use]
-    pub const fn flags(&self, regs: &Registers) -> u64 {
+    pub fn flags(&self, regs: &Trapped<'_>) -> u64 {
         let interrupts = if self.interrupts { RFLAGS_IF } else { 0 };
-        regs.rflags & !RFLAGS_IF | interrupts
+        regs.rflags() & !RFLAGS_IF | interrupts
     }
 
     /// Sets the flags as the guest wants them, as far as ring 3 may have them.
-    pub const fn set_flags(&mut self, regs: &mut Registers, flags: u64) {
-        regs.rflags = flags & RFLAGS_USER | RFLAGS_FIXED | RFLAGS_IF;
+    pub fn set_flags(&mut self, regs: &mut Trapped<'_>, flags: u64) {
+        regs.set_rflags(flags & RFLAGS_USER | RFLAGS_FIXED | RFLAGS_IF);
         self.interrupts = flags & RFLAGS_IF != 0;
     }
 

@@ -2,7 +2,7 @@
 
 use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Opcode, Operand, RegSpec, register_class};
 
-use crate::Registers;
+use crate::Trapped;
 use crate::descriptors::Segment;
 use pci::Width;
 use spec::rewrite::{
@@ -40,25 +40,25 @@ impl Register {
 
     /// Returns its value, zero-extended.
     #[must_use]
-    pub const fn read(self, regs: &Registers) -> u64 {
-        let value = regs.gpr[self.index];
+    pub fn read(self, regs: &Trapped<'_>) -> u64 {
+        let value = regs.get(self.index);
         let value = if self.high { value >> 8 } else { value };
         value & self.width.all_ones()
     }
 
     /// Sets it as the CPU does: a 32-bit write clears the upper half, a smaller
     /// one keeps the rest.
-    pub const fn write(self, regs: &mut Registers, value: u64) {
-        let old = regs.gpr[self.index];
+    pub fn write(self, regs: &mut Trapped<'_>, value: u64) {
         let shift = if self.high { 8 } else { 0 };
-        regs.gpr[self.index] = match self.width {
+        let value = match self.width {
             Width::Qword => value,
             Width::Dword => value & 0xffff_ffff,
             Width::Word | Width::Byte => {
                 let mask = self.width.all_ones() << shift;
-                old & !mask | (value << shift) & mask
+                regs.get(self.index) & !mask | (value << shift) & mask
             }
         };
+        regs.set(self.index, value);
     }
 }
 
@@ -74,11 +74,38 @@ pub enum Value {
 impl Value {
     /// Returns its value for an operation of this width.
     #[must_use]
-    pub const fn read(self, regs: &Registers, width: Width) -> u64 {
+    pub fn read(self, regs: &Trapped<'_>, width: Width) -> u64 {
         match self {
             Self::Register(register) => register.read(regs),
             Self::Immediate(value) => value & width.all_ones(),
         }
+    }
+}
+
+/// Address of a memory operand: a sum of what the instruction says and of registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// The base of FS, or of GS if it is true.
+    pub segment: Option<bool>,
+    /// A register.
+    pub base: Option<Register>,
+    /// A register times a number.
+    pub index: Option<(Register, u8)>,
+    /// A number, and the address of the next instruction where that is the base.
+    pub displacement: u64,
+}
+
+impl Address {
+    /// Returns it with these registers.
+    #[must_use]
+    pub fn of(self, regs: &Trapped<'_>) -> u64 {
+        let segment = self.segment.map_or(0, |gs| regs.base(gs));
+        let base = self.base.map_or(0, |base| base.read(regs));
+        let scaled =
+            |(index, scale): (Register, u8)| index.read(regs).wrapping_mul(u64::from(scale));
+        let index = self.index.map_or(0, scaled);
+        let sum = segment.wrapping_add(base).wrapping_add(index);
+        sum.wrapping_add(self.displacement)
     }
 }
 
@@ -136,7 +163,7 @@ pub enum Source {
     /// A register.
     Register(Register),
     /// Memory at this address.
-    Memory(u64),
+    Memory(Address),
     /// The top of the stack, from which eight bytes are taken.
     Stack,
 }
@@ -159,9 +186,9 @@ pub enum Op {
     /// iretq.
     Iretq,
     /// lidt from memory at this address.
-    Lidt(u64),
+    Lidt(Address),
     /// lgdt from memory at this address.
-    Lgdt(u64),
+    Lgdt(Address),
     /// A load of a register that holds a selector.
     SegmentLoad(Segment, Source),
     /// retfq.
@@ -193,7 +220,7 @@ pub enum Op {
     /// A memory access of this width at this address.
     Memory {
         /// Guest address.
-        address: u64,
+        address: Address,
         /// Bytes.
         width: Width,
         /// The operation on memory.
@@ -212,16 +239,16 @@ pub struct Decoded {
     pub length: u64,
 }
 
-/// Decodes the instruction at the start of `bytes`, with the registers that it
-/// is about to run with; `None` if the bytes are not an instruction.
+/// Decodes the instruction at the start of `bytes`, which lie at `rip`; `None` if the
+/// bytes are not an instruction.
 #[must_use]
-pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
+pub fn decode(bytes: &[u8], rip: u64) -> Option<Decoded> {
     use yaxpeax_arch::LengthedInstruction as _;
     let instruction = InstDecoder::default().decode_slice(bytes).ok()?;
     let length = instruction.len().to_const();
-    let next = regs.rip.wrapping_add(length);
+    let next = rip.wrapping_add(length);
     // The library does not tell whether a far return has 64-bit operands, by REX.W.
-    let op = operation(&instruction, regs, next)
+    let op = operation(&instruction, next)
         .filter(|op| *op != Op::FarReturn || bytes[0] & 0xf8 == 0x48)
         .unwrap_or(Op::Other);
     Some(Decoded { op, length })
@@ -230,7 +257,7 @@ pub fn decode(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
 /// Decodes what the build tool may have put in the place of an instruction
 /// ([`spec::rewrite`]) as that instruction; `None` if it is not such.
 #[must_use]
-pub fn rewritten(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
+pub fn rewritten(bytes: &[u8], rip: u64) -> Option<Decoded> {
     let mut original = [0; MAX_INSTRUCTION];
     let original = &mut original[..bytes.len()];
     original.copy_from_slice(bytes);
@@ -240,11 +267,11 @@ pub fn rewritten(bytes: &[u8], regs: &Registers) -> Option<Decoded> {
         REWRITTEN_BASE_PREFIX => BASE_PREFIX,
         _ => return None,
     };
-    decode(original, regs)
+    decode(original, rip)
 }
 
-fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> {
-    let address = |index| effective_address(instruction, index, regs, next);
+fn operation(instruction: &Instruction, next: u64) -> Option<Op> {
+    let address = |index| effective_address(instruction, index, next);
     Some(match instruction.opcode() {
         Opcode::IN => Op::In(port(instruction, 1)?, register(instruction, 0)?.width),
         Opcode::OUT => Op::Out(port(instruction, 0)?, register(instruction, 1)?.width),
@@ -255,7 +282,7 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
         Opcode::IRETQ => Op::Iretq,
         Opcode::LIDT => Op::Lidt(address(0)?),
         Opcode::LGDT => Op::Lgdt(address(0)?),
-        Opcode::LTR => Op::SegmentLoad(Segment::Task, source(instruction, 0, regs, next)?),
+        Opcode::LTR => Op::SegmentLoad(Segment::Task, source(instruction, 0, next)?),
         Opcode::POP => Op::SegmentLoad(segment(instruction)?, Source::Stack),
         Opcode::RETF if !instruction.operand_present(0) => Op::FarReturn,
         Opcode::SWAPGS => Op::SwapGs,
@@ -277,7 +304,7 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
         },
         Opcode::MOV => match (instruction.operand(0), instruction.operand(1)) {
             (Operand::Register { reg }, _) if reg.class() == register_class::S => {
-                Op::SegmentLoad(segment(instruction)?, source(instruction, 1, regs, next)?)
+                Op::SegmentLoad(segment(instruction)?, source(instruction, 1, next)?)
             }
             (Operand::Register { reg }, Operand::Register { reg: from })
                 if reg.class() == register_class::CR =>
@@ -289,13 +316,13 @@ fn operation(instruction: &Instruction, regs: &Registers, next: u64) -> Option<O
             {
                 Op::FromControl(Register::new(to)?, reg.num())
             }
-            _ => memory(instruction, regs, next)?,
+            _ => memory(instruction, next)?,
         },
-        _ => memory(instruction, regs, next)?,
+        _ => memory(instruction, next)?,
     })
 }
 
-fn memory(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> {
+fn memory(instruction: &Instruction, next: u64) -> Option<Op> {
     let bytes = instruction.mem_size()?.bytes_size()?;
     let width = Width::from_bytes(u64::from(bytes))?;
     let opcode = instruction.opcode();
@@ -309,13 +336,13 @@ fn memory(instruction: &Instruction, regs: &Registers, next: u64) -> Option<Op> 
         Opcode::TEST => Some(Alu::Test),
         _ => None,
     };
-    let first = effective_address(instruction, 0, regs, next);
+    let first = effective_address(instruction, 0, next);
     let (address, op) = match (first, opcode) {
         (Some(address), Opcode::MOV) => (address, MemoryOp::Store(value(instruction, 1)?)),
         (Some(address), Opcode::XCHG) => (address, MemoryOp::Exchange(register(instruction, 1)?)),
         (Some(address), _) => (address, MemoryOp::AluMemory(alu?, value(instruction, 1)?)),
         (None, _) => {
-            let address = effective_address(instruction, 1, regs, next)?;
+            let address = effective_address(instruction, 1, next)?;
             let to = register(instruction, 0)?;
             let op = match opcode {
                 Opcode::MOV | Opcode::MOVZX => MemoryOp::Load { to, signed: false },
@@ -343,10 +370,10 @@ fn segment(instruction: &Instruction) -> Option<Segment> {
     }
 }
 
-fn source(instruction: &Instruction, index: u8, regs: &Registers, next: u64) -> Option<Source> {
+fn source(instruction: &Instruction, index: u8, next: u64) -> Option<Source> {
     match register(instruction, index) {
         Some(register) => Some(Source::Register(register)),
-        None => effective_address(instruction, index, regs, next).map(Source::Memory),
+        None => effective_address(instruction, index, next).map(Source::Memory),
     }
 }
 
@@ -388,58 +415,76 @@ fn operand(instruction: &Instruction, index: u8) -> Option<Operand> {
 }
 
 /// Returns the address of a memory operand.
-fn effective_address(
-    instruction: &Instruction,
-    index: u8,
-    regs: &Registers,
-    next: u64,
-) -> Option<u64> {
+fn effective_address(instruction: &Instruction, index: u8, next: u64) -> Option<Address> {
     use yaxpeax_x86::long_mode::Segment;
-    let operand = operand(instruction, index)?;
-    let segment = match instruction.segment_override_for_op(index) {
-        Some(Segment::FS) => regs.fs_base,
-        Some(Segment::GS) => regs.gs_base,
-        _ => 0,
-    };
-    let base = |spec: RegSpec| match spec.class() {
-        register_class::RIP => Some(next),
-        register_class::Q | register_class::D => Register::new(spec).map(|r| r.read(regs)),
-        _ => None,
-    };
-    let scaled = |spec, scale: u8| Some(base(spec)?.wrapping_mul(u64::from(scale)));
-    let plus = |a: u64, disp: i32| a.wrapping_add_signed(i64::from(disp));
-    let offset = match operand {
-        Operand::AbsoluteU32 { addr } => u64::from(addr),
-        Operand::AbsoluteU64 { addr } => addr,
-        Operand::MemDeref { base: b } => base(b)?,
-        Operand::Disp { base: b, disp } => plus(base(b)?, disp),
-        Operand::MemIndexScale { index, scale } => scaled(index, scale)?,
-        Operand::MemIndexScaleDisp { index, scale, disp } => plus(scaled(index, scale)?, disp),
-        Operand::MemBaseIndexScale {
-            base: b,
-            index,
-            scale,
-        } => base(b)?.wrapping_add(scaled(index, scale)?),
+    let (base, scaled, disp) = match operand(instruction, index)? {
+        Operand::AbsoluteU32 { addr } => (None, None, u64::from(addr)),
+        Operand::AbsoluteU64 { addr } => (None, None, addr),
+        Operand::MemDeref { base } => (Some(base), None, 0),
+        Operand::Disp { base, disp } => (Some(base), None, extended(disp)),
+        Operand::MemIndexScale { index, scale } => (None, Some((index, scale)), 0),
+        Operand::MemIndexScaleDisp { index, scale, disp } => {
+            (None, Some((index, scale)), extended(disp))
+        }
+        Operand::MemBaseIndexScale { base, index, scale } => (Some(base), Some((index, scale)), 0),
         Operand::MemBaseIndexScaleDisp {
-            base: b,
+            base,
             index,
             scale,
             disp,
-        } => plus(base(b)?.wrapping_add(scaled(index, scale)?), disp),
+        } => (Some(base), Some((index, scale)), extended(disp)),
         _ => return None,
     };
-    Some(segment.wrapping_add(offset))
+    let mut address = Address {
+        segment: match instruction.segment_override_for_op(index) {
+            Some(Segment::FS) => Some(false),
+            Some(Segment::GS) => Some(true),
+            _ => None,
+        },
+        displacement: disp,
+        ..Address::default()
+    };
+    let register = |spec: RegSpec| match spec.class() {
+        register_class::Q | register_class::D => Register::new(spec),
+        _ => None,
+    };
+    match base {
+        Some(spec) if spec.class() == register_class::RIP => {
+            address.displacement = disp.wrapping_add(next);
+        }
+        Some(spec) => address.base = Some(register(spec)?),
+        None => {}
+    }
+    if let Some((spec, scale)) = scaled {
+        address.index = Some((register(spec)?, scale));
+    }
+    Some(address)
+}
+
+/// Returns a displacement, sign-extended.
+fn extended(displacement: i32) -> u64 {
+    i64::from(displacement).cast_unsigned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registers::{RAX, RCX};
+    use crate::registers::{RAX, RCX, Registers};
 
-    fn op(bytes: &[u8], regs: &Registers) -> Op {
-        let decoded = decode(bytes, regs).expect("an instruction");
+    const RIP: u64 = 0x4000;
+
+    fn op(bytes: &[u8]) -> Op {
+        let decoded = decode(bytes, RIP).expect("an instruction");
         assert_eq!(decoded.length, bytes.len() as u64);
         decoded.op
+    }
+
+    fn at(base: usize, displacement: u64) -> Address {
+        Address {
+            base: Some(gpr(base, Width::Qword)),
+            displacement,
+            ..Address::default()
+        }
     }
 
     fn gpr(index: usize, width: Width) -> Register {
@@ -452,129 +497,150 @@ mod tests {
 
     #[test]
     fn port_instructions() {
-        let regs = Registers::default();
         assert_eq!(
-            op(&[0xe4, 0x71], &regs),
+            op(&[0xe4, 0x71]),
             Op::In(Port::Immediate(0x71), Width::Byte)
         );
-        assert_eq!(op(&[0xed], &regs), Op::In(Port::Dx, Width::Dword));
-        assert_eq!(op(&[0x66, 0xef], &regs), Op::Out(Port::Dx, Width::Word));
+        assert_eq!(op(&[0xed]), Op::In(Port::Dx, Width::Dword));
+        assert_eq!(op(&[0x66, 0xef]), Op::Out(Port::Dx, Width::Word));
         assert_eq!(
-            op(&[0xe6, 0xf4], &regs),
+            op(&[0xe6, 0xf4]),
             Op::Out(Port::Immediate(0xf4), Width::Byte)
         );
-        assert_eq!(op(&[0xf3, 0x6e], &regs), Op::StringIo);
+        assert_eq!(op(&[0xf3, 0x6e]), Op::StringIo);
     }
 
     #[test]
     fn privileged_instructions() {
-        let regs = Registers::default();
-        assert_eq!(op(&[0xfa], &regs), Op::Cli);
-        assert_eq!(op(&[0xfb], &regs), Op::Sti);
-        assert_eq!(op(&[0xf4], &regs), Op::Hlt);
-        assert_eq!(op(&[0x48, 0xcf], &regs), Op::Iretq);
-        assert_eq!(op(&[0x0f, 0x32], &regs), Op::Rdmsr);
-        assert_eq!(op(&[0x0f, 0x30], &regs), Op::Wrmsr);
-        assert_eq!(op(&[0xcd, 0x80], &regs), Op::Interrupt(0x80));
+        assert_eq!(op(&[0xfa]), Op::Cli);
+        assert_eq!(op(&[0xfb]), Op::Sti);
+        assert_eq!(op(&[0xf4]), Op::Hlt);
+        assert_eq!(op(&[0x48, 0xcf]), Op::Iretq);
+        assert_eq!(op(&[0x0f, 0x32]), Op::Rdmsr);
+        assert_eq!(op(&[0x0f, 0x30]), Op::Wrmsr);
+        assert_eq!(op(&[0xcd, 0x80]), Op::Interrupt(0x80));
         assert_eq!(
-            op(&[0x0f, 0x22, 0xd8], &regs),
+            op(&[0x0f, 0x22, 0xd8]),
             Op::ToControl(3, gpr(RAX, Width::Qword))
         );
         assert_eq!(
-            op(&[0x0f, 0x20, 0xc1], &regs),
+            op(&[0x0f, 0x20, 0xc1]),
             Op::FromControl(gpr(RCX, Width::Qword), 0)
         );
-        assert_eq!(op(&[0x0f, 0x01, 0xc0], &regs), Op::Other);
-        assert_eq!(op(&[0x90], &regs), Op::Other);
+        assert_eq!(op(&[0x0f, 0x01, 0xc0]), Op::Other);
+        assert_eq!(op(&[0x90]), Op::Other);
     }
 
     #[test]
     fn lidt_takes_its_operand_s_address() {
-        let mut regs = Registers::default();
-        regs.gpr[RAX] = 0x1000;
-        assert_eq!(op(&[0x0f, 0x01, 0x58, 0x08], &regs), Op::Lidt(0x1008));
-        regs.rip = 0x4000;
+        assert_eq!(op(&[0x0f, 0x01, 0x58, 0x08]), Op::Lidt(at(RAX, 8)));
         // lidt [rip + 0x10], seven bytes
         assert_eq!(
-            op(&[0x0f, 0x01, 0x1d, 0x10, 0, 0, 0], &regs),
-            Op::Lidt(0x4017)
+            op(&[0x0f, 0x01, 0x1d, 0x10, 0, 0, 0]),
+            Op::Lidt(Address {
+                displacement: RIP + 0x17,
+                ..Address::default()
+            })
         );
     }
 
     #[test]
     fn memory_instructions() {
-        let mut regs = Registers::default();
-        regs.gpr[RAX] = 0xfee0_0000;
-        regs.gpr[RCX] = 2;
         let load = |to, signed| MemoryOp::Load { to, signed };
         let memory = |address, width, op| Op::Memory { address, width, op };
         // mov ecx, [rax + 0x20]
         assert_eq!(
-            op(&[0x8b, 0x48, 0x20], &regs),
+            op(&[0x8b, 0x48, 0x20]),
             memory(
-                0xfee0_0020,
+                at(RAX, 0x20),
                 Width::Dword,
                 load(gpr(RCX, Width::Dword), false)
             )
         );
         // mov dword ptr [rax + 0xb0], 0
         assert_eq!(
-            op(&[0xc7, 0x80, 0xb0, 0, 0, 0, 0, 0, 0, 0], &regs),
+            op(&[0xc7, 0x80, 0xb0, 0, 0, 0, 0, 0, 0, 0]),
             memory(
-                0xfee0_00b0,
+                at(RAX, 0xb0),
                 Width::Dword,
                 MemoryOp::Store(Value::Immediate(0))
             )
         );
         // mov [rax + rcx*8], cl
         assert_eq!(
-            op(&[0x88, 0x0c, 0xc8], &regs),
+            op(&[0x88, 0x0c, 0xc8]),
             memory(
-                0xfee0_0010,
+                Address {
+                    index: Some((gpr(RCX, Width::Qword), 8)),
+                    ..at(RAX, 0)
+                },
                 Width::Byte,
                 MemoryOp::Store(Value::Register(gpr(RCX, Width::Byte)))
             )
         );
         // movzx ecx, word ptr [rax]
         assert_eq!(
-            op(&[0x0f, 0xb7, 0x08], &regs),
-            memory(
-                0xfee0_0000,
-                Width::Word,
-                load(gpr(RCX, Width::Dword), false)
-            )
+            op(&[0x0f, 0xb7, 0x08]),
+            memory(at(RAX, 0), Width::Word, load(gpr(RCX, Width::Dword), false))
         );
         // movsx rcx, byte ptr [rax]
         assert_eq!(
-            op(&[0x48, 0x0f, 0xbe, 0x08], &regs),
-            memory(0xfee0_0000, Width::Byte, load(gpr(RCX, Width::Qword), true))
+            op(&[0x48, 0x0f, 0xbe, 0x08]),
+            memory(at(RAX, 0), Width::Byte, load(gpr(RCX, Width::Qword), true))
         );
         // test byte ptr [rax], 1
         assert_eq!(
-            op(&[0xf6, 0x00, 0x01], &regs),
+            op(&[0xf6, 0x00, 0x01]),
             memory(
-                0xfee0_0000,
+                at(RAX, 0),
                 Width::Byte,
                 MemoryOp::AluMemory(Alu::Test, Value::Immediate(1))
             )
         );
         // and ecx, [rax]
         assert_eq!(
-            op(&[0x23, 0x08], &regs),
+            op(&[0x23, 0x08]),
             memory(
-                0xfee0_0000,
+                at(RAX, 0),
                 Width::Dword,
                 MemoryOp::AluRegister(Alu::And, gpr(RCX, Width::Dword))
             )
         );
         // movups xmm0, [rax]: no width that an access has
-        assert_eq!(op(&[0x0f, 0x10, 0x00], &regs), Op::Other);
+        assert_eq!(op(&[0x0f, 0x10, 0x00]), Op::Other);
+    }
+
+    #[test]
+    fn an_address_is_the_sum_of_its_parts() {
+        let mut all = Registers {
+            fs_base: 0x10_0000,
+            gs_base: 0x20_0000,
+            ..Registers::default()
+        };
+        all.gpr[RAX] = 0xffff_ffff_0000_1000;
+        all.gpr[RCX] = 2;
+        let regs = Trapped::new(&all, &[]);
+        for (bytes, sum) in [
+            // mov cl, [rax - 1], [eax], [rcx*8 + 0x100], [rip], fs:[rcx], gs:[rax + rcx*4]
+            (&[0x8a, 0x48, 0xff][..], 0xffff_ffff_0000_0fff),
+            (&[0x67, 0x8a, 0x08], 0x1000),
+            (&[0x8a, 0x0c, 0xcd, 0, 1, 0, 0], 0x110),
+            (&[0x8a, 0x0d, 0, 0, 0, 0], RIP + 6),
+            (&[0x64, 0x8a, 0x09], 0x10_0002),
+            (&[0x65, 0x8a, 0x0c, 0x88], 0xffff_ffff_0020_1008),
+        ] {
+            let Op::Memory { address, .. } = op(bytes) else {
+                panic!("{bytes:x?}")
+            };
+            assert_eq!(address.of(&regs), sum, "{bytes:x?}");
+        }
     }
 
     #[test]
     fn parts_of_registers() {
-        let mut regs = Registers::default();
-        regs.gpr[RAX] = 0x1122_3344_5566_7788;
+        let mut all = Registers::default();
+        all.gpr[RAX] = 0x1122_3344_5566_7788;
+        let mut regs = Trapped::new(&all, &[]);
         let ah = Register {
             index: RAX,
             width: Width::Byte,
@@ -582,18 +648,17 @@ mod tests {
         };
         assert_eq!(ah.read(&regs), 0x77);
         ah.write(&mut regs, 0xff);
-        assert_eq!(regs.gpr[RAX], 0x1122_3344_5566_ff88);
+        assert_eq!(regs.get(RAX), 0x1122_3344_5566_ff88);
         gpr(RAX, Width::Word).write(&mut regs, 0x1_0001);
-        assert_eq!(regs.gpr[RAX], 0x1122_3344_5566_0001);
+        assert_eq!(regs.get(RAX), 0x1122_3344_5566_0001);
         gpr(RAX, Width::Dword).write(&mut regs, 5);
-        assert_eq!(regs.gpr[RAX], 5);
+        assert_eq!(regs.get(RAX), 5);
     }
 
     #[test]
     fn bytes_that_are_no_instruction() {
-        let regs = Registers::default();
-        assert_eq!(decode(&[], &regs), None);
-        assert_eq!(decode(&[0x0f], &regs), None);
-        assert_eq!(decode(&[0x06], &regs), None);
+        assert_eq!(decode(&[], RIP), None);
+        assert_eq!(decode(&[0x0f], RIP), None);
+        assert_eq!(decode(&[0x06], RIP), None);
     }
 }

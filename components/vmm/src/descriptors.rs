@@ -7,7 +7,7 @@
 use crate::cpu::Cpu;
 use crate::decode::Source;
 use crate::host::GuestMemory;
-use crate::registers::{RSP, Registers, is_canonical};
+use crate::registers::{RSP, Trapped, is_canonical};
 
 /// A descriptor table, or a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,13 +92,13 @@ pub fn load(
     segment: Segment,
     source: Source,
     cpu: &mut Cpu,
-    regs: &mut Registers,
+    regs: &mut Trapped<'_>,
     host: &mut impl GuestMemory,
 ) -> Option<()> {
-    let stack = regs.gpr[RSP];
+    let stack = regs.get(RSP);
     let selector = match source {
         Source::Register(register) => register.read(regs),
-        Source::Memory(address) => host.read_word(address)?,
+        Source::Memory(address) => host.read_word(address.of(regs))?,
         Source::Stack => host.read_word(stack)?,
     } as u16;
     if segment == Segment::Task {
@@ -120,12 +120,12 @@ pub fn load(
     };
     match segment {
         Segment::Stack => cpu.ss = selector,
-        Segment::Fs => regs.fs_base = base_of,
-        Segment::Gs => regs.gs_base = base_of,
+        Segment::Fs => regs.set_base(false, base_of),
+        Segment::Gs => regs.set_base(true, base_of),
         Segment::Data | Segment::Task => {}
     }
     if source == Source::Stack {
-        regs.gpr[RSP] = stack.wrapping_add(8);
+        regs.set(RSP, stack.wrapping_add(8));
     }
     Some(())
 }
@@ -144,11 +144,15 @@ pub fn enter(selector: u16, cpu: &mut Cpu, host: &mut impl GuestMemory) -> Optio
 }
 
 /// Carries out a far return with 64-bit operands. Returns where it leads to.
-pub fn far_return(cpu: &mut Cpu, regs: &mut Registers, host: &mut impl GuestMemory) -> Option<u64> {
-    let stack = regs.gpr[RSP];
+pub fn far_return(
+    cpu: &mut Cpu,
+    regs: &mut Trapped<'_>,
+    host: &mut impl GuestMemory,
+) -> Option<u64> {
+    let stack = regs.get(RSP);
     let rip = host.read_word(stack).filter(|&rip| is_canonical(rip))?;
     enter(host.read_word(stack.wrapping_add(8))? as u16, cpu, host)?;
-    regs.gpr[RSP] = stack.wrapping_add(16);
+    regs.set(RSP, stack.wrapping_add(16));
     Some(rip)
 }
 

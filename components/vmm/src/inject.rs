@@ -4,7 +4,7 @@
 use crate::cpu::Cpu;
 use crate::descriptors;
 use crate::host::GuestMemory;
-use crate::registers::{RSP, Registers, is_canonical};
+use crate::registers::{RSP, Trapped, is_canonical};
 // An interrupt on a real machine overwrites the red zone, but a guest built for user space
 // relies on it.
 use spec::shim::RED_ZONE;
@@ -23,7 +23,7 @@ pub struct Undeliverable;
 /// [`Undeliverable`]; registers and memory are then as before.
 pub fn deliver(
     cpu: &mut Cpu,
-    regs: &mut Registers,
+    regs: &mut Trapped<'_>,
     host: &mut impl GuestMemory,
     vector: u8,
     error: Option<u32>,
@@ -53,10 +53,10 @@ pub fn deliver(
     // comes back.
     let frame = [
         u64::from(error.unwrap_or(0)),
-        regs.rip,
+        regs.rip(),
         cpu.cs.into(),
         cpu.flags(regs),
-        regs.gpr[RSP],
+        regs.get(RSP),
         cpu.ss.into(),
     ];
     let frame = if error.is_some() {
@@ -65,7 +65,7 @@ pub fn deliver(
         &frame[1..]
     };
     let top = match (gate >> 32) as u64 & 7 {
-        0 => regs.gpr[RSP].wrapping_sub(RED_ZONE),
+        0 => regs.get(RSP).wrapping_sub(RED_ZONE),
         ist => descriptors::interrupt_stack(cpu, host, ist).ok_or(Undeliverable)?,
     };
     let top = top & !15;
@@ -84,9 +84,9 @@ pub fn deliver(
     if selector & 3 == 0 {
         cpu.cs = selector;
     }
-    regs.gpr[RSP] = bottom;
-    regs.rip = handler;
-    regs.rflags &= !RFLAGS_TF;
+    regs.set(RSP, bottom);
+    regs.set_rip(handler);
+    regs.set_rflags(regs.rflags() & !RFLAGS_TF);
     if !trap {
         cpu.interrupts = false;
     }
@@ -99,17 +99,17 @@ pub fn deliver(
 /// # Errors
 /// [`Undeliverable`] if the stack is not in RAM; registers and memory are then as before.
 pub fn call(
-    regs: &mut Registers,
+    regs: &mut Trapped<'_>,
     host: &mut impl GuestMemory,
     handler: u64,
     back: u64,
 ) -> Result<(), Undeliverable> {
-    let place = regs.gpr[RSP].wrapping_sub(RED_ZONE + 8);
+    let place = regs.get(RSP).wrapping_sub(RED_ZONE + 8);
     if !host.write_ram(place, &back.to_le_bytes()) {
         return Err(Undeliverable);
     }
-    regs.gpr[RSP] = place;
-    regs.rip = handler;
+    regs.set(RSP, place);
+    regs.set_rip(handler);
     Ok(())
 }
 
@@ -117,14 +117,14 @@ pub fn call(
 /// (#GP) if the stack is not in RAM, or the guest cannot run there.
 pub fn interrupt_return(
     cpu: &mut Cpu,
-    regs: &mut Registers,
+    regs: &mut Trapped<'_>,
     host: &mut impl GuestMemory,
 ) -> Option<u64> {
-    let mut frame = [0; 5];
-    for (index, word) in (0..).zip(&mut frame) {
-        *word = host.read_word(regs.gpr[RSP].wrapping_add(8 * index))?;
+    let mut frame = [[0; 8]; 5];
+    if !host.read_ram(regs.get(RSP), frame.as_flattened_mut()) {
+        return None;
     }
-    let [rip, cs, flags, rsp, ss] = frame;
+    let [rip, cs, flags, rsp, ss] = frame.map(u64::from_le_bytes);
     if !is_canonical(rip) {
         return None;
     }
@@ -134,7 +134,7 @@ pub fn interrupt_return(
     if ss & 3 == 0 {
         cpu.ss = ss as u16;
     }
-    regs.gpr[RSP] = rsp;
+    regs.set(RSP, rsp);
     cpu.set_flags(regs, flags);
     Some(rip)
 }

@@ -3,7 +3,7 @@
 use crate::cpu::Cpu;
 use crate::decode::Op;
 use crate::host::GuestMemory;
-use crate::registers::{RCX, RSP, Registers, is_canonical};
+use crate::registers::{RCX, RSP, Trapped, is_canonical};
 
 /// #UD.
 const INVALID_OPCODE: u8 = 6;
@@ -22,36 +22,31 @@ const XCR0_ALL: u64 = 7;
 pub fn carry_out(
     op: Op,
     cpu: &mut Cpu,
-    regs: &mut Registers,
+    regs: &mut Trapped<'_>,
     host: &mut impl GuestMemory,
 ) -> Result<(), u8> {
-    let stack = regs.gpr[RSP];
+    let stack = regs.get(RSP);
     match op {
         Op::PushFlags => {
             let top = stack.wrapping_sub(8);
             if !host.write_ram(top, &cpu.flags(regs).to_le_bytes()) {
                 return Err(REFUSED);
             }
-            regs.gpr[RSP] = top;
+            regs.set(RSP, top);
         }
         Op::PopFlags => {
             cpu.set_flags(regs, host.read_word(stack).ok_or(REFUSED)?);
-            regs.gpr[RSP] = stack.wrapping_add(8);
+            regs.set(RSP, stack.wrapping_add(8));
         }
         Op::WriteBase(from, gs) => {
             let base = Some(from.read(regs)).filter(|&base| is_canonical(base));
-            let place = if gs {
-                &mut regs.gs_base
-            } else {
-                &mut regs.fs_base
-            };
-            *place = base.ok_or(REFUSED)?;
+            regs.set_base(gs, base.ok_or(REFUSED)?);
         }
         Op::Xgetbv | Op::Xsetbv if cpu.cr4 & CR4_OSXSAVE == 0 => return Err(INVALID_OPCODE),
-        Op::Xgetbv if regs.gpr[RCX] as u32 == 0 => regs.set_edx_eax(cpu.xcr0),
+        Op::Xgetbv if regs.get(RCX) as u32 == 0 => regs.set_edx_eax(cpu.xcr0),
         // Kept, although XSAVE and AVX themselves raise #UD in ring 3: the kernel does not
         // switch their state.
-        Op::Xsetbv if regs.gpr[RCX] as u32 == 0 => {
+        Op::Xsetbv if regs.get(RCX) as u32 == 0 => {
             let value = regs.edx_eax();
             if value & !XCR0_ALL != 0 || value & XCR0_X87 == 0 {
                 return Err(REFUSED);

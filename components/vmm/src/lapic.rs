@@ -19,13 +19,15 @@ const SVR_ENABLE: u32 = 1 << 8;
 const TIMER_MODE_PERIODIC: u32 = 1;
 const TIMER_MODE_DEADLINE: u32 = 2;
 
+/// Offset of the register that ends an interrupt, whatever is written to it.
+pub const EOI: u32 = 0xb0;
+
 /// Register offsets from the start of the page (SDM vol. 3 table 11-1).
 mod offset {
     pub const ID: u32 = 0x20;
     pub const VERSION: u32 = 0x30;
     pub const TPR: u32 = 0x80;
     pub const PPR: u32 = 0xa0;
-    pub const EOI: u32 = 0xb0;
     pub const LDR: u32 = 0xd0;
     pub const DFR: u32 = 0xe0;
     pub const SVR: u32 = 0xf0;
@@ -45,20 +47,28 @@ mod offset {
 
 /// 256 bits, one a vector.
 #[derive(Clone, Copy, Debug, Default)]
-struct Vectors([u32; 8]);
+struct Vectors {
+    words: [u32; 8],
+    /// Words that are not 0, a bit each: the highest vector is asked for with each trap.
+    used: u8,
+}
 
 impl Vectors {
     const fn set(&mut self, vector: u8) {
-        self.0[(vector >> 5) as usize] |= 1 << (vector & 31);
+        self.words[(vector >> 5) as usize] |= 1 << (vector & 31);
+        self.used |= 1 << (vector >> 5);
     }
     const fn clear(&mut self, vector: u8) {
-        self.0[(vector >> 5) as usize] &= !(1 << (vector & 31));
+        let word = &mut self.words[(vector >> 5) as usize];
+        *word &= !(1 << (vector & 31));
+        if *word == 0 {
+            self.used &= !(1 << (vector >> 5));
+        }
     }
     fn highest(&self) -> Option<u8> {
-        (0..8u8).rev().find_map(|word| {
-            let bits = self.0[usize::from(word)];
-            (bits != 0).then(|| word * 32 + (31 - bits.leading_zeros() as u8))
-        })
+        let word = self.used.checked_ilog2()? as u8;
+        let bit = self.words[usize::from(word)].checked_ilog2()?;
+        Some(word * 32 + bit as u8)
     }
 }
 
@@ -174,7 +184,8 @@ impl Lapic {
         self.isr.set(vector);
     }
 
-    fn end_of_interrupt(&mut self) {
+    /// Ends the interrupt of the highest priority in service.
+    pub fn end_of_interrupt(&mut self) {
         if let Some(vector) = self.isr.highest() {
             self.isr.clear(vector);
             self.ended = Some(vector);
@@ -259,7 +270,7 @@ impl Lapic {
     /// Reads a 32-bit register; one that is not there reads 0.
     #[must_use]
     pub fn read(&self, register: u32, now: u64) -> u32 {
-        let bits = |vectors: &Vectors, base| vectors.0[((register - base) / 16) as usize & 7];
+        let bits = |vectors: &Vectors, base| vectors.words[((register - base) / 16) as usize & 7];
         match register & !0xf {
             offset::VERSION => VERSION,
             offset::TPR => self.tpr,
@@ -278,7 +289,7 @@ impl Lapic {
             offset::TIMER_INITIAL => self.initial,
             offset::TIMER_CURRENT => self.current(now),
             offset::TIMER_DIVIDE => self.divide,
-            offset::ID | offset::EOI | offset::ESR => 0,
+            offset::ID | EOI | offset::ESR => 0,
             _ => 0,
         }
     }
@@ -287,7 +298,7 @@ impl Lapic {
     pub fn write(&mut self, register: u32, value: u32, now: u64) {
         match register & !0xf {
             offset::TPR => self.tpr = value & 0xff,
-            offset::EOI => self.end_of_interrupt(),
+            EOI => self.end_of_interrupt(),
             offset::LDR => self.ldr = value & 0xff00_0000,
             offset::DFR => self.dfr = value | 0x0fff_ffff,
             offset::SVR => {
@@ -383,9 +394,9 @@ mod tests {
         lapic.accept(&message(0x50));
         assert_eq!(lapic.pending(), Some(0x50));
         lapic.acknowledge(0x50);
-        lapic.write(offset::EOI, 0, 0);
+        lapic.write(EOI, 0, 0);
         assert_eq!(lapic.pending(), None);
-        lapic.write(offset::EOI, 0, 0);
+        lapic.write(EOI, 0, 0);
         assert_eq!(lapic.pending(), Some(0x4f));
         lapic.write(offset::TPR, 0x40, 0);
         assert_eq!(lapic.pending(), None);

@@ -2,7 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::lapic::{LAPIC_BASE, Lapic, X2APIC_BASE};
-use crate::registers::{RCX, Registers, is_canonical};
+use crate::registers::{RCX, Trapped, is_canonical};
 
 /// Local APIC base (SDM vol. 3 section 11.4.4).
 const IA32_APIC_BASE: u32 = 0x1b;
@@ -34,8 +34,8 @@ const X2APIC_ID: u32 = 0x802;
 
 /// Reads the MSR that rcx names; `None` (#GP) if it does not exist.
 #[must_use]
-pub fn read_msr(regs: &Registers, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
-    let msr = regs.gpr[RCX] as u32;
+pub fn read_msr(regs: &Trapped<'_>, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<u64> {
+    let msr = regs.get(RCX) as u32;
     Some(match msr {
         IA32_TSC => now,
         IA32_APIC_BASE => {
@@ -46,8 +46,8 @@ pub fn read_msr(regs: &Registers, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<
         IA32_TSC_DEADLINE => lapic.tsc_deadline(),
         IA32_EFER => cpu.efer,
         SYSCALL_FIRST..=SYSCALL_LAST => cpu.syscall[(msr - SYSCALL_FIRST) as usize],
-        IA32_FS_BASE => regs.fs_base,
-        IA32_GS_BASE => regs.gs_base,
+        IA32_FS_BASE => regs.base(false),
+        IA32_GS_BASE => regs.base(true),
         IA32_KERNEL_GS_BASE => cpu.kernel_gs_base,
         X2APIC_ID if cpu.x2apic => 0,
         X2APIC_ICR if cpu.x2apic => {
@@ -64,8 +64,9 @@ pub fn read_msr(regs: &Registers, cpu: &Cpu, lapic: &Lapic, now: u64) -> Option<
 
 /// Writes the MSR that rcx names from rdx and rax; `None` (#GP) if it does not exist or
 /// does not take this value.
-pub fn write_msr(regs: &mut Registers, cpu: &mut Cpu, lapic: &mut Lapic, now: u64) -> Option<()> {
-    let (msr, value) = (regs.gpr[RCX] as u32, regs.edx_eax());
+pub fn write_msr(regs: &mut Trapped<'_>, cpu: &mut Cpu, lapic: &mut Lapic, now: u64) -> Option<()> {
+    let value = regs.edx_eax();
+    let msr = regs.get(RCX) as u32;
     match msr {
         IA32_LSTAR | IA32_CSTAR | IA32_FS_BASE | IA32_GS_BASE | IA32_KERNEL_GS_BASE
             if !is_canonical(value) =>
@@ -74,8 +75,8 @@ pub fn write_msr(regs: &mut Registers, cpu: &mut Cpu, lapic: &mut Lapic, now: u6
         }
         // System calls of a guest are not carried out: what it sets is only kept.
         SYSCALL_FIRST..=SYSCALL_LAST => cpu.syscall[(msr - SYSCALL_FIRST) as usize] = value,
-        IA32_FS_BASE => regs.fs_base = value,
-        IA32_GS_BASE => regs.gs_base = value,
+        IA32_FS_BASE => regs.set_base(false, value),
+        IA32_GS_BASE => regs.set_base(true, value),
         IA32_KERNEL_GS_BASE => cpu.kernel_gs_base = value,
         IA32_APIC_BASE => {
             // Neither may the page move, nor the APIC go away.

@@ -66,6 +66,8 @@ pub struct Slots {
     /// Slots with an event that is held back: looked at for each access to
     /// emulated memory.
     held: u32,
+    /// Slots whose source is throttled: looked at for each trap.
+    throttled: u32,
     budget: Budget,
     /// Sources that went over it, since somebody asked.
     storms: u64,
@@ -102,6 +104,7 @@ impl Slots {
         Self {
             slots: [Slot::default(); SLOTS],
             held: 0,
+            throttled: 0,
             budget,
             storms: 0,
             deferred: 0,
@@ -133,6 +136,7 @@ impl Slots {
             return Taken::Lost;
         };
         if let Some(before) = slot.owned_by(route.source) {
+            self.throttled &= !(1 << index);
             // If it failed the source is gone, and its throttling too.
             host.set_throttled(before, false);
         }
@@ -166,6 +170,7 @@ impl Slots {
             return false;
         };
         if let Some(before) = slot.owned_by(source) {
+            self.throttled &= !(1 << index);
             host.set_throttled(before, false);
         }
         let over = self.count(index, host.now());
@@ -211,6 +216,7 @@ impl Slots {
             Over::Deferred(until) => Some(until),
             Over::Again => slot.until,
         };
+        self.throttled |= u32::from(slot.until.is_some()) << index;
     }
 
     /// Returns how often a source went over its budget since this was last
@@ -226,16 +232,23 @@ impl Slots {
 
     /// Returns when the first throttled source is to be released.
     pub fn deadline(&self) -> Option<u64> {
+        if self.throttled == 0 {
+            return None;
+        }
         self.slots.iter().filter_map(|slot| slot.until).min()
     }
 
     /// Takes a source whose time is over from the throttled ones, with its slot:
     /// it is to be let go. To be called until there is none.
     pub fn release(&mut self, now: u64) -> Option<(usize, Source)> {
+        if self.throttled == 0 {
+            return None;
+        }
         let over = |slot: &Slot| slot.until.is_some_and(|until| until <= now);
         let index = self.slots.iter().position(over)?;
         let slot = &mut self.slots[index];
         slot.until = None;
+        self.throttled &= !(1 << index);
         slot.start = now;
         slot.count = 0;
         Some((index, slot.source?))

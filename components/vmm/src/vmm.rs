@@ -13,9 +13,10 @@ use crate::cpu::Cpu;
 use crate::crash::Crash;
 use crate::host::{GuestMemory, Host, StopReason};
 use crate::inject;
+use crate::instruction_cache::InstructionCache;
 use crate::lapic::Lapic;
 use crate::pc::Pc;
-use crate::registers::Registers;
+use crate::registers::{Registers, Trapped};
 use crate::share::{Outside, Share};
 use crate::slots::{Budget, Slots, Taken};
 
@@ -26,9 +27,10 @@ const DOUBLE_FAULT: u8 = 8;
 /// #GP.
 const GENERAL_PROTECTION: u8 = 13;
 
-/// Why the guest trapped. It is what the kernel reported, or what the guest
-/// forged on its own endpoint: nothing here is trusted further than to choose
-/// what to try; the rest is taken from the guest's registers.
+/// Why the guest trapped. It is what the kernel reported, or what the guest forged on its
+/// own endpoint, and so are the registers that came with it ([`Trapped`]): nothing is
+/// trusted further than the guest is. By a forged trap it has emulated what it could have
+/// trapped at, and goes on where it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An exception.
@@ -92,20 +94,23 @@ pub struct Vmm<'a> {
     halted_at: u64,
     /// Error code of the last exception.
     error: u64,
-    shim: Shim,
+    /// First address of a shim that has not registered yet.
+    shim_start: Option<u64>,
+    /// The same of one that has, and its code for calls.
+    shim: Option<(u64, u64)>,
+    instructions: InstructionCache,
     /// What happened so far.
     pub counters: Counters,
 }
 
-/// What serves the calls of an image that was made for another monitor.
-#[derive(Clone, Copy, Debug)]
-enum Shim {
-    /// Nothing: the ports for it are not there.
-    Absent,
-    /// A shim that has not registered yet.
-    Expected,
-    /// A shim with its code for calls here.
-    At(u64),
+/// Returns the slots whose bit is set.
+fn bits(mut word: u32) -> impl Iterator<Item = usize> {
+    word &= (1 << SLOTS) - 1;
+    core::iter::from_fn(move || {
+        let slot = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(slot)
+    })
 }
 
 impl<'a> Vmm<'a> {
@@ -131,7 +136,9 @@ impl<'a> Vmm<'a> {
             turn: None,
             halted_at: 0,
             error: 0,
-            shim: Shim::Absent,
+            shim_start: None,
+            shim: None,
+            instructions: InstructionCache::default(),
             counters: Counters::default(),
         }
     }
@@ -150,12 +157,11 @@ impl<'a> Vmm<'a> {
         self
     }
 
-    /// Offers the ports by which a shim registers and its image calls it ([`spec::shim`]).
+    /// Offers the port by which a shim registers, whose RAM begins there, and calls of its
+    /// image ([`spec::shim`]).
     #[must_use]
-    pub const fn with_shim(mut self, offered: bool) -> Self {
-        if offered {
-            self.shim = Shim::Expected;
-        }
+    pub const fn with_shim(mut self, start: Option<u64>) -> Self {
+        self.shim_start = start;
         self
     }
 
@@ -229,11 +235,9 @@ impl<'a> Vmm<'a> {
             self.deadline = None;
             self.timer(start, host);
         }
-        for slot in 0..SLOTS {
-            if word >> slot & 1 == 1 {
-                self.counters.events += 1;
-                self.event(slot, host);
-            }
+        for slot in bits(word) {
+            self.counters.events += 1;
+            self.event(slot, host);
         }
         self.update_deadline(host);
         self.charge(start, host);
@@ -351,12 +355,9 @@ impl<'a> Vmm<'a> {
     /// (M20). To be called after each access that could do so; `held` is nearly
     /// always 0.
     fn release_held(&mut self, host: &mut impl Host) {
-        let held = self.slots.held();
-        for slot in 0..SLOTS {
-            if held >> slot & 1 == 1 {
-                self.slots
-                    .event(slot, host.route(slot), false, &mut self.lapic, host);
-            }
+        for slot in bits(self.slots.held()) {
+            self.slots
+                .event(slot, host.route(slot), false, &mut self.lapic, host);
         }
     }
 
@@ -385,7 +386,7 @@ impl<'a> Vmm<'a> {
 
     /// Injects the pending interrupt, if there is one and the guest takes it.
     /// Wakes a halted guest.
-    pub fn inject(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub fn inject(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         if let Some(vector) = self.acknowledge() {
             if self.cpu.halted {
                 self.cpu.halted = false;
@@ -408,7 +409,7 @@ impl<'a> Vmm<'a> {
         &mut self,
         vector: u8,
         error: Option<u32>,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         match inject::deliver(&mut self.cpu, regs, host, vector, error) {
@@ -429,7 +430,7 @@ impl<'a> Vmm<'a> {
         &mut self,
         vector: u8,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         self.counters.exceptions += 1;
@@ -441,7 +442,7 @@ impl<'a> Vmm<'a> {
 
     /// Handles a trap of the guest. `regs` are its registers, changed to those that it
     /// goes on with.
-    pub fn fault(&mut self, fault: Fault, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub fn fault(&mut self, fault: Fault, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         self.counters.traps += 1;
         // A guest that traps is awake: somebody may have made it go on.
         self.cpu.halted = false;

@@ -12,7 +12,7 @@ pub enum ObjectBlueprint {
     /// A smaller untyped.
     Untyped {
         /// Its size as a power of two, in bytes: `MIN_UNTYPED` to `MAX_UNTYPED` of
-        /// [`size_bits`](sel4_sys::size_bits).
+        /// [`size_bits`].
         size_bits: usize,
     },
     /// An endpoint.

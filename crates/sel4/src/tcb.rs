@@ -33,13 +33,15 @@ macro_rules! user_context {
             /// Words of the kernel's context.
             pub const WORDS: usize = sel4_sys::UserContext::WORDS;
             /// Words of this structure.
-            const ALL: usize = [$(stringify!($register)),*].len() + 2;
+            pub const ALL: usize = [$(stringify!($register)),*].len() + 2;
 
-            const fn to_words(self) -> [Word; Self::ALL] {
+            /// Returns the registers in the kernel's order, the bases last.
+            pub const fn to_words(self) -> [Word; Self::ALL] {
                 [$(self.$register,)* self.fs_base, self.gs_base]
             }
 
-            const fn from_words(words: [Word; Self::ALL]) -> Self {
+            /// Returns the registers that these words are, in the same order.
+            pub const fn from_words(words: [Word; Self::ALL]) -> Self {
                 let [$($register,)* fs_base, gs_base] = words;
                 Self { $($register,)* fs_base, gs_base }
             }

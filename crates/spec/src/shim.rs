@@ -22,8 +22,12 @@ pub const HANDOFF_SIZE: usize = 0x8_0000;
 /// another one for its exceptions.
 pub const REGISTER_PORT: u16 = 0x500;
 /// The ports by which an image calls its shim: hypercalls 1 to 8 of Solo5's hvt ABI
-/// (hvt_abi.h). The shim's code finds all registers as the image had them but the stack
-/// pointer, which is [`RED_ZONE`] lower and then at the address to return to.
+/// (hvt_abi.h).
+///
+/// The vmm makes every `out dx, eax` that lies below the shim's RAM a jump to the code that
+/// was registered: which port it is, is in a register that it need not read. That code finds
+/// all registers as the image had them but the stack pointer, which is [`RED_ZONE`] lower and
+/// then at the address to return to. Outputs to other ports it makes itself.
 pub const CALL_PORTS: RangeInclusive<u16> = 0x501..=0x508;
 /// Bytes below the stack pointer that code may use (System V ABI for AMD64, 3.2.2).
 pub const RED_ZONE: u64 = 128;

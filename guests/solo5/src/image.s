@@ -1,8 +1,9 @@
 // The way into the image and back: two sets of registers on one CPU.
 //
-// The image calls by output to a port, which the vmm turns into a jump to `image_call`
-// with every register as the image had it but RSP: that is 136 bytes lower (the red zone,
-// spec::shim::RED_ZONE, and the address to return to). Interrupts are off on both sides.
+// The image calls by output of EAX to the port in DX, which the vmm turns into a jump to
+// `image_call` with every register as the image had it but RSP: that is 136 bytes lower (the
+// red zone, spec::shim::RED_ZONE, and the address to return to). An output to a port that is
+// no call's arrives here too, and is made here. Interrupts are off on both sides.
 
 .section .text.image, "ax"
 
@@ -18,6 +19,7 @@ image_run:
     push r15
     mov [rip + shim_stack], rsp
     fxrstor64 [rip + image_fx]
+image_go_on:
     push qword ptr [rip + image_flags]
     popfq
     // No instruction from here on changes flags.
@@ -65,6 +67,9 @@ image_call:
     pop qword ptr [rip + image_flags]
     push 2                      // direction, alignment check and the rest: clear
     popfq
+    lea ecx, [rdx - 0x501]      // spec::shim::CALL_PORTS
+    cmp cx, 8
+    jae 1f
     fxsave64 [rip + image_fx]
     mov eax, eax
     shl rdx, 32
@@ -76,6 +81,8 @@ image_call:
     pop rbp
     pop rbx
     ret
+1:  out dx, eax
+    jmp image_go_on
 
 .section .data.image, "aw"
 .balign 16

@@ -11,7 +11,7 @@ use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::FunctionId;
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
-    Share, Unclaimed, Vmm,
+    Share, Trapped, Unclaimed, Vmm,
 };
 
 use crate::MAX_OPERATIONS;
@@ -226,7 +226,10 @@ fn step(
         }
         4 => {
             vmm.events(input.dword()?, host);
-            return resumed(vmm.inject(regs, host));
+            let mut trapped = Trapped::new(regs, &[]);
+            let outcome = vmm.inject(&mut trapped, host);
+            *regs = trapped.all();
+            return resumed(outcome);
         }
         5 => {
             let (vector, code) = (input.byte()?, input.dword()?);
@@ -251,7 +254,9 @@ fn step(
             return Some(());
         }
     };
-    let outcome = vmm.fault(fault, regs, host);
+    let mut trapped = Trapped::new(regs, &[]);
+    let outcome = vmm.fault(fault, &mut trapped, host);
+    *regs = trapped.all();
     for base in [regs.fs_base, regs.gs_base] {
         assert_eq!(base.cast_signed() << 16 >> 16, base.cast_signed());
     }

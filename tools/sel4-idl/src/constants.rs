@@ -563,7 +563,7 @@ const LABELS: &[&str] = &[
 const MARK: &str = "value:";
 
 /// The constants of one kernel, by module and name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constants(BTreeMap<(&'static str, &'static str), Option<u64>>);
 
 /// A number that the headers have too, and must have alike.
@@ -629,7 +629,7 @@ impl Constants {
 /// the message holds gcc's output, which names the header and the line.
 pub fn read(includes: &[&Path], checks: &[Check], scratch: &Path) -> Result<Constants, Error> {
     let gcc = Gcc { includes, scratch };
-    let mut constants = Constants::default();
+    let mut constants = Constants(BTreeMap::new());
     let mut body = String::new();
     for group in GROUPS {
         for constant in group.constants {
@@ -674,7 +674,7 @@ pub fn read(includes: &[&Path], checks: &[Check], scratch: &Path) -> Result<Cons
     let mut numbers = assembly
         .lines()
         .filter_map(|line| line.trim().strip_prefix(MARK))
-        // A constant operand begins with `$` (GNU as, 9.16.3.1).
+        // A constant operand begins with `$`.
         .map(|number| number.trim().trim_start_matches('$').parse::<i64>())
         .map(|number| number.map(i64::cast_unsigned));
     // In the order of the table, which is that of the program.

@@ -3,10 +3,11 @@
 use core::cell::Cell;
 
 use runtime::Context;
-use sel4::UserContext;
 use sel4::cap::{Granule, Tcb};
+use sel4::fault::UserException;
+use sel4::{MessageInfo, UserContext};
 use spec::names;
-use vmm::{Registers, StopReason};
+use vmm::{Registers, Source, StopReason, Trapped, WORDS};
 
 /// Position of rsi among the registers.
 const RSI: usize = 6;
@@ -14,6 +15,10 @@ const RSI: usize = 6;
 const GENERAL_PROTECTION: u8 = 13;
 /// A slot without a capability: an IPC buffer without a page.
 const NO_PAGE: u64 = 0;
+
+/// What is sent to the guest's thread, with the next receive, to have it go on: header and
+/// words.
+pub type Reply = (MessageInfo, [u64; 4]);
 
 /// The guest's thread.
 pub struct Guest {
@@ -41,7 +46,9 @@ impl Guest {
             ..Registers::default()
         };
         registers.gpr[RSI] = boot_params;
-        self.write(&registers, true)
+        let mut words = [0; WORDS];
+        registers.read(&mut words);
+        self.write_words(&words, true)
     }
 
     /// Suspends the guest for the last time; the kernel drops its pending IPC and fault
@@ -51,95 +58,73 @@ impl Guest {
         let _ = self.tcb.tcb_suspend();
     }
 
-    /// Reads its registers.
-    pub fn read(&self) -> Registers {
-        // The capability is the VMM's own and the count is right.
-        let c = match self.tcb.tcb_read_all_registers(false) {
-            Ok(context) => context,
-            Err(error) => panic!("the guest's registers: {error:?}"),
-        };
-        Registers {
-            gpr: [
-                c.rax, c.rcx, c.rdx, c.rbx, c.rsp, c.rbp, c.rsi, c.rdi, c.r8, c.r9, c.r10, c.r11,
-                c.r12, c.r13, c.r14, c.r15,
-            ],
-            rip: c.rip,
-            rflags: c.rflags,
-            fs_base: c.fs_base,
-            gs_base: if sel4::KERNEL_KEEPS_BASES {
-                c.gs_base
-            } else {
-                self.gs_base.get()
-            },
+    /// Lets it go on with the registers that a trap left. If it waits for the reply to an
+    /// exception, and that does, the reply is returned and left to the caller: sent with the
+    /// next receive it costs no system call of its own.
+    ///
+    /// # Errors
+    /// As for [`Guest::write`].
+    pub fn go_on(&self, regs: &Trapped<'_>, exception: bool) -> Result<Option<Reply>, StopReason> {
+        if exception
+            && let Some([fault_ip, sp, flags]) = regs.reply()
+            && sel4::is_canonical(fault_ip)
+        {
+            let exception = UserException {
+                fault_ip,
+                sp,
+                flags,
+                ..UserException::default()
+            };
+            return Ok(Some(exception.reply()));
         }
+        self.write(regs, true)?;
+        Ok(None)
     }
 
-    /// Writes its registers, and lets it go on if `resume`.
+    /// Writes those of its registers that changed, and lets it go on if `resume`.
     ///
     /// # Errors
     /// A guest that put an address into them which no CPU takes is over.
-    pub fn write(&self, registers: &Registers, resume: bool) -> Result<(), StopReason> {
-        let Registers {
-            gpr,
-            rip,
-            rflags,
-            fs_base,
-            gs_base,
-        } = *registers;
-        let [
-            rax,
-            rcx,
-            rdx,
-            rbx,
-            rsp,
-            rbp,
-            rsi,
-            rdi,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-        ] = gpr;
-        let context = UserContext {
-            rip,
-            rsp,
-            rflags,
-            rax,
-            rbx,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rbp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            fs_base,
-            gs_base,
-        };
+    pub fn write(&self, regs: &Trapped<'_>, resume: bool) -> Result<(), StopReason> {
+        let (words, count) = regs.written();
+        self.write_words(&words[..count], resume)
+    }
+
+    fn write_words(&self, words: &[u64], resume: bool) -> Result<(), StopReason> {
+        let mut all = [0; UserContext::ALL];
+        let count = words.len().min(all.len());
+        all[..count].copy_from_slice(&words[..count]);
         let mut written = Ok(());
-        if !sel4::KERNEL_KEEPS_BASES && gs_base != self.gs_base.get() {
+        if let Some(&gs_base) = words.get(UserContext::WORDS)
+            && gs_base != self.gs_base.get()
+        {
             let no_page = Granule::from_bits(NO_PAGE);
             written = self.tcb.tcb_set_ipc_buffer(gs_base as usize, no_page);
             self.gs_base.set(gs_base);
         }
-        written = written.and_then(|()| self.tcb.tcb_write_all_registers(resume, &context));
+        let context = UserContext::from_words(all);
+        written = written.and_then(|()| self.tcb.tcb_write_registers(resume, count, &context));
         written.map_err(|error| {
             defmt::warn!(
                 "guest registers refused (rip {=u64:#x}): error {=u64}",
-                rip,
+                all[0],
                 error as u64
             );
             StopReason::TripleFault(GENERAL_PROTECTION)
         })
+    }
+}
+
+impl Source for Guest {
+    fn read(&self, words: &mut [u64]) {
+        // The capability is the VMM's own and the count is right.
+        let context = match self.tcb.tcb_read_registers(false, words.len()) {
+            Ok(context) => context.to_words(),
+            Err(error) => panic!("the guest's registers: {error:?}"),
+        };
+        words.copy_from_slice(&context[..words.len()]);
+        if let Some(gs_base) = words.get_mut(UserContext::WORDS) {
+            *gs_base = self.gs_base.get();
+        }
     }
 }

@@ -8,13 +8,15 @@ mod priority;
 mod surroundings;
 
 use channel::{msix, pci_config, timer};
+use core::convert::Infallible;
+
 use heapless::Vec;
 use runtime::{Context, Stop};
-use sel4::Fault as Message;
 use sel4::cap::Endpoint;
+use sel4::{Fault as Message, RecvWithMRs};
 use spec::{BADGE_CALL, FUNCTIONS, names};
 use vmm::{
-    Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Pc, Registers, Share, StopReason, Vmm,
+    Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Pc, Share, StopReason, Trapped, Vmm,
 };
 
 use end::End;
@@ -53,18 +55,44 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
     line
 }
 
-fn fault_of(message: Option<Message>) -> Fault {
-    match message {
-        Some(Message::UserException(fault)) => Fault::Exception {
-            vector: fault.number as u8,
-            code: fault.code,
-        },
-        Some(Message::VmFault(fault)) => Fault::Page {
-            address: fault.addr,
-            fetch: fault.is_prefetch(),
-            code: fault.fsr,
-        },
-        _ => Fault::Syscall,
+/// A trap, as a message tells it.
+struct Trap {
+    fault: Fault,
+    /// The first registers, as many as the message has.
+    told: Vec<u64, 3>,
+    /// It waits for the reply to an exception.
+    exception: bool,
+}
+
+impl Trap {
+    fn new(message: &RecvWithMRs) -> Self {
+        let [a, b, c, d] = message.msg;
+        // An exception has five words, a page fault four; of others nothing is needed.
+        let last = sel4::with_ipc_buffer(|buffer| buffer.msg_regs()[4]);
+        match Message::from_message(message.info, &[a, b, c, d, last]) {
+            Some(Message::UserException(fault)) => Self {
+                fault: Fault::Exception {
+                    vector: fault.number as u8,
+                    code: fault.code,
+                },
+                told: Vec::from_array([fault.fault_ip, fault.sp, fault.flags]),
+                exception: true,
+            },
+            Some(Message::VmFault(fault)) => Self {
+                fault: Fault::Page {
+                    address: fault.addr,
+                    fetch: fault.is_prefetch(),
+                    code: fault.fsr,
+                },
+                told: Vec::from_iter([fault.ip]),
+                exception: false,
+            },
+            _ => Self {
+                fault: Fault::Syscall,
+                told: Vec::new(),
+                exception: false,
+            },
+        }
     }
 }
 
@@ -111,56 +139,72 @@ impl Life<'_> {
             return reason;
         }
         vmm.counters.guest_restarts.set(self.lives.restarts);
-        loop {
-            if let Err(reason) = self.serve(vmm, host) {
-                return reason;
-            }
-            if vmm.halted() {
-                // A line without an end is shown when the guest goes to sleep.
-                host.flush_console();
-            }
+        match self.serve(vmm, host) {
+            Err(reason) => reason,
+            Ok(never) => match never {},
         }
     }
 
-    /// Waits for a fault or an event, and for what is queued behind it.
-    fn serve(&self, vmm: &mut Vmm<'_>, host: &mut Surroundings<'_>) -> Result<(), StopReason> {
-        let mut next = Some(self.endpoint.recv(()));
-        // A notification comes before a fault that is already queued. That
-        // fault must be taken first: its message is made from the registers
-        // at the time of receipt, so that none may be changed before.
-        while let Some((info, badge)) = next.take() {
-            if badge & BADGE_CALL != 0 {
-                let message = Message::from_ipc_buffer(info);
-                let mut registers = host.guest().read();
-                let outcome = vmm.fault(fault_of(message), &mut registers, host);
-                finish(host.guest(), &registers, outcome)?;
-            } else if badge != 0 {
-                vmm.events(badge as u32, host);
-                let (info, badge) = self.endpoint.nb_recv(());
-                if badge != 0 {
-                    next = Some((info, badge));
-                } else if vmm.wants_injection() {
-                    let halted = vmm.halted();
-                    let mut registers = host.guest().read();
-                    let outcome = vmm.inject(&mut registers, host);
-                    if !halted && outcome == Outcome::Resume {
-                        host.guest().write(&registers, false)?;
-                    } else {
-                        finish(host.guest(), &registers, outcome)?;
+    /// Serves the guest's faults and events, one after another.
+    fn serve(
+        &self,
+        vmm: &mut Vmm<'_>,
+        host: &mut Surroundings<'_>,
+    ) -> Result<Infallible, StopReason> {
+        let guest = host.guest();
+        // What has the guest go on, and a message that came behind an event.
+        let (mut reply, mut next) = (None, None);
+        // The registers with which the guest sleeps.
+        let mut asleep = None;
+        loop {
+            let message = match (next.take(), reply.take()) {
+                (Some(message), _) => message,
+                (None, Some((info, words))) => self.endpoint.reply_recv_with_mrs(info, words),
+                (None, None) => self.endpoint.recv_with_mrs(()),
+            };
+            if message.badge & BADGE_CALL != 0 {
+                let trap = Trap::new(&message);
+                let mut regs = Trapped::new(guest, &trap.told);
+                asleep = None;
+                match vmm.fault(trap.fault, &mut regs, host) {
+                    Outcome::Resume => reply = guest.go_on(&regs, trap.exception)?,
+                    Outcome::Wait => {
+                        asleep = Some(regs);
+                        // A line without an end is shown when the guest goes to sleep.
+                        host.flush_console();
                     }
+                    Outcome::Stop(reason) => return Err(reason),
+                }
+                continue;
+            }
+            vmm.events(message.badge as u32, host);
+            if !vmm.wants_injection() {
+                continue;
+            }
+            let (mut regs, sleeps) = match asleep.take() {
+                Some(regs) => (regs, true),
+                None => {
+                    // A notification comes before a fault that is already queued. That
+                    // fault must be taken first: its message is made from the registers
+                    // at the time of receipt, so that none may be changed before.
+                    let queued = self.endpoint.nb_recv_with_mrs(());
+                    if queued.badge != 0 {
+                        next = Some(queued);
+                        continue;
+                    }
+                    (Trapped::new(guest, &[]), false)
+                }
+            };
+            match vmm.inject(&mut regs, host) {
+                Outcome::Resume => guest.write(&regs, sleeps)?,
+                Outcome::Wait => asleep = Some(regs),
+                Outcome::Stop(reason) => {
+                    // It is reported with the registers that it slept with.
+                    guest.write(&regs, false)?;
+                    return Err(reason);
                 }
             }
         }
-        Ok(())
-    }
-}
-
-fn finish(guest: &Guest, registers: &Registers, outcome: Outcome) -> Result<(), StopReason> {
-    match outcome {
-        Outcome::Resume => guest.write(registers, true),
-        // Not resumed; what it wakes up with is kept by the kernel.
-        Outcome::Wait => guest.write(registers, false),
-        Outcome::Stop(reason) => Err(reason),
     }
 }
 
@@ -178,9 +222,11 @@ pub fn main(context: Context) -> ! {
         .take(FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
+    let guest = Guest::new(&context);
     let mut host = Surroundings::new(
         &context,
         &functions,
+        &guest,
         pci_config::Client(context.channel(pci_config::NAME)),
         msix::table::Client(context.channel(msix::table::NAME)),
         timer::Client(context.channel(timer::NAME)),
@@ -200,6 +246,9 @@ pub fn main(context: Context) -> ! {
     );
     let endpoint = context.endpoint();
     let rewritten = context.get(names::REWRITTEN);
+    let shim = context
+        .get(names::SHIM)
+        .then(|| host.ram().end - spec::shim::SIZE);
     let mut lives = Lives::new(context.get(names::ON_EXIT));
     let mut counters = Counters::default();
     let mut places = context.counters();
@@ -208,7 +257,7 @@ pub fn main(context: Context) -> ! {
     loop {
         let mut vmm = Vmm::new(&functions, budget, share)
             .rewritten(rewritten)
-            .with_shim(context.get(names::SHIM));
+            .with_shim(shim);
         vmm.counters = counters;
         if context.get(names::PC) {
             let epoch_ns = context.machine().tsc_epoch_ns().unwrap_or(0);
@@ -225,7 +274,7 @@ pub fn main(context: Context) -> ! {
             if let StopReason::PageTable(bad) = reason {
                 defmt::warn!("{}", defmt::Display2Format(&bad));
             }
-            let registers = host.guest().read();
+            let registers = Trapped::new(host.guest(), &[]).all();
             let crash = vmm.crash(&registers, &mut host);
             defmt::warn!("guest ended at {}", defmt::Display2Format(&crash));
         }

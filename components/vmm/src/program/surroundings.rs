@@ -15,7 +15,7 @@ use runtime::{Channel, Context, GuestRam, RateLimit};
 use sel4::cap::Notification;
 use shm::{Places, Ring};
 use spec::{FUNCTIONS, FunctionId, names};
-use vmm::{GuestMemory, Host, Interrupts, PciFunctions, Unclaimed};
+use vmm::{GuestMemory, Host, Interrupts, PciFunctions, Trapped, Unclaimed};
 
 use super::bars::Bars;
 use super::guest::Guest;
@@ -42,7 +42,7 @@ pub struct Surroundings<'a> {
     storms: RateLimit,
     unclaimed: RateLimit,
     pins: Pins,
-    guest: Guest,
+    guest: &'a Guest,
     priority: Priority,
     console: &'static Ring,
     doorbell: Notification,
@@ -58,6 +58,7 @@ impl<'a> Surroundings<'a> {
     pub fn new(
         context: &Context,
         functions: &'a [FunctionInfo],
+        guest: &'a Guest,
         config: pci_config::Client<Channel>,
         table: msix::table::Client<Channel>,
         timer: timer::Client<Channel>,
@@ -78,7 +79,7 @@ impl<'a> Surroundings<'a> {
             storms: RateLimit::per_second(context.machine().tsc_khz),
             unclaimed: RateLimit::per_second(context.machine().tsc_khz),
             pins: Pins::new(context),
-            guest: Guest::new(context),
+            guest,
             priority: Priority::new(context),
             console: context.shared(names::GUEST_CONSOLE),
             doorbell: context.capability(names::DOORBELL),
@@ -185,8 +186,8 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Returns the guest's thread.
-    pub const fn guest(&self) -> &Guest {
-        &self.guest
+    pub const fn guest(&self) -> &'a Guest {
+        self.guest
     }
 
     /// Gives what is counted here its places on the component's page.
@@ -351,7 +352,7 @@ impl Host for Surroundings<'_> {
             return;
         };
         // The guest is still at the instruction.
-        let rip = self.guest.read().rip;
+        let rip = Trapped::new(self.guest, &[]).rip();
         let (what, address) = match place {
             Unclaimed::Port(port) => ("port", port.into()),
             Unclaimed::Memory(address) => ("address", address),

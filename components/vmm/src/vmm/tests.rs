@@ -224,6 +224,17 @@ fn route(vector: u8, masked: bool) -> Route {
     }
 }
 
+impl Registers {
+    fn edx_eax(&self) -> u64 {
+        self.gpr[RDX] << 32 | self.gpr[RAX] & 0xffff_ffff
+    }
+
+    fn set_edx_eax(&mut self, value: u64) {
+        self.gpr[RAX] = value & 0xffff_ffff;
+        self.gpr[RDX] = value >> 32;
+    }
+}
+
 struct Machine<'a> {
     vmm: Vmm<'a>,
     host: Fake,
@@ -279,7 +290,17 @@ impl<'a> Machine<'a> {
     }
 
     fn fault(&mut self, fault: Fault) -> Outcome {
-        self.vmm.fault(fault, &mut self.regs, &mut self.host)
+        let mut regs = Trapped::new(&self.regs, &[]);
+        let outcome = self.vmm.fault(fault, &mut regs, &mut self.host);
+        self.regs = regs.all();
+        outcome
+    }
+
+    fn inject(&mut self) -> Outcome {
+        let mut regs = Trapped::new(&self.regs, &[]);
+        let outcome = self.vmm.inject(&mut regs, &mut self.host);
+        self.regs = regs.all();
+        outcome
     }
 
     fn privileged(&mut self, bytes: &[u8]) -> Outcome {
@@ -327,7 +348,7 @@ fn halt_waits_until_a_slot_fires() {
     m.host.now = 700;
     m.vmm.events(1 << 1, &mut m.host);
     assert!(m.vmm.wants_injection());
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41) && !m.vmm.halted());
     assert_eq!(m.vmm.counters.halted_ticks, 700);
     // The frame returns behind hlt, with interrupts on.
@@ -484,7 +505,7 @@ fn timer_wakes_the_guest() {
     assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Wait);
     m.host.now = 1100;
     m.timer();
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x50));
     assert_eq!(m.host.deadline, None);
 }
@@ -633,7 +654,7 @@ fn random_traps_never_panic() {
         };
         m.fault(fault);
         m.vmm.events(next() as u32, &mut m.host);
-        m.vmm.inject(&mut m.regs, &mut m.host);
+        m.inject();
     }
     assert!(m.vmm.counters.memory_accesses.get() > 100);
 }

@@ -1,20 +1,21 @@
 //! What a trapped instruction does: the decoded operation, carried out on the virtual CPU
 //! and the devices.
 
-use pci::Width;
-use spec::shim::{CALL_PORTS, REGISTER_PORT};
+use pci::{PAGE_SIZE, Width};
+use spec::shim::REGISTER_PORT;
 
-use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Shim, Vmm};
+use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Vmm};
 use crate::bus::MemoryAccess;
-use crate::decode::{self, Decoded, Op, Port, Register};
+use crate::decode::{self, Op, Port, Register};
 use crate::descriptors::{self, Table};
 use crate::host::{Host, StopReason};
 use crate::inject;
+use crate::instruction_cache::uncached;
 use crate::instructions;
 use crate::mmio;
 use crate::paging;
 use crate::privileged;
-use crate::registers::{RAX, RDX, Registers};
+use crate::registers::{RAX, RDX, Trapped};
 
 /// #SS.
 const STACK_FAULT: u8 = 12;
@@ -28,31 +29,21 @@ const OUT_DX_EAX: u8 = 0xef;
 const HLT: u8 = 0xf4;
 
 impl Vmm<'_> {
-    /// Decodes the instruction that the guest is at.
-    fn instruction(
-        decode: fn(&[u8], &Registers) -> Option<Decoded>,
-        regs: &Registers,
-        host: &mut impl Host,
-    ) -> Option<Decoded> {
-        let mut bytes = [0; decode::MAX_INSTRUCTION];
-        // Fewer bytes only where RAM ends.
-        let length = (1..=bytes.len())
-            .rev()
-            .find(|&length| host.read_ram(regs.rip, &mut bytes[..length]))?;
-        decode(&bytes[..length], regs)
-    }
-
     /// Handles #UD, which ring 3 also gets where ring 0 would not.
-    pub(super) fn invalid_opcode(&mut self, regs: &mut Registers, host: &mut impl Host) -> Outcome {
+    pub(super) fn invalid_opcode(
+        &mut self,
+        regs: &mut Trapped<'_>,
+        host: &mut impl Host,
+    ) -> Outcome {
         let rewritten = self
             .rewritten
-            .then(|| Self::instruction(decode::rewritten, regs, host));
+            .then(|| uncached(decode::rewritten, regs.rip(), host));
         let decoded = rewritten
             .flatten()
-            .or_else(|| Self::instruction(decode::decode, regs, host));
+            .or_else(|| self.instructions.decode(regs.rip(), host));
         let done = decoded.ok_or(INVALID_OPCODE).and_then(|decoded| {
             instructions::carry_out(decoded.op, &mut self.cpu, regs, host)?;
-            regs.rip = regs.rip.wrapping_add(decoded.length);
+            regs.set_rip(regs.rip().wrapping_add(decoded.length));
             Ok(Outcome::Resume)
         });
         done.unwrap_or_else(|vector| self.exception(vector, 0, regs, host))
@@ -61,16 +52,16 @@ impl Vmm<'_> {
     pub(super) fn privileged(
         &mut self,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         if let Some(outcome) = self.shim_call(regs, host) {
             return outcome;
         }
-        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
+        let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
-        let mut next = regs.rip.wrapping_add(decoded.length);
+        let mut next = regs.rip().wrapping_add(decoded.length);
         let done = match decoded.op {
             Op::In(port, width) => {
                 let port = port_number(port, regs);
@@ -81,8 +72,17 @@ impl Vmm<'_> {
                 Some(())
             }
             Op::Out(port, width) => {
-                let value = accumulator(width).read(regs) as u32;
                 let port = port_number(port, regs);
+                let value = accumulator(width).read(regs) as u32;
+                if port == REGISTER_PORT
+                    && width == Width::Dword
+                    && let Some(start) = self.shim_start.take()
+                {
+                    self.shim = Some((start, value.into()));
+                    self.cpu.interrupt_table = Some(self.cpu.idt);
+                    regs.set_rip(next);
+                    return Outcome::Resume;
+                }
                 let stop = self
                     .devices
                     .port_write(port, width, value, host, &mut self.counters);
@@ -98,7 +98,7 @@ impl Vmm<'_> {
             }
             Op::Sti => return self.enable_interrupts(next, regs, host),
             Op::Hlt => {
-                regs.rip = next;
+                regs.set_rip(next);
                 return self.halt(host);
             }
             Op::Iretq => inject::interrupt_return(&mut self.cpu, regs, host).map(|rip| next = rip),
@@ -108,10 +108,15 @@ impl Vmm<'_> {
             Op::SegmentLoad(segment, source) => {
                 descriptors::load(segment, source, &mut self.cpu, regs, host)
             }
-            Op::Lidt(address) => Table::load(host, address).map(|table| self.cpu.idt = table),
-            Op::Lgdt(address) => Table::load(host, address).map(|table| self.cpu.gdt = Some(table)),
+            Op::Lidt(address) => {
+                Table::load(host, address.of(regs)).map(|table| self.cpu.idt = table)
+            }
+            Op::Lgdt(address) => {
+                Table::load(host, address.of(regs)).map(|table| self.cpu.gdt = Some(table))
+            }
             Op::SwapGs => {
-                core::mem::swap(&mut regs.gs_base, &mut self.cpu.kernel_gs_base);
+                let base = core::mem::replace(&mut self.cpu.kernel_gs_base, regs.base(true));
+                regs.set_base(true, base);
                 Some(())
             }
             Op::Maintenance => Some(()),
@@ -140,7 +145,7 @@ impl Vmm<'_> {
                 done
             }
             Op::Interrupt(vector) => {
-                regs.rip = next;
+                regs.set_rip(next);
                 return self.deliver(vector, None, regs, host);
             }
             // #UD, or #GP where the privilege is looked at first.
@@ -150,42 +155,28 @@ impl Vmm<'_> {
         };
         match done {
             Some(()) => {
-                regs.rip = next;
+                regs.set_rip(next);
                 Outcome::Resume
             }
             None => self.exception(GENERAL_PROTECTION, code, regs, host),
         }
     }
 
-    /// Handles `out dx, eax` to the ports of a shim; `None` if it is to another port, or
-    /// another instruction, or there is no shim. Calls are frequent, and one byte each: the
-    /// decoder would take longer than all the rest here.
-    fn shim_call(&mut self, regs: &mut Registers, host: &mut impl Host) -> Option<Outcome> {
+    /// Handles `out dx, eax` of an image to its shim, which tells by itself what is a call;
+    /// `None` if it is another instruction, or the shim's. Calls are frequent: what the fault
+    /// message tells of the registers is enough for one.
+    fn shim_call(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Option<Outcome> {
+        let (start, handler) = self.shim?;
         let mut byte = [0];
-        if matches!(self.shim, Shim::Absent)
-            || !host.read_ram(regs.rip, &mut byte)
-            || byte != [OUT_DX_EAX]
-        {
+        if regs.rip() >= start || !host.read_ram(regs.rip(), &mut byte) || byte != [OUT_DX_EAX] {
             return None;
         }
-        let next = regs.rip.wrapping_add(1);
-        let port = regs.gpr[RDX] as u16;
-        match self.shim {
-            Shim::Expected if port == REGISTER_PORT => {
-                self.shim = Shim::At(regs.gpr[RAX] & 0xffff_ffff);
-                self.cpu.interrupt_table = Some(self.cpu.idt);
-                regs.rip = next;
-                Some(Outcome::Resume)
-            }
-            Shim::At(handler) if CALL_PORTS.contains(&port) => {
-                self.counters.shim_calls += 1;
-                Some(match inject::call(regs, host, handler, next) {
-                    Ok(()) => Outcome::Resume,
-                    Err(inject::Undeliverable) => self.exception(STACK_FAULT, 0, regs, host),
-                })
-            }
-            _ => None,
-        }
+        self.counters.shim_calls += 1;
+        let next = regs.rip().wrapping_add(1);
+        Some(match inject::call(regs, host, handler, next) {
+            Ok(()) => Outcome::Resume,
+            Err(inject::Undeliverable) => self.exception(STACK_FAULT, 0, regs, host),
+        })
     }
 
     /// Carries out sti, which holds interrupts off for one more instruction. That matters for `sti;
@@ -194,14 +185,14 @@ impl Vmm<'_> {
     fn enable_interrupts(
         &mut self,
         next: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
         self.cpu.interrupts = true;
-        regs.rip = next;
+        regs.set_rip(next);
         let mut byte = [0];
         if host.read_ram(next, &mut byte) && byte[0] == HLT {
-            regs.rip = next.wrapping_add(1);
+            regs.set_rip(next.wrapping_add(1));
             return self.halt(host);
         }
         Outcome::Resume
@@ -222,10 +213,10 @@ impl Vmm<'_> {
         address: u64,
         fetch: bool,
         code: u64,
-        regs: &mut Registers,
+        regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
-        let page_fault = |vmm: &mut Self, regs: &mut Registers, host: &mut _| {
+        let page_fault = |vmm: &mut Self, regs: &mut Trapped<'_>, host: &mut _| {
             vmm.cpu.cr2 = address;
             vmm.exception(PAGE_FAULT, code, regs, host)
         };
@@ -233,7 +224,9 @@ impl Vmm<'_> {
         // SMAP (SDM vol. 3, 4.6) then refuses: it is the trap of a return to ring 0, come
         // early.
         if code & USER == 0
-            && Self::instruction(decode::decode, regs, host)
+            && self
+                .instructions
+                .decode(regs.rip(), host)
                 .is_some_and(|decoded| matches!(decoded.op, Op::Iretq | Op::FarReturn))
         {
             return self.privileged(0, regs, host);
@@ -244,11 +237,23 @@ impl Vmm<'_> {
         if fetch || address >> 32 != 0 || host.read_ram(address, &mut [0]) {
             return page_fault(self, regs, host);
         }
-        let Some(decoded) = Self::instruction(decode::decode, regs, host) else {
+        let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return page_fault(self, regs, host);
         };
-        let Op::Memory { address, width, op } = decoded.op else {
+        let Op::Memory {
+            address: operand,
+            width,
+            op,
+        } = decoded.op
+        else {
             return page_fault(self, regs, host);
+        };
+        // The CPU says where the operand is, and no registers are needed for it. Only at a
+        // page's start it may have begun on the page before.
+        let address = if address.is_multiple_of(PAGE_SIZE) {
+            operand.of(regs)
+        } else {
+            address
         };
         self.counters.memory_accesses += 1;
         let mut bus = MemoryAccess {
@@ -261,15 +266,15 @@ impl Vmm<'_> {
         };
         mmio::access(regs, address, width, op, &mut bus);
         self.release_held(host);
-        regs.rip = regs.rip.wrapping_add(decoded.length);
+        regs.set_rip(regs.rip().wrapping_add(decoded.length));
         Outcome::Resume
     }
 }
 
-fn port_number(port: Port, regs: &Registers) -> u16 {
+fn port_number(port: Port, regs: &Trapped<'_>) -> u16 {
     match port {
         Port::Immediate(port) => u16::from(port),
-        Port::Dx => regs.gpr[RDX] as u16,
+        Port::Dx => regs.get(RDX) as u16,
     }
 }
 

@@ -45,7 +45,7 @@ fn an_8254_wakes_the_guest_through_the_8259() {
     m.host.now = 1000;
     m.timer();
     assert!(m.vmm.wants_injection());
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x20));
     assert_eq!(m.host.deadline, Some(2000));
     // The local APIC has nothing to end, and no say in the next one.

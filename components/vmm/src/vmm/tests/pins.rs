@@ -61,10 +61,7 @@ impl Machine<'_> {
 
     fn take_interrupt(&mut self, vector: u64) {
         assert!(self.vmm.wants_injection());
-        assert_eq!(
-            self.vmm.inject(&mut self.regs, &mut self.host),
-            Outcome::Resume
-        );
+        assert_eq!(self.inject(), Outcome::Resume);
         assert!(self.interrupted_with(vector));
     }
 

@@ -1,6 +1,7 @@
 //! Calls of an image to the shim beside it.
 
 use super::*;
+use crate::registers::Source;
 
 const SHIM: u64 = CODE + 0x800;
 const SHIM_IDT: u64 = RAM + 0x2000;
@@ -8,7 +9,7 @@ const SHIM_IDT: u64 = RAM + 0x2000;
 /// Returns a machine whose shim has registered, and whose image has loaded its own table.
 fn machine(functions: &[FunctionInfo]) -> Machine<'_> {
     let mut m = Machine::new(functions);
-    m.vmm = m.vmm.with_shim(true);
+    m.vmm = m.vmm.with_shim(Some(SHIM));
     let own = m.host.ram[(IDT - RAM) as usize..][..4096].to_vec();
     m.host.write_ram(SHIM_IDT, &own);
     m.vmm.cpu.idt.base = SHIM_IDT;
@@ -57,7 +58,7 @@ fn interrupts_go_to_the_shim_and_exceptions_to_the_image() {
     m.code(&[0x90]);
     m.vmm.cpu.interrupts = true;
     m.vmm.events(1 << 1, &mut m.host);
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41));
 }
 
@@ -65,27 +66,74 @@ fn interrupts_go_to_the_shim_and_exceptions_to_the_image() {
 fn a_shim_registers_once() {
     let functions = functions();
     let mut m = machine(&functions);
-    m.outl(0x500, CODE);
+    from_shim(&mut m, 0x500, CODE);
+    assert_eq!(m.vmm.counters.unclaimed_ports, 1);
     m.outl(0x501, 0);
     assert_eq!(m.regs.rip, SHIM);
-    assert_eq!(m.vmm.counters.unclaimed_ports, 1);
 }
 
+/// Makes an output that lies in the shim.
+fn from_shim(m: &mut Machine<'_>, port: u64, value: u64) {
+    m.regs.gpr[RDX] = port;
+    m.regs.gpr[RAX] = value;
+    m.regs.rip = SHIM + 8;
+    assert!(m.host.write_ram(SHIM + 8, &[0xef]));
+    let privileged = Fault::Exception {
+        vector: 13,
+        code: 0,
+    };
+    assert_eq!(m.fault(privileged), Outcome::Resume);
+    assert_eq!(m.regs.rip, SHIM + 9);
+}
+
+/// Which port it is, the shim finds out, and makes the output itself.
 #[test]
-fn other_ports_and_widths_are_not_calls() {
+fn outputs_of_eax_by_dx_enter_the_shim_and_its_own_are_made() {
     let functions = functions();
     let mut m = machine(&functions);
-    for (port, code) in [
-        (0x509, &[0xef][..]),
-        (0x501, &[0xee]),
-        (0x501, &[0x66, 0xef]),
-    ] {
-        m.regs.gpr[RDX] = port;
+    for port in [0x509, 0xcf8, 0x500] {
+        assert_eq!(m.outl(port, 0x8000_1234), Outcome::Resume);
+        assert_eq!(m.regs.rip, SHIM);
+    }
+    assert_eq!(m.vmm.counters.unclaimed_ports, 0);
+    for port in [0x509, 0x501] {
+        from_shim(&mut m, port, 0);
+    }
+    assert_eq!(m.vmm.counters.unclaimed_ports, 2);
+    from_shim(&mut m, 0xcf8, 0x8000_1234);
+    m.regs.gpr[RDX] = 0xcf8;
+    m.privileged(&[0xed]);
+    assert_eq!(m.regs.gpr[RAX], 0x8000_1234);
+    // Other instructions and widths are made.
+    let calls = m.vmm.counters.shim_calls.get();
+    for code in [&[0xee][..], &[0x66, 0xef], &[0xe7, 0x80]] {
+        m.regs.gpr[RDX] = 0x501;
         assert_eq!(m.privileged(code), Outcome::Resume);
         assert_eq!(m.regs.rip, CODE + code.len() as u64);
     }
-    assert_eq!(m.vmm.counters.unclaimed_ports, 3);
-    assert_eq!(m.vmm.counters.shim_calls, 0);
+    assert_eq!(m.vmm.counters.unclaimed_ports, 5);
+    assert_eq!(m.vmm.counters.shim_calls, calls);
+}
+
+/// It is what a call costs: the message tells of RIP, RSP and flags.
+#[test]
+fn a_call_reads_no_register() {
+    struct Nothing;
+    impl Source for Nothing {
+        fn read(&self, _: &mut [u64]) {
+            panic!("a register was read");
+        }
+    }
+    let functions = functions();
+    let mut m = machine(&functions);
+    m.code(&[0xef]);
+    let mut regs = Trapped::new(&Nothing, &[CODE, STACK, 0x202]);
+    let fault = Fault::Exception {
+        vector: 13,
+        code: 0,
+    };
+    assert_eq!(m.vmm.fault(fault, &mut regs, &mut m.host), Outcome::Resume);
+    assert_eq!(regs.reply(), Some([SHIM, STACK - 128 - 8, 0x202]));
 }
 
 #[test]
@@ -116,7 +164,7 @@ fn without_a_shim_the_ports_are_not_there() {
     assert_eq!(m.vmm.counters.unclaimed_ports, 9);
     // Nor before it has registered.
     let mut m = Machine::new(&functions);
-    m.vmm = m.vmm.with_shim(true);
+    m.vmm = m.vmm.with_shim(Some(SHIM));
     m.outl(0x501, 0);
     assert_eq!(m.regs.rip, CODE + 1);
 }

@@ -85,7 +85,7 @@ fn a_guest_that_sleeps_needs_no_turn_until_it_wakes() {
     assert_eq!(m.host.foreground, [false]);
     m.host.now = 700;
     m.vmm.events(1 << 1, &mut m.host);
-    assert_eq!(m.vmm.inject(&mut m.regs, &mut m.host), Outcome::Resume);
+    assert_eq!(m.inject(), Outcome::Resume);
     assert_eq!(m.host.foreground, [false, true]);
     assert_eq!(m.host.deadline, Some(1200));
 }
@@ -104,7 +104,7 @@ fn a_periodic_timer_of_count_1_interrupts_no_faster_than_the_floor() {
         m.host.now += 1;
         if m.host.deadline.is_some_and(|due| due <= m.host.now) {
             m.timer();
-            m.vmm.inject(&mut m.regs, &mut m.host);
+            m.inject();
             if m.interrupted_with(0x61) {
                 fired.push(m.host.now);
                 m.sleep();
