@@ -11,7 +11,7 @@ use crate::harness::{Running, free_ports, one_machine, vectis};
 
 /// Attacks that the hostile guest itself survives, with a count where it is below the
 /// attack's own. The last two come after the others because they damage the guest.
-const ATTACKS: &[&str] = &[
+pub const ATTACKS: &[&str] = &[
     "msix-table",
     "pba",
     "decode-off:50",

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::changed::Changed;
 use crate::harness::{Finished, Running, finish, one_machine, root, run_of, vectis};
+use crate::hostile::ATTACKS;
 
 /// Bytes of the disk.
 const DISK: u64 = 1 << 20;
@@ -254,4 +255,27 @@ fn a_function_of_the_wrong_kind_ends_the_guest() {
     let expected = "device service of the image's manifest: function 00:03.0 is 1b36:0010 of \
                     class 010802, not an 82574L";
     assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn what_another_guest_attacks_leaves_an_image_alone() {
+    let _machine = one_machine();
+    let system = Changed::of(
+        "tests/systems/soak-solo5.toml",
+        "solo5-attacked",
+        &format!(
+            "guest.hostile.command-line = \"attack={} exit=stay\"
+             guest.hostile.on-exit = \"halt\"
+             guest.site.command-line = \"registers thread time net=5000 net2=500\"",
+            ATTACKS.join(",")
+        ),
+    );
+    let mut running = Running::start(&mut run_of(&system.0, 600));
+    running.wait_for(|line| line.contains("# hostile: pass"));
+    // From its start to its end once more, after the attacks.
+    running.wait_for(|line| line.contains("] ok registers"));
+    running.wait_for(|line| line.contains("] ok net2"));
+    let text = running.text();
+    assert!(!text.contains("] not ok"), "{text}");
+    assert!(text.contains("# 5000 of 5000 echoes"), "{text}");
 }

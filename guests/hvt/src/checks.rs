@@ -83,6 +83,25 @@ fn wall() -> u64 {
     time.nsecs
 }
 
+/// Lets time pass with nothing to do, for `vectis soak`, which compares meanwhile. Frames
+/// that come end a wait early.
+pub fn rest(seconds: u64) {
+    println!("# soak: rests");
+    let end = wall() + seconds * 1_000_000_000;
+    loop {
+        let now = wall();
+        if now >= end {
+            break;
+        }
+        let mut poll = Poll {
+            timeout_nsecs: end - now,
+            ..Poll::default()
+        };
+        make(call::POLL, &mut poll);
+    }
+    println!("# soak: works");
+}
+
 /// Returns the time stamp counter.
 pub fn ticks() -> u64 {
     // SAFETY: reading the counter has no side effect.

@@ -8,7 +8,7 @@
 //! Invariants: interrupts stay off.
 //!
 //! The words of its command line are done one after the other: `time`, `net=N`, `block`,
-//! `hostile`, `registers`, `calls`, `thread`, `fault=ADDRESS`, `undefined`, `exit=N`. It ends with
+//! `rest=SECONDS`, `hostile`, `registers`, `calls`, `thread`, `fault=ADDRESS`, `undefined`, `exit=N`. It ends with
 //! status 0, or 1 if something was not as it must be.
 #![no_std]
 #![no_main]
@@ -131,6 +131,7 @@ extern "C" fn image_main(info: &'static BootInfo) -> ! {
             "thread" => check(name, checks::thread_pointer()),
             "time" => check(name, checks::time(info.cpu_cycle_freq)),
             "block" => check(name, checks::block(&entries[DISK])),
+            "rest" => checks::rest(value.parse().unwrap_or(0)),
             "net" => {
                 let hertz = info.cpu_cycle_freq;
                 check(name, network::echoes(&entries[NET], NET, number(), hertz));

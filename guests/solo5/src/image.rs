@@ -19,6 +19,13 @@ unsafe extern "C" {
 const RSP: usize = 4;
 const RDI: usize = 7;
 
+/// Ends the guest: the image made a call while one of its calls was served.
+#[unsafe(no_mangle)]
+extern "C" fn image_called_again() -> ! {
+    kit::println!("solo5: the image made a hypercall within another, by its handler of exceptions");
+    kit::exit(kit::EXIT_FAILURE)
+}
+
 /// The image. There is one, and it runs only inside [`Image::run`].
 pub struct Image {
     ram_end: u64,

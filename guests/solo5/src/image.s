@@ -70,6 +70,8 @@ image_call:
     lea ecx, [rdx - 0x501]      // spec::shim::CALL_PORTS
     cmp cx, 8
     jae 1f
+    lea rcx, [rip + again_frame]
+    mov [rip + shim_stack], rcx
     fxsave64 [rip + image_fx]
     mov eax, eax
     shl rdx, 32
@@ -84,6 +86,13 @@ image_call:
 1:  out dx, eax
     jmp image_go_on
 
+// Where a call arrives that was made while the shim runs: an exception of the shim's led to
+// the image's handler. The shim's own frame is no more to be returned to.
+called_again:
+    lea rsp, [rip + again_stack_end]
+    call image_called_again
+    ud2
+
 .section .data.image, "aw"
 .balign 16
 // State of the x87 and of SSE as at reset: control words with every exception masked
@@ -94,6 +103,9 @@ image_fx:
     .long 0x1f80
     .skip 484
 image_flags: .quad 2
+// A stack for `image_call` from which it returns to `called_again`.
+    .skip 16
+again_frame: .quad 0, 0, 0, 0, 0, 0, called_again
 
 .section .bss.image, "aw", @nobits
 .balign 8
@@ -101,3 +113,6 @@ image_flags: .quad 2
 .global image_registers
 image_registers: .skip 128
 shim_stack: .skip 8
+.balign 16
+.skip 8192
+again_stack_end:

@@ -237,7 +237,7 @@ pub struct Bench {
     #[arg(long)]
     pub json: bool,
     /// End with status 1 where a count is more than 2 % above the committed one
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["iommu", "guests", "update"])]
     pub check: bool,
     /// Write the counts to tests/bench-baseline.json and docs/performance.md
     #[arg(long, conflicts_with_all = ["iommu", "guests"])]
@@ -323,6 +323,8 @@ mod tests {
             &["vectis", "build", "--release", "--debug"],
             &["vectis", "run", "--bare", "--debug"],
             &["vectis", "--port", "1", "caps"],
+            &["vectis", "bench", "--check", "--guests", "2"],
+            &["vectis", "bench", "--update", "--iommu", "intel"],
             &["vectis", "soak", "--minutes", "-1"],
             &["vectis", "soak", "--minutes", "nan"],
         ] {

@@ -396,11 +396,11 @@ fn m24_a_model_that_is_known_is_stopped_before_its_messages_are_off() {
     rig.write(MSIX + 2, Word, 0x8000);
     assert_eq!(
         rig.functions.reset(VMM, FunctionId(0)),
-        Ok(18),
+        Ok(crate::quirk::STOP_MS),
         "its timers run out"
     );
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
-    rig.pass(17);
+    rig.pass(crate::quirk::STOP_MS - 1);
     assert_eq!(rig.functions.reset(VMM, FunctionId(0)), Ok(1));
     assert_eq!(rig.device(MSIX + 2, Word) & 0x8000, 0x8000);
     assert_eq!(life_ends(&mut rig).0, Ok(0));
