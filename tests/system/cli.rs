@@ -246,6 +246,9 @@ fn caps_and_graph_come_from_the_system_file() {
     ] {
         assert_eq!(caps.text.matches(line).count(), 1, "{line} has one holder");
     }
+    // It is the same on each kernel.
+    let named = finish(vectis().args(["caps", "--sel4", "bundled"]));
+    assert_eq!(named.status.code(), Some(2), "{}", named.text);
     let graph = finish(vectis().arg("graph"));
     assert!(graph.status.success(), "{}", graph.text);
     // The picture in the docs is this one: `vectis graph --out docs/system.svg`.

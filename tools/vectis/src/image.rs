@@ -11,7 +11,7 @@ use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
 
 use crate::error::{Error, Result};
-use crate::kernels::{Kernel, check_trust};
+use crate::kernels::{Kernel, check_address, check_trust};
 use crate::manifest::{incomplete, manifest};
 use crate::programs;
 use crate::steps::Steps;
@@ -300,6 +300,11 @@ pub fn build(
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
     let guest_images = guests(workspace, model)?;
+    for guest in &model.guests {
+        if let Some(address) = guest_images[&guest.name].second_address {
+            check_address(&kernel, guest, address)?;
+        }
+    }
     let rewritten: BTreeMap<String, Rewritten> = guest_images
         .iter()
         .map(|(name, files)| (name.clone(), files.rewritten))
