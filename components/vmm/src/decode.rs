@@ -15,7 +15,7 @@ pub const MAX_INSTRUCTION: usize = 15;
 /// A general register, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register {
-    /// Index in [`Registers::gpr`].
+    /// Index in [`Registers::gpr`](crate::Registers::gpr).
     pub index: usize,
     /// How much of it.
     pub width: Width,

@@ -51,9 +51,6 @@ pub const GRANULE_BITS: usize = sel4_sys::size_bits::PAGE;
 pub const GRANULE_SIZE: usize = 1 << GRANULE_BITS;
 /// Bits of a badge.
 pub const BADGE_BITS: u32 = sel4_sys::BADGE_BITS;
-/// The first address at which the kernel maps nothing for user level, if it has the
-/// whole upper half for itself; else (seL4 5.0.0) it has the last 512 GiB.
-pub const USER_TOP: Option<usize> = sel4_sys::USER_TOP;
 /// Most objects that one retype makes.
 pub const MAX_RETYPE_OBJECTS: usize = sel4_sys::MAX_RETYPE_OBJECTS;
 

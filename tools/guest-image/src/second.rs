@@ -22,11 +22,16 @@ const LARGE_PAGE: u64 = 2 << 20;
 
 /// Returns the virtual address at which the RAM at `ram` must be a second time for this
 /// ELF64 file; `None` if the file is linked at its physical addresses. Physical addresses
-/// of the upper half, where there is no RAM, are made lower ones in `file`.
+/// of the upper half, where there is no RAM, are made lower ones in `file`. `user_top` is
+/// where the kernel's addresses begin, if it has the whole upper half.
 ///
 /// # Errors
 /// If the kernel cannot map RAM there.
-pub fn second_address(file: &mut [u8], ram: &Range<u64>) -> Result<Option<u64>, Error> {
+pub fn second_address(
+    file: &mut [u8],
+    ram: &Range<u64>,
+    user_top: Option<u64>,
+) -> Result<Option<u64>, Error> {
     let Ok(header) = FileHeader64::<Endianness>::parse(&*file) else {
         return Ok(None);
     };
@@ -76,18 +81,27 @@ pub fn second_address(file: &mut [u8], ram: &Range<u64>) -> Result<Option<u64>, 
     }
     let start = ram.start.wrapping_add(distance);
     let end = start.wrapping_add(ram.end - ram.start);
-    let lower = FIRST <= start && start < end && end <= LOWER_HALF_END;
-    let upper = UPPER_HALF <= start && start < end && end <= KERNEL_HALF;
+    let lower_end = user_top.unwrap_or(LOWER_HALF_END);
+    let lower = FIRST <= start && start < end && end <= lower_end;
+    let upper = user_top.is_none() && UPPER_HALF <= start && start < end && end <= KERNEL_HALF;
     if !distance.is_multiple_of(LARGE_PAGE) || !(lower || upper) {
         return Err(Error::new(
             format!(
                 "it is linked {distance:#x} bytes above where it is loaded, so that RAM would \
                  be from {start:#x} to {end:#x}"
             ),
-            format!(
-                "link it a multiple of 2 MiB above, so that its RAM lies between {FIRST:#x} and \
-                 {LOWER_HALF_END:#x}, or {UPPER_HALF:#x} and {KERNEL_HALF:#x}, which is seL4's"
-            ),
+            match user_top {
+                None => format!(
+                    "link it a multiple of 2 MiB above, so that its RAM lies between {FIRST:#x} \
+                     and {LOWER_HALF_END:#x}, or {UPPER_HALF:#x} and {KERNEL_HALF:#x}, which is \
+                     seL4's"
+                ),
+                Some(top) => format!(
+                    "link it a multiple of 2 MiB above, so that its RAM lies between {FIRST:#x} \
+                     and {top:#x}, or use the bundled seL4: the installed one has the upper half \
+                     of all addresses for itself"
+                ),
+            },
         ));
     }
     Ok(Some(start))
@@ -112,7 +126,7 @@ mod tests {
     }
 
     fn of(segments: &[(u64, u64)]) -> Result<Option<u64>, String> {
-        second_address(&mut file(segments), &RAM).map_err(|error| error.cause)
+        second_address(&mut file(segments), &RAM, None).map_err(|error| error.cause)
     }
 
     #[test]
@@ -122,7 +136,7 @@ mod tests {
             Ok(None)
         );
         assert_eq!(of(&[]), Ok(None));
-        assert_eq!(second_address(&mut b"#!".to_vec(), &RAM), Ok(None));
+        assert_eq!(second_address(&mut b"#!".to_vec(), &RAM, None), Ok(None));
     }
 
     #[test]
@@ -141,7 +155,7 @@ mod tests {
             (base + 0x20_1000, base + 0x20_1000),
         ];
         let mut changed = file(&high);
-        assert_eq!(second_address(&mut changed, &RAM), Ok(Some(base)));
+        assert_eq!(second_address(&mut changed, &RAM, None), Ok(Some(base)));
         let low = [(base + 0x10_0000, 0x10_0000), (base + 0x20_1000, 0x20_1000)];
         assert_eq!(changed, file(&low));
     }
@@ -158,5 +172,21 @@ mod tests {
         assert!(of(&[(hole + 0x10_0000, 0x10_0000)]).is_err());
         let two = of(&[(UPPER_HALF + 0x10_0000, 0x10_0000), (0x20_0000, 0x20_0000)]);
         assert!(two.unwrap_err().contains("0x200000"));
+    }
+    #[test]
+    fn a_kernel_that_has_the_upper_half_maps_nothing_there() {
+        let top = 0x7fff_ffff_f000;
+        let of = |base| {
+            let segments = [(base + 0x10_0000, 0x10_0000)];
+            second_address(&mut file(&segments), &RAM, Some(top))
+        };
+        assert_eq!(of(0x4000_0000_0000), Ok(Some(0x4000_0000_0000)));
+        for base in [UPPER_HALF, LOWER_HALF_END - RAM.end] {
+            let help = of(base).unwrap_err().help;
+            assert!(
+                help.contains("0x7ffffffff000, or use the bundled"),
+                "{help}"
+            );
+        }
     }
 }

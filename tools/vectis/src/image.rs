@@ -11,7 +11,7 @@ use serde_json::Value;
 use system::{Guest, GuestImage, Model, Options, Program, Programs};
 
 use crate::error::{Error, Result};
-use crate::kernels::{Kernel, check_address, check_trust};
+use crate::kernels::{Kernel, check_trust};
 use crate::manifest::{incomplete, manifest};
 use crate::programs;
 use crate::steps::Steps;
@@ -74,11 +74,16 @@ struct GuestFiles {
     read_only: Option<Vec<Range<u64>>>,
 }
 
-/// Makes the guests' images for the vmm, by the guest's name.
+/// Makes the guests' images for the vmm, by the guest's name. `user_top` is where the
+/// kernel's addresses begin, if it has the whole upper half.
 ///
 /// # Errors
 /// If one cannot be built or loaded.
-fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String, GuestFiles>> {
+fn guests<'a>(
+    workspace: &Workspace,
+    model: &'a Model,
+    user_top: Option<u64>,
+) -> Result<BTreeMap<String, GuestFiles>> {
     let mut images = BTreeMap::new();
     for guest in &model.guests {
         let path = guest_file(workspace, guest)?;
@@ -98,7 +103,9 @@ fn guests<'a>(workspace: &Workspace, model: &'a Model) -> Result<BTreeMap<String
         let ram = guest.address..guest.address + guest.memory;
         let kind = Kind::entered(&file, guest.boot).map_err(failed)?;
         let second_address = match kind {
-            Kind::Linux64 => guest_image::second_address(&mut file, &ram).map_err(failed)?,
+            Kind::Linux64 => {
+                guest_image::second_address(&mut file, &ram, user_top).map_err(failed)?
+            }
             _ => None,
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -283,6 +290,7 @@ pub fn build(
     let _lock = workspace.lock()?;
     let kernel = chosen.build(profile, &workspace.output(profile), steps)?;
     check_trust(&kernel, &model.guests)?;
+    let user_top = chosen.user_top(&workspace.output(profile))?;
     let options = Options {
         kernel: spec::KernelLabel::new(&kernel.label),
         ..options
@@ -299,12 +307,7 @@ pub fn build(
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
-    let guest_images = guests(workspace, model)?;
-    for guest in &model.guests {
-        if let Some(address) = guest_images[&guest.name].second_address {
-            check_address(&kernel, guest, address)?;
-        }
-    }
+    let guest_images = guests(workspace, model, user_top)?;
     let rewritten: BTreeMap<String, Rewritten> = guest_images
         .iter()
         .map(|(name, files)| (name.clone(), files.rewritten))

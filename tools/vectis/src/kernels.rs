@@ -79,6 +79,23 @@ impl Kernel {
         }
     }
 
+    /// Returns where the kernel's addresses begin, if it has the whole upper half for
+    /// itself. Generated files go below `out`.
+    ///
+    /// # Errors
+    /// If an installed kernel's interface cannot be used: the binding is made of it.
+    pub fn user_top(&self, out: &Path) -> Result<Option<u64>> {
+        match self {
+            Self::Bundled => Ok(None),
+            Self::Installed { installed, .. } => {
+                let scratch = out.join("kernel-installed/interface");
+                let interface = kernel::installed_interface(installed, &scratch)?;
+                interface.facts()?;
+                Ok(interface.constants.get("", "USER_TOP"))
+            }
+        }
+    }
+
     /// Returns the kernel's command line.
     #[must_use]
     pub fn command_line(&self) -> &'static str {
@@ -156,33 +173,6 @@ pub fn check_trust(kernel: &Built, guests: &[Guest]) -> Result<()> {
     }
 }
 
-/// First address that an installed kernel has for itself (`seL4_UserTop` of x86_64).
-const USER_TOP: u64 = 0x7fff_ffff_f000;
-
-/// Returns whether the kernel has an address for itself: of those that an image may be
-/// linked at, the bundled one has none.
-const fn is_kernels(installed: bool, address: u64) -> bool {
-    installed && address >= USER_TOP
-}
-
-/// Fails if a guest's image is linked at an address that the kernel has for itself.
-///
-/// # Errors
-/// Names the guest.
-pub fn check_address(kernel: &Built, guest: &Guest, address: u64) -> Result<()> {
-    if !is_kernels(kernel.installed.is_some(), address) {
-        return Ok(());
-    }
-    Err(Error::new(
-        format!(
-            "guest {} cannot run on this kernel ({})",
-            guest.name, guest.place
-        ),
-        format!("its image is linked at {address:#x}, which an installed seL4 has for itself"),
-        "take the bundled kernel (--sel4 bundled), or link the image lower",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,14 +188,6 @@ mod tests {
         // By its word on the command line only: elsewhere it is a folder.
         assert_eq!(prefix(bundled, environment, board), None);
         assert_eq!(prefix(None, bundled, board), bundled);
-    }
-
-    #[test]
-    fn an_installed_kernel_has_the_upper_half() {
-        assert!(is_kernels(true, 0xffff_8000_0000_0000));
-        assert!(is_kernels(true, USER_TOP));
-        assert!(!is_kernels(true, 0x4000_0000_0000));
-        assert!(!is_kernels(false, 0xffff_8000_0000_0000));
     }
 
     #[test]

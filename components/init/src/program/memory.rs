@@ -29,10 +29,6 @@ impl Builder<'_> {
             match frame.frame_map(vspace, address, rights, attributes) {
                 Ok(()) => return,
                 Err(Error::FailedLookup) => {}
-                Err(_) if sel4::USER_TOP.is_some_and(|top| address >= top) => fatal!(
-                    "mapping {what} at {address:#x}: this kernel has the upper half of all \
-                     addresses for itself; link the image lower, or use the bundled kernel"
-                ),
                 Err(error) => fatal!("mapping {what} at {address:#x}: {error:?}"),
             }
             let missing = sel4::last_lookup_bits_missing();
