@@ -24,6 +24,7 @@ pub const ATTACKS: &[&str] = &[
     // 7 does not divide 0x10000, nor anything that ports are grouped by.
     "ports:9362",
     "port-strings",
+    "posted",
     "exceptions",
     "interrupt-instructions",
     "flags",

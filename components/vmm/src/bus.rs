@@ -66,6 +66,8 @@ impl<'a> Devices<'a> {
     /// Asks where every BAR is and maps or unmaps what changed. Unmapping comes
     /// first, since a BAR may move to where another one was. Of BARs that a guest
     /// lays over each other, the first decodes: a page can be mapped once only.
+    // Its lists would make the stack frame of every trap a large one.
+    #[inline(never)]
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
         let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
         let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =

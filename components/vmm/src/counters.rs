@@ -9,6 +9,8 @@ shm::counters! {
         memory_accesses,
         /// Interrupts and exceptions injected.
         injected,
+        /// Interrupts posted in the guest's memory.
+        posted,
         /// Events that came in over slots.
         events,
         /// Events held back, since their route was masked (M20).

@@ -178,6 +178,18 @@ impl Lapic {
         (u32::from(vector) & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
     }
 
+    /// Returns whether the vector's interrupt was level-triggered when it came last.
+    #[must_use]
+    pub const fn is_level(&self, vector: u8) -> bool {
+        self.tmr.words[(vector >> 5) as usize] >> (vector & 31) & 1 == 1
+    }
+
+    /// Sets the time stamp at which the timer interrupts, whatever its mode.
+    pub const fn set_deadline(&mut self, deadline: Option<u64>) {
+        self.deadline = deadline;
+        self.deadline_changed = true;
+    }
+
     /// Moves a pending vector into service.
     pub const fn acknowledge(&mut self, vector: u8) {
         self.irr.clear(vector);

@@ -1,5 +1,6 @@
 //! The guest's machine: traps in, resumed or stopped guest out.
 
+mod posted;
 mod traps;
 
 use channel::irq_router::{Source, SourceKind};
@@ -99,6 +100,8 @@ pub struct Vmm<'a> {
     /// The same of one that has, and its code for calls.
     shim: Option<(u64, u64)>,
     instructions: InstructionCache,
+    /// Where interrupts are posted, for a guest that asked.
+    block: Option<posted::Block>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -139,6 +142,7 @@ impl<'a> Vmm<'a> {
             shim_start: None,
             shim: None,
             instructions: InstructionCache::default(),
+            block: None,
             counters: Counters::default(),
         }
     }
@@ -196,9 +200,13 @@ impl<'a> Vmm<'a> {
         self.cpu.halted
     }
 
-    /// Returns whether an interrupt can be injected now.
+    /// Returns whether an interrupt can be injected now, or a guest that sleeps has one
+    /// posted.
     #[must_use]
     pub fn wants_injection(&self) -> bool {
+        if let Some(block) = &self.block {
+            return self.cpu.halted && block.waiting;
+        }
         self.cpu.interrupts && (self.lapic.pending().is_some() || self.external().is_some())
     }
 
@@ -241,6 +249,7 @@ impl<'a> Vmm<'a> {
         }
         self.update_deadline(host);
         self.charge(start, host);
+        self.post(host);
     }
 
     /// Handles the host's timer, which was due at `due`.
@@ -258,6 +267,7 @@ impl<'a> Vmm<'a> {
                 host.set_foreground(false);
             }
         }
+        self.take_deadline(host);
         self.fire(now);
         while let Some((slot, source)) = self.slots.release(now) {
             match source.kind {
@@ -378,7 +388,10 @@ impl<'a> Vmm<'a> {
         let own = own.map(|deadline| deadline.max(self.timer_floor).max(self.deferred));
         let first = [own, self.slots.deadline(), self.turn];
         let first = first.into_iter().flatten().min();
-        if first != self.deadline {
+        // A guest that leaves its deadline in memory moves it at each sleep, mostly on. A timer
+        // that comes too early is set again then.
+        let early = self.block.is_some() && self.deadline.is_some_and(|set| first > Some(set));
+        if first != self.deadline && !early {
             self.deadline = first;
             self.put_off = host.set_deadline(first);
         }
@@ -387,14 +400,16 @@ impl<'a> Vmm<'a> {
     /// Injects the pending interrupt, if there is one and the guest takes it.
     /// Wakes a halted guest.
     pub fn inject(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
-        if let Some(vector) = self.acknowledge() {
+        if self.block.is_some() {
+            if self.cpu.halted || self.lapic.pending().is_some() {
+                self.post(host);
+            }
+            if self.wants_injection() {
+                self.wake(host);
+            }
+        } else if let Some(vector) = self.acknowledge() {
             if self.cpu.halted {
-                self.cpu.halted = false;
-                let now = host.now();
-                self.counters.halted_ticks += now.saturating_sub(self.halted_at);
-                self.counters.woken_at.set(now);
-                self.take_turn(host);
-                self.update_deadline(host);
+                self.wake(host);
             }
             return self.deliver(vector, None, regs, host);
         }
@@ -403,6 +418,15 @@ impl<'a> Vmm<'a> {
         } else {
             Outcome::Resume
         }
+    }
+
+    fn wake(&mut self, host: &mut impl Host) {
+        self.cpu.halted = false;
+        let now = host.now();
+        self.counters.halted_ticks += now.saturating_sub(self.halted_at);
+        self.counters.woken_at.set(now);
+        self.take_turn(host);
+        self.update_deadline(host);
     }
 
     fn deliver(

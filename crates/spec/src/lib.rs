@@ -22,6 +22,7 @@ mod image;
 mod interrupts;
 mod machine;
 pub mod names;
+pub mod posted;
 mod records;
 mod resources;
 pub mod rewrite;

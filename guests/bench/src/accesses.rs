@@ -139,19 +139,24 @@ fn interrupts(bench: &mut Bench) {
     }
     summarise("device-interrupt", &mut samples);
     for (name, micros) in [("timer-200us", 200), ("timer-1ms", 1000)] {
-        let mut samples = Samples::<FEW>::new();
-        for _ in 0..FEW {
-            let before = bench.interrupts.count(TIMER_VECTOR);
-            let start = cpu::tsc();
-            bench.lapic.arm(micros);
-            while bench.interrupts.count(TIMER_VECTOR) == before {
-                bench.interrupts.wait();
-            }
-            let due = start + bench.ticks(micros);
-            samples.push(cpu::tsc().saturating_sub(due));
-        }
-        summarise(name, &mut samples);
+        timer(bench, name, micros);
     }
+}
+
+/// Measures how late the timer interrupts.
+pub fn timer(bench: &mut Bench, name: &str, micros: u64) {
+    let mut samples = Samples::<FEW>::new();
+    for _ in 0..FEW {
+        let before = bench.interrupts.count(TIMER_VECTOR);
+        let start = cpu::tsc();
+        bench.lapic.arm(micros);
+        while bench.interrupts.count(TIMER_VECTOR) == before {
+            bench.interrupts.wait();
+        }
+        let due = start + bench.ticks(micros);
+        samples.push(cpu::tsc().saturating_sub(due));
+    }
+    summarise(name, &mut samples);
 }
 
 /// Prints the median.

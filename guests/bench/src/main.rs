@@ -5,7 +5,8 @@
 //! machine's clock counts them (`vectis bench`).
 //! Must never: wait without a bound, or print while something is measured.
 //! May call: kit, the library.
-//! Invariants: interrupts are off except in `Interrupts::wait` and `window`; each result
+//! Invariants: interrupts are off except in `Interrupts::wait` and `window`, until those
+//! that are posted are measured, last; each result
 //! is a line `# bench: NAME NUMBER`, and the last line is `# bench: end`.
 #![no_std]
 #![no_main]
@@ -90,11 +91,16 @@ fn main(boot: Boot) -> ! {
             core::hint::spin_loop();
         }
     }
-    let wanted = line.value("work").unwrap_or("packets,accesses");
+    let wanted = line.value("work").unwrap_or("packets,accesses,posted");
     for work in wanted.split(',') {
         match work {
             "packets" => packets::measure(&mut bench),
             "accesses" => accesses::measure(&mut bench),
+            "posted" => {
+                bench.interrupts.post(line);
+                packets::posted(&mut bench);
+                accesses::timer(&mut bench, "timer-200us-posted", 200);
+            }
             _ => {
                 println!("# bench: there is no work `{work}`");
                 kit::exit(EXIT_FAILURE)

@@ -59,6 +59,13 @@ pub fn measure(bench: &mut Bench) {
     sent::<1514>(bench, "send-1514", gateway);
 }
 
+/// Measures the same echo with interrupts posted, where the monitor does that.
+pub fn posted(bench: &mut Bench) {
+    bench.begin();
+    let gateway = resolve(bench);
+    pings(bench, "ping-posted", REST, Wait::Halted, gateway);
+}
+
 /// Prints the ticks of a frame of `LENGTH` bytes that nobody answers.
 fn sent<const LENGTH: usize>(bench: &mut Bench, name: &str, gateway: [u8; 6]) {
     let frame = frames::unanswered::<LENGTH>(bench.nic.address(), gateway);

@@ -5,8 +5,11 @@
 //! only within two assembly sequences that are declared to use the stack.
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use spec::posted::{DEADLINE, PORT, SIZE, VECTOR_WORDS};
+
+use crate::command_line::CommandLine;
 use crate::{EXIT_FAILURE, boot, cpu, exit, println};
 
 global_asm!(include_str!("interrupts.s"));
@@ -21,6 +24,55 @@ static lapic_eoi_address: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn set_eoi_address(address: u64) {
     lapic_eoi_address.store(address, Ordering::Relaxed);
+}
+
+/// What the monitor sees of a guest whose interrupts are posted.
+#[repr(C, align(64))]
+struct Block {
+    vectors: [AtomicU64; VECTOR_WORDS],
+    deadline: AtomicU64,
+    rest: [u64; 3],
+}
+
+const _: () = assert!(
+    size_of::<Block>() as u64 == SIZE && core::mem::offset_of!(Block, deadline) as u64 == DEADLINE
+);
+
+static BLOCK: Block = Block {
+    vectors: [const { AtomicU64::new(0) }; VECTOR_WORDS],
+    deadline: AtomicU64::new(0),
+    rest: [0; 3],
+};
+/// Interrupts are posted.
+static POSTED: AtomicBool = AtomicBool::new(false);
+
+/// Sets the time stamp at which the timer interrupts. Returns `false` where interrupts are not
+/// posted.
+pub(crate) fn set_deadline(tsc: u64) -> bool {
+    let posted = POSTED.load(Ordering::Relaxed);
+    if posted {
+        BLOCK.deadline.store(tsc.max(1), Ordering::Relaxed);
+    }
+    posted
+}
+
+/// Counts the interrupts that were posted. Returns whether there were some.
+fn take_posted() -> bool {
+    let mut any = false;
+    for (index, word) in BLOCK.vectors.iter().enumerate() {
+        // An exchange costs more than a look.
+        if word.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        let mut bits = word.swap(0, Ordering::Acquire);
+        while bits != 0 {
+            let vector = 64 * index + bits.trailing_zeros() as usize;
+            interrupt_counts[vector].fetch_add(1, Ordering::Relaxed);
+            bits &= bits - 1;
+            any = true;
+        }
+    }
+    any
 }
 
 unsafe extern "C" {
@@ -114,6 +166,20 @@ impl Interrupts {
         }
     }
 
+    /// Has interrupts posted from now on, where the monitor offers that (`posted=1` on the
+    /// command line): then [`wait`](Self::wait) and [`window`](Self::window) count them
+    /// without a trap, but for the halt itself.
+    pub fn post(&mut self, command_line: &CommandLine) {
+        if command_line.value("posted") != Some("1") {
+            return;
+        }
+        cpu::out32(PORT, &raw const BLOCK as u32);
+        POSTED.store(true, Ordering::Relaxed);
+        // A CPU that halts with interrupts off is one that has stopped.
+        // SAFETY: no interrupt is delivered any more.
+        unsafe { asm!("sti", options(nostack)) };
+    }
+
     /// Returns the interrupts taken on `vector` so far.
     pub fn count(&self, vector: u8) -> u64 {
         interrupt_counts[usize::from(vector)].load(Ordering::Relaxed)
@@ -128,6 +194,15 @@ impl Interrupts {
     /// comes between the caller's last look for work and the halt, ends it too.
     pub fn wait(&mut self) {
         self.halts += 1;
+        if POSTED.load(Ordering::Relaxed) {
+            if !take_posted() {
+                // SAFETY: halts until the monitor has posted something; one that it posts
+                // before ends it too.
+                unsafe { asm!("hlt", options(nostack, preserves_flags)) };
+                take_posted();
+            }
+            return;
+        }
         // SAFETY: uses the stack and the flags only, the stubs preserve every
         // register; no `nostack`, so the red zone is empty here.
         unsafe { asm!("call interrupt_wait") };
@@ -135,6 +210,10 @@ impl Interrupts {
 
     /// Takes an interrupt that is pending, without waiting.
     pub fn window(&mut self) {
+        if POSTED.load(Ordering::Relaxed) {
+            take_posted();
+            return;
+        }
         // SAFETY: as for `wait`.
         unsafe { asm!("call interrupt_window") };
     }

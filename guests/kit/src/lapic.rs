@@ -53,6 +53,8 @@ pub struct Lapic {
     mode: Mode,
     /// Timer ticks per millisecond.
     ticks_per_milli: u64,
+    /// Time stamp ticks per millisecond.
+    tsc_per_milli: u64,
 }
 
 impl Lapic {
@@ -83,6 +85,7 @@ impl Lapic {
         let mut lapic = Self {
             mode,
             ticks_per_milli: 0,
+            tsc_per_milli: clock.khz(),
         };
         interrupts::set_eoi_address(match mode {
             Mode::Xapic(address) => address + u64::from(EOI),
@@ -114,6 +117,11 @@ impl Lapic {
     /// Arms the timer to interrupt once in `micros` microseconds, or as late as
     /// it can if that is further away; an earlier setting is replaced.
     pub fn arm(&mut self, micros: u64) {
+        let wait = u128::from(micros) * u128::from(self.tsc_per_milli) / 1000;
+        let wait = u64::try_from(wait).unwrap_or(u64::MAX);
+        if interrupts::set_deadline(cpu::tsc().saturating_add(wait)) {
+            return;
+        }
         let ticks = u128::from(micros) * u128::from(self.ticks_per_milli) / 1000;
         self.write(TIMER_INITIAL, ticks.clamp(1, u128::from(u32::MAX)) as u32);
     }

@@ -44,7 +44,8 @@ fn main(boot: Boot) -> ! {
         Err(error) => fail(format_args!("the image's manifest: {error:?}")),
     };
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
-    let interrupts = Interrupts::install();
+    let mut interrupts = Interrupts::install();
+    interrupts.post(&boot.command_line);
     let lapic = Lapic::enable(&clock, &boot.command_line);
     let hertz = clock.khz() * 1000;
     let mut machine = Machine::new(clock, interrupts, lapic);

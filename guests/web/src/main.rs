@@ -79,7 +79,8 @@ fn main(boot: Boot) -> ! {
     console::init();
     println!("web: entry tsc={}", boot.entry_tsc);
     let clock = Clock::calibrated(boot.entry_tsc, &boot.command_line);
-    let interrupts = Interrupts::install();
+    let mut interrupts = Interrupts::install();
+    interrupts.post(&boot.command_line);
     let lapic = Lapic::enable(&clock, &boot.command_line);
     let mut function =
         pci::find(e1000e::VENDOR, e1000e::DEVICE).expect("there is no 82574L network function");
@@ -169,7 +170,6 @@ fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
             continue;
         }
         if served {
-            machine.interrupts.window();
             continue;
         }
         let time = now(&machine.clock);

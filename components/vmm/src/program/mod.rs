@@ -37,7 +37,9 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
     // after the division by 16 that guests choose.
     let _ = write!(
         line,
-        "host=vectis tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
+        "host=vectis posted={} tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
+        // The 8259s of a PC know of none.
+        u8::from(!context.get(names::PC)),
         tsc_khz / 16
     );
     let kernel = context.machine().kernel;

@@ -20,6 +20,7 @@ use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
 mod bars;
 mod pc;
 mod pins;
+mod posted;
 mod processor;
 mod shim;
 mod storms;

@@ -2,6 +2,7 @@
 //! and the devices.
 
 use pci::{PAGE_SIZE, Width};
+use spec::posted;
 use spec::shim::REGISTER_PORT;
 
 use super::{GENERAL_PROTECTION, INVALID_OPCODE, Outcome, Vmm};
@@ -80,6 +81,14 @@ impl Vmm<'_> {
                 {
                     self.shim = Some((start, value.into()));
                     self.cpu.interrupt_table = Some(self.cpu.idt);
+                    regs.set_rip(next);
+                    return Outcome::Resume;
+                }
+                if port == posted::PORT
+                    && width == Width::Dword
+                    && self.devices.pc.is_none()
+                    && self.post_at(value.into(), host)
+                {
                     regs.set_rip(next);
                     return Outcome::Resume;
                 }
@@ -202,6 +211,7 @@ impl Vmm<'_> {
         if !self.cpu.interrupts {
             return Outcome::Stop(StopReason::HaltForever);
         }
+        self.take_deadline(host);
         self.cpu.halted = true;
         self.halted_at = host.now();
         self.counters.halts += 1;

@@ -54,8 +54,9 @@ pub const ROWS: &[Row] = &[
         "ping, halted until the answer",
         11_521,
         19_584,
-        Some(2_500),
+        Some(7_000),
     ),
+    goal("ping-posted", "the same with interrupts posted", 2_500),
     plain("ping-looking", "ping, looking for the answer"),
     plain("ping-back-to-back", "pings back to back"),
     plain("ping-back-to-back-max", "pings back to back, the longest"),
@@ -114,6 +115,11 @@ pub const ROWS: &[Row] = &[
     plain("self-interrupt", "interrupt sent to itself, and taken"),
     goal("timer-200us", "timer of 200 us, how late", 4_000),
     plain("timer-1ms", "timer of 1 ms, how late"),
+    goal(
+        "timer-200us-posted",
+        "timer of 200 us with interrupts posted",
+        4_000,
+    ),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,66 @@
+//! Interrupts posted in the guest's memory ([`spec::posted`]).
+
+use spec::posted::{DEADLINE, SIZE, VECTOR_WORDS};
+
+use super::Vmm;
+use crate::host::Host;
+
+/// A guest's block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    address: u64,
+    /// A bit was set when it was last looked at.
+    pub(super) waiting: bool,
+    /// The deadline that was last read.
+    deadline: u64,
+}
+
+impl Vmm<'_> {
+    /// Posts interrupts at this address from now on, or at none. Returns whether a block can
+    /// be there.
+    #[cold]
+    pub(super) fn post_at(&mut self, address: u64, host: &mut impl Host) -> bool {
+        let mut bytes = [0; SIZE as usize];
+        let there = address.is_multiple_of(SIZE) && host.read_ram(address, &mut bytes);
+        self.block = (address != 0 && there).then_some(Block {
+            address,
+            waiting: false,
+            deadline: 0,
+        });
+        there || address == 0
+    }
+
+    /// Sets the bits of interrupts that the local APIC would deliver, if they are posted.
+    pub(super) fn post(&mut self, host: &mut impl Host) {
+        let Some(block) = &mut self.block else {
+            return;
+        };
+        let mut bits = [[0; 8]; VECTOR_WORDS];
+        // It was RAM, and stays so.
+        host.read_ram(block.address, bits.as_flattened_mut());
+        while let Some(vector) = self.lapic.pending() {
+            bits[usize::from(vector / 64)][usize::from(vector / 8 % 8)] |= 1 << (vector % 8);
+            self.lapic.acknowledge(vector);
+            self.counters.posted += 1;
+            // The guest ends those itself whose source waits for that.
+            if !self.lapic.is_level(vector) {
+                self.lapic.end_of_interrupt();
+                self.lapic.take_ended();
+                self.devices.ioapic.end(vector, host);
+            }
+            host.write_ram(block.address, bits.as_flattened());
+        }
+        block.waiting = bits.as_flattened().iter().any(|&byte| byte != 0);
+    }
+
+    /// Takes the deadline that a guest left in its block, if it is another than before.
+    pub(super) fn take_deadline(&mut self, host: &mut impl Host) {
+        if let Some(block) = &mut self.block
+            && let Some(deadline) = host.read_word(block.address + DEADLINE)
+            && deadline != block.deadline
+        {
+            block.deadline = deadline;
+            self.lapic.set_deadline((deadline != 0).then_some(deadline));
+        }
+    }
+}
