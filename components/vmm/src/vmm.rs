@@ -470,6 +470,16 @@ impl<'a> Vmm<'a> {
         self.counters.traps += 1;
         // A guest that traps is awake: somebody may have made it go on.
         self.cpu.halted = false;
+        // A call changes nothing that is looked at below.
+        if let Fault::Exception {
+            vector: GENERAL_PROTECTION,
+            ..
+        } = fault
+            && let Some(outcome) = self.shim_call(regs, host)
+        {
+            self.take_turn(host);
+            return outcome;
+        }
         let outcome = match fault {
             Fault::Exception {
                 vector: GENERAL_PROTECTION,
