@@ -401,8 +401,9 @@ impl<'a> Vmm<'a> {
     /// Wakes a halted guest.
     pub fn inject(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         if self.block.is_some() {
-            if self.cpu.halted || self.lapic.pending().is_some() {
-                self.post(host);
+            self.post(host);
+            if self.cpu.halted {
+                self.look(host);
             }
             if self.wants_injection() {
                 self.wake(host);
