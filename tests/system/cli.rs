@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use kernel::Installed;
+
 use crate::harness::{
     Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
 };
@@ -39,12 +41,47 @@ fn build_writes_a_folder_with_a_manifest() {
         assert!(manifest.to_string().contains(file), "{file}");
     }
     let text = manifest.to_string();
-    for fact in ["5.0.0", "sha256", "CONFIG_FASTPATH", "rustc", "pci-config"] {
+    let kernel = &manifest["kernel"];
+    if Installed::prefix_from_environment().is_some() {
+        assert_eq!(manifest["versions"]["sel4"], "installed");
+        assert_eq!(
+            kernel["installed"]["sha256"].as_str().map(str::len),
+            Some(64)
+        );
+        // What the tool changed is there, if it changed anything.
+        let changed = kernel["changed"].as_array().expect("a list");
+        assert_eq!(kernel["guest-flags"] == "completed", !changed.is_empty());
+    } else {
+        assert_eq!(manifest["versions"]["sel4"], "5.0.0");
+        assert_eq!(kernel["guest-flags"], "cleared");
+    }
+    assert_ne!(kernel["guest-flags"], "open");
+    for fact in ["sha256", "CONFIG_FASTPATH", "rustc", "pci-config"] {
         assert!(text.contains(fact), "no {fact} in the manifest");
     }
     // A guest can execute `syscall`: the release kernel has no debug calls.
     assert!(!text.contains("CONFIG_DEBUG_BUILD"));
     fs::remove_dir_all(&out).expect("the folder is ours");
+}
+
+/// Without the change each guest can halt the machine, and has to be trusted with that: an
+/// error with its place, before its programs are built.
+#[test]
+fn an_untouched_kernel_is_for_trusted_guests_only() {
+    let _machine = one_machine();
+    let end = finish(vectis().args(["build", "--kernel-untouched"]));
+    assert!(!end.status.success());
+    if Installed::prefix_from_environment().is_none() {
+        assert!(end.text.contains("declared edits"), "{}", end.text);
+        return;
+    }
+    for text in [
+        "a guest may halt the machine by its flags",
+        "guest web can halt the machine (system.toml:",
+        "kernel = \"trusted\"",
+    ] {
+        assert!(end.text.contains(text), "no `{text}` in\n{}", end.text);
+    }
 }
 
 /// Returns the names of a folder's entries.
@@ -209,6 +246,9 @@ fn caps_and_graph_come_from_the_system_file() {
     ] {
         assert_eq!(caps.text.matches(line).count(), 1, "{line} has one holder");
     }
+    // It is the same on each kernel.
+    let named = finish(vectis().args(["caps", "--sel4", "bundled"]));
+    assert_eq!(named.status.code(), Some(2), "{}", named.text);
     let graph = finish(vectis().arg("graph"));
     assert!(graph.status.success(), "{}", graph.text);
     // The picture in the docs is this one: `vectis graph --out docs/system.svg`.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kernel::Installed;
+
 use crate::client::{Client, all_answered, metric};
 use crate::harness::{Running, alive, finish, free_port, machines_of, one_machine, root, vectis};
 
@@ -54,6 +56,7 @@ fn the_page_shows_what_the_guest_drives() {
     let mut client = Client::connect(port);
     let (status, page) = client.request("/").expect("the page");
     assert_eq!(status, 200);
+    let installed = Installed::prefix_from_environment().is_some();
     for shown in [
         "8086:10d3",
         "MSI-X table",
@@ -61,6 +64,11 @@ fn the_page_shows_what_the_guest_drives() {
         "Packets in",
         "Up</dt>",
         "Lease",
+        if installed {
+            "seL4 installed ("
+        } else {
+            "seL4 5.0.0 (bundled)"
+        },
     ] {
         assert!(page.contains(shown), "{shown} is not on the page:\n{page}");
     }

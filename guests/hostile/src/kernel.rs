@@ -28,6 +28,13 @@ const STAYING: [u64; 9] = [
     0x7d_7400,
 ];
 
+/// System calls of a kernel without printing and debug calls.
+const CALLS: u64 = 8;
+/// Rounds that cross each flag that stays with each of them, and each of those and TF
+/// with each other way.
+const CROSSED_CALLS: u64 = STAYING.len() as u64 * CALLS;
+const CROSSED: u64 = CROSSED_CALLS + (STAYING.len() as u64 + 1) * WAYS.len() as u64;
+
 /// [`Ended::Returned`] as a number.
 const RETURNED: u64 = 0x100;
 
@@ -162,6 +169,21 @@ const WAYS: &[&[u8]] = &[
     &[0x8c, 0xd0, 0x8e, 0xd0, 0x0f, 0x0b],
     &[0x8c, 0xd0, 0x8e, 0xd0, 0xcc],
     &[0x8c, 0xd0, 0x8e, 0xd0, 0xcd, 0x80],
+    // the same; sysenter
+    &[0x8c, 0xd0, 0x8e, 0xd0, 0x0f, 0x34],
+    // push r8; push 0; ljmp, or lcall, [rsp]: to any selector
+    &[0x41, 0x50, 0x6a, 0, 0x48, 0xff, 0x2c, 0x24],
+    &[0x41, 0x50, 0x6a, 0, 0x48, 0xff, 0x1c, 0x24],
+    // push 0x33; push rbx; push r10; push 0x2b; push r9; iretq: to any address, with the
+    // flags of this round
+    &[
+        0x6a, 0x33, 0x53, 0x41, 0x52, 0x6a, 0x2b, 0x41, 0x51, 0x48, 0xcf,
+    ],
+    // sysexit; sysretq; vmcall; vmmcall
+    &[0x0f, 0x35],
+    &[0x48, 0x0f, 0x07],
+    &[0x0f, 0x01, 0xc1],
+    &[0x0f, 0x01, 0xd9],
     // lea rax, [rip + 10]; push 0x33; push rbx; push 2; push 0x2b; push rax; iretq:
     // to what follows it
     &[
@@ -192,20 +214,32 @@ fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let mut ends = [0u64; ENDS];
     h.machine().tolerate(true);
     for round in 0..h.times(4_000) {
-        // The first rounds are those of the flags that stay, over every call.
-        let call = round < 72 || h.random.below(3) == 0;
+        let crossed = round < CROSSED;
+        let call = match round {
+            0..CROSSED_CALLS => true,
+            CROSSED_CALLS..CROSSED => false,
+            _ => h.random.below(3) == 0,
+        };
+        let turn = round.saturating_sub(CROSSED_CALLS);
         let mut flags = match round {
-            0..72 => STAYING[round as usize / 8],
+            0..CROSSED_CALLS => STAYING[(round / CALLS) as usize],
+            CROSSED_CALLS..CROSSED => {
+                let flag = STAYING.get((turn / WAYS.len() as u64) as usize);
+                *flag.unwrap_or(&TRAP)
+            }
             _ => flags(h),
         };
         let number = match round {
-            0..72 => -1 - (round % 8) as i64,
+            0..CROSSED_CALLS => -1 - (round % CALLS) as i64,
             _ => -1 - h.random.below(12) as i64,
         };
         let selector = h.random.pick(SELECTORS);
         let base = h.random.pick(BASES);
         let state = h.random.pick(STATES);
-        let way = h.random.below(WAYS.len() as u64 + 8) as usize;
+        let way = match round {
+            CROSSED_CALLS..CROSSED => (turn % WAYS.len() as u64) as usize,
+            _ => h.random.below(WAYS.len() as u64 + 8) as usize,
+        };
         let vector = h.random.below(256) as u8;
         let linger = h.random.below(64) == 0;
         let address = h
@@ -214,7 +248,7 @@ fn kernel_flags<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 
         let mut code = Code::new();
         code.push(&[0xfa]);
-        if round >= 72 {
+        if !crossed {
             code.push(state);
         }
         if call {

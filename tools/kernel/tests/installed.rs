@@ -161,8 +161,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "MAX_NUM_BOOTINFO_UNTYPED_CAPS",
-        "\"95\"",
-        "is 95",
+        "\"99\"",
+        "is 99",
         "KernelMaxNumBootinfoUntypedCaps=230",
     ),
     ("DEBUG_BUILD", "true", "is on", "KernelDebugBuild=OFF"),

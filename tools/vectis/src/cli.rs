@@ -133,7 +133,7 @@ fn iommu(text: &str) -> std::result::Result<IommuKind, String> {
 }
 
 /// Which kernel a command builds with.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Kernel {
     /// The folder of an installed seL4, 13.0.0 or newer, or `bundled`
     /// [default: SEL4_PREFIX, else the board's, else the bundled 5.0.0]

@@ -385,8 +385,16 @@ pub fn show(file: Option<&Path>) -> Result<()> {
 /// Runs `vectis caps`.
 ///
 /// # Errors
-/// If the system is wrong.
-pub fn caps(system: &cli::System) -> Result<()> {
+/// If the system is wrong, or a kernel is named, on which the table does not depend.
+pub fn caps(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
+    if *kernel != cli::Kernel::default() {
+        return Err(Error::new(
+            "a kernel is for `caps --live`",
+            "the table is the same on each",
+            "add --live, or name no kernel",
+        )
+        .with_status(2));
+    }
     let workspace = Workspace::find()?;
     let model = read(&workspace, system)?;
     let image =

@@ -25,7 +25,7 @@ pub fn main() -> ExitCode {
             kernel,
             live: true,
         }) => commands::audit(system, kernel),
-        Some(Command::Caps { system, .. }) => commands::caps(system),
+        Some(Command::Caps { system, kernel, .. }) => commands::caps(system, kernel),
         Some(Command::Logs(logs)) => commands::logs(logs),
         Some(Command::Dump { keys }) => commands::dump(keys),
         Some(Command::Replay { files, summary }) => replay::replay(files, *summary),
