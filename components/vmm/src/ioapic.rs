@@ -78,13 +78,15 @@ pub struct IoApic {
     select: u8,
     id: u32,
     pins: [Pin; PINS],
+    /// A function is behind one of them; otherwise none is ever in service.
+    wired: bool,
 }
 
 impl IoApic {
     /// Creates the I/O APIC as at reset, all pins masked, with these functions behind
     /// them.
     pub fn new(functions: &[FunctionInfo]) -> Self {
-        let pins = core::array::from_fn(|pin| Pin {
+        let pins: [Pin; PINS] = core::array::from_fn(|pin| Pin {
             low: MASKED,
             high: 0,
             connected: pin != 0 && functions.iter().any(|info| info.intx == pin as u32),
@@ -95,6 +97,7 @@ impl IoApic {
         Self {
             select: 0,
             id: 0,
+            wired: pins.iter().any(|pin| pin.connected),
             pins,
         }
     }
@@ -212,6 +215,9 @@ impl IoApic {
 
     /// Handles the local APIC's end of a vector's interrupt.
     pub fn end(&mut self, vector: u8, host: &mut impl Interrupts) {
+        if !self.wired {
+            return;
+        }
         for index in 0..PINS {
             if self.pins[index].in_service == Some(vector) {
                 self.pins[index].in_service = None;

@@ -88,34 +88,37 @@ impl<'a> Trapped<'a> {
     /// that it stopped with.
     #[must_use]
     pub fn new(source: &'a dyn Source, told: &[u64]) -> Self {
-        let trapped = Self {
-            source,
-            words: [const { Cell::new(0) }; WORDS],
-            known: Cell::new(0),
-            changed: 0,
-        };
-        trapped.learn(told);
-        trapped
-    }
-
-    /// Takes the first words, but for those that are known.
-    fn learn(&self, words: &[u64]) {
-        let known = self.known.get();
-        for (index, (place, &word)) in self.words.iter().zip(words).enumerate() {
-            if known >> index & 1 == 0 {
-                place.set(word);
-            }
+        let words = [const { Cell::new(0) }; WORDS];
+        for (place, &word) in words.iter().zip(told) {
+            place.set(word);
         }
-        self.known.set(known | ((1 << words.len()) - 1));
+        Self {
+            source,
+            words,
+            known: Cell::new((1 << told.len()) - 1),
+            changed: 0,
+        }
     }
 
     /// Reads the words up to this one, if it is not known.
     fn know(&self, word: usize) {
         if self.known.get() >> word & 1 == 0 {
-            let mut words = [0; WORDS];
-            self.source.read(&mut words[..=word]);
-            self.learn(&words[..=word]);
+            self.read(word);
         }
+    }
+
+    /// Reads the words up to this one; those that are known stay.
+    #[cold]
+    fn read(&self, word: usize) {
+        let mut words = [0; WORDS];
+        self.source.read(&mut words[..=word]);
+        let known = self.known.get();
+        for (index, (place, &word)) in self.words.iter().zip(&words[..=word]).enumerate() {
+            if known >> index & 1 == 0 {
+                place.set(word);
+            }
+        }
+        self.known.set(known | ((1 << (word + 1)) - 1));
     }
 
     fn word(&self, word: usize) -> u64 {

@@ -401,8 +401,9 @@ impl<'a> Vmm<'a> {
     /// Wakes a halted guest.
     pub fn inject(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Outcome {
         if self.block.is_some() {
-            if self.cpu.halted || self.lapic.pending().is_some() {
-                self.post(host);
+            self.post(host);
+            if self.cpu.halted {
+                self.look(host);
             }
             if self.wants_injection() {
                 self.wake(host);
@@ -470,6 +471,16 @@ impl<'a> Vmm<'a> {
         self.counters.traps += 1;
         // A guest that traps is awake: somebody may have made it go on.
         self.cpu.halted = false;
+        // A call changes nothing that is looked at below.
+        if let Fault::Exception {
+            vector: GENERAL_PROTECTION,
+            ..
+        } = fault
+            && let Some(outcome) = self.shim_call(regs, host)
+        {
+            self.take_turn(host);
+            return outcome;
+        }
         let outcome = match fault {
             Fault::Exception {
                 vector: GENERAL_PROTECTION,

@@ -60,8 +60,9 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
 /// A trap, as a message tells it.
 struct Trap {
     fault: Fault,
-    /// The first registers, as many as the message has.
-    told: Vec<u64, 3>,
+    /// The first registers, of which the message has `told`.
+    registers: [u64; 3],
+    told: usize,
     /// It waits for the reply to an exception.
     exception: bool,
 }
@@ -77,7 +78,8 @@ impl Trap {
                     vector: fault.number as u8,
                     code: fault.code,
                 },
-                told: Vec::from_array([fault.fault_ip, fault.sp, fault.flags]),
+                registers: [fault.fault_ip, fault.sp, fault.flags],
+                told: 3,
                 exception: true,
             },
             Some(Message::VmFault(fault)) => Self {
@@ -86,12 +88,14 @@ impl Trap {
                     fetch: fault.is_prefetch(),
                     code: fault.fsr,
                 },
-                told: Vec::from_iter([fault.ip]),
+                registers: [fault.ip, 0, 0],
+                told: 1,
                 exception: false,
             },
             _ => Self {
                 fault: Fault::Syscall,
-                told: Vec::new(),
+                registers: [0; 3],
+                told: 0,
                 exception: false,
             },
         }
@@ -166,7 +170,7 @@ impl Life<'_> {
             };
             if message.badge & BADGE_CALL != 0 {
                 let trap = Trap::new(&message);
-                let mut regs = Trapped::new(guest, &trap.told);
+                let mut regs = Trapped::new(guest, &trap.registers[..trap.told]);
                 asleep = None;
                 match vmm.fault(trap.fault, &mut regs, host) {
                     Outcome::Resume => reply = guest.go_on(&regs, trap.exception)?,

@@ -9,7 +9,7 @@ use crate::host::Host;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     address: u64,
-    /// A bit was set when it was last looked at.
+    /// A bit was set when it was last looked at, or since.
     pub(super) waiting: bool,
     /// The deadline that was last read.
     deadline: u64,
@@ -35,22 +35,30 @@ impl Vmm<'_> {
         let Some(block) = &mut self.block else {
             return;
         };
-        let mut bits = [[0; 8]; VECTOR_WORDS];
-        // It was RAM, and stays so.
-        host.read_ram(block.address, bits.as_flattened_mut());
         while let Some(vector) = self.lapic.pending() {
-            bits[usize::from(vector / 64)][usize::from(vector / 8 % 8)] |= 1 << (vector % 8);
-            self.lapic.acknowledge(vector);
+            let place = block.address + u64::from(vector / 64) * 8;
+            // It was RAM, and stays so.
+            let word = host.read_word(place).unwrap_or(0) | 1 << (vector % 64);
+            host.write_ram(place, &word.to_le_bytes());
+            block.waiting = true;
             self.counters.posted += 1;
+            self.lapic.acknowledge(vector);
             // The guest ends those itself whose source waits for that.
             if !self.lapic.is_level(vector) {
                 self.lapic.end_of_interrupt();
                 self.lapic.take_ended();
                 self.devices.ioapic.end(vector, host);
             }
-            host.write_ram(block.address, bits.as_flattened());
         }
-        block.waiting = bits.as_flattened().iter().any(|&byte| byte != 0);
+    }
+
+    /// Looks whether a bit is set, as the guest has left them.
+    pub(super) fn look(&mut self, host: &mut impl Host) {
+        if let Some(block) = &mut self.block {
+            let mut bits = [0; 8 * VECTOR_WORDS];
+            host.read_ram(block.address, &mut bits);
+            block.waiting = bits != [0; 8 * VECTOR_WORDS];
+        }
     }
 
     /// Takes the deadline that a guest left in its block, if it is another than before.

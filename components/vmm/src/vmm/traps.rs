@@ -56,9 +56,6 @@ impl Vmm<'_> {
         regs: &mut Trapped<'_>,
         host: &mut impl Host,
     ) -> Outcome {
-        if let Some(outcome) = self.shim_call(regs, host) {
-            return outcome;
-        }
         let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
@@ -174,7 +171,11 @@ impl Vmm<'_> {
     /// Handles `out dx, eax` of an image to its shim, which tells by itself what is a call;
     /// `None` if it is another instruction, or the shim's. Calls are frequent: what the fault
     /// message tells of the registers is enough for one.
-    fn shim_call(&mut self, regs: &mut Trapped<'_>, host: &mut impl Host) -> Option<Outcome> {
+    pub(super) fn shim_call(
+        &mut self,
+        regs: &mut Trapped<'_>,
+        host: &mut impl Host,
+    ) -> Option<Outcome> {
         let (start, handler) = self.shim?;
         let mut byte = [0];
         if regs.rip() >= start || !host.read_ram(regs.rip(), &mut byte) || byte != [OUT_DX_EAX] {

@@ -147,3 +147,12 @@ fn other_guests_have_none_of_it() {
     assert_eq!(m.privileged(&[0x66, 0xef]), Outcome::Resume);
     assert_eq!(m.vmm.counters.unclaimed_ports, 7);
 }
+
+#[test]
+fn a_pc_posts_nothing() {
+    let functions = functions();
+    let mut m = machine(&functions);
+    let unclaimed = m.vmm.counters.unclaimed_ports.get();
+    m.outl(spec::posted::PORT.into(), RAM + 0x3000);
+    assert_eq!(m.vmm.counters.unclaimed_ports, unclaimed + 1);
+}

@@ -228,3 +228,27 @@ fn m23_a_pin_over_its_budget_is_not_acknowledged() {
     assert_eq!(m.host.acknowledged.len(), all + 1);
     assert!(m.host.throttled.is_empty(), "nobody else is asked");
 }
+
+#[test]
+fn a_level_that_is_posted_comes_again_when_the_guest_ends_it() {
+    const BLOCK: u64 = RAM + 0x3000;
+    let functions = with_pin();
+    let mut m = machine(&functions);
+    m.outl(spec::posted::PORT.into(), BLOCK);
+    m.redirect(PIN, LEVEL | 0x61);
+    m.host.acknowledged.clear();
+    m.assert_line();
+    assert_eq!(m.host.word(BLOCK + 8), 1 << 0x21);
+    assert!(
+        m.host.acknowledged.is_empty(),
+        "its source waits for the end"
+    );
+    m.end_of_interrupt();
+    assert_eq!(m.host.acknowledged, [PIN]);
+    // An edge ends by itself.
+    m.redirect(PIN, 0x62);
+    m.host.acknowledged.clear();
+    m.assert_line();
+    assert_eq!(m.host.word(BLOCK + 8), 3 << 0x21);
+    assert_eq!(m.host.acknowledged, [PIN]);
+}
