@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::edits::{EDITS, Edited, edited};
 use crate::headers::{header_name, kernel_headers, write};
 use crate::sources::{ASM, C, C_DEBUG, INCLUDES, LINKER_SCRIPT};
-use crate::{Config, Entry, Error, Profile, Source, elf32, locate};
+use crate::{Config, Entry, Error, Profile, Source, elf32, locate, mask};
 
 /// A built kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,29 @@ pub fn build(config: &Config, out: &Path, progress: &mut dyn FnMut(&str)) -> Res
         files: &files,
         apply: &edited,
     };
-    build_with(config, &edits, out, progress)
+    let built = build_with(config, &edits, out, progress)?;
+    let file = std::fs::read(&built.elf64).map_err(|e| io("read", &built.elf64, e))?;
+    check_entry(&file)?;
+    Ok(built)
+}
+
+/// Fails if a kernel's entry does not clear a guest's flags. What the edits say is not
+/// believed: the instructions are looked at, as those of an installed kernel are.
+fn check_entry(file: &[u8]) -> Result<(), Error> {
+    let open = mask::sites(file).map(|sites| sites.into_iter().find(|site| !site.is_masked()));
+    let cause = match open {
+        Ok(None) => return Ok(()),
+        Ok(Some(site)) => format!(
+            "the mask of the wrmsr at {:#x} is {:#x}",
+            site.address, site.value
+        ),
+        Err(cause) => cause,
+    };
+    Err(Error::new(
+        "the kernel's entry does not clear a guest's flags",
+        cause,
+        "check the edit of IA32_FMASK in tools/kernel/src/edits.rs, and what gcc made of it",
+    ))
 }
 
 fn build_with(
@@ -114,7 +136,7 @@ fn build_with(
             Profile::Debug => format!("{},bundled,debug", crate::VERSION),
         },
         installed: None,
-        // By a declared edit, and another for interrupts.
+        // By declared edits of the mask and for interrupts: see `check_entry`.
         entry: Entry::Closed,
     };
     let stamp_file = out.join("stamp");
@@ -464,6 +486,15 @@ mod tests {
             let error = build(&[edit], folder.path()).unwrap_err();
             assert!(error.what.contains(file), "{error}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_the_edits_left_open_is_an_error() {
+        use crate::mask::tests::{ENDS, SETS, kernel};
+        let error = check_entry(&kernel(&[SETS, ENDS])).unwrap_err();
+        assert!(error.cause.contains("is 0x300"), "{error}");
+        let error = check_entry(&kernel(&[ENDS])).unwrap_err();
+        assert!(error.cause.contains("no wrmsr"), "{error}");
     }
 
     #[test]

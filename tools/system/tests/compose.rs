@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{NONE, ObjectKind, Resources, Start, System, names};
+use spec::{KernelLabel, NONE, ObjectKind, Resources, Start, System, names};
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
     compose,
@@ -483,4 +483,18 @@ fn a_component_gets_what_its_manifest_asks_for() {
     assert_eq!(logs(&image), 2);
     model.components[0].program.reads_logs = false;
     assert_eq!(logs(&composed(&model, &Programs::default()).unwrap()), 1);
+}
+
+#[test]
+fn init_is_told_the_kernel() {
+    let root = common::project(&common::files().join("good-iommu.toml"));
+    let model = common::read(&root).unwrap_or_else(|report| panic!("{report}"));
+    let options = Options {
+        kernel: KernelLabel::new("installed,fast-path"),
+        ..Options::default()
+    };
+    let image = compose(&model, &Programs::default(), options).unwrap();
+    let words = aligned(&image);
+    let system = System::parse(words.as_bytes()).unwrap();
+    assert_eq!(system.header.kernel.as_str(), "installed,fast-path");
 }

@@ -165,7 +165,7 @@ fn what_cannot_be_told_is_an_error() {
     ];
     let callers: &[u8] = &[0xb9, 0x84, 0, 0, 0xc0, 0x0f, 0x30];
     let called: &[u8] = &[
-        0xb8, 0, 3, 0, 0, 0xe8, 0, 0, 0, 0, 0xb9, 0x84, 0, 0, 0xc0, 0x0f, 0x30,
+        0xb8, 0, 3, 0, 0, 0xe8, 0, 1, 0, 0, 0xb9, 0x84, 0, 0, 0xc0, 0x0f, 0x30,
     ];
     // Part of the register; a read of another MSR over it.
     let partly: &[u8] = &[
