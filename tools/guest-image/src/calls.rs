@@ -116,7 +116,7 @@ pub fn direct(file: &mut [u8], shim: &[u8], own: &Range<u64>) -> Result<Option<S
             }
         }
     }
-    Ok((!stubs.is_empty()).then(|| Segment {
+    Ok((!stubs.is_empty()).then_some(Segment {
         address: base,
         size: stubs.len() as u64,
         bytes: stubs,
