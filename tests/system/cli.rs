@@ -5,10 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kernel::Installed;
-
 use crate::harness::{
-    Running, alive, finish, free_port, machines_of, one_machine, root, signal, vectis,
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, signal, vectis,
 };
 
 #[test]
@@ -42,7 +40,7 @@ fn build_writes_a_folder_with_a_manifest() {
     }
     let text = manifest.to_string();
     let kernel = &manifest["kernel"];
-    if Installed::prefix_from_environment().is_some() {
+    if !is_bundled() {
         assert_eq!(manifest["versions"]["sel4"], "installed");
         assert_eq!(
             kernel["installed"]["sha256"].as_str().map(str::len),
@@ -71,7 +69,7 @@ fn an_untouched_kernel_is_for_trusted_guests_only() {
     let _machine = one_machine();
     let end = finish(vectis().args(["build", "--kernel-untouched"]));
     assert!(!end.status.success());
-    if Installed::prefix_from_environment().is_none() {
+    if is_bundled() {
         assert!(end.text.contains("declared edits"), "{}", end.text);
         return;
     }

@@ -21,17 +21,10 @@ pub fn one_machine() -> MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns whether the kernel is the bundled one; a test that is about it alone ends if
-/// not. What the tests run inherits the variable.
-pub fn is_bundled(test: &str) -> bool {
-    let prefix = kernel::Installed::prefix_from_environment();
-    if let Some(prefix) = &prefix {
-        println!(
-            "skipped on the seL4 in {}: {test} is about the bundled kernel",
-            prefix.display()
-        );
-    }
-    prefix.is_none()
+/// Returns whether images are made with the bundled kernel: what the tests run inherits the
+/// variable that names another.
+pub fn is_bundled() -> bool {
+    kernel::Installed::prefix_from_environment().is_none()
 }
 
 /// Returns the project's root.

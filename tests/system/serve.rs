@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kernel::Installed;
-
 use crate::client::{Client, all_answered, metric};
-use crate::harness::{Running, alive, finish, free_port, machines_of, one_machine, root, vectis};
+use crate::harness::{
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, vectis,
+};
 
 const CONNECTIONS: usize = 8;
 const REQUESTS: usize = 1000;
@@ -56,7 +56,7 @@ fn the_page_shows_what_the_guest_drives() {
     let mut client = Client::connect(port);
     let (status, page) = client.request("/").expect("the page");
     assert_eq!(status, 200);
-    let installed = Installed::prefix_from_environment().is_some();
+    let installed = !is_bundled();
     for shown in [
         "8086:10d3",
         "MSI-X table",
