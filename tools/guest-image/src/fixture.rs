@@ -1,5 +1,34 @@
 //! ELF files for tests.
 
+use object::write::{Object, Symbol, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+};
+
+/// Returns an object file for x86-64 with these sections of code and data, and symbols of
+/// the code: names and values.
+pub fn object(code: &[u8], data: &[u8], symbols: &[(&str, u64)]) -> Vec<u8> {
+    let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+    let text = object.add_section(vec![], b".text".to_vec(), SectionKind::Text);
+    object.append_section_data(text, code, 1);
+    let section = object.add_section(vec![], b".data".to_vec(), SectionKind::Data);
+    object.append_section_data(section, data, 1);
+    for (name, value) in symbols {
+        object.add_symbol(Symbol {
+            name: name.as_bytes().to_vec(),
+            value: *value,
+            size: 0,
+            kind: SymbolKind::Text,
+            scope: SymbolScope::Linkage,
+            weak: false,
+            section: SymbolSection::Section(text),
+            flags: SymbolFlags::None,
+        });
+    }
+    // It has no relocations, which are what cannot be written.
+    object.write().unwrap()
+}
+
 /// A segment that is loaded, without contents.
 pub struct Load {
     /// Its permissions, as in `p_flags`.

@@ -1,9 +1,7 @@
 //! Calls that become direct, and what is left.
 
-use object::write::{Object, Symbol, SymbolSection};
-use object::{Architecture, BinaryFormat, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
-
 use super::*;
+use crate::fixture;
 
 const OWN: Range<u64> = 0x180_0000..0x200_0000;
 const HANDLER_AT: u64 = 0x190_1234;
@@ -11,26 +9,9 @@ const STUBS: u64 = OWN.start + STUBS_OFFSET;
 /// Where the images of these tests have their code.
 const CODE: u64 = 0x10_0000;
 
-/// A shim with nothing but that symbol.
-fn shim(name: &[u8]) -> Vec<u8> {
-    let mut object = Object::new(
-        BinaryFormat::Elf,
-        Architecture::X86_64,
-        object::Endianness::Little,
-    );
-    let text = object.add_section(vec![], b".text".to_vec(), SectionKind::Text);
-    object.append_section_data(text, &[0xc3], 1);
-    object.add_symbol(Symbol {
-        name: name.to_vec(),
-        value: HANDLER_AT,
-        size: 0,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Section(text),
-        flags: SymbolFlags::None,
-    });
-    object.write().unwrap()
+/// Returns a shim with nothing but that symbol.
+fn shim(name: &str) -> Vec<u8> {
+    fixture::object(&[0xc3], &[], &[(name, HANDLER_AT)])
 }
 
 /// An image with this code, loaded `above` where it is linked.
@@ -55,7 +36,7 @@ fn image(code: &[u8], above: u64) -> Vec<u8> {
 /// Returns the code after the calls were made direct, and the stubs.
 fn made(code: &[u8], above: u64) -> (Vec<u8>, Option<Segment>) {
     let mut file = image(code, above);
-    let stubs = direct(&mut file, &shim(b"image_call"), &OWN).unwrap();
+    let stubs = direct(&mut file, &shim("image_call"), &OWN).unwrap();
     let pieces = pieces::<elf::FileHeader64<Endianness>>(&file).unwrap();
     (file[pieces[0].range.clone()].to_vec(), stubs)
 }
@@ -152,8 +133,8 @@ fn calls_beyond_the_room_for_stubs_are_left() {
 #[test]
 fn a_shim_without_code_for_calls_is_refused() {
     let mut file = image(&call(0x501), 0);
-    let error = direct(&mut file, &shim(b"other"), &OWN).unwrap_err();
+    let error = direct(&mut file, &shim("other"), &OWN).unwrap_err();
     assert!(error.cause.contains("image_call"), "{error:?}");
     let mut file = image(&[0xc3], 0);
-    assert_eq!(direct(&mut file, &shim(b"other"), &OWN), Ok(None));
+    assert_eq!(direct(&mut file, &shim("other"), &OWN), Ok(None));
 }

@@ -1,9 +1,14 @@
 //! Files with code, and what becomes of it.
 
-use object::write::{Object, Symbol, SymbolSection};
-use object::{Architecture, BinaryFormat, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
-
 use super::*;
+use crate::fixture;
+
+/// Returns an object file with this text section, whose functions begin at these offsets,
+/// and data that looks like instructions.
+fn object_file(code: &[u8], functions: &[u64]) -> Vec<u8> {
+    let symbols: Vec<_> = functions.iter().map(|value| ("f", *value)).collect();
+    fixture::object(code, &[PUSHF, POPF], &symbols)
+}
 
 /// Rewrites code that has instructions at these offsets for sure. Returns it.
 fn swept(code: &[u8], starts: &[usize]) -> (Vec<u8>, usize, usize) {
@@ -18,32 +23,6 @@ fn swept(code: &[u8], starts: &[usize]) -> (Vec<u8>, usize, usize) {
 /// nop, so many times.
 fn nops(count: usize) -> Vec<u8> {
     vec![0x90; count]
-}
-
-/// Returns an object file with this text section, whose functions begin at these offsets.
-fn object_file(code: &[u8], functions: &[u64]) -> Vec<u8> {
-    let mut object = Object::new(
-        BinaryFormat::Elf,
-        Architecture::X86_64,
-        object::Endianness::Little,
-    );
-    let text = object.add_section(vec![], b".text".to_vec(), SectionKind::Text);
-    object.append_section_data(text, code, 1);
-    let data = object.add_section(vec![], b".data".to_vec(), SectionKind::Data);
-    object.append_section_data(data, &[PUSHF, POPF], 1);
-    for value in functions {
-        object.add_symbol(Symbol {
-            name: b"f".to_vec(),
-            value: *value,
-            size: 0,
-            kind: SymbolKind::Text,
-            scope: SymbolScope::Linkage,
-            weak: false,
-            section: SymbolSection::Section(text),
-            flags: SymbolFlags::None,
-        });
-    }
-    object.write().unwrap()
 }
 
 /// Returns an ELF file without sections: one segment of code, executable or not.
