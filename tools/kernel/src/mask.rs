@@ -296,15 +296,27 @@ impl Segment<'_> {
     }
 }
 
+/// Returns whether an instruction uses any part of a 64-bit register otherwise than by
+/// `harmless` accesses.
+fn uses(
+    instruction: &Instruction,
+    register: Register,
+    harmless: [OpAccess; 2],
+    factory: &mut InstructionInfoFactory,
+) -> bool {
+    let used = factory.info(instruction).used_registers().iter();
+    used.filter(|used| used.register().full_register() == register)
+        .any(|used| !harmless.contains(&used.access()))
+}
+
 /// Returns whether an instruction writes any part of a 64-bit register.
 fn writes(
     instruction: &Instruction,
     register: Register,
     factory: &mut InstructionInfoFactory,
 ) -> bool {
-    let used = factory.info(instruction).used_registers().iter();
-    used.filter(|used| used.register().full_register() == register)
-        .any(|used| !matches!(used.access(), OpAccess::Read | OpAccess::CondRead))
+    let reads = [OpAccess::Read, OpAccess::CondRead];
+    uses(instruction, register, reads, factory)
 }
 
 /// Returns whether an instruction reads any part of a 64-bit register.
@@ -313,9 +325,8 @@ fn reads(
     register: Register,
     factory: &mut InstructionInfoFactory,
 ) -> bool {
-    let used = factory.info(instruction).used_registers().iter();
-    used.filter(|used| used.register().full_register() == register)
-        .any(|used| !matches!(used.access(), OpAccess::Write | OpAccess::CondWrite))
+    let writes = [OpAccess::Write, OpAccess::CondWrite];
+    uses(instruction, register, writes, factory)
 }
 
 impl Function {
