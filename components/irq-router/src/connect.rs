@@ -56,9 +56,14 @@ fn steps(
     pin: Option<u8>,
 ) -> Result<(), Failure> {
     there(kernel.make_handler(vector, pin))?;
-    // A crash may have left one there, of another slot.
-    kernel.delete_notification()?;
-    kernel.mint_notification(slot)?;
+    match kernel.mint_notification(slot) {
+        Err(Failure::Occupied) => {
+            // A crash has left one there, of another slot.
+            kernel.delete_notification()?;
+            kernel.mint_notification(slot)?;
+        }
+        minted => minted?,
+    }
     let set = kernel.set_notification(vector);
     kernel.delete_notification()?;
     set?;
@@ -80,7 +85,9 @@ mod tests {
 
     const SLOT: Slot = Slot { guest: 1, index: 5 };
     const VECTOR: u8 = 9;
-    const STEPS: usize = 6;
+    const STEPS: usize = 5;
+    /// Steps if there is a notification of another slot.
+    const MOST_STEPS: usize = STEPS + 2;
 
     /// One vector and one vmm's slot of a kernel.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,16 +186,14 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_is_completed_and_the_handler_stays() {
-        for deaths in 0..=STEPS {
-            for again in 0..=STEPS {
+        for deaths in 0..=MOST_STEPS {
+            for again in 0..=MOST_STEPS {
                 let mut kernel = Kernel::default();
                 for dead in [deaths, again] {
                     kernel.operations = 0;
                     kernel.dead = Some(dead);
-                    assert_eq!(
-                        connect(&mut kernel, SLOT, VECTOR, None).is_ok(),
-                        dead == STEPS
-                    );
+                    let connected = connect(&mut kernel, SLOT, VECTOR, None).is_ok();
+                    assert_eq!(connected, kernel.operations <= dead);
                 }
                 kernel.dead = None;
                 assert_eq!(connect(&mut kernel, SLOT, VECTOR, None), Ok(()));
