@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use channel::irq_router::{Client, IrqRouter, Source};
+use channel::irq_router::{Answers, Batch, Client, IrqRouter, ShortMessage, Source};
 use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
 use channel::msix::table::MsixTable;
@@ -62,6 +62,28 @@ impl IrqRouter for Router {
     }
     fn restore(&mut self, _: Caller, _: Source) -> Result<(u64, u32), Error> {
         Err(Error::NotFound)
+    }
+
+    fn bind_batch(
+        &mut self,
+        caller: Caller,
+        batch: Batch,
+        first: ShortMessage,
+        second: ShortMessage,
+        third: ShortMessage,
+    ) -> Result<Answers, Error> {
+        let messages = [first, second, third];
+        let bind = |source, address, data| self.bind(caller, source, address, data);
+        Ok(Answers::of_each(batch, messages, bind))
+    }
+
+    fn unbind_entries(
+        &mut self,
+        caller: Caller,
+        first: Source,
+        entries: u64,
+    ) -> Result<u64, Error> {
+        Ok(first.each_until(entries, |source| self.unbind(caller, source)))
     }
 }
 

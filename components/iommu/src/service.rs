@@ -3,7 +3,6 @@
 use channel::iommu::{
     FaultRecord, FunctionState, Vectors, dma::DmaControl, dump::IommuDump, remap::InterruptRemap,
 };
-use channel::irq_router::msi::MAX_LOG2;
 use channel::{Caller, Error};
 use heapless::Vec;
 use spec::{FUNCTIONS, FunctionId, IommuKind, VECTORS, host_message, vector_bits};
@@ -220,14 +219,12 @@ impl<'a, F: Frames> Iommu<'a, F> {
     /// Returns the position of the function, first vector and number of them.
     fn lookup_vectors(&mut self, vectors: Vectors) -> Result<(usize, u8, u8), Error> {
         let position = self.lookup(vectors.function)?;
-        if vectors.log2 > MAX_LOG2 {
+        let Vectors { first, count, .. } = vectors;
+        let end = first.checked_add(count);
+        if count == 0 || end.is_none_or(|end| end > VECTORS) {
             return Err(Error::Refused);
         }
-        let count = 1 << vectors.log2;
-        if !vectors.first.is_multiple_of(count) || vectors.first > VECTORS - count {
-            return Err(Error::Refused);
-        }
-        Ok((position, vectors.first, count))
+        Ok((position, first, count))
     }
 
     fn count_failure(&mut self, error: Error) -> Error {

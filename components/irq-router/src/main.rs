@@ -156,28 +156,28 @@ impl IrqControl for Kernel {
     fn allow(
         &mut self,
         function: FunctionId,
-        vector: u8,
-        log2: u8,
+        first: u8,
+        count: u8,
     ) -> Result<(u64, u32), KernelError> {
         let Some(remap) = &mut self.remap else {
-            return Ok(host_message(vector));
+            return Ok(host_message(first));
         };
         let vectors = iommu::Vectors {
             function,
-            first: vector,
-            log2,
+            first,
+            count,
         };
         asked(remap.allow(vectors))
     }
 
-    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, first: u8, count: u8) -> Result<(), KernelError> {
         let Some(remap) = &mut self.remap else {
             return Ok(());
         };
         let vectors = iommu::Vectors {
             function,
-            first: vector,
-            log2: 0,
+            first,
+            count,
         };
         asked(remap.forbid(vectors))
     }

@@ -1,11 +1,12 @@
 //! Slots and routes.
 
+mod batch;
 mod block;
 mod kept;
 mod pin;
 
 use channel::irq_router::dump::{BoundSlot, IrqDump};
-use channel::irq_router::{IrqRouter, Source, SourceKind};
+use channel::irq_router::{Answers, Batch, IrqRouter, ShortMessage, Source, SourceKind};
 use channel::routes::{Route, RoutePage};
 use channel::{Caller, Error, GuestMessage};
 pub use kept::kept_words;
@@ -38,22 +39,22 @@ pub trait IrqControl {
     /// Acquires a pin of the I/O APIC, level-triggered and not delivered before its
     /// first acknowledgement.
     fn acquire_pin(&mut self, slot: Slot, vector: u8, pin: u8) -> Result<(), KernelError>;
-    /// Lets `function` raise 1 << `log2` vectors from `vector` on. Returns the
-    /// message (address, data) for the device. Without an IOMMU every function may
-    /// raise every vector.
+    /// Lets `function` raise `count` vectors from `first` on. Returns the message
+    /// (address, data) of the first; each further one has one more in its data.
+    /// Without an IOMMU every function may raise every vector.
     fn allow(
         &mut self,
         function: FunctionId,
-        vector: u8,
-        log2: u8,
+        first: u8,
+        count: u8,
     ) -> Result<(u64, u32), KernelError> {
-        let _ = (function, log2);
-        Ok(host_message(vector))
+        let _ = (function, count);
+        Ok(host_message(first))
     }
-    /// Takes the permission for one vector away. When it returns, the function cannot
-    /// raise it.
-    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
-        let _ = (function, vector);
+    /// Takes the permission for these vectors away. When it returns, the function
+    /// cannot raise them.
+    fn forbid(&mut self, function: FunctionId, first: u8, count: u8) -> Result<(), KernelError> {
+        let _ = (function, first, count);
         Ok(())
     }
     /// Deletes the capability that the guest's vmm has at a slot; an empty slot is
@@ -232,7 +233,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     fn allow(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
         match source.kind {
             SourceKind::Msix | SourceKind::Msi => {
-                let message = self.control.allow(source.function, vector, 0);
+                let message = self.control.allow(source.function, vector, 1);
                 message.map(|_| ())
             }
             SourceKind::Pin => Ok(()),
@@ -242,7 +243,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     /// Takes that permission away.
     fn forbid(&mut self, source: Source, vector: u8) -> Result<(), KernelError> {
         match source.kind {
-            SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector),
+            SourceKind::Msix | SourceKind::Msi => self.control.forbid(source.function, vector, 1),
             SourceKind::Pin => Ok(()),
         }
     }
@@ -274,11 +275,33 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     /// device.
     fn message(&mut self, guest: usize, index: usize) -> Result<(u64, u32), Error> {
         let (source, vector) = self.slots[guest][index].owner.ok_or(Error::NotFound)?;
-        let message = self.control.allow(source.function, vector, 0);
+        let message = self.control.allow(source.function, vector, 1);
         message.map_err(|_| {
             self.counters.failed += 1;
             Error::Failed
         })
+    }
+
+    /// Routes an MSI-X source to its guest by its message, through the slot that it has
+    /// or a free one. Returns the guest and the slot; its device may not raise the
+    /// vector of a new one yet.
+    fn route(&mut self, source: Source, address: u64, data: u32) -> Result<(usize, usize), Error> {
+        let guest = self.guest_of(source)?;
+        let message = GuestMessage::parse(address, data);
+        if message.is_none() || source.kind != SourceKind::Msix {
+            self.counters.refused += 1;
+            return Err(Error::Refused);
+        }
+        let binding = Binding {
+            message,
+            masked: false,
+        };
+        let Some(index) = self.slot_of(guest, source) else {
+            return Ok((guest, self.bind_slot(guest, source, binding)?));
+        };
+        self.slots[guest][index].binding = Some(binding);
+        self.publish(guest, index);
+        Ok((guest, index))
     }
 
     /// Binds a free slot of the guest to `source`; the vector was taken for it.
@@ -324,6 +347,12 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             }
             self.vectors.give_back(vector);
         }
+        self.released(guest, index);
+        Ok(())
+    }
+
+    /// Notes that a slot's capabilities are gone and its vector is given back.
+    fn released(&mut self, guest: usize, index: usize) {
         self.releases += 1;
         let state = &mut self.slots[guest][index];
         state.freed = self.releases;
@@ -332,7 +361,6 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         self.counters.unbound += 1;
         self.counters.slots_used -= u64::from(bound);
         self.counters.vectors_used.set(self.vectors.used().into());
-        Ok(())
     }
 
     /// Returns whether a slot of the guest is bound to such a source of the
@@ -395,24 +423,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         address: u64,
         data: u32,
     ) -> Result<(u64, u32), Error> {
-        let guest = self.guest_of(source)?;
-        let message = GuestMessage::parse(address, data);
-        if message.is_none() || source.kind != SourceKind::Msix {
-            self.counters.refused += 1;
-            return Err(Error::Refused);
-        }
-        let binding = Binding {
-            message,
-            masked: false,
-        };
-        let index = match self.slot_of(guest, source) {
-            Some(index) => {
-                self.slots[guest][index].binding = Some(binding);
-                self.publish(guest, index);
-                index
-            }
-            None => self.bind_slot(guest, source, binding)?,
-        };
+        let (guest, index) = self.route(source, address, data)?;
         self.message(guest, index).inspect_err(|_| {
             // If that fails too, the slot stays bound; the next bind finds it.
             let _ = self.free(guest, index);
@@ -464,6 +475,27 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
             .and_then(|guest| Some((guest, self.slot_of(guest, source)?)))
             .ok_or(Error::NotFound)?;
         self.message(guest, index)
+    }
+
+    fn bind_batch(
+        &mut self,
+        _caller: Caller,
+        batch: Batch,
+        first: ShortMessage,
+        second: ShortMessage,
+        third: ShortMessage,
+    ) -> Result<Answers, Error> {
+        Ok(self.bind_all(batch, [first, second, third]))
+    }
+
+    fn unbind_entries(
+        &mut self,
+        _caller: Caller,
+        first: Source,
+        entries: u64,
+    ) -> Result<u64, Error> {
+        let guest = self.guest_of(first)?;
+        self.unbind_bits(guest, first, entries)
     }
 }
 

@@ -1,6 +1,8 @@
 //! One bit for each entry of a table, so that control writes visit only the
 //! entries that they concern.
 
+use spec::bits;
+
 /// Entries of the largest table (PCIe 6.0 section 7.7.2.2).
 pub const MAX_ENTRIES: usize = 2048;
 
@@ -28,15 +30,16 @@ impl Bitmap {
         self.0[usize::from(entry / 64)] >> (entry % 64) & 1 == 1
     }
 
+    /// Returns the words that are not 0 in order, each with the entry of its bit 0.
+    pub fn words(self) -> impl Iterator<Item = (u16, u64)> {
+        let words = (0..).step_by(64).zip(self.0);
+        words.filter(|&(_, word)| word != 0)
+    }
+
     /// Returns the entries in order.
     pub fn entries(self) -> impl Iterator<Item = u16> {
-        self.0.into_iter().zip(0..).flat_map(|(mut word, index)| {
-            core::iter::from_fn(move || {
-                let bit = word.trailing_zeros() as u16;
-                word &= word.checked_sub(1)?;
-                Some(index * 64 + bit)
-            })
-        })
+        self.words()
+            .flat_map(|(first, word)| bits(word).map(move |bit| first + bit))
     }
 }
 
@@ -54,5 +57,8 @@ mod tests {
         assert!(bitmap.entries().eq([0, 63, 64, 2047]));
         assert!(bitmap.contains(63) && !bitmap.contains(700));
         assert_eq!(Bitmap::EMPTY.entries().next(), None);
+        let words = [(0, 1 << 63 | 1), (64, 1), (1984, 1 << 63)];
+        assert!(bitmap.words().eq(words));
+        assert_eq!(Bitmap::EMPTY.words().next(), None);
     }
 }

@@ -221,20 +221,23 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             return;
         }
         match self.router.bind(source, address, data) {
-            Ok(message) => {
-                // The device's entry is masked, as each unbound one is: it
-                // never sends a message that is half old and half new.
-                self.write_message(function, entry, message);
-                self.change(function, entry, |entry| {
-                    entry.set(BOUND, true);
-                    entry.set(UPDATED, false);
-                    entry.set_error(None);
-                });
-                if !state.is(THROTTLED) {
-                    self.mask_in_device(function, entry, false);
-                }
-            }
+            Ok(message) => self.bind_done(function, entry, message),
             Err(error) => self.bind_failed(function, entry, error),
+        }
+    }
+
+    /// Gives the device the message of an unmasked entry that the router has bound.
+    pub(crate) fn bind_done(&mut self, function: usize, entry: u16, message: (u64, u32)) {
+        // The device's entry is masked, as each unbound one is: it never sends a
+        // message that is half old and half new.
+        self.write_message(function, entry, message);
+        self.change(function, entry, |entry| {
+            entry.set(BOUND, true);
+            entry.set(UPDATED, false);
+            entry.set_error(None);
+        });
+        if !self.entry(function, entry).is(THROTTLED) {
+            self.mask_in_device(function, entry, false);
         }
     }
 
@@ -275,13 +278,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.mask_in_device(function, entry, true);
         match self.unbind_in_router(source(function, entry)) {
             Ok(()) => {
-                // In one change: an entry that is unbound and not marked would
-                // never be bound again if this were the last thing done.
-                self.change(function, entry, |entry| {
-                    entry.set(BOUND, false);
-                    entry.set(UPDATED, true);
-                    entry.set_error(None);
-                });
+                self.unbind_done(function, entry);
                 Ok(())
             }
             Err((error, bound)) => {
@@ -294,6 +291,17 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 Err(error)
             }
         }
+    }
+
+    /// Marks an entry that the router has unbound. In one change: an entry that is
+    /// unbound and not marked would never be bound again if this were the last thing
+    /// done.
+    pub(crate) fn unbind_done(&mut self, function: usize, entry: u16) {
+        self.change(function, entry, |entry| {
+            entry.set(BOUND, false);
+            entry.set(UPDATED, true);
+            entry.set_error(None);
+        });
     }
 
     /// Unbinds a source in the router. Returns an error only if it may still be
@@ -311,7 +319,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// wrote (M24).
     pub(crate) fn reset_function(&mut self, function: usize) -> Result<(), Error> {
         for entry in 0..self.functions[function].info.entries as u16 {
-            self.write_control(function, entry, true);
+            self.set_vector_control(function, entry, true);
         }
         self.flush(function, 0);
         let result = self.router.unbind_function(FunctionId::at(function));
@@ -333,21 +341,21 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     /// message the device has sent (PCIe 6.0 section 2.4.1), so that after this
     /// no event is on its way to a vector that is about to be given back (M21).
     pub(crate) fn mask_in_device(&mut self, function: usize, entry: u16, masked: bool) {
-        self.write_control(function, entry, masked);
+        self.set_vector_control(function, entry, masked);
         self.functions[function].open.set(entry, !masked);
         if masked {
             self.flush(function, entry);
         }
     }
 
-    fn write_control(&mut self, function: usize, entry: u16, masked: bool) {
+    pub(crate) fn set_vector_control(&mut self, function: usize, entry: u16, masked: bool) {
         let (place, offset) = self.functions[function].place(function, entry);
         let value = u64::from(masked);
         self.hardware
             .write(place, offset + VECTOR_CONTROL, Width::Dword, value);
     }
 
-    fn flush(&mut self, function: usize, entry: u16) {
+    pub(crate) fn flush(&mut self, function: usize, entry: u16) {
         let (place, offset) = self.functions[function].place(function, entry);
         self.hardware
             .read(place, offset + VECTOR_CONTROL, Width::Dword);

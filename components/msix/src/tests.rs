@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::vec::Vec;
 
-use channel::irq_router::{Client, IrqRouter, Source};
+use channel::irq_router::{Answers, Batch, Client, IrqRouter, ShortMessage, Source};
 use channel::msix::FunctionBar;
 use channel::msix::control::MsixControl;
 use channel::msix::dump::MsixDump;
@@ -31,7 +31,7 @@ const TABLE: u32 = 0x1008;
 const PBA: u32 = 0x1ff0;
 const ENTRIES: u32 = 70;
 /// Where the router's messages point.
-const HOST: u64 = 0x1_fee0_0000;
+const HOST: u64 = 0xfee0_1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -54,6 +54,8 @@ struct World {
     fail_bind: BTreeSet<u16>,
     fail_unbind: BTreeSet<u16>,
     bound: BTreeSet<(FunctionId, u16)>,
+    /// The router dies in each unbind.
+    dies: bool,
     /// Every call, the refused ones too.
     calls: u32,
     /// Every access to the device.
@@ -97,16 +99,9 @@ impl Hardware for Fake {
     }
 }
 
-impl IrqRouter for Fake {
-    fn bind(
-        &mut self,
-        _: Caller,
-        source: Source,
-        address: u64,
-        data: u32,
-    ) -> Result<(u64, u32), Error> {
+impl Fake {
+    fn bind_one(&mut self, source: Source, address: u64, data: u32) -> Result<(u64, u32), Error> {
         let mut world = self.0.borrow_mut();
-        world.calls += 1;
         if let Some((room, error)) = world.room
             && world.bound.len() >= room
         {
@@ -123,9 +118,11 @@ impl IrqRouter for Fake {
         Ok(message(source.entry))
     }
 
-    fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
+    fn unbind_one(&mut self, source: Source) -> Result<(), Error> {
         let mut world = self.0.borrow_mut();
-        world.calls += 1;
+        if world.dies {
+            return Err(Error::Gone(1));
+        }
         if world.fail_unbind.contains(&source.entry) {
             return Err(Error::Failed);
         }
@@ -135,6 +132,24 @@ impl IrqRouter for Fake {
         );
         world.log.push(Unbind(source.entry));
         Ok(())
+    }
+}
+
+impl IrqRouter for Fake {
+    fn bind(
+        &mut self,
+        _: Caller,
+        source: Source,
+        address: u64,
+        data: u32,
+    ) -> Result<(u64, u32), Error> {
+        self.0.borrow_mut().calls += 1;
+        self.bind_one(source, address, data)
+    }
+
+    fn unbind(&mut self, _: Caller, source: Source) -> Result<(), Error> {
+        self.0.borrow_mut().calls += 1;
+        self.unbind_one(source)
     }
 
     fn set_masked(&mut self, _: Caller, source: Source, masked: bool) -> Result<(), Error> {
@@ -165,6 +180,36 @@ impl IrqRouter for Fake {
         bound
             .then_some(message(source.entry))
             .ok_or(Error::NotFound)
+    }
+
+    fn bind_batch(
+        &mut self,
+        _: Caller,
+        batch: Batch,
+        first: ShortMessage,
+        second: ShortMessage,
+        third: ShortMessage,
+    ) -> Result<Answers, Error> {
+        let messages = [first, second, third];
+        let room = {
+            let mut world = self.0.borrow_mut();
+            world.calls += 1;
+            world.room
+        };
+        // A router that dies answers for none of them.
+        if let Some((0, Error::Gone(generation))) = room {
+            return Err(Error::Gone(generation));
+        }
+        let bind = |source, address, data| self.bind_one(source, address, data);
+        Ok(Answers::of_each(batch, messages, bind))
+    }
+
+    fn unbind_entries(&mut self, _: Caller, first: Source, entries: u64) -> Result<u64, Error> {
+        self.0.borrow_mut().calls += 1;
+        if self.0.borrow().dies {
+            return Err(Error::Gone(1));
+        }
+        Ok(first.each_until(entries, |source| self.unbind_one(source)))
     }
 }
 

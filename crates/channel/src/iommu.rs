@@ -4,28 +4,28 @@
 use crate::{MESSAGE_WORDS, Word, Words};
 use spec::{FunctionId, IommuKind};
 
-/// Interrupts of one function that follow each other: as many as one MSI block
-/// has, or one for an MSI-X entry.
+/// Interrupts of one function that follow each other: those of an MSI block, or of
+/// MSI-X entries that are bound or unbound together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors {
     /// The function.
     pub function: FunctionId,
-    /// The first user vector of seL4, 0 to 107, a multiple of the count.
+    /// The first user vector of seL4, 0 to 107.
     pub first: u8,
-    /// How many there are: 1 << `log2`, at most 16.
-    pub log2: u8,
+    /// How many there are, at least one.
+    pub count: u8,
 }
 
 impl Word for Vectors {
     fn to_word(self) -> u64 {
-        u64::from(self.function.0) << 16 | u64::from(self.first) << 8 | u64::from(self.log2)
+        u64::from(self.function.0) << 16 | u64::from(self.first) << 8 | u64::from(self.count)
     }
     fn from_word(word: u64) -> Option<Self> {
         let word = u32::try_from(word).ok().filter(|word| word >> 24 == 0)?;
         Some(Self {
             function: FunctionId((word >> 16) as u8),
             first: (word >> 8) as u8,
-            log2: word as u8,
+            count: word as u8,
         })
     }
 }
@@ -38,15 +38,15 @@ pub mod remap {
         /// Remapping entries: the interrupts that a function may raise. Both
         /// operations may be repeated without harm.
         pub trait InterruptRemap {
-            /// Lets the function raise these vectors. The reply is the message
-            /// (address, data) for the device; for several vectors the device
-            /// puts the number into the low bits of the data (PCIe 6.0 section
-            /// 7.7.1.5). Without remapping in force it is the plain message of
-            /// the first vector.
+            /// Lets the function raise these vectors; the unit is waited for once.
+            /// The reply is the message (address, data) of the first; each further
+            /// vector has the same address and one more in the data, as a device
+            /// with an MSI block sends it (PCIe 6.0 section 7.7.1.5). Without
+            /// remapping in force it is the plain message.
             ///
             /// Errors: [`NotFound`](crate::Error::NotFound) for a function that
             /// is not there, [`Refused`](crate::Error::Refused) for vectors
-            /// that do not exist or are not aligned.
+            /// that do not exist, or none.
             1 => #[idempotent] fn allow(vectors: Vectors) -> (u64, u32);
             /// Takes that permission away. When it returns, the function cannot
             /// raise them.

@@ -47,6 +47,16 @@ pub fn bit<T: Default>(set: bool, mask: T) -> T {
     if set { mask } else { T::default() }
 }
 
+/// Returns the positions of the bits that are set in `word`, in ascending order.
+#[expect(clippy::cast_possible_truncation, reason = "a position is below 64")]
+pub fn bits(mut word: u64) -> impl Iterator<Item = u16> + Clone {
+    core::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as u16;
+        word &= word.checked_sub(1)?;
+        Some(bit)
+    })
+}
+
 /// A PCI function of the system: its position in system.toml, from 0.
 #[derive(
     Clone,

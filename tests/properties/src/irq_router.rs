@@ -1,7 +1,7 @@
 //! irq-router against a list of bindings: one slot and one vector for each
 //! source, no vector out of range, and a routing page that says what is bound.
 
-use channel::irq_router::{IrqRouter, Source};
+use channel::irq_router::{Answers, Batch, IrqRouter, ShortMessage, Source};
 use channel::routes::{Route, RoutePage};
 use channel::{Caller, Error, GuestMessage};
 use irq_router::{Router, Slot, kept_words};
@@ -22,7 +22,11 @@ const VECTORS: std::ops::Range<u8> = 30..70;
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Bind(u8, u16, u64, u32),
+    /// Up to three entries of a function, with their messages' data.
+    BindBatch(u8, [(Option<u16>, u32); 3]),
     Unbind(u8, u16),
+    /// A function's entries from the second on, a bit each.
+    UnbindEntries(u8, u64),
     Mask(u8, u16, bool),
     MaskFunction(u8, bool),
     UnbindFunction(u8),
@@ -40,7 +44,10 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (source(), address, data)
             .prop_map(|((f, e), address, data)| Op::Bind(f, e, address, data)),
+        6 => (0..7u8, proptest::array::uniform3((proptest::option::of(0..24u16), 0..0x100u32)))
+            .prop_map(|(f, entries)| Op::BindBatch(f, entries)),
         5 => source().prop_map(|(f, e)| Op::Unbind(f, e)),
+        2 => (0..7u8, 0..1u64 << 24).prop_map(|(f, entries)| Op::UnbindEntries(f, entries)),
         3 => (source(), any::<bool>()).prop_map(|((f, e), masked)| Op::Mask(f, e, masked)),
         1 => (0..7u8, any::<bool>()).prop_map(|(f, masked)| Op::MaskFunction(f, masked)),
         1 => (0..7u8).prop_map(Op::UnbindFunction),
@@ -120,30 +127,75 @@ impl Pair<'_> {
         Ok(())
     }
 
+    /// Checks the answer to a bind, and notes the binding.
+    fn bound(&mut self, source: Source, address: u64, data: u32, got: Result<(u64, u32), Error>) {
+        let expected = self.expect_bind(source, address, data);
+        assert_eq!(got.map(|_| ()), expected.map(|_| ()));
+        if let (Ok(guest), Ok(message)) = (expected, got) {
+            let binding = Binding {
+                source,
+                guest,
+                address,
+                data,
+                masked: false,
+                message,
+            };
+            match self.find(source) {
+                Ok(at) => {
+                    assert_eq!(self.bindings[at].message, message);
+                    self.bindings[at] = binding;
+                }
+                Err(_) => self.bindings.push(binding),
+            }
+        }
+    }
+
     fn play(&mut self, op: Op) {
         match op {
             Op::Bind(function, entry, address, data) => {
                 let source = source(FunctionId(function), entry);
-                let expected = self.expect_bind(source, address, data);
                 let got = self.router.bind(MSIX, source, address, data);
-                assert_eq!(got.map(|_| ()), expected.map(|_| ()));
-                if let (Ok(guest), Ok(message)) = (expected, got) {
-                    let binding = Binding {
-                        source,
-                        guest,
-                        address,
-                        data,
-                        masked: false,
-                        message,
-                    };
-                    match self.find(source) {
-                        Ok(at) => {
-                            assert_eq!(self.bindings[at].message, message);
-                            self.bindings[at] = binding;
+                self.bound(source, address, data, got);
+            }
+            Op::BindBatch(function, entries) => {
+                let function = FunctionId(function);
+                let address = 0xfee0_0000;
+                let [first, second, third] = entries
+                    .map(|(_, data)| ShortMessage::new((address, data)).expect("below 4 GiB"));
+                let batch = Batch {
+                    function,
+                    entries: entries.map(|(entry, _)| entry),
+                };
+                let answers = self.router.bind_batch(MSIX, batch, first, second, third);
+                let Answers(answers) = answers.expect("an answer for each");
+                // As if each were a call of its own.
+                for ((entry, data), got) in entries.into_iter().zip(answers) {
+                    match entry {
+                        Some(entry) => {
+                            let got = got.map(ShortMessage::parts);
+                            self.bound(source(function, entry), address, data, got);
                         }
-                        Err(_) => self.bindings.push(binding),
+                        None => assert_eq!(got, Err(Error::NotFound)),
                     }
                 }
+            }
+            Op::UnbindEntries(function, entries) => {
+                let function = FunctionId(function);
+                let got = self
+                    .router
+                    .unbind_entries(MSIX, source(function, 1), entries);
+                let expected = owner(function).map(|_| {
+                    (0..24).fold((0, true), |(done, goes_on), bit| {
+                        if entries >> bit & 1 == 0 {
+                            return (done, goes_on);
+                        }
+                        let source = source(function, 1 + bit);
+                        let gone =
+                            self.find(source).is_err() || goes_on && self.unbind(source).is_ok();
+                        (done | u64::from(gone) << bit, goes_on && gone)
+                    })
+                });
+                assert_eq!(got, expected.map(|(done, _)| done));
             }
             Op::Unbind(function, entry) => {
                 let source = source(FunctionId(function), entry);

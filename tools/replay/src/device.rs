@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use channel::GuestMessage;
 use channel::irq_router::msi::MsiRouter;
-use channel::irq_router::{Block, IrqRouter, Source};
+use channel::irq_router::{Answers, Batch, Block, IrqRouter, ShortMessage, Source};
 use channel::{Caller, Error};
 use models::{Device, Registers};
 use pci::{BarKind, FUNCTION_BARS, Width, regs};
@@ -151,6 +151,28 @@ impl IrqRouter for Router {
     fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.contains(&source.entry);
         bound.then(|| spec::host_message(0)).ok_or(Error::NotFound)
+    }
+
+    fn bind_batch(
+        &mut self,
+        caller: Caller,
+        batch: Batch,
+        first: ShortMessage,
+        second: ShortMessage,
+        third: ShortMessage,
+    ) -> Result<Answers, Error> {
+        let messages = [first, second, third];
+        let bind = |source, address, data| self.bind(caller, source, address, data);
+        Ok(Answers::of_each(batch, messages, bind))
+    }
+
+    fn unbind_entries(
+        &mut self,
+        caller: Caller,
+        first: Source,
+        entries: u64,
+    ) -> Result<u64, Error> {
+        Ok(first.each_until(entries, |source| self.unbind(caller, source)))
     }
 }
 

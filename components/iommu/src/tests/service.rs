@@ -32,11 +32,11 @@ fn functions() -> Vec<Function> {
         .collect()
 }
 
-fn vectors(function: FunctionId, first: u8, log2: u8) -> Vectors {
+fn vectors(function: FunctionId, first: u8, count: u8) -> Vectors {
     Vectors {
         function,
         first,
-        log2,
+        count,
     }
 }
 
@@ -68,33 +68,32 @@ fn only_the_owner_attaches_and_detaches() {
 }
 
 #[test]
-fn vectors_that_do_not_exist_or_are_not_aligned() {
+fn vectors_that_do_not_exist() {
     with_unit(Kind::Intel, |_, iommu| {
         let mut ask = |v| {
             let allowed = iommu.allow(ROUTER, v).map(|_| ());
             assert_eq!(iommu.forbid(ROUTER, v), allowed);
             allowed
         };
-        assert_eq!(ask(vectors(FunctionId(0), 107, 0)), Ok(()));
-        assert_eq!(ask(vectors(FunctionId(0), 108, 0)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(0), 255, 0)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(0), 80, 4)), Ok(()));
-        assert_eq!(ask(vectors(FunctionId(0), 96, 4)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(0), 8, 4)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(0), 0, 5)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(0), 0, 255)), Err(Error::Refused));
-        assert_eq!(ask(vectors(FunctionId(3), 0, 0)), Err(Error::NotFound));
+        for (first, count) in [(107, 1), (80, 16), (7, 26), (0, 108)] {
+            assert_eq!(ask(vectors(FunctionId(0), first, count)), Ok(()));
+        }
+        for (first, count) in [(108, 1), (255, 1), (96, 13), (0, 109), (2, 254), (3, 0)] {
+            let answer = ask(vectors(FunctionId(0), first, count));
+            assert_eq!(answer, Err(Error::Refused), "{first} {count}");
+        }
+        assert_eq!(ask(vectors(FunctionId(3), 0, 1)), Err(Error::NotFound));
     });
 }
 
 #[test]
 fn messages_are_the_makers() {
     with_unit(Kind::Amd, |_, iommu| {
-        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 0));
+        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 1));
         assert_eq!(message, Ok((0xfee0_0000, 3)));
     });
     with_unit(Kind::Intel, |_, iommu| {
-        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 0));
+        let message = iommu.allow(ROUTER, vectors(FunctionId(2), 3, 1));
         let handle = 2 * 128 + 3;
         assert_eq!(message, Ok((0xfee0_0018 | handle << 5, 0)));
     });
@@ -105,10 +104,10 @@ fn a_dump_shows_what_is() {
     with_unit(Kind::Intel, |board, iommu| {
         iommu.attach(VMM, FunctionId(0)).expect("attach");
         iommu
-            .allow(ROUTER, vectors(FunctionId(0), 16, 3))
+            .allow(ROUTER, vectors(FunctionId(0), 16, 8))
             .expect("allow");
         iommu
-            .allow(ROUTER, vectors(FunctionId(0), 16, 0))
+            .allow(ROUTER, vectors(FunctionId(0), 16, 1))
             .expect("allow");
         for address in [0x10_0000, 0x11_0000] {
             board.dma(IDS[0], address, true);
@@ -129,7 +128,7 @@ fn a_dump_shows_what_is() {
             [0, 1, 2].map(|from| iommu.next_fault(ROUTER, from).map(|fault| fault.number));
         assert_eq!(numbers, [Ok(0), Ok(1), Err(Error::NotFound)]);
         iommu
-            .forbid(ROUTER, vectors(FunctionId(0), 16, 2))
+            .forbid(ROUTER, vectors(FunctionId(0), 16, 4))
             .expect("forbid");
         assert_eq!(iommu.counters.entries_used, 4);
     });
@@ -188,7 +187,7 @@ fn a_restarted_service_knows_what_was() {
         let mut iommu = Iommu::new(Ok(&mut *unit), Backwards, functions());
         iommu.attach(VMM, FunctionId(1)).expect("attach");
         iommu
-            .allow(ROUTER, vectors(FunctionId(1), 4, 2))
+            .allow(ROUTER, vectors(FunctionId(1), 4, 4))
             .expect("allow");
         let gauges = |iommu: &Counters| {
             [&iommu.attached, &iommu.entries_used, &iommu.pages_mapped].map(Counter::get)
@@ -219,9 +218,9 @@ fn without_a_unit_everything_succeeds_and_nothing_is_claimed() {
     let mut iommu = Iommu::new(none, NoFrames, functions());
     assert_eq!(iommu.attach(VMM, FunctionId(0)), Ok(()));
     assert_eq!(iommu.attach(OTHER, FunctionId(0)), Err(Error::NotFound));
-    let message = iommu.allow(ROUTER, vectors(FunctionId(0), 2, 0));
+    let message = iommu.allow(ROUTER, vectors(FunctionId(0), 2, 1));
     assert_eq!(message, Ok((0xfee0_0000, 0x32)));
-    assert_eq!(iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 0)), Ok(()));
+    assert_eq!(iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 1)), Ok(()));
     let state = iommu.function(ROUTER, FunctionId(0)).expect("state");
     assert_eq!((state.unit, state.attached), (IommuKind::None, false));
     assert_eq!(iommu.detach(VMM, FunctionId(0)), Ok(()));
@@ -234,11 +233,11 @@ fn with_a_lost_unit_nothing_succeeds() {
     assert_eq!(iommu.attach(VMM, FunctionId(0)), Err(Error::Failed));
     assert_eq!(iommu.detach(VMM, FunctionId(0)), Err(Error::Failed));
     assert_eq!(
-        iommu.allow(ROUTER, vectors(FunctionId(0), 2, 0)),
+        iommu.allow(ROUTER, vectors(FunctionId(0), 2, 1)),
         Err(Error::Failed)
     );
     assert_eq!(
-        iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 0)),
+        iommu.forbid(ROUTER, vectors(FunctionId(0), 2, 1)),
         Err(Error::Failed)
     );
     assert_eq!(iommu.counters.failed, 4);

@@ -217,6 +217,26 @@ fn a_function_raises_what_it_is_allowed_and_nothing_else() {
 }
 
 #[test]
+fn each_further_vector_has_one_more_in_its_data() {
+    for kind in KINDS {
+        let (board, mut unit) = kind.fresh();
+        board.0.borrow_mut().model.lag();
+        // Neither aligned nor a power of two.
+        let (address, data) = unit.allow(1, 41, 26).expect("allow");
+        for number in 0..26 {
+            let vector = board.interrupt(IDS[1], address, data + number);
+            assert_eq!(vector, Some(0x30 + 41 + number as u8), "{kind:?}");
+        }
+        unit.forbid(1, 42, 3).expect("forbid");
+        let raised = (0..26).filter(|number| {
+            let vector = board.interrupt(IDS[1], address, data + number);
+            vector.is_some()
+        });
+        assert!(raised.eq((0..1).chain(4..26)), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_vector_that_is_forbidden_is_forgotten() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();

@@ -87,7 +87,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> MsiRouter
                 return Err(error);
             }
         }
-        let message = self.control.allow(function, first, log2);
+        let message = self.control.allow(function, first, count);
         message.map_err(|_| {
             self.counters.failed += 1;
             // If that fails too, the slots stay bound, and the next bind says so.

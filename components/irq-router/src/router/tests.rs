@@ -9,6 +9,7 @@ use spec::VECTORS;
 
 use super::*;
 
+mod batch;
 mod block;
 mod restart;
 
@@ -21,11 +22,13 @@ struct Kernel {
     pins: Vec<u8>,
     refuse_acquire: bool,
     refuse_release: bool,
+    /// The one vector that is not given back.
+    stuck: Option<u8>,
     refuse_allow: bool,
     refuse_forbid: bool,
-    /// Function, first vector and log2 of the number that was allowed.
+    /// Function, first vector and number of what was allowed.
     allowed: Vec<(u8, u8, u8)>,
-    forbidden: Vec<(u8, u8)>,
+    forbidden: Vec<(u8, u8, u8)>,
 }
 
 impl IrqControl for Kernel {
@@ -51,37 +54,39 @@ impl IrqControl for Kernel {
     fn allow(
         &mut self,
         function: FunctionId,
-        vector: u8,
-        log2: u8,
+        first: u8,
+        count: u8,
     ) -> Result<(u64, u32), KernelError> {
         if self.refuse_allow {
             return Err(KernelError);
         }
-        for vector in vector..vector + (1 << log2) {
+        for vector in first..first + count {
             assert!(
                 self.held.iter().any(|&(_, v)| v == vector),
                 "vector {vector} is allowed before it is taken"
             );
         }
-        self.allowed.push((function.0, vector, log2));
-        Ok(host_message(vector))
+        self.allowed.push((function.0, first, count));
+        Ok(host_message(first))
     }
 
-    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
-        // A vector that could not be acquired is only made sure of.
-        assert!(
-            self.refuse_acquire || self.held.iter().any(|&(_, v)| v == vector),
-            "vector {vector} was given back before the device lost it"
-        );
+    fn forbid(&mut self, function: FunctionId, first: u8, count: u8) -> Result<(), KernelError> {
+        for vector in first..first + count {
+            // A vector that could not be acquired is only made sure of.
+            assert!(
+                self.refuse_acquire || self.held.iter().any(|&(_, v)| v == vector),
+                "vector {vector} was given back before the device lost it"
+            );
+        }
         if self.refuse_forbid {
             return Err(KernelError);
         }
-        self.forbidden.push((function.0, vector));
+        self.forbidden.push((function.0, first, count));
         Ok(())
     }
 
     fn release(&mut self, slot: Slot, vector: u8) -> Result<(), KernelError> {
-        if self.refuse_release {
+        if self.refuse_release || self.stuck == Some(vector) {
             return Err(KernelError);
         }
         let position = self.held.iter().position(|&held| held == (slot, vector));
@@ -458,9 +463,9 @@ fn a_function_may_raise_what_is_bound_and_no_more() {
             .bind(MSIX, source(FunctionId(2), 7), ADDRESS, 0x41)
             .is_ok()
     );
-    assert_eq!(router.control.allowed, [(2, 0, 0)]);
+    assert_eq!(router.control.allowed, [(2, 0, 1)]);
     assert_eq!(router.unbind(MSIX, source(FunctionId(2), 7)), Ok(()));
-    assert_eq!(router.control.forbidden, [(2, 0)]);
+    assert_eq!(router.control.forbidden, [(2, 0, 1)]);
 }
 
 /// What stays bound can be raised, whatever was done in vain.
@@ -475,15 +480,15 @@ fn what_is_not_given_back_is_allowed_again() {
         router.unbind(MSIX, source(FunctionId(2), 7)),
         Err(Error::Failed)
     );
-    assert_eq!(router.control.forbidden, [(2, 0)]);
-    assert_eq!(router.control.allowed, [(2, 0, 0); 2]);
+    assert_eq!(router.control.forbidden, [(2, 0, 1)]);
+    assert_eq!(router.control.allowed, [(2, 0, 1); 2]);
     // iommu died too often: its last call may have had an effect, or none.
     router.control.refuse_forbid = true;
     assert_eq!(
         router.unbind(MSIX, source(FunctionId(2), 7)),
         Err(Error::Failed)
     );
-    assert_eq!(router.control.allowed, [(2, 0, 0); 3]);
+    assert_eq!(router.control.allowed, [(2, 0, 1); 3]);
     assert!(pages[1].get(0).is_some());
 }
 

@@ -78,12 +78,30 @@ fn m4_an_unbind_error_stops_and_keeps_control() {
     assert!(rig.entry(1).is(UPDATED) && !rig.entry(1).is(BOUND));
     assert!(!rig.entry(4).is(UPDATED) && rig.entry(4).is(BOUND));
     assert_eq!(rig.entry(4).error(), Some(Error::Failed));
-    assert_eq!(rig.device(4, 12), 0);
-    assert_eq!(rig.device(1, 12), 1);
+    assert_eq!([1, 4, 8].map(|entry| rig.device(entry, 12)), [1, 0, 0]);
     assert_eq!(rig.msix.counters.unbind_failures, 1);
     rig.fail(&[], &[]);
     assert_eq!(rig.control(0), Some(69));
     assert_eq!(rig.routed(), [Unbind(4), Unbind(8)]);
+}
+
+/// A router that dies in each call may have lost an entry, and given its vector away.
+#[test]
+fn m4_an_entry_that_the_router_lost_stays_masked() {
+    let mut rig = Rig::live(&[1, 4, 8]);
+    {
+        let mut world = rig.fake.0.borrow_mut();
+        world.dies = true;
+        world.bound.remove(&(FunctionId(0), 4));
+    }
+    assert_eq!(rig.control(0), None);
+    assert_eq!([1, 4, 8].map(|entry| rig.device(entry, 12)), [0, 1, 0]);
+    assert_eq!(rig.entry(1).error(), Some(Error::Failed));
+    rig.fake.0.borrow_mut().dies = false;
+    rig.log();
+    rig.fake.0.borrow_mut().bound.insert((FunctionId(0), 4));
+    assert_eq!(rig.control(0), Some(69));
+    assert_eq!(rig.routed(), [Unbind(1), Unbind(4), Unbind(8)]);
 }
 
 #[test]
@@ -218,12 +236,12 @@ impl Rig {
 fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
     // Slots; nothing that works at all; a message that no local APIC takes.
     for (data, room, error, calls) in [
-        (0x41, 26, Error::Exhausted, 26 + 1),
+        (0x41, 26, Error::Exhausted, 9),
         (0x41, 0, Error::Exhausted, 1),
-        (0x41, 0, Error::Failed, 8),
-        (0x41, 0, Error::Gone(1), 32),
-        (0x41, 26, Error::Failed, 26 + 8),
-        (0x41, 0, Error::NotFound, 8),
+        (0x41, 0, Error::Failed, 3),
+        (0x41, 0, Error::Gone(1), 12),
+        (0x41, 26, Error::Failed, 12),
+        (0x41, 0, Error::NotFound, 3),
         (0x05, 26, Error::Exhausted, 0),
     ] {
         let mut rig = largest(data, room, error);
@@ -251,7 +269,7 @@ fn m5_what_is_refused_for_a_whole_table_costs_a_few_calls() {
             };
             assert!(!last.is(BOUND) && last.error() == Some(why), "{last:?}");
             let (made, accesses) = rig.cost(off);
-            assert!(made <= 26 && accesses <= 26 * 2, "{made} {accesses}");
+            assert!(made <= 1 && accesses <= 26 + 1, "{made} {accesses}");
             if off != 0 {
                 rig.cost(0);
             }
@@ -266,7 +284,7 @@ fn m5_bad_entries_do_not_keep_good_ones_from_being_bound() {
         rig.program(entry, 0xfee0_0000, 0x05);
     }
     let (calls, _) = rig.cost(ENABLE);
-    assert_eq!(calls, 27);
+    assert_eq!(calls, 9);
     assert!(rig.entry(2000).is(BOUND));
     // The slot and vector of a bound entry are free again when its new message is refused.
     let mut rig = largest(0x41, 26, Error::Exhausted);

@@ -49,20 +49,19 @@ impl IrqControl for Kernel {
     fn allow(
         &mut self,
         function: FunctionId,
-        vector: u8,
-        log2: u8,
+        first: u8,
+        count: u8,
     ) -> Result<(u64, u32), KernelError> {
         self.0.step(Component::Irq);
-        let vectors = vector..vector + (1 << log2);
-        change(&self.0, vectors, |entries, vector| {
+        change(&self.0, first..first + count, |entries, vector| {
             entries.insert((function, vector));
         })?;
-        Ok(host_message(vector))
+        Ok(host_message(first))
     }
 
-    fn forbid(&mut self, function: FunctionId, vector: u8) -> Result<(), KernelError> {
+    fn forbid(&mut self, function: FunctionId, first: u8, count: u8) -> Result<(), KernelError> {
         self.0.step(Component::Irq);
-        change(&self.0, vector..vector + 1, |entries, vector| {
+        change(&self.0, first..first + count, |entries, vector| {
             entries.remove(&(function, vector));
         })
     }

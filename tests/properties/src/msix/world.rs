@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use channel::irq_router::{IrqRouter, Source};
+use channel::irq_router::{Answers, Batch, IrqRouter, ShortMessage, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error};
 use models::Pages;
@@ -168,7 +168,7 @@ impl IrqRouter for Shared {
         }
         world.binds += 1;
         // A new message each time: one that stayed from before shows.
-        let message = (0x1_fee0_0000, 0x1000 + world.binds);
+        let message = (0xfee0_1000, 0x1000 + world.binds);
         world.bound.insert(entry, message);
         world.events.push(Event::Bind {
             entry,
@@ -219,5 +219,33 @@ impl IrqRouter for Shared {
     fn restore(&mut self, _: Caller, source: Source) -> Result<(u64, u32), Error> {
         let bound = self.0.borrow().bound.get(&source.entry).copied();
         bound.ok_or(Error::NotFound)
+    }
+
+    fn bind_batch(
+        &mut self,
+        caller: Caller,
+        batch: Batch,
+        first: ShortMessage,
+        second: ShortMessage,
+        third: ShortMessage,
+    ) -> Result<Answers, Error> {
+        let messages = [first, second, third];
+        let bind = |source, address, data| self.bind(caller, source, address, data);
+        Ok(Answers::of_each(batch, messages, bind))
+    }
+
+    fn unbind_entries(
+        &mut self,
+        caller: Caller,
+        first: Source,
+        entries: u64,
+    ) -> Result<u64, Error> {
+        // One that fails is asked for by itself then: its failure is noted once.
+        Ok(first.each_until(entries, |source| {
+            if self.0.borrow().fail_unbind.contains(&source.entry) {
+                return Err(Error::Failed);
+            }
+            self.unbind(caller, source)
+        }))
     }
 }

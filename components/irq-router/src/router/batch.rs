@@ -1,0 +1,141 @@
+//! Several MSI-X entries of a function bound or unbound in one call. Vectors that follow
+//! each other are allowed and forbidden in the IOMMU together, which then is waited for
+//! once.
+
+use channel::Error;
+use channel::irq_router::{Answers, BATCH, Batch, ShortMessage, Source, SourceKind};
+use heapless::Vec;
+use spec::{FunctionId, SLOTS, bits};
+
+use super::{IrqControl, KernelError, Router, Slot};
+
+/// An entry of a batch that is bound.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// Its place in the batch, or its bit.
+    place: usize,
+    guest: usize,
+    index: usize,
+    vector: u8,
+}
+
+/// Returns whether two vectors can be allowed or forbidden together.
+fn follows(one: &Bound, next: &Bound) -> bool {
+    one.vector + 1 == next.vector
+}
+
+impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
+    /// Returns the vector of a bound slot.
+    fn vector_at(&self, guest: usize, index: usize) -> u8 {
+        let owner = self.slots[guest][index].owner;
+        owner.map_or(0, |(_, vector)| vector)
+    }
+
+    /// Binds the entries of a batch in order, each as a call of its own would.
+    pub(super) fn bind_all(&mut self, batch: Batch, messages: [ShortMessage; BATCH]) -> Answers {
+        let mut answers = [Err(Error::NotFound); BATCH];
+        let mut routed: Vec<Bound, BATCH> = Vec::new();
+        for (place, (entry, message)) in batch.entries.into_iter().zip(messages).enumerate() {
+            let Some(entry) = entry else { continue };
+            let (address, data) = message.parts();
+            match self.route(Source::msix(batch.function, entry), address, data) {
+                Ok((guest, index)) => {
+                    let vector = self.vector_at(guest, index);
+                    let bound = Bound {
+                        place,
+                        guest,
+                        index,
+                        vector,
+                    };
+                    // There are no more of them than places.
+                    let _ = routed.push(bound);
+                }
+                Err(error) => answers[place] = Err(error),
+            }
+        }
+        for run in routed.chunk_by(follows) {
+            let allowed = self
+                .control
+                .allow(batch.function, run[0].vector, run.len() as u8);
+            for (bound, number) in run.iter().zip(0..) {
+                let message =
+                    allowed.map(|(address, data)| ShortMessage::new((address, data + number)));
+                answers[bound.place] = match message {
+                    Ok(Some(message)) => Ok(message),
+                    Ok(None) | Err(KernelError) => {
+                        self.counters.failed += 1;
+                        // If that fails too, the slot stays bound; the next bind finds it.
+                        let _ = self.free(bound.guest, bound.index);
+                        Err(Error::Failed)
+                    }
+                };
+            }
+        }
+        Answers(answers)
+    }
+
+    /// Unbinds, in ascending order and up to the first error, the entries of a function
+    /// from `first` on whose bits are set. Returns the bits of those that are not bound
+    /// now.
+    pub(super) fn unbind_bits(
+        &mut self,
+        guest: usize,
+        first: Source,
+        entries: u64,
+    ) -> Result<u64, Error> {
+        if first.kind != SourceKind::Msix {
+            self.counters.refused += 1;
+            return Err(Error::Refused);
+        }
+        let mut gone = entries;
+        let mut found: Vec<Bound, SLOTS> = Vec::new();
+        for place in bits(entries) {
+            let source = Source::msix(first.function, first.entry.wrapping_add(place));
+            let Some(index) = self.slot_of(guest, source) else {
+                continue;
+            };
+            gone &= !(1 << place);
+            let vector = self.vector_at(guest, index);
+            let bound = Bound {
+                place: place.into(),
+                guest,
+                index,
+                vector,
+            };
+            // A source has one slot, so that there are no more of them than slots.
+            let _ = found.push(bound);
+        }
+        let mut released = 0;
+        let result = self.forbid_each(first.function, &found).and_then(|()| {
+            found.iter().try_for_each(|bound| {
+                let slot = Slot {
+                    guest: guest as u8,
+                    index: bound.index as u8,
+                };
+                self.control.release(slot, bound.vector)?;
+                self.vectors.give_back(bound.vector);
+                self.released(guest, bound.index);
+                gone |= 1 << bound.place;
+                released += 1;
+                Ok(())
+            })
+        });
+        if result.is_err() {
+            self.counters.failed += 1;
+            // They stay bound, and so their device must be able to raise them.
+            for run in found[released..].chunk_by(follows) {
+                let (vector, count) = (run[0].vector, run.len() as u8);
+                let _ = self.control.allow(first.function, vector, count);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Takes the permission for these vectors away.
+    fn forbid_each(&mut self, function: FunctionId, bound: &[Bound]) -> Result<(), KernelError> {
+        bound.chunk_by(follows).try_for_each(|run| {
+            let (vector, count) = (run[0].vector, run.len() as u8);
+            self.control.forbid(function, vector, count)
+        })
+    }
+}
