@@ -65,6 +65,7 @@ fn machine() -> Machine {
         Kernel::default(),
         [page],
         [0],
+        [SLOTS],
         0,
         kept,
     )));
