@@ -9,13 +9,13 @@ use spec::{FunctionId, SLOTS, bits};
 
 use super::{IrqControl, KernelError, Router, Slot};
 
-/// An entry of a batch that is bound.
+/// An entry of a batch that is bound. Small, since a stack has as many as a guest slots.
 #[derive(Clone, Copy)]
 struct Bound {
     /// Its place in the batch, or its bit.
-    place: usize,
-    guest: usize,
-    index: usize,
+    place: u8,
+    /// Its slot.
+    index: u8,
     vector: u8,
 }
 
@@ -25,47 +25,44 @@ fn follows(one: &Bound, next: &Bound) -> bool {
 }
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
-    /// Returns the vector of a bound slot.
-    fn vector_at(&self, guest: usize, index: usize) -> u8 {
+    /// Describes a bound slot.
+    fn bound(&self, place: u8, guest: usize, index: usize) -> Bound {
         let owner = self.slots[guest][index].owner;
-        owner.map_or(0, |(_, vector)| vector)
+        Bound {
+            place,
+            index: index as u8,
+            vector: owner.map_or(0, |(_, vector)| vector),
+        }
     }
 
     /// Binds the entries of a batch in order, each as a call of its own would.
     pub(super) fn bind_all(&mut self, batch: Batch, messages: [ShortMessage; BATCH]) -> Answers {
         let mut answers = [Err(Error::NotFound); BATCH];
-        let mut routed: Vec<Bound, BATCH> = Vec::new();
-        for (place, (entry, message)) in batch.entries.into_iter().zip(messages).enumerate() {
+        // The guest is that of the function, the same for each.
+        let mut routed: Vec<(usize, Bound), BATCH> = Vec::new();
+        for ((place, entry), message) in (0..).zip(batch.entries).zip(messages) {
             let Some(entry) = entry else { continue };
             let (address, data) = message.parts();
             match self.route(Source::msix(batch.function, entry), address, data) {
                 Ok((guest, index)) => {
-                    let vector = self.vector_at(guest, index);
-                    let bound = Bound {
-                        place,
-                        guest,
-                        index,
-                        vector,
-                    };
                     // There are no more of them than places.
-                    let _ = routed.push(bound);
+                    let _ = routed.push((guest, self.bound(place, guest, index)));
                 }
-                Err(error) => answers[place] = Err(error),
+                Err(error) => answers[usize::from(place)] = Err(error),
             }
         }
-        for run in routed.chunk_by(follows) {
-            let allowed = self
-                .control
-                .allow(batch.function, run[0].vector, run.len() as u8);
-            for (bound, number) in run.iter().zip(0..) {
+        for run in routed.chunk_by(|(_, one), (_, next)| follows(one, next)) {
+            let (vector, count) = (run[0].1.vector, run.len() as u8);
+            let allowed = self.control.allow(batch.function, vector, count);
+            for ((guest, bound), number) in run.iter().zip(0..) {
                 let message =
                     allowed.map(|(address, data)| ShortMessage::new((address, data + number)));
-                answers[bound.place] = match message {
+                answers[usize::from(bound.place)] = match message {
                     Ok(Some(message)) => Ok(message),
                     Ok(None) | Err(KernelError) => {
                         self.counters.failed += 1;
                         // If that fails too, the slot stays bound; the next bind finds it.
-                        let _ = self.free(bound.guest, bound.index);
+                        let _ = self.free(*guest, bound.index.into());
                         Err(Error::Failed)
                     }
                 };
@@ -95,26 +92,19 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
                 continue;
             };
             gone &= !(1 << place);
-            let vector = self.vector_at(guest, index);
-            let bound = Bound {
-                place: place.into(),
-                guest,
-                index,
-                vector,
-            };
             // A source has one slot, so that there are no more of them than slots.
-            let _ = found.push(bound);
+            let _ = found.push(self.bound(place as u8, guest, index));
         }
         let mut released = 0;
         let result = self.forbid_each(first.function, &found).and_then(|()| {
             found.iter().try_for_each(|bound| {
                 let slot = Slot {
                     guest: guest as u8,
-                    index: bound.index as u8,
+                    index: bound.index,
                 };
                 self.control.release(slot, bound.vector)?;
                 self.vectors.give_back(bound.vector);
-                self.released(guest, bound.index);
+                self.released(guest, bound.index.into());
                 gone |= 1 << bound.place;
                 released += 1;
                 Ok(())

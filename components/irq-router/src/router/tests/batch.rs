@@ -98,7 +98,7 @@ fn m5_an_entry_that_cannot_be_bound_keeps_no_other_from_it() {
     );
     router.control.refuse_allow = false;
     // M22: one slot is left.
-    for entry in 10..10 + SLOTS as u16 - 3 {
+    for entry in 10..10 + COUNTS[1] as u16 - 3 {
         bind(&mut router, [None, Some(entry), None])[1].expect("a slot");
     }
     let answers = bind(&mut router, [Some(3), Some(4), Some(5)]);
