@@ -51,7 +51,12 @@ fn a_guest_entered_by_pvh_serves_over_its_nic() {
         "guest.web.boot = \"pvh\"\nguest.web.machine = \"pc\"",
     );
     let path = file.0.display().to_string();
-    let (system, port) = Running::serving(&["--system", &path]);
+    let arguments = ["--system", &path, "--inject-fault", "guest:web"];
+    let (mut system, port) = Running::serving(&arguments);
+    // It has memory at 0, and yet is crashed where nothing is.
+    let nowhere = "exception 14 code 0x4 rip 0x7fffffffe000 ";
+    system.wait_for(|line| line.contains(nowhere));
+    system.wait_for(|line| line.contains(": serving on port "));
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);
     assert!(system.interrupt().status.success());

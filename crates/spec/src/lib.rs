@@ -129,6 +129,10 @@ pub const STOP_LABEL: u64 = 64;
 /// component whose position, from 1, is the first word. Only a system that was
 /// composed for it does that.
 pub const INJECT_LABEL: u64 = 65;
+/// Address at which a crashed component or guest goes on: the last page but one of the
+/// lower half, where nothing is mapped for either. Lower ones would not do: a guest may
+/// have memory at 0, and would run what lies there.
+pub const NOWHERE: u64 = 0x7fff_ffff_e000;
 /// Label of the message by which the iommu component reports at boot that the unit is
 /// set up. Before the answer, no guest runs.
 pub const READY_LABEL: u64 = 66;

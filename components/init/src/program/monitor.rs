@@ -11,7 +11,7 @@ use runtime::Stop;
 use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{Backoff, Ending, NONE, READY_LABEL, Start, System, Thread};
+use spec::{Backoff, Ending, NONE, NOWHERE, READY_LABEL, Start, System, Thread};
 
 use super::authority::Watched;
 use super::fatal::fatal;
@@ -186,7 +186,7 @@ fn stop(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, stop: Stop)
     ports::exit(stop.ending())
 }
 
-/// Makes a component fault: it goes on at an address where nothing is.
+/// Makes a component or a guest fault: it goes on at an address where nothing is.
 fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
     let Some((_, thread)) = thread(system, position) else {
         return;
@@ -197,7 +197,7 @@ fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
         .and_then(|()| tcb.tcb_read_all_registers(false))
         .and_then(|registers| {
             let nowhere = sel4::UserContext {
-                rip: 8,
+                rip: NOWHERE,
                 ..registers
             };
             tcb.tcb_write_all_registers(true, &nowhere)

@@ -158,10 +158,15 @@ impl Load {
         self.shared.lock().now.phase == Phase::Up
     }
 
-    /// Returns how long it has been in this state.
+    /// Returns how long it has not answered since it was started again: zero if it
+    /// does, or is being crashed.
     #[must_use]
-    pub fn since(&self) -> Duration {
-        self.shared.lock().since.elapsed()
+    pub fn starting_for(&self) -> Duration {
+        let state = self.shared.lock();
+        match state.now.phase {
+            Phase::Starting => state.since.elapsed(),
+            Phase::Down | Phase::Up | Phase::Over => Duration::ZERO,
+        }
     }
 
     /// Returns the outcomes of all requests so far.
@@ -332,6 +337,8 @@ mod tests {
         wait(&load, |load| load.sums().answered > 20);
         load.down();
         assert!(!load.is_up());
+        // A guest that is not started is not one that does not answer.
+        assert_eq!(load.starting_for(), Duration::ZERO);
         load.starting();
         wait(&load, Load::is_up);
         let answered = load.sums().answered;

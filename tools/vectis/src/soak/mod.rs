@@ -186,7 +186,7 @@ impl Soak<'_> {
         for what in std::mem::take(&mut self.driver.noticed) {
             self.fail(what)?;
         }
-        if !self.load.is_up() && self.load.since() > SERVES {
+        if self.load.starting_for() > SERVES {
             self.fail("the guest that serves was started, and does not answer".to_owned())?;
             return Err(End::Failed);
         }
