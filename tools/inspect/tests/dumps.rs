@@ -62,7 +62,7 @@ fn an_82574l_works_but_for_its_ports() {
     let msix = nic.msix.as_ref().expect("it has MSI-X");
     assert_eq!((msix.vectors, msix.reason), (5, None));
     assert_eq!(nic.trapped.len(), 2);
-    assert_eq!(nic.trapped[0].shared, [0x50..0x1000]);
+    assert_eq!(nic.trapped[0].shared, vec![0x50..0x1000; 1]);
     assert_eq!(nic.msi, 1);
     let all = ["power management", "MSI", "PCI Express", "MSI-X"];
     assert_eq!(shown(&nic, true), all);
