@@ -2,7 +2,7 @@
 //! MSI-X is as the contract says.
 
 use crate::changed::Changed;
-use crate::harness::{finish, one_machine, run_of};
+use crate::harness::{finish, is_bundled, one_machine, run_of};
 
 fn probe(system: &str, functions: usize) -> String {
     probe_on(system, functions, &[])
@@ -73,7 +73,35 @@ fn a_function_chosen_by_class() {
 
 #[test]
 fn a_table_of_1500_entries() {
-    probe("many-entries", 1);
+    let text = probe("many-entries", 1);
+    // An attempt for each entry; those past the guest's slots fail, the last of them with
+    // the line that counts the others.
+    let slots = if is_bundled() { 26 } else { 62 };
+    let refused = format!(
+        "entry 1499: bind failed: no vector or slot left (M5); {} warnings suppressed",
+        1500 - slots - 1
+    );
+    assert!(text.contains(&refused), "{text}");
+}
+
+#[test]
+fn more_slots_than_the_kernel_has_are_an_error_of_the_build() {
+    let _machine = one_machine();
+    if !is_bundled() {
+        println!("skipped: no number in range is too many for a kernel with 64-bit badges");
+        return;
+    }
+    let end = Changed::of(
+        "tests/systems/probe.toml",
+        "slots",
+        "system.name = \"slots\"
+         guest.probe.slots = 27",
+    )
+    .run();
+    let text = "guest probe asks for 27 slots (";
+    assert!(end.text.contains(text), "{}", end.text);
+    assert!(end.text.contains("badges have 28 bits"), "{}", end.text);
+    assert!(!end.status.success());
 }
 
 #[test]

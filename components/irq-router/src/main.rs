@@ -15,7 +15,7 @@ use sel4::cap::{CNode, IrqHandler, Notification};
 use sel4::{AbsoluteCPtr, Cap, CapRights};
 use shm::Kept;
 use spec::names::{self, Vectors};
-use spec::{FUNCTIONS, FunctionId, GUESTS, VECTORS, host_message};
+use spec::{FUNCTIONS, FunctionId, GUESTS, VECTORS, host_message, slot_badge, slots};
 
 runtime::component!(main);
 
@@ -120,7 +120,7 @@ impl Capabilities for Kernel {
     fn mint_notification(&mut self, slot: Slot) -> Result<(), Failure> {
         let source = self.own_slot(self.guest(slot)?.notification.bits());
         self.own_slot(self.spare_slot())
-            .mint(&source, CapRights::write_only(), 1 << slot.index)
+            .mint(&source, CapRights::write_only(), slot_badge(slot.index))
             .map_err(failure)
     }
 
@@ -211,9 +211,14 @@ const NO_OWNER: u8 = u8::MAX;
 fn main(context: Context) -> ! {
     let mut guests = Vec::new();
     let mut pages = [&NO_GUEST; GUESTS];
+    let mut counts = [0; GUESTS];
     let names = context.resources.each(names::ROUTES_OF);
-    for (page, (name, _)) in pages.iter_mut().zip(names) {
+    for ((page, count), (name, _)) in pages.iter_mut().zip(&mut counts).zip(names) {
         *page = context.shared(names::ROUTES_OF.of(name));
+        // The kernel cuts a badge off at its width: what is past it is no slot, whatever
+        // the image says.
+        let told = context.get(names::SLOT_COUNT_OF.of(name)) as usize;
+        *count = told.min(slots(sel4::BADGE_BITS));
         let slots = context.get(names::SLOTS_OF.of(name));
         let guest = Guest {
             slots: Cap::from_bits(slots.slot),
@@ -243,7 +248,7 @@ fn main(context: Context) -> ! {
     };
     let kept: &Memory = context.shared(names::KEPT);
     let mut router: Router<'_, _, GUESTS, FUNCTIONS> =
-        Router::new(kernel, pages, owners, !free, kept);
+        Router::new(kernel, pages, owners, counts, !free, kept);
     for (device, intx) in context.resources.each(names::INTX_PIN) {
         let (function, pin) = (FunctionId(intx.function as u8), intx.pin as u8);
         if let Err(error) = router.bind_pin(function, pin) {

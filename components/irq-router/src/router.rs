@@ -125,6 +125,8 @@ pub struct Router<'a, C, const GUESTS: usize, const FUNCTIONS: usize> {
     pages: [&'a RoutePage; GUESTS],
     owners: [u8; FUNCTIONS],
     function_masked: [bool; FUNCTIONS],
+    /// Slots that each guest may use; the others of its place in `slots` stay free.
+    counts: [usize; GUESTS],
     slots: [[SlotState; SLOTS]; GUESTS],
     vectors: Vectors,
     releases: u64,
@@ -139,12 +141,13 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
 {
     /// Creates a router with the bindings that the last one kept in `kept`,
     /// [`kept_words`] words, or without any, and makes the pages agree. `owners`
-    /// names the guest of each function; bit `v` of `reserved` keeps user vector
-    /// `v` for others.
+    /// names the guest of each function, `counts` how many slots each guest has, at most
+    /// [`SLOTS`]; bit `v` of `reserved` keeps user vector `v` for others.
     pub fn new(
         control: C,
         pages: [&'a RoutePage; GUESTS],
         owners: [u8; FUNCTIONS],
+        counts: [usize; GUESTS],
         reserved: u128,
         kept: &'a dyn Keep,
     ) -> Self {
@@ -153,6 +156,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
             pages,
             owners,
             function_masked: [false; FUNCTIONS],
+            counts: counts.map(|count| count.min(SLOTS)),
             slots: [[SlotState::FREE; SLOTS]; GUESTS],
             vectors: Vectors::new(reserved),
             releases: 0,
@@ -185,9 +189,14 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         }
     }
 
+    /// Returns the slots that the guest may use.
+    fn slots_of(&self, guest: usize) -> &[SlotState] {
+        &self.slots[guest][..self.counts[guest]]
+    }
+
     /// Returns the slot that is bound to `source`.
     fn slot_of(&self, guest: usize, source: Source) -> Option<usize> {
-        self.slots[guest]
+        self.slots_of(guest)
             .iter()
             .position(|slot| slot.binding.is_some() && slot.belongs_to(source))
     }
@@ -211,7 +220,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
     /// in the same slot, where the new route stands (M21), and the bit of one
     /// that has no receiver meets a new owner as late as possible.
     fn choose_slot(&self, guest: usize, source: Source) -> Option<usize> {
-        self.slots[guest]
+        self.slots_of(guest)
             .iter()
             .enumerate()
             .filter(|(_, slot)| slot.binding.is_none())
@@ -354,7 +363,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         kind: SourceKind,
     ) -> Result<(), Error> {
         let mut result = Ok(());
-        for index in 0..SLOTS {
+        for index in 0..self.counts[guest] {
             if self.holds(guest, index, function, kind) {
                 result = result.and(self.free(guest, index));
                 // One that the kernel did not take back is still routed, but
@@ -442,7 +451,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
         let guest = self.guest_of(Source::msix(function, 0))?;
         self.function_masked[function.index()] = masked;
         self.keep_masks();
-        for index in 0..SLOTS {
+        for index in 0..self.counts[guest] {
             self.publish(guest, index);
         }
         Ok(())

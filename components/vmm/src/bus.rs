@@ -9,7 +9,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS, SLOTS};
+use spec::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS};
 
 use crate::bar_map::BarMap;
 use crate::counters::Counters;
@@ -18,6 +18,7 @@ use crate::ioapic::IoApic;
 use crate::lapic::{EOI, LAPIC_BASE, Lapic};
 use crate::mmio::Bus;
 use crate::pc::{Pc, Transition};
+use crate::slots::bits;
 use crate::uart::Uart;
 
 /// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
@@ -201,7 +202,7 @@ pub struct MemoryAccess<'a, 'f, H> {
     /// The local APIC's page is there: not in x2APIC mode.
     pub xapic: bool,
     /// Slots with an event that is held back (M20).
-    pub held: u32,
+    pub held: u64,
     /// Surroundings.
     pub host: &'a mut H,
     /// Counters.
@@ -234,11 +235,8 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
         if msix.pba_bar != u32::from(place.bar) {
             return 0;
         }
-        let mut bits = 0;
-        for slot in 0..SLOTS {
-            if self.held >> slot & 1 == 0 {
-                continue;
-            }
+        let mut pending = 0;
+        for slot in bits(self.held) {
             let Some(route) = self.host.route(slot) else {
                 continue;
             };
@@ -249,10 +247,10 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
             let bit = u64::from(msix.pba_offset) * 8 + u64::from(source.entry);
             let first = u64::from(offset) * 8;
             if bit >= first && bit < first + width.bytes() * 8 {
-                bits |= 1 << (bit - first);
+                pending |= 1 << (bit - first);
             }
         }
-        bits
+        pending
     }
 }
 

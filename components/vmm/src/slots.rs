@@ -59,15 +59,24 @@ impl Slot {
     }
 }
 
+/// Returns the places of the bits that are set, from the lowest on.
+pub fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let place = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(place)
+    })
+}
+
 /// All slots of a guest.
 #[derive(Debug)]
 pub struct Slots {
     slots: [Slot; SLOTS],
     /// Slots with an event that is held back: looked at for each access to
     /// emulated memory.
-    held: u32,
+    held: u64,
     /// Slots whose source is throttled: looked at for each trap.
-    throttled: u32,
+    throttled: u64,
     budget: Budget,
     /// Sources that went over it, since somebody asked.
     storms: u64,
@@ -151,7 +160,7 @@ impl Slots {
             Taken::Lost
         };
         slot.events.waiting = taken == Taken::Held;
-        self.held |= u32::from(slot.events.waiting) << index;
+        self.held |= u64::from(slot.events.waiting) << index;
         if fresh
             && let Some(over) = self.count(index, host.now())
             && host.set_throttled(route.source, true)
@@ -216,7 +225,7 @@ impl Slots {
             Over::Deferred(until) => Some(until),
             Over::Again => slot.until,
         };
-        self.throttled |= u32::from(slot.until.is_some()) << index;
+        self.throttled |= u64::from(slot.until.is_some()) << index;
     }
 
     /// Returns how often a source went over its budget since this was last
@@ -226,26 +235,24 @@ impl Slots {
     }
 
     /// Returns the slots with an event that is held back, a bit each.
-    pub const fn held(&self) -> u32 {
+    pub const fn held(&self) -> u64 {
         self.held
     }
 
     /// Returns when the first throttled source is to be released.
     pub fn deadline(&self) -> Option<u64> {
-        if self.throttled == 0 {
-            return None;
-        }
-        self.slots.iter().filter_map(|slot| slot.until).min()
+        let throttled = bits(self.throttled).filter_map(|index| self.slots.get(index)?.until);
+        throttled.min()
     }
 
     /// Takes a source whose time is over from the throttled ones, with its slot:
     /// it is to be let go. To be called until there is none.
     pub fn release(&mut self, now: u64) -> Option<(usize, Source)> {
-        if self.throttled == 0 {
-            return None;
-        }
-        let over = |slot: &Slot| slot.until.is_some_and(|until| until <= now);
-        let index = self.slots.iter().position(over)?;
+        let over = |&index: &usize| {
+            let until = self.slots.get(index).and_then(|slot| slot.until);
+            until.is_some_and(|until| until <= now)
+        };
+        let index = bits(self.throttled).find(over)?;
         let slot = &mut self.slots[index];
         slot.until = None;
         self.throttled &= !(1 << index);

@@ -6,7 +6,7 @@ mod traps;
 use channel::irq_router::{Source, SourceKind};
 use pci::FunctionInfo;
 use spec::acpi::TIMER_PIN;
-use spec::{BADGE_TIMER, SLOTS};
+use spec::{BADGE_TIMER, SLOTS, slots_of};
 
 use crate::bus::Devices;
 use crate::counters::Counters;
@@ -19,7 +19,7 @@ use crate::lapic::Lapic;
 use crate::pc::Pc;
 use crate::registers::{Registers, Trapped};
 use crate::share::{Outside, Share};
-use crate::slots::{Budget, Slots, Taken};
+use crate::slots::{Budget, Slots, Taken, bits};
 
 /// #UD.
 const INVALID_OPCODE: u8 = 6;
@@ -104,16 +104,6 @@ pub struct Vmm<'a> {
     block: Option<posted::Block>,
     /// What happened so far.
     pub counters: Counters,
-}
-
-/// Returns the slots whose bit is set.
-fn bits(mut word: u32) -> impl Iterator<Item = usize> {
-    word &= (1 << SLOTS) - 1;
-    core::iter::from_fn(move || {
-        let slot = (word != 0).then(|| word.trailing_zeros() as usize)?;
-        word &= word - 1;
-        Some(slot)
-    })
 }
 
 impl<'a> Vmm<'a> {
@@ -230,9 +220,9 @@ impl<'a> Vmm<'a> {
     }
 
     /// Handles a notification word: each bit is a slot or the timer.
-    pub fn events(&mut self, word: u32, host: &mut impl Host) {
+    pub fn events(&mut self, word: u64, host: &mut impl Host) {
         let mut start = host.now();
-        if u64::from(word) & BADGE_TIMER != 0 {
+        if word & BADGE_TIMER != 0 {
             self.counters.timer_signals += 1;
             // What the timer component did is part of what it costs. How late it was
             // on purpose is not.
@@ -243,7 +233,7 @@ impl<'a> Vmm<'a> {
             self.deadline = None;
             self.timer(start, host);
         }
-        for slot in bits(word) {
+        for slot in bits(slots_of(word)) {
             self.counters.events += 1;
             self.event(slot, host);
         }

@@ -157,8 +157,8 @@ pub mod msi {
     use super::Block;
     use spec::FunctionId;
 
-    /// Most messages of a block: 1 << this. 32 would be more than a guest has
-    /// slots ([`SLOTS`](spec::SLOTS)).
+    /// Most messages of a block: 1 << this. 32 would be more than a guest has slots on
+    /// the bundled kernel ([`slots`](spec::slots)).
     pub const MAX_LOG2: u8 = 4;
     // The device puts a message's number into the low bits of its data: aligned
     // user vectors must be aligned CPU vectors.

@@ -67,8 +67,10 @@ const NVM_READS: u32 = 400_000;
 /// Bound on the reads that wait for a frame: at 1 Gbit/s the longest takes 12
 /// microseconds, and a read of a register a good part of one.
 const FRAME_READS: u32 = 1_000;
-/// How often a frame that is not ours is followed by another try.
-const TRIES: u32 = 4;
+/// How often a frame that is not ours is followed by another try. As many may wait: a
+/// network that sent since power-on fills the queue of a virtual machine's socket, and
+/// each time that the receiver is switched on the next of them comes in first.
+const TRIES: u32 = 4_096;
 
 /// 32-bit registers of the device, by byte offset.
 pub trait Registers {

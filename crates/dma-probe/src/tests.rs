@@ -63,8 +63,18 @@ fn a_frame_from_the_network_is_not_taken_for_ours() {
     fake.device().strangers = std::vec![342, 90];
     assert_eq!(engine.write(0x1000, &[7; 64]), Ok(()));
     assert_eq!(fake.device().load(0x1000, 64), [7; 64]);
-    fake.device().strangers = std::vec![90; 9];
+}
+
+#[test]
+fn a_network_that_sent_since_power_on_is_worn_out() {
+    let (mut engine, fake) = engine();
+    fake.device().strangers = std::vec![SHORTEST as u16; 1_000];
+    assert_eq!(engine.write(0x1000, &[7; 64]), Ok(()));
+    assert_eq!(fake.device().load(0x1000, 64), [7; 64]);
+    // One that never rests is given up within a bound.
+    fake.device().strangers = std::vec![90; TRIES as usize];
     assert_eq!(engine.write(0x1000, &[7; 64]), Err(Stuck::Receive));
+    assert!(fake.device().strangers.is_empty());
 }
 
 #[test]

@@ -16,6 +16,7 @@
 
 pub mod acpi;
 mod backoff;
+mod badges;
 mod ending;
 mod guest;
 mod image;
@@ -31,6 +32,10 @@ pub mod shim;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use backoff::Backoff;
+pub use badges::{
+    BADGE_CALL, BADGE_DOORBELL, BADGE_FIRST_IRQ, BADGE_GUEST_GONE, BADGE_TIMER, SLOTS, call_badge,
+    slot_badge, slots, slots_of,
+};
 pub use ending::Ending;
 pub use guest::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
@@ -104,24 +109,6 @@ pub const REGIONS_ADDRESS: u64 = 0x1_0000_0000;
 pub const FAULT_SLOT: u64 = 1;
 /// Slot with the endpoint on which a component receives.
 pub const ENDPOINT_SLOT: u64 = 2;
-/// Slots of one guest: bits of the vmm's notification word, each of which can
-/// stand for an interrupt source. The two bits above them, of the 28 that a badge
-/// has in seL4 5.0.0, are [`BADGE_TIMER`] and [`BADGE_CALL`].
-pub const SLOTS: usize = 26;
-/// Badge bit of the timer in a client's notification word.
-pub const BADGE_TIMER: u64 = 1 << SLOTS;
-/// Badge bit of every endpoint capability and of no notification's: tells a
-/// call or fault from a slot of the notification word.
-pub const BADGE_CALL: u64 = 1 << (SLOTS + 1);
-const _: () = assert!(BADGE_CALL == 1 << 27, "the last bit of a badge");
-/// Badge bit of guest 0 in the notification words of pci-config and iommu: the
-/// guest is gone, its functions are to be quiesced. The other guests follow.
-pub const BADGE_GUEST_GONE: u64 = 1 << 16;
-/// Badge bit of the console's notification that says: there are log records.
-pub const BADGE_DOORBELL: u64 = 1 << 0;
-/// Badge bit of a component's first interrupt in its notification word; the
-/// others follow.
-pub const BADGE_FIRST_IRQ: u64 = 1 << 1;
 /// Label of the message on the fault endpoint by which a component asks the
 /// monitor to end the system; no fault has it.
 pub const STOP_LABEL: u64 = 64;

@@ -332,6 +332,8 @@ keys! {
     HANDLER_SLOTS: Key<Slots> = "handler-slots";
     /// The slot CNode of each guest.
     SLOTS_OF: Family<CNode> = "slots:";
+    /// How many slots of that a guest may use.
+    SLOT_COUNT_OF: Family<u64> = "slot-count:";
     /// The notification of each guest's vmm, without a badge.
     NOTIFICATION_OF: Family<Slot> = "vmm-notification:";
     /// The routing page of each guest.

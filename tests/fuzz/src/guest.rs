@@ -8,7 +8,7 @@ use channel::pci_config::Effect;
 use channel::routes::Route;
 use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use spec::FunctionId;
+use spec::{BADGE_TIMER, FunctionId, bit};
 use vmm::{
     Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
     Share, Trapped, Unclaimed, Vmm,
@@ -225,7 +225,10 @@ fn step(
             return Some(());
         }
         4 => {
-            vmm.events(input.dword()?, host);
+            // A bit for each slot, and the timer's as the last.
+            let word = u64::from(input.dword()?);
+            let timer = bit(word >> 31 == 1, BADGE_TIMER);
+            vmm.events(word << 2 | timer, host);
             let mut trapped = Trapped::new(regs, &[]);
             let outcome = vmm.inject(&mut trapped, host);
             *regs = trapped.all();

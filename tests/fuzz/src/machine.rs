@@ -20,7 +20,7 @@ use msix::Msix;
 use pci::{FunctionInfo, Width};
 use pci_config::Functions;
 use shm::Kept;
-use spec::FunctionId;
+use spec::{FunctionId, SLOTS};
 
 use crate::MAX_OPERATIONS;
 use crate::input::Input;
@@ -131,7 +131,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     };
     let page = RoutePage::new();
     let kept = Kept::<{ irq_router::kept_words(1) }>::new();
-    let routes = RefCell::new(Router::new(kernel.clone(), [&page], [0], 0, &kept));
+    let routes = RefCell::new(Router::new(kernel.clone(), [&page], [0], [SLOTS], 0, &kept));
     let to_router: Link = Local(Box::new(|request| {
         router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));

@@ -14,6 +14,8 @@ const MSIX: Caller = Caller(1);
 const GUESTS: usize = 2;
 /// Guest of each function; the last has none.
 const OWNERS: [u8; 6] = [0, 1, 0, 1, 1, 9];
+/// Slots of each guest, less than the entries of its functions.
+const COUNTS: [usize; GUESTS] = [spec::slots(28), 31];
 /// What a guest may have is limited by the slots, what all may by the vectors;
 /// this keeps all but 40 vectors for others, so that both limits are met.
 const RESERVED: u128 = !(0xff_ffff_ffff << 30);
@@ -102,7 +104,7 @@ impl Pair<'_> {
             return Ok(guest);
         }
         let slots = self.bindings.iter().filter(|b| b.guest == guest).count();
-        if slots == SLOTS || self.bindings.len() == VECTORS.len() {
+        if slots == COUNTS[usize::from(guest)] || self.bindings.len() == VECTORS.len() {
             return Err(Error::Exhausted);
         }
         if self.kernel.0.borrow().refuse_acquire {
@@ -197,7 +199,8 @@ impl Pair<'_> {
         assert_eq!(kernel.held.len(), self.bindings.len());
         for &(slot, vector) in &kernel.held {
             assert!(VECTORS.contains(&vector), "vector {vector} is not ours");
-            assert!(usize::from(slot.index) < SLOTS && usize::from(slot.guest) < GUESTS);
+            let count = COUNTS.get(usize::from(slot.guest));
+            assert!(count.is_some_and(|&count| usize::from(slot.index) < count));
         }
         let mut shown = 0;
         for (guest, page) in self.pages.iter().enumerate() {
@@ -248,7 +251,7 @@ proptest! {
         let pages = <[RoutePage; GUESTS]>::default();
         let kernel = Kernel::default();
         let kept = Kept::<{ kept_words(GUESTS) }>::new();
-        let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, RESERVED, &kept);
+        let router = Router::new(kernel.clone(), pages.each_ref(), OWNERS, COUNTS, RESERVED, &kept);
         let mut pair = Pair {
             router,
             pages: &pages,
@@ -269,7 +272,7 @@ proptest! {
         let pages = <[RoutePage; GUESTS]>::default();
         let kernel = Kernel::default();
         let kept = Kept::<{ kept_words(GUESTS) }>::new();
-        let mut router = Router::new(kernel, pages.each_ref(), OWNERS, RESERVED, &kept);
+        let mut router = Router::new(kernel, pages.each_ref(), OWNERS, COUNTS, RESERVED, &kept);
         let mut bind = |entry, data| {
             router.bind(MSIX, source(FunctionId(0), entry), 0xfee0_0000, data)
         };

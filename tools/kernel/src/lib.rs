@@ -36,5 +36,5 @@ pub use entry::{Entry, adopt};
 pub use error::Error;
 pub use installed::{Installed, PREFIX};
 pub use interface::{Interface, installed_interface, interface};
-pub use locate::{Source, VERSION, locate};
+pub use locate::{BADGE_BITS, Source, VERSION, locate};
 pub use mask::Site;

@@ -9,6 +9,8 @@ use crate::Error;
 
 /// The kernel version that everything here is written for.
 pub const VERSION: &str = "5.0.0";
+/// Bits of a badge in that version.
+pub const BADGE_BITS: u32 = 28;
 
 /// The package that holds the sources, as this crate's Cargo.toml pins it.
 const PACKAGE: (&str, &str) = ("sel4-sys", "0.0.28");

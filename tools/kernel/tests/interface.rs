@@ -127,6 +127,8 @@ fn facts_are_told_by_form() {
     assert_eq!(bundled.facts().unwrap(), [facts::CAP_DATA]);
     let tsc = bundled.constants.get("bootinfo_offset", "TSC_MHZ");
     assert_eq!(tsc, Some(145));
+    let badge_bits = bundled.constants.get("", "BADGE_BITS");
+    assert_eq!(badge_bits, Some(kernel::BADGE_BITS.into()));
 }
 
 /// File, its text, text instead, and what the error says: the file and, but for headers as

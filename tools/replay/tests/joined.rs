@@ -15,11 +15,13 @@ use msix::Msix;
 use pci::{BarInfo, BarKind, FunctionInfo, MsixInfo, MsixPage, Width};
 use pci_config::Functions;
 use shm::Kept;
-use spec::{FunctionId, SLOTS};
+use spec::FunctionId;
 
 const VMM: Caller = Caller(1);
 const CAPABILITY: u16 = 0x50;
 const ENTRIES: u32 = 40;
+/// Slots of the guest, less than that: as on the bundled kernel.
+const SLOTS: usize = spec::slots(28);
 
 fn info() -> FunctionInfo {
     let mut info = FunctionInfo {
@@ -65,6 +67,7 @@ fn machine() -> Machine {
         Kernel::default(),
         [page],
         [0],
+        [SLOTS],
         0,
         kept,
     )));

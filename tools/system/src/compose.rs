@@ -10,6 +10,7 @@ mod guests;
 mod image;
 mod iommu;
 mod ram;
+mod slots;
 
 use spec::names::{self, Slot, Vectors};
 use spec::{
@@ -94,9 +95,18 @@ pub fn compose(
     if let Some(index) = model.holder(Authority::IrqControl) {
         irq_control(&mut builder, &mut places[index], first_irq_vector);
     }
+    let counts = slots::counts(model, options.badge_bits, first_irq_vector)?;
     let mut rams = Vec::new();
-    for index in 0..model.guests.len() {
-        let ram = add_guest(&mut builder, model, index, console, &mut places, programs);
+    for (index, slots) in counts.into_iter().enumerate() {
+        let ram = add_guest(
+            &mut builder,
+            model,
+            index,
+            slots,
+            console,
+            &mut places,
+            programs,
+        );
         rams.push(ram);
     }
     iommu::guests(&mut builder, model, &rams, &mut places);

@@ -168,6 +168,9 @@ pub struct Guest {
     pub place: Place,
     /// Interrupts that each of its sources may raise in a second (M23).
     pub interrupt_budget: u64,
+    /// Interrupt sources that it must be able to bind at once; `None` where its part of
+    /// what there is will do.
+    pub slots: Option<u64>,
     /// What happens when it ends.
     pub on_exit: OnExit,
     /// Its part of the CPU's time, relative to the other guests of its priority.

@@ -498,3 +498,75 @@ fn init_is_told_the_kernel() {
     let system = System::parse(words.as_bytes()).unwrap();
     assert_eq!(system.header.kernel.as_str(), "installed,fast-path");
 }
+
+/// Returns the image of a system with these guests' `slots`, 0 for none said.
+fn with_slots(slots: &[u64], badge_bits: u32) -> Result<Image, ComposeError> {
+    let root = common::project(&common::files().join("good-iommu.toml"));
+    let mut model = common::read(&root).unwrap_or_else(|report| panic!("{report}"));
+    let guest = model.guests.remove(0);
+    for (index, &slots) in slots.iter().enumerate() {
+        let mut guest = guest.clone();
+        guest.name = format!("{}{index}", guest.name);
+        guest.slots = (slots > 0).then_some(slots);
+        if index > 0 {
+            guest.devices.clear();
+        }
+        model.guests.push(guest);
+    }
+    let options = Options {
+        badge_bits,
+        ..Options::default()
+    };
+    compose(&model, &Programs::default(), options)
+}
+
+#[test]
+fn slots_are_as_many_as_the_kernels_badges_have() {
+    // The board's timer has one of the 108 vectors.
+    for (badge_bits, slots, expected, bits) in [
+        (28, &[0][..], &[26][..], 5),
+        (64, &[0], &[62], 6),
+        (28, &[26], &[26], 5),
+        (64, &[62], &[62], 6),
+        (64, &[40], &[40], 6),
+        (28, &[1], &[1], 1),
+        (28, &[0, 0, 0], &[26, 26, 26], 5),
+        (64, &[60, 0], &[60, 47], 6),
+    ] {
+        let image = with_slots(slots, badge_bits).unwrap_or_else(|e| panic!("{e}"));
+        let words = aligned(&image);
+        let system = System::parse(words.as_bytes()).unwrap();
+        let router = resources(&system, "irq-router");
+        let told = |index: usize| {
+            let name = format!("web{index}");
+            router.find(names::SLOT_COUNT_OF.of(&name)).expect("told")
+        };
+        let found: Vec<u64> = (0..slots.len()).map(told).collect();
+        assert_eq!(found, expected, "{slots:?} on badges of {badge_bits} bits");
+        let cnode = router.find(names::SLOTS_OF.of("web0")).expect("a CNode");
+        assert_eq!(cnode.bits, bits);
+    }
+}
+
+#[test]
+fn slots_that_are_not_there_are_an_error() {
+    for (badge_bits, slots, expected) in [
+        (28, &[27][..], "guest web0 asks for 27 slots"),
+        (
+            28,
+            &[27],
+            "this kernel has 26 for one guest: its badges have 28 bits",
+        ),
+        (
+            64,
+            &[62, 62],
+            "the guests ask for 124 slots together, and the board's",
+        ),
+        (64, &[62, 45, 0], "and 1 more of them need one at least"),
+        (2, &[0], "leaves no slot for a guest"),
+    ] {
+        let error = with_slots(slots, badge_bits).err();
+        let error = error.map_or_else(String::new, |error| error.to_string());
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -397,14 +397,14 @@ pub fn caps(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
     }
     let workspace = Workspace::find()?;
     let model = read(&workspace, system)?;
-    let image =
-        system::compose(&model, &Programs::default(), system::Options::default()).map_err(|e| {
-            Error::new(
-                "the system cannot be put together",
-                e,
-                "change system.toml as it says",
-            )
-        })?;
+    let image = system::compose(&model, &Programs::default(), system::Options::default());
+    let image = image.map_err(|e| {
+        Error::new(
+            "the system cannot be put together",
+            e,
+            "change system.toml as it says",
+        )
+    })?;
     output::line(system::capability_table(&model, &image).trim_end())
 }
 

@@ -290,9 +290,10 @@ pub fn build(
     let _lock = workspace.lock()?;
     let kernel = chosen.build(profile, &workspace.output(profile), steps)?;
     check_trust(&kernel, &model.guests)?;
-    let user_top = chosen.user_top(&workspace.output(profile))?;
+    let limits = chosen.limits(&workspace.output(profile))?;
     let options = Options {
         kernel: spec::KernelLabel::new(&kernel.label),
+        badge_bits: limits.badge_bits,
         ..options
     };
 
@@ -307,7 +308,7 @@ pub fn build(
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));
-    let guest_images = guests(workspace, model, user_top)?;
+    let guest_images = guests(workspace, model, limits.user_top)?;
     let rewritten: BTreeMap<String, Rewritten> = guest_images
         .iter()
         .map(|(name, files)| (name.clone(), files.rewritten))

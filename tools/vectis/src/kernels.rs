@@ -37,6 +37,23 @@ fn prefix<'a>(
     Some(named).filter(|_| argument != Some(Path::new(BUNDLED)))
 }
 
+/// What an image depends on, and kernels differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Where the kernel's addresses begin, if it has the whole upper half for itself.
+    pub user_top: Option<u64>,
+    /// Bits of a badge.
+    pub badge_bits: u32,
+}
+
+impl Limits {
+    /// The bundled kernel's.
+    pub const BUNDLED: Self = Self {
+        user_top: None,
+        badge_bits: kernel::BADGE_BITS,
+    };
+}
+
 impl Kernel {
     /// Chooses the kernel, and checks its folder and its options for this purpose: before
     /// anything is built.
@@ -79,19 +96,22 @@ impl Kernel {
         }
     }
 
-    /// Returns where the kernel's addresses begin, if it has the whole upper half for
-    /// itself. Generated files go below `out`.
+    /// Returns what an image depends on. Generated files go below `out`.
     ///
     /// # Errors
     /// If an installed kernel's interface cannot be used: the binding is made of it.
-    pub fn user_top(&self, out: &Path) -> Result<Option<u64>> {
+    pub fn limits(&self, out: &Path) -> Result<Limits> {
         match self {
-            Self::Bundled => Ok(None),
+            Self::Bundled => Ok(Limits::BUNDLED),
             Self::Installed { installed, .. } => {
                 let scratch = out.join("kernel-installed/interface");
                 let interface = kernel::installed_interface(installed, &scratch)?;
                 interface.facts()?;
-                Ok(interface.constants.get("", "USER_TOP"))
+                let get = |name| interface.constants.get("", name);
+                Ok(Limits {
+                    user_top: get("USER_TOP"),
+                    badge_bits: get("BADGE_BITS").unwrap_or_default() as u32,
+                })
             }
         }
     }

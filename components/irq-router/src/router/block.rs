@@ -3,7 +3,7 @@
 use channel::irq_router::msi::{MAX_LOG2, MsiRouter};
 use channel::irq_router::{Block, Source, SourceKind};
 use channel::{Caller, Error, GuestMessage};
-use spec::{FunctionId, SLOTS};
+use spec::FunctionId;
 
 use super::{Binding, IrqControl, Router};
 
@@ -17,12 +17,13 @@ fn message(address: u64, data: u32, count: u8, number: u16) -> Option<GuestMessa
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
     /// Returns the slots that the function's messages have.
     fn messages(&self, guest: usize, function: FunctionId) -> impl Iterator<Item = usize> {
-        (0..SLOTS).filter(move |&index| self.holds(guest, index, function, SourceKind::Msi))
+        (0..self.counts[guest])
+            .filter(move |&index| self.holds(guest, index, function, SourceKind::Msi))
     }
 
     /// Changes each bound message of the function, and its route.
     fn change(&mut self, guest: usize, function: FunctionId, change: impl Fn(u16, &mut Binding)) {
-        for index in 0..SLOTS {
+        for index in 0..self.counts[guest] {
             if self.holds(guest, index, function, SourceKind::Msi)
                 && let slot = &mut self.slots[guest][index]
                 && let (Some((source, _)), Some(binding)) = (slot.owner, &mut slot.binding)
@@ -35,7 +36,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
 
     /// Returns the vector that message 0 had before.
     fn last_vector(&self, guest: usize, function: FunctionId) -> Option<u8> {
-        self.slots[guest]
+        self.slots_of(guest)
             .iter()
             .filter_map(|slot| slot.owner)
             .find(|&(owner, _)| owner == Source::msi(function, 0))

@@ -107,7 +107,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
                 *masked = word >> function & 1 == 1;
             }
             for guest in 0..GUESTS {
-                for index in 0..SLOTS {
+                for index in 0..self.counts[guest] {
                     self.adopt_slot(guest, index);
                 }
             }
@@ -123,7 +123,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
             self.counters.vectors_used.set(self.vectors.used().into());
         }
         for guest in 0..GUESTS {
-            for index in 0..SLOTS {
+            for index in 0..self.counts[guest] {
                 self.publish(guest, index);
             }
         }
@@ -153,7 +153,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
     /// interrupted.
     fn clear(&mut self) {
         for guest in 0..GUESTS {
-            for index in 0..SLOTS {
+            for index in 0..self.counts[guest] {
                 let slot = Slot {
                     guest: guest as u8,
                     index: index as u8,
@@ -175,7 +175,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
     /// that the client will repeat, had deleted them.
     fn repair(&mut self) {
         for guest in 0..GUESTS {
-            for index in 0..SLOTS {
+            for index in 0..self.counts[guest] {
                 let state = self.slots[guest][index];
                 let Some((source, vector)) = state.owner.filter(|_| state.binding.is_some()) else {
                     continue;

@@ -14,6 +14,8 @@ mod restart;
 
 const MSIX: Caller = Caller(1);
 const ADDRESS: u64 = 0xfee0_0000;
+/// Slots of the two guests: as many as badges of 64 bits have, and of 28.
+const COUNTS: [usize; 2] = [SLOTS, spec::slots(28)];
 
 #[derive(Default)]
 struct Kernel {
@@ -107,6 +109,7 @@ fn router<'a>(pages: &'a [RoutePage; 2]) -> Two<'a> {
         Kernel::default(),
         pages.each_ref(),
         [0, 1, 1, 1, 9],
+        COUNTS,
         0,
         nothing_kept(),
     )
@@ -173,26 +176,24 @@ fn m17_a_bad_message_takes_nothing() {
 
 #[test]
 fn m22_slots_run_out_for_one_guest_only() {
-    let pages = Default::default();
-    let mut router = router(&pages);
-    for entry in 0..SLOTS as u16 {
-        let result = router.bind(MSIX, source(FunctionId(0), entry), ADDRESS, 0x30);
-        assert!(result.is_ok());
+    for (guest, other) in [(0, 1), (1, 0)] {
+        let pages = Default::default();
+        let mut router = router(&pages);
+        let (own, other) = (FunctionId(guest), FunctionId(other));
+        for entry in 0..COUNTS[own.index()] as u16 {
+            let result = router.bind(MSIX, source(own, entry), ADDRESS, 0x30);
+            assert!(result.is_ok());
+        }
+        let result = router.bind(MSIX, source(own, 100), ADDRESS, 0x30);
+        assert_eq!(result, Err(Error::Exhausted));
+        assert_eq!(router.counters.exhausted, 1);
+        assert!(router.bind(MSIX, source(other, 0), ADDRESS, 0x30).is_ok());
+        assert_eq!(router.unbind(MSIX, source(own, 7)), Ok(()));
+        assert!(router.bind(MSIX, source(own, 100), ADDRESS, 0x30).is_ok());
+        let page = &pages[usize::from(guest)];
+        let bound = (0..SLOTS).filter(|&slot| page.get(slot).is_some());
+        assert_eq!(bound.max(), Some(COUNTS[own.index()] - 1));
     }
-    let result = router.bind(MSIX, source(FunctionId(0), 100), ADDRESS, 0x30);
-    assert_eq!(result, Err(Error::Exhausted));
-    assert_eq!(router.counters.exhausted, 1);
-    assert!(
-        router
-            .bind(MSIX, source(FunctionId(1), 0), ADDRESS, 0x30)
-            .is_ok()
-    );
-    assert_eq!(router.unbind(MSIX, source(FunctionId(0), 7)), Ok(()));
-    assert!(
-        router
-            .bind(MSIX, source(FunctionId(0), 100), ADDRESS, 0x30)
-            .is_ok()
-    );
 }
 
 #[test]
@@ -203,6 +204,7 @@ fn m22_vectors_run_out() {
         Kernel::default(),
         <[RoutePage; 2]>::each_ref(&pages),
         [0, 1, 1, 1, 9],
+        COUNTS,
         all_but_one,
         nothing_kept(),
     );

@@ -183,7 +183,7 @@ impl Life<'_> {
                 }
                 continue;
             }
-            vmm.events(message.badge as u32, host);
+            vmm.events(message.badge, host);
             if !vmm.wants_injection() {
                 continue;
             }

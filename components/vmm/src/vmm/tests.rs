@@ -12,7 +12,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use channel::routes::Route;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
-use spec::FunctionId;
+use spec::{FunctionId, slot_badge};
 
 use super::*;
 use crate::host::{GuestMemory, Interrupts, PciFunctions, Unclaimed};
@@ -44,6 +44,29 @@ const BUDGET: Budget = Budget {
     timer: 10,
 };
 
+/// Something of each slot: arrays of that length have no default.
+struct EachSlot<T>([T; SLOTS]);
+
+impl<T: Default> Default for EachSlot<T> {
+    fn default() -> Self {
+        Self(core::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> core::ops::Deref for EachSlot<T> {
+    type Target = [T; SLOTS];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T> core::ops::DerefMut for EachSlot<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
 #[derive(Default)]
 struct Fake {
     ram: Vec<u8>,
@@ -51,7 +74,7 @@ struct Fake {
     deadline: Option<u64>,
     /// The timer says of each deadline that it comes later.
     puts_off: bool,
-    routes: [Option<Route>; 4],
+    routes: EachSlot<Option<Route>>,
     route_reads: usize,
     bar: Option<u64>,
     /// BAR 0, which most tests have no use for.
@@ -64,7 +87,7 @@ struct Fake {
     long_maps: usize,
     console: Vec<u8>,
     throttled: Vec<(u16, bool)>,
-    events: [SlotEvents; spec::SLOTS],
+    events: EachSlot<SlotEvents>,
     /// Pins acknowledged, in order; none works while `no_pins`.
     acknowledged: Vec<u8>,
     no_pins: bool,
@@ -330,7 +353,7 @@ impl<'a> Machine<'a> {
     /// Signals the timer, once for each time that it was set.
     fn timer(&mut self) {
         self.host.deadline = None;
-        self.vmm.events(1 << 26, &mut self.host);
+        self.vmm.events(BADGE_TIMER, &mut self.host);
     }
 
     fn interrupted_with(&self, vector: u64) -> bool {
@@ -347,7 +370,7 @@ fn halt_waits_until_a_slot_fires() {
     assert_eq!(m.privileged(&[0xfb, 0xf4, 0xfa]), Outcome::Wait);
     assert!(m.vmm.halted() && !m.vmm.wants_injection());
     m.host.now = 700;
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert!(m.vmm.wants_injection());
     assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41) && !m.vmm.halted());
@@ -361,7 +384,7 @@ fn halt_waits_until_a_slot_fires() {
     assert!(frame <= STACK - 128 - 40 && frame.is_multiple_of(8));
     // The handler runs with interrupts off until its iretq.
     m.host.routes[2] = Some(route(0x52, false));
-    m.vmm.events(1 << 2, &mut m.host);
+    m.vmm.events(slot_badge(2), &mut m.host);
     assert!(!m.vmm.wants_injection());
     assert_eq!(m.privileged(&[0x48, 0xcf]), Outcome::Resume);
     assert!(m.interrupted_with(0x52));
@@ -378,7 +401,7 @@ fn a_delivered_interrupt_reads_its_route_once() {
     });
     for slot in 0..2 {
         m.host.route_reads = 0;
-        m.vmm.events(1 << slot, &mut m.host);
+        m.vmm.events(slot_badge(slot), &mut m.host);
         assert_eq!(m.host.route_reads, 1, "slot {slot}");
     }
     assert_eq!(m.host.events[0].delivered, 1);
@@ -389,7 +412,7 @@ fn an_event_before_sti_hlt_is_not_slept_over() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.host.routes[0] = Some(route(0x40, false));
-    m.vmm.events(1, &mut m.host);
+    m.vmm.events(slot_badge(0), &mut m.host);
     assert_eq!(m.privileged(&[0xfb, 0xf4]), Outcome::Resume);
     assert!(m.interrupted_with(0x40));
     assert_eq!(m.host.word(m.regs.gpr[RSP]), CODE + 2);
@@ -407,24 +430,26 @@ fn halt_with_interrupts_off_is_the_end() {
 
 #[test]
 fn m20_masked_route_holds_the_event_and_shows_it_pending() {
-    let functions = functions();
-    let mut m = Machine::new(&functions);
-    m.host.routes[3] = Some(route(0x43, true));
-    m.vmm.events(1 << 3, &mut m.host);
-    assert_eq!(m.vmm.counters.held, 1);
-    m.regs.gpr[RCX] = BAR3 + 0x2000;
-    // mov eax, [rcx]
-    m.memory(BAR3 + 0x2000, &[0x8b, 0x01]);
-    assert_eq!(m.regs.gpr[RAX], 1 << 2);
-    // A table write that unmasks the route lets it go.
-    m.host.routes[3] = Some(route(0x43, false));
-    m.privileged(&[0xfb]);
-    m.regs.gpr[RCX] = BAR3 + 0x2c;
-    // mov dword ptr [rcx], 0
-    let outcome = m.memory(BAR3 + 0x2c, &[0xc7, 0x01, 0, 0, 0, 0]);
-    assert_eq!(outcome, Outcome::Resume);
-    assert!(m.interrupted_with(0x43));
-    assert_eq!(m.host.table_writes, [(0x2c, Width::Dword, 0)]);
+    for slot in [0, 3, 31, 32, SLOTS - 1] {
+        let functions = functions();
+        let mut m = Machine::new(&functions);
+        m.host.routes[slot] = Some(route(0x43, true));
+        m.vmm.events(slot_badge(slot as u8), &mut m.host);
+        assert_eq!(m.vmm.counters.held, 1);
+        m.regs.gpr[RCX] = BAR3 + 0x2000;
+        // mov eax, [rcx]
+        m.memory(BAR3 + 0x2000, &[0x8b, 0x01]);
+        assert_eq!(m.regs.gpr[RAX], 1 << 2);
+        // A table write that unmasks the route lets it go.
+        m.host.routes[slot] = Some(route(0x43, false));
+        m.privileged(&[0xfb]);
+        m.regs.gpr[RCX] = BAR3 + 0x2c;
+        // mov dword ptr [rcx], 0
+        let outcome = m.memory(BAR3 + 0x2c, &[0xc7, 0x01, 0, 0, 0, 0]);
+        assert_eq!(outcome, Outcome::Resume);
+        assert!(m.interrupted_with(0x43));
+        assert_eq!(m.host.table_writes, [(0x2c, Width::Dword, 0)]);
+    }
 }
 
 #[test]
@@ -432,7 +457,7 @@ fn m20_a_configuration_write_lets_a_held_event_go() {
     let functions = functions();
     let mut m = Machine::new(&functions);
     m.host.routes[3] = Some(route(0x43, true));
-    m.vmm.events(1 << 3, &mut m.host);
+    m.vmm.events(slot_badge(3), &mut m.host);
     m.outl(0xcf8, 0x8000_1844);
     m.privileged(&[0xfb]);
     m.outl(0xcfc, 7);
@@ -450,7 +475,7 @@ fn p2_a_held_msi_message_is_no_pending_msix_entry() {
         source: Source::msi(FunctionId(0), 2),
         ..route(0x43, true)
     });
-    m.vmm.events(1 << 3, &mut m.host);
+    m.vmm.events(slot_badge(3), &mut m.host);
     assert_eq!(m.vmm.counters.held, 1);
     m.regs.gpr[RCX] = BAR3 + 0x2000;
     // mov eax, [rcx]
@@ -462,8 +487,8 @@ fn p2_a_held_msi_message_is_no_pending_msix_entry() {
 fn events_without_a_route_are_dropped() {
     let functions = functions();
     let mut m = Machine::new(&functions);
-    m.vmm.events(u32::MAX, &mut m.host);
-    assert_eq!(m.vmm.counters.dropped, spec::SLOTS as u64);
+    m.vmm.events(u64::MAX, &mut m.host);
+    assert_eq!(m.vmm.counters.dropped, SLOTS as u64);
     assert!(!m.vmm.wants_injection());
 }
 
@@ -654,7 +679,7 @@ fn random_traps_never_panic() {
             },
         };
         m.fault(fault);
-        m.vmm.events(next() as u32, &mut m.host);
+        m.vmm.events(next(), &mut m.host);
         m.inject();
     }
     assert!(m.vmm.counters.memory_accesses.get() > 100);

@@ -191,7 +191,14 @@ impl System {
         let irq = Life::new(Component::Irq, &world, move || {
             let pages = at.pages.each_ref();
             let owners = [0, 1];
-            let mut router = Router::new(Kernel(at.clone()), pages, owners, RESERVED, &ground.irq);
+            let mut router = Router::new(
+                Kernel(at.clone()),
+                pages,
+                owners,
+                [SLOTS; GUESTS],
+                RESERVED,
+                &ground.irq,
+            );
             assert_eq!(router.bind_pin(FunctionId(1), 20), Ok(()));
             router
         });

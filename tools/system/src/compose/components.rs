@@ -2,8 +2,8 @@
 
 use spec::names::{self, Ports, Region, Signal, Slot};
 use spec::{
-    BADGE_CALL, BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS,
-    Mapping, Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Start, Thread, VECTORS,
+    BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS, Mapping,
+    Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Start, Thread, VECTORS, call_badge,
 };
 
 use super::builder::{Builder, Place};
@@ -195,7 +195,7 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
 
 pub fn channels(builder: &mut Builder, model: &Model, places: &mut [Place]) {
     for (index, channel) in model.channels.iter().enumerate() {
-        let badge = BADGE_CALL | (index as u64 + 1);
+        let badge = call_badge(index as u64 + 1);
         let endpoint = places[channel.server].endpoint;
         let key = (names::CHANNEL.of(&channel.interface), Slot);
         let client = &mut places[channel.client];
@@ -221,5 +221,5 @@ pub fn badge_of(model: &Model, interface: &str, client: usize) -> u64 {
         .channels
         .iter()
         .position(|c| c.interface == interface && c.client == client)
-        .map_or(0, |index| BADGE_CALL | (index as u64 + 1))
+        .map_or(0, |index| call_badge(index as u64 + 1))
 }

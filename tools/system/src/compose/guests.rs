@@ -20,8 +20,6 @@ use crate::model::{Guest, Model, Policy};
 
 /// A guest's: its fault endpoint and nothing else.
 const GUEST_CNODE_BITS: u32 = 2;
-/// Slots for the IRQ handler capabilities of one guest: one a badge bit.
-const SLOT_CNODE_BITS: u32 = 5;
 /// Memory from which a vmm makes the page tables for BARs: 503 tables at most,
 /// 4 KiB each (`vmm::MMIO_WINDOW`).
 const VMM_UNTYPED_BITS: u32 = 21;
@@ -31,11 +29,12 @@ const VMM_TABLE_SLOTS: u32 = 512;
 /// A guest's RAM: its pieces, each with its object.
 pub type Ram = Vec<(Piece, u32)>;
 
-/// Makes a guest and what components have of it, and returns its RAM.
+/// Makes a guest with so many slots and what components have of it, and returns its RAM.
 pub fn add_guest(
     builder: &mut Builder,
     model: &Model,
     index: usize,
+    slots: u64,
     console: Option<usize>,
     places: &mut [Place],
     programs: &Programs,
@@ -45,10 +44,12 @@ pub fn add_guest(
     let endpoint = places[guest.vmm].endpoint;
     let read_only = programs.read_only.get(&guest.name);
     let own = own(builder, guest, index, endpoint, read_only);
-    let slots = builder.object(
+    // For the IRQ handler capabilities: one for each slot.
+    let handlers_bits = slots.next_power_of_two().ilog2().max(1);
+    let handlers = builder.object(
         &format!("{name}:slots"),
         ObjectKind::CNode,
-        SLOT_CNODE_BITS,
+        handlers_bits,
         0,
     );
     let routes = builder.memory(&format!("{name}:routes"), PAGE);
@@ -80,9 +81,9 @@ pub fn add_guest(
     builder.grant_own_cnode(place);
     let slot_cnode = |slot| CNode {
         slot,
-        bits: SLOT_CNODE_BITS.into(),
+        bits: handlers_bits.into(),
     };
-    builder.grant(place, (names::SLOTS, slot_cnode), slots, Rights::ALL, 0);
+    builder.grant(place, (names::SLOTS, slot_cnode), handlers, Rights::ALL, 0);
     let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
     place.tell(names::TABLE_SLOTS, table_slots);
     let second = programs.second_addresses.get(&guest.name).copied();
@@ -132,7 +133,8 @@ pub fn add_guest(
     if let Some(router) = model.holder(Authority::IrqControl) {
         let place = &mut places[router];
         let key = (names::SLOTS_OF.of(&guest.name), slot_cnode);
-        builder.grant(place, key, slots, Rights::ALL, 0);
+        builder.grant(place, key, handlers, Rights::ALL, 0);
+        place.tell(names::SLOT_COUNT_OF.of(&guest.name), slots);
         let key = (names::NOTIFICATION_OF.of(&guest.name), Slot);
         // Unbadged: the router mints one badge bit for each slot.
         builder.grant(place, key, notification, Rights::WRITE, 0);

@@ -33,7 +33,7 @@ pub struct Programs {
 }
 
 /// What the command decides, and no file.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The console may crash components: for tests.
     pub inject_faults: bool,
@@ -43,6 +43,21 @@ pub struct Options {
     pub trace: bool,
     /// The kernel that the image is for.
     pub kernel: KernelLabel,
+    /// Bits that its badges have.
+    pub badge_bits: u32,
+}
+
+/// No tests and traces, on a kernel that sets no limit.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            inject_faults: false,
+            audit: false,
+            trace: false,
+            kernel: KernelLabel::default(),
+            badge_bits: u64::BITS,
+        }
+    }
 }
 
 /// A composed image.

@@ -85,6 +85,9 @@ fn guest(
     let interrupt_budget = section
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
+    let slots = section
+        .number("slots", 1..spec::SLOTS as u64 + 1)
+        .map(|slots| slots.value);
     let words = [
         ("stop", OnExit::Stop),
         ("halt", OnExit::Halt),
@@ -134,6 +137,7 @@ fn guest(
         trusts_kernel,
         place,
         interrupt_budget,
+        slots,
         on_exit,
         share,
         pc,

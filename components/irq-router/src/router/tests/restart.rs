@@ -8,7 +8,7 @@ fn again<'a>(
     kept: &'a Kept<{ kept_words(2) }>,
     kernel: Kernel,
 ) -> Two<'a> {
-    Router::new(kernel, pages.each_ref(), [0, 1, 1, 1, 9], 0, kept)
+    Router::new(kernel, pages.each_ref(), [0, 1, 1, 1, 9], COUNTS, 0, kept)
 }
 
 /// Returns the kernel of a test, which accepts a handler that exists already.

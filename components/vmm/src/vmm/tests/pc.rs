@@ -87,7 +87,7 @@ fn the_local_apic_comes_first() {
     start_timer(&mut m, 1193);
     m.host.now = 1000;
     m.timer();
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.privileged(&[0xfb]);
     assert!(m.interrupted_with(0x31));
     m.privileged(&[0x48, 0xcf]);

@@ -56,7 +56,7 @@ impl Machine<'_> {
     }
 
     fn assert_line(&mut self) {
-        self.vmm.events(1 << SLOT, &mut self.host);
+        self.vmm.events(slot_badge(SLOT as u8), &mut self.host);
     }
 
     fn take_interrupt(&mut self, vector: u64) {
@@ -124,7 +124,7 @@ fn c9_an_eoi_of_another_vector_acknowledges_nothing() {
     m.redirect(PIN, LEVEL | 0x51);
     m.assert_line();
     m.take_interrupt(0x51);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.sti();
     assert!(m.interrupted_with(0x61));
     m.end_of_interrupt();

@@ -37,13 +37,13 @@ fn an_interrupt_is_a_bit_and_nothing_else() {
     let functions = functions();
     let mut m = machine(&functions);
     let before = (m.regs, m.host.ram.clone());
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert!(!m.vmm.wants_injection());
     assert_eq!(take(&mut m), [0x41]);
     assert_eq!((m.regs, m.host.ram.clone()), before);
     // Without an end of interrupt the next one comes, also with interrupts off.
     m.privileged(&[0xfa]);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(take(&mut m), [0x41]);
     assert_eq!(m.vmm.counters.posted, 2);
     assert_eq!(m.vmm.counters.injected, 0);
@@ -53,13 +53,13 @@ fn an_interrupt_is_a_bit_and_nothing_else() {
 fn a_halt_ends_by_a_bit_that_is_or_will_be_there() {
     let functions = functions();
     let mut m = machine(&functions);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(halt(&mut m), Outcome::Resume);
     assert_eq!(m.regs.rip, CODE + 1);
     assert_eq!(take(&mut m), [0x41]);
     assert_eq!(halt(&mut m), Outcome::Wait);
     assert!(!m.vmm.wants_injection());
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert!(m.vmm.wants_injection());
     assert_eq!(m.inject(), Outcome::Resume);
     assert_eq!((m.regs.rip, m.vmm.halted()), (CODE + 1, false));
@@ -78,7 +78,7 @@ fn the_task_priority_holds_interrupts_back() {
         m.memory(0xfee0_0080, &[0x89, 0x01]);
     };
     priority(&mut m, 0xf0);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert!(take(&mut m).is_empty());
     priority(&mut m, 0);
     assert_eq!(take(&mut m), [0x41]);
@@ -96,7 +96,7 @@ fn a_deadline_in_memory_is_the_local_apic_s() {
     assert_eq!(halt(&mut m), Outcome::Wait);
     assert_eq!(m.host.deadline, Some(5000));
     // Another interrupt comes first, and the guest moves the deadline on: the timer stays.
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(m.inject(), Outcome::Resume);
     assert_eq!(take(&mut m), [0x41]);
     arm(&mut m, 9000);
@@ -113,18 +113,18 @@ fn a_deadline_in_memory_is_the_local_apic_s() {
     // It was once; an earlier one is set at once, and one that is past comes at once.
     assert_eq!(halt(&mut m), Outcome::Wait);
     assert_eq!(m.host.deadline, None);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.inject();
     take(&mut m);
     arm(&mut m, 20_000);
     halt(&mut m);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.inject();
     take(&mut m);
     arm(&mut m, 15_000);
     halt(&mut m);
     assert_eq!(m.host.deadline, Some(15_000));
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.inject();
     take(&mut m);
     m.host.now = 16_000;
@@ -154,11 +154,11 @@ fn a_block_must_be_ram_and_may_be_taken_back() {
         m.outl(PORT.into(), BLOCK);
     }
     m.outl(PORT.into(), RAM + RAM_SIZE - SIZE);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(m.host.word(RAM + RAM_SIZE - SIZE + 8), 2);
     // As before it asked.
     m.outl(PORT.into(), 0);
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert!(m.vmm.wants_injection());
     assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41));
@@ -170,7 +170,7 @@ fn every_vector_has_its_bit() {
     let mut m = machine(&functions);
     for vector in 16..=255 {
         m.host.routes[1] = Some(route(vector, false));
-        m.vmm.events(1 << 1, &mut m.host);
+        m.vmm.events(slot_badge(1), &mut m.host);
     }
     assert_eq!(take(&mut m), (16..256).collect::<Vec<_>>());
     assert_eq!(m.host.word(BLOCK + DEADLINE), 0);

@@ -262,7 +262,7 @@ fn the_interrupt_flag_is_kept_over_nested_pushf_and_popf() {
     assert_eq!(m.regs.rflags, 0x202 | 1 | 1 << 10);
     // An interrupt that waits comes with the flag.
     m.host.routes[1] = Some(route(0x41, false));
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.invalid_opcode(POPF);
     assert!(m.interrupted_with(0x41));
     assert_eq!(m.host.word(m.regs.gpr[RSP]), CODE + 1);

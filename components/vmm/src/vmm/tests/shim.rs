@@ -57,7 +57,7 @@ fn interrupts_go_to_the_shim_and_exceptions_to_the_image() {
     m.host.routes[1] = Some(route(0x41, false));
     m.code(&[0x90]);
     m.vmm.cpu.interrupts = true;
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(m.inject(), Outcome::Resume);
     assert!(m.interrupted_with(0x41));
 }

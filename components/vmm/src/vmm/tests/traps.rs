@@ -191,7 +191,7 @@ fn a_guest_that_traps_is_awake() {
     assert_eq!(m.privileged(&[0xfa]), Outcome::Resume);
     assert!(!m.vmm.halted());
     m.host.routes[1] = Some(route(0x41, false));
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     assert_eq!(m.inject(), Outcome::Resume);
     assert!(!m.interrupted_with(0x41), "its interrupts are off");
 }
@@ -208,7 +208,7 @@ fn m23_the_guest_s_timer_does_not_hide_the_end_of_a_throttle() {
     }
     assert_eq!(m.host.deadline, Some(5000));
     for _ in 0..=BUDGET.events {
-        m.vmm.events(1 << 1, &mut m.host);
+        m.vmm.events(slot_badge(1), &mut m.host);
     }
     assert_eq!(m.host.deadline, Some(1000));
 }
@@ -240,7 +240,7 @@ fn trap(code: &[u8], fault: Fault, start: &Registers, told: usize) -> (Registers
     let mut m = Machine::new(&functions);
     m.host.routes[1] = Some(route(0x41, false));
     m.vmm.cpu.interrupts = start.rflags & 1 == 0;
-    m.vmm.events(1 << 1, &mut m.host);
+    m.vmm.events(slot_badge(1), &mut m.host);
     m.code(code);
     let mut thread = Thread([0; WORDS]);
     start.read(&mut thread.0);
