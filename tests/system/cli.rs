@@ -14,7 +14,7 @@ fn help_names_every_command() {
     let end = finish(vectis().arg("--help"));
     assert!(end.status.success());
     for command in [
-        "run", "soak", "build", "test", "graph", "show", "caps", "logs",
+        "run", "soak", "build", "test", "graph", "show", "caps", "logs", "inspect",
     ] {
         assert!(end.text.contains(command), "{command}");
         let help = finish(vectis().args([command, "--help"]));
@@ -24,6 +24,38 @@ fn help_names_every_command() {
         );
     }
     assert!(!finish(vectis().arg("nonsense")).status.success());
+}
+
+#[test]
+fn inspect_tells_by_its_status_whether_all_would_start() {
+    let inspect = |arguments: &[&str]| {
+        let folder = root().join("tests/dumps");
+        let mut command = vectis();
+        command.current_dir(folder).arg("inspect").args(arguments);
+        finish(&mut command)
+    };
+    let one = inspect(&["machine.txt", "--device", "00:02.0", "--format", "json"]);
+    assert_eq!(one.status.code(), Some(0), "{}", one.text);
+    assert!(one.text.contains("\"starts\": \"yes\""), "{}", one.text);
+    let all = inspect(&["machine.txt", "acpidump.txt"]);
+    assert_eq!(all.status.code(), Some(1), "{}", all.text);
+    assert!(
+        all.text.contains("4 of 9 functions would not start"),
+        "{}",
+        all.text
+    );
+    // A bridge is no endpoint, but who asks for it wants it assigned.
+    let bridge = inspect(&["machine.txt", "--device", "00:1c.0"]);
+    assert_eq!(bridge.status.code(), Some(1), "{}", bridge.text);
+    for arguments in [
+        &["nothing.txt"][..],
+        &["machine.txt", "--device", "1f:00.0"],
+        &["../README.md"],
+    ] {
+        let end = inspect(arguments);
+        assert_eq!(end.status.code(), Some(2), "{}", end.text);
+        assert!(end.text.contains("help: "), "{}", end.text);
+    }
 }
 
 #[test]

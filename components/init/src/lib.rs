@@ -10,6 +10,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod assign;
 mod chunks;
 mod expect;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod restarts;
 mod rtc;
 mod untyped;
 
+pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};

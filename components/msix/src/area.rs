@@ -1,6 +1,6 @@
 //! What an access to the claimed pages means.
 
-use pci::{MsixInfo, PAGE_SIZE, Width};
+use pci::{BarInfo, FunctionInfo, MsixInfo, PAGE_SIZE, Width};
 
 /// Bytes of a table entry (PCIe 6.0 section 7.7.2).
 pub const ENTRY_SIZE: u32 = 16;
@@ -28,6 +28,24 @@ pub enum Area {
     Dropped,
     /// Not on a claimed page: none of our business.
     Unclaimed,
+}
+
+/// Returns where a BAR ends that is smaller than a page: what lies behind it on its
+/// page is not the function's.
+pub fn end_of(bar: &BarInfo) -> u64 {
+    match bar.size {
+        1..PAGE_SIZE => bar.size,
+        _ => u64::MAX,
+    }
+}
+
+/// Returns whether the byte at `offset` of a BAR is a register of the device on a page
+/// with table or PBA (M14): a guest's access to it traps, and is passed on.
+#[must_use]
+pub fn is_adjacent(function: &FunctionInfo, bar: u8, offset: u32) -> bool {
+    let info = function.bars.get(usize::from(bar));
+    info.is_some_and(|bar| u64::from(offset) < end_of(bar))
+        && Area::of(&function.msix, bar, offset, Width::Byte) == Area::Adjacent
 }
 
 impl Area {

@@ -3,11 +3,11 @@
 use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, GuestMessage, Transport};
-use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, Width, regs};
+use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, Width, regs};
 use shm::Keep;
 use spec::{FunctionId, bit};
 
-use crate::area::{Area, ENTRY_SIZE};
+use crate::area::{Area, ENTRY_SIZE, end_of};
 use crate::bitmap::{Bitmap, MAX_ENTRIES};
 use crate::entry::{BOUND, THROTTLED, UNMASKED, UPDATED};
 use crate::kept::Words;
@@ -59,8 +59,7 @@ pub(crate) struct Function {
     pub(crate) owner: Caller,
     /// Writes to the PBA reach the device.
     pub(crate) permissive: bool,
-    /// Where each BAR ends that is smaller than a page: what lies behind it on its
-    /// page is not the function's.
+    /// Where each BAR ends ([`end_of`]).
     ends: [u64; FUNCTION_BARS],
     /// Its first entry among those of all functions.
     first: usize,
@@ -115,10 +114,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 info,
                 owner,
                 permissive: function.permissive != 0,
-                ends: function.bars.map(|bar| match bar.size {
-                    1..PAGE_SIZE => bar.size,
-                    _ => u64::MAX,
-                }),
+                ends: function.bars.map(|bar| end_of(&bar)),
                 first,
                 enabled: false,
                 function_mask: false,

@@ -25,6 +25,7 @@ mod kept;
 mod table;
 mod takeover;
 
+pub use area::is_adjacent;
 pub use entry::Entry;
 pub use function::{Counters, Failure, Msix};
 pub use kept::kept_words;

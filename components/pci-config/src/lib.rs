@@ -36,7 +36,7 @@ pub use counters::Counters;
 pub use kept::kept_words;
 pub use reset::RESET_MS;
 pub use server::Functions;
-pub use state::Trouble;
+pub use state::{Method, Trouble};
 
 use pci::Width;
 

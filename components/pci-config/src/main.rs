@@ -5,8 +5,9 @@
 #![no_main]
 
 use channel::{irq_router, msix, pci_config as interface};
+use defmt::Display2Format;
 use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
-use pci_config::{Functions, Hardware, Trouble, kept_words};
+use pci_config::{Functions, Hardware, Method, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use shm::Kept;
 use spec::{BADGE_GUEST_GONE, FUNCTIONS, FunctionId, GUESTS, names};
@@ -99,6 +100,18 @@ fn tell(context: &Context, function: FunctionId, trouble: Trouble) {
     }
 }
 
+/// Says what a function is reset by between two lives of its guest.
+fn tell_reset(device: &str, method: Option<Method>) {
+    match method {
+        Some(method) => defmt::info!("{=str}: reset by {}", device, Display2Format(&method)),
+        None => defmt::warn!(
+            "{=str}: nothing resets it: its guest does not start again without \
+             `reset = \"optional\"` (M24)",
+            device
+        ),
+    }
+}
+
 /// Takes back the functions of guests that the monitor reports as gone.
 fn release(
     context: &Context,
@@ -143,6 +156,12 @@ fn main(context: Context) -> ! {
         context.functions().count(),
         EXTENDED
     );
+    for (index, device) in context.functions().enumerate() {
+        tell_reset(
+            device,
+            functions.reset_methods(FunctionId::at(index)).next(),
+        );
+    }
     let mut places = context.counters();
     functions.counters.show(&mut places);
     let mut server = Server::new(&context, &[interface::interface()], &mut places);

@@ -211,8 +211,8 @@ impl<H: Hardware> Function<'_, H> {
         true
     }
 
-    /// Returns the ways to reset this function.
-    fn methods(&mut self) -> [Option<Method>; 4] {
+    /// Returns the ways to reset this function, in the order in which they are tried.
+    pub fn methods(&mut self) -> [Option<Method>; 4] {
         let flr = self.flr.map(Method::Flr);
         let advanced = self
             .list

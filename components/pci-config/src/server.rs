@@ -13,7 +13,7 @@ use crate::function::Function;
 use crate::kept::Record;
 use crate::layout::CONVENTIONAL;
 use crate::peers::Peers;
-use crate::state::{Reset, Trouble};
+use crate::state::{Method, Reset, Trouble};
 use crate::{Counters, Hardware};
 
 /// Bytes of configuration space with PCI Express (PCIe 6.0 section 7.2.2).
@@ -112,6 +112,19 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
         function
             .take_back(at_once, &mut self.peers)
             .inspect_err(|_| self.counters.failures += 1)
+    }
+
+    /// Returns the ways to reset a function that it says it has, in the order in which
+    /// they are tried; none while it is being reset.
+    pub fn reset_methods(&mut self, function: FunctionId) -> impl Iterator<Item = Method> {
+        let function = self.functions.get_mut(function.index());
+        function
+            .filter(|function| {
+                matches!(function.reset, Reset::Used | Reset::Unclean | Reset::Clean)
+            })
+            .map_or([None; 4], Function::methods)
+            .into_iter()
+            .flatten()
     }
 
     /// Takes a function's trouble that is to be logged, if there is any.

@@ -1,6 +1,8 @@
 //! The plain data of a function: what its guest sees, and how far it is from its
 //! state at start.
 
+use core::fmt;
+
 use pci::FUNCTION_BARS;
 
 use crate::bar::Bar;
@@ -40,13 +42,24 @@ pub enum Method {
 
 impl Method {
     /// Returns its place in the order.
-    pub const fn position(self) -> usize {
+    pub(crate) const fn position(self) -> usize {
         match self {
             Self::Flr(_) => 0,
             Self::AdvancedFeatures(_) => 1,
             Self::Power(_) => 2,
             Self::Model => 3,
         }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flr(_) => "function-level reset",
+            Self::AdvancedFeatures(_) => "function-level reset (Advanced Features)",
+            Self::Power(_) => "D3hot and back to D0",
+            Self::Model => "the reset of its model",
+        })
     }
 }
 

@@ -19,34 +19,74 @@ pub trait ConfigSpace {
 /// Entries that a message control register can announce.
 const MSIX_SIZE_MASK: u32 = 0x7ff;
 
-/// Describes the function behind `space`; `None` if there is none, or if its
-/// header is not that of a device (type 0).
+/// Why there is no function that could be assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoFunction {
+    /// Nothing answers.
+    Absent,
+    /// Its ids read all ones, as those of an SR-IOV virtual function do: its BARs are
+    /// in the capability of the physical function.
+    Virtual,
+    /// Its header is a bridge's, or another that is no device's: this type.
+    Header(u8),
+}
+
+impl NoFunction {
+    /// Returns the reason in words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Absent => "it reads all ones: it is absent, asleep or broken",
+            Self::Virtual => {
+                "it is an SR-IOV virtual function, whose ids and BARs are the physical function's: \
+                 only whole functions can be assigned"
+            }
+            Self::Header(1) => "it is no endpoint: a bridge cannot be assigned",
+            Self::Header(_) => "its header is no endpoint's",
+        }
+    }
+}
+
+/// Describes the function behind `space`.
 ///
 /// BARs are sized with decoding off, and both are restored. The function must
 /// not be in use.
+///
+/// # Errors
+///
+/// If there is none, or if its header is not that of a device (type 0).
 pub fn discover(
     space: &mut impl ConfigSpace,
     host: Bdf,
     guest: Bdf,
     permissive: bool,
-) -> Option<FunctionInfo> {
+) -> Result<FunctionInfo, NoFunction> {
     let id = space.read32(regs::VENDOR);
+    let class = space.read32(regs::REVISION);
     if id as u16 == 0xffff {
-        return None;
+        return Err(if class == u32::MAX {
+            NoFunction::Absent
+        } else {
+            NoFunction::Virtual
+        });
     }
     let header_type = space.read32(regs::HEADER_TYPE & !3) >> 16 & 0x7f;
     if header_type != 0 {
-        return None;
+        return Err(NoFunction::Header(header_type as u8));
     }
     let bars = size_bars(space);
     let capabilities = CapabilityList::read(space);
-    let msix = capabilities
-        .find(regs::CAP_MSIX)
-        .map_or_else(MsixInfo::default, |offset| read_msix(space, offset, &bars));
-    Some(FunctionInfo {
+    let msix = match capabilities.find(regs::CAP_MSIX) {
+        Some(offset) => find_msix(space, offset, &bars).unwrap_or(MsixInfo {
+            capability: offset.into(),
+            ..MsixInfo::default()
+        }),
+        None => MsixInfo::default(),
+    };
+    Ok(FunctionInfo {
         vendor: id as u16,
         device: (id >> 16) as u16,
-        class: space.read32(regs::REVISION) >> 8,
+        class: class >> 8,
         host_bdf: host.requester_id(),
         guest_bdf: guest.requester_id(),
         permissive: u32::from(permissive),
@@ -129,42 +169,84 @@ fn wide_bar(kind: BarKind, prefetchable: bool, address: u64, mask: u64) -> BarIn
     }
 }
 
-/// Reads the MSI-X capability (PCIe 6.0 section 7.7.2). Leaves `entries` 0 if
-/// table or PBA does not lie in a memory BAR, or if the two overlap (M16): such a capability lies over other registers of the device.
-fn read_msix(
+/// Why a function's MSI-X cannot be offered to a guest (M16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMsix {
+    /// The capability runs out of the space.
+    Cut,
+    /// The table does not lie in a memory BAR, or not inside it.
+    Table,
+    /// The PBA does not.
+    Pba,
+    /// Table and PBA overlap.
+    Overlap,
+    /// They need more pages than a function can have.
+    Pages,
+    /// One of them is in a BAR that the guest does not reach ([`place_bars`](crate::place_bars)).
+    Unreachable,
+    /// Another BAR lies on the page of one of them ([`shares_its_page`](crate::shares_its_page)).
+    Shared,
+}
+
+impl NoMsix {
+    /// Returns the reason in words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Cut => "its capability runs out of configuration space",
+            Self::Table => "its table does not lie in a memory BAR",
+            Self::Pba => "its PBA does not lie in a memory BAR",
+            Self::Overlap => "its table and PBA overlap",
+            Self::Pages => "its table and PBA lie on too many pages",
+            Self::Unreachable => "its table or PBA lies in a BAR that the guest cannot reach",
+            Self::Shared => "another BAR lies on the page of its table or PBA",
+        }
+    }
+}
+
+/// Reads the MSI-X capability (PCIe 6.0 section 7.7.2).
+///
+/// # Errors
+///
+/// If table or PBA does not lie in a memory BAR, or if the two overlap (M16): such a
+/// capability lies over other registers of the device.
+pub fn find_msix(
     space: &mut impl ConfigSpace,
     capability: u16,
     bars: &[BarInfo; FUNCTION_BARS],
-) -> MsixInfo {
-    let unusable = MsixInfo {
-        capability: capability.into(),
-        ..MsixInfo::default()
-    };
+) -> Result<MsixInfo, NoMsix> {
     // The capability is 12 bytes; one that runs out of the space is none.
     if capability > 256 - 12 {
-        return unusable;
+        return Err(NoMsix::Cut);
     }
     let table = space.read32(capability + regs::MSIX_TABLE);
     let pba = space.read32(capability + regs::MSIX_PBA);
     let mut info = MsixInfo {
         entries: (space.read32(capability) >> 16 & MSIX_SIZE_MASK) + 1,
+        capability: capability.into(),
         table_bar: table & 7,
         table_offset: table & !7,
         pba_bar: pba & 7,
         pba_offset: pba & !7,
-        ..unusable
+        ..MsixInfo::default()
     };
     let table_size = info.table_size();
     let pba_size = info.pba_size();
     let apart = info.table_bar != info.pba_bar
         || u64::from(info.table_offset) + table_size <= u64::from(info.pba_offset)
         || u64::from(info.pba_offset) + pba_size <= u64::from(info.table_offset);
-    let placed = apart
-        && inside(bars, info.table_bar, info.table_offset, table_size)
-        && inside(bars, info.pba_bar, info.pba_offset, pba_size)
-        && add_pages(&mut info, table & 7, table & !7, table_size)
+    if !apart {
+        return Err(NoMsix::Overlap);
+    }
+    if !inside(bars, info.table_bar, info.table_offset, table_size) {
+        return Err(NoMsix::Table);
+    }
+    if !inside(bars, info.pba_bar, info.pba_offset, pba_size) {
+        return Err(NoMsix::Pba);
+    }
+    let fit = add_pages(&mut info, table & 7, table & !7, table_size)
         && add_pages(&mut info, pba & 7, pba & !7, pba_size);
-    if placed { info } else { unusable }
+    if fit { Ok(info) } else { Err(NoMsix::Pages) }
 }
 
 /// Returns whether `size` bytes at `offset` lie in a memory BAR. Whether that has an
@@ -238,7 +320,7 @@ mod tests {
             self.dwords[at + 2] = pba;
         }
 
-        fn discover(&mut self) -> Option<FunctionInfo> {
+        fn discover(&mut self) -> Result<FunctionInfo, NoFunction> {
             let bdf = Bdf::from_requester_id(0x18);
             discover(self, bdf, bdf, false)
         }
@@ -273,13 +355,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_or_a_bridge_is_none() {
+    fn what_cannot_be_assigned_is_named() {
         let mut fake = Fake::new();
         fake.dwords[0] = u32::MAX;
-        assert!(fake.discover().is_none());
+        assert_eq!(fake.discover().err(), Some(NoFunction::Virtual));
+        fake.dwords[2] = u32::MAX;
+        assert_eq!(fake.discover().err(), Some(NoFunction::Absent));
         let mut fake = Fake::new();
-        fake.dwords[3] = 0x0001_0000;
-        assert!(fake.discover().is_none());
+        fake.dwords[3] = 0x0081_0000;
+        assert_eq!(fake.discover().err(), Some(NoFunction::Header(1)));
+    }
+
+    #[test]
+    fn m16_why_msix_is_not_offered_is_named() {
+        for (at, table, pba, why) in [
+            (0x50, 0x1001, 0x2000, NoMsix::Table),
+            (0x50, 0x1000, 0x2_0000, NoMsix::Pba),
+            (0x50, 0x1000, 0x1040, NoMsix::Overlap),
+            (0xf8, 0x1000, 0x2000, NoMsix::Cut),
+        ] {
+            let mut fake = Fake::new();
+            fake.set_msix(0x50, 0, 5, table, pba);
+            let bars = fake.discover().expect("the function is there").bars;
+            let found = find_msix(&mut fake, at, &bars);
+            assert_eq!(found.err(), Some(why), "{table:#x} {pba:#x}");
+        }
     }
 
     #[test]

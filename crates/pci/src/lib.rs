@@ -19,13 +19,13 @@ pub mod regs;
 mod scan;
 
 pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
-pub use discover::{ConfigSpace, discover};
+pub use discover::{ConfigSpace, NoFunction, NoMsix, discover, find_msix};
 pub use function::{
     BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MODEL_RESET_PAGES, MsixInfo,
     MsixPage, PAGE_SIZE,
 };
 
-pub use place::{BAR_WINDOW, place_bars};
+pub use place::{BAR_WINDOW, GUEST_BAR_PAGES, place_bars, shares_its_page};
 pub use scan::each_function;
 
 use core::fmt;

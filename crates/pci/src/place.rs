@@ -2,11 +2,15 @@
 
 use core::ops::Range;
 
-use crate::{BarInfo, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE};
+use crate::{BarInfo, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, each_function, regs};
 
 /// Guest addresses at which a vmm maps BARs: the hole below 4 GiB, up to the I/O
 /// APIC's usual place. A BAR elsewhere decodes nothing.
 pub const BAR_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
+
+/// Pages of BARs that the functions of one guest share equally: each is a slot of its
+/// vmm's CNode.
+pub const GUEST_BAR_PAGES: u32 = 4096;
 
 /// Functions that are placed together.
 const MOST: usize = 8 * FUNCTION_BARS;
@@ -69,6 +73,57 @@ pub fn place_bars(functions: &mut [FunctionInfo]) {
             };
         }
     }
+}
+
+/// Returns whether table or PBA lies in a BAR that is smaller than a page, and another
+/// BAR of the machine on the same page, which msix would be given (M16). `read` reads a
+/// dword of any function's configuration space.
+pub fn shares_its_page(
+    msix: &MsixInfo,
+    bars: &[BarInfo],
+    read: impl FnMut(Bdf, u16) -> u32,
+) -> bool {
+    let small = |bar: u32| {
+        let bar = bars.get(bar as usize);
+        bar.filter(|bar| msix.entries != 0 && bar.size < PAGE_SIZE)
+    };
+    let page = |address: u64| address & !(PAGE_SIZE - 1);
+    let on_it = [small(msix.table_bar), small(msix.pba_bar)];
+    let on_it = on_it.map(|bar| bar.map(|bar| page(bar.address)));
+    if on_it == [None; 2] {
+        // Only for a BAR of this kind every function of the machine is looked at.
+        return false;
+    }
+    let mut there = [0; 2];
+    each_bar(read, |address| {
+        for (count, wanted) in there.iter_mut().zip(on_it) {
+            *count += u32::from(wanted == Some(page(address)));
+        }
+    });
+    there.iter().any(|count| *count > 1)
+}
+
+/// Calls `visit` with the address of every memory BAR of the machine that has one.
+fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(u64)) {
+    let read = core::cell::RefCell::new(read);
+    let read = |bdf, offset| (read.borrow_mut())(bdf, offset);
+    each_function(256, read, |bdf| {
+        let bridge = read(bdf, regs::HEADER_TYPE & !3) >> 16 & 0x7f != 0;
+        let registers = if bridge { 2 } else { 6 };
+        let mut index = 0;
+        while index < registers {
+            let at = regs::BAR0 + 4 * index;
+            let low = read(bdf, at);
+            let wide = low & 7 == 4 && index + 1 < registers;
+            let high = if wide { read(bdf, at + 4) } else { 0 };
+            let address = u64::from(high) << 32 | u64::from(low & !15);
+            if low & 1 == 0 && address != 0 {
+                visit(address);
+            }
+            index += if wide { 2 } else { 1 };
+        }
+        false
+    });
 }
 
 /// Returns the highest free range of this size.
@@ -207,5 +262,39 @@ mod tests {
             assert_eq!((info.msix.entries, info.msix.page_count), (0, 0));
             assert_eq!(info.msix.capability, 0xa0);
         }
+    }
+
+    /// A function at 00:03.0 with a BAR of 256 bytes, and another beside it.
+    fn beside(other: [u32; 2]) -> bool {
+        let mut info = function(&[(0xfeb0_1100, 0x100), (0xfeb1_0000, 0x1000)]);
+        info.msix.table_bar = 1;
+        info.msix.pba_bar = 0;
+        shares_its_page(&info.msix, &info.bars, |bdf, offset| {
+            match (bdf.bus(), bdf.device(), offset) {
+                (0, 3 | 4, 0) => 0x0010_1b36,
+                (0, 3, 0x10) => 0xfeb0_1104,
+                (0, 3, 0x18) => 0xfeb1_0000,
+                (0, 4, 0x10) => other[0],
+                (0, 4, 0x14) => other[1],
+                (0, 3 | 4, _) => 0,
+                _ => u32::MAX,
+            }
+        })
+    }
+
+    #[test]
+    fn m16_a_small_bar_with_a_table_has_its_page_alone() {
+        assert!(beside([0xfeb0_1000, 0]));
+        assert!(beside([0, 0xfeb0_1f00]), "in any register");
+        assert!(!beside([0xfeb0_2000, 0xfeb0_0000]));
+        assert!(!beside([0xfeb0_1001, 0]), "ports are elsewhere");
+        assert!(!beside([0xfeb0_1004, 8]), "above 4 GiB");
+        // The upper half of one is no address of its own.
+        assert!(!beside([4, 0xfeb0_1000]));
+        // In a BAR of a page or more nothing else can lie.
+        let info = function(&[(0xfeb0_1000, 0x1000)]);
+        assert!(!shares_its_page(&info.msix, &info.bars, |_, _| panic!(
+            "a look"
+        )));
     }
 }

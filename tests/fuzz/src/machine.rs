@@ -126,7 +126,7 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     device.change().step_ms = 9;
     let kernel = Kernel::default();
     let bdf = pci::Bdf::from_requester_id(0x18);
-    let Some(info) = pci::discover(&mut device.clone(), bdf, bdf, permissive) else {
+    let Ok(info) = pci::discover(&mut device.clone(), bdf, bdf, permissive) else {
         return;
     };
     let page = RoutePage::new();

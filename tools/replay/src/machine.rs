@@ -125,12 +125,12 @@ pub fn run(trace: &Trace) -> Report {
     let device = device::device(plan);
     let router = Router::new(plan.check_address);
     let found = pci::discover(&mut device.clone(), plan.bdf, plan.bdf, plan.privileged);
-    let present = found.is_some_and(|info| info.msix.entries != 0);
+    let present = found.is_ok_and(|info| info.msix.entries != 0);
     if let Some(expected) = trace.msix_present {
         let (expected, got) = (expected.to_string(), present.to_string());
         report.compare(1, "msix_present", expected, got);
     }
-    let Some(mut info) = found else {
+    let Ok(mut info) = found else {
         play_nothing(trace, &mut report);
         return report;
     };

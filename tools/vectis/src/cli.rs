@@ -93,6 +93,14 @@ pub enum Command {
         #[arg(default_value = "M")]
         keys: String,
     },
+    /// Say what a machine's functions could do here, from dumps of it
+    ///
+    /// Reads the output of `lspci -vvxxxx` (as root) or `lspci -xxxx`, and that of
+    /// `acpidump`. For each function: its BARs and whether each works, how it is reset,
+    /// its messages, what is trapped and hidden, the IOMMU, and whether a system with it
+    /// starts (docs/devices.md). The exit status is 0 if every endpoint would, 1 if not,
+    /// and 2 for a file that is no dump.
+    Inspect(Inspect),
     /// Play recorded guest accesses against the components' logic
     ///
     /// A file has a JSON object on each line (docs/replay.md). For each
@@ -284,6 +292,34 @@ pub struct Logs {
     /// Show one component only
     #[arg(long, value_name = "NAME")]
     pub component: Option<String>,
+}
+
+/// Arguments of `vectis inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Dumps of one machine; ACPI tables count for the functions of all files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// This function only, as `lspci` writes its address; may be repeated
+    #[arg(long = "device", value_name = "ADDRESS", value_parser = address)]
+    pub devices: Vec<pci::Bdf>,
+    /// For people or for scripts
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For scripts
+    Json,
+}
+
+fn address(text: &str) -> std::result::Result<pci::Bdf, String> {
+    let address = pci::Bdf::parse(text);
+    address.ok_or_else(|| "write it as lspci does, such as 00:02.0".to_owned())
 }
 
 /// Returns the profile that `--debug` chooses.

@@ -38,6 +38,7 @@
 //! |---|---|
 //! | [`system`] | reads and checks system.toml, composes the image |
 //! | [`guest_image`] | recognises guests' images, makes of each the file that the vmm loads |
+//! | [`inspect`](mod@::inspect) | reads dumps of a machine, says what its functions could do |
 //! | [`kernel`] | builds seL4 |
 //! | [`sel4_idl`](../sel4_idl/index.html) | reads the kernel's interface files; writes C headers and Rust |
 //! | [`replay`](mod@::replay) | replays recorded accesses against the components' logic |
@@ -56,6 +57,7 @@ mod control;
 mod error;
 mod frames;
 mod image;
+mod inspect;
 mod kernels;
 mod logs;
 mod manifest;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::{commands, output, replay};
+use crate::{commands, inspect, output, replay};
 
 /// Runs the command that the process was given.
 #[must_use]
@@ -28,6 +28,7 @@ pub fn main() -> ExitCode {
         Some(Command::Caps { system, kernel, .. }) => commands::caps(system, kernel),
         Some(Command::Logs(logs)) => commands::logs(logs),
         Some(Command::Dump { keys }) => commands::dump(keys),
+        Some(Command::Inspect(arguments)) => inspect::inspect(arguments),
         Some(Command::Replay { files, summary }) => replay::replay(files, *summary),
     };
     match done {

@@ -1,9 +1,13 @@
 //! Finds the PCI functions that the image names, and hands their pages to components.
 
+use core::fmt::Write as _;
+
+use defmt::Display2Format;
+use init::{Fate, Told, share_out};
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
-    BAR_WINDOW, BarInfo, Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage,
-    PAGE_SIZE, discover, place_bars, regs,
+    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage, NoMsix, PAGE_SIZE,
+    find_msix, place_bars, regs, shares_its_page,
 };
 use sel4::cap::Granule;
 use sel4::{CapRights, VmAttributes};
@@ -62,7 +66,6 @@ fn matches(function: &Function, bdf: Bdf) -> bool {
 }
 
 fn wanted(function: &Function) -> heapless::String<48> {
-    use core::fmt::Write as _;
     let mut text = heapless::String::new();
     let value = function.value;
     // 48 bytes hold each of these.
@@ -95,6 +98,12 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
         });
         let name = function.name.as_str();
         let Some(bdf) = found else {
+            // A scan passes over what has no vendor: at its address it is named.
+            let bdf = Bdf::from_requester_id(function.value as u16);
+            let there = || Mechanism1(bdf).read32(regs::REVISION) != u32::MAX;
+            if function.selector == Selector::Address && there() {
+                look_at(builder, function, bdf);
+            }
             fatal!(
                 "device {name} ({}) is not in this machine: see [device.{name}] in system.toml",
                 wanted(function)
@@ -117,107 +126,67 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
 
 /// Discovers a function.
 fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
-    let name = function.name.as_str();
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
-    let Some(mut info) = discover(&mut Mechanism1(bdf), bdf, guest, permissive) else {
-        fatal!("device {name} at {bdf} is no endpoint: a bridge cannot be assigned");
-    };
-    info.intx = function.intx;
-    info.reset_optional = function.reset_optional as u16;
-    if u64::from(bdf.bus()) >= builder.system.header.buses {
-        fatal!("device {name} at {bdf} is outside the board's ECAM window");
-    }
-    for (index, bar) in info.bars.iter().enumerate() {
-        if bar.is_memory() && bar.size >= PAGE_SIZE && bar.address == 0 {
-            fatal!("device {name}: the firmware gave BAR {index} no address");
+    let buses = builder.system.header.buses;
+    match init::look_at(&mut Mechanism1(bdf), bdf, guest, permissive, buses) {
+        Ok(mut info) => {
+            info.intx = function.intx;
+            info.reset_optional = function.reset_optional as u16;
+            tell_msix(function.name.as_str(), bdf, &info);
+            info
         }
+        Err(stop) => fatal!("device {} at {bdf}: {stop}", function.name.as_str()),
     }
-    info
 }
 
-/// Assigns guest addresses to BARs that lie where no vmm maps them, and reports them.
+/// Reports an MSI-X capability that cannot be offered.
+fn tell_msix(name: &str, bdf: Bdf, info: &FunctionInfo) {
+    if info.msix.capability == 0 {
+        return;
+    }
+    let at = info.msix.capability as u16;
+    if let Err(none) = find_msix(&mut Mechanism1(bdf), at, &info.bars) {
+        no_msix(name, none);
+    }
+}
+
+fn no_msix(name: &str, why: NoMsix) {
+    defmt::warn!("device {=str}: no MSI-X: {=str}", name, why.reason());
+}
+
+/// Assigns guest addresses to BARs that lie where no vmm maps them, and reports each
+/// that is not as on the machine.
 fn place(functions: &[Function], assigned: &mut Found) {
     let mut infos: heapless::Vec<FunctionInfo, FUNCTIONS> =
         assigned.iter().map(|(_, info)| *info).collect();
     place_bars(&mut infos);
-    for ((function, (_, info)), placed) in functions.iter().zip(assigned).zip(infos) {
+    for ((function, (_, info)), mut placed) in functions.iter().zip(assigned).zip(infos) {
         let name = function.name.as_str();
+        if info.msix.entries != 0 && placed.msix.entries == 0 {
+            no_msix(name, NoMsix::Unreachable);
+        }
+        let read = |bdf, offset| Mechanism1(bdf).read32(offset);
+        if shares_its_page(&placed.msix, &placed.bars, read) {
+            no_msix(name, NoMsix::Shared);
+            placed.msix = MsixInfo {
+                capability: placed.msix.capability,
+                ..MsixInfo::default()
+            };
+        }
         for (index, bar) in placed.bars.iter().enumerate() {
-            if !bar.is_memory() || bar.size < PAGE_SIZE {
-                continue;
-            }
-            if !bar.is_reachable() {
+            let fate = Fate::of(&placed, index);
+            if matches!(fate, Fate::Moved | Fate::Lost | Fate::Small) {
                 defmt::warn!(
-                    "device {=str}: BAR {=usize} at {=u64:#x} decodes nothing: the guest has no room for its {=u64} MiB between {=u64:#x} and {=u64:#x}",
+                    "device {=str}: BAR {=usize} at {=u64:#x}: {}",
                     name,
                     index,
                     bar.address,
-                    bar.size >> 20,
-                    BAR_WINDOW.start,
-                    BAR_WINDOW.end
-                );
-            } else if bar.guest != bar.address {
-                defmt::warn!(
-                    "device {=str}: BAR {=usize} at {=u64:#x} is outside the window for BARs: the guest has it at {=u64:#x}",
-                    name,
-                    index,
-                    bar.address,
-                    bar.guest
+                    Display2Format(&Told(fate, *bar))
                 );
             }
         }
         *info = placed;
-        hide_shared_tables(name, info);
-    }
-}
-
-/// Hides a table or PBA in a BAR that is smaller than a page, unless nothing
-/// else lies on its page, which msix is given (M16).
-fn hide_shared_tables(name: &str, info: &mut FunctionInfo) {
-    let page = |bar: &BarInfo| bar.address & !(PAGE_SIZE - 1);
-    let small = |bar: u32| {
-        info.bars
-            .get(bar as usize)
-            .filter(|bar| bar.size < PAGE_SIZE)
-    };
-    let bars = [small(info.msix.table_bar), small(info.msix.pba_bar)];
-    let shared = bars.into_iter().flatten().any(|bar| {
-        let mut others = 0;
-        // A look at every function of the machine: only for a BAR of this kind.
-        pci::each_function(
-            256,
-            |bdf, offset| Mechanism1(bdf).read32(offset),
-            |bdf| {
-                let mut space = Mechanism1(bdf);
-                let bridge = space.read32(regs::HEADER_TYPE & !3) >> 16 & 0x7f != 0;
-                let registers = if bridge { 2 } else { 6 };
-                for index in 0..registers {
-                    let low = space.read32(regs::BAR0 + 4 * index);
-                    let wide = low & 7 == 4 && index + 1 < registers;
-                    let high = if wide {
-                        space.read32(regs::BAR0 + 4 * index + 4)
-                    } else {
-                        0
-                    };
-                    let address = u64::from(high) << 32 | u64::from(low & !15);
-                    let there = low & 1 == 0 && address != 0;
-                    others += u32::from(there && address & !(PAGE_SIZE - 1) == page(bar));
-                }
-                false
-            },
-        );
-        others > 1
-    });
-    if info.msix.entries != 0 && shared {
-        defmt::warn!(
-            "device {=str}: no MSI-X: another BAR lies on the page of its table or PBA",
-            name
-        );
-        info.msix = MsixInfo {
-            capability: info.msix.capability,
-            ..MsixInfo::default()
-        };
     }
 }
 
@@ -246,7 +215,6 @@ fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &m
 }
 
 fn text(bdf: Bdf) -> heapless::String<8> {
-    use core::fmt::Write as _;
     let mut text = heapless::String::new();
     let _ = write!(text, "{bdf}");
     text
@@ -269,8 +237,10 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
 /// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut FunctionInfo) {
     let name = function.name.as_str();
-    let mut next_slot = function.bar_slot;
-    let end = function.bar_slot + function.bar_slots;
+    let slots = function.bar_slot..function.bar_slot + function.bar_slots;
+    if let Err(stop) = share_out(info, slots) {
+        fatal!("device {name}: {stop}");
+    }
     for bar in 0..info.bars.len() {
         let bar_info = info.bars[bar];
         if !bar_info.is_memory() {
@@ -293,26 +263,11 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
             if let Some(index) = claimed(0) {
                 let frame = builder.device_page(name, bar_info.address & !(PAGE_SIZE - 1));
                 give_claimed(builder, frame, index);
-                continue;
             }
-            defmt::warn!(
-                "device {=str}: BAR {=usize} of {=u64} bytes stays unmapped: the rest of its page may be another function's",
-                name,
-                bar,
-                bar_info.size
-            );
             continue;
         }
-        let pages = bar_info.size / PAGE_SIZE;
-        if pages > u64::from(end - next_slot) {
-            fatal!(
-                "device {name}: BAR {bar} has {} KiB, and {} KiB are left: the functions of a guest share 16 MiB for their BARs equally; give the guest fewer devices, or another device",
-                bar_info.size >> 10,
-                (u64::from(end - next_slot) * PAGE_SIZE) >> 10
-            );
-        }
-        let first_slot = next_slot;
-        for page in 0..pages {
+        let first_slot = bar_info.first_slot as u32;
+        for page in 0..bar_info.size / PAGE_SIZE {
             let frame = builder.device_page(name, bar_info.address + page * PAGE_SIZE);
             match claimed(page) {
                 Some(index) => give_claimed(builder, frame, index),
@@ -329,7 +284,5 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut Function
                 }
             }
         }
-        info.bars[bar].first_slot = u64::from(first_slot);
-        next_slot += pages as u32;
     }
 }

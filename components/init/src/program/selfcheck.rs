@@ -3,8 +3,8 @@
 
 use core::fmt::Write as _;
 
-use dma_probe::{DEVICE, MEMORY_SIZE, REGISTER_BAR, UNUSUAL, VENDOR};
-use init::{Surroundings, Verdict, measure};
+use dma_probe::{MEMORY_SIZE, REGISTER_BAR, UNUSUAL};
+use init::{PROBE_PAGES, Surroundings, Verdict, is_measured, measure};
 use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
 use runtime::Mmio;
 use sel4::cap::{Granule, IrqHandler, LargePage, Notification};
@@ -23,9 +23,6 @@ use super::ports::Com1;
 /// function is measured.
 const REGISTERS: usize = 0x2_1000_0000;
 const RAM: usize = 0x2_2000_0000;
-/// Pages of registers that the engine uses: the highest is the transmit
-/// descriptor control at 0x3828.
-const REGISTER_PAGES: u64 = 4;
 /// The user vector that a forged interrupt would have: it is still unused.
 const VECTOR: u8 = 0;
 /// Where in the guest's memory the engine copies to as it may.
@@ -166,7 +163,7 @@ impl Surroundings for Around<'_> {
 
 /// Pages that are mapped for one measurement.
 struct Mapped {
-    registers: heapless::Vec<Granule, { REGISTER_PAGES as usize }>,
+    registers: heapless::Vec<Granule, { PROBE_PAGES as usize }>,
     ram: LargePage,
     canary: Granule,
 }
@@ -176,7 +173,7 @@ impl Mapped {
         let name = function.name.as_str();
         let all = CapRights::read_write();
         let mut registers = heapless::Vec::new();
-        for page in 0..REGISTER_PAGES {
+        for page in 0..PROBE_PAGES {
             let first = info.bars[REGISTER_BAR].first_slot;
             let from = builder.place(function.bar_cnode, (first + page) as u32);
             let slot = builder.slot();
@@ -230,11 +227,7 @@ fn verdict(
     tsc_khz: u64,
 ) -> Verdict {
     let name = function.name.as_str();
-    let registers = &info.bars[REGISTER_BAR];
-    if (info.vendor, info.device) != (VENDOR, DEVICE)
-        || registers.size < REGISTER_PAGES * PAGE_SIZE
-        || registers.first_slot == 0
-    {
+    if !is_measured(info) {
         return Verdict::UNKNOWN;
     }
     let mapped_now = Mapped::new(builder, function, info);
@@ -257,7 +250,7 @@ fn verdict(
         bell,
         delay: DELAY * tsc_khz / 1000,
     };
-    let registers = Registers(mapped(REGISTERS, (REGISTER_PAGES * PAGE_SIZE) as usize));
+    let registers = Registers(mapped(REGISTERS, (PROBE_PAGES * PAGE_SIZE) as usize));
     let memory = Ram(mapped(RAM, MEMORY_SIZE));
     let found = measure(registers, memory, ram_address, &mut around);
     around.space.write16(regs::COMMAND, command);

@@ -263,3 +263,36 @@ fn m15_pba_is_two_qwords_read_from_the_device() {
     rig.write_of(FunctionId(1), 0x800, Width::Dword, 1);
     assert_eq!(rig.log(), [Write(0x800, Width::Dword, 1)]);
 }
+
+#[test]
+fn m14_the_registers_beside_table_and_pba_are_known() {
+    let mut info = FunctionInfo::default();
+    info.bars[0].size = 0x1000;
+    info.bars[1].size = 0x100;
+    info.msix.entries = 2;
+    info.msix.table_offset = 0x800;
+    info.msix.pba_bar = 1;
+    info.msix.pba_offset = 0x80;
+    info.msix.page_count = 2;
+    info.msix.pages[1].bar = 1;
+    for (bar, offset, beside) in [
+        (0, 0x7ff, true),
+        (0, 0x800, false),
+        (0, 0x81f, false),
+        (0, 0x820, true),
+        (0, 0x1000, false),
+        (1, 0x7f, true),
+        (1, 0x87, false),
+        (1, 0xff, true),
+        // Behind the BAR's end the page is another's.
+        (1, 0x100, false),
+        (2, 0, false),
+        (6, 0, false),
+    ] {
+        assert_eq!(
+            crate::is_adjacent(&info, bar, offset),
+            beside,
+            "{bar} {offset:#x}"
+        );
+    }
+}

@@ -2,6 +2,7 @@
 //! without (C8).
 
 use super::*;
+use crate::Method;
 use spec::FunctionId;
 
 #[test]
@@ -567,4 +568,26 @@ fn m24_a_guest_that_is_gone_leaves_a_silent_function() {
     assert!(!log.iter().any(device_control), "{log:?}");
     rig.functions.release(FunctionId(1));
     assert_eq!(rig.log(), []);
+}
+
+#[test]
+fn m24_the_ways_to_reset_are_told_in_their_order() {
+    let ways = |world| -> Vec<Method> {
+        let mut rig = rig_of(world, info(false));
+        rig.functions.reset_methods(FunctionId(0)).collect()
+    };
+    // Power management says that D3hot forgets nothing.
+    assert_eq!(ways(world()), [Method::Flr(PCIE)]);
+    let mut both = world();
+    both.put(PM + 4, 2, 0);
+    assert_eq!(ways(both), [Method::Flr(PCIE), Method::Power(PM)]);
+    let mut none = world();
+    none.put(PCIE + 4, 4, 0);
+    assert_eq!(ways(none), []);
+    // One that is being reset is left alone.
+    let mut rig = rig();
+    rig.write(PCIE + 8, Word, 0x8000);
+    rig.log();
+    assert_eq!(rig.functions.reset_methods(FunctionId(0)).count(), 0);
+    assert_eq!(rig.functions.reset_methods(FunctionId(1)).count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pci::{MAX_MSIX_PAGES, MODEL_RESET_PAGES};
+use pci::{GUEST_BAR_PAGES, MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::names::{
     self, Assigned, CNode, IntxHandler, IntxPin, Key, Priorities, Region, Slot, Turn,
 };
@@ -20,8 +20,6 @@ use crate::model::{Guest, Model, Policy};
 
 /// A guest's: its fault endpoint and nothing else.
 const GUEST_CNODE_BITS: u32 = 2;
-/// BAR pages that one vmm can be given; each is a slot of its CNode.
-const BAR_SLOTS: u32 = 4096;
 /// Memory from which a vmm makes the page tables for BARs: 503 tables at most,
 /// 4 KiB each (`vmm::MMIO_WINDOW`).
 const VMM_UNTYPED_BITS: u32 = 21;
@@ -329,7 +327,7 @@ pub fn functions(
         );
         place.tell(names::MSIX.of(name), region(msix_address, size));
         let place = &mut places[vmm];
-        let bar_slots = BAR_SLOTS / model.guests[owner].devices.len() as u32;
+        let bar_slots = GUEST_BAR_PAGES / model.guests[owner].devices.len() as u32;
         let bar_slot = place.slots(bar_slots);
         builder.image.functions.push(Function {
             name: Name::new(name),

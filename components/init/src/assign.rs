@@ -1,0 +1,289 @@
+//! What becomes of a function and its BARs: decided here, carried out by the program.
+
+use core::fmt;
+use core::ops::Range;
+
+use dma_probe::{DEVICE, REGISTER_BAR, VENDOR};
+use pci::{
+    BAR_WINDOW, BarInfo, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_PAGES,
+    MsixPage, NoFunction, PAGE_SIZE, discover,
+};
+
+/// Pages of registers that the measurement uses: the highest is the transmit
+/// descriptor control at 0x3828.
+pub const PROBE_PAGES: u64 = 4;
+
+/// Why the system does not start with a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It cannot be assigned.
+    NoFunction(NoFunction),
+    /// Its bus is outside the board's ECAM window.
+    OutsideEcam,
+    /// The firmware gave this BAR no address.
+    NoAddress(usize),
+    /// A BAR is larger than what is left of its guest's share.
+    NoRoom {
+        /// The BAR.
+        bar: usize,
+        /// Its pages.
+        pages: u64,
+        /// Pages that are left.
+        left: u64,
+    },
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = |pages: u64| pages.saturating_mul(PAGE_SIZE / 1024);
+        match *self {
+            Self::NoFunction(none) => f.write_str(none.reason()),
+            Self::OutsideEcam => f.write_str("it is outside the board's ECAM window"),
+            Self::NoAddress(bar) => write!(f, "the firmware gave BAR {bar} no address"),
+            Self::NoRoom { bar, pages, left } => write!(
+                f,
+                "BAR {bar} has {} KiB, and {} KiB are left: the functions of a guest share {} MiB \
+                 for their BARs equally; give the guest fewer devices, or another device",
+                kib(pages),
+                kib(left),
+                kib(GUEST_BAR_PAGES.into()) / 1024
+            ),
+        }
+    }
+}
+
+/// Discovers a function on a board whose ECAM window has so many `buses`.
+///
+/// # Errors
+///
+/// See [`Stop`].
+pub fn look_at(
+    space: &mut impl ConfigSpace,
+    host: Bdf,
+    guest: Bdf,
+    permissive: bool,
+    buses: u64,
+) -> Result<FunctionInfo, Stop> {
+    let info = discover(space, host, guest, permissive).map_err(Stop::NoFunction)?;
+    if u64::from(host.bus()) >= buses {
+        return Err(Stop::OutsideEcam);
+    }
+    let lacks_address =
+        |bar: &BarInfo| bar.is_memory() && bar.size >= PAGE_SIZE && bar.address == 0;
+    match info.bars.iter().position(lacks_address) {
+        Some(bar) => Err(Stop::NoAddress(bar)),
+        None => Ok(info),
+    }
+}
+
+/// Gives each BAR that is mapped its slots of those in `slots`, one a page. Slots of
+/// pages that msix has stay empty.
+///
+/// # Errors
+///
+/// [`Stop::NoRoom`] if there are too few.
+pub fn share_out(info: &mut FunctionInfo, slots: Range<u32>) -> Result<(), Stop> {
+    let mut next = slots.start;
+    for bar in 0..FUNCTION_BARS {
+        let bar_info = &mut info.bars[bar];
+        if !bar_info.is_memory() || bar_info.size < PAGE_SIZE {
+            continue;
+        }
+        let pages = bar_info.size / PAGE_SIZE;
+        let left = u64::from(slots.end.saturating_sub(next));
+        if pages > left {
+            return Err(Stop::NoRoom { bar, pages, left });
+        }
+        bar_info.first_slot = next.into();
+        next += pages as u32;
+    }
+    Ok(())
+}
+
+/// What becomes of a BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// There is none.
+    None,
+    /// The guest has it at the machine's address.
+    Kept,
+    /// The guest has it at another address, in the window.
+    Moved,
+    /// It is smaller than a page, which msix has: the guest reaches table and PBA.
+    Claimed,
+    /// It is smaller than a page, of which the rest may be another function's.
+    Small,
+    /// The window has no room for it.
+    Lost,
+    /// Ports are no guest's.
+    Ports,
+}
+
+impl Fate {
+    /// Returns the fate of a BAR of a function whose BARs are placed.
+    #[must_use]
+    pub fn of(info: &FunctionInfo, bar: usize) -> Self {
+        let bar_info = &info.bars[bar];
+        let first = MsixPage {
+            bar: bar as u32,
+            page: 0,
+        };
+        match bar_info.kind {
+            BarKind::None => Self::None,
+            BarKind::Io => Self::Ports,
+            _ if bar_info.size < PAGE_SIZE && info.msix.pages().contains(&first) => Self::Claimed,
+            _ if bar_info.size < PAGE_SIZE => Self::Small,
+            _ if !bar_info.is_reachable() => Self::Lost,
+            _ if bar_info.guest != bar_info.address => Self::Moved,
+            _ => Self::Kept,
+        }
+    }
+
+    /// Returns whether the guest reaches all of the BAR.
+    #[must_use]
+    pub const fn works(self) -> bool {
+        matches!(self, Self::Kept | Self::Moved | Self::Claimed)
+    }
+}
+
+/// A fate in words, of the BAR that has it.
+pub struct Told(pub Fate, pub BarInfo);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(fate, bar) = self;
+        match fate {
+            Fate::None => f.write_str("there is none"),
+            Fate::Kept => f.write_str("the guest has it there"),
+            Fate::Moved => write!(
+                f,
+                "it is outside the window for BARs: the guest has it at {:#x}",
+                bar.guest
+            ),
+            Fate::Claimed => f.write_str("its page is given to msix, with all that is on it"),
+            Fate::Small => write!(
+                f,
+                "of {} bytes, stays unmapped: the rest of its page may be another function's",
+                bar.size
+            ),
+            Fate::Lost => write!(
+                f,
+                "decodes nothing: the guest has no room for its {} MiB between {:#x} and {:#x}",
+                bar.size >> 20,
+                BAR_WINDOW.start,
+                BAR_WINDOW.end
+            ),
+            Fate::Ports => f.write_str("reads 0: no port is a guest's"),
+        }
+    }
+}
+
+/// Returns whether what a function reaches is measured at boot: it is of the model that
+/// there is a probe for, and its registers are at hand.
+#[must_use]
+pub fn is_measured(info: &FunctionInfo) -> bool {
+    let registers = &info.bars[REGISTER_BAR];
+    (info.vendor, info.device) == (VENDOR, DEVICE)
+        && registers.size >= PROBE_PAGES * PAGE_SIZE
+        && registers.first_slot != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::string::ToString as _;
+
+    fn bar(kind: BarKind, address: u64, size: u64) -> BarInfo {
+        BarInfo {
+            kind,
+            address,
+            guest: address,
+            size,
+            ..BarInfo::default()
+        }
+    }
+
+    fn function(bars: &[BarInfo]) -> FunctionInfo {
+        let mut info = FunctionInfo::default();
+        info.bars[..bars.len()].copy_from_slice(bars);
+        info
+    }
+
+    /// A device header with this first BAR of 4 KiB.
+    struct Fake {
+        id: u32,
+        bar: u32,
+    }
+
+    impl ConfigSpace for Fake {
+        fn read32(&mut self, offset: u16) -> u32 {
+            match offset {
+                0 => self.id,
+                0x10 => self.bar,
+                _ => 0,
+            }
+        }
+        fn write32(&mut self, offset: u16, value: u32) {
+            if offset == 0x10 {
+                self.bar = value & 0xffff_f000;
+            }
+        }
+        fn write16(&mut self, _: u16, _: u16) {}
+    }
+
+    fn look(id: u32, bar: u32, bus: u8) -> Result<FunctionInfo, Stop> {
+        let host = Bdf::new(bus, 0, 0).expect("an address");
+        look_at(&mut Fake { id, bar }, host, host, false, 0x40)
+    }
+
+    #[test]
+    fn each_reason_to_stop_is_named() {
+        assert!(look(0x0010_1b36, 0xfeb0_0000, 0x3f).is_ok());
+        for (id, bar, bus, stop) in [
+            (u32::MAX, 0, 0, Stop::NoFunction(NoFunction::Virtual)),
+            (0x0010_1b36, 0xfeb0_0000, 0x40, Stop::OutsideEcam),
+            (0x0010_1b36, 0, 0, Stop::NoAddress(0)),
+        ] {
+            assert_eq!(look(id, bar, bus).err(), Some(stop));
+        }
+    }
+
+    #[test]
+    fn slots_are_one_a_page_and_end() {
+        let bars = [
+            bar(BarKind::Memory32, 0xfeb0_0000, 0x2000),
+            bar(BarKind::Memory32, 0xfeb1_0000, 0x800),
+            bar(BarKind::Io, 0xc000, 0x20),
+            bar(BarKind::Memory32, 0xfeb2_0000, 0x3000),
+        ];
+        let mut info = function(&bars);
+        assert_eq!(share_out(&mut info, 10..15), Ok(()));
+        let slots = info.bars.map(|bar| bar.first_slot);
+        assert_eq!(slots, [10, 0, 0, 12, 0, 0]);
+        let stop = share_out(&mut info, 10..14).expect_err("a page too few");
+        let told = "BAR 3 has 12 KiB, and 8 KiB are left: the functions of a guest share 16 MiB";
+        assert!(stop.to_string().starts_with(told), "{stop}");
+    }
+
+    #[test]
+    fn each_bar_has_the_fate_of_its_kind() {
+        let mut lost = bar(BarKind::Memory64, 0x40_0000_0000, 0x8000_0000);
+        let mut moved = bar(BarKind::Memory64, 0x40_0000_0000, 0x1000);
+        moved.guest = 0xfebf_f000;
+        for (bar, fate) in [
+            (bar(BarKind::None, 0, 0), Fate::None),
+            (bar(BarKind::Io, 0xc000, 0x20), Fate::Ports),
+            (bar(BarKind::Memory32, 0xfeb0_0000, 0x800), Fate::Small),
+            (bar(BarKind::Memory32, 0xfeb0_0000, 0x1000), Fate::Kept),
+            (moved, Fate::Moved),
+            (lost, Fate::Lost),
+        ] {
+            assert_eq!(Fate::of(&function(&[bar]), 0), fate);
+        }
+        lost.size = 0x800;
+        let mut info = function(&[lost]);
+        info.msix.page_count = 1;
+        assert_eq!(Fate::of(&info, 0), Fate::Claimed);
+    }
+}

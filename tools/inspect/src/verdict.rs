@@ -1,0 +1,445 @@
+//! Asks the components' logic about each function.
+
+use std::ops::Range;
+
+use acpi_tables::Found;
+use channel::pci_config::PciConfig;
+use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
+use init::{Fate, Stop, Told};
+use pci::{
+    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_PAGES, MsixInfo, NoFunction, NoMsix,
+    PAGE_SIZE, Width, find_msix, place_bars, regs, shares_its_page,
+};
+use pci_config::{Functions, Method};
+use serde::Serialize;
+use shm::Kept;
+use spec::FunctionId;
+
+use crate::acpi::Memory;
+use crate::dump::Dump;
+use crate::machine::Device;
+
+/// Longest ACPI table that init reads.
+const TABLE: usize = 4096;
+/// The vmm's badge, and the first of a vmm's slots for BAR pages: any but 0.
+const VMM: Caller = Caller(1);
+const FIRST_SLOT: u32 = 1;
+
+/// Whether a system with the function starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// The dump does not tell.
+    Unknown,
+    /// It is a bridge, which nobody assigns.
+    Bridge,
+}
+
+/// A BAR.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bar {
+    /// Its position.
+    pub index: usize,
+    /// `io`, `mem32` or `mem64`.
+    pub kind: &'static str,
+    /// Whether it is prefetchable.
+    pub prefetchable: bool,
+    /// Where the machine has it.
+    pub address: u64,
+    /// Its size; a guess if `size_known` is false.
+    pub size: u64,
+    /// Whether the dump tells the size.
+    pub size_known: bool,
+    /// Whether a guest reaches it.
+    pub works: bool,
+    /// What becomes of it.
+    pub reason: String,
+}
+
+/// Table or PBA: a BAR and an offset in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// The BAR.
+    pub bar: u32,
+    /// Byte offset.
+    pub offset: u32,
+}
+
+/// The function's MSI-X.
+#[derive(Clone, Debug, Serialize)]
+pub struct MsixAnswer {
+    /// Entries; 0 if it is not offered.
+    pub vectors: u32,
+    /// The table.
+    pub table: Option<Place>,
+    /// The pending bits.
+    pub pba: Option<Place>,
+    /// Why it is not offered.
+    pub reason: Option<&'static str>,
+}
+
+/// A page of a BAR on which each access of the guest traps.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrappedPage {
+    /// The BAR.
+    pub bar: u32,
+    /// Byte offset of the page in the BAR.
+    pub offset: u64,
+    /// Other registers on the page: byte offsets in the BAR.
+    pub shared: Vec<Range<u32>>,
+}
+
+/// A capability.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// Offset in configuration space.
+    pub offset: u16,
+    /// Its id.
+    pub id: u8,
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the guest sees it.
+    pub shown: bool,
+}
+
+/// All that is said of a function.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// PCI segment.
+    pub segment: u32,
+    /// Address on it.
+    pub address: String,
+    /// What `lspci` calls it.
+    pub title: String,
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+    /// Whether a system with it starts.
+    pub starts: Start,
+    /// Why not, or what is not known.
+    pub reason: Option<String>,
+    /// Keys of system.toml that it needs, each with its cause.
+    pub needs: Vec<String>,
+    /// What `reset` of its guest does, in the order in which it is tried.
+    pub reset: Vec<String>,
+    /// Its BARs.
+    pub bars: Vec<Bar>,
+    /// Its MSI-X capability.
+    pub msix: Option<MsixAnswer>,
+    /// Messages of plain MSI that the guest is offered; 0 without.
+    pub msi: u32,
+    /// Pages that trap.
+    pub trapped: Vec<TrappedPage>,
+    /// Its capabilities, in list order.
+    pub capabilities: Vec<Shown>,
+    /// Whether it has extended capabilities, none of which a guest sees.
+    pub extended: bool,
+    /// The IOMMU unit, or why it cannot be used; nothing without ACPI tables.
+    pub iommu: Option<String>,
+}
+
+/// Inspects the functions of one machine, each as the only one of a guest. `tables` are
+/// its ACPI tables, as far as they are known.
+#[must_use]
+pub fn inspect(functions: &[Dump], tables: &[Vec<u8>]) -> Vec<Verdict> {
+    functions
+        .iter()
+        .map(|dump| Inspection::of(functions, dump, tables).run())
+        .collect()
+}
+
+struct Inspection<'a> {
+    machine: &'a [Dump],
+    dump: &'a Dump,
+    device: Device,
+    verdict: Verdict,
+}
+
+impl<'a> Inspection<'a> {
+    fn of(machine: &'a [Dump], dump: &'a Dump, tables: &[Vec<u8>]) -> Self {
+        let mut device = Device::new(dump);
+        let id = device.read32(regs::VENDOR);
+        let verdict = Verdict {
+            segment: dump.segment,
+            address: dump.bdf.to_string(),
+            title: dump.title.clone(),
+            vendor: id as u16,
+            device: (id >> 16) as u16,
+            starts: Start::Yes,
+            reason: None,
+            needs: Vec::new(),
+            reset: Vec::new(),
+            bars: Vec::new(),
+            msix: None,
+            msi: 0,
+            trapped: Vec::new(),
+            capabilities: Vec::new(),
+            extended: false,
+            iommu: (!tables.is_empty()).then(|| unit(tables, dump.bdf)),
+        };
+        Self {
+            machine,
+            dump,
+            device,
+            verdict,
+        }
+    }
+
+    /// Records why the system does not start, or why that is not known; the first
+    /// reason is the one at which the boot stops.
+    fn conclude(&mut self, starts: Start, reason: impl ToString) {
+        if self.verdict.starts == Start::Yes {
+            self.verdict.starts = starts;
+            self.verdict.reason = Some(reason.to_string());
+        }
+    }
+
+    fn run(mut self) -> Verdict {
+        let bdf = self.dump.bdf;
+        let guest = Bdf::from_requester_id(0x08);
+        if self.dump.segment != 0 {
+            let reason = "it is on another PCI segment than 0, which nobody here looks at";
+            self.conclude(Start::No, reason);
+        }
+        // Every bus of the segment: how far a board's window goes, the dump does not tell.
+        let mut info = match init::look_at(&mut self.device, bdf, guest, false, 256) {
+            Ok(info) => info,
+            Err(stop @ Stop::NoFunction(none)) => {
+                let starts = match none {
+                    NoFunction::Header(1 | 2) => Start::Bridge,
+                    _ => Start::No,
+                };
+                self.conclude(starts, stop);
+                return self.verdict;
+            }
+            Err(stop) => {
+                self.conclude(Start::No, stop);
+                // The rest is told all the same.
+                match pci::discover(&mut self.device, bdf, guest, false) {
+                    Ok(info) => info,
+                    Err(_) => return self.verdict,
+                }
+            }
+        };
+        let before = info.msix;
+        place_bars(core::slice::from_mut(&mut info));
+        let mut why = None;
+        if before.entries != 0 && info.msix.entries == 0 {
+            why = Some(NoMsix::Unreachable);
+        }
+        let machine = self.machine;
+        let read = |bdf, offset| read_of(machine, bdf, offset);
+        if shares_its_page(&info.msix, &info.bars, read) {
+            why = Some(NoMsix::Shared);
+            info.msix = MsixInfo {
+                capability: info.msix.capability,
+                ..MsixInfo::default()
+            };
+        }
+        let mut slotted = info;
+        if let Err(stop) = init::share_out(&mut slotted, FIRST_SLOT..FIRST_SLOT + GUEST_BAR_PAGES) {
+            self.conclude(Start::No, stop);
+        }
+        self.tell_bars(&info);
+        let list = CapabilityList::read(&mut self.device);
+        let cut = list
+            .as_slice()
+            .iter()
+            .any(|at| usize::from(at.offset) >= self.dump.config.len());
+        if cut {
+            let reason = "the dump ends before its capabilities: run lspci -vvxxxx as root";
+            self.conclude(Start::Unknown, reason);
+            return self.verdict;
+        }
+        self.tell_msix(&info, why);
+        self.tell_guest(&info, &list);
+        self.verdict.extended =
+            self.dump.config.len() > 256 && !matches!(self.device.read32(0x100), 0 | u32::MAX);
+        if self.verdict.reset.is_empty() {
+            let need = "reset = \"optional\": nothing resets it, and without the key its guest \
+                        does not start again";
+            self.verdict.needs.push(need.to_owned());
+        }
+        self.verdict.needs.push(if init::is_measured(&slotted) {
+            "dma = \"trusted\": only if the measurement at boot finds that it is not confined"
+                .to_owned()
+        } else {
+            "dma = \"trusted\": what it reaches is not measured".to_owned()
+        });
+        self.verdict
+    }
+
+    fn tell_bars(&mut self, info: &FunctionInfo) {
+        for (index, bar) in info.bars.iter().enumerate() {
+            let fate = Fate::of(info, index);
+            if fate == Fate::None {
+                continue;
+            }
+            let lacks = bar.is_memory() && bar.address == 0;
+            let reason = if lacks {
+                Stop::NoAddress(index).to_string()
+            } else {
+                Told(fate, *bar).to_string()
+            };
+            self.verdict.bars.push(Bar {
+                index,
+                kind: match bar.kind {
+                    pci::BarKind::None => "none",
+                    pci::BarKind::Io => "io",
+                    pci::BarKind::Memory32 => "mem32",
+                    pci::BarKind::Memory64 => "mem64",
+                },
+                prefetchable: bar.prefetchable != 0,
+                address: bar.address,
+                size: bar.size,
+                size_known: self.device.sized[index],
+                works: fate.works() && !lacks,
+                reason,
+            });
+        }
+    }
+
+    fn tell_msix(&mut self, info: &FunctionInfo, why: Option<NoMsix>) {
+        let at = info.msix.capability;
+        if at == 0 {
+            return;
+        }
+        let found = find_msix(&mut self.device, at as u16, &info.bars);
+        let why = why.or(found.err());
+        let place = |bar, offset| Some(Place { bar, offset });
+        let (table, pba) = match found {
+            Ok(msix) => (
+                place(msix.table_bar, msix.table_offset),
+                place(msix.pba_bar, msix.pba_offset),
+            ),
+            Err(_) => (None, None),
+        };
+        self.verdict.msix = Some(MsixAnswer {
+            vectors: info.msix.entries,
+            table,
+            pba,
+            reason: why.map(NoMsix::reason),
+        });
+        for page in info.msix.pages() {
+            let offset = u64::from(page.page) * PAGE_SIZE;
+            self.verdict.trapped.push(TrappedPage {
+                bar: page.bar,
+                offset,
+                shared: beside(info, page.bar as u8, offset),
+            });
+        }
+    }
+
+    /// Starts pci-config with the function, and looks at it as the guest does.
+    fn tell_guest(&mut self, info: &FunctionInfo, list: &CapabilityList) {
+        // msix and irq-router agree to everything.
+        let agree = || Local(|_: Message| Message::default());
+        let msix = msix_channel::control::Client(agree());
+        let router = irq_router::msi::Client(agree());
+        let kept = Kept::<{ pci_config::kept_words(1) }>::new();
+        let mut hardware = self.device.clone();
+        hardware.has_registers = info.has_model_reset();
+        let mut config: Functions<'_, _, _, 1> =
+            Functions::new([(*info, VMM, hardware)], msix, router, &kept);
+        let methods = config.reset_methods(FunctionId(0));
+        self.verdict.reset = methods.map(|way: Method| way.to_string()).collect();
+        let mut guest = Guest(|offset| {
+            let value = config.read(VMM, info.guest(), offset, Width::Dword);
+            value.unwrap_or(u32::MAX)
+        });
+        let seen = CapabilityList::read(&mut guest);
+        for capability in list.as_slice() {
+            self.verdict.capabilities.push(Shown {
+                offset: capability.offset,
+                id: capability.id,
+                name: name_of(capability.id),
+                shown: seen.as_slice().contains(capability),
+            });
+        }
+        if let Some(at) = seen.find(regs::CAP_MSI) {
+            // Bits 3:1 of message control: log2 of the messages (PCIe 6.0 7.7.1.2).
+            self.verdict.msi = 1 << (guest.read32(at) >> 17 & 7);
+        }
+    }
+}
+
+/// Configuration space that is only read.
+struct Guest<F>(F);
+
+impl<F: FnMut(u16) -> u32> ConfigSpace for Guest<F> {
+    fn read32(&mut self, offset: u16) -> u32 {
+        (self.0)(offset)
+    }
+    fn write32(&mut self, _: u16, _: u32) {}
+    fn write16(&mut self, _: u16, _: u16) {}
+}
+
+/// Returns the ranges of registers beside table and PBA on a page.
+fn beside(info: &FunctionInfo, bar: u8, page: u64) -> Vec<Range<u32>> {
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    let bytes = (page..page + PAGE_SIZE).filter_map(|offset| u32::try_from(offset).ok());
+    for offset in bytes.filter(|offset| msix::is_adjacent(info, bar, *offset)) {
+        match ranges.last_mut() {
+            Some(last) if last.end == offset => last.end += 1,
+            _ => ranges.push(offset..offset + 1),
+        }
+    }
+    ranges
+}
+
+/// Reads a dword of any function of the machine.
+fn read_of(machine: &[Dump], bdf: Bdf, offset: u16) -> u32 {
+    let there = machine
+        .iter()
+        .find(|dump| dump.segment == 0 && dump.bdf == bdf);
+    let bytes = there.and_then(|dump| dump.config.get(usize::from(offset)..)?.first_chunk());
+    bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Returns what the machine's tables say of the unit for a function.
+fn unit(tables: &[Vec<u8>], bdf: Bdf) -> String {
+    let mut memory = Memory::new(tables);
+    let pointer = Memory::pointer();
+    let assigned = [bdf.requester_id()];
+    let found = acpi_tables::find(&mut memory, Some(&pointer), &mut [0; TABLE], &assigned);
+    match found {
+        Ok(Found::None) => "the firmware tells of no IOMMU".to_owned(),
+        Ok(Found::Amd { registers, .. }) => format!("AMD-Vi unit at {registers:#x}"),
+        Ok(Found::Intel { registers, .. }) => format!("VT-d unit at {registers:#x}"),
+        Err(unusable) => format!("cannot be used: {}", unusable.reason()),
+    }
+}
+
+/// Returns the name of a capability (PCI Code and ID Assignment Specification 1.11,
+/// section 2).
+const fn name_of(id: u8) -> &'static str {
+    match id {
+        0x01 => "power management",
+        0x02 => "AGP",
+        0x03 => "vital product data",
+        0x04 => "slot identification",
+        0x05 => "MSI",
+        0x06 => "CompactPCI hot swap",
+        0x07 => "PCI-X",
+        0x08 => "HyperTransport",
+        0x09 => "vendor specific",
+        0x0a => "debug port",
+        0x0b => "CompactPCI resource control",
+        0x0c => "hot plug",
+        0x0d => "bridge subsystem",
+        0x0e => "AGP 8x",
+        0x0f => "secure device",
+        0x10 => "PCI Express",
+        0x11 => "MSI-X",
+        0x12 => "SATA",
+        0x13 => "Advanced Features",
+        0x14 => "Enhanced Allocation",
+        0x15 => "flattening portal bridge",
+        _ => "unknown",
+    }
+}

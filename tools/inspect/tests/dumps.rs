@@ -1,0 +1,306 @@
+//! What is said of each function of a dump, and of files that are none. The dumps in
+//! tests/dumps are made by hand; ids and register layouts of the first and the NVMe
+//! controller are those of Intel's 82574 datasheet and of QEMU.
+
+use inspect::{Input, Start, Verdict, inspect, parse};
+
+fn text(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/dumps");
+    std::fs::read_to_string(format!("{folder}/{name}")).expect("the file is there")
+}
+
+fn verdicts(text: &str) -> Vec<Verdict> {
+    let Input::Tables(tables) = parse(self::text("acpidump.txt").as_bytes()).expect("tables")
+    else {
+        panic!("no tables");
+    };
+    match parse(text.as_bytes()) {
+        Ok(Input::Functions(functions)) => inspect(&functions, &tables),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn of(address: &str) -> Verdict {
+    let all = verdicts(&text("machine.txt"));
+    let found = all.into_iter().find(|verdict| verdict.address == address);
+    found.expect("the function is there")
+}
+
+fn error(text: &str) -> String {
+    match parse(text.as_bytes()) {
+        Err(error) => error.to_string(),
+        Ok(input) => panic!("{input:?}"),
+    }
+}
+
+fn shown(verdict: &Verdict, shown: bool) -> Vec<&str> {
+    let those = verdict.capabilities.iter().filter(|c| c.shown == shown);
+    those.map(|c| c.name).collect()
+}
+
+#[test]
+fn an_82574l_works_but_for_its_ports() {
+    let nic = of("00:02.0");
+    assert_eq!((nic.vendor, nic.device), (0x8086, 0x10d3));
+    assert_eq!((nic.starts, nic.reason.as_deref()), (Start::Yes, None));
+    let bars: Vec<_> = nic
+        .bars
+        .iter()
+        .map(|b| (b.index, b.kind, b.size, b.works))
+        .collect();
+    let expected = [
+        (0, "mem32", 0x2_0000, true),
+        (1, "mem32", 0x2_0000, true),
+        (2, "io", 0x20, false),
+        (3, "mem32", 0x4000, true),
+    ];
+    assert_eq!(bars, expected);
+    assert_eq!(
+        nic.reset,
+        ["D3hot and back to D0", "the reset of its model"]
+    );
+    let msix = nic.msix.as_ref().expect("it has MSI-X");
+    assert_eq!((msix.vectors, msix.reason), (5, None));
+    assert_eq!(nic.trapped.len(), 2);
+    assert_eq!(nic.trapped[0].shared, vec![0x50..0x1000; 1]);
+    assert_eq!(nic.msi, 1);
+    let all = ["power management", "MSI", "PCI Express", "MSI-X"];
+    assert_eq!(shown(&nic, true), all);
+    assert_eq!(nic.iommu.as_deref(), Some("VT-d unit at 0xfed90000"));
+    assert!(
+        nic.needs[0].contains("measurement at boot"),
+        "{:?}",
+        nic.needs
+    );
+}
+
+#[test]
+fn msi_only_and_advanced_features() {
+    let audio = of("00:03.0");
+    assert_eq!((audio.msi, audio.msix.is_none()), (1, true));
+    assert_eq!(audio.reset, ["function-level reset (Advanced Features)"]);
+    assert_eq!(shown(&audio, false), ["Advanced Features"]);
+    // The firmware wants memory for it.
+    let iommu = audio.iommu.as_deref().unwrap_or_default();
+    assert!(
+        iommu.starts_with("cannot be used: firmware needs"),
+        "{iommu}"
+    );
+    assert!(audio.needs[0].contains("not measured"), "{:?}", audio.needs);
+}
+
+#[test]
+fn nothing_resets_it_and_nothing_of_it_works() {
+    let ports = of("00:04.0");
+    assert_eq!(ports.starts, Start::Yes);
+    assert!(ports.reset.is_empty() && ports.msix.is_none() && ports.msi == 0);
+    assert!(ports.bars.iter().all(|bar| !bar.works), "{:?}", ports.bars);
+    assert!(ports.bars[1].reason.contains("stays unmapped"));
+    assert!(ports.needs[0].starts_with("reset = \"optional\""));
+}
+
+#[test]
+fn a_table_beside_registers_in_a_bar_above_4_gib() {
+    let nvme = of("00:05.0");
+    assert_eq!(
+        (nvme.bars[0].address, nvme.bars[0].works),
+        (0x38_0000_0000, true)
+    );
+    // Not that of its virtual functions.
+    assert_eq!((nvme.bars[0].size, nvme.bars[0].size_known), (0x4000, true));
+    assert!(
+        nvme.bars[0]
+            .reason
+            .contains("the guest has it at 0xfebfc000")
+    );
+    assert_eq!(nvme.trapped[0].offset, 0x3000);
+    assert_eq!(nvme.trapped[0].shared, [0x3410..0x3800, 0x3810..0x4000]);
+    assert_eq!(nvme.reset, ["function-level reset"], "no soft reset is 1");
+}
+
+#[test]
+fn what_does_not_start_is_named() {
+    for (address, starts, reason) in [
+        (
+            "00:06.0",
+            Start::No,
+            "BAR 0 has 32768 KiB, and 16384 KiB are left",
+        ),
+        ("00:1c.0", Start::Bridge, "a bridge cannot be assigned"),
+        ("01:00.0", Start::Unknown, "run lspci -vvxxxx as root"),
+        ("01:10.0", Start::No, "SR-IOV virtual function"),
+        ("e1:00.0", Start::No, "another PCI segment"),
+    ] {
+        let verdict = of(address);
+        assert_eq!(verdict.starts, starts, "{address}");
+        let said = verdict.reason.unwrap_or_default();
+        assert!(said.contains(reason), "{address}: {said}");
+    }
+}
+
+#[test]
+fn without_the_text_sizes_are_guessed_and_that_is_said() {
+    let bytes_only: String = text("machine.txt")
+        .lines()
+        .filter(|line| !line.starts_with('\t'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let all = verdicts(&bytes_only);
+    let nic = &all[0];
+    assert!(nic.bars.iter().all(|bar| !bar.size_known));
+    // As large as the PBA asks for at least.
+    assert_eq!((nic.bars[3].size, nic.trapped.len()), (0x4000, 2));
+    assert!(inspect::table(nic).contains("? (lspci -vv tells the size)"));
+}
+
+#[test]
+fn line_ends_and_the_order_of_lines_change_nothing() {
+    let machine = text("machine.txt");
+    let expected = format!("{:?}", verdicts(&machine));
+    assert_eq!(
+        format!("{:?}", verdicts(&machine.replace('\n', "\r\n"))),
+        expected
+    );
+    let reversed: Vec<String> = machine
+        .split("\n\n")
+        .map(|block| {
+            let (head, rest) = block.split_once('\n').expect("several lines");
+            let rest: Vec<&str> = rest.lines().rev().collect();
+            format!("{head}\n{}", rest.join("\n"))
+        })
+        .collect();
+    assert_eq!(format!("{:?}", verdicts(&reversed.join("\n\n"))), expected);
+}
+
+#[test]
+fn two_small_bars_on_one_page_share_it() {
+    let block = |at: &str, low: u32| {
+        let mut bytes = [0u8; 256];
+        bytes[..8].copy_from_slice(&[0xf4, 0x1a, 0, 0x10, 6, 0, 0x10, 0]);
+        bytes[0x10..0x14].copy_from_slice(&low.to_le_bytes());
+        bytes[0x34] = 0x40;
+        // Two entries at 0, the PBA at 0x80.
+        bytes[0x40..0x4c].copy_from_slice(&[0x11, 0, 1, 0, 0, 0, 0, 0, 0x80, 0, 0, 0]);
+        let mut text = format!("{at} a device\n\tRegion 0: Memory at {low:x} [size=256]\n");
+        for (row, bytes) in bytes.chunks(16).enumerate() {
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("{:02x}: {}\n", row * 16, bytes.join(" "));
+        }
+        text
+    };
+    let alone = verdicts(&block("00:01.0", 0xfebd_1000));
+    assert_eq!(
+        alone[0].msix.as_ref().map(|m| (m.vectors, m.reason)),
+        Some((2, None))
+    );
+    assert!(alone[0].bars[0].works);
+    let both = block("00:01.0", 0xfebd_1000) + &block("00:02.0", 0xfebd_1100);
+    let why = "another BAR lies on the page of its table or PBA";
+    for verdict in verdicts(&both) {
+        let msix = verdict.msix.expect("it has the capability");
+        assert_eq!((msix.vectors, msix.reason), (0, Some(why)));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_dump_is_an_error_with_its_line() {
+    let row = "00: 86 80 d3 10 06 00 10 00 01 00 00 02 00 00 00 00";
+    let head = "00:02.0 a device";
+    for (text, expected) in [
+        (String::new(), "0: there is neither"),
+        ("hello\n".to_owned(), "0: there is neither"),
+        (format!("{row}\n"), "1: bytes before the first function"),
+        (
+            format!("{head}\n{row}\n"),
+            "2: the bytes of 00:02.0 end at 0x10",
+        ),
+        (
+            format!("{head}\n{row}\n{}\n", row.replace("00:", "20:")),
+            "3: the bytes of 00:02.0 have a gap at 0x10",
+        ),
+        (format!("{head}\n{row}\n{row}\n"), "3: a second row at 0x0"),
+        (
+            format!("{head}\n{}\n", &row[..30]),
+            "2: a row does not have 16 bytes",
+        ),
+        (
+            format!("{head}\n{}\n", row.replace("86", "8g")),
+            "2: a row does not have 16 bytes",
+        ),
+        (
+            format!("{head}\n{}\n", row.replacen("00:", "08:", 1)),
+            "2: no row begins at 0x8",
+        ),
+        (
+            format!("{head}\n\tRegion 0: Memory at fe000000 [size=3K]\n"),
+            "2: the size of a BAR",
+        ),
+        (
+            format!("{head}\n\tRegion x: Memory at fe000000 [size=4K]\n"),
+            "2: `Region x",
+        ),
+        (
+            "DMAR @ 0x0\n    0000: 44 4D 41 52 30 00 00 00  DMAR0...\n".to_owned(),
+            "1: the table says 48 bytes, and 8 are there",
+        ),
+        (
+            "DMAR @ 0x0\n    0010: 44 4D 41 52\n".to_owned(),
+            "2: offset 0x10, where 0x0 comes",
+        ),
+        ("DMAR @ 0x0\n    what\n".to_owned(), "2: no row of a table"),
+    ] {
+        let error = error(&text);
+        assert!(error.starts_with(expected), "{text:?}: {error}");
+    }
+    // The same machine cut anywhere is a dump or an error, never a panic.
+    let machine = text("machine.txt");
+    for end in (0..machine.len()).step_by(97) {
+        if let Ok(Input::Functions(functions)) = parse(&machine.as_bytes()[..end]) {
+            let _ = inspect(&functions, &[]);
+        }
+    }
+}
+
+#[test]
+fn hostile_bytes_end_without_a_panic() {
+    let machine = text("machine.txt").into_bytes();
+    let digits = b"0123456789abcdef";
+    let mut seed = 1u32;
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize
+    };
+    for _ in 0..2000 {
+        let mut bytes = machine.clone();
+        for _ in 0..40 {
+            let at = next() % bytes.len();
+            bytes[at] = if bytes[at].is_ascii_hexdigit() {
+                digits[next() % 16]
+            } else {
+                bytes[at]
+            };
+        }
+        if let Ok(Input::Functions(functions)) = parse(&bytes) {
+            for verdict in inspect(&functions, &[]) {
+                assert!(!inspect::table(&verdict).is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_answers_are_json_and_a_table() {
+    let all = verdicts(&text("machine.txt"));
+    let json = serde_json::to_value(&all).expect("JSON");
+    assert_eq!(json[0]["starts"], "yes");
+    assert_eq!(json[0]["bars"][3]["address"], 0xfebc_0000u32);
+    assert_eq!(json[3]["trapped"][0]["shared"][0]["start"], 0x3410);
+    let table = inspect::table(&all[0]);
+    assert!(
+        table.contains("MSI-X with 5, table in BAR 3 at 0x0"),
+        "{table}"
+    );
+    let mut odd = all[0].clone();
+    odd.title = "\u{1b}[2J".to_owned();
+    assert!(!inspect::table(&odd).contains('\u{1b}'));
+}
