@@ -40,6 +40,11 @@ fn nvme() {
 }
 
 #[test]
+fn a_bar_of_256_mib_in_large_pages() {
+    probe("large-bars", 1);
+}
+
+#[test]
 fn vmxnet3() {
     probe("vmxnet3", 1);
 }
