@@ -135,7 +135,11 @@ impl fmt::Display for Told<'_> {
         match Fate::of(info, index) {
             Fate::None => f.write_str("there is none"),
             Fate::Kept => f.write_str("the guest has it there"),
-            Fate::Moved => write!(f, "the guest has it at {:#x}", bar.guest),
+            Fate::Moved => write!(
+                f,
+                "it is outside the window for BARs: the guest has it at {:#x}",
+                bar.guest
+            ),
             Fate::Claimed => f.write_str("its page is given to msix, with all that is on it"),
             Fate::Small => write!(
                 f,

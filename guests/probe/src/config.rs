@@ -277,7 +277,8 @@ fn decode_off_everywhere<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.decode(false);
     for index in 0..6 {
         let address = t.bar_address(index);
-        if address == 0 || t.is_upper_half(index) {
+        // Above 4 GiB an access to a BAR that is not decoded is a page fault.
+        if address == 0 || address >> 32 != 0 || t.is_upper_half(index) {
             continue;
         }
         // Its first and last dword; no BAR in reach has 4 GiB or more.
