@@ -1,7 +1,7 @@
 //! System tests: the command as a user types it, the image in QEMU.
 //!
-//! One machine runs at a time: two cores, and QEMU takes one. Every wait has an
-//! end, and whatever a test started is ended with it, by process id.
+//! A machine for each core runs at a time, since QEMU takes one. Every wait has an end,
+//! and whatever a test started is ended with it, by process id.
 
 mod bench;
 mod changed;
@@ -10,6 +10,7 @@ mod client;
 mod cpu;
 mod devices;
 mod faults;
+mod fleet;
 mod guests;
 mod harness;
 mod hostile;

@@ -61,6 +61,7 @@ mod inspect;
 mod kernels;
 mod logs;
 mod manifest;
+mod metrics;
 mod network;
 mod output;
 mod packages;
