@@ -61,6 +61,7 @@ mod inspect;
 mod kernels;
 mod logs;
 mod manifest;
+mod media;
 mod network;
 mod output;
 mod packages;
