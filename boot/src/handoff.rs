@@ -12,8 +12,9 @@ pub const COMMAND_LINE: usize = 128;
 pub const LABEL: usize = 64;
 
 /// A piece of the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Segment {
     /// Where the loader has put its bytes.
@@ -36,8 +37,7 @@ pub enum Protocol {
 }
 
 /// What the tool writes into [`SYMBOL`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Handoff {
     /// The first of the serial port's registers; 0 for none. It comes first: the entry code

@@ -76,7 +76,11 @@ impl Console {
                 out8(com1 + register, value);
             }
         }
-        let console = Self { com1, screen, at: 0 };
+        let console = Self {
+            com1,
+            screen,
+            at: 0,
+        };
         for at in 0..console.cells() {
             console.show(at, b' ');
         }
@@ -166,7 +170,7 @@ unsafe fn write(address: u64, bytes: &[u8]) {
 
 /// Ends: says why, and waits forever.
 fn stop(console: &mut Console, why: fmt::Arguments<'_>) -> ! {
-    let _ = write!(console, "\nboot: fatal: {why}\n");
+    let _ = writeln!(console, "\nboot: fatal: {why}");
     // SAFETY: it touches nothing.
     unsafe { boot_halt() }
 }
@@ -228,9 +232,9 @@ extern "C" fn main(magic: u32, loader: u32) {
     }
     let mut missing = cpu::missing(handoff.features, cpuid).peekable();
     if missing.peek().is_some() {
-        let _ = write!(console, "\nboot: this CPU lacks what the kernel needs:\n");
+        let _ = writeln!(console, "\nboot: this CPU lacks what the kernel needs:");
         for feature in missing {
-            let _ = write!(console, "boot: {}: {}\n", feature.name, feature.remedy);
+            let _ = writeln!(console, "boot: {}: {}", feature.name, feature.remedy);
         }
         stop(&mut console, format_args!("the kernel would not start"));
     }
@@ -283,16 +287,22 @@ extern "C" fn main(magic: u32, loader: u32) {
     let room = unsafe { &mut *INFORMATION.0.get() };
     let at = INFORMATION.0.get() as usize as u32;
     let Some(eax) = information::write(handoff.protocol(), &told, at, room) else {
-        stop(&mut console, format_args!("no room for the kernel's information"));
+        stop(
+            &mut console,
+            format_args!("no room for the kernel's information"),
+        );
     };
-    let _ = write!(
+    let _ = writeln!(
         console,
-        "\nboot: starting seL4 {} at {kernel}\n",
+        "\nboot: starting seL4 {} at {kernel}",
         text(&handoff.label)
     );
     let _ = match com1 {
-        0 => write!(console, "boot: the board has no serial port\n"),
-        _ => write!(console, "boot: all further output is on the serial port at {com1:#x}, 115200 8n1\n"),
+        0 => writeln!(console, "boot: the board has no serial port"),
+        _ => writeln!(
+            console,
+            "boot: all further output is on the serial port at {com1:#x}, 115200 8n1"
+        ),
     };
     if let Some(place) = place {
         // SAFETY: a page of memory that firmware has given up; this program is far above it.

@@ -171,7 +171,8 @@ impl Map {
             let end = piece.end.min(LOW_END);
             Region { end, ..*piece }.pages()
         });
-        let last = low.filter(|piece| piece.end > piece.start.max(PAGE)).last();
+        let mut low = low.filter(|piece| piece.end > piece.start.max(PAGE));
+        let last = low.next_back();
         last.map(|piece| piece.end - PAGE).ok_or(Trouble::NoLowPage)
     }
 

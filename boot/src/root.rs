@@ -29,8 +29,14 @@ pub fn root_place(
         return None;
     }
     let mut bytes = [0; POINTER];
-    let length = if pointer.len() < POINTER { OLD_POINTER } else { POINTER };
-    bytes.get_mut(..length)?.copy_from_slice(pointer.get(..length)?);
+    let length = if pointer.len() < POINTER {
+        OLD_POINTER
+    } else {
+        POINTER
+    };
+    bytes
+        .get_mut(..length)?
+        .copy_from_slice(pointer.get(..length)?);
     Some(RootPlace {
         address: low_page,
         bytes,

@@ -74,7 +74,11 @@ impl Root {
             0
         };
         // None says 0.
-        let end = if start == 0 { 0 } else { start + DATA_AREA_BYTES };
+        let end = if start == 0 {
+            0
+        } else {
+            start + DATA_AREA_BYTES
+        };
         let places = (start..end).step_by(STEP).chain(AREA.step_by(STEP));
         for address in places {
             let mut signature = [0; 8];

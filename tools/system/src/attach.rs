@@ -106,8 +106,7 @@ fn place(segment: &mut Segment, address: u64, length: usize) -> Option<&mut [u8]
 }
 
 fn address_of(file: &[u8], name: &str) -> Result<u64, ProgramError> {
-    let broken =
-        |error: object::Error| ProgramError::new(format!("no usable symbols: {error}"));
+    let broken = |error: object::Error| ProgramError::new(format!("no usable symbols: {error}"));
     let header = FileHeader64::<LittleEndian>::parse(file).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;
     let sections = header.sections(endian, file).map_err(broken)?;

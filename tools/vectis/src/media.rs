@@ -68,7 +68,8 @@ fn files(media: &cli::Media) -> impl Iterator<Item = &PathBuf> {
 }
 
 fn is_qcow2(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "qcow2")
+    path.extension()
+        .is_some_and(|extension| extension == "qcow2")
 }
 
 /// Writes the media of a built image.
@@ -115,7 +116,8 @@ pub fn write(
 fn com1(model: &Model) -> u16 {
     let mut devices = model.board.devices.iter();
     let com1 = devices.find(|device| device.name == "com1");
-    com1.and_then(|device| device.ports).map_or(0, |ports| ports.0)
+    com1.and_then(|device| device.ports)
+        .map_or(0, |ports| ports.0)
 }
 
 /// Returns the file that a Multiboot 2 loader takes: the program that starts the kernel, with
@@ -173,7 +175,11 @@ fn compose(
     handoff.module_bytes = init.len() as u64;
     handoff.module_memory = memory(init)?;
     payload.extend(init);
-    handoff.protocol = if built.kernel.installed.is_some() { 2 } else { 1 };
+    handoff.protocol = if built.kernel.installed.is_some() {
+        2
+    } else {
+        1
+    };
     let options = &built.kernel.options;
     handoff.features = boot::cpu::needed(|option| {
         let value = options.get(&format!("CONFIG_{option}"));
@@ -234,7 +240,12 @@ fn image(work: &Path, com1: u16, boot: &[u8]) -> Result<PathBuf> {
     let script = work.join("grub.cfg");
     write_file(&script, commands(com1, &format!("/{FOLDER}/{marker}")))?;
 
-    grub(work, "i386-pc-eltorito", &["biosdisk"], &folder.join("bios.img"))?;
+    grub(
+        work,
+        "i386-pc-eltorito",
+        &["biosdisk"],
+        &folder.join("bios.img"),
+    )?;
     grub(work, "x86_64-efi", &["fat"], &work.join("BOOTX64.EFI"))?;
     let efi = folder.join("efi.img");
     let fat = format!("{}", efi.display());
@@ -258,8 +269,20 @@ fn image(work: &Path, com1: u16, boot: &[u8]) -> Result<PathBuf> {
     let image = work.join("image.iso");
     let mut xorriso = Command::new("xorriso");
     xorriso.args(["-as", "mkisofs", "-quiet", "-r", "-V", "VECTIS"]);
-    xorriso.args(["-b", "vectis/bios.img", "-no-emul-boot", "-boot-load-size", "4"]);
-    xorriso.args(["-boot-info-table", "--grub2-boot-info", "--grub2-mbr", BIOS_BOOT]);
+    xorriso.args(["--set_all_file_dates", &format!("={TIME}")]);
+    xorriso.args([
+        "-b",
+        "vectis/bios.img",
+        "-no-emul-boot",
+        "-boot-load-size",
+        "4",
+    ]);
+    xorriso.args([
+        "-boot-info-table",
+        "--grub2-boot-info",
+        "--grub2-mbr",
+        BIOS_BOOT,
+    ]);
     xorriso.args(["--protective-msdos-label", "--efi-boot", "vectis/efi.img"]);
     xorriso.args(["-efi-boot-part", "--efi-boot-image", "-o"]);
     tool(xorriso.arg(&image).arg(&tree), work)?;
@@ -303,4 +326,69 @@ fn tool(command: &mut Command, work: &Path) -> Result<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(failed(said.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn media(iso: Option<&str>, disk: Option<&str>) -> cli::Media {
+        cli::Media {
+            iso: iso.map(PathBuf::from),
+            disk: disk.map(PathBuf::from),
+            boot: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_written_needs_packages() {
+        assert!(needs(&cli::Media::default()).is_empty());
+        assert_eq!(
+            needs(&media(Some("a.iso"), None)).len(),
+            packages::MEDIA.len()
+        );
+        assert_eq!(
+            needs(&media(None, Some("a.img"))).len(),
+            packages::MEDIA.len()
+        );
+        let qcow2 = media(None, Some("a.qcow2"));
+        assert_eq!(needs(&qcow2).len(), packages::MEDIA.len() + 1);
+        assert_eq!(steps(&qcow2), 1);
+        assert_eq!(steps(&media(Some("a.iso"), Some("b"))), 2);
+    }
+
+    #[test]
+    fn grub_says_what_it_does_where_the_board_has_a_serial_port() {
+        let with = commands(0x2f8, "/vectis/1.id");
+        assert!(
+            with.starts_with("serial --port=0x2f8 --speed=115200\n"),
+            "{with}"
+        );
+        let without = commands(0, "/vectis/1.id");
+        assert_eq!(
+            without,
+            "search.file /vectis/1.id root\nmultiboot2 /vectis/boot.elf\nboot\n"
+        );
+    }
+
+    #[test]
+    fn a_text_has_a_zero_behind_it() {
+        let mut place = [0; 4];
+        assert_eq!(text(&mut place, "abc"), Ok(()));
+        assert_eq!(&place, b"abc\0");
+        assert!(text(&mut place, "abcd").unwrap_err().contains("too long"));
+    }
+
+    #[test]
+    fn a_tool_that_fails_is_named_with_its_reason() {
+        let work = Path::new("/work");
+        let error = tool(Command::new("sh").args(["-c", "echo no >&2; exit 1"]), work);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("sh failed: no") && error.contains("mtools"),
+            "{error}"
+        );
+        let error = tool(&mut Command::new("/nowhere"), work).unwrap_err();
+        assert!(error.to_string().contains("/nowhere failed"), "{error}");
+    }
 }
