@@ -138,7 +138,13 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         counted: options.counted,
         ..machine(&model, &built, free_ports(arguments.port, networks)?)
     };
-    run::run(&machine, &built.writers, Some(&log), &options)
+    run::run(
+        &machine,
+        &built.writers,
+        Some(&log),
+        &options,
+        Some(built.lock),
+    )
 }
 
 /// Returns the machine that boots an image.
@@ -191,7 +197,7 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
         verbose: arguments.verbose,
     };
     let machine = machine(&model, &built, ports);
-    soak::soak(&machine, &built.writers, &log, &options)
+    soak::soak(&machine, &built.writers, &log, &options, built.lock)
 }
 
 /// Runs `vectis bench`.
@@ -242,16 +248,22 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
         counted: true,
         ..bare_machine(&workspace, &bare_model, &bare_model.guests[0], ports)?
     };
-    steps.begin("QEMU", "without a monitor");
-    let bare = bench::measure(&plain, &[], None, arguments.verbose)?;
+    // First, since other builds wait for its start.
     steps.begin("QEMU", &format!("{} on Vectis", model.name));
     let ports = free_ports(0, networks(&model).len())?;
     let machine = Machine {
         counted: true,
         ..machine(&model, &built, ports)
     };
-    let log = Some(log.as_path());
-    let measured = bench::measure(&machine, &built.writers, log, arguments.verbose)?;
+    let measured = bench::measure(
+        &machine,
+        &built.writers,
+        Some(&log),
+        arguments.verbose,
+        Some(built.lock),
+    )?;
+    steps.begin("QEMU", "without a monitor");
+    let bare = bench::measure(&plain, &[], None, arguments.verbose, None)?;
     let wanted = bench::Wanted {
         json: arguments.json,
         check: arguments.check,
@@ -279,7 +291,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         ..bare_machine(workspace, model, guest, ports)?
     };
     steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
-    run::run(&machine, &[], None, options)
+    run::run(&machine, &[], None, options, None)
 }
 
 /// Returns the machine that is this guest's alone; the guest is built.
@@ -436,7 +448,7 @@ pub fn audit(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
         ..run::Options::default()
     };
     let machine = machine(&model, &built, ports);
-    run::run(&machine, &built.writers, None, &options)
+    run::run(&machine, &built.writers, None, &options, Some(built.lock))
 }
 
 /// Runs `vectis logs`.

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The listening side.
 pub struct Control {
     pointer: PathBuf,
+    socket: PathBuf,
     visitors: Vec<UnixStream>,
 }
 
@@ -53,6 +54,7 @@ impl Control {
         });
         Ok(Self {
             pointer,
+            socket: socket.to_path_buf(),
             visitors: Vec::new(),
         })
     }
@@ -71,9 +73,12 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // If another run has put its own there, only `dump` is affected, which
-        // reports what to do.
-        let _ = fs::remove_file(&self.pointer);
+        // A later run may have put its own there.
+        let own = fs::read(&self.pointer)
+            .is_ok_and(|text| text == self.socket.as_os_str().as_encoded_bytes());
+        if own {
+            let _ = fs::remove_file(&self.pointer);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `vectis build`: everything that boots, in one folder.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::workspace::{Workspace, read, write};
 pub const STEPS: usize = 5;
 
 /// A built image.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Built {
     /// The folder.
     pub folder: PathBuf,
@@ -31,6 +32,9 @@ pub struct Built {
     pub kernel: kernel::Built,
     /// The kernel's command line.
     pub command_line: String,
+    /// Keeps other builds away, which could replace the image's files, until this is
+    /// dropped.
+    pub lock: File,
 }
 
 impl Built {
@@ -287,7 +291,7 @@ pub fn build(
     folder: &Folder,
     steps: &mut Steps,
 ) -> Result<Built> {
-    let _lock = workspace.lock()?;
+    let lock = workspace.lock()?;
     let kernel = chosen.build(profile, &workspace.output(profile), steps)?;
     check_trust(&kernel, &model.guests)?;
     let limits = chosen.limits(&workspace.output(profile))?;
@@ -424,6 +428,7 @@ pub fn build(
         writers,
         kernel,
         command_line: chosen.command_line().to_owned(),
+        lock,
     })
 }
 

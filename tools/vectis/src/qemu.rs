@@ -1,9 +1,7 @@
 //! QEMU: its arguments, its serial ports as sockets, its end.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -19,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::image::symbol_files;
 use crate::network::networks;
 use crate::packages;
+use crate::workspace::Opened;
 
 /// A serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +157,7 @@ pub struct Qemu {
     child: Child,
     folder: TempDir,
     /// Files that QEMU opens by their descriptor numbers in this process.
-    _files: Vec<File>,
+    _files: (Opened, Option<Opened>),
 }
 
 /// Checks that sockets in a folder can have a path at all.
@@ -175,24 +174,6 @@ fn check_sockets(folder: &Path) -> Result<()> {
         ),
         "the folder for temporary files is too deep: set TMPDIR to another, such as /tmp",
     ))
-}
-
-/// Creates a path that QEMU takes as it is. Of a multiboot module's name it
-/// takes what follows a blank as the module's command line
-/// (hw/i386/multiboot.c), and the kernel's name is part of the kernel's; there
-/// is no way to quote a blank. Such a file is opened here, and named by its
-/// number.
-fn without_blank(path: &Path, files: &mut Vec<File>) -> Result<PathBuf> {
-    if !path.as_os_str().as_bytes().contains(&b' ') {
-        return Ok(path.to_path_buf());
-    }
-    let file = File::open(path).map_err(|e| Error::file("read", path, &e))?;
-    let number = file.as_raw_fd();
-    files.push(file);
-    Ok(PathBuf::from(format!(
-        "/proc/{}/fd/{number}",
-        std::process::id()
-    )))
 }
 
 impl Qemu {
@@ -218,13 +199,14 @@ impl Qemu {
                 )
             })?;
         check_sockets(folder.path())?;
-        let mut files = Vec::new();
-        let initrd = machine.initrd.as_deref();
+        // Not by their names: another build may replace them. And of a multiboot module's
+        // name QEMU takes what follows a blank as the module's command line
+        // (hw/i386/multiboot.c).
+        let kernel = Opened::new(&machine.kernel)?;
+        let initrd = machine.initrd.as_deref().map(Opened::new).transpose()?;
         let machine = Machine {
-            kernel: without_blank(&machine.kernel, &mut files)?,
-            initrd: initrd
-                .map(|path| without_blank(path, &mut files))
-                .transpose()?,
+            kernel: kernel.path(),
+            initrd: initrd.as_ref().map(Opened::path),
             ..machine.clone()
         };
         for (port, name) in PORTS {
@@ -262,7 +244,7 @@ impl Qemu {
         Ok(Self {
             child,
             folder,
-            _files: files,
+            _files: (kernel, initrd),
         })
     }
 
@@ -357,23 +339,6 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("-append"));
-    }
-
-    #[test]
-    fn a_blank_in_a_path_does_not_reach_qemu() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a checkout, of mine");
-        std::fs::write(&path, "image").unwrap();
-        let mut files = Vec::new();
-        let taken = without_blank(&path, &mut files).unwrap();
-        assert!(
-            !taken.display().to_string().contains([' ', ',']),
-            "{taken:?}"
-        );
-        assert_eq!(std::fs::read(&taken).unwrap(), b"image");
-        assert!(without_blank(Path::new("/no such file"), &mut files).is_err());
-        let plain = Path::new("/a,b");
-        assert_eq!(without_blank(plain, &mut files).unwrap(), plain);
     }
 
     #[test]

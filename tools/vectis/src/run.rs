@@ -89,7 +89,8 @@ pub fn position_key(index: usize) -> Option<char> {
 }
 
 /// Runs a machine. `writers` are the components' names and ELF files in the
-/// order of their log ids; their frames are recorded in `log`, if there is one.
+/// order of their log ids; their frames are recorded in `log`, if there is one. `lock` is
+/// the image's build's.
 ///
 /// # Errors
 /// If it does not start, or ends other than asked.
@@ -98,9 +99,10 @@ pub fn run(
     writers: &[(String, PathBuf)],
     log: Option<&Path>,
     options: &Options,
+    lock: Option<File>,
 ) -> Result<()> {
     let started = Instant::now();
-    let (mut session, events) = Session::start(machine, writers, log, options)?;
+    let (mut session, events) = Session::start(machine, writers, log, options, lock)?;
     session.follow(&events, started)
 }
 
@@ -170,7 +172,8 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Starts a machine, as [`run`] does. Returns the channel of its events, each of
-    /// which is to be passed to [`Session::handle`].
+    /// which is to be passed to [`Session::handle`]. From then on no file of the image
+    /// is needed by its name, so that `lock`, the build's, is let go.
     ///
     /// # Errors
     /// If it does not start.
@@ -179,6 +182,7 @@ impl<'a> Session<'a> {
         writers: &[(String, PathBuf)],
         log: Option<&Path>,
         options: &'a Options,
+        lock: Option<File>,
     ) -> Result<(Self, Receiver<Event>)> {
         let decoder = Decoder::new(writers)?;
         let recording = log
@@ -208,6 +212,7 @@ impl<'a> Session<'a> {
             open: 0,
             alive: false,
         };
+        drop(lock);
         Ok((session, events))
     }
 

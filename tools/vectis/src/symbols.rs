@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use addr2line::Loader;
 use guest_image::Foreign;
 
+use crate::workspace::Opened;
+
 /// How the monitor begins its lines. A guest's begin with its name in brackets.
 const MONITOR: &str = "init: ";
 
@@ -26,7 +28,7 @@ const PROJECT: &str = "vectis/";
 /// Finds symbols of components and guests.
 #[derive(Default)]
 pub struct Symbols {
-    programs: BTreeMap<String, PathBuf>,
+    programs: BTreeMap<String, Program>,
     /// Guests' files, by the component that runs each.
     guests: BTreeMap<String, Vec<GuestFile>>,
     /// The component of the last fault, whose backtrace follows.
@@ -44,7 +46,10 @@ impl Symbols {
             files.push(GuestFile::new(path));
         }
         Self {
-            programs: programs.iter().cloned().collect(),
+            programs: programs
+                .iter()
+                .map(|(name, path)| (name.clone(), Program::new(path)))
+                .collect(),
             guests: by_component,
             faulting: None,
         }
@@ -71,7 +76,7 @@ impl Symbols {
         else {
             return Vec::new();
         };
-        describe_all(program, &addresses)
+        program.describe(&addresses)
     }
 
     /// Returns the lines to print below a log record of a component: those of its
@@ -94,15 +99,46 @@ impl Symbols {
             files.iter().find(has).or(files.first())
         };
         let described = addresses.iter().flat_map(|address| {
-            file_of(address).map_or(Vec::new(), |file| describe_all(&file.path, &[*address]))
+            file_of(address).map_or(Vec::new(), |file| file.program.describe(&[*address]))
         });
         described.collect()
     }
 }
 
+/// A file with symbols.
+struct Program {
+    name: PathBuf,
+    /// `None` if it cannot be read.
+    file: Option<Opened>,
+}
+
+impl Program {
+    fn new(path: &Path) -> Self {
+        Self {
+            name: path.to_path_buf(),
+            file: Opened::new(path).ok(),
+        }
+    }
+
+    /// Returns the lines for these addresses.
+    fn describe(&self, addresses: &[u64]) -> Vec<String> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let file = self.file.as_ref();
+        let Some(loader) = file.and_then(|file| Loader::new(file.path()).ok()) else {
+            return vec![format!("    (no symbols in {})", self.name.display())];
+        };
+        let addresses = addresses.iter();
+        addresses
+            .flat_map(|address| describe(&loader, *address))
+            .collect()
+    }
+}
+
 /// A file with symbols of a guest.
 struct GuestFile {
-    path: PathBuf,
+    program: Program,
     /// Where its parts lie; `None` if the file cannot be read.
     segments: Option<Foreign>,
 }
@@ -111,7 +147,7 @@ impl GuestFile {
     fn new(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_default();
         Self {
-            path: path.to_path_buf(),
+            program: Program::new(path),
             segments: Foreign::from_elf(&bytes).ok(),
         }
     }
@@ -124,19 +160,6 @@ fn calls(addresses: &str) -> Vec<u64> {
         .split_whitespace()
         .filter_map(hex)
         .map(|address| address.saturating_sub(1))
-        .collect()
-}
-
-fn describe_all(program: &Path, addresses: &[u64]) -> Vec<String> {
-    if addresses.is_empty() {
-        return Vec::new();
-    }
-    let Ok(loader) = Loader::new(program) else {
-        return vec![format!("    (no symbols in {})", program.display())];
-    };
-    let addresses = addresses.iter();
-    addresses
-        .flat_map(|address| describe(&loader, *address))
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! Where the project and its results are.
 
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use kernel::Profile;
@@ -95,4 +96,49 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file("make", folder, &e))?;
     }
     std::fs::write(path, bytes).map_err(|e| Error::file("write", path, &e))
+}
+
+/// An open file, which stays what it is when a later build gives its name to another.
+#[derive(Debug)]
+pub struct Opened(File);
+
+impl Opened {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn new(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::file("read", path, &e))?;
+        Ok(Self(file))
+    }
+
+    /// Returns a path to it, for as long as this lives, of this process and of others of
+    /// the same user (proc(5)). It has no blank and no comma.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let number = self.0.as_raw_fd();
+        PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opened_file_stays_whatever_becomes_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a checkout, of mine");
+        std::fs::write(&path, "image").unwrap();
+        let opened = Opened::new(&path).unwrap();
+        let taken = opened.path();
+        assert!(
+            !taken.display().to_string().contains([' ', ',']),
+            "{taken:?}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another").unwrap();
+        assert_eq!(std::fs::read(&taken).unwrap(), b"image");
+        assert!(Opened::new(Path::new("/no such file")).is_err());
+    }
 }

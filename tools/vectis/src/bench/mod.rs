@@ -6,6 +6,7 @@ mod figures;
 mod rows;
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ pub struct Measured {
     pub boot: Boot,
 }
 
-/// Runs a machine until `guests` guests have said all.
+/// Runs a machine until `guests` guests have said all. `lock` is the image's build's.
 ///
 /// # Errors
 /// If it does not start, ends before that, or a guest says that something went wrong.
@@ -76,6 +77,7 @@ pub fn measure(
     writers: &[(String, PathBuf)],
     log: Option<&Path>,
     verbose: bool,
+    lock: Option<File>,
 ) -> Result<Measured> {
     let guests = machine.model.guests.len();
     let options = run::Options {
@@ -84,7 +86,7 @@ pub fn measure(
         watched: true,
         ..run::Options::default()
     };
-    let (mut session, events) = Session::start(machine, writers, log, &options)?;
+    let (mut session, events) = Session::start(machine, writers, log, &options, lock)?;
     let end = Instant::now() + BOUND;
     let mut measured = Measured::default();
     let mut ended = 0;

@@ -14,6 +14,7 @@ mod state;
 mod targets;
 mod watch;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,7 @@ pub fn soak(
     writers: &[(String, PathBuf)],
     log: &Path,
     options: &Options,
+    lock: File,
 ) -> Result<()> {
     let run_options = run::Options {
         quiet: !options.verbose,
@@ -70,7 +72,7 @@ pub fn soak(
         ..run::Options::default()
     };
     let targets = targets(machine.model);
-    let mut driver = Driver::start(machine, writers, log, &run_options)?;
+    let mut driver = Driver::start(machine, writers, log, &run_options, lock)?;
     let Some((served, port)) = driver.wait_ready(SERVES)? else {
         return Err(driver.failed(
             "no guest serves",

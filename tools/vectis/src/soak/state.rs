@@ -1,6 +1,7 @@
 //! The running machine of a soak: its events, and the state derived from its lines.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -104,7 +105,7 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Starts it.
+    /// Starts it. `lock` is the build's.
     ///
     /// # Errors
     /// If it does not start.
@@ -113,8 +114,9 @@ impl<'a> Driver<'a> {
         writers: &[(String, PathBuf)],
         log: &Path,
         options: &'a run::Options,
+        lock: File,
     ) -> Result<Self> {
-        let (session, events) = Session::start(machine, writers, Some(log), options)?;
+        let (session, events) = Session::start(machine, writers, Some(log), options, Some(lock))?;
         Ok(Self {
             session,
             events,
