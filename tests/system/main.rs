@@ -11,6 +11,7 @@ mod client;
 mod cpu;
 mod devices;
 mod faults;
+mod fleet;
 mod guests;
 mod harness;
 mod hostile;

@@ -248,7 +248,7 @@ mod tests {
     fn statistics_list_every_counter() {
         assert_eq!(
             press(b"S"),
-            "S msix calls 7\r\nS msix log_records_dropped 0\r\nS end\r\n"
+            "S msix restarts 0\r\nS msix calls 7\r\nS msix log_records_dropped 0\r\nS end\r\n"
         );
     }
 
@@ -287,7 +287,7 @@ mod tests {
         let once = press(b"M").lines().count();
         // Two functions, one message, the end: and 2048 entries for two.
         assert_eq!(press(b"M\nM").lines().count(), once + once - 2 + 2048);
-        assert_eq!(press(b"MSM").lines().count(), 2 * once + 3);
+        assert_eq!(press(b"MSM").lines().count(), 2 * once + 4);
     }
 
     #[test]

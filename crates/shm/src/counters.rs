@@ -11,6 +11,9 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub const COUNTERS: usize = 64;
 const NAME_BYTES: usize = 40;
 
+/// The counter that each page begins with: how often its writer was started again.
+pub const RESTARTS: &str = "restarts";
+
 #[repr(C)]
 struct Place {
     name: [AtomicU8; NAME_BYTES],
@@ -37,10 +40,15 @@ impl CounterPage {
         }
     }
 
-    /// Returns the page's places, for its writer. Each life of a component takes the same
-    /// ones again.
-    pub const fn places(&'static self) -> Places {
-        Places(self.places.as_slice())
+    /// Begins a life of the page's writer: counts its restarts in the first place, and
+    /// returns the others. Each life takes the same ones again.
+    pub fn places(&'static self) -> Places {
+        let before = self.read(0, &mut [0; NAME_BYTES]).map(|(_, value)| value);
+        let mut places = Places(self.places.as_slice());
+        let mut restarts = Counter::default();
+        restarts.show(&mut places, RESTARTS);
+        restarts.set(before.map_or(0, |before| before.wrapping_add(1)));
+        places
     }
 
     /// Reads counter `index`: returns its name, written into `name`, and
@@ -131,20 +139,24 @@ impl PartialEq<u64> for Counter {
 }
 
 /// Declares a structure of counters, each a [`Counter`] that is shown under the name of
-/// its field.
+/// its field. The fields' documentation is kept with the names, in `MEANINGS`.
 #[macro_export]
 macro_rules! counters {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident { $($(#[$counter_meta:meta])* $counter:ident,)* }
+        pub struct $name:ident { $($(#[doc = $meaning:literal])+ $counter:ident,)* }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
         pub struct $name {
-            $($(#[$counter_meta])* pub $counter: $crate::Counter,)*
+            $($(#[doc = $meaning])+ pub $counter: $crate::Counter,)*
         }
 
         impl $name {
+            /// The name of each, and what it counts.
+            pub const MEANINGS: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($counter), concat!($($meaning),+))),*];
+
             /// Gives each its place on the component's page, in their order.
             pub fn show(&mut self, places: &mut $crate::Places) {
                 $(self.$counter.show(places, stringify!($counter));)*
@@ -184,6 +196,7 @@ mod tests {
         let page = page();
         let mut name = [0; 40];
         assert_eq!(page.read(0, &mut name), None);
+        assert_eq!(Counters::MEANINGS[1], ("errors", " The second."));
         let mut counters = Counters::default();
         counters.calls += 3;
         let mut places = page.places();
@@ -193,34 +206,37 @@ mod tests {
         counters.errors += 2;
         used.set(7);
         used -= 4;
-        for (index, expected) in [("calls", 3), ("errors", 2), ("used", 3)]
+        for (index, expected) in [("restarts", 0), ("calls", 3), ("errors", 2), ("used", 3)]
             .into_iter()
             .enumerate()
         {
             assert_eq!(page.read(index, &mut name), Some(expected));
         }
-        assert_eq!(page.read(3, &mut name), None);
+        assert_eq!(page.read(4, &mut name), None);
         assert_eq!(page.read(COUNTERS, &mut name), None);
         assert!(counters.errors == 2 && used.get() == 3);
         // A new life has the same places, and begins anew.
         Counters::default().show(&mut page.places());
-        assert_eq!(page.read(0, &mut name), Some(("calls", 0)));
-        assert_eq!(page.read(2, &mut name), Some(("used", 3)));
+        assert_eq!(page.read(0, &mut name), Some(("restarts", 1)));
+        assert_eq!(page.read(1, &mut name), Some(("calls", 0)));
+        assert_eq!(page.read(3, &mut name), Some(("used", 3)));
+        Counters::default().show(&mut page.places());
+        assert_eq!(page.read(0, &mut name), Some(("restarts", 2)));
     }
 
     #[test]
     fn what_a_former_life_left_of_a_name_is_gone() {
         let (page, mut name) = (page(), [0; 40]);
         Counter::default().show(&mut page.places(), "a\x1b[2J\u{e9}");
-        assert_eq!(page.read(0, &mut name), Some(("a?[2J??", 0)));
+        assert_eq!(page.read(1, &mut name), Some(("a?[2J??", 0)));
         Counter::default().show(&mut page.places(), "b");
-        assert_eq!(page.read(0, &mut name), Some(("b", 0)));
+        assert_eq!(page.read(1, &mut name), Some(("b", 0)));
     }
 
     #[test]
     fn past_the_page_a_counter_counts_unseen() {
         let mut places = page().places();
-        for _ in 0..COUNTERS {
+        for _ in 1..COUNTERS {
             assert!(places.take("a").is_some());
         }
         let mut counter = Counter::default();

@@ -14,6 +14,6 @@ mod counters;
 mod kept;
 mod ring;
 
-pub use counters::{COUNTERS, Counter, CounterPage, Places};
+pub use counters::{COUNTERS, Counter, CounterPage, Places, RESTARTS};
 pub use kept::{Keep, Kept};
 pub use ring::{RING_CAPACITY, RING_RECORD_MAX, Ring};

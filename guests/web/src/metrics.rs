@@ -149,8 +149,15 @@ pub fn write(out: &mut dyn Write, report: &Report) -> fmt::Result {
         "Whether the link is up.",
         u8::from(report.link.up),
     )?;
-    let speed = u64::from(report.link.speed) * 1_000_000;
-    single(out, "link_bits_per_second", "gauge", "Link speed.", speed)?;
+    // Base units are bytes (Prometheus' naming rules), for the speed of a link too.
+    let speed = u64::from(report.link.speed) * 1_000_000 / 8;
+    single(
+        out,
+        "link_speed_bytes",
+        "gauge",
+        "Link speed in bytes per second.",
+        speed,
+    )?;
     let lease = report.lease.map_or(0, |lease| lease.seconds_left);
     single(
         out,
@@ -227,5 +234,6 @@ mod tests {
         assert!(text.contains("vectis_guest_time_seconds 1795814130.000000005\n"));
         assert!(text.contains("vectis_guest_drops_total{direction=\"receive\"} 3\n"));
         assert!(text.contains("vectis_guest_transmit_hangs_total 5\n"));
+        assert!(text.contains("vectis_guest_link_speed_bytes 125000000\n"));
     }
 }

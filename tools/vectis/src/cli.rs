@@ -96,6 +96,18 @@ pub enum Command {
         #[arg(default_value = "M")]
         keys: String,
     },
+    /// Print the running system's counters for Prometheus
+    ///
+    /// In its text format, by component (docs/fleet.md): of the last `vectis run`, or of
+    /// any machine whose COM1 is a socket. The web guest serves its own at /metrics.
+    Metrics {
+        /// The socket of its COM1 [default: the last run's]
+        #[arg(long, value_name = "SOCKET", requires = "image")]
+        console: Option<PathBuf>,
+        /// The folder of its image, which `vectis build` made [default: the last run's]
+        #[arg(long, value_name = "FOLDER", requires = "console")]
+        image: Option<PathBuf>,
+    },
     /// Say what a machine's functions could do here, from dumps of it
     ///
     /// Reads the output of `lspci -vvxxxx` (as root) or `lspci -xxxx`, and that of

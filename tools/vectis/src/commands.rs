@@ -16,7 +16,7 @@ use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use crate::{bench, control, image, media, output, packages, run, soak};
+use crate::{bench, control, image, media, metrics, output, packages, run, soak};
 
 /// Bound on an audit: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
@@ -317,6 +317,16 @@ fn bare_machine<'a>(
 /// If no system runs, or it does not answer.
 pub fn dump(keys: &str) -> Result<()> {
     control::dump(&Workspace::find()?.run_folder(), keys)
+}
+
+/// Runs `vectis metrics`, of the last run or of the system behind the socket `console`
+/// with the image in the folder `image`.
+///
+/// # Errors
+/// If no system runs, or it does not answer.
+pub fn metrics(console: Option<&Path>, image: Option<&Path>) -> Result<()> {
+    let folder = Workspace::find()?.run_folder();
+    metrics::metrics(image.unwrap_or(&folder), console)
 }
 
 /// Runs `vectis build`.

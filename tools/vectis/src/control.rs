@@ -113,41 +113,86 @@ pub fn dump(folder: &Path, keys: &str) -> Result<()> {
             format!("there is {}; h explains them", known.join(", ")),
         ));
     }
-    let pointer = folder.join(POINTER);
-    let not_running = |cause: std::io::Error| {
-        Error::new(
-            "no running system",
-            cause,
-            "start one with `vectis run` in another terminal",
-        )
-    };
-    let socket = fs::read_to_string(&pointer).map_err(not_running)?;
-    let mut stream = UnixStream::connect(&socket).map_err(not_running)?;
-    let silent = |cause: std::io::Error| {
-        Error::new(
-            "the system does not answer",
-            cause,
-            "see what `vectis run` says; -v shows every component's log",
-        )
-    };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(silent)?;
-    let mut lines = BufReader::new(stream.try_clone().map_err(silent)?);
+    let mut console = Console::of_run(folder)?;
     for key in keys.chars() {
-        write!(stream, "{key}").map_err(silent)?;
+        for line in console.ask(key)? {
+            output::line(&line)?;
+        }
+    }
+    Ok(())
+}
+
+/// The console of a running system, as another command sees it.
+pub struct Console {
+    keys: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Console {
+    /// Connects to the last run's, whose log is in `folder`.
+    ///
+    /// # Errors
+    /// If no system runs.
+    pub fn of_run(folder: &Path) -> Result<Self> {
+        let socket = fs::read_to_string(folder.join(POINTER)).map_err(|cause| {
+            Error::new(
+                "no running system",
+                cause,
+                "start one with `vectis run` in another terminal",
+            )
+        })?;
+        Self::connect(Path::new(&socket))
+    }
+
+    /// Connects to a socket with a system's COM1 behind it.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let failed = |cause: std::io::Error| {
+            Error::new(
+                format!("no running system behind {}", socket.display()),
+                cause,
+                "start one with `vectis run` in another terminal",
+            )
+        };
+        let keys = UnixStream::connect(socket).map_err(failed)?;
+        keys.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let lines = BufReader::new(keys.try_clone().map_err(failed)?);
+        Ok(Self { keys, lines })
+    }
+
+    /// Presses a key that has a report, and returns its lines, without what guests
+    /// print meanwhile.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub fn ask(&mut self, key: char) -> Result<Vec<String>> {
+        let silent = |cause: std::io::Error| {
+            Error::new(
+                "the system does not answer",
+                cause,
+                "see what `vectis run` says; -v shows every component's log",
+            )
+        };
+        write!(self.keys, "{key}").map_err(silent)?;
         let end = format!("{key} end");
+        let own = format!("{key} ");
+        let mut report = Vec::new();
         loop {
             let mut line = String::new();
-            if lines.read_line(&mut line).map_err(silent)? == 0 {
+            if self.lines.read_line(&mut line).map_err(silent)? == 0 {
                 return Err(silent(std::io::Error::other("it has ended")));
             }
             let line = line.trim_end();
             if line == end {
-                break;
+                return Ok(report);
             }
-            output::line(line)?;
+            if key == 'h' || line.starts_with(&own) {
+                report.push(line.to_owned());
+            }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

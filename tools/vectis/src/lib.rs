@@ -66,6 +66,7 @@ mod kernels;
 mod logs;
 mod manifest;
 mod media;
+mod metrics;
 mod network;
 mod output;
 mod packages;

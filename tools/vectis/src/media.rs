@@ -86,7 +86,6 @@ pub fn write(
     if files(media).next().is_none() {
         return Ok(());
     }
-    let _lock = workspace.lock()?;
     let com1 = com1(model);
     let file = boot_file(workspace, com1, built)?;
     if let Some(path) = &media.boot {
@@ -96,7 +95,8 @@ pub fn write(
     if media.iso.is_none() && media.disk.is_none() {
         return Ok(());
     }
-    let work = built.folder.with_extension("media");
+    // One for all: the image's lock keeps other builds away.
+    let work = workspace.target.join("vectis").join("media");
     let image = image(&work, com1, &file)?;
     for (what, path) in [("CD image", &media.iso), ("disk image", &media.disk)] {
         let Some(path) = path else { continue };

@@ -28,6 +28,9 @@ pub fn main() -> ExitCode {
         Some(Command::Caps { system, kernel, .. }) => commands::caps(system, kernel),
         Some(Command::Logs(logs)) => commands::logs(logs),
         Some(Command::Dump { keys }) => commands::dump(keys),
+        Some(Command::Metrics { console, image }) => {
+            commands::metrics(console.as_deref(), image.as_deref())
+        }
         Some(Command::Inspect(arguments)) => inspect::inspect(arguments),
         Some(Command::Replay { files, summary }) => replay::replay(files, *summary),
     };

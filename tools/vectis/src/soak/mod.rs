@@ -5,7 +5,7 @@
 //! longer than that. The counters are read around each burst, since a restarted
 //! component counts from 0.
 
-mod counters;
+pub(crate) mod counters;
 mod http;
 mod load;
 mod plan;
