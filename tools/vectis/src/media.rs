@@ -56,7 +56,7 @@ pub fn needs(media: &cli::Media) -> Vec<Need> {
     needs
 }
 
-/// Returns the steps that [`write`] begins.
+/// Returns the steps that [`write()`] begins.
 #[must_use]
 pub fn steps(media: &cli::Media) -> usize {
     files(media).count()
