@@ -5,8 +5,8 @@ use core::ops::Range;
 
 use dma_probe::{DEVICE, REGISTER_BAR, VENDOR};
 use pci::{
-    BAR_WINDOW, BarInfo, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_PAGES,
-    MsixPage, NoFunction, PAGE_SIZE, discover,
+    BAR_WINDOW, BarInfo, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_SLOTS,
+    HIGH_BAR_WINDOW, MsixPage, NoFunction, PAGE_SIZE, discover,
 };
 
 /// Pages of registers that the measurement uses: the highest is the transmit
@@ -22,32 +22,14 @@ pub enum Stop {
     OutsideEcam,
     /// The firmware gave this BAR no address.
     NoAddress(usize),
-    /// A BAR is larger than what is left of its guest's share.
-    NoRoom {
-        /// The BAR.
-        bar: usize,
-        /// Its pages.
-        pages: u64,
-        /// Pages that are left.
-        left: u64,
-    },
 }
 
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kib = |pages: u64| pages.saturating_mul(PAGE_SIZE / 1024);
         match *self {
             Self::NoFunction(none) => f.write_str(none.reason()),
             Self::OutsideEcam => f.write_str("it is outside the board's ECAM window"),
             Self::NoAddress(bar) => write!(f, "the firmware gave BAR {bar} no address"),
-            Self::NoRoom { bar, pages, left } => write!(
-                f,
-                "BAR {bar} has {} KiB, and {} KiB are left: the functions of a guest share {} MiB \
-                 for their BARs equally; give the guest fewer devices, or another device",
-                kib(pages),
-                kib(left),
-                kib(GUEST_BAR_PAGES.into()) / 1024
-            ),
         }
     }
 }
@@ -76,28 +58,22 @@ pub fn look_at(
     }
 }
 
-/// Gives each BAR that is mapped its slots of those in `slots`, one a page. Slots of
-/// pages that msix has stay empty.
-///
-/// # Errors
-///
-/// [`Stop::NoRoom`] if there are too few.
-pub fn share_out(info: &mut FunctionInfo, slots: Range<u32>) -> Result<(), Stop> {
-    let mut next = slots.start;
-    for bar in 0..FUNCTION_BARS {
-        let bar_info = &mut info.bars[bar];
-        if !bar_info.is_memory() || bar_info.size < PAGE_SIZE {
-            continue;
+/// Gives each BAR that is mapped its slots of those in `slots`, one a page
+/// ([`FunctionInfo::grains`]); those with few pages come first. A BAR for which there are
+/// too few gets none. Returns the slots that are left.
+pub fn share_out(info: &mut FunctionInfo, slots: Range<u32>) -> Range<u32> {
+    let mut order: [usize; FUNCTION_BARS] = core::array::from_fn(|bar| bar);
+    order.sort_unstable_by_key(|&bar| (info.grain_count(bar), bar));
+    let mut left = slots;
+    for bar in order {
+        let count = info.grain_count(bar);
+        let wanted = info.bars[bar].is_memory() && count != 0;
+        if wanted && count <= left.len() as u64 {
+            info.bars[bar].first_slot = left.start.into();
+            left.start += count as u32;
         }
-        let pages = bar_info.size / PAGE_SIZE;
-        let left = u64::from(slots.end.saturating_sub(next));
-        if pages > left {
-            return Err(Stop::NoRoom { bar, pages, left });
-        }
-        bar_info.first_slot = next.into();
-        next += pages as u32;
     }
-    Ok(())
+    left
 }
 
 /// What becomes of a BAR.
@@ -113,14 +89,16 @@ pub enum Fate {
     Claimed,
     /// It is smaller than a page, of which the rest may be another function's.
     Small,
-    /// The window has no room for it.
+    /// The windows have no room for it.
     Lost,
+    /// It has more pages than there are slots left for.
+    NoSlots,
     /// Ports are no guest's.
     Ports,
 }
 
 impl Fate {
-    /// Returns the fate of a BAR of a function whose BARs are placed.
+    /// Returns the fate of a BAR of a function whose BARs are placed and have their slots.
     #[must_use]
     pub fn of(info: &FunctionInfo, bar: usize) -> Self {
         let bar_info = &info.bars[bar];
@@ -134,6 +112,7 @@ impl Fate {
             _ if bar_info.size < PAGE_SIZE && info.msix.pages().contains(&first) => Self::Claimed,
             _ if bar_info.size < PAGE_SIZE => Self::Small,
             _ if !bar_info.is_reachable() => Self::Lost,
+            _ if bar_info.first_slot == 0 && info.grain_count(bar) != 0 => Self::NoSlots,
             _ if bar_info.guest != bar_info.address => Self::Moved,
             _ => Self::Kept,
         }
@@ -146,13 +125,14 @@ impl Fate {
     }
 }
 
-/// A fate in words, of the BAR that has it.
-pub struct Told(pub Fate, pub BarInfo);
+/// What becomes of one of a function's BARs, in words.
+pub struct Told<'a>(pub &'a FunctionInfo, pub usize);
 
-impl fmt::Display for Told {
+impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(fate, bar) = self;
-        match fate {
+        let Self(info, index) = *self;
+        let bar = &info.bars[index];
+        match Fate::of(info, index) {
             Fate::None => f.write_str("there is none"),
             Fate::Kept => f.write_str("the guest has it there"),
             Fate::Moved => write!(
@@ -166,12 +146,28 @@ impl fmt::Display for Told {
                 "of {} bytes, stays unmapped: the rest of its page may be another function's",
                 bar.size
             ),
-            Fate::Lost => write!(
+            Fate::Lost => {
+                write!(
+                    f,
+                    "decodes nothing: the guest has no room for its {} MiB between {:#x} and {:#x}",
+                    bar.size >> 20,
+                    BAR_WINDOW.start,
+                    BAR_WINDOW.end
+                )?;
+                match bar.kind {
+                    BarKind::Memory64 => write!(
+                        f,
+                        ", nor between {:#x} and {:#x}",
+                        HIGH_BAR_WINDOW.start, HIGH_BAR_WINDOW.end
+                    ),
+                    _ => Ok(()),
+                }
+            }
+            Fate::NoSlots => write!(
                 f,
-                "decodes nothing: the guest has no room for its {} MiB between {:#x} and {:#x}",
-                bar.size >> 20,
-                BAR_WINDOW.start,
-                BAR_WINDOW.end
+                "decodes nothing: its {} pages are more than what is left of the {GUEST_BAR_SLOTS} \
+                 that the functions of a guest share; give the guest fewer functions",
+                info.grain_count(index)
             ),
             Fate::Ports => f.write_str("reads 0: no port is a guest's"),
         }
@@ -252,23 +248,35 @@ mod tests {
     #[test]
     fn slots_are_one_a_page_and_end() {
         let bars = [
-            bar(BarKind::Memory32, 0xfeb0_0000, 0x2000),
+            bar(BarKind::Memory32, 0xfeb0_0000, 0x3000),
             bar(BarKind::Memory32, 0xfeb1_0000, 0x800),
-            bar(BarKind::Io, 0xc000, 0x20),
-            bar(BarKind::Memory32, 0xfeb2_0000, 0x3000),
+            bar(BarKind::Io, 0xc000, 0x1000),
+            bar(BarKind::Memory32, 0xfeb2_0000, 0x2000),
+            bar(BarKind::Memory64, 0xe000_0000, 0x1000_0000),
         ];
+        for (end, slots, left) in [
+            (200, [12, 0, 0, 10, 15, 0], 57),
+            (143, [12, 0, 0, 10, 15, 0], 0),
+            // What has many pages does without.
+            (142, [12, 0, 0, 10, 0, 0], 127),
+            (14, [0, 0, 0, 10, 0, 0], 2),
+            (11, [0; 6], 1),
+        ] {
+            let mut info = function(&bars);
+            assert_eq!(share_out(&mut info, 10..end).len(), left, "{end}");
+            assert_eq!(info.bars.map(|bar| bar.first_slot), slots, "{end}");
+        }
         let mut info = function(&bars);
-        assert_eq!(share_out(&mut info, 10..15), Ok(()));
-        let slots = info.bars.map(|bar| bar.first_slot);
-        assert_eq!(slots, [10, 0, 0, 12, 0, 0]);
-        let stop = share_out(&mut info, 10..14).expect_err("a page too few");
-        let told = "BAR 3 has 12 KiB, and 8 KiB are left: the functions of a guest share 16 MiB";
-        assert!(stop.to_string().starts_with(told), "{stop}");
+        share_out(&mut info, 10..142);
+        assert_eq!(Fate::of(&info, 4), Fate::NoSlots);
+        let told = "its 128 pages are more than what is left of the 4096";
+        let text = Told(&info, 4).to_string();
+        assert!(text.contains(told), "{text}");
     }
 
     #[test]
     fn each_bar_has_the_fate_of_its_kind() {
-        let mut lost = bar(BarKind::Memory64, 0x40_0000_0000, 0x8000_0000);
+        let mut lost = bar(BarKind::Memory32, 0x8000_0000, 0x4000_0000);
         let mut moved = bar(BarKind::Memory64, 0x40_0000_0000, 0x1000);
         moved.guest = 0xfebf_f000;
         for (bar, fate) in [
@@ -279,11 +287,16 @@ mod tests {
             (moved, Fate::Moved),
             (lost, Fate::Lost),
         ] {
-            assert_eq!(Fate::of(&function(&[bar]), 0), fate);
+            let mut info = function(&[bar]);
+            share_out(&mut info, 1..100);
+            assert_eq!(Fate::of(&info, 0), fate);
         }
         lost.size = 0x800;
         let mut info = function(&[lost]);
         info.msix.page_count = 1;
         assert_eq!(Fate::of(&info, 0), Fate::Claimed);
+        // All of its pages are msix's.
+        info.bars[0] = bar(BarKind::Memory32, 0xfeb0_0000, 0x1000);
+        assert_eq!(Fate::of(&info, 0), Fate::Kept);
     }
 }

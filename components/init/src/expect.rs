@@ -111,10 +111,10 @@ impl Given<'_> {
             return None;
         }
         (0..).zip(&info.bars).find_map(|(index, bar)| {
-            let page = u64::from(slot).checked_sub(bar.first_slot)?;
-            let given = bar.first_slot != 0 && page < bar.size / PAGE_SIZE;
-            let claimed = info.msix.page_index(index, page).is_some();
-            (given && !claimed).then_some(Expect::Page(bar.address + page * PAGE_SIZE))
+            let number = u64::from(slot).checked_sub(bar.first_slot)?;
+            let given = bar.first_slot != 0 && number < info.grain_count(index);
+            let grain = given.then(|| info.grains(index).nth(number as usize))??;
+            Some(Expect::Page(bar.address + grain.offset))
         })
     }
 

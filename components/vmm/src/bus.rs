@@ -21,10 +21,6 @@ use crate::pc::{Pc, Transition};
 use crate::slots::bits;
 use crate::uart::Uart;
 
-/// Guest addresses at which BARs are mapped. A BAR elsewhere decodes nothing. The
-/// bounds keep the page tables that BAR moves can need to 503.
-pub const MMIO_WINDOW: Range<u64> = pci::BAR_WINDOW;
-
 const CONFIG_DATA_LAST: u16 = CONFIG_DATA + 3;
 const UART_LAST: u16 = COM1 + 7;
 
@@ -33,10 +29,11 @@ const UART_LAST: u16 = COM1 + 7;
 /// of them at 3 GHz) is done while other guests go on.
 const PAGES_AT_ONCE: u64 = 256;
 
-/// Returns whether it takes long to map, or to unmap, BARs of these sizes one
-/// after another.
-pub fn is_long(sizes: impl Iterator<Item = u64>) -> bool {
-    sizes.map(|size| size / PAGE_SIZE).sum::<u64>() > PAGES_AT_ONCE
+/// Returns whether it takes long to map, or to unmap, so many pages
+/// ([`FunctionInfo::grain_count`]) of BARs one after another.
+pub fn is_long(pages: impl Iterator<Item = u64>) -> bool {
+    // A function that is not given its BAR's pages may say that there are any number.
+    pages.fold(0, u64::saturating_add) > PAGES_AT_ONCE
 }
 
 /// The devices' state.
@@ -80,10 +77,9 @@ impl<'a> Devices<'a> {
                 }
                 let range = host.bar(info.index, bar).and_then(|start| {
                     let range = start..start.checked_add(bar_info.size)?;
-                    let inside = MMIO_WINDOW.start <= range.start && range.end <= MMIO_WINDOW.end;
                     let free =
                         |other: &Range<u64>| range.end <= other.start || other.end <= range.start;
-                    (inside && decoded.iter().all(free)).then_some(range)
+                    (bar_info.fits(start) && decoded.iter().all(free)).then_some(range)
                 });
                 moved[info.index.index()][bar] = range.as_ref().map(|range| range.start);
                 if let Some(range) = range {
@@ -106,11 +102,17 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        let long = is_long(changes.iter().map(|&(info, bar, _)| info.bars[bar].size));
+        let long = is_long(changes.iter().map(|&(info, bar, _)| info.grain_count(bar)));
         for (info, bar, address) in changes {
             host.map_bar(info.index, bar, address, long);
         }
         self.bars.addresses = moved;
+    }
+
+    /// Returns whether a BAR decodes an address.
+    #[must_use]
+    pub fn decodes(&self, address: u64) -> bool {
+        self.bars.place(address, Width::Byte).is_some()
     }
 
     fn config_target(&self, port: u16, width: Width) -> Option<(Bdf, u16)> {

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use spec::FunctionId;
 
-use crate::Bdf;
+use crate::{Bdf, LARGE_PAGE_SIZE};
 
 /// BARs of a type 0 header.
 pub const FUNCTION_BARS: usize = 6;
@@ -41,12 +41,12 @@ pub struct BarInfo {
     /// Host-physical address, or port; 0 if the firmware gave none.
     pub address: u64,
     /// Where the guest finds it at start: `address`, unless that lies outside
-    /// the window in which a vmm maps BARs (see [`place_bars`](crate::place_bars)).
+    /// the windows in which a vmm maps BARs (see [`place_bars`](crate::place_bars)).
     pub guest: u64,
     /// Size in bytes, a power of two; 0 if there is no BAR.
     pub size: u64,
-    /// First slot of the vmm's CSpace that holds this BAR's page capabilities,
-    /// page 0 first. MSI-X pages leave their slot empty. 0: none given.
+    /// First slot of the vmm's CSpace that holds this BAR's page capabilities, in the
+    /// order of [`FunctionInfo::grains`]. 0: none given.
     pub first_slot: u64,
 }
 
@@ -178,13 +178,14 @@ const INTEL_82574L: (u16, u16) = (0x8086, 0x10d3);
 
 impl FunctionInfo {
     /// Returns whether the function is of a model whose reset is by registers
-    /// on the first pages of BAR 0 (M24), and none of them is one of MSI-X.
+    /// on the first pages of BAR 0 (M24), and none of them is one of MSI-X or part of
+    /// a large one.
     #[must_use]
     pub fn has_model_reset(&self) -> bool {
         let bar = &self.bars[0];
         (self.vendor, self.device) == INTEL_82574L
             && bar.is_memory()
-            && bar.size >= MODEL_RESET_PAGES * PAGE_SIZE
+            && (MODEL_RESET_PAGES * PAGE_SIZE..LARGE_PAGE_SIZE).contains(&bar.size)
             && bar.address != 0
             && (0..MODEL_RESET_PAGES).all(|page| self.msix.page_index(0, page).is_none())
     }
@@ -213,11 +214,12 @@ mod tests {
         known.msix.page_count = 1;
         known.msix.pages[0] = MsixPage { bar: 0, page: 4 };
         assert!(known.has_model_reset());
-        let changes: [fn(&mut FunctionInfo); 6] = [
+        let changes: [fn(&mut FunctionInfo); 7] = [
             |info| info.vendor = 0x8087,
             |info| info.device = 0x10d4,
             |info| info.bars[0].kind = BarKind::Io,
             |info| info.bars[0].size = 2 * PAGE_SIZE,
+            |info| info.bars[0].size = LARGE_PAGE_SIZE,
             |info| info.bars[0].address = 0,
             |info| info.msix.pages[0].page = 3,
         ];

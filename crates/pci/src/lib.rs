@@ -14,6 +14,7 @@
 mod capability;
 mod discover;
 mod function;
+mod grain;
 mod place;
 pub mod regs;
 mod scan;
@@ -24,8 +25,10 @@ pub use function::{
     BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MODEL_RESET_PAGES, MsixInfo,
     MsixPage, PAGE_SIZE,
 };
-
-pub use place::{BAR_WINDOW, GUEST_BAR_PAGES, place_bars, shares_its_page};
+pub use grain::{Grain, LARGE_PAGE_SIZE};
+pub use place::{
+    BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, place_bars, shares_its_page,
+};
 pub use scan::each_function;
 
 use core::fmt;

@@ -1,66 +1,88 @@
 //! Assigns a guest's addresses to BARs that it could not reach where they are.
 
+use core::cmp::Reverse;
 use core::ops::Range;
 
-use crate::{BarInfo, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, each_function, regs};
+use crate::{
+    BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, each_function, regs,
+};
 
 /// Guest addresses at which a vmm maps BARs: the hole below 4 GiB, up to the I/O
-/// APIC's usual place. A BAR elsewhere decodes nothing.
+/// APIC's usual place.
 pub const BAR_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
+/// The same for 64-bit BARs: above 4 GiB, as far as the first top-level entry of the
+/// guest's paging structures goes, which its RAM has anyway. A BAR that is in neither
+/// window decodes nothing.
+pub const HIGH_BAR_WINDOW: Range<u64> = 0x1_0000_0000..0x80_0000_0000;
 
-/// Pages of BARs that the functions of one guest share equally: each is a slot of its
-/// vmm's CNode.
-pub const GUEST_BAR_PAGES: u32 = 4096;
+/// Slots of a vmm's CNode for the pages of the BARs of all its guest's functions: in
+/// large pages ([`FunctionInfo::grains`]) they are 8 GiB.
+pub const GUEST_BAR_SLOTS: u32 = 4096;
+/// Paging structures by which a vmm maps them.
+pub const GUEST_BAR_TABLES: u32 = 512;
 
 /// Functions that are placed together.
 const MOST: usize = 8 * FUNCTION_BARS;
 
 impl BarInfo {
+    /// Returns whether a vmm can map the BAR at this guest address.
+    #[must_use]
+    pub fn fits(&self, address: u64) -> bool {
+        let inside = |window: Range<u64>| {
+            let end = address.checked_add(self.size);
+            window.start <= address && end.is_some_and(|end| end <= window.end)
+        };
+        inside(BAR_WINDOW) || self.kind == BarKind::Memory64 && inside(HIGH_BAR_WINDOW)
+    }
+
     /// Returns whether the guest has it where a vmm maps it.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
-        let end = self.guest.checked_add(self.size);
-        self.guest >= BAR_WINDOW.start && end.is_some_and(|end| end <= BAR_WINDOW.end)
+        self.fits(self.guest)
     }
 
-    /// Returns whether a guest address is to be found for it.
-    fn is_lost(&self) -> bool {
-        self.is_memory() && self.address != 0 && !self.is_reachable()
+    /// Returns whether a guest address is to be found for it: one that it has above 4 GiB
+    /// is beyond what guests map at start.
+    fn is_to_be_placed(&self) -> bool {
+        let stays = self.fits(self.guest) && self.guest < BAR_WINDOW.end;
+        self.is_memory() && self.address != 0 && !stays
     }
 }
 
-/// Finds a guest address inside the window for each memory BAR that the firmware
-/// put elsewhere: a guest's addresses are its own. The largest come first, from the
-/// top down, aligned to their size and apart from every other BAR. One for which
-/// there is no room stays where it is, and decodes nothing.
+/// Finds a guest address for each memory BAR of one guest's functions that the firmware
+/// put where its vmm cannot map it, or above 4 GiB: a guest's addresses are its own. The
+/// BARs that have no other place than below 4 GiB come first, then the largest, from the
+/// top down, aligned to their size and apart from every other BAR. A 64-bit one for which
+/// there is no room there is placed above 4 GiB. What fits nowhere stays where it is, and
+/// decodes nothing.
 ///
 /// A function whose table or PBA lies in such a BAR, or in one without an address,
 /// has no MSI-X (M16): it could not be programmed.
 pub fn place_bars(functions: &mut [FunctionInfo]) {
     let mut taken: heapless::Vec<Range<u64>, MOST> = heapless::Vec::new();
     let bars = functions.iter().flat_map(|function| &function.bars);
-    for bar in bars.filter(|bar| bar.is_memory() && bar.is_reachable()) {
+    for bar in bars.filter(|bar| bar.is_memory() && bar.address != 0 && !bar.is_to_be_placed()) {
         // A function that does not fit is one too many, and is not assigned.
         let _ = taken.push(bar.guest..bar.guest + bar.size);
     }
-    while let Some(bar) = functions
-        .iter_mut()
-        .flat_map(|function| &mut function.bars)
-        .filter(|bar| bar.is_lost() && bar.guest == bar.address)
-        .max_by_key(|bar| bar.size)
-    {
-        match free(&taken, bar.size) {
-            Some(range) if taken.push(range.clone()).is_ok() => bar.guest = range.start,
-            // It is looked at once.
-            _ => bar.guest = u64::MAX,
+    let mut wanted: heapless::Vec<&mut BarInfo, MOST> = heapless::Vec::new();
+    let bars = functions.iter_mut().flat_map(|function| &mut function.bars);
+    for bar in bars.filter(|bar| bar.is_to_be_placed()) {
+        let _ = wanted.push(bar);
+    }
+    wanted.sort_unstable_by_key(|bar| Reverse((bar.kind == BarKind::Memory32, bar.size)));
+    for bar in wanted {
+        let place = free(&taken, BAR_WINDOW, bar.size).or_else(|| {
+            let wide = bar.kind == BarKind::Memory64;
+            wide.then(|| free(&taken, HIGH_BAR_WINDOW, bar.size))?
+        });
+        if let Some(range) = place
+            && taken.push(range.clone()).is_ok()
+        {
+            bar.guest = range.start;
         }
     }
     for function in functions {
-        for bar in &mut function.bars {
-            if bar.guest == u64::MAX {
-                bar.guest = bar.address;
-            }
-        }
         let msix = &function.msix;
         let reachable = |bar: u32| {
             let bar = function.bars.get(bar as usize);
@@ -126,13 +148,13 @@ fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(u64)) {
     });
 }
 
-/// Returns the highest free range of this size.
-fn free(taken: &[Range<u64>], size: u64) -> Option<Range<u64>> {
+/// Returns the highest free range of this size in a window.
+fn free(taken: &[Range<u64>], window: Range<u64>, size: u64) -> Option<Range<u64>> {
     // A page at least: the rest of it has no owner.
     let step = size.max(PAGE_SIZE);
     let aligned = |end: u64| Some(end.checked_sub(step)? & !(step - 1));
-    let mut start = aligned(BAR_WINDOW.end)?;
-    while start >= BAR_WINDOW.start {
+    let mut start = aligned(window.end)?;
+    while start >= window.start {
         let range = start..start + step;
         let hit = taken
             .iter()
@@ -253,9 +275,57 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_room_below_4_gib_goes_above() {
+        const GIB: u64 = 1 << 30;
+        let mut info = function(&[
+            (0x2_0000_0000, GIB),
+            (0x38_0000_0000, GIB / 2),
+            (0x9000_0000, GIB / 4),
+            (0x39_0000_0000, GIB / 4),
+            (0x40_0000_0000, 16 * GIB),
+            (0x100_0000_0000, 1024 * GIB),
+        ]);
+        info.bars[2].kind = BarKind::Memory32;
+        // Where it would be placed, but for the larger one that is above it then.
+        info.bars[0].address = HIGH_BAR_WINDOW.end - GIB;
+        info.bars[0].guest = info.bars[0].address;
+        let mut functions = [info];
+        place_bars(&mut functions);
+        let guests = functions[0].bars.map(|bar| bar.guest);
+        let expected = [
+            HIGH_BAR_WINDOW.end - 17 * GIB,
+            0xc000_0000,
+            // It has no other place, and is chosen first.
+            0xe000_0000,
+            HIGH_BAR_WINDOW.end - 17 * GIB - GIB / 4,
+            HIGH_BAR_WINDOW.end - 16 * GIB,
+            0x100_0000_0000,
+        ];
+        assert_eq!(guests, expected, "{guests:x?}");
+        let reachable = functions[0].bars.map(|bar| bar.is_reachable());
+        assert_eq!(reachable, [true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn one_that_is_in_its_place_above_4_gib_already_ends_there() {
+        let top = HIGH_BAR_WINDOW.end - 0x4000_0000;
+        assert_eq!(placed(&[(top, 0x4000_0000)]).bars[0].guest, top);
+    }
+
+    #[test]
+    fn c4_only_a_64_bit_bar_is_mapped_above_4_gib() {
+        let mut bar = function(&[(0xc000_0000, 0x4000)]).bars[0];
+        let (first, last) = (HIGH_BAR_WINDOW.start, HIGH_BAR_WINDOW.end - 0x4000);
+        assert!(bar.fits(first) && bar.fits(last));
+        assert!(!bar.fits(first - 0x4000) && !bar.fits(last + 0x4000));
+        bar.kind = BarKind::Memory32;
+        assert!(!bar.fits(first) && !bar.fits(last));
+    }
+
+    #[test]
     fn m16_a_table_that_cannot_be_reached_is_not_offered() {
-        // Larger than the window, and one to which the firmware gave no address.
-        for (at, size) in [(0x40_0000_0000, 0x8000_0000), (0, 0x4000)] {
+        // Larger than the windows, and one to which the firmware gave no address.
+        for (at, size) in [(0x100_0000_0000, 0x100_0000_0000), (0, 0x4000)] {
             let info = placed(&[(at, size), (0x4_0000_0000, 0x4000)]);
             assert_eq!(info.bars[0].guest, at);
             assert!(info.bars[1].is_reachable());

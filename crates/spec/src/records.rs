@@ -353,7 +353,7 @@ pub struct Function {
     pub reset_optional: u32,
     /// First slot there.
     pub bar_slot: u32,
-    /// Slots reserved there: how many BAR pages can be given out.
+    /// Slots reserved there: how many BAR pages the functions of its guest can have.
     pub bar_slots: u32,
     /// Memory object with the RAM of its guest.
     pub ram: u32,

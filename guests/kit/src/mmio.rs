@@ -168,25 +168,37 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 /// The hole below 4 GiB where firmware and Vectis place BARs, and the I/O APIC's
 /// page behind it.
 const PCI_WINDOW: Range<u64> = 0xc000_0000..0xfec0_1000;
+/// Where Vectis has 64-bit BARs too: a bare machine maps nothing there.
+const HIGH_WINDOW: Range<u64> = 0x1_0000_0000..0x80_0000_0000;
 
 /// All BARs of the machine, by address and at any width, for accesses that a driver
 /// would never make.
 #[derive(Debug)]
-pub struct PciWindow(());
+pub struct PciWindow {
+    /// It goes on above 4 GiB.
+    high: bool,
+}
 
 impl PciWindow {
     /// Returns the machine's window.
     #[expect(clippy::new_without_default, reason = "it is a place, not a value")]
     pub const fn new() -> Self {
-        Self(())
+        Self { high: false }
+    }
+
+    /// Returns the same with the window above 4 GiB, for a guest of Vectis. Where no BAR is
+    /// there, an access is a page fault.
+    pub const fn with_high() -> Self {
+        Self { high: true }
     }
 
     /// Returns whether `bytes` bytes at `address` lie inside.
     pub fn contains(&self, address: u64, bytes: u64) -> bool {
-        address >= PCI_WINDOW.start
-            && address
-                .checked_add(bytes)
-                .is_some_and(|end| end <= PCI_WINDOW.end)
+        let inside = |window: &Range<u64>| {
+            let end = address.checked_add(bytes);
+            window.start <= address && end.is_some_and(|end| end <= window.end)
+        };
+        inside(&PCI_WINDOW) || self.high && inside(&HIGH_WINDOW)
     }
 
     /// Reads `bytes` bytes (1, 2, 4 or 8), which need no alignment; `None`
@@ -197,7 +209,7 @@ impl PciWindow {
         }
         // SAFETY: the window holds device registers or nothing, never memory
         // of this program, and is identity mapped and uncached (boot.s, or the
-        // monitor on Vectis). By assembly, since it may be misaligned, and so
+        // monitor on Vectis), or not mapped. By assembly, since it may be misaligned, and so
         // that the width is the one asked for.
         unsafe {
             match bytes {

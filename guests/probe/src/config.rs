@@ -29,9 +29,19 @@ const MARKER: u64 = 0x5ee5_a554;
 /// Where a BAR is moved to: the start of the PCI window, where firmware, which
 /// fills it from the end, has put nothing.
 const FREE: u32 = 0xc000_0000;
+/// Places above 4 GiB to which a 64-bit BAR is moved: the first, how far the next is, and how
+/// many. They are further apart than what one paging structure maps, and more than a vmm has
+/// of those.
+const ABOVE: u64 = 0x1_0000_0000;
+const APART: u64 = 0x3400_0000;
+const PLACES: u64 = 600;
+/// Largest BAR that goes through them.
+const LARGEST: u64 = 1 << 30;
+/// Bit of a memory BAR whose reads and writes have no effect but memory's.
+const PREFETCHABLE: u32 = 1 << 3;
 
 /// Returns the checks, in their order.
-pub fn checks<M: Machine>() -> [Check<M>; 20] {
+pub fn checks<M: Machine>() -> [Check<M>; 21] {
     let both = |name, run| Check {
         name,
         emulated_only: false,
@@ -56,6 +66,7 @@ pub fn checks<M: Machine>() -> [Check<M>; 20] {
         emulated("c4_decode_off_hides_every_bar", decode_off_everywhere),
         both("c4_decoded_bar_moves", decoded_bar_moves),
         both("c4_bar_moves", bar_moves),
+        emulated("c4_64_bit_bar_goes_above_4_gib", bars_above),
         emulated("c5_command_bits", command_bits),
         emulated("c5_status_has_list_bit_only_with_list", status_list_bit),
         both("c6_list_is_sound", list_is_sound),
@@ -266,7 +277,8 @@ fn decode_off_everywhere<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.decode(false);
     for index in 0..6 {
         let address = t.bar_address(index);
-        if address == 0 || t.is_upper_half(index) {
+        // Above 4 GiB an access to a BAR that is not decoded is a page fault.
+        if address == 0 || address >> 32 != 0 || t.is_upper_half(index) {
             continue;
         }
         // Its first and last dword; no BAR in reach has 4 GiB or more.
@@ -322,6 +334,55 @@ fn bar_moves<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.set_dword(BAR0 + 4 * bar, t.found_bar(bar));
     t.decode(true);
     expect("address, back again", bar, MARKER, t.entry(0, ADDRESS, 4)?)
+}
+
+/// Moves each 64-bit BAR through all that is above 4 GiB.
+fn bars_above<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let mut moved = Err(Stop::Skip("no 64-bit BAR"));
+    for bar in 0..5 {
+        if t.is_upper_half(bar + 1) {
+            bar_above(t, bar)?;
+            moved = Ok(());
+        }
+    }
+    moved
+}
+
+fn bar_above<M: Machine>(t: &mut Target<M>, bar: u8) -> Verdict {
+    let (low, high) = (BAR0 + 4 * bar, BAR0 + 4 * bar + 4);
+    t.decode(false);
+    let mask = u64::from(t.size_mask(bar) & !15) | u64::from(t.size_mask(bar + 1)) << 32;
+    let size = mask.wrapping_neg();
+    if size > LARGEST {
+        return Err(Stop::Skip("its 64-bit BAR has more than 1 GiB"));
+    }
+    t.decode(true);
+    let old = t.bar_address(bar);
+    if t.found_bar(bar) & PREFETCHABLE != 0 {
+        t.store(old, 4, MARKER)?;
+        t.store(old + size - 4, 4, MARKER)?;
+    }
+    let (first, last) = (t.load(old, 4)?, t.load(old + size - 4, 4)?);
+    for place in 0..PLACES {
+        let at = ABOVE + (place * APART).next_multiple_of(size);
+        t.decode(false);
+        t.set_dword(low, at as u32);
+        t.set_dword(high, (at >> 32) as u32);
+        t.decode(true);
+        expect("the BAR's start", at, first, t.load(at, 4)?)?;
+        expect("the BAR's end", at, last, t.load(at + size - 4, 4)?)?;
+    }
+    if old >> 32 == 0 {
+        expect("the old place", bar, u32::MAX, t.load(old, 4)?)?;
+    }
+    // One half while it is decoded, which moves it at once.
+    t.set_dword(high, (ABOVE >> 32) as u32);
+    t.set_dword(low, 0);
+    expect("the BAR's start", ABOVE, first, t.load(ABOVE, 4)?)?;
+    t.decode(false);
+    t.set_dword(low, old as u32);
+    t.set_dword(high, (old >> 32) as u32);
+    Ok(())
 }
 
 fn command_bits<M: Machine>(t: &mut Target<M>) -> Verdict {

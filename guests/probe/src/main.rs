@@ -137,8 +137,12 @@ fn main(boot: Boot) -> ! {
     let interrupts = Interrupts::install();
     let lapic = Lapic::enable(&clock, &boot.command_line);
     let mut processor = Processor { interrupts, lapic };
-    let mut hardware = Hardware(PciWindow::new());
     let emulated = boot.command_line.value("host") == Some("vectis");
+    let mut hardware = Hardware(if emulated {
+        PciWindow::with_high()
+    } else {
+        PciWindow::new()
+    });
 
     let mut tap = Tap::new(|line| println!("{line}"));
     for bdf in pci::present() {

@@ -38,7 +38,7 @@ fn a_function_that_keeps_the_rules_passes() {
     assert!(passed);
     assert_eq!(lines[0], "TAP version 13");
     assert_eq!(lines[1], "ok 1 - 00:01.0 p1_registers_at_start");
-    assert_eq!(lines[lines.len() - 2], "1..51");
+    assert_eq!(lines[lines.len() - 2], "1..52");
     assert_eq!(lines[lines.len() - 1], "# probe: pass");
 }
 
@@ -58,6 +58,7 @@ fn each_flaw_is_found_by_its_check() {
         (Flaw::OtherBarStaysDecoded, "c4_decode_off_hides_every_bar"),
         (Flaw::DecodedBarStays, "c4_decoded_bar_moves"),
         (Flaw::BarIgnored, "c4_bar_moves"),
+        (Flaw::NothingAbove4Gib, "c4_64_bit_bar_goes_above_4_gib"),
         (Flaw::CommandTakesAll, "c5_command_bits"),
         (Flaw::ListBitClear, "c5_status_has_list_bit_only_with_list"),
         (Flaw::ListLoops, "c6_list_is_sound"),

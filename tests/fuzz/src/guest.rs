@@ -10,8 +10,8 @@ use models::Ram;
 use pci::{BarInfo, BarKind, Bdf, FunctionInfo, MsixInfo, MsixPage, Width};
 use spec::{BADGE_TIMER, FunctionId, bit};
 use vmm::{
-    Budget, Fault, GuestMemory, Host, Interrupts, MMIO_WINDOW, Outcome, PciFunctions, Registers,
-    Share, Trapped, Unclaimed, Vmm,
+    Budget, Fault, GuestMemory, Host, Interrupts, Outcome, PciFunctions, Registers, Share, Trapped,
+    Unclaimed, Vmm,
 };
 
 use crate::MAX_OPERATIONS;
@@ -101,7 +101,7 @@ impl PciFunctions for Surroundings {
         self.count();
         if let Some(address) = address {
             let last = address + (BAR_SIZE - 1);
-            assert!(MMIO_WINDOW.contains(&address) && MMIO_WINDOW.contains(&last));
+            assert!(pci::BAR_WINDOW.contains(&address) && pci::BAR_WINDOW.contains(&last));
         }
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, width: Width) -> u64 {

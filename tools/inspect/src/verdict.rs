@@ -7,7 +7,7 @@ use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, Stop, Told};
 use pci::{
-    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_PAGES, MsixInfo, NoFunction, NoMsix,
+    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, MsixInfo, NoFunction, NoMsix,
     PAGE_SIZE, Width, find_msix, place_bars, regs, shares_its_page,
 };
 use pci_config::{Functions, Method};
@@ -241,10 +241,7 @@ impl<'a> Inspection<'a> {
                 ..MsixInfo::default()
             };
         }
-        let mut slotted = info;
-        if let Err(stop) = init::share_out(&mut slotted, FIRST_SLOT..FIRST_SLOT + GUEST_BAR_PAGES) {
-            self.conclude(Start::No, stop);
-        }
+        init::share_out(&mut info, FIRST_SLOT..FIRST_SLOT + GUEST_BAR_SLOTS);
         self.tell_bars(&info);
         let list = CapabilityList::read(&mut self.device);
         let cut = list
@@ -265,7 +262,7 @@ impl<'a> Inspection<'a> {
                         does not start again";
             self.verdict.needs.push(need.to_owned());
         }
-        self.verdict.needs.push(if init::is_measured(&slotted) {
+        self.verdict.needs.push(if init::is_measured(&info) {
             "dma = \"trusted\": only if the measurement at boot finds that it is not confined"
                 .to_owned()
         } else {
@@ -284,7 +281,7 @@ impl<'a> Inspection<'a> {
             let reason = if lacks {
                 Stop::NoAddress(index).to_string()
             } else {
-                Told(fate, *bar).to_string()
+                Told(info, index).to_string()
             };
             self.verdict.bars.push(Bar {
                 index,

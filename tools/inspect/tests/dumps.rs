@@ -119,13 +119,28 @@ fn a_table_beside_registers_in_a_bar_above_4_gib() {
 }
 
 #[test]
+fn a_large_bar_works_as_far_as_there_are_pages() {
+    let display = of("00:06.0");
+    assert_eq!((display.starts, display.bars[0].works), (Start::Yes, true));
+    // The same as a 64-bit BAR of 32 GiB.
+    let machine = text("machine.txt")
+        .replace(
+            "fc000000 (32-bit, prefetchable) [size=32M]",
+            "800000000 [size=32G]",
+        )
+        .replace("10: 08 00 00 fc 00 00 00 00", "10: 0c 00 00 00 08 00 00 00");
+    let all = verdicts(&machine);
+    let larger = all.iter().find(|verdict| verdict.address == "00:06.0");
+    let larger = larger.expect("the function is there");
+    assert_eq!((larger.starts, larger.bars[0].works), (Start::Yes, false));
+    let reason = &larger.bars[0].reason;
+    let told = "its 16384 pages are more than what is left of the 4096";
+    assert!(reason.contains(told), "{reason}");
+}
+
+#[test]
 fn what_does_not_start_is_named() {
     for (address, starts, reason) in [
-        (
-            "00:06.0",
-            Start::No,
-            "BAR 0 has 32768 KiB, and 16384 KiB are left",
-        ),
         ("00:1c.0", Start::Bridge, "a bridge cannot be assigned"),
         ("01:00.0", Start::Unknown, "run lspci -vvxxxx as root"),
         ("01:10.0", Start::No, "SR-IOV virtual function"),

@@ -88,14 +88,15 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
                 "reset",
             ),
             (function.msix_cnode, function.msix_slot, pages, "msix"),
-            (
-                function.bar_cnode,
-                function.bar_slot,
-                function.bar_slots,
-                "bars",
-            ),
         ] {
             used.push((cnode, slot, count, format!("{what} of {name}")));
+        }
+        // The functions of a guest share these.
+        let shared = |range: &&(u32, u32, u32, String)| range.3.starts_with("BARs");
+        let bars = (function.bar_cnode, function.bar_slot, function.bar_slots);
+        let same = |range: &(u32, u32, u32, String)| (range.0, range.1, range.2) == bars;
+        if !used.iter().filter(shared).any(same) {
+            used.push((bars.0, bars.1, bars.2, "BARs".to_owned()));
         }
     }
     let unit = &image.iommu;

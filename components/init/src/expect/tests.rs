@@ -222,8 +222,8 @@ fn claimed_pages_are_with_msix_and_nowhere_else() {
     let expected = [
         None,
         page(0xfe80_0000),
-        None,
         page(0xfe80_2000),
+        None,
         None,
         page(0x10_fea0_0000),
         None,
@@ -232,6 +232,18 @@ fn claimed_pages_are_with_msix_and_nowhere_else() {
     assert_eq!(image.slots(found, VMM, &slots), expected);
     // BAR 1 was not given: no slot counts from 0.
     assert_eq!(image.slots(found, VMM, &[0]), [None]);
+}
+
+#[test]
+fn a_large_bar_has_large_pages() {
+    let mut info = info();
+    info.bars[0] = bar(0xe000_0000, 1024, 20);
+    let infos = [info];
+    let image = with_function();
+    let found = (&infos[..], IommuInfo::default());
+    // The first has two pages of msix, the second is whole.
+    let expected = [page(0xe000_4000), page(0xe01f_f000), page(0xe020_0000)];
+    assert_eq!(image.slots(found, VMM, &[22, 529, 530]), expected);
 }
 
 #[test]
@@ -265,7 +277,7 @@ fn each_function_has_its_own() {
         ]
     );
     assert_eq!(
-        image.slots(found, VMM, &[22, 32]),
+        image.slots(found, VMM, &[21, 31]),
         [page(0xfe80_2000), page(0xfeb0_2000)]
     );
 }

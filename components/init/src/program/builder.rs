@@ -389,7 +389,17 @@ impl<'a> Builder<'a> {
 
     /// Makes the page of a device at `address`, as a capability of init's.
     pub fn device_page(&mut self, what: &str, address: u64) -> usize {
-        self.retype(what, &ObjectBlueprint::_4k, 1, Some((address, true)))
+        self.device_frame(what, address, false)
+    }
+
+    /// Returns the same, or a large page.
+    pub fn device_frame(&mut self, what: &str, address: u64, large: bool) -> usize {
+        let blueprint = if large {
+            ObjectBlueprint::LargePage
+        } else {
+            ObjectBlueprint::_4k
+        };
+        self.retype(what, &blueprint, 1, Some((address, true)))
     }
 
     /// Returns the same for an address at which there may be none.

@@ -6,8 +6,8 @@ use defmt::Display2Format;
 use init::{Fate, Told, share_out};
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
-    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, MsixPage, NoMsix, PAGE_SIZE,
-    find_msix, place_bars, regs, shares_its_page,
+    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, NoMsix, PAGE_SIZE, find_msix,
+    place_bars, regs, shares_its_page,
 };
 use sel4::cap::Granule;
 use sel4::{CapRights, VmAttributes};
@@ -118,7 +118,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
         }
     }
     place(functions, &mut assigned);
-    for (function, (bdf, info)) in functions.iter().zip(&mut assigned) {
+    for (function, (bdf, info)) in functions.iter().zip(&assigned) {
         assign_one(builder, function, *bdf, info);
     }
     assigned
@@ -155,42 +155,62 @@ fn no_msix(name: &str, why: NoMsix) {
     defmt::warn!("device {=str}: no MSI-X: {=str}", name, why.reason());
 }
 
-/// Assigns guest addresses to BARs that lie where no vmm maps them, and reports each
-/// that is not as on the machine.
+/// Gives the functions of each guest their addresses and slots for BARs, and reports each
+/// BAR that is not as on the machine.
 fn place(functions: &[Function], assigned: &mut Found) {
-    let mut infos: heapless::Vec<FunctionInfo, FUNCTIONS> =
-        assigned.iter().map(|(_, info)| *info).collect();
-    place_bars(&mut infos);
-    for ((function, (_, info)), mut placed) in functions.iter().zip(assigned).zip(infos) {
-        let name = function.name.as_str();
-        if info.msix.entries != 0 && placed.msix.entries == 0 {
-            no_msix(name, NoMsix::Unreachable);
+    for (first, guest) in functions.iter().enumerate() {
+        let of_guest = |other: &&Function| other.bar_cnode == guest.bar_cnode;
+        if functions[..first].iter().any(|other| of_guest(&other)) {
+            continue;
         }
-        let read = |bdf, offset| Mechanism1(bdf).read32(offset);
-        if shares_its_page(&placed.msix, &placed.bars, read) {
-            no_msix(name, NoMsix::Shared);
-            placed.msix = MsixInfo {
-                capability: placed.msix.capability,
-                ..MsixInfo::default()
-            };
-        }
-        for (index, bar) in placed.bars.iter().enumerate() {
-            let fate = Fate::of(&placed, index);
-            if matches!(fate, Fate::Moved | Fate::Lost | Fate::Small) {
-                defmt::warn!(
-                    "device {=str}: BAR {=usize} at {=u64:#x}: {}",
-                    name,
-                    index,
-                    bar.address,
-                    Display2Format(&Told(fate, *bar))
-                );
+        let its = || {
+            functions
+                .iter()
+                .zip(0..)
+                .filter(|(other, _)| of_guest(other))
+        };
+        let mut infos: heapless::Vec<FunctionInfo, FUNCTIONS> =
+            its().map(|(_, index)| assigned[index].1).collect();
+        place_bars(&mut infos);
+        let mut slots = guest.bar_slot..guest.bar_slot + guest.bar_slots;
+        for ((function, index), mut placed) in its().zip(infos) {
+            let info = &mut assigned[index].1;
+            let name = function.name.as_str();
+            if info.msix.entries != 0 && placed.msix.entries == 0 {
+                no_msix(name, NoMsix::Unreachable);
             }
+            let read = |bdf, offset| Mechanism1(bdf).read32(offset);
+            if shares_its_page(&placed.msix, &placed.bars, read) {
+                no_msix(name, NoMsix::Shared);
+                placed.msix = MsixInfo {
+                    capability: placed.msix.capability,
+                    ..MsixInfo::default()
+                };
+            }
+            slots = share_out(&mut placed, slots);
+            tell_bars(name, &placed);
+            *info = placed;
         }
-        *info = placed;
     }
 }
 
-fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &mut FunctionInfo) {
+/// Reports each BAR that the guest has elsewhere than the machine, or not at all.
+fn tell_bars(name: &str, info: &FunctionInfo) {
+    for (index, bar) in info.bars.iter().enumerate() {
+        let fate = Fate::of(info, index);
+        if !matches!(fate, Fate::None | Fate::Kept | Fate::Claimed | Fate::Ports) {
+            defmt::warn!(
+                "device {=str}: BAR {=usize} at {=u64:#x}: {}",
+                name,
+                index,
+                bar.address,
+                Display2Format(&Told(info, index))
+            );
+        }
+    }
+}
+
+fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &FunctionInfo) {
     let name = function.name.as_str();
     let page = builder.system.header.ecam + (u64::from(bdf.requester_id()) << 12);
     let config = builder.device_page(name, page);
@@ -235,53 +255,39 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
 
 /// Hands the pages with MSI-X table and PBA to msix, all others to the vmm. A page
 /// with registers by which a model is reset is pci-config's as well.
-fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &mut FunctionInfo) {
+fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) {
     let name = function.name.as_str();
-    let slots = function.bar_slot..function.bar_slot + function.bar_slots;
-    if let Err(stop) = share_out(info, slots) {
-        fatal!("device {name}: {stop}");
+    for (index, page) in (0..).zip(info.msix.pages()) {
+        // Discovery names BARs that are there; one that is smaller than a page may begin
+        // anywhere on it.
+        let first = info.bars[page.bar as usize].address & !(PAGE_SIZE - 1);
+        let frame = builder.device_page(name, first + u64::from(page.page) * PAGE_SIZE);
+        let address = function.msix_address + u64::from(index) * PAGE_SIZE;
+        map_device(builder, frame, function.msix_vspace, address, name);
+        builder.give(frame, function.msix_cnode, function.msix_slot + index, name);
     }
-    for bar in 0..info.bars.len() {
-        let bar_info = info.bars[bar];
+    for (bar, bar_info) in info.bars.iter().enumerate() {
         if !bar_info.is_memory() {
             continue;
         }
-        let claimed = |page: u64| {
-            let claimed = MsixPage {
-                bar: bar as u32,
-                page: page as u32,
-            };
-            info.msix.pages().iter().position(|p| *p == claimed)
-        };
-        let give_claimed = |builder: &mut Builder<'_>, frame, index: usize| {
-            let address = function.msix_address + index as u64 * PAGE_SIZE;
-            map_device(builder, frame, function.msix_vspace, address, name);
-            let slot = function.msix_slot + index as u32;
-            builder.give(frame, function.msix_cnode, slot, name);
-        };
-        if bar_info.size < PAGE_SIZE {
-            if let Some(index) = claimed(0) {
-                let frame = builder.device_page(name, bar_info.address & !(PAGE_SIZE - 1));
-                give_claimed(builder, frame, index);
-            }
-            continue;
-        }
         let first_slot = bar_info.first_slot as u32;
-        for page in 0..bar_info.size / PAGE_SIZE {
-            let frame = builder.device_page(name, bar_info.address + page * PAGE_SIZE);
-            match claimed(page) {
-                Some(index) => give_claimed(builder, frame, index),
-                None => {
-                    if bar == 0 && page < MODEL_RESET_PAGES && info.has_model_reset() {
-                        let vspace = function.config_vspace;
-                        let address = function.registers_address + page * PAGE_SIZE;
-                        let copy = builder.copy(frame, CapRights::read_write(), name);
-                        map_device(builder, copy, vspace, address, name);
-                        let slot = function.registers_slot + page as u32;
-                        builder.give(copy, function.config_cnode, slot, name);
-                    }
-                    builder.give(frame, function.bar_cnode, first_slot + page as u32, name);
-                }
+        for (number, grain) in (0..).zip(info.grains(bar)) {
+            let is_reset =
+                info.has_model_reset() && bar == 0 && grain.offset < MODEL_RESET_PAGES * PAGE_SIZE;
+            if first_slot == 0 && !is_reset {
+                break;
+            }
+            let address = bar_info.address + grain.offset;
+            let frame = builder.device_frame(name, address, grain.large);
+            if is_reset {
+                let copy = builder.copy(frame, CapRights::read_write(), name);
+                let address = function.registers_address + grain.offset;
+                map_device(builder, copy, function.config_vspace, address, name);
+                let slot = function.registers_slot + (grain.offset / PAGE_SIZE) as u32;
+                builder.give(copy, function.config_cnode, slot, name);
+            }
+            if first_slot != 0 {
+                builder.give(frame, function.bar_cnode, first_slot + number, name);
             }
         }
     }

@@ -150,7 +150,7 @@ impl<'a> Surroundings<'a> {
 
     /// Unmaps the BARs of all functions.
     pub fn unmap_bars(&mut self) {
-        let long = vmm::is_long(self.mapped_sizes());
+        let long = vmm::is_long(self.mapped_pages());
         for &FunctionInfo { index, .. } in self.functions {
             for bar in 0..FUNCTION_BARS {
                 if self.addresses[index.index()][bar].is_some() {
@@ -160,14 +160,13 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Sizes of the BARs that are mapped.
-    fn mapped_sizes(&self) -> impl Iterator<Item = u64> {
-        let bars =
-            |info: &'a FunctionInfo| info.bars.iter().zip(self.addresses[info.index.index()]);
-        self.functions
-            .iter()
-            .flat_map(bars)
-            .filter_map(|(bar, address)| address.map(|_| bar.size))
+    /// Returns how many pages each BAR has that is mapped.
+    fn mapped_pages(&self) -> impl Iterator<Item = u64> {
+        let bars = |info: &'a FunctionInfo| {
+            let addresses = (0..).zip(self.addresses[info.index.index()]);
+            addresses.filter_map(move |(bar, address)| address.map(|_| info.grain_count(bar)))
+        };
+        self.functions.iter().flat_map(bars)
     }
 
     /// Has `pci-config` start or continue resetting a function (M24). Returns in how

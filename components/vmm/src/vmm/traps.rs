@@ -243,9 +243,10 @@ impl Vmm<'_> {
             return self.privileged(0, regs, host);
         }
         // Below 4 GiB the boot protocol's identity map covers everything, so
-        // that an access where nothing is reads all ones; above it there is no
-        // page. RAM that faults is the page at 0, or read-only.
-        if fetch || address >> 32 != 0 || host.read_ram(address, &mut [0]) {
+        // that an access where nothing is reads all ones; above it there are pages where
+        // BARs are. RAM that faults is the page at 0, or read-only.
+        let is_there = address >> 32 == 0 || self.devices.decodes(address);
+        if fetch || !is_there || host.read_ram(address, &mut [0]) {
             return page_fault(self, regs, host);
         }
         let Some(decoded) = self.instructions.decode(regs.rip(), host) else {

@@ -17,6 +17,7 @@ pub enum Flaw {
     OtherBarStaysDecoded,
     DecodedBarStays,
     BarIgnored,
+    NothingAbove4Gib,
     CommandTakesAll,
     ListBitClear,
     ListLoops,

@@ -36,6 +36,8 @@ const BARS: [(u32, u32); 6] = [
     (0, 0),
     (0, 0),
 ];
+/// Bytes of its 64-bit BAR.
+const WIDE_SIZE: u64 = 0x10_0000;
 const BARS_AT_START: [u32; 6] = [0xfeb8_0000, 0xfea0_000c, 0, 0xfebd_0000, 0, 0];
 
 #[derive(Clone, Copy)]
@@ -301,6 +303,11 @@ impl State {
         let ones = u64::MAX >> (64 - 8 * u32::from(bytes));
         if self.is(Flaw::OtherBarStaysDecoded) && address == u64::from(BARS_AT_START[0]) {
             return 0;
+        }
+        let wide = u64::from(self.bars[1] & !15) | u64::from(self.bars[2]) << 32;
+        let too_high = wide >> 32 != 0 && self.is(Flaw::NothingAbove4Gib);
+        if self.decoded() && [wide, wide + WIDE_SIZE - 4].contains(&address) && !too_high {
+            return 0x600d_600d & ones;
         }
         let Some(offset) = self.place(address) else {
             return ones;

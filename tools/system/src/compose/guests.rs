@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pci::{GUEST_BAR_PAGES, MAX_MSIX_PAGES, MODEL_RESET_PAGES};
+use pci::{GUEST_BAR_SLOTS, GUEST_BAR_TABLES, MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::names::{
     self, Assigned, CNode, IntxHandler, IntxPin, Key, Priorities, Region, Slot, Turn,
 };
@@ -20,11 +20,8 @@ use crate::model::{Guest, Model, Policy};
 
 /// A guest's: its fault endpoint and nothing else.
 const GUEST_CNODE_BITS: u32 = 2;
-/// Memory from which a vmm makes the page tables for BARs: 503 tables at most,
-/// 4 KiB each (`vmm::MMIO_WINDOW`).
-const VMM_UNTYPED_BITS: u32 = 21;
-/// Slots for those tables.
-const VMM_TABLE_SLOTS: u32 = 512;
+/// Memory from which a vmm makes the paging structures for BARs, 4 KiB each.
+const VMM_UNTYPED_BITS: u32 = GUEST_BAR_TABLES.ilog2() + 12;
 
 /// A guest's RAM: its pieces, each with its object.
 pub type Ram = Vec<(Piece, u32)>;
@@ -84,7 +81,7 @@ pub fn add_guest(
         bits: handlers_bits.into(),
     };
     builder.grant(place, (names::SLOTS, slot_cnode), handlers, Rights::ALL, 0);
-    let table_slots = place.empty_slots(VMM_TABLE_SLOTS);
+    let table_slots = place.empty_slots(GUEST_BAR_TABLES);
     place.tell(names::TABLE_SLOTS, table_slots);
     let second = programs.second_addresses.get(&guest.name).copied();
     map_ram(builder, place, guest, second, &own);
@@ -271,6 +268,7 @@ pub fn functions(
     rams: &[Ram],
     places: &mut [Place],
 ) -> Result<(), ComposeError> {
+    let mut bar_slots = vec![None; model.guests.len()];
     for (index, device) in model.devices.iter().enumerate() {
         let holders = Authority::NEEDED.map(|authority| model.holder(authority));
         let (Some(owner), [Some(router), Some(msix), Some(config)]) = (model.owner(index), holders)
@@ -327,8 +325,8 @@ pub fn functions(
         );
         place.tell(names::MSIX.of(name), region(msix_address, size));
         let place = &mut places[vmm];
-        let bar_slots = GUEST_BAR_PAGES / model.guests[owner].devices.len() as u32;
-        let bar_slot = place.slots(bar_slots);
+        // Init shares them out among the functions of the guest.
+        let bar_slot = *bar_slots[owner].get_or_insert_with(|| place.slots(GUEST_BAR_SLOTS));
         builder.image.functions.push(Function {
             name: Name::new(name),
             selector: device.selector,
@@ -351,7 +349,7 @@ pub fn functions(
             registers_slot,
             reset_optional: u32::from(device.reset_optional),
             bar_slot,
-            bar_slots,
+            bar_slots: GUEST_BAR_SLOTS,
             ram: measured.1,
             dma_address: model.guests[owner].address + measured.0.offset,
             reserved: 0,

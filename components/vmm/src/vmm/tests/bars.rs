@@ -69,6 +69,23 @@ fn what_maps_many_pages_lets_others_go_first() {
 }
 
 #[test]
+fn large_pages_are_counted_as_one() {
+    let mut functions = functions();
+    functions[0].bars[3].size = 512 << 20;
+    for (pages, long_maps) in [(0, 0), (2, 1)] {
+        // Of a large page with a table, the rest is mapped in small ones.
+        functions[0].msix.page_count = pages;
+        let mut vmm = Vmm::new(&functions, BUDGET, Share::WHOLE);
+        let mut fake = Fake {
+            bar: Some(0xc000_0000),
+            ..Fake::default()
+        };
+        vmm.start(&mut fake);
+        assert_eq!((fake.maps.len(), fake.long_maps), (1, long_maps));
+    }
+}
+
+#[test]
 fn bars_follow_decode() {
     let functions = functions();
     let mut m = Machine::new(&functions);
@@ -91,6 +108,32 @@ fn bars_follow_decode() {
     m.host.bar = Some(u64::MAX - 1);
     write(&mut m);
     assert_eq!(m.host.maps.len(), 4);
+}
+
+#[test]
+fn c4_a_64_bit_bar_is_reached_above_4_gib() {
+    const ABOVE: u64 = 0x12_3450_0000;
+    let mut functions = functions();
+    for (kind, mapped) in [(BarKind::Memory32, false), (BarKind::Memory64, true)] {
+        functions[0].bars[3].kind = kind;
+        let mut m = Machine::new(&functions);
+        m.host.maps.clear();
+        m.host.bar = Some(ABOVE);
+        m.vmm.start(&mut m.host);
+        let after = [(0, 3, None), (0, 3, Some(ABOVE))];
+        assert_eq!(m.host.maps, after[..1 + usize::from(mapped)]);
+    }
+    let mut m = Machine::new(&functions);
+    m.host.bar = Some(ABOVE);
+    m.vmm.start(&mut m.host);
+    m.regs.gpr[RCX] = ABOVE + 0x10;
+    m.memory(ABOVE + 0x10, &[0x8b, 0x01]);
+    assert_eq!(m.regs.gpr[RAX], 0x10);
+    // Beside it there is no page.
+    m.regs.gpr[RCX] = ABOVE + 0x4000;
+    m.memory(ABOVE + 0x4000, &[0x8b, 0x01]);
+    assert_eq!(m.vmm.cpu.cr2, ABOVE + 0x4000);
+    assert_eq!(m.regs.rip, HANDLER + 14);
 }
 
 #[test]
