@@ -1,5 +1,5 @@
 //! What answers the guest's port and memory accesses: configuration mechanism
-//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, and the BAR pages
+//! #1 and the window of configuration space, a serial port, an exit port, the pages of local APIC and I/O APIC, and the BAR pages
 //! that cannot be mapped.
 
 use core::ops::Range;
@@ -9,7 +9,7 @@ use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS};
+use spec::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS};
 
 use crate::bar_map::BarMap;
 use crate::counters::Counters;
@@ -125,6 +125,21 @@ impl<'a> Devices<'a> {
         Some((bdf, offset))
     }
 
+    /// Writes configuration space, and maps BARs as that says before the guest goes on.
+    fn config_write(
+        &mut self,
+        bdf: Bdf,
+        offset: u16,
+        width: Width,
+        value: u32,
+        host: &mut impl PciFunctions,
+    ) {
+        let effect = host.config_write(bdf, offset, width, value);
+        if effect.contains(Effect::DECODE) || effect.contains(Effect::RESET) {
+            self.refresh_bars(host);
+        }
+    }
+
     /// Reads a port.
     pub fn port_read(
         &mut self,
@@ -167,10 +182,7 @@ impl<'a> Devices<'a> {
             CONFIG_ADDRESS if width == Width::Dword => self.config_address = value,
             CONFIG_DATA..=CONFIG_DATA_LAST => {
                 let (bdf, offset) = self.config_target(port, width)?;
-                let effect = host.config_write(bdf, offset, width, value);
-                if effect.contains(Effect::DECODE) || effect.contains(Effect::RESET) {
-                    self.refresh_bars(host);
-                }
+                self.config_write(bdf, offset, width, value, host);
             }
             COM1..=UART_LAST if width == Width::Byte => {
                 if let Some(byte) = self.uart.write(port - COM1, value as u8) {
@@ -193,6 +205,16 @@ impl<'a> Devices<'a> {
         }
         None
     }
+}
+
+/// Returns the function and the offset of an access to [`CONFIG_WINDOW`].
+fn config_place(address: u64) -> Option<(Bdf, u16)> {
+    let inside = CONFIG_WINDOW.contains(&address);
+    let offset = address.wrapping_sub(CONFIG_WINDOW.start);
+    inside.then(|| {
+        let bdf = Bdf::from_requester_id((offset / PAGE_SIZE) as u16);
+        (bdf, (offset % PAGE_SIZE) as u16)
+    })
 }
 
 /// One memory access of the guest, with all that can answer it.
@@ -223,6 +245,32 @@ impl<H: Host> MemoryAccess<'_, '_, H> {
     fn unclaimed(&mut self, address: u64) {
         self.counters.unclaimed_memory += 1;
         self.host.report_unclaimed(Unclaimed::Memory(address));
+    }
+
+    /// Reads configuration space: 8 bytes are two dwords (C1). An access that is not aligned,
+    /// which one past the function's end is not either, reads all ones: pci-config counts it.
+    fn config_read(&mut self, bdf: Bdf, offset: u16, width: Width) -> u64 {
+        let mut read = |offset, width| u64::from(self.host.config_read(bdf, offset, width));
+        match width {
+            Width::Qword if width.is_aligned(offset.into()) => {
+                read(offset, Width::Dword) | read(offset + 4, Width::Dword) << 32
+            }
+            _ => read(offset, width) | width.all_ones() & !u64::from(u32::MAX),
+        }
+    }
+
+    /// Writes configuration space likewise.
+    fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u64) {
+        let mut write = |offset, width, value| {
+            self.devices
+                .config_write(bdf, offset, width, value as u32, self.host);
+        };
+        if width == Width::Qword && width.is_aligned(offset.into()) {
+            write(offset, Width::Dword, value);
+            write(offset + 4, Width::Dword, value >> 32);
+        } else {
+            write(offset, width, value);
+        }
     }
 
     /// Returns the bits of a PBA read that stand for events held here.
@@ -265,6 +313,9 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         if let Some(register) = IoApic::register(address, width) {
             return self.devices.ioapic.read(register).into();
         }
+        if let Some((bdf, offset)) = config_place(address) {
+            return self.config_read(bdf, offset, width);
+        }
         if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
             let value = self.host.table_read(place, offset, width);
             return value | self.held_bits(place, offset, width);
@@ -284,6 +335,8 @@ impl<H: Host> Bus for MemoryAccess<'_, '_, H> {
         } else if let Some(register) = IoApic::register(address, width) {
             let ioapic = &mut self.devices.ioapic;
             ioapic.write(register, value() as u32, self.host);
+        } else if let Some((bdf, offset)) = config_place(address) {
+            self.config_write(bdf, offset, width, value());
         } else if let Some((place, offset)) = self.devices.bars.claimed(address, width) {
             self.host.table_write(place, offset, width, value());
         } else {

@@ -37,7 +37,7 @@ pub use badges::{
     slot_badge, slots, slots_of,
 };
 pub use ending::Ending;
-pub use guest::{COM1, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
+pub use guest::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo};

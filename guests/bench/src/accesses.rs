@@ -49,6 +49,12 @@ pub fn measure(bench: &mut Bench) {
     mean("config-read", TIMES, || {
         black_box(config.read(ID));
     });
+    if let Some(memory) = &bench.memory_config {
+        mean("config-read-memory", TIMES, || {
+            black_box(memory.read(ID));
+        });
+    }
+    let config = &mut bench.function.config;
     mean("config-read-bar", TIMES, || {
         black_box(config.read(BAR0));
     });

@@ -23,7 +23,7 @@ use kit::interrupts::Interrupts;
 use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
-use kit::pci::{self, Function, PortConfig};
+use kit::pci::{self, Function, MemoryConfig, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
 
 kit::entry!(main);
@@ -43,6 +43,8 @@ struct Bench {
     interrupts: Interrupts,
     lapic: Lapic,
     function: Function<PortConfig>,
+    /// The function's configuration space as memory, where there is such.
+    memory_config: Option<MemoryConfig>,
     msix: Msix<Mmio>,
     nic: E1000e<'static, Mmio>,
     frame: [u8; kit::e1000e::dma::BUFFER],
@@ -80,6 +82,7 @@ fn main(boot: Boot) -> ! {
         clock,
         interrupts,
         lapic,
+        memory_config: MemoryConfig::new(function.bdf, line),
         function,
         msix,
         nic,

@@ -6,8 +6,9 @@ use core::fmt;
 
 use ::pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
 
+use crate::command_line::CommandLine;
 use crate::cpu;
-use crate::mmio::{Mmio, WindowRegisters};
+use crate::mmio::{Mmio, Registers as _, WindowRegisters};
 
 const ID: u8 = 0x00;
 const COMMAND: u8 = 0x04;
@@ -26,6 +27,9 @@ const CAPABILITY_LIST: u32 = 1 << (16 + 4);
 /// The command half of the dword at [`COMMAND`]: zeros written to the status
 /// half leave its write-1-to-clear bits alone.
 const COMMAND_MASK: u32 = 0xffff;
+
+/// Bytes of a function's configuration space as memory.
+const CONFIG_SIZE: u64 = 4096;
 
 /// Bus, device and function number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,32 @@ impl ConfigSpace for PortConfig {
     fn write(&mut self, offset: u8, value: u32) {
         self.select(offset);
         cpu::out32(CONFIG_DATA, value);
+    }
+}
+
+/// Configuration space as memory (ECAM): one access, where that through the ports is two.
+pub struct MemoryConfig(Mmio);
+
+impl MemoryConfig {
+    /// Takes the configuration space of the function at `bdf`, which must be on bus 00, where
+    /// the command line says where that bus has it.
+    pub fn new(bdf: Bdf, line: &CommandLine<'_>) -> Option<Self> {
+        let base = line.number("ecam").filter(|_| bdf.bus == 0)?;
+        let function = u64::from(bdf.device & 31) << 3 | u64::from(bdf.function & 7);
+        // SAFETY: who wrote the command line has configuration space there, 4 KiB for each
+        // function. The ports lead to the same registers and share no state with it.
+        let registers = unsafe { Mmio::new(base + function * CONFIG_SIZE, CONFIG_SIZE as u32) };
+        Some(Self(registers))
+    }
+}
+
+impl ConfigSpace for MemoryConfig {
+    fn read(&self, offset: u8) -> u32 {
+        self.0.read(offset.into())
+    }
+
+    fn write(&mut self, offset: u8, value: u32) {
+        self.0.write(offset.into(), value);
     }
 }
 

@@ -1,6 +1,7 @@
 //! ACPI tables of a guest with `machine = "pc"` (ACPI 6.5 chapter 5): what the vmm
 //! emulates, at the addresses in [`spec::acpi`].
 
+use spec::CONFIG_WINDOW;
 use spec::acpi::{
     FIRMWARE, IOAPIC_BASE, PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, RSDP,
     RTC_CENTURY, SCI, SLEEP_TYPE_S5, TIMER_PIN,
@@ -82,14 +83,16 @@ const S5: [u8; 16] = [
     0,
 ];
 
-/// Returns the bytes of the firmware's area from its start: RSDP, RSDT, XSDT, FADT, MADT, DSDT.
+/// Returns the bytes of the firmware's area from its start: RSDP, RSDT, XSDT, FADT, MADT,
+/// MCFG, DSDT.
 #[must_use]
 pub fn tables() -> Vec<u8> {
     let mut area = Area(vec![0; RSDP_SIZE]);
     let dsdt = area.add(table(*b"DSDT", 2, &S5));
     let fadt = area.add(fadt(dsdt));
     let madt = area.add(madt());
-    let listed = [fadt, madt];
+    let mcfg = area.add(mcfg());
+    let listed = [fadt, madt, mcfg];
     let short: Vec<u8> = listed
         .iter()
         .flat_map(|at| (*at as u32).to_le_bytes())
@@ -238,6 +241,15 @@ fn madt() -> Vec<u8> {
     table(*b"APIC", 5, &body)
 }
 
+/// Returns the MCFG (PCI Firmware 3.3 section 4.1.2), with bus 00 of segment 0.
+fn mcfg() -> Vec<u8> {
+    let mut body = vec![0; 8];
+    body.extend(CONFIG_WINDOW.start.to_le_bytes());
+    // Segment, first and last bus, and four bytes that are reserved.
+    body.extend([0; 8]);
+    table(*b"MCFG", 1, &body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,12 +280,17 @@ mod tests {
         let short: Vec<u64> = (36..rsdt.len()).step_by(4).map(|i| word(rsdt, i)).collect();
         let long: Vec<u64> = (36..xsdt.len()).step_by(8).map(|i| word(xsdt, i)).collect();
         assert_eq!(short, long);
-        let [fadt, madt] = [0, 1].map(|index| at(&area, short[index]));
+        let [fadt, madt, mcfg] = [0, 1, 2].map(|index| at(&area, short[index]));
         assert_eq!((&fadt[..4], &madt[..4]), (&b"FACP"[..], &b"APIC"[..]));
+        assert_eq!((&mcfg[..4], mcfg.len()), (&b"MCFG"[..], 60));
+        assert_eq!(word(mcfg, 44), CONFIG_WINDOW.start);
+        // Bus 00 only: the window is a MiB.
+        assert_eq!(mcfg[52..56], [0; 4]);
+        assert_eq!(CONFIG_WINDOW.end - CONFIG_WINDOW.start, 1 << 20);
         let dsdt = at(&area, word(fadt, fadt::DSDT));
         assert_eq!(&dsdt[..4], b"DSDT");
         assert_eq!(word(fadt, fadt::DSDT), word(fadt, fadt::X_DSDT));
-        for table in [rsdt, xsdt, fadt, madt, dsdt] {
+        for table in [rsdt, xsdt, fadt, madt, mcfg, dsdt] {
             assert_eq!(sum(table), 0);
         }
         assert_eq!(fadt.len(), 276);

@@ -37,10 +37,12 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
     // after the division by 16 that guests choose.
     let _ = write!(
         line,
-        "host=vectis posted={} tsc_khz={tsc_khz} apic_khz={} restarts={restarts}",
+        "host=vectis posted={} tsc_khz={tsc_khz} apic_khz={} restarts={restarts} \
+         ecam={}",
         // The 8259s of a PC know of none.
         u8::from(!context.get(names::PC)),
-        tsc_khz / 16
+        tsc_khz / 16,
+        spec::CONFIG_WINDOW.start
     );
     let kernel = context.machine().kernel;
     if !kernel.as_str().is_empty() {
