@@ -1,6 +1,6 @@
 //! What answers the guest's port and memory accesses: configuration mechanism
-//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, and the BAR pages
-//! that cannot be mapped.
+//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, the ports of BARs,
+//! and the BAR pages that cannot be mapped.
 
 use core::ops::Range;
 
@@ -68,11 +68,12 @@ impl<'a> Devices<'a> {
     #[inline(never)]
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
         let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        // No port is an address inside of a window.
         let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
         for info in self.bars.functions() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
-                if !bar_info.is_memory() {
+                if !bar_info.is_memory() && !bar_info.has_ports() {
                     continue;
                 }
                 let range = host.bar(info.index, bar).and_then(|start| {
@@ -125,7 +126,8 @@ impl<'a> Devices<'a> {
         Some((bdf, offset))
     }
 
-    /// Reads a port.
+    /// Reads a port. Those of BARs come last: a guest that lays a BAR over another device's
+    /// ports has that device there.
     pub fn port_read(
         &mut self,
         port: u16,
@@ -144,12 +146,15 @@ impl<'a> Devices<'a> {
             COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 let pc = self.pc.as_mut();
-                let value = pc.and_then(|pc| pc.read(port, width, host.now()));
-                value.unwrap_or_else(|| {
-                    counters.unclaimed_ports += 1;
-                    host.report_unclaimed(Unclaimed::Port(port));
-                    nothing
-                })
+                if let Some(value) = pc.and_then(|pc| pc.read(port, width, host.now())) {
+                    return value;
+                }
+                if let Some((place, offset)) = self.bars.ports(port, width) {
+                    return host.ports_read(place, offset, width);
+                }
+                counters.unclaimed_ports += 1;
+                host.report_unclaimed(Unclaimed::Port(port));
+                nothing
             }
         }
     }
@@ -184,10 +189,13 @@ impl<'a> Devices<'a> {
                     Some(Some(Transition::Off)) => return Some(StopReason::Exit(EXIT_SUCCESS)),
                     Some(Some(Transition::Reset)) => return Some(StopReason::Exit(EXIT_RESET)),
                     Some(None) => {}
-                    None => {
-                        counters.unclaimed_ports += 1;
-                        host.report_unclaimed(Unclaimed::Port(port));
-                    }
+                    None => match self.bars.ports(port, width) {
+                        Some((place, offset)) => host.ports_write(place, offset, width, value),
+                        None => {
+                            counters.unclaimed_ports += 1;
+                            host.report_unclaimed(Unclaimed::Port(port));
+                        }
+                    },
                 }
             }
         }
