@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{Finished, finish, root, run_of};
 
@@ -17,7 +18,10 @@ impl Changed {
 
     /// Returns the same of another file in the project.
     pub fn of(base: &str, name: &str, keys: &str) -> Self {
-        let path = root().join(format!("target-test-{name}-{}.toml", std::process::id()));
+        // Tests run side by side, and two may have a name in common.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let path = root().join(format!("target-test-{name}-{process}-{number}.toml"));
         let text = format!("system.inherit = \"{base}\"\n{keys}\n");
         fs::write(&path, text).expect("a file in the project");
         Self(path)
