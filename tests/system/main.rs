@@ -4,6 +4,7 @@
 //! and whatever a test started is ended with it, by process id.
 
 mod bench;
+mod boot;
 mod changed;
 mod cli;
 mod client;

@@ -135,6 +135,11 @@ pub fn find(
     }
 }
 
+/// Returns whether a valid root pointer is where a PC's firmware has it.
+pub fn has_root(memory: &mut impl PhysicalMemory) -> bool {
+    matches!(root::Root::find(memory), Ok(Some(_)))
+}
+
 /// The first MiB is the PC's own: no unit's registers are there.
 const FIRST_MIB: u64 = 0x10_0000;
 /// No x86 processor has longer physical addresses (Intel SDM vol. 3 section

@@ -3,9 +3,12 @@
 
 use crate::{PhysicalMemory, Unusable, bytes};
 
-/// Where a PC's firmware has the root pointer (section 5.2.5.1). It may also lie
-/// in the extended BIOS data area; no firmware that boots us by BIOS does that.
+/// Where a PC's firmware has the root pointer (section 5.2.5.1), if not at the beginning of
+/// the extended BIOS data area. What boots us from UEFI puts a copy there.
 const AREA: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+/// Where the segment of that area is, and how many bytes of it are looked at.
+const DATA_AREA: u64 = 0x40e;
+const DATA_AREA_BYTES: u64 = 1024;
 const STEP: usize = 16;
 const SIGNATURE: [u8; 8] = *b"RSD PTR ";
 /// Bytes of the root pointer of ACPI 1.0, which the first checksum covers.
@@ -64,7 +67,20 @@ impl Root {
     /// unusable.
     pub fn find(memory: &mut impl PhysicalMemory) -> Result<Option<Self>, Unusable> {
         let mut broken = false;
-        for address in AREA.step_by(STEP) {
+        let mut segment = [0; 2];
+        let start = if memory.read(DATA_AREA, &mut segment) {
+            u64::from(u16::from_le_bytes(segment)) << 4
+        } else {
+            0
+        };
+        // None says 0.
+        let end = if start == 0 {
+            0
+        } else {
+            start + DATA_AREA_BYTES
+        };
+        let places = (start..end).step_by(STEP).chain(AREA.step_by(STEP));
+        for address in places {
             let mut signature = [0; 8];
             if memory.read(address, &mut signature) && signature == SIGNATURE {
                 match Self::at(memory, address) {

@@ -46,6 +46,29 @@ pub const EDITS: &[Edit] = &[
         why: "the address in a fault message would be cut to 32 bits",
     },
     Edit {
+        file: "src/plat/pc99/machine/acpi.c",
+        expect: "    char* addr;\n\n    for (addr = (char*)BIOS_PADDR_START; addr < (char*)BIOS_PADDR_END; addr += 16) {\n",
+        becomes: "    char* addr;\n    char* ebda = (char*)((word_t)*(volatile uint16_t*)0x40e << 4);\n\n    \
+                  for (addr = ebda; ebda != NULL && addr < ebda + 1024; addr += 16) {\n        \
+                  if (strncmp(addr, acpi_str_rsd, 8) == 0 && acpi_calc_checksum(addr, 20) == 0) {\n            \
+                  return (acpi_rsdp_t*)addr;\n        }\n    }\n    \
+                  for (addr = (char*)BIOS_PADDR_START; addr < (char*)BIOS_PADDR_END; addr += 16) {\n",
+        why: "ACPI's root pointer may be at the beginning of the extended BIOS data area (ACPI 6.5 \
+              section 5.2.5.1). From UEFI, which has none for the kernel, boot/ puts it there: \
+              nothing else below 1 MiB can be written",
+    },
+    Edit {
+        file: "src/arch/x86/kernel/boot_sys.c",
+        expect: "    ui_p_regs.start = boot_state.ki_p_reg.end;\n    \
+                 ui_p_regs.end = ui_p_regs.start + load_paddr - mods_end_paddr;\n",
+        becomes: "    ui_p_regs.start = find_load_paddr(boot_state.ki_p_reg.end, load_paddr - mods_end_paddr);\n    \
+                  if (!ui_p_regs.start) {\n        return false;\n    }\n    \
+                  ui_p_regs.end = ui_p_regs.start + load_paddr - mods_end_paddr;\n",
+        why: "init was put right behind the kernel, whatever is there. UEFI keeps pieces of that: \
+              it goes to the first place behind the kernel that is memory and large enough, which \
+              is the same one where nothing is kept",
+    },
+    Edit {
         file: "src/arch/x86/64/kernel/vspace.c",
         expect: "    x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF);\n",
         becomes: "    x86_wrmsr(IA32_FMASK_MSR, FLAGS_TF | FLAGS_IF | BIT(10) | BIT(14) | BIT(18));\n    \

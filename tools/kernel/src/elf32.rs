@@ -17,11 +17,16 @@ const EM_386: u16 = 3;
 /// (Multiboot Specification 0.6.96, 3.1).
 const ALIGN: u32 = 4096;
 
-struct Segment<'a> {
+/// A loadable segment of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
     virt: u64,
-    phys: u32,
-    data: &'a [u8],
-    memory: u32,
+    /// Where a loader puts it.
+    pub phys: u32,
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Bytes that it takes, zeros behind those of the file.
+    pub memory: u32,
     flags: u32,
 }
 
@@ -48,7 +53,11 @@ fn fits(value: u64, what: &str) -> Result<u32, String> {
     u32::try_from(value).map_err(|_| format!("{what} {value:#x} is above 4 GiB"))
 }
 
-fn segments(file: &[u8]) -> Result<Vec<Segment<'_>>, String> {
+/// Returns the loadable segments of a linked 64-bit kernel.
+///
+/// # Errors
+/// A message if it is no such file.
+pub fn segments(file: &[u8]) -> Result<Vec<Segment<'_>>, String> {
     let table = long(file, 32)? as usize;
     let entry_size = half(file, 54)? as usize;
     let count = half(file, 56)? as usize;
@@ -81,6 +90,14 @@ fn segments(file: &[u8]) -> Result<Vec<Segment<'_>>, String> {
     Ok(found)
 }
 
+/// Returns where a linked 64-bit kernel begins, in 32-bit mode.
+///
+/// # Errors
+/// A message if it is no such file.
+pub fn entry(file: &[u8]) -> Result<u32, String> {
+    fits(long(file, 24)?, "entry point")
+}
+
 /// Returns the 32-bit form of `file`, a 64-bit little-endian ELF executable.
 ///
 /// # Errors
@@ -90,7 +107,7 @@ pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
     if file.len() < EHDR64 || file[..7] != [0x7f, b'E', b'L', b'F', 2, 1, 1] {
         return Err("not a 64-bit little-endian ELF file".to_string());
     }
-    let entry = fits(long(file, 24)?, "entry point")?;
+    let entry = entry(file)?;
     let segments = segments(file)?;
     let count = u16::try_from(segments.len()).map_err(|_| "too many segments")?;
 

@@ -32,6 +32,7 @@ pub use check::Purpose;
 pub use config::{Config, Profile};
 pub use configuration::{Configuration, Setting};
 pub use edits::{EDITS, Edit};
+pub use elf32::{Segment, entry, segments};
 pub use entry::{Entry, adopt};
 pub use error::Error;
 pub use installed::{Installed, PREFIX};

@@ -26,7 +26,6 @@ const PROGRAM_HEADER_SIZE: u64 = 56;
 /// write) is missing.
 pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
     let mut program = Program::parse(init)?;
-    let variable = symbol(init)?;
     let end = program
         .segments
         .iter()
@@ -34,18 +33,8 @@ pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
         .max()
         .unwrap_or(0);
     let address = end.next_multiple_of(PAGE);
-    let place = program
-        .segments
-        .iter_mut()
-        .filter(|segment| segment.writable)
-        .find_map(|segment| place(segment, variable))
-        .ok_or_else(|| {
-            ProgramError::new(format!(
-                "{SYMBOL} at {variable:#x} is not in init's writable memory"
-            ))
-        })?;
-    place[..8].copy_from_slice(&address.to_le_bytes());
-    place[8..].copy_from_slice(&(image.len() as u64).to_le_bytes());
+    let place = [address, image.len() as u64].map(u64::to_le_bytes).concat();
+    set(init, &mut program.segments, SYMBOL, &place)?;
     program.segments.push(Segment {
         address,
         size: image.len() as u64,
@@ -56,11 +45,56 @@ pub fn attach(init: &[u8], image: &[u8]) -> Result<Vec<u8>, ProgramError> {
     Ok(elf_file(program.entry, &program.segments))
 }
 
-/// Returns the 16 bytes at an address, if they are in this segment. Memory past the
+/// Returns the program with its variable `symbol` set to `value`, and with one more segment:
+/// bytes that a loader puts at `address`, which lies behind the program.
+///
+/// # Errors
+/// If it is not a program, or the variable is missing.
+pub fn attach_to(
+    file: &[u8],
+    symbol: &str,
+    value: &[u8],
+    address: u64,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, ProgramError> {
+    let mut program = Program::parse(file)?;
+    set(file, &mut program.segments, symbol, value)?;
+    program.segments.push(Segment {
+        address,
+        size: bytes.len() as u64,
+        bytes,
+        writable: false,
+        executable: false,
+    });
+    Ok(elf_file(program.entry, &program.segments))
+}
+
+/// Sets a variable of a program's in its writable memory.
+fn set(
+    file: &[u8],
+    segments: &mut [Segment],
+    symbol: &str,
+    value: &[u8],
+) -> Result<(), ProgramError> {
+    let variable = address_of(file, symbol)?;
+    let place = segments
+        .iter_mut()
+        .filter(|segment| segment.writable)
+        .find_map(|segment| place(segment, variable, value.len()))
+        .ok_or_else(|| {
+            ProgramError::new(format!(
+                "{symbol} at {variable:#x} is not in the program's writable memory"
+            ))
+        })?;
+    place.copy_from_slice(value);
+    Ok(())
+}
+
+/// Returns so many bytes at an address, if they are in this segment. Memory past the
 /// file's bytes becomes bytes of the file as far as needed.
-fn place(segment: &mut Segment, address: u64) -> Option<&mut [u8]> {
+fn place(segment: &mut Segment, address: u64, length: usize) -> Option<&mut [u8]> {
     let start = address.checked_sub(segment.address)?;
-    let end = start.checked_add(16)?;
+    let end = start.checked_add(length as u64)?;
     if end > segment.size {
         return None;
     }
@@ -71,9 +105,8 @@ fn place(segment: &mut Segment, address: u64) -> Option<&mut [u8]> {
     segment.bytes.get_mut(start..end)
 }
 
-fn symbol(file: &[u8]) -> Result<u64, ProgramError> {
-    let broken =
-        |error: object::Error| ProgramError::new(format!("init has no usable symbols: {error}"));
+fn address_of(file: &[u8], name: &str) -> Result<u64, ProgramError> {
+    let broken = |error: object::Error| ProgramError::new(format!("no usable symbols: {error}"));
     let header = FileHeader64::<LittleEndian>::parse(file).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;
     let sections = header.sections(endian, file).map_err(broken)?;
@@ -83,10 +116,10 @@ fn symbol(file: &[u8]) -> Result<u64, ProgramError> {
         .find(|symbol| {
             symbol
                 .name(endian, symbols.strings())
-                .is_ok_and(|name| name == SYMBOL.as_bytes())
+                .is_ok_and(|known| known == name.as_bytes())
         })
         .map(|symbol| symbol.st_value(endian))
-        .ok_or_else(|| ProgramError::new(format!("init has no variable {SYMBOL}")))
+        .ok_or_else(|| ProgramError::new(format!("no variable {name}")))
 }
 
 /// Returns an ELF file for x86-64 of these loadable segments, whose physical addresses are
@@ -237,8 +270,8 @@ mod tests {
     fn what_cannot_be_told_is_refused() {
         let text = |file: &[u8]| attach(file, b"x").unwrap_err().to_string();
         assert!(text(&init(WRITABLE, "OTHER", 0x40_0000)).contains("no variable"));
-        assert!(text(&init(WRITABLE, SYMBOL, 0x40_17f1)).contains("not in init's"));
-        assert!(text(&init(4, SYMBOL, 0x40_0000)).contains("not in init's"));
+        assert!(text(&init(WRITABLE, SYMBOL, 0x40_17f1)).contains("not in the program's"));
+        assert!(text(&init(4, SYMBOL, 0x40_0000)).contains("not in the program's"));
         assert!(text(b"no file").contains("ELF"));
     }
 }

@@ -45,7 +45,10 @@ pub enum Command {
     /// machines whose clock counts instructions: the counts repeat exactly. The table
     /// has the committed counts beside them (tests/bench-baseline.json).
     Bench(Bench),
-    /// Build everything that boots into one folder
+    /// Build everything that boots into one folder, and into media for a PC
+    ///
+    /// The folder has the kernel and init as QEMU's -kernel and -initrd take them. A PC boots
+    /// from the others (docs/boot.md), by BIOS or UEFI.
     Build(Build),
     /// Run `cargo test --workspace` with these arguments
     Test {
@@ -285,9 +288,26 @@ pub struct Build {
     /// The folder [default: target/vectis/PROFILE/image]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// What else is written.
+    #[command(flatten)]
+    pub media: Media,
     /// Print the kernel's options
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Files that a PC boots from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Media {
+    /// Write an image of a CD, which is that of a USB stick as well
+    #[arg(long, value_name = "FILE")]
+    pub iso: Option<PathBuf>,
+    /// Write an image of a disk: raw, or qcow2 if the name ends in that
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+    /// Write one file for a Multiboot 2 loader, such as GRUB's `multiboot2`
+    #[arg(long, value_name = "FILE")]
+    pub boot: Option<PathBuf>,
 }
 
 /// Arguments of `vectis logs`.

@@ -16,7 +16,7 @@ use crate::qemu::Machine;
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use crate::{bench, control, image, metrics, output, packages, run, soak};
+use crate::{bench, control, image, media, metrics, output, packages, run, soak};
 
 /// Bound on an audit: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
@@ -343,8 +343,9 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
         Some(folder) => image::Folder::named(folder)?,
         None => image::Folder::Own(workspace.output(profile).join("image")),
     };
-    packages::ensure(&[packages::GCC])?;
-    let mut steps = Steps::new(image::STEPS);
+    let media = &arguments.media;
+    packages::ensure(&[&[packages::GCC], &media::needs(media)[..]].concat())?;
+    let mut steps = Steps::new(image::STEPS + media::steps(media));
     let composed = system::Options::default();
     let built = image::build(
         &workspace, &model, composed, &kernel, profile, &folder, &mut steps,
@@ -352,7 +353,7 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
     if arguments.verbose {
         print_kernel(&built.kernel)?;
     }
-    Ok(())
+    media::write(&workspace, &model, &built, media, &mut steps)
 }
 
 /// Runs `vectis test`.

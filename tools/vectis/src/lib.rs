@@ -43,6 +43,10 @@
 //! | [`sel4_idl`](../sel4_idl/index.html) | reads the kernel's interface files; writes C headers and Rust |
 //! | [`replay`](mod@::replay) | replays recorded accesses against the components' logic |
 //!
+//! | before the kernel | |
+//! |---|---|
+//! | [`boot`](mod@::boot) | what a boot loader enters; checks of the machine |
+//!
 //! | guests | |
 //! |---|---|
 //! | [`kit`](../kit/index.html) | boot, interrupts, PCI, MSI-X, e1000e and NVMe drivers |
@@ -61,6 +65,7 @@ mod inspect;
 mod kernels;
 mod logs;
 mod manifest;
+mod media;
 mod metrics;
 mod network;
 mod output;

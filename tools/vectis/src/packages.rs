@@ -13,6 +13,7 @@ use crate::output::progress;
 /// (seabios, ipxe-qemu).
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
+    /// A program in the PATH, or a file by its whole path.
     command: &'static str,
     packages: &'static [&'static str],
 }
@@ -27,6 +28,39 @@ pub const GCC: Need = Need {
 pub const QEMU: Need = Need {
     command: "qemu-system-x86_64",
     packages: &["qemu-system-x86"],
+};
+
+/// Make what boots a PC.
+pub const MEDIA: &[Need] = &[
+    Need {
+        command: "grub-mkimage",
+        packages: &["grub-common"],
+    },
+    Need {
+        command: BIOS_BOOT,
+        packages: &["grub-pc-bin"],
+    },
+    Need {
+        command: "/usr/lib/grub/x86_64-efi/moddep.lst",
+        packages: &["grub-efi-amd64-bin"],
+    },
+    Need {
+        command: "xorriso",
+        packages: &["xorriso"],
+    },
+    Need {
+        command: "mcopy",
+        packages: &["mtools"],
+    },
+];
+
+/// GRUB's first sector, of a disk that is a CD image.
+pub const BIOS_BOOT: &str = "/usr/lib/grub/i386-pc/boot_hybrid.img";
+
+/// Makes an image in QEMU's own form.
+pub const QEMU_IMG: Need = Need {
+    command: "qemu-img",
+    packages: &["qemu-utils"],
 };
 
 /// Makes sure that the programs are there: as root installs missing packages,
@@ -71,7 +105,7 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     }
     Err(Error::new(
         "a program is missing",
-        format!("{} is not in the PATH", commands(&missing)),
+        format!("{} is not there", commands(&missing)),
         format!(
             "run `sudo apt-get {}`, or install it as your system does",
             arguments(&missing).join(" ")
@@ -79,9 +113,12 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     ))
 }
 
-/// Returns whether a program is in the PATH.
+/// Returns whether a program is in the PATH, or a file is there.
 #[must_use]
 pub fn is_there(command: &str) -> bool {
+    if command.starts_with('/') {
+        return Path::new(command).is_file();
+    }
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| is_program(&dir, command)))
 }

@@ -92,6 +92,32 @@ pub fn components(
     Ok(built)
 }
 
+/// Builds what runs between a boot loader and the kernel. Returns its file.
+///
+/// # Errors
+/// If cargo fails.
+pub fn boot(workspace: &Workspace) -> Result<PathBuf> {
+    const NAME: &str = "boot";
+    let built = Call {
+        workspace,
+        folder: NAME.to_owned(),
+        script: "boot/boot.ld",
+        more_flags: Vec::new(),
+        packages: vec![NAME],
+        features: vec!["boot/stub".to_owned()],
+        log: None,
+        sel4: None,
+    }
+    .run()?;
+    built.get(NAME).cloned().ok_or_else(|| {
+        Error::new(
+            "cannot build what starts the kernel",
+            "crate boot has no binary",
+            "look at boot/Cargo.toml",
+        )
+    })
+}
+
 /// How kit's guests are linked.
 const GUEST_SCRIPT: &str = "guests/kit/guest.ld";
 

@@ -1,0 +1,172 @@
+//! Media on machines that the command does not make: QEMU with its firmware, as a PC boots.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::client::Client;
+use crate::harness::{Running, a_machine, finish, free_port, is_bundled, vectis};
+
+/// What a q35 machine needs beside its disks: this system's function and its IOMMU.
+const Q35: &str = "-machine q35 -m 512 -device e1000e,netdev=net0 \
+                   -device amd-iommu,intremap=on -global hpet.msi=on";
+const SCREEN: &str = "-vga std";
+const SERVES: &str = "[web] web: serving on port 80";
+
+/// The images of the project's system, built once.
+struct Media {
+    iso: PathBuf,
+    disk: PathBuf,
+}
+
+fn media() -> &'static Media {
+    static MEDIA: OnceLock<Media> = OnceLock::new();
+    MEDIA.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let media = Media {
+            iso: folder.join("boot test.iso"),
+            disk: folder.join("boot test.qcow2"),
+        };
+        let mut build = vectis();
+        build.arg("build").arg("--out").arg(folder.join("boot"));
+        let end = finish(
+            build
+                .arg("--iso")
+                .arg(&media.iso)
+                .arg("--disk")
+                .arg(&media.disk),
+        );
+        assert!(end.status.success(), "{}", end.text);
+        media
+    })
+}
+
+/// Starts a machine with these arguments; COM1 is its output.
+fn machine(cpu: &str, arguments: &str, port: u16) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-cpu", cpu, "-display", "none", "-nodefaults", "-no-reboot"])
+        .args(["-serial", "stdio", "-netdev"])
+        .arg(format!("user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:80"))
+        .args(arguments.split_whitespace());
+    qemu
+}
+
+/// Adds a disk from an image, which stays as it is.
+fn drive(qemu: &mut Command, format: &str, image: &Path) {
+    let file = image.display().to_string().replace(',', ",,");
+    let drive = format!("if=none,id=disk0,format={format},snapshot=on,file={file}");
+    qemu.arg("-drive").arg(drive);
+}
+
+/// Returns UEFI's firmware: its code, its variables.
+fn firmware() -> Option<[&'static str; 2]> {
+    const PLACES: [[&str; 2]; 2] = [
+        [
+            "/usr/share/OVMF/OVMF_CODE.fd",
+            "/usr/share/OVMF/OVMF_VARS.fd",
+        ],
+        [
+            "/usr/share/OVMF/OVMF_CODE_4M.fd",
+            "/usr/share/OVMF/OVMF_VARS_4M.fd",
+        ],
+    ];
+    PLACES
+        .into_iter()
+        .find(|files| Path::new(files[0]).is_file())
+}
+
+/// Adds UEFI's firmware to a machine. As the command does with what it needs, the package is
+/// installed if it is missing and that is possible.
+fn uefi(qemu: &mut Command) {
+    let there = firmware().or_else(|| {
+        let install = ["install", "-y", "--no-install-recommends", "ovmf"];
+        for arguments in [&["update"][..], &install] {
+            let _ = Command::new("apt-get").args(arguments).status();
+        }
+        firmware()
+    });
+    let [code, variables] = there.expect("UEFI's firmware: `sudo apt-get install ovmf`");
+    let flash = "if=pflash,format=raw";
+    qemu.arg("-drive")
+        .arg(format!("{flash},readonly=on,file={code}"));
+    qemu.arg("-drive")
+        .arg(format!("{flash},snapshot=on,file={variables}"));
+}
+
+/// Waits for the guest, and gets its page.
+fn serves(qemu: &mut Command, port: u16) {
+    let mut running = Running::start(qemu);
+    running.wait_for(|line| line.contains(SERVES));
+    let (status, page) = Client::connect(port).request("/").expect("an answer");
+    assert_eq!(status, 200, "{}", running.text());
+    assert!(page.contains("MSI-X table"), "{page}");
+}
+
+#[test]
+fn a_cd_serves_from_bios_with_a_screen() {
+    let _machine = a_machine();
+    let port = free_port();
+    let mut qemu = machine("max", &format!("{Q35} {SCREEN}"), port);
+    serves(qemu.arg("-cdrom").arg(&media().iso), port);
+}
+
+#[test]
+fn a_cd_serves_from_uefi_with_a_screen() {
+    let _machine = a_machine();
+    let port = free_port();
+    // A kernel that reaches into what OVMF keeps for sleep is refused.
+    let awake = if is_bundled() {
+        ""
+    } else {
+        "-global ICH9-LPC.disable_s3=1"
+    };
+    let mut qemu = machine("max", &format!("{Q35} {SCREEN} {awake}"), port);
+    uefi(&mut qemu);
+    serves(qemu.arg("-cdrom").arg(&media().iso), port);
+}
+
+#[test]
+fn a_disk_serves_as_a_usb_stick_without_a_screen() {
+    let _machine = a_machine();
+    let awake = "-global ICH9-LPC.disable_s3=1";
+    for from_uefi in [false, true] {
+        let port = free_port();
+        let stick = "-device qemu-xhci -device usb-storage,drive=disk0";
+        let mut qemu = machine("max", &format!("{Q35} {awake}"), port);
+        if from_uefi {
+            uefi(&mut qemu);
+        }
+        drive(&mut qemu, "qcow2", &media().disk);
+        serves(qemu.args(stick.split(' ')), port);
+    }
+}
+
+#[test]
+fn a_cd_is_the_same_if_it_is_built_again() {
+    let _machine = a_machine();
+    let again = Path::new(env!("CARGO_TARGET_TMPDIR")).join("again.iso");
+    let first = std::fs::read(&media().iso).expect("the first");
+    let mut build = vectis();
+    let end = finish(build.args(["build", "--iso"]).arg(&again));
+    assert!(end.status.success(), "{}", end.text);
+    let second = std::fs::read(&again).expect("the second");
+    assert_eq!(first.len(), second.len());
+    let differs = first.iter().zip(&second).position(|(one, two)| one != two);
+    assert_eq!(differs, None);
+}
+
+#[test]
+fn what_the_cpu_lacks_is_said_before_the_kernel_starts() {
+    let _machine = a_machine();
+    let mut qemu = machine("qemu64", &format!("{Q35} {SCREEN}"), free_port());
+    let mut running = Running::start(qemu.arg("-cdrom").arg(&media().iso));
+    running.wait_for(|line| line.contains("boot: fatal: the kernel would not start"));
+    let text = running.text();
+    for words in [
+        "boot: this CPU lacks what the kernel needs:",
+        "pages of 1 GiB (pdpe1gb): Intel's Xeons since 2010",
+        "instructions for the FS and GS base (fsgsbase): Intel's CPUs since 2012",
+    ] {
+        assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
+}
