@@ -199,6 +199,16 @@ impl Running {
         }
     }
 
+    /// Waits for a line with each of these words, in any order: what comes over one serial
+    /// port has none with what comes over the other.
+    pub fn wait_for_all(&mut self, words: &[&str]) {
+        let mut left = words.to_vec();
+        while !left.is_empty() {
+            let line = self.wait_for(|line| left.iter().any(|words| line.contains(words)));
+            left.retain(|words| !line.contains(words));
+        }
+    }
+
     /// Types a line on the console.
     pub fn type_line(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
