@@ -3,7 +3,7 @@
 
 use acpi_tables::{Found, PhysicalMemory, find as find_unit};
 use heapless::Vec;
-use pci::PAGE_SIZE;
+use pci::{Bdf, ConfigSpace as _, PAGE_SIZE, buses_behind};
 use sel4::cap::{Granule, LargePage};
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
 use super::fatal::fatal;
-use super::functions::{Found as Functions, map_device};
+use super::functions::{Found as Functions, Mechanism1, map_device};
 use super::memory::SCRATCH;
 
 /// Pages of firmware memory that are looked at: the 32 below 1 MiB, where the
@@ -153,7 +153,12 @@ pub fn find(
         pages: Vec::new(),
         mapped: None,
     };
-    let found = find_unit(&mut firmware, root_pointer, &mut [0; TABLE], &assigned);
+    let mut buses = |id| {
+        let read = |bdf, offset| Mechanism1(bdf).read32(offset);
+        buses_behind(Bdf::from_requester_id(id), read)
+    };
+    let buffer = &mut [0; TABLE];
+    let found = find_unit(&mut firmware, root_pointer, buffer, &assigned, &mut buses);
     firmware.end();
     let room = u64::from(place.pages) * PAGE_SIZE;
     let nothing = (IommuKind::None, 0, 0, 0);
