@@ -542,7 +542,7 @@ fn configuration_space_as_memory() {
     assert_eq!(load(&mut m, 0x44, &[0x8b, 0x01]), function | 0x44);
     // Extended space too, to the end of the function's page.
     assert_eq!(load(&mut m, 0xffc, &[0x8b, 0x01]), function | 0xffc);
-    let both = |low: u64| (function | low + 4) << 32 | function | low;
+    let both = |low: u64| (function | (low + 4)) << 32 | function | low;
     assert_eq!(load(&mut m, 0x40, &[0x48, 0x8b, 0x01]), both(0x40));
     assert_eq!(load(&mut m, 0xff8, &[0x48, 0x8b, 0x01]), both(0xff8));
     // mov [rcx], rax; then one access as it is, which pci-config drops, in place of two.
