@@ -9,7 +9,7 @@ pub const SEGMENTS: usize = 8;
 /// Bytes of the kernel's command line, with a zero at its end.
 pub const COMMAND_LINE: usize = 128;
 /// Bytes of the kernel's name, with zeros behind it.
-pub const LABEL: usize = 64;
+pub const LABEL: usize = 128;
 
 /// A piece of the kernel.
 #[derive(

@@ -341,6 +341,12 @@ mod tests {
     }
 
     #[test]
+    fn the_boot_program_has_room_for_what_init_has() {
+        // A kernel's name grows with its options; "verification-build" was too much.
+        assert_eq!(boot::LABEL, size_of::<spec::KernelLabel>());
+    }
+
+    #[test]
     fn only_what_is_written_needs_packages() {
         assert!(needs(&cli::Media::default()).is_empty());
         assert_eq!(
