@@ -121,7 +121,12 @@ fn c4_ports_of_a_function() {
 
 #[test]
 fn bars_smaller_than_a_page() {
-    probe("small-bars", 1);
+    let text = probe("small-bars", 1);
+    assert!(
+        text.lines()
+            .any(|line| line.contains("] ok ") && line.ends_with("c4_small_bar_moves")),
+        "{text}"
+    );
 }
 
 #[test]

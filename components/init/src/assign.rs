@@ -84,9 +84,9 @@ pub enum Fate {
     Kept,
     /// The guest has it at another address, in the window.
     Moved,
-    /// It is smaller than a page, which msix has: the guest reaches table and PBA.
+    /// It is smaller than a page, which msix has: the guest reaches the BAR by traps.
     Claimed,
-    /// It is smaller than a page, of which the rest may be another function's.
+    /// It is smaller than a page, on which another function's BAR lies.
     Small,
     /// The windows have no room for it.
     Lost,
@@ -141,10 +141,10 @@ impl fmt::Display for Told<'_> {
                 "it is outside the window for BARs: the guest has it at {:#x}",
                 bar.guest
             ),
-            Fate::Claimed => f.write_str("its page is given to msix, with all that is on it"),
+            Fate::Claimed => f.write_str("it is smaller than a page: each access traps"),
             Fate::Small => write!(
                 f,
-                "of {} bytes, stays unmapped: the rest of its page may be another function's",
+                "of {} bytes, stays unmapped: another function's BAR lies on its page",
                 bar.size
             ),
             Fate::Lost => {

@@ -40,7 +40,7 @@ pub fn end_of(bar: &BarInfo) -> u64 {
 }
 
 /// Returns whether the byte at `offset` of a BAR is a register of the device on a page
-/// with table or PBA (M14): a guest's access to it traps, and is passed on.
+/// that msix has (M14): a guest's access to it traps, and is passed on.
 #[must_use]
 pub fn is_adjacent(function: &FunctionInfo, bar: u8, offset: u32) -> bool {
     let info = function.bars.get(usize::from(bar));
@@ -85,7 +85,8 @@ impl Area {
         }
         let range = |its_bar: u32, at: u32, size: u64| {
             let at = u64::from(at);
-            (its_bar == bar).then_some(at..at + size)
+            // A function without MSI-X has neither.
+            (its_bar == bar && size != 0).then_some(at..at + size)
         };
         let table = range(info.table_bar, info.table_offset, info.table_size());
         let pba = range(info.pba_bar, info.pba_offset, info.pba_size());

@@ -3,7 +3,7 @@
 //!
 //! Responsible for: the guest's view of table and control (rules M1 to M19),
 //! the device's table entries, and forwarding to the registers that share
-//! their pages (M14).
+//! their pages (M14); BARs that are smaller than a page, which have nothing else there.
 //! Must never: write a guest's message into a device, leave an entry that is
 //! not bound unmasked, or touch configuration space.
 //! May call: irq-router.
@@ -33,7 +33,7 @@ pub use kept::kept_words;
 use channel::msix::FunctionBar;
 use pci::Width;
 
-/// The pages that hold table or PBA (`FunctionInfo::msix.pages`), and only
+/// The pages that msix has (`FunctionInfo::msix.pages`), and only
 /// these: no other offset is ever asked for.
 pub trait Hardware {
     /// Reads `width` bytes, aligned, at byte `offset` of the BAR.

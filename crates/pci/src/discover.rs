@@ -1,10 +1,7 @@
 //! Discovers a function's identity, BARs and MSI-X.
 
 use crate::capability::CapabilityList;
-use crate::{
-    BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MsixInfo, MsixPage,
-    PAGE_SIZE, regs,
-};
+use crate::{BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, regs};
 
 /// The configuration space of one function, whatever reaches it.
 pub trait ConfigSpace {
@@ -184,7 +181,7 @@ pub enum NoMsix {
     Pages,
     /// One of them is in a BAR that the guest does not reach ([`place_bars`](crate::place_bars)).
     Unreachable,
-    /// Another BAR lies on the page of one of them ([`shares_its_page`](crate::shares_its_page)).
+    /// Another BAR lies on the page of one of them ([`claim_small_bars`](crate::claim_small_bars)).
     Shared,
 }
 
@@ -199,7 +196,7 @@ impl NoMsix {
             Self::Overlap => "its table and PBA overlap",
             Self::Pages => "its table and PBA lie on too many pages",
             Self::Unreachable => "its table or PBA lies in a BAR that the guest cannot reach",
-            Self::Shared => "another BAR lies on the page of its table or PBA",
+            Self::Shared => "another function's BAR lies on the page of its table or PBA",
         }
     }
 }
@@ -260,21 +257,8 @@ fn inside(bars: &[BarInfo; FUNCTION_BARS], bar: u32, offset: u32, size: u64) -> 
 fn add_pages(info: &mut MsixInfo, bar: u32, offset: u32, size: u64) -> bool {
     let first = u64::from(offset) / PAGE_SIZE;
     let last = (u64::from(offset) + size - 1) / PAGE_SIZE;
-    for page in first..=last {
-        if info.page_index(bar, page).is_some() {
-            continue;
-        }
-        let count = info.page_count as usize;
-        if count == MAX_MSIX_PAGES {
-            return false;
-        }
-        info.pages[count] = MsixPage {
-            bar,
-            page: page as u32,
-        };
-        info.page_count += 1;
-    }
-    true
+    (first..=last)
+        .all(|page| info.page_index(bar, page).is_some() || info.add_page(bar, page as u32))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ pub const FUNCTION_BARS: usize = 6;
 /// Bytes of a page: the grain in which BARs are mapped or claimed.
 pub const PAGE_SIZE: u64 = 4096;
 /// Pages that table and PBA can need: 2048 entries are 8 pages and 256 bytes
-/// of PBA, each of the two may start in the middle of a page.
-pub const MAX_MSIX_PAGES: usize = 11;
+/// of PBA, each of the two may start in the middle of a page. Each BAR may be one that is
+/// smaller than a page, besides.
+pub const MAX_MSIX_PAGES: usize = 11 + FUNCTION_BARS;
 
 /// Kind of a BAR (PCI Local Bus 3.0 section 6.2.5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable)]
@@ -58,7 +59,8 @@ impl BarInfo {
     }
 }
 
-/// One page that holds a byte of the MSI-X table or PBA.
+/// One page of a BAR that msix has: it holds a byte of the MSI-X table or PBA, or a BAR
+/// that is smaller than it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
@@ -71,7 +73,8 @@ pub struct MsixPage {
 }
 
 /// Where a function has its MSI-X capability, table and PBA, checked against
-/// its BARs (M16): a function that fails the check has `entries` 0.
+/// its BARs (M16): a function that fails the check has `entries` 0. It may have pages then:
+/// those of BARs that are smaller than a page.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct MsixInfo {
@@ -91,8 +94,8 @@ pub struct MsixInfo {
     pub page_count: u32,
     /// Keeps the layout free of implicit padding.
     pub reserved: u32,
-    /// The pages that hold table or PBA, in the order in which they are mapped
-    /// into the msix component, one after the other.
+    /// The pages that hold table or PBA, and those of BARs that are smaller than a page, in
+    /// the order in which they are mapped into the msix component, one after the other.
     pub pages: [MsixPage; MAX_MSIX_PAGES],
 }
 
@@ -107,6 +110,14 @@ impl MsixInfo {
     #[must_use]
     pub const fn pba_size(&self) -> u64 {
         (self.entries as u64).div_ceil(64) * 8
+    }
+
+    /// Adds a page; false if there is no room for it.
+    pub(crate) fn add_page(&mut self, bar: u32, page: u32) -> bool {
+        let place = self.pages.get_mut(self.page_count as usize);
+        let there = place.map(|place| *place = MsixPage { bar, page });
+        self.page_count += u32::from(there.is_some());
+        there.is_some()
     }
 
     /// Returns the pages in use.

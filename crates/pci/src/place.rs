@@ -119,36 +119,50 @@ pub fn place_bars(functions: &mut [FunctionInfo]) {
     }
 }
 
-/// Returns whether table or PBA lies in a BAR that is smaller than a page, and another
-/// BAR of the machine on the same page, which msix would be given (M16). `read` reads a
-/// dword of any function's configuration space.
-pub fn shares_its_page(
-    msix: &MsixInfo,
-    bars: &[BarInfo],
-    read: impl FnMut(Bdf, u16) -> u32,
-) -> bool {
-    let small = |bar: u32| {
-        let bar = bars.get(bar as usize);
-        bar.filter(|bar| msix.entries != 0 && bar.size < PAGE_SIZE)
-    };
-    let page = |address: u64| address & !(PAGE_SIZE - 1);
-    let on_it = [small(msix.table_bar), small(msix.pba_bar)];
-    let on_it = on_it.map(|bar| bar.map(|bar| page(bar.address)));
-    if on_it == [None; 2] {
+/// Gives msix the page of each memory BAR that is smaller than one and has it alone, or with
+/// BARs of the same function only: the guest reaches the BAR through msix, which knows where
+/// on the page it ends. `read` reads a dword of any function's configuration space.
+///
+/// Returns `false`, and the function has no MSI-X, if table or PBA lies on a page with a
+/// BAR of another function (M16).
+pub fn claim_small_bars(info: &mut FunctionInfo, mut read: impl FnMut(Bdf, u16) -> u32) -> bool {
+    let small = info.bars.map(|bar| {
+        let there = bar.is_memory() && bar.size < PAGE_SIZE && bar.address != 0;
+        (there && bar.is_reachable()).then_some(bar.address & !(PAGE_SIZE - 1))
+    });
+    if small == [None; FUNCTION_BARS] {
         // Only for a BAR of this kind every function of the machine is looked at.
-        return false;
+        return true;
     }
-    let mut there = [0; 2];
-    each_bar(read, |address| {
-        for (count, wanted) in there.iter_mut().zip(on_it) {
-            *count += u32::from(wanted == Some(page(address)));
+    let mut shared = [false; FUNCTION_BARS];
+    let own = info.host();
+    each_bar(&mut read, |bdf, address| {
+        let page = Some(address & !(PAGE_SIZE - 1));
+        for (shared, small) in shared.iter_mut().zip(small) {
+            *shared |= small == page && bdf != own;
         }
     });
-    there.iter().any(|count| *count > 1)
+    let msix = &mut info.msix;
+    let is_shared = |bar: u32| shared.get(bar as usize) == Some(&true);
+    let offered = msix.entries == 0 || !is_shared(msix.table_bar) && !is_shared(msix.pba_bar);
+    if !offered {
+        *msix = MsixInfo {
+            capability: msix.capability,
+            ..MsixInfo::default()
+        };
+    }
+    for bar in 0..FUNCTION_BARS {
+        let claimed = msix.page_index(bar as u32, 0).is_some();
+        if small[bar].is_some() && !shared[bar] && !claimed {
+            msix.add_page(bar as u32, 0);
+        }
+    }
+    offered
 }
 
-/// Calls `visit` with the address of every memory BAR of the machine that has one.
-fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(u64)) {
+/// Calls `visit` with the address of every memory BAR of the machine that has one, and its
+/// function.
+fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(Bdf, u64)) {
     let read = core::cell::RefCell::new(read);
     let read = |bdf, offset| (read.borrow_mut())(bdf, offset);
     each_function(256, read, |bdf| {
@@ -162,7 +176,7 @@ fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(u64)) {
             let high = if wide { read(bdf, at + 4) } else { 0 };
             let address = u64::from(high) << 32 | u64::from(low & !15);
             if low & 1 == 0 && address != 0 {
-                visit(address);
+                visit(bdf, address);
             }
             index += if wide { 2 } else { 1 };
         }
@@ -193,6 +207,7 @@ fn free(taken: &[Range<u64>], window: Range<u64>, size: u64) -> Option<Range<u64
 mod tests {
     use super::*;
     use crate::{BarKind, MsixPage};
+    extern crate std;
 
     fn function(bars: &[(u64, u64)]) -> FunctionInfo {
         let mut info = FunctionInfo::default();
@@ -375,37 +390,58 @@ mod tests {
         }
     }
 
-    /// A function at 00:03.0 with a BAR of 256 bytes, and another beside it.
-    fn beside(other: [u32; 2]) -> bool {
-        let mut info = function(&[(0xfeb0_1100, 0x100), (0xfeb1_0000, 0x1000)]);
+    /// A function at 00:03.0 with two BARs of 256 bytes on one page, of which the first has
+    /// the PBA, and another beside it. Returns whether it has MSI-X, and msix's pages.
+    fn beside(other: [u32; 2]) -> (bool, std::vec::Vec<u32>) {
+        let mut info = function(&[
+            (0xfeb0_1100, 0x100),
+            (0xfeb1_0000, 0x1000),
+            (0xfeb0_1800, 0x80),
+        ]);
+        info.host_bdf = 3 << 3;
         info.msix.table_bar = 1;
         info.msix.pba_bar = 0;
-        shares_its_page(&info.msix, &info.bars, |bdf, offset| {
+        info.msix.pages[0] = MsixPage { bar: 1, page: 0 };
+        info.msix.pages[1] = MsixPage { bar: 0, page: 0 };
+        info.msix.page_count = 2;
+        let offered = claim_small_bars(&mut info, |bdf, offset| {
             match (bdf.bus(), bdf.device(), offset) {
                 (0, 3 | 4, 0) => 0x0010_1b36,
                 (0, 3, 0x10) => 0xfeb0_1104,
                 (0, 3, 0x18) => 0xfeb1_0000,
+                (0, 3, 0x1c) => 0xfeb0_1800,
                 (0, 4, 0x10) => other[0],
                 (0, 4, 0x14) => other[1],
                 (0, 3 | 4, _) => 0,
                 _ => u32::MAX,
             }
-        })
+        });
+        assert_eq!(info.msix.entries != 0, offered);
+        let pages = info.msix.pages().iter().map(|page| page.bar);
+        (offered, pages.collect())
     }
 
     #[test]
-    fn m16_a_small_bar_with_a_table_has_its_page_alone() {
-        assert!(beside([0xfeb0_1000, 0]));
-        assert!(beside([0, 0xfeb0_1f00]), "in any register");
-        assert!(!beside([0xfeb0_2000, 0xfeb0_0000]));
-        assert!(!beside([0xfeb0_1001, 0]), "ports are elsewhere");
-        assert!(!beside([0xfeb0_1004, 8]), "above 4 GiB");
+    fn m16_a_small_bar_with_a_table_has_no_page_with_another_function() {
+        let refused = (false, std::vec![]);
+        assert_eq!(beside([0xfeb0_1000, 0]), refused);
+        assert_eq!(beside([0, 0xfeb0_1f00]), refused, "in any register");
+        let alone = (true, std::vec![1, 0, 2]);
+        assert_eq!(beside([0xfeb0_2000, 0xfeb0_0000]), alone);
+        assert_eq!(beside([0xfeb0_1001, 0]), alone, "ports are elsewhere");
+        assert_eq!(beside([0xfeb0_1004, 8]), alone, "above 4 GiB");
         // The upper half of one is no address of its own.
-        assert!(!beside([4, 0xfeb0_1000]));
-        // In a BAR of a page or more nothing else can lie.
-        let info = function(&[(0xfeb0_1000, 0x1000)]);
-        assert!(!shares_its_page(&info.msix, &info.bars, |_, _| panic!(
-            "a look"
-        )));
+        assert_eq!(beside([4, 0xfeb0_1000]), alone);
+    }
+
+    #[test]
+    fn only_for_a_small_bar_the_machine_is_looked_at() {
+        let mut info = function(&[(0xfeb0_1000, 0x1000), (0, 0x100)]);
+        let before = info.msix.page_count;
+        assert!(claim_small_bars(&mut info, |_, _| panic!("a look")));
+        assert_eq!(
+            info.msix.page_count, before,
+            "nor is one without an address"
+        );
     }
 }

@@ -43,7 +43,7 @@ const LARGEST: u64 = 1 << 30;
 const PREFETCHABLE: u32 = 1 << 3;
 
 /// Returns the checks, in their order.
-pub fn checks<M: Machine>() -> [Check<M>; 22] {
+pub fn checks<M: Machine>() -> [Check<M>; 23] {
     let both = |name, run| Check {
         name,
         emulated_only: false,
@@ -65,6 +65,7 @@ pub fn checks<M: Machine>() -> [Check<M>; 22] {
         both("c4_bar_sizing", bar_sizing),
         emulated("c4_no_rom", no_rom),
         emulated("c4_ports_move", ports_move),
+        emulated("c4_small_bar_moves", small_bar_moves),
         both("c4_decode_off_reads_ones", decode_off),
         emulated("c4_decode_off_hides_every_bar", decode_off_everywhere),
         both("c4_decoded_bar_moves", decoded_bar_moves),
@@ -281,6 +282,41 @@ fn ports_move<M: Machine>(t: &mut Target<M>) -> Verdict {
         t.machine.port_read(end - 1, 4),
     )?;
     expect("behind the end", end, 0xffu8, t.machine.port_read(end, 1))
+}
+
+/// Moves a memory BAR of less than a page over the pages of the guest.
+fn small_bar_moves<M: Machine>(t: &mut Target<M>) -> Verdict {
+    t.decode(false);
+    let small = (0..6).find_map(|index| {
+        let memory = t.found_bar(index) != 0 && !is_ports(t, index) && !t.is_upper_half(index);
+        let size = if memory {
+            (t.size_mask(index) & !15).wrapping_neg()
+        } else {
+            0
+        };
+        (1..0x1000).contains(&size).then_some((index, size))
+    });
+    let (bar, size) = small.ok_or(Stop::Skip("no BAR of less than a page"))?;
+    t.decode(true);
+    let old = t.bar_address(bar);
+    let id = t.load(old, 4)?;
+    expect("all ones", old, false, id == u64::from(u32::MAX))?;
+    let page = u64::from(FREE);
+    for at in [
+        page,
+        page + u64::from(size),
+        page + 0x1000 - u64::from(size),
+    ] {
+        t.set_dword(BAR0 + 4 * bar, at as u32);
+        expect("the BAR", at, id, t.load(at, 4)?)?;
+        let end = at + u64::from(size);
+        expect("behind it", end, 0xffu8, t.load(end, 1)?)?;
+        expect("over its end", end - 2, u32::MAX, t.load(end - 2, 4)?)?;
+        expect("the old place", old, u32::MAX, t.load(old, 4)?)?;
+    }
+    t.decode(false);
+    let last = page + 0x1000 - u64::from(size);
+    expect("not decoded", last, u32::MAX, t.load(last, 4)?)
 }
 
 fn is_ports<M: Machine>(t: &Target<M>, bar: u8) -> bool {

@@ -7,8 +7,8 @@ use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, Stop, Told};
 use pci::{
-    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, MsixInfo, NoFunction, NoMsix,
-    PAGE_SIZE, Width, find_msix, place_bars, regs, shares_its_page,
+    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, NoMsix, PAGE_SIZE,
+    Width, claim_small_bars, find_msix, place_bars, regs,
 };
 use pci_config::{Functions, Method};
 use serde::Serialize;
@@ -234,12 +234,8 @@ impl<'a> Inspection<'a> {
         }
         let machine = self.machine;
         let read = |bdf, offset| read_of(machine, bdf, offset);
-        if shares_its_page(&info.msix, &info.bars, read) {
+        if !claim_small_bars(&mut info, read) {
             why = Some(NoMsix::Shared);
-            info.msix = MsixInfo {
-                capability: info.msix.capability,
-                ..MsixInfo::default()
-            };
         }
         init::share_out(&mut info, FIRST_SLOT..FIRST_SLOT + GUEST_BAR_SLOTS);
         self.tell_bars(&info);
@@ -254,6 +250,7 @@ impl<'a> Inspection<'a> {
             return self.verdict;
         }
         self.tell_msix(&info, why);
+        self.tell_trapped(&info);
         self.tell_guest(&info, &list);
         self.verdict.extended =
             self.dump.config.len() > 256 && !matches!(self.device.read32(0x100), 0 | u32::MAX);
@@ -322,6 +319,9 @@ impl<'a> Inspection<'a> {
             pba,
             reason: why.map(NoMsix::reason),
         });
+    }
+
+    fn tell_trapped(&mut self, info: &FunctionInfo) {
         for page in info.msix.pages() {
             let offset = u64::from(page.page) * PAGE_SIZE;
             self.verdict.trapped.push(TrappedPage {

@@ -90,12 +90,16 @@ fn msi_only_and_advanced_features() {
 }
 
 #[test]
-fn nothing_resets_it_and_only_its_ports_work() {
+fn nothing_resets_it_and_it_has_ports_and_a_small_bar() {
     let ports = of("00:04.0");
     assert_eq!(ports.starts, Start::Yes);
     assert!(ports.reset.is_empty() && ports.msix.is_none() && ports.msi == 0);
-    assert_eq!([ports.bars[0].works, ports.bars[1].works], [true, false]);
-    assert!(ports.bars[1].reason.contains("stays unmapped"));
+    assert!(ports.bars.iter().all(|bar| bar.works), "{:?}", ports.bars);
+    assert!(ports.bars[1].reason.contains("each access traps"));
+    assert_eq!(
+        (ports.trapped[0].bar, &ports.trapped[0].shared),
+        (1, &vec![0..0x100; 1])
+    );
     assert!(ports.needs[0].starts_with("reset = \"optional\""));
 }
 
@@ -210,10 +214,12 @@ fn two_small_bars_on_one_page_share_it() {
     );
     assert!(alone[0].bars[0].works);
     let both = block("00:01.0", 0xfebd_1000) + &block("00:02.0", 0xfebd_1100);
-    let why = "another BAR lies on the page of its table or PBA";
+    let why = "another function's BAR lies on the page of its table or PBA";
     for verdict in verdicts(&both) {
         let msix = verdict.msix.expect("it has the capability");
         assert_eq!((msix.vectors, msix.reason), (0, Some(why)));
+        assert!(verdict.bars[0].reason.contains("stays unmapped"));
+        assert!(!verdict.bars[0].works);
     }
 }
 

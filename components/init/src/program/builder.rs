@@ -373,8 +373,13 @@ impl<'a> Builder<'a> {
 
     /// Copies a capability of init's to another slot of init's.
     pub fn copy(&mut self, from: usize, rights: CapRights, what: &str) -> usize {
+        self.copy_from(&own_slot(from), rights, what)
+    }
+
+    /// Copies a capability that was given away to a slot of init's.
+    pub fn copy_from(&mut self, from: &AbsoluteCPtr, rights: CapRights, what: &str) -> usize {
         let slot = self.slot();
-        if let Err(error) = own_slot(slot).copy(&own_slot(from), rights) {
+        if let Err(error) = own_slot(slot).copy(from, rights) {
             fatal!("copying the capability of {what}: {error:?}");
         }
         slot

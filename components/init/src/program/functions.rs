@@ -6,8 +6,8 @@ use defmt::Display2Format;
 use init::{Fate, Told, share_out};
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
-    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixInfo, NoMsix, PAGE_SIZE, find_msix,
-    place_bars, regs, shares_its_page,
+    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixPage, NoMsix, PAGE_SIZE,
+    claim_small_bars, find_msix, place_bars, regs,
 };
 use sel4::cap::Granule;
 use sel4::{CapRights, VmAttributes};
@@ -180,12 +180,8 @@ fn place(functions: &[Function], assigned: &mut Found) {
                 no_msix(name, NoMsix::Unreachable);
             }
             let read = |bdf, offset| Mechanism1(bdf).read32(offset);
-            if shares_its_page(&placed.msix, &placed.bars, read) {
+            if !claim_small_bars(&mut placed, read) {
                 no_msix(name, NoMsix::Shared);
-                placed.msix = MsixInfo {
-                    capability: placed.msix.capability,
-                    ..MsixInfo::default()
-                };
             }
             slots = share_out(&mut placed, slots);
             tell_bars(name, &placed);
@@ -257,11 +253,25 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
 /// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) {
     let name = function.name.as_str();
-    for (index, page) in (0..).zip(info.msix.pages()) {
+    let machine = |page: &MsixPage| {
         // Discovery names BARs that are there; one that is smaller than a page may begin
         // anywhere on it.
         let first = info.bars[page.bar as usize].address & !(PAGE_SIZE - 1);
-        let frame = builder.device_page(name, first + u64::from(page.page) * PAGE_SIZE);
+        first + u64::from(page.page) * PAGE_SIZE
+    };
+    let pages = info.msix.pages();
+    for (index, page) in (0..).zip(pages) {
+        // Small BARs may lie on one page.
+        let before = pages
+            .iter()
+            .position(|other| machine(other) == machine(page));
+        let frame = match before.filter(|&before| before < index as usize) {
+            Some(before) => {
+                let from = builder.place(function.msix_cnode, function.msix_slot + before as u32);
+                builder.copy_from(&from, CapRights::read_write(), name)
+            }
+            None => builder.device_page(name, machine(page)),
+        };
         let address = function.msix_address + u64::from(index) * PAGE_SIZE;
         map_device(builder, frame, function.msix_vspace, address, name);
         builder.give(frame, function.msix_cnode, function.msix_slot + index, name);

@@ -265,6 +265,37 @@ fn m15_pba_is_two_qwords_read_from_the_device() {
 }
 
 #[test]
+fn m14_a_small_bar_is_reached_without_msix_too() {
+    let mut rig = rig_of(75, |functions| {
+        functions[2].msix.page_count = 1;
+        functions[2].bars[0].size = 0x100;
+    });
+    let small = FunctionId(2);
+    rig.write_of(small, 0, Width::Qword, 0x8877_6655_4433_2211);
+    assert_eq!(rig.read_of(small, 4, Width::Dword), 0x8877_6655);
+    rig.write_of(small, 0xff, Width::Byte, 0x5a);
+    let expected = [
+        Write(0, Width::Qword, 0x8877_6655_4433_2211),
+        Read(4, Width::Dword),
+        Write(0xff, Width::Byte, 0x5a),
+    ];
+    assert_eq!(rig.log(), expected);
+    // What is behind it on its page is not the function's; nor is another vmm its guest's.
+    let place = FunctionBar {
+        function: small,
+        bar: 0,
+    };
+    for offset in [0xfd, 0x100] {
+        let read = rig.msix.read(VMM, place, offset, Width::Dword);
+        assert_eq!(read, Err(Error::Refused));
+    }
+    let read = rig.msix.read(CONTROL, place, 0, Width::Dword);
+    assert_eq!(read, Err(Error::NotFound));
+    assert_eq!(rig.msix.read_control(CONTROL, small), Err(Error::NotFound));
+    assert_eq!(rig.log(), []);
+}
+
+#[test]
 fn m14_the_registers_beside_table_and_pba_are_known() {
     let mut info = FunctionInfo::default();
     info.bars[0].size = 0x1000;

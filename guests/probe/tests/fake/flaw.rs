@@ -14,6 +14,7 @@ pub enum Flaw {
     BarSizeHasHoles,
     RomShown,
     PortsStay,
+    SmallBarHasItsPage,
     DecodeIgnored,
     OtherBarStaysDecoded,
     DecodedBarStays,

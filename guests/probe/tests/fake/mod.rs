@@ -34,8 +34,10 @@ const BARS: [(u32, u32); 6] = [
     (0xffff_ffff, 0),
     (0xffff_c000, 0),
     (0xffff_ffe0, 1),
-    (0, 0),
+    (0xffff_ff00, 0),
 ];
+/// The one that is smaller than a page.
+const SMALL_BAR: usize = 5;
 /// Of these BARs the one with ports, and how many it has.
 const PORTS_BAR: usize = 4;
 const PORTS: u16 = 0x20;
@@ -43,7 +45,14 @@ const PORTS: u16 = 0x20;
 const ID: u32 = 0x0bad_cafe;
 /// Bytes of its 64-bit BAR.
 const WIDE_SIZE: u64 = 0x10_0000;
-const BARS_AT_START: [u32; 6] = [0xfeb8_0000, 0xfea0_000c, 0, 0xfebd_0000, 0xc001, 0];
+const BARS_AT_START: [u32; 6] = [
+    0xfeb8_0000,
+    0xfea0_000c,
+    0,
+    0xfebd_0000,
+    0xc001,
+    0xfebe_1000,
+];
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -313,6 +322,16 @@ impl State {
         let too_high = wide >> 32 != 0 && self.is(Flaw::NothingAbove4Gib);
         if self.decoded() && [wide, wide + WIDE_SIZE - 4].contains(&address) && !too_high {
             return 0x600d_600d & ones;
+        }
+        let small = u64::from(self.bars[SMALL_BAR]);
+        let small_size = if self.is(Flaw::SmallBarHasItsPage) {
+            0x1000
+        } else {
+            0x100
+        };
+        let end = address + u64::from(bytes);
+        if self.decoded() && address >= small && end <= small + small_size {
+            return u64::from(ID) & ones;
         }
         let Some(offset) = self.place(address) else {
             return ones;
