@@ -1,15 +1,15 @@
-//! Finds the machine's IOMMU in the firmware's ACPI tables.
+//! Finds the machine's IOMMU, and what a board has, in the firmware's ACPI tables.
 //!
 //! Responsible for: finding the tables IVRS (AMD) and DMAR (Intel) from the root
 //! pointer, and for deriving from them where the unit is, or why this system
-//! cannot use it.
+//! cannot use it; and where configuration space, HPET, console and I/O APIC are.
 //! Must never: use a length, an address or a count from a table unchecked; write
 //! anything.
 //! May call: nothing but the [`PhysicalMemory`] passed in.
 //! Invariants: any bytes yield a result, without a panic and in bounded time.
 //!
-//! The published ACPI crates parse interrupt, timer and processor tables, but
-//! neither IVRS nor DMAR, the only two that are needed here.
+//! The published ACPI crates parse interrupt, timer and processor tables, but neither IVRS
+//! nor DMAR, and trust what firmware says; of the others four fields are needed here.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,8 +18,10 @@
 mod bytes;
 mod dmar;
 mod ivrs;
+mod machine;
 mod root;
 
+pub use machine::{Description, Window, describe};
 use spec::MESSAGES;
 
 #[cfg(test)]
@@ -119,11 +121,7 @@ pub fn find(
     buffer: &mut [u8],
     assigned: &[u16],
 ) -> Result<Found, Unusable> {
-    let root = match pointer {
-        Some(pointer) => Some(root::Root::of(pointer).ok_or(Unusable::Checksum)?),
-        None => root::Root::find(memory)?,
-    };
-    let Some(root) = root else {
+    let Some(root) = root::Root::given_or_found(memory, pointer)? else {
         return Ok(Found::None);
     };
     if let Some(table) = root.table(memory, *b"IVRS", buffer)? {

@@ -62,6 +62,17 @@ fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usiz
 }
 
 impl Root {
+    /// Returns the root that a loader's pointer leads to, else the one that is found.
+    pub fn given_or_found(
+        memory: &mut impl PhysicalMemory,
+        pointer: Option<&[u8]>,
+    ) -> Result<Option<Self>, Unusable> {
+        match pointer {
+            Some(pointer) => Self::of(pointer).map(Some).ok_or(Unusable::Checksum),
+            None => Self::find(memory),
+        }
+    }
+
     /// Finds the first valid root pointer. Invalid ones are skipped, as ACPICA
     /// does (`AcpiTbScanMemoryForRsdp`); if all are invalid, the tables are
     /// unusable.

@@ -4,6 +4,7 @@ mod audit;
 mod authority;
 mod builder;
 mod fatal;
+mod firmware;
 mod functions;
 mod iommu;
 mod memory;
@@ -69,10 +70,13 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if header.kernel.is_open() {
         defmt::warn!("a guest may halt this kernel by its flags");
     }
+    let mut pages = firmware::Pages::new();
+    firmware::check_board(&mut builder, &mut pages, boot_info.rsdp());
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
-    let unit = iommu::find(&mut builder, boot_info.rsdp(), &found);
+    let unit = iommu::find(&mut builder, &mut pages, boot_info.rsdp(), &found);
+    pages.end();
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,
