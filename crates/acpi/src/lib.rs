@@ -22,6 +22,7 @@ mod machine;
 mod root;
 
 pub use machine::{Description, Window, describe};
+pub use root::Pointer;
 use spec::MESSAGES;
 
 #[cfg(test)]
@@ -133,9 +134,10 @@ pub fn find(
     }
 }
 
-/// Returns whether a valid root pointer is where a PC's firmware has it.
-pub fn has_root(memory: &mut impl PhysicalMemory) -> bool {
-    matches!(root::Root::find(memory), Ok(Some(_)))
+/// Returns the root pointer where a PC's firmware has it, for [`find`] and [`describe`], each
+/// of which would look for it again.
+pub fn pointer(memory: &mut impl PhysicalMemory) -> Option<Pointer> {
+    root::find(memory).ok().flatten()
 }
 
 /// The first MiB is the PC's own: no unit's registers are there.

@@ -1,6 +1,6 @@
 //! The firmware's tables, read a page at a time, and the board checked against them.
 
-use acpi_tables::{PhysicalMemory, describe};
+use acpi_tables::{PhysicalMemory, Pointer, describe};
 use heapless::Vec;
 use init::{Stated, difference};
 use pci::PAGE_SIZE;
@@ -35,8 +35,15 @@ impl Pages {
     }
 }
 
-/// Ends the boot if the machine is not as the board says. `root_pointer` is the one of the
-/// firmware's tables, if the kernel passed it on.
+/// Returns the firmware's root pointer, where it is looked for without the kernel's help.
+pub fn root_pointer(builder: &mut Builder<'_>, pages: &mut Pages) -> Option<Pointer> {
+    let mut firmware = Firmware::new(builder, pages);
+    let pointer = acpi_tables::pointer(&mut firmware);
+    firmware.end();
+    pointer
+}
+
+/// Ends the boot if the machine is not as the board says.
 pub fn check_board(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) {
     let header = builder.system.header;
     let functions = !builder.system.functions.is_empty();

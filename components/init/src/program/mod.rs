@@ -71,11 +71,17 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         defmt::warn!("a guest may halt this kernel by its flags");
     }
     let mut pages = firmware::Pages::new();
-    firmware::check_board(&mut builder, &mut pages, boot_info.rsdp());
+    let given = boot_info.rsdp();
+    let looked_for = match given {
+        Some(_) => None,
+        None => firmware::root_pointer(&mut builder, &mut pages),
+    };
+    let root_pointer = given.or(looked_for.as_ref().map(|pointer| &pointer[..]));
+    firmware::check_board(&mut builder, &mut pages, root_pointer);
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
-    let unit = iommu::find(&mut builder, &mut pages, boot_info.rsdp(), &found);
+    let unit = iommu::find(&mut builder, &mut pages, root_pointer, &found);
     pages.end();
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
