@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::client::Client;
-use crate::harness::{Running, a_machine, finish, free_port, is_bundled, vectis};
+use crate::harness::{Running, a_machine, finish, free_port, is_bundled, needed, vectis};
 
 /// What a q35 machine needs beside its disks: this system's function and its IOMMU.
 const Q35: &str = "-machine q35 -m 512 -device e1000e,netdev=net0 \
@@ -75,17 +75,9 @@ fn firmware() -> Option<[&'static str; 2]> {
         .find(|files| Path::new(files[0]).is_file())
 }
 
-/// Adds UEFI's firmware to a machine. As the command does with what it needs, the package is
-/// installed if it is missing and that is possible.
+/// Adds UEFI's firmware to a machine.
 fn uefi(qemu: &mut Command) {
-    let there = firmware().or_else(|| {
-        let install = ["install", "-y", "--no-install-recommends", "ovmf"];
-        for arguments in [&["update"][..], &install] {
-            let _ = Command::new("apt-get").args(arguments).status();
-        }
-        firmware()
-    });
-    let [code, variables] = there.expect("UEFI's firmware: `sudo apt-get install ovmf`");
+    let [code, variables] = needed(firmware, &["ovmf"]);
     let flash = "if=pflash,format=raw";
     qemu.arg("-drive")
         .arg(format!("{flash},readonly=on,file={code}"));

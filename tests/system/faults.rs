@@ -1,13 +1,12 @@
 //! Every failure is reported, with a status, and nothing is left running.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::changed::Changed;
 use crate::client::{Client, all_answered};
 use crate::harness::{
-    Finished, Running, a_machine, alive, finish, free_port, machines_of, root, run_of, signal,
-    vectis,
+    Finished, Running, a_machine, alive, finish, free_port, machines_of, program, root, run_of,
+    signal, vectis,
 };
 
 fn refused(end: &Finished, words: &[&str]) {
@@ -164,7 +163,7 @@ fn qemu_that_is_missing() {
     let folder = root().join(format!("target-test-path-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder in the project");
     for tool in ["cargo", "rustc", "gcc", "cc", "ld", "as", "sh", "env"] {
-        if let Some(path) = find(tool) {
+        if let Some(path) = program(tool) {
             std::os::unix::fs::symlink(path, folder.join(tool)).expect("a link");
         }
     }
@@ -178,12 +177,6 @@ fn qemu_that_is_missing() {
     assert!(!end.status.success(), "{}", end.text);
     assert!(end.text.contains("apt-get install"), "{}", end.text);
     assert!(end.text.contains("qemu-system-x86"), "{}", end.text);
-}
-
-fn find(tool: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(tool))
-        .find(|path| path.is_file())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a bound on failures, not a measurement. It has room for
 /// a build from nothing.
-const PATIENCE: Duration = Duration::from_secs(420);
+pub const PATIENCE: Duration = Duration::from_secs(420);
 
 static MACHINES: RwLock<()> = RwLock::new(());
 
@@ -199,6 +199,16 @@ impl Running {
         }
     }
 
+    /// Waits for a line with each of these words, in any order: what comes over one serial
+    /// port has none with what comes over the other.
+    pub fn wait_for_all(&mut self, words: &[&str]) {
+        let mut left = words.to_vec();
+        while !left.is_empty() {
+            let line = self.wait_for(|line| left.iter().any(|words| line.contains(words)));
+            left.retain(|words| !line.contains(words));
+        }
+    }
+
     /// Types a line on the console.
     pub fn type_line(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
@@ -277,6 +287,33 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Makes sure of a program or file that only tests need: where it is missing the packages are
+/// installed, as the command does with what it needs itself.
+///
+/// # Panics
+/// If it is not there afterwards.
+pub fn needed<T>(find: impl Fn() -> Option<T>, packages: &[&str]) -> T {
+    let found = find().or_else(|| {
+        let install = ["install", "-y", "--no-install-recommends"];
+        for arguments in [&["update"][..], &[&install, packages].concat()] {
+            let mut command = Command::new("apt-get");
+            let _ = command
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .status();
+        }
+        find()
+    });
+    found.unwrap_or_else(|| panic!("needed: `sudo apt-get install {}`", packages.join(" ")))
+}
+
+/// Returns a program that is in the PATH.
+pub fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Sends a signal to a process of ours.

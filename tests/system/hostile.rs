@@ -453,12 +453,10 @@ fn a_guest_can_be_stopped_by_its_first_refused_access() {
     let words = words(&["dma-writes"]);
     let mut attacked = Attacked::start_on("stop", &words, keys, "intel");
     let _frame = attacked.go();
-    attacked
-        .system
-        .wait_for(|line| line.contains("guest:hostile accessed memory that is not its own by DMA"));
-    attacked
-        .system
-        .wait_for(|line| line.contains("nic1: its guest is gone, taken back"));
+    attacked.system.wait_for_all(&[
+        "guest:hostile accessed memory that is not its own by DMA",
+        "nic1: its guest is gone, taken back",
+    ]);
     let mut client = Client::connect(attacked.victim);
     for _ in 0..20 {
         assert_eq!(client.request("/").expect("an answer").0, 200);

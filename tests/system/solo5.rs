@@ -179,10 +179,12 @@ fn an_image_starts_again_with_clean_functions() {
         Solo5::new("solo5-restart", "block net=5 net2=5").also("guest.site.on-exit = \"restart\"");
     let mut system = Running::start(&mut run_of(&solo5.system.0, 300));
     for _ in 0..3 {
-        system.wait_for(|line| line.contains("# disk of 1048576 bytes"));
-        system.wait_for(|line| line.contains("] ok block"));
-        system.wait_for(|line| line.contains("] ok net2"));
-        system.wait_for(|line| line.contains("guest finished: restart"));
+        system.wait_for_all(&[
+            "# disk of 1048576 bytes",
+            "] ok block",
+            "] ok net2",
+            "guest finished: restart",
+        ]);
     }
 }
 

@@ -44,9 +44,9 @@ impl<'a> BarMap<'a> {
     #[must_use]
     pub fn place(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
         self.functions.iter().find_map(|info| {
-            let bars = info.bars.iter().zip(self.addresses[info.index.index()]);
+            let bars = info.bars.iter().zip(&self.addresses[info.index.index()]);
             (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
-                let offset = address.checked_sub(base?)?;
+                let offset = address.checked_sub((*base)?)?;
                 let place = FunctionBar {
                     function: info.index,
                     bar,

@@ -216,6 +216,11 @@ impl Lapic {
         core::mem::take(&mut self.deadline_changed).then_some(self.deadline)
     }
 
+    /// Returns whether [`take_deadline_change`](Self::take_deadline_change) has one.
+    pub const fn deadline_changed(&self) -> bool {
+        self.deadline_changed
+    }
+
     /// Handles the timer's signal: raises its vector if the deadline is past. Returns
     /// whether it is.
     pub fn timer(&mut self, now: u64) -> bool {

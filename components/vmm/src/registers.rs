@@ -88,16 +88,32 @@ impl<'a> Trapped<'a> {
     /// that it stopped with.
     #[must_use]
     pub fn new(source: &'a dyn Source, told: &[u64]) -> Self {
-        let words = [const { Cell::new(0) }; WORDS];
-        for (place, &word) in words.iter().zip(told) {
+        let mut regs = Self {
+            source,
+            words: [const { Cell::new(0) }; WORDS],
+            known: Cell::new(0),
+            changed: 0,
+        };
+        regs.tell(0, told);
+        regs
+    }
+
+    /// Forgets them, for the next time that the guest stops.
+    pub fn forget(&mut self) {
+        self.known.set(0);
+        self.changed = 0;
+    }
+
+    /// Takes registers that the message tells of, from this position on.
+    pub fn tell(&mut self, first: usize, words: &[u64]) {
+        let Some(places) = self.words.get_mut(first..first + words.len()) else {
+            return;
+        };
+        for (place, &word) in places.iter_mut().zip(words) {
             place.set(word);
         }
-        Self {
-            source,
-            words,
-            known: Cell::new((1 << told.len()) - 1),
-            changed: 0,
-        }
+        let told = ((1 << words.len()) - 1) << first;
+        self.known.set(self.known.get() | told);
     }
 
     /// Reads the words up to this one, if it is not known.
@@ -212,22 +228,16 @@ impl<'a> Trapped<'a> {
         }
     }
 
-    /// Returns rip, rsp and rflags if nothing else changed: the reply to an exception
-    /// writes these.
-    #[must_use]
-    pub fn reply(&self) -> Option<[u64; 3]> {
-        let only = self.changed >> 3 == 0;
-        only.then(|| core::array::from_fn(|word| self.word(word)))
-    }
-
-    /// Returns the registers, and how many of the first are to be written: none if nothing
-    /// changed. Those behind them mean nothing.
-    #[must_use]
-    pub fn written(&self) -> ([u64; WORDS], usize) {
-        let count = (u32::BITS - self.changed.leading_zeros()) as usize;
+    /// Returns the first registers, up to the last that changed, as the guest is to have
+    /// them: none if nothing changed.
+    pub fn written(&self) -> impl ExactSizeIterator<Item = u64> {
         // What lies before the last one that changed is written too, as the guest has it.
-        (0..count).rev().for_each(|word| self.know(word));
-        (self.words.each_ref().map(Cell::get), count)
+        let written = (u32::BITS - self.changed.leading_zeros()) as usize;
+        let unknown = ((1 << written) - 1) & !self.known.get();
+        if unknown != 0 {
+            self.read((u32::BITS - 1 - unknown.leading_zeros()) as usize);
+        }
+        self.words[..written].iter().map(Cell::get)
     }
 }
 
@@ -291,18 +301,34 @@ mod tests {
     fn what_an_exception_is_answered_with() {
         let thread = numbered();
         let mut regs = Trapped::new(&thread, &[1, 2, 3]);
+        assert_eq!(regs.written().len(), 0);
         regs.set_rip(9);
-        assert_eq!(regs.reply(), Some([9, 2, 3]));
+        assert!(regs.written().eq([9]));
         assert!(thread.reads.take().is_empty());
-        let (words, count) = regs.written();
-        assert_eq!((words[0], count), (9, 1));
         // What is as it was is no change.
         regs.set_rflags(3);
-        assert_eq!(regs.written().1, 1);
+        assert_eq!(regs.written().len(), 1);
         regs.set(RBP, 7);
-        assert_eq!(regs.reply(), None);
-        let (words, count) = regs.written();
-        assert_eq!((count, words[9], words[8]), (10, 7, 108));
+        let words: Vec<u64> = regs.written().collect();
+        assert_eq!(words, [9, 2, 3, 103, 104, 105, 106, 107, 108, 7]);
+        // At once, up to the last that was not known.
+        assert_eq!(thread.reads.take(), [9]);
+    }
+
+    #[test]
+    fn what_is_told_need_not_be_the_first() {
+        let thread = numbered();
+        let mut regs = Trapped::new(&thread, &[1]);
+        regs.tell(3, &[7, 8]);
+        assert_eq!((regs.rip(), regs.get(RAX)), (1, 7));
+        assert!(thread.reads.take().is_empty());
+        assert_eq!((regs.get(RSP), regs.get(RAX)), (101, 7));
+        regs.set(RAX, 9);
+        regs.forget();
+        assert_eq!((regs.get(RAX), regs.written().len()), (103, 0));
+        // More than there are: none.
+        regs.tell(WORDS - 1, &[1, 2]);
+        assert_eq!(regs.base(true), 119);
     }
 
     /// Numbers as [`Registers`] and as the kernel's order have them.
@@ -342,13 +368,12 @@ mod tests {
         #[test]
         fn no_register_is_stale(
             start in any::<[u64; WORDS]>(),
-            told in 0..=3usize,
-            replies in any::<bool>(),
+            told in 0..=WORDS,
             steps in prop::collection::vec(step(), 0..12),
         ) {
             let mut thread = Thread::new(start);
             let mut plain = start;
-            let (reply, (words, count)) = {
+            let words: Vec<u64> = {
                 let mut regs = Trapped::new(&thread, &start[..told]);
                 for step in steps {
                     match step {
@@ -359,12 +384,9 @@ mod tests {
                         }
                     }
                 }
-                (regs.reply().filter(|_| replies), regs.written())
+                regs.written().collect()
             };
-            match reply {
-                Some(reply) => thread.write(&reply),
-                None => thread.write(&words[..count]),
-            }
+            thread.write(&words);
             prop_assert_eq!(thread.words, plain);
         }
     }

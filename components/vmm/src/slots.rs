@@ -239,6 +239,11 @@ impl Slots {
         self.held
     }
 
+    /// Returns the slots whose source is throttled, a bit each.
+    pub const fn throttled(&self) -> u64 {
+        self.throttled
+    }
+
     /// Returns when the first throttled source is to be released.
     pub fn deadline(&self) -> Option<u64> {
         let throttled = bits(self.throttled).filter_map(|index| self.slots.get(index)?.until);

@@ -65,6 +65,15 @@ pub enum Outcome {
     Stop(StopReason),
 }
 
+/// Returns the first of two times, each of which may never come.
+const fn first(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) if other < one => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
+}
+
 /// One guest with one virtual CPU.
 #[derive(Debug)]
 pub struct Vmm<'a> {
@@ -374,10 +383,9 @@ impl<'a> Vmm<'a> {
             }
         }
         let pc = self.devices.pc.as_ref().and_then(Pc::deadline);
-        let own = self.lapic_deadline.into_iter().chain(pc).min();
-        let own = own.map(|deadline| deadline.max(self.timer_floor).max(self.deferred));
-        let first = [own, self.slots.deadline(), self.turn];
-        let first = first.into_iter().flatten().min();
+        let own = first(self.lapic_deadline, pc)
+            .map(|deadline| deadline.max(self.timer_floor).max(self.deferred));
+        let first = first(first(own, self.slots.deadline()), self.turn);
         // A guest that leaves its deadline in memory moves it at each sleep, mostly on. A timer
         // that comes too early is set again then.
         let early = self.block.is_some() && self.deadline.is_some_and(|set| first > Some(set));
@@ -497,7 +505,14 @@ impl<'a> Vmm<'a> {
         if !self.cpu.halted {
             self.take_turn(host);
         }
-        self.update_deadline(host);
+        // Only these move when a guest traps.
+        let moved = self.lapic.deadline_changed()
+            || self.devices.pc.is_some()
+            || self.slots.throttled() != 0
+            || !self.share.is_whole();
+        if moved {
+            self.update_deadline(host);
+        }
         match outcome {
             Outcome::Stop(_) => outcome,
             Outcome::Resume | Outcome::Wait => self.inject(regs, host),

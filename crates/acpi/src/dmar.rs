@@ -2,7 +2,7 @@
 //! Architecture Specification, revision 4.x, chapter 8).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Unusable, check_registers, note_ioapic};
+use crate::{Buses, Found, Unusable, check_ioapic, check_registers};
 
 /// Bytes before the first structure (section 8.1).
 const HEAD: usize = 48;
@@ -22,83 +22,159 @@ const REGISTERS: u64 = 0x1000;
 const ENDPOINT: u8 = 1;
 const BRIDGE: u8 = 2;
 const IOAPIC: u8 = 3;
-
-/// A unit.
-#[derive(Clone, Copy)]
-struct Unit {
-    registers: u64,
-    /// For all functions of segment 0, or at least all that are assigned.
-    all: bool,
-}
+const HPET: u8 = 4;
 
 /// Reads a table whose checksum is right.
-pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
+pub fn parse(table: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<Found, Unusable> {
     let structures = table.get(HEAD..).ok_or(Unusable::Malformed)?;
     let width = bytes::u8(table, 36).ok_or(Unusable::Malformed)?;
     let flags = bytes::u8(table, 37).ok_or(Unusable::Malformed)?;
-    let length = |structure: &[u8]| bytes::u16(structure, 2).map(usize::from);
-    let (mut first, mut units, mut ioapic) = (None, 0, None);
-    for structure in Records::new(structures, 4, length) {
+    let mut count = 0;
+    for structure in structures_in(structures) {
         let structure = structure.ok_or(Unusable::Malformed)?;
         match bytes::u16(structure, 0) {
             Some(UNIT) => {
-                let unit = unit(structure, &mut ioapic, assigned)?;
-                first.get_or_insert(unit);
-                units += 1;
+                let unit = Unit::read(structure).ok_or(Unusable::Malformed)?;
+                unit.check(assigned)?;
+                count += 1;
             }
-            Some(RESERVED_MEMORY) => check_memory(structure, assigned)?,
-            // No other structure changes how a single unit for all functions is used.
+            Some(RESERVED_MEMORY) => check_memory(structure, assigned, buses)?,
+            // No other structure changes how a unit is used.
             _ => {}
         }
     }
-    let Some(Unit { registers, all }) = first else {
-        return Ok(Found::None);
+    let unit = match (units_in(structures).next(), count) {
+        (None, _) => return Ok(Found::None),
+        (Some(unit), 1) => {
+            check_registers(unit.registers, REGISTERS)?;
+            // A unit without INCLUDE_PCI_ALL lists its functions, as QEMU's does.
+            let mut listed = |id| (unit.lists(id, buses)).unwrap_or_else(|| unit.may_list(id));
+            let all = unit.all || assigned.iter().all(|&id| listed(id));
+            if unit.segment != 0 || !all {
+                return Err(Unusable::Partial);
+            }
+            unit
+        }
+        _ => {
+            let unit = the_one_of(structures, assigned, buses);
+            let unit = unit.ok_or(Unusable::Units(count))?;
+            check_registers(unit.registers, REGISTERS)?;
+            unit
+        }
     };
-    if units > 1 {
-        return Err(Unusable::Units(units));
-    }
-    check_registers(registers, REGISTERS)?;
-    if !all {
-        return Err(Unusable::Partial);
-    }
     if flags & INTERRUPT_REMAPPING == 0 {
         return Err(Unusable::NoRemapping);
     }
     Ok(Found::Intel {
-        registers,
-        ioapic: ioapic.ok_or(Unusable::NoRemapping)?,
+        registers: unit.registers,
+        ioapic: unit.ioapic().ok_or(Unusable::NoRemapping)?,
         // The table has it less 1.
         address_bits: width.saturating_add(1),
     })
 }
 
-fn unit(structure: &[u8], ioapic: &mut Option<u16>, assigned: &[u16]) -> Result<Unit, Unusable> {
-    let read = || {
-        Some((
-            bytes::u8(structure, 4)?,
-            bytes::u16(structure, 6)?,
-            bytes::u64(structure, 8)?,
-            structure.get(16..)?,
-        ))
-    };
-    let (flags, segment, registers, scopes) = read().ok_or(Unusable::Malformed)?;
-    for scope in scopes_in(scopes) {
-        let scope = Scope::read(scope).ok_or(Unusable::Malformed)?;
-        if scope.kind == IOAPIC {
-            // One behind a bridge has no id that we could tell.
-            let id = scope.id().ok_or(Unusable::NoRemapping)?;
-            note_ioapic(ioapic, id, assigned)?;
+/// Returns which of several units has every assigned function; `None` if none has, or it
+/// cannot be told, or the I/O APIC or the HPET is another's.
+fn the_one_of<'a>(structures: &'a [u8], assigned: &[u16], buses: Buses<'_>) -> Option<Unit<'a>> {
+    let own = || units_in(structures).filter(|unit| unit.segment == 0);
+    let rest = || own().find(|unit| unit.all);
+    let mut chosen: Option<Unit<'a>> = None;
+    for &id in assigned {
+        let mut owner = None;
+        for unit in own() {
+            match unit.lists(id, buses) {
+                Some(true) => owner = owner.or(Some(unit)),
+                Some(false) => {}
+                None => return None,
+            }
         }
+        let owner = owner.or_else(rest)?;
+        if chosen.is_some_and(|chosen| chosen.registers != owner.registers) {
+            return None;
+        }
+        chosen = Some(owner);
     }
-    // A unit without INCLUDE_PCI_ALL lists its functions, as QEMU's does.
-    let listed = |id| {
-        scopes_in(scopes).any(|scope| Scope::read(scope).is_some_and(|scope| scope.may_be(id)))
-    };
-    let all = flags & ALL != 0 || assigned.iter().all(|&id| listed(id));
-    Ok(Unit {
-        registers,
-        all: all && segment == 0,
+    let has_timer = |unit: &Unit<'_>| unit.scopes().any(|scope| scope.kind == HPET);
+    let timers = own().any(|unit| has_timer(&unit));
+    let chosen = chosen.or_else(rest);
+    chosen.filter(|unit| unit.ioapic().is_some() && (has_timer(unit) || !timers))
+}
+
+fn structures_in(structures: &[u8]) -> Records<'_> {
+    Records::new(structures, 4, |structure| {
+        bytes::u16(structure, 2).map(usize::from)
     })
+}
+
+/// Returns the units among structures that were checked.
+fn units_in(structures: &[u8]) -> impl Iterator<Item = Unit<'_>> {
+    structures_in(structures)
+        .flatten()
+        .filter(|structure| bytes::u16(structure, 0) == Some(UNIT))
+        .filter_map(Unit::read)
+}
+
+/// A unit.
+#[derive(Clone, Copy)]
+struct Unit<'a> {
+    registers: u64,
+    segment: u16,
+    /// It has all functions of its segment that no other lists.
+    all: bool,
+    scopes: &'a [u8],
+}
+
+impl<'a> Unit<'a> {
+    fn read(structure: &'a [u8]) -> Option<Self> {
+        Some(Self {
+            all: bytes::u8(structure, 4)? & ALL != 0,
+            segment: bytes::u16(structure, 6)?,
+            registers: bytes::u64(structure, 8)?,
+            scopes: structure.get(16..)?,
+        })
+    }
+
+    /// Checks its scopes.
+    fn check(&self, assigned: &[u16]) -> Result<(), Unusable> {
+        for scope in scopes_in(self.scopes) {
+            let scope = Scope::read(scope).ok_or(Unusable::Malformed)?;
+            if scope.kind == IOAPIC {
+                // One behind a bridge has no id that we could tell.
+                let id = scope.id().ok_or(Unusable::NoRemapping)?;
+                check_ioapic(id, assigned)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns its scopes, which were checked.
+    fn scopes(&self) -> impl Iterator<Item = Scope<'a>> + use<'a> {
+        scopes_in(self.scopes).filter_map(Scope::read)
+    }
+
+    /// Returns the id of its first I/O APIC.
+    fn ioapic(&self) -> Option<u16> {
+        let mut scopes = self.scopes();
+        scopes.find(|scope| scope.kind == IOAPIC)?.id()
+    }
+
+    /// Returns whether it lists a function; `None` if that cannot be told.
+    fn lists(&self, id: u16, buses: Buses<'_>) -> Option<bool> {
+        let mut told = Some(false);
+        for scope in self.scopes() {
+            match scope.has(id, buses) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => told = None,
+            }
+        }
+        told
+    }
+
+    /// Returns whether it may list it, as far as is known without the bridges.
+    fn may_list(&self, id: u16) -> bool {
+        self.scopes().any(|scope| scope.may_be(id))
+    }
 }
 
 fn scopes_in(scopes: &[u8]) -> Records<'_> {
@@ -106,6 +182,7 @@ fn scopes_in(scopes: &[u8]) -> Records<'_> {
 }
 
 /// A device, as the way to it.
+#[derive(Clone, Copy)]
 struct Scope<'a> {
     kind: u8,
     bus: u8,
@@ -128,13 +205,37 @@ impl<'a> Scope<'a> {
         let [device, function] = *self.path else {
             return None;
         };
-        (device < 32 && function < 8)
-            .then(|| u16::from(self.bus) << 8 | u16::from(device) << 3 | u16::from(function))
+        id_of(self.bus, [device, function])
     }
 
-    /// Returns whether it may be, or have behind it, the function with this id.
-    /// Which bus lies behind a bridge, only configuration space tells: it may
-    /// be any but the bridge's own.
+    /// Returns whether it is, or has behind it, the function with this id; `None` if
+    /// nobody knows a bridge on the way.
+    fn has(&self, id: u16, buses: Buses<'_>) -> Option<bool> {
+        if !matches!(self.kind, ENDPOINT | BRIDGE) {
+            return Some(false);
+        }
+        let (steps, []) = self.path.as_chunks::<2>() else {
+            return None;
+        };
+        let (last, between) = steps.split_last()?;
+        let mut bus = self.bus;
+        for step in between {
+            bus = *buses(id_of(bus, *step)?)?.start();
+        }
+        let own = id_of(bus, *last)?;
+        if self.kind == ENDPOINT {
+            return Some(own == id);
+        }
+        let [_, of_id] = id.to_le_bytes();
+        // What is on the bridge's own bus is not behind it.
+        if of_id == bus {
+            return Some(false);
+        }
+        Some(buses(own)?.contains(&of_id))
+    }
+
+    /// Returns whether it may be, or have behind it, the function with this id, where
+    /// nobody knows the bridges.
     fn may_be(&self, id: u16) -> bool {
         match (self.kind, self.id()) {
             (ENDPOINT, Some(own)) => own == id,
@@ -144,14 +245,20 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// Returns a requester id; `None` for a device or function that there cannot be.
+fn id_of(bus: u8, [device, function]: [u8; 2]) -> Option<u16> {
+    (device < 32 && function < 8)
+        .then(|| u16::from(bus) << 8 | u16::from(device) << 3 | u16::from(function))
+}
+
 /// Checks that no assigned function needs memory that firmware reserved for it.
-fn check_memory(structure: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
+fn check_memory(structure: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<(), Unusable> {
     let segment = bytes::u16(structure, 6).ok_or(Unusable::Malformed)?;
     let scopes = structure.get(24..).ok_or(Unusable::Malformed)?;
     for scope in scopes_in(scopes) {
         let scope = Scope::read(scope).ok_or(Unusable::Malformed)?;
-        let concerned = assigned.iter().find(|id| scope.may_be(**id));
-        if let Some(id) = concerned
+        let mut concerned = |id: u16| scope.has(id, buses).unwrap_or_else(|| scope.may_be(id));
+        if let Some(id) = assigned.iter().find(|id| concerned(**id))
             && segment == 0
         {
             return Err(Unusable::FirmwareMemory(*id));

@@ -2,7 +2,7 @@
 //! 48882 revision 3.x, section 5.2).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Unusable, check_registers, note_ioapic};
+use crate::{Found, Unusable, check_ioapic, check_registers};
 
 /// Bytes before the first block (section 5.2.1).
 const HEAD: usize = 48;
@@ -22,14 +22,21 @@ const REGISTERS: u64 = 0x4000;
 /// Bytes of a block about memory.
 const MEMORY: usize = 32;
 
-/// Device entries (section 5.2.2.1 and following).
+/// Device entries (section 5.2.2.1 and following): all functions, one, the first and the
+/// last of a range; one and the first with another id that is used, or with more data.
+const ALL: u8 = 0x01;
+const SELECT: u8 = 0x02;
+const RANGE: u8 = 0x03;
 const END_OF_RANGE: u8 = 0x04;
 const ALIAS: u8 = 0x42;
 const ALIAS_RANGE: u8 = 0x43;
+const EXTENDED: u8 = 0x46;
+const EXTENDED_RANGE: u8 = 0x47;
 const SPECIAL: u8 = 0x48;
 const NAMED: u8 = 0xf0;
-/// The variety of a special device that is an I/O APIC.
+/// The varieties of a special device that are an I/O APIC and an HPET.
 const IOAPIC: u8 = 1;
+const HPET: u8 = 2;
 
 /// Sum of the blocks that were read so far.
 #[derive(Default)]
@@ -41,18 +48,19 @@ struct Units {
     /// It is not on segment 0.
     partial: bool,
     ioapic: Option<u16>,
+    hpet: bool,
 }
 
 /// Reads a table whose checksum is right.
 pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     let blocks = table.get(HEAD..).ok_or(Unusable::Malformed)?;
-    let length = |block: &[u8]| bytes::u16(block, 2).map(usize::from);
     let mut units = Units::default();
-    for block in Records::new(blocks, 4, length) {
+    for block in blocks_in(blocks) {
         let block = block.ok_or(Unusable::Malformed)?;
         match block.first() {
-            Some(&UNIT) => units.add(block, 24, assigned)?,
-            Some(&(UNIT_FEATURES | UNIT_NAMES)) => units.add(block, 40, assigned)?,
+            Some(&(UNIT | UNIT_FEATURES | UNIT_NAMES)) => {
+                units.add(&Unit::read(block).ok_or(Unusable::Malformed)?, assigned)?;
+            }
             Some(&kind @ (MEMORY_ALL | MEMORY_ONE | MEMORY_RANGE)) => {
                 check_memory(kind, block, assigned)?;
             }
@@ -60,12 +68,12 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
             _ => {}
         }
     }
+    if units.others > 0 {
+        units = the_one_of(blocks, &units, assigned)?;
+    }
     let Some((registers, unit)) = units.first else {
         return Ok(Found::None);
     };
-    if units.others > 0 {
-        return Err(Unusable::Units(1 + units.others));
-    }
     check_registers(registers, REGISTERS)?;
     if units.partial {
         return Err(Unusable::Partial);
@@ -79,22 +87,93 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     })
 }
 
-impl Units {
-    /// Returns a unit's block, with device entries from `entries` on.
-    fn add(&mut self, block: &[u8], entries: usize, assigned: &[u16]) -> Result<(), Unusable> {
-        let add = || {
-            Some((
-                bytes::u16(block, 4)?,
-                bytes::u64(block, 8)?,
-                bytes::u16(block, 16)?,
-                block.get(entries..)?,
-            ))
+/// Returns of several units the one that has every assigned function, with the I/O APIC
+/// and, if any has it, the HPET.
+fn the_one_of(blocks: &[u8], all: &Units, assigned: &[u16]) -> Result<Units, Unusable> {
+    let several = Unusable::Units(1 + all.others);
+    let mut chosen = None;
+    for id in assigned {
+        let owner = units_in(blocks).find(|unit| unit.segment == 0 && unit.has(*id));
+        let owner = owner.ok_or(several)?.registers;
+        if *chosen.get_or_insert(owner) != owner {
+            return Err(several);
+        }
+    }
+    let mut units = Units::default();
+    for unit in units_in(blocks).filter(|unit| Some(unit.registers) == chosen) {
+        units.add(&unit, assigned)?;
+    }
+    let has_all = units.ioapic.is_some() && (units.hpet || !all.hpet);
+    has_all.then_some(units).ok_or(several)
+}
+
+fn blocks_in(blocks: &[u8]) -> Records<'_> {
+    Records::new(blocks, 4, |block| bytes::u16(block, 2).map(usize::from))
+}
+
+/// Returns the units' blocks among blocks that were checked.
+fn units_in(blocks: &[u8]) -> impl Iterator<Item = Unit<'_>> {
+    blocks_in(blocks).flatten().filter_map(Unit::read)
+}
+
+/// A block that describes a unit.
+struct Unit<'a> {
+    id: u16,
+    registers: u64,
+    segment: u16,
+    entries: &'a [u8],
+}
+
+impl<'a> Unit<'a> {
+    /// Reads one; `None` for another kind of block, or one that is too short.
+    fn read(block: &'a [u8]) -> Option<Self> {
+        let entries = match *block.first()? {
+            UNIT => 24,
+            UNIT_FEATURES | UNIT_NAMES => 40,
+            _ => return None,
         };
-        let (unit, registers, segment, entries) = add().ok_or(Unusable::Malformed)?;
-        let (first, _) = *self.first.get_or_insert((registers, unit));
-        self.others += usize::from(first != registers);
-        self.partial |= segment != 0;
-        self.entries(entries, assigned)
+        Some(Self {
+            id: bytes::u16(block, 4)?,
+            registers: bytes::u64(block, 8)?,
+            segment: bytes::u16(block, 16)?,
+            entries: block.get(entries..)?,
+        })
+    }
+
+    /// Returns whether its entries have this function.
+    fn has(&self, function: u16) -> bool {
+        let mut first = None;
+        for entry in Records::new(self.entries, 4, entry_length).flatten() {
+            let (Some(kind), Some(id)) = (bytes::u8(entry, 0), bytes::u16(entry, 1)) else {
+                return false;
+            };
+            let has = match kind {
+                ALL => true,
+                SELECT | ALIAS | EXTENDED => id == function,
+                RANGE | ALIAS_RANGE | EXTENDED_RANGE => {
+                    first = Some(id);
+                    false
+                }
+                END_OF_RANGE => first
+                    .take()
+                    .is_some_and(|first| (first..=id).contains(&function)),
+                _ => false,
+            };
+            if has {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Units {
+    /// Adds a unit's block.
+    fn add(&mut self, unit: &Unit<'_>, assigned: &[u16]) -> Result<(), Unusable> {
+        let (first, _) = *self.first.get_or_insert((unit.registers, unit.id));
+        self.others += usize::from(first != unit.registers);
+        self.partial |= unit.segment != 0;
+        self.entries(unit.entries, assigned)
     }
 
     fn entries(&mut self, entries: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
@@ -119,8 +198,10 @@ impl Units {
                     }
                 }
                 SPECIAL if bytes::u8(entry, 7) == Some(IOAPIC) => {
-                    note_ioapic(&mut self.ioapic, used, assigned)?;
+                    check_ioapic(used, assigned)?;
+                    self.ioapic.get_or_insert(used);
                 }
+                SPECIAL if bytes::u8(entry, 7) == Some(HPET) => self.hpet = true,
                 _ => {}
             }
         }

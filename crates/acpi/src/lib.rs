@@ -21,6 +21,8 @@ mod ivrs;
 mod machine;
 mod root;
 
+use core::ops::RangeInclusive;
+
 pub use machine::{Description, Window, describe};
 pub use root::Pointer;
 use spec::MESSAGES;
@@ -35,12 +37,16 @@ pub trait PhysicalMemory {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool;
 }
 
+/// Tells which buses lie behind the bridge with a requester id, its secondary bus first;
+/// `None` if it is no bridge, or nobody knows.
+pub type Buses<'b> = &'b mut dyn FnMut(u16) -> Option<RangeInclusive<u8>>;
+
 /// The IOMMU that the firmware describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No table tells of an IOMMU.
     None,
-    /// One AMD-Vi unit.
+    /// The AMD-Vi unit that has every assigned function.
     Amd {
         /// Machine address of its registers.
         registers: u64,
@@ -49,7 +55,7 @@ pub enum Found {
         /// Requester id of the first I/O APIC.
         ioapic: u16,
     },
-    /// One VT-d unit.
+    /// The VT-d unit that has every assigned function.
     Intel {
         /// Machine address of its registers.
         registers: u64,
@@ -72,9 +78,10 @@ pub enum Unusable {
     Checksum,
     /// The table of tables cannot be read, or is none.
     Root,
-    /// There is not one unit but so many.
+    /// There are so many units, and not one that has every assigned function, the I/O
+    /// APIC and the HPET; or which one has a function cannot be told.
     Units(usize),
-    /// The unit is not on PCI segment 0, or not for all functions of it.
+    /// The unit is not on PCI segment 0, or does not have every assigned function.
     Partial,
     /// It cannot remap interrupts, or the table does not tell whose those of
     /// the I/O APIC are.
@@ -98,8 +105,11 @@ impl Unusable {
             }
             Self::Checksum => "its ACPI table, or the pointer to all tables, has a wrong checksum",
             Self::Root => "the firmware's table of ACPI tables is malformed",
-            Self::Units(_) => "there are several units",
-            Self::Partial => "it is not for all PCI functions",
+            Self::Units(_) => {
+                "there are several units, and not one that has all assigned functions, the I/O \
+                 APIC and the HPET"
+            }
+            Self::Partial => "it does not have every assigned function",
             Self::NoRemapping => "it cannot remap interrupts",
             Self::FirmwareMemory(_) => "firmware needs an assigned function to reach its memory",
             Self::Alias(_) => "an assigned function's requests carry another id",
@@ -111,7 +121,12 @@ impl Unusable {
 /// Finds the IOMMU for a system whose assigned functions have these requester
 /// ids, all on segment 0. `pointer` is the root pointer, if the boot loader gave it; else
 /// it is looked for where a PC's firmware has it. `buffer` has to hold the table: 4 KiB are plenty for
-/// a machine with one unit.
+/// a machine with one unit. `buses` tells of the
+/// bridges.
+///
+/// Of several units the one is found that has all of them, with the I/O APIC and the HPET,
+/// whose interrupts have to come to those who wait for them. The others stay as firmware
+/// left them.
 ///
 /// # Errors
 ///
@@ -121,6 +136,7 @@ pub fn find(
     pointer: Option<&[u8]>,
     buffer: &mut [u8],
     assigned: &[u16],
+    buses: Buses<'_>,
 ) -> Result<Found, Unusable> {
     let Some(root) = root::Root::given_or_found(memory, pointer)? else {
         return Ok(Found::None);
@@ -129,7 +145,7 @@ pub fn find(
         return ivrs::parse(table, assigned);
     }
     match root.table(memory, *b"DMAR", buffer)? {
-        Some(table) => dmar::parse(table, assigned),
+        Some(table) => dmar::parse(table, assigned, buses),
         None => Ok(Found::None),
     }
 }
@@ -158,11 +174,10 @@ fn check_registers(address: u64, size: u64) -> Result<(), Unusable> {
     possible.then_some(()).ok_or(Unusable::Malformed)
 }
 
-/// Notes an I/O APIC's id: the first is kept, and no function may have any.
-fn note_ioapic(first: &mut Option<u16>, id: u16, assigned: &[u16]) -> Result<(), Unusable> {
-    if assigned.contains(&id) {
-        return Err(Unusable::SharedId(id));
+/// Checks that no assigned function has an I/O APIC's id.
+fn check_ioapic(id: u16, assigned: &[u16]) -> Result<(), Unusable> {
+    match assigned.contains(&id) {
+        true => Err(Unusable::SharedId(id)),
+        false => Ok(()),
     }
-    first.get_or_insert(id);
-    Ok(())
 }

@@ -29,7 +29,7 @@ pub use grain::{Grain, LARGE_PAGE_SIZE};
 pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, place_bars, shares_its_page,
 };
-pub use scan::each_function;
+pub use scan::{buses_behind, each_function};
 
 use core::fmt;
 

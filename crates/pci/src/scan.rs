@@ -1,5 +1,7 @@
 //! Finds the functions of a machine.
 
+use core::ops::RangeInclusive;
+
 use crate::{Bdf, regs};
 
 /// Header type 1 is a PCI-to-PCI bridge; its secondary bus number is here.
@@ -70,6 +72,20 @@ fn scan_bus(
         }
     }
     false
+}
+
+/// Returns the buses behind a bridge, the one right behind it first (PCI-to-PCI Bridge
+/// Architecture Specification 1.2, section 3.2.5); `None` if there is none at `bdf`. `read`
+/// reads a dword of a function's configuration space.
+pub fn buses_behind(bdf: Bdf, mut read: impl FnMut(Bdf, u16) -> u32) -> Option<RangeInclusive<u8>> {
+    if read(bdf, regs::VENDOR) as u16 == 0xffff
+        || read(bdf, regs::HEADER_TYPE & !3) >> 16 & 0x7f != 1
+    {
+        return None;
+    }
+    let [_, secondary, subordinate, _] = read(bdf, SECONDARY_BUS & !3).to_le_bytes();
+    // Firmware that has not numbered it yet leaves 0.
+    (secondary > bdf.bus() && secondary <= subordinate).then_some(secondary..=subordinate)
 }
 
 #[cfg(test)]
@@ -155,6 +171,26 @@ mod tests {
         ]);
         let all = machine.find(256, None).0;
         assert_eq!(all, ["00:01.0", "00:02.0", "03:00.0", "07:00.0"]);
+    }
+
+    #[test]
+    fn what_lies_behind_a_bridge_is_its_own_word() {
+        let buses = |header: u32, numbers: u32| {
+            let bdf = Bdf::new(2, 1, 0).unwrap();
+            buses_behind(bdf, |of, offset| match (of == bdf, offset) {
+                (true, 0x0c) => header << 16,
+                (true, 0x18) => numbers,
+                (true, _) => 0x0010_1b36,
+                _ => u32::MAX,
+            })
+        };
+        assert_eq!(buses(1, 0x4005_0302), Some(3..=5));
+        assert_eq!(buses(0x81, 0x4003_0302), Some(3..=3));
+        for (header, numbers) in [(0, 0x4005_0302), (1, 0), (1, 0x0002_0302), (1, 0x0005_0202)] {
+            assert_eq!(buses(header, numbers), None, "{header} {numbers:#x}");
+        }
+        let nothing = Bdf::new(0, 1, 0).unwrap();
+        assert_eq!(buses_behind(nothing, |_, _| u32::MAX), None);
     }
 
     #[test]

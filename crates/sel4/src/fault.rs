@@ -6,7 +6,7 @@
 use sel4_sys::Fault as Tags;
 use sel4_sys::{fault_message as length, lookup_failure};
 
-use crate::{MessageInfo, Word, with_ipc_buffer};
+use crate::{MessageInfo, UserContext, Word, with_ipc_buffer, with_ipc_buffer_mut};
 
 /// A fault message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,13 +279,39 @@ impl UnknownSyscall {
     }
 }
 
-impl UserException {
-    /// Returns the reply that continues the thread with this IP, SP and FLAGS:
-    /// header and words, all of which travel in registers.
-    pub fn reply(&self) -> (MessageInfo, [Word; 4]) {
-        let info = MessageInfo::new(0, 0, 0, length::USER_EXCEPTION_REPLY_LENGTH);
-        (info, [self.fault_ip, self.sp, self.flags, 0])
+/// Registers that the reply to an exception sets in every kernel: IP, SP and FLAGS.
+pub const EXCEPTION_REGISTERS: usize = length::USER_EXCEPTION_REPLY_LENGTH;
+/// General registers of a thread, with IP, SP and FLAGS: the first of [`UserContext`].
+pub const ALL_REGISTERS: usize = UserContext::ALL - 2;
+
+/// Returns the registers that a page fault's or an exception's message has behind its own
+/// words, up to [`ALL_REGISTERS`], and the position of the first: the registers before are
+/// the message's first words. Those of the bundled kernel have them, by a declared edit; then
+/// its reply may set as many.
+pub fn registers(info: MessageInfo, words: &[Word]) -> Option<(usize, &[Word])> {
+    let (first, own) = match info.label() {
+        Tags::TAG_USER_EXCEPTION => (EXCEPTION_REGISTERS, length::USER_EXCEPTION_LENGTH),
+        Tags::TAG_VM_FAULT => (1, length::VM_FAULT_LENGTH),
+        _ => return None,
+    };
+    let all = own + ALL_REGISTERS - first;
+    let registers = words.get(own..all)?;
+    (info.length() >= all).then_some((first, registers))
+}
+
+/// Returns the reply that continues a thread with these as its first registers, in the
+/// order of [`UserContext`]: header and words, of which those past the fourth are put into
+/// the IPC buffer. IP must be [canonical](crate::is_canonical).
+pub fn reply(mut registers: impl ExactSizeIterator<Item = Word>) -> (MessageInfo, [Word; 4]) {
+    let info = MessageInfo::new(0, 0, 0, registers.len());
+    let words = [(); 4].map(|()| registers.next().unwrap_or(0));
+    if registers.len() > 0 {
+        with_ipc_buffer_mut(|buffer| {
+            let places = buffer.msg_regs_mut()[words.len()..].iter_mut();
+            places.zip(registers).for_each(|(to, word)| *to = word);
+        });
     }
+    (info, words)
 }
 
 impl VmFault {
@@ -336,16 +362,38 @@ mod tests {
 
     #[test]
     fn exception_and_its_reply() {
-        let Some(Fault::UserException(mut fault)) =
+        let Some(Fault::UserException(fault)) =
             decode(Tags::TAG_USER_EXCEPTION, &[0x1000, 0x2000, 0x202, 13, 8])
         else {
             panic!("not decoded");
         };
         assert_eq!((fault.number, fault.code), (13, 8));
-        fault.fault_ip += 2;
-        let (info, words) = fault.reply();
-        assert_eq!((info.label(), info.length()), (0, 3));
-        assert_eq!(words[..3], [0x1002, 0x2000, 0x202]);
+        let (info, words) = reply([0x1002, fault.sp, fault.flags].into_iter());
+        assert_eq!((info.label(), info.length()), (0, EXCEPTION_REGISTERS));
+        assert_eq!(words, [0x1002, 0x2000, 0x202, 0]);
+        assert_eq!(reply(core::iter::empty()).0.length(), 0);
+    }
+
+    #[test]
+    fn a_message_with_all_registers_is_one_without_and_they() {
+        for (label, first, own) in [
+            (Tags::TAG_USER_EXCEPTION, 3, length::USER_EXCEPTION_LENGTH),
+            (Tags::TAG_VM_FAULT, 1, length::VM_FAULT_LENGTH),
+        ] {
+            let words: [Word; 40] = numbers();
+            let all = own + ALL_REGISTERS - first;
+            let info = |length| MessageInfo::new(label, 0, 0, length);
+            assert_eq!(
+                registers(info(all), &words),
+                Some((first, &words[own..all]))
+            );
+            assert_eq!(decode(label, &words[..all]), decode(label, &words[..own]));
+            // A shorter one has none, nor one that says more than is there.
+            assert_eq!(registers(info(all - 1), &words), None);
+            assert_eq!(registers(info(all), &words[..all - 1]), None);
+        }
+        let info = MessageInfo::new(Tags::TAG_UNKNOWN_SYSCALL, 0, 0, 40);
+        assert_eq!(registers(info, &numbers::<40>()), None);
     }
 
     #[test]

@@ -362,6 +362,8 @@ keys! {
 keys! {
     /// Its own thread.
     OWN_TCB: Key<Slot> = "own-tcb";
+    /// Its own notification, to wait for events only.
+    EVENT_NOTIFICATION: Key<Slot> = "event-notification";
     /// Priorities of its thread and its guest's.
     PRIORITIES: Key<Priorities> = "priorities";
     /// The guest's turn.

@@ -180,7 +180,7 @@ impl<'a> Inspection<'a> {
             trapped: Vec::new(),
             capabilities: Vec::new(),
             extended: false,
-            iommu: (!tables.is_empty()).then(|| unit(tables, dump.bdf)),
+            iommu: (!tables.is_empty()).then(|| unit(tables, machine, dump.bdf)),
         };
         Self {
             machine,
@@ -399,11 +399,16 @@ fn read_of(machine: &[Dump], bdf: Bdf, offset: u16) -> u32 {
 }
 
 /// Returns what the machine's tables say of the unit for a function.
-fn unit(tables: &[Vec<u8>], bdf: Bdf) -> String {
+fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
     let mut memory = Memory::new(tables);
     let pointer = Memory::pointer();
     let assigned = [bdf.requester_id()];
-    let found = acpi_tables::find(&mut memory, Some(&pointer), &mut [0; TABLE], &assigned);
+    let mut buses = |id| {
+        let read = |bdf, offset| read_of(machine, bdf, offset);
+        pci::buses_behind(Bdf::from_requester_id(id), read)
+    };
+    let buffer = &mut [0; TABLE];
+    let found = acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses);
     match found {
         Ok(Found::None) => "the firmware tells of no IOMMU".to_owned(),
         Ok(Found::Amd { registers, .. }) => format!("AMD-Vi unit at {registers:#x}"),

@@ -19,6 +19,15 @@ pub struct Edit {
 const NO_ADDRESS: &str = "an address in the canonical hole is taken for the one whose upper bits \
                           it lacks: what it names is in no thread's address space";
 
+/// Why faults carry all general registers.
+const FAULT_REGISTERS: &str = "a guest's trap is emulated by its registers, and two system calls \
+                               for each, to read and to write them, cost more than all the rest: \
+                               the message of a page fault or an exception has them too, behind \
+                               what it has anyway, in the order of seL4_UserContext, and the \
+                               reply may set as many of the first as it has words. Who receives \
+                               faults may read and write these registers by the thread's \
+                               capability anyway, or gets a few words that it does not look at";
+
 /// Every edit made before compiling.
 pub const EDITS: &[Edit] = &[
     Edit {
@@ -44,6 +53,60 @@ pub const EDITS: &[Edit] = &[
         expect: "    uint32_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",
         becomes: "    word_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",
         why: "the address in a fault message would be cut to 32 bits",
+    },
+    Edit {
+        file: "src/api/faults.c",
+        expect: "bool_t\nhandleFaultReply(tcb_t *receiver, tcb_t *sender)\n{\n",
+        becomes: "static inline word_t\n\
+                  copyRegistersFault(tcb_t *sender, word_t *receiveIPCBuffer, word_t length,\n                   \
+                  word_t first)\n{\n    word_t i;\n\n    \
+                  if (receiveIPCBuffer) {\n#pragma GCC unroll 32\n        \
+                  for (i = first; i < n_frameRegisters; i++) {\n            \
+                  length++;\n            \
+                  receiveIPCBuffer[length] = getRegister(sender, frameRegisters[i]);\n        \
+                  }\n    }\n    return length;\n}\n\n\
+                  static inline void\n\
+                  copyRegistersFaultReply(tcb_t *sender, tcb_t *receiver, word_t length)\n{\n    \
+                  word_t i;\n    word_t *sendBuf;\n\n\
+                  #pragma GCC unroll 4\n    \
+                  for (i = 0; i < n_msgRegisters && i < length; i++) {\n        \
+                  setRegister(receiver, frameRegisters[i],\n                    \
+                  sanitiseRegister(frameRegisters[i], getRegister(sender, msgRegisters[i]), receiver));\n    \
+                  }\n    \
+                  if (i < length && (sendBuf = lookupIPCBuffer(false, sender))) {\n        \
+                  for (; i < length; i++) {\n            \
+                  setRegister(receiver, frameRegisters[i],\n                        \
+                  sanitiseRegister(frameRegisters[i], sendBuf[i + 1], receiver));\n        \
+                  }\n    }\n}\n\n\
+                  bool_t\nhandleFaultReply(tcb_t *receiver, tcb_t *sender)\n{\n",
+        why: FAULT_REGISTERS,
+    },
+    Edit {
+        file: "src/api/faults.c",
+        expect: "    case seL4_Fault_UserException:\n        \
+                 copyMRsFaultReply(sender, receiver, MessageID_Exception, MIN(length, n_exceptionMessage));\n",
+        becomes: "    case seL4_Fault_VMFault:\n    case seL4_Fault_UserException:\n        \
+                  copyRegistersFaultReply(sender, receiver, MIN(length, n_frameRegisters));\n",
+        why: FAULT_REGISTERS,
+    },
+    Edit {
+        file: "src/api/faults.c",
+        expect: "        return setMR(receiver, receiveIPCBuffer, n_exceptionMessage + 1u,\n                     \
+                 seL4_Fault_UserException_get_code(sender->tcbFault));\n",
+        becomes: "        setMR(receiver, receiveIPCBuffer, n_exceptionMessage + 1u,\n              \
+                  seL4_Fault_UserException_get_code(sender->tcbFault));\n        \
+                  return copyRegistersFault(sender, receiveIPCBuffer, n_exceptionMessage + 2u,\n                                  \
+                  n_exceptionMessage);\n",
+        why: FAULT_REGISTERS,
+    },
+    Edit {
+        file: "src/api/faults.c",
+        expect: "        return Arch_setMRs_fault(sender, receiver, receiveIPCBuffer,\n                                 \
+                 seL4_Fault_get_seL4_FaultType(sender->tcbFault));\n",
+        becomes: "        return copyRegistersFault(sender, receiveIPCBuffer,\n                                  \
+                  Arch_setMRs_fault(sender, receiver, receiveIPCBuffer,\n                                                    \
+                  seL4_Fault_get_seL4_FaultType(sender->tcbFault)), 1);\n",
+        why: FAULT_REGISTERS,
     },
     Edit {
         file: "src/plat/pc99/machine/acpi.c",

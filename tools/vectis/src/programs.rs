@@ -32,6 +32,18 @@ const FLAGS: &[&str] = &[
     "-Clink-arg=-Wl,-z,max-page-size=4096",
 ];
 
+/// More flags of components. The kernel hands the FPU on at its next use, by a trap: most of
+/// what they do needs none, so that the compiler is not to copy and clear by vector registers.
+/// It does not where a CPU is slow at that, of which the K8 was one; that has the
+/// instructions of every 64-bit CPU and no others that the compiler would choose by itself.
+const COMPONENT_FLAGS: &[&str] = &[
+    "-Ctarget-cpu=k8",
+    "-Cno-vectorize-loops",
+    "-Cno-vectorize-slp",
+    // The sections of defmt's strings; after the script that it adds to.
+    "-Clink-arg=-Tdefmt.x",
+];
+
 /// A call of cargo for programs of one kind.
 struct Call<'a> {
     workspace: &'a Workspace,
@@ -72,8 +84,7 @@ pub fn components(
         workspace,
         folder,
         script: "crates/runtime/component.ld",
-        // The sections of defmt's strings; after the script that it adds to.
-        more_flags: vec!["-Clink-arg=-Tdefmt.x".to_owned()],
+        more_flags: COMPONENT_FLAGS.iter().map(ToString::to_string).collect(),
         packages: names.to_vec(),
         features: names.iter().map(|name| format!("{name}/sel4")).collect(),
         log: Some(log),

@@ -4,8 +4,7 @@ use core::cell::Cell;
 
 use runtime::Context;
 use sel4::cap::{Granule, Tcb};
-use sel4::fault::UserException;
-use sel4::{MessageInfo, UserContext};
+use sel4::{MessageInfo, UserContext, fault};
 use spec::names;
 use vmm::{Registers, Source, StopReason, Trapped, WORDS};
 
@@ -58,24 +57,17 @@ impl Guest {
         let _ = self.tcb.tcb_suspend();
     }
 
-    /// Lets it go on with the registers that a trap left. If it waits for the reply to an
-    /// exception, and that does, the reply is returned and left to the caller: sent with the
-    /// next receive it costs no system call of its own.
+    /// Lets it go on with the registers that a trap left. If it waits for a reply that sets
+    /// those that changed, of the first `settable` ones, the reply is returned and left to
+    /// the caller: sent with the next receive it costs no system call of its own. Whatever
+    /// comes between may use the IPC buffer.
     ///
     /// # Errors
     /// As for [`Guest::write`].
-    pub fn go_on(&self, regs: &Trapped<'_>, exception: bool) -> Result<Option<Reply>, StopReason> {
-        if exception
-            && let Some([fault_ip, sp, flags]) = regs.reply()
-            && sel4::is_canonical(fault_ip)
-        {
-            let exception = UserException {
-                fault_ip,
-                sp,
-                flags,
-                ..UserException::default()
-            };
-            return Ok(Some(exception.reply()));
+    pub fn go_on(&self, regs: &Trapped<'_>, settable: usize) -> Result<Option<Reply>, StopReason> {
+        let written = regs.written();
+        if written.len() <= settable && sel4::is_canonical(regs.rip()) {
+            return Ok(Some(fault::reply(written)));
         }
         self.write(regs, true)?;
         Ok(None)
@@ -86,7 +78,13 @@ impl Guest {
     /// # Errors
     /// A guest that put an address into them which no CPU takes is over.
     pub fn write(&self, regs: &Trapped<'_>, resume: bool) -> Result<(), StopReason> {
-        let (words, count) = regs.written();
+        let mut words = [0; WORDS];
+        let written = regs.written();
+        let count = written.len();
+        words
+            .iter_mut()
+            .zip(written)
+            .for_each(|(to, word)| *to = word);
         self.write_words(&words[..count], resume)
     }
 

@@ -12,8 +12,8 @@ use core::convert::Infallible;
 
 use heapless::Vec;
 use runtime::{Context, Stop};
-use sel4::cap::Endpoint;
-use sel4::{Fault as Message, RecvWithMRs};
+use sel4::cap::{Endpoint, Notification};
+use sel4::{Fault as Message, MessageInfo, RecvWithMRs, fault};
 use spec::{BADGE_CALL, FUNCTIONS, names};
 use vmm::{
     Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Pc, Share, StopReason, Trapped, Vmm,
@@ -57,49 +57,42 @@ fn command_line(context: &Context, restarts: u64) -> heapless::String<{ vmm::COM
     line
 }
 
-/// A trap, as a message tells it.
-struct Trap {
-    fault: Fault,
-    /// The first registers, of which the message has `told`.
-    registers: [u64; 3],
-    told: usize,
-    /// It waits for the reply to an exception.
-    exception: bool,
-}
-
-impl Trap {
-    fn new(message: &RecvWithMRs) -> Self {
-        let [a, b, c, d] = message.msg;
-        // An exception has five words, a page fault four; of others nothing is needed.
-        let last = sel4::with_ipc_buffer(|buffer| buffer.msg_regs()[4]);
-        match Message::from_message(message.info, &[a, b, c, d, last]) {
-            Some(Message::UserException(fault)) => Self {
-                fault: Fault::Exception {
-                    vector: fault.number as u8,
-                    code: fault.code,
-                },
-                registers: [fault.fault_ip, fault.sp, fault.flags],
-                told: 3,
-                exception: true,
-            },
-            Some(Message::VmFault(fault)) => Self {
-                fault: Fault::Page {
-                    address: fault.addr,
-                    fetch: fault.is_prefetch(),
-                    code: fault.fsr,
-                },
-                registers: [fault.ip, 0, 0],
-                told: 1,
-                exception: false,
-            },
-            _ => Self {
-                fault: Fault::Syscall,
-                registers: [0; 3],
-                told: 0,
-                exception: false,
-            },
+/// Takes a trap from the message that tells it, and the registers that it tells of. Returns
+/// it, and how many of the first registers the reply can set.
+fn trap(message: &RecvWithMRs, regs: &mut Trapped<'_>) -> (Fault, usize) {
+    sel4::with_ipc_buffer_mut(|buffer| {
+        let words = buffer.msg_regs_mut();
+        words[..message.msg.len()].copy_from_slice(&message.msg);
+        regs.forget();
+        let (trap, settable) = match Message::from_message(message.info, words) {
+            Some(Message::UserException(exception)) => {
+                regs.tell(0, &[exception.fault_ip, exception.sp, exception.flags]);
+                let trap = Fault::Exception {
+                    vector: exception.number as u8,
+                    code: exception.code,
+                };
+                (trap, fault::EXCEPTION_REGISTERS)
+            }
+            Some(Message::VmFault(page)) => {
+                regs.tell(0, &[page.ip]);
+                let trap = Fault::Page {
+                    address: page.addr,
+                    fetch: page.is_prefetch(),
+                    code: page.fsr,
+                };
+                (trap, 0)
+            }
+            // Of others nothing is needed.
+            _ => (Fault::Syscall, 0),
+        };
+        match fault::registers(message.info, words) {
+            Some((first, told)) => {
+                regs.tell(first, told);
+                (trap, fault::ALL_REGISTERS)
+            }
+            None => (trap, settable),
         }
-    }
+    })
 }
 
 /// Returns the word for the monitor.
@@ -118,6 +111,8 @@ struct Life<'a> {
     context: &'a Context,
     lives: &'a Lives,
     endpoint: Endpoint,
+    /// What signals events; bound to the own thread, so that they come at the endpoint too.
+    events: Notification,
 }
 
 impl Life<'_> {
@@ -160,22 +155,29 @@ impl Life<'_> {
         let guest = host.guest();
         // What has the guest go on, and a message that came behind an event.
         let (mut reply, mut next) = (None, None);
-        // The registers with which the guest sleeps.
+        // The guest's registers, as it trapped or sleeps. A sleeping one goes on by a reply
+        // that sets so many of them.
+        let mut regs = Trapped::new(guest, &[]);
         let mut asleep = None;
         loop {
             let message = match (next.take(), reply.take()) {
                 (Some(message), _) => message,
                 (None, Some((info, words))) => self.endpoint.reply_recv_with_mrs(info, words),
+                // Waiting at the endpoint would drop the reply that a sleeping guest waits for.
+                // One that only says that it sleeps gets no answer before an event, either.
+                (None, None) if asleep.is_some() => RecvWithMRs {
+                    info: MessageInfo::new(0, 0, 0, 0),
+                    badge: self.events.wait(),
+                    msg: [0; 4],
+                },
                 (None, None) => self.endpoint.recv_with_mrs(()),
             };
             if message.badge & BADGE_CALL != 0 {
-                let trap = Trap::new(&message);
-                let mut regs = Trapped::new(guest, &trap.registers[..trap.told]);
-                asleep = None;
-                match vmm.fault(trap.fault, &mut regs, host) {
-                    Outcome::Resume => reply = guest.go_on(&regs, trap.exception)?,
+                let (fault, settable) = trap(&message, &mut regs);
+                match vmm.fault(fault, &mut regs, host) {
+                    Outcome::Resume => reply = guest.go_on(&regs, settable)?,
                     Outcome::Wait => {
-                        asleep = Some(regs);
+                        asleep = Some(settable);
                         // A line without an end is shown when the guest goes to sleep.
                         host.flush_console();
                     }
@@ -187,23 +189,23 @@ impl Life<'_> {
             if !vmm.wants_injection() {
                 continue;
             }
-            let (mut regs, sleeps) = match asleep.take() {
-                Some(regs) => (regs, true),
-                None => {
-                    // A notification comes before a fault that is already queued. That
-                    // fault must be taken first: its message is made from the registers
-                    // at the time of receipt, so that none may be changed before.
-                    let queued = self.endpoint.nb_recv_with_mrs(());
-                    if queued.badge != 0 {
-                        next = Some(queued);
-                        continue;
-                    }
-                    (Trapped::new(guest, &[]), false)
+            if asleep.is_none() {
+                // A notification comes before a fault that is already queued. That
+                // fault must be taken first: its message is made from the registers
+                // at the time of receipt, so that none may be changed before.
+                let queued = self.endpoint.nb_recv_with_mrs(());
+                if queued.badge != 0 {
+                    next = Some(queued);
+                    continue;
                 }
-            };
+                regs.forget();
+            }
             match vmm.inject(&mut regs, host) {
-                Outcome::Resume => guest.write(&regs, sleeps)?,
-                Outcome::Wait => asleep = Some(regs),
+                Outcome::Resume => match asleep.take() {
+                    Some(settable) => reply = guest.go_on(&regs, settable)?,
+                    None => guest.write(&regs, false)?,
+                },
+                Outcome::Wait => {}
                 Outcome::Stop(reason) => {
                     // It is reported with the registers that it slept with.
                     guest.write(&regs, false)?;
@@ -251,6 +253,7 @@ pub fn main(context: Context) -> ! {
         microseconds(turn.length),
     );
     let endpoint = context.endpoint();
+    let events = context.capability(names::EVENT_NOTIFICATION);
     let rewritten = context.get(names::REWRITTEN);
     let shim = context
         .get(names::SHIM)
@@ -273,6 +276,7 @@ pub fn main(context: Context) -> ! {
             context: &context,
             lives: &lives,
             endpoint,
+            events,
         };
         let reason = life.run(&mut vmm, &mut host);
         counters = core::mem::take(&mut vmm.counters);

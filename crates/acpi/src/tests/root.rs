@@ -151,7 +151,15 @@ fn a_pointer_that_is_given_is_not_looked_for() {
     for revision in [0, 2] {
         let mut machine = machine(revision, ivrs(&[ivhd(0x10, BASE, &PLAIN)]));
         let (_, given) = machine.0.remove(0);
-        let mut find = |pointer: &[u8]| find(&mut machine, Some(pointer), &mut [0; 4096], &[NIC]);
+        let mut find = |pointer: &[u8]| {
+            find(
+                &mut machine,
+                Some(pointer),
+                &mut [0; 4096],
+                &[NIC],
+                &mut |_| None,
+            )
+        };
         assert_eq!(find(&given), Ok(AMD));
         let short = if revision == 0 { 19 } else { 35 };
         assert_eq!(find(&given[..short]), Err(Unusable::Checksum));

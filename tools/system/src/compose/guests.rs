@@ -69,6 +69,8 @@ pub fn add_guest(
     ] {
         builder.grant(place, (key, Slot), object, Rights::ALL, 0);
     }
+    let key = (names::EVENT_NOTIFICATION, Slot);
+    builder.grant(place, key, notification, Rights::READ, 0);
     let priorities = Priorities {
         component: own_priority,
         guest: guest.priority.into(),
