@@ -40,6 +40,10 @@ impl PciFunctions for Surroundings {
         (bar == 3).then_some(BAR)
     }
     fn map_bar(&mut self, _: FunctionId, _: usize, _: Option<u64>, _: bool) {}
+    fn ports_read(&mut self, _: FunctionBar, _: u16, width: Width) -> u32 {
+        width.all_ones() as u32
+    }
+    fn ports_write(&mut self, _: FunctionBar, _: u16, _: Width, _: u32) {}
     fn table_read(&mut self, _: FunctionBar, _: u32, _: Width) -> u64 {
         black_box(0)
     }

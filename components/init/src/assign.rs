@@ -58,17 +58,16 @@ pub fn look_at(
     }
 }
 
-/// Gives each BAR that is mapped its slots of those in `slots`, one a page
-/// ([`FunctionInfo::grains`]); those with few pages come first. A BAR for which there are
+/// Gives each BAR its slots of those in `slots` ([`FunctionInfo::slot_count`]); those that
+/// need few come first. A BAR for which there are
 /// too few gets none. Returns the slots that are left.
 pub fn share_out(info: &mut FunctionInfo, slots: Range<u32>) -> Range<u32> {
     let mut order: [usize; FUNCTION_BARS] = core::array::from_fn(|bar| bar);
-    order.sort_unstable_by_key(|&bar| (info.grain_count(bar), bar));
+    order.sort_unstable_by_key(|&bar| (info.slot_count(bar), bar));
     let mut left = slots;
     for bar in order {
-        let count = info.grain_count(bar);
-        let wanted = info.bars[bar].is_memory() && count != 0;
-        if wanted && count <= left.len() as u64 {
+        let count = info.slot_count(bar);
+        if count != 0 && count <= left.len() as u64 {
             info.bars[bar].first_slot = left.start.into();
             left.start += count as u32;
         }
@@ -91,10 +90,10 @@ pub enum Fate {
     Small,
     /// The windows have no room for it.
     Lost,
-    /// It has more pages than there are slots left for.
+    /// It needs more slots than are left.
     NoSlots,
-    /// Ports are no guest's.
-    Ports,
+    /// The firmware gave it no ports.
+    NoPorts,
 }
 
 impl Fate {
@@ -108,7 +107,9 @@ impl Fate {
         };
         match bar_info.kind {
             BarKind::None => Self::None,
-            BarKind::Io => Self::Ports,
+            BarKind::Io if !bar_info.has_ports() => Self::NoPorts,
+            BarKind::Io if bar_info.first_slot == 0 => Self::NoSlots,
+            BarKind::Io => Self::Kept,
             _ if bar_info.size < PAGE_SIZE && info.msix.pages().contains(&first) => Self::Claimed,
             _ if bar_info.size < PAGE_SIZE => Self::Small,
             _ if !bar_info.is_reachable() => Self::Lost,
@@ -165,11 +166,11 @@ impl fmt::Display for Told<'_> {
             }
             Fate::NoSlots => write!(
                 f,
-                "decodes nothing: its {} pages are more than what is left of the {GUEST_BAR_SLOTS} \
-                 that the functions of a guest share; give the guest fewer functions",
-                info.grain_count(index)
+                "decodes nothing: it needs {} capabilities, more than are left of the \
+                 {GUEST_BAR_SLOTS} that the functions of a guest share",
+                info.slot_count(index)
             ),
-            Fate::Ports => f.write_str("reads 0: no port is a guest's"),
+            Fate::NoPorts => f.write_str("reads 0: the firmware gave it no ports"),
         }
     }
 }
@@ -250,17 +251,18 @@ mod tests {
         let bars = [
             bar(BarKind::Memory32, 0xfeb0_0000, 0x3000),
             bar(BarKind::Memory32, 0xfeb1_0000, 0x800),
-            bar(BarKind::Io, 0xc000, 0x1000),
+            bar(BarKind::Io, 0xc000, 0x100),
             bar(BarKind::Memory32, 0xfeb2_0000, 0x2000),
             bar(BarKind::Memory64, 0xe000_0000, 0x1000_0000),
         ];
         for (end, slots, left) in [
-            (200, [12, 0, 0, 10, 15, 0], 57),
-            (143, [12, 0, 0, 10, 15, 0], 0),
+            (200, [13, 0, 10, 11, 16, 0], 56),
+            (144, [13, 0, 10, 11, 16, 0], 0),
             // What has many pages does without.
-            (142, [12, 0, 0, 10, 0, 0], 127),
-            (14, [0, 0, 0, 10, 0, 0], 2),
-            (11, [0; 6], 1),
+            (143, [13, 0, 10, 11, 0, 0], 127),
+            (15, [0, 0, 10, 11, 0, 0], 2),
+            (11, [0, 0, 10, 0, 0, 0], 0),
+            (10, [0; 6], 0),
         ] {
             let mut info = function(&bars);
             assert_eq!(share_out(&mut info, 10..end).len(), left, "{end}");
@@ -269,7 +271,7 @@ mod tests {
         let mut info = function(&bars);
         share_out(&mut info, 10..142);
         assert_eq!(Fate::of(&info, 4), Fate::NoSlots);
-        let told = "its 128 pages are more than what is left of the 4096";
+        let told = "it needs 128 capabilities, more than are left of the 4096";
         let text = Told(&info, 4).to_string();
         assert!(text.contains(told), "{text}");
     }
@@ -281,7 +283,8 @@ mod tests {
         moved.guest = 0xfebf_f000;
         for (bar, fate) in [
             (bar(BarKind::None, 0, 0), Fate::None),
-            (bar(BarKind::Io, 0xc000, 0x20), Fate::Ports),
+            (bar(BarKind::Io, 0xc000, 0x20), Fate::Kept),
+            (bar(BarKind::Io, 0, 0x20), Fate::NoPorts),
             (bar(BarKind::Memory32, 0xfeb0_0000, 0x800), Fate::Small),
             (bar(BarKind::Memory32, 0xfeb0_0000, 0x1000), Fate::Kept),
             (moved, Fate::Moved),

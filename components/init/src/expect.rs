@@ -18,6 +18,8 @@ pub enum Expect {
     },
     /// The device page at this machine address.
     Page(u64),
+    /// The I/O ports from the first to the last.
+    Ports(u16, u16),
 }
 
 /// Functions and IOMMU that were found at boot and given out.
@@ -111,6 +113,10 @@ impl Given<'_> {
             return None;
         }
         (0..).zip(&info.bars).find_map(|(index, bar)| {
+            if bar.has_ports() && bar.first_slot != 0 && bar.first_slot == slot.into() {
+                let ports = bar.ports();
+                return Some(Expect::Ports(*ports.start(), *ports.end()));
+            }
             let number = u64::from(slot).checked_sub(bar.first_slot)?;
             let given = bar.first_slot != 0 && number < info.grain_count(index);
             let grain = given.then(|| info.grains(index).nth(number as usize))??;

@@ -48,9 +48,34 @@ pub fn is_adjacent(function: &FunctionInfo, bar: u8, offset: u32) -> bool {
         && Area::of(&function.msix, bar, offset, Width::Byte) == Area::Adjacent
 }
 
+/// Returns whether an access has a width and alignment that table and PBA take (M7, M15).
+const fn is_regular(offset: u32, width: Width) -> bool {
+    matches!(width, Width::Dword | Width::Qword) && width.is_aligned(offset as u64)
+}
+
 impl Area {
+    /// Returns the area of an access that begins in the table, which all is on claimed
+    /// pages. Most accesses do: nothing else is looked at for them.
+    pub fn in_table(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Option<Self> {
+        // From the table's start, not the address: a table may start at 8 mod 16 (M18).
+        let place = offset.wrapping_sub(info.table_offset);
+        if u32::from(bar) != info.table_bar || u64::from(place) >= info.table_size() {
+            return None;
+        }
+        Some(match is_regular(offset, width) {
+            true => Self::Table {
+                entry: (place / ENTRY_SIZE) as u16,
+                field: place % ENTRY_SIZE,
+            },
+            false => Self::Dropped,
+        })
+    }
+
     /// Finds out where an access of `width` bytes at `offset` of `bar` goes.
     pub fn of(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Self {
+        if let Some(area) = Self::in_table(info, bar, offset, width) {
+            return area;
+        }
         let bar = u32::from(bar);
         let start = u64::from(offset);
         let end = start + width.bytes();
@@ -64,24 +89,11 @@ impl Area {
         };
         let table = range(info.table_bar, info.table_offset, info.table_size());
         let pba = range(info.pba_bar, info.pba_offset, info.pba_size());
-        let starts_in = |range: &Option<core::ops::Range<u64>>| {
-            range.as_ref().is_some_and(|range| range.contains(&start))
-        };
-        let regular = matches!(width, Width::Dword | Width::Qword) && width.is_aligned(start);
-        if starts_in(&table) {
-            if !regular {
-                return Self::Dropped;
-            }
-            // From the table's start, not the address: a table may start at 8
-            // mod 16 (M18).
-            let place = offset - info.table_offset;
-            return Self::Table {
-                entry: (place / ENTRY_SIZE) as u16,
-                field: place % ENTRY_SIZE,
+        if pba.as_ref().is_some_and(|range| range.contains(&start)) {
+            return match is_regular(offset, width) {
+                true => Self::Pba,
+                false => Self::Dropped,
             };
-        }
-        if starts_in(&pba) {
-            return if regular { Self::Pba } else { Self::Dropped };
         }
         let runs_into = |range: &Option<core::ops::Range<u64>>| {
             let range = range.as_ref()?;

@@ -181,6 +181,9 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         let before = self.entry(function, entry);
         let mut after = before;
         change(&mut after);
+        if after == before {
+            return;
+        }
         let state = &mut self.functions[function];
         state.index_entry(entry, &after);
         self.kept.set_entry(state.index(entry), &before, &after);
@@ -387,6 +390,9 @@ impl Function {
 
     /// Returns the area of an access to a page of this function.
     pub(crate) fn area(&self, bar: u8, offset: u32, width: Width) -> Area {
+        if let Some(area) = Area::in_table(&self.info, bar, offset, width) {
+            return area;
+        }
         let end = u64::from(offset) + width.bytes();
         match self.ends.get(usize::from(bar)) {
             Some(&limit) if end > limit => Area::Unclaimed,

@@ -14,10 +14,9 @@ use crate::peers::Peers;
 use crate::registers::{Action, Masks, MsiField, Register};
 use crate::{Counters, Hardware};
 
-/// Command bits that a guest may set.
+/// Command bits that a guest may set, besides I/O decode of a function with ports.
 const COMMAND_STRICT: u16 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
-/// The same under the permissive policy: all that are defined but I/O decode,
-/// for I/O BARs are not offered.
+/// The same under the permissive policy: all that are defined.
 const COMMAND_PERMISSIVE: u16 = 0x07ff & !COMMAND_IO;
 
 /// Device control: a guest may change relaxed ordering (bit 4), no
@@ -193,27 +192,32 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
             COMMAND_PERMISSIVE
         } else {
             COMMAND_STRICT
-        };
+        } | self.function.decode_bits();
         let before = self.function.view.command;
         let command = (before & !written | value & written) & allowed;
         if command == before {
             return Effect::NONE;
         }
         self.function.view.command = command;
-        let decode = (command ^ before) & COMMAND_MEMORY != 0;
-        if decode {
-            self.function.view.bars.iter_mut().for_each(Bar::settle);
-        }
+        let decode = (command ^ before) & (COMMAND_MEMORY | COMMAND_IO);
+        let bars = self.function.view.bars.iter_mut();
+        bars.filter(|bar| bar.decode_bit() & decode != 0)
+            .for_each(Bar::settle);
         self.function.write_host_command();
         self.function.keep();
-        if decode { Effect::DECODE } else { Effect::NONE }
+        if decode != 0 {
+            Effect::DECODE
+        } else {
+            Effect::NONE
+        }
     }
 
     /// Writes a BAR's register (C4). One that is decoded moves at once: the vmm
     /// maps it anew before the guest goes on.
     fn write_bar(&mut self, index: u8, value: u64) -> Effect {
-        let decoded = self.function.view.command & COMMAND_MEMORY != 0;
+        let command = self.function.view.command;
         let bar = &mut self.function.view.bars[usize::from(index) % FUNCTION_BARS];
+        let decoded = command & bar.decode_bit() != 0;
         if value == bar.register() {
             return Effect::NONE;
         }

@@ -1,9 +1,12 @@
 //! A base address register as the guest sees it (C4).
 
+use pci::regs::{COMMAND_IO, COMMAND_MEMORY};
 use pci::{BarInfo, BarKind};
 
 /// Register bits of a memory BAR below the address: 64-bit type.
 const TYPE_64: u32 = 2 << 1;
+/// The one type bit of an I/O BAR.
+const PORTS: u32 = 1;
 /// Prefetchable.
 const PREFETCHABLE: u32 = 1 << 3;
 
@@ -37,6 +40,7 @@ impl Bar {
     pub const fn low(&self) -> u32 {
         let kind = match self.info.kind {
             BarKind::Memory64 => TYPE_64,
+            BarKind::Io => PORTS,
             _ => 0,
         };
         let prefetchable = if self.info.prefetchable != 0 {
@@ -50,6 +54,16 @@ impl Bar {
     /// Returns the register's upper half.
     pub const fn high(&self) -> u32 {
         (self.shown() >> 32) as u32
+    }
+
+    /// Returns the command bit by which it is decoded; 0 if it never is.
+    pub fn decode_bit(&self) -> u16 {
+        match self.info.kind {
+            BarKind::None => 0,
+            BarKind::Io if self.info.has_ports() => COMMAND_IO,
+            BarKind::Io => 0,
+            BarKind::Memory32 | BarKind::Memory64 => COMMAND_MEMORY,
+        }
     }
 
     /// Returns the register's value for reads: 0 is not an address, and a BAR that was decoded when
@@ -106,11 +120,6 @@ impl Bar {
     pub const fn restore(&mut self, register: u64, address: u64) {
         self.register = register;
         self.address = address;
-    }
-
-    /// Returns the BAR as the firmware set it up.
-    pub const fn info(&self) -> &BarInfo {
-        &self.info
     }
 
     /// Returns whether a half is as a write of all ones leaves it (PCI Local

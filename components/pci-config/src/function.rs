@@ -122,11 +122,12 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// out the registers. If msix does not take the function, it has no MSI-X
     /// (M16); if irq-router does not, no MSI.
     pub fn latch<T: Transport>(&mut self, peers: &mut Peers<T>) {
+        self.list = CapabilityList::read(&mut Space(&mut self.hardware));
+        let decode = self.decode_bits();
         let hardware = &mut self.hardware;
-        self.list = CapabilityList::read(&mut Space(hardware));
         let command = self
             .record
-            .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & COMMAND_MEMORY);
+            .start_command(|| hardware.read(regs::COMMAND, Width::Word) as u16 & decode);
         // The guest's I/O APIC has its pin where the machine's has it (C9).
         let interrupt_line = match self.info.intx {
             0 => hardware.read(regs::INTERRUPT_LINE, Width::Byte) as u8,
@@ -195,7 +196,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         peers: &mut Peers<T>,
     ) -> (Result<(), Error>, Result<(), Error>) {
         let mut command = self.hardware.read(regs::COMMAND, Width::Word) as u16;
-        command |= COMMAND_MEMORY;
+        command |= self.decode_bits();
         self.set_host_command(command);
         if self.has_model_reset() {
             quirk::stop(&mut self.hardware);
@@ -205,7 +206,7 @@ impl<'a, H: Hardware> Function<'a, H> {
         let messages = self.reset_messages(peers);
         command |= COMMAND_INTX_DISABLE;
         self.set_host_command(command);
-        command &= !(COMMAND_BUS_MASTER | COMMAND_IO);
+        command = command & !(COMMAND_BUS_MASTER | COMMAND_IO) | self.decode_bits();
         self.set_host_command(command);
         self.restore_aspm();
         self.view.bars = self.info.bars.map(Bar::new);
@@ -283,11 +284,17 @@ impl<'a, H: Hardware> Function<'a, H> {
         }
     }
 
-    /// Writes the device's command register from the guest's (C5): memory
-    /// decode stays on, I/O decode off, INTx off while MSI-X or MSI is on, or
-    /// if the guest is not offered it (C9).
+    /// Returns the decode bits that stay on in the device while it is assigned: memory's,
+    /// and that of ports if it has some.
+    pub fn decode_bits(&self) -> u16 {
+        let bars = self.view.bars.iter();
+        bars.fold(COMMAND_MEMORY, |all, bar| all | bar.decode_bit())
+    }
+
+    /// Writes the device's command register from the guest's (C5): decode stays on,
+    /// INTx off while MSI-X or MSI is on, or if the guest is not offered it (C9).
     pub fn write_host_command(&mut self) {
-        let mut command = self.view.command & !COMMAND_IO | COMMAND_MEMORY;
+        let mut command = self.view.command | self.decode_bits();
         if self.view.msix_enabled || self.msi_enabled() || self.info.intx == 0 {
             command |= COMMAND_INTX_DISABLE;
         }
@@ -298,8 +305,8 @@ impl<'a, H: Hardware> Function<'a, H> {
     /// Returns the guest's address of a BAR, if the guest has it decoded.
     pub fn decoded(&self, index: usize) -> Option<u64> {
         let bar = &self.view.bars[index];
-        let decoding = self.view.command & COMMAND_MEMORY != 0 && self.reset != Reset::Gone;
-        (decoding && bar.info().is_memory()).then_some(bar.address())
+        let decoding = self.view.command & bar.decode_bit() != 0 && self.reset != Reset::Gone;
+        decoding.then_some(bar.address())
     }
 
     pub fn set_host_command(&mut self, command: u16) {

@@ -120,14 +120,14 @@ pub fn build(
     table
 }
 
-/// Returns the six BAR registers. I/O BARs are not offered to a guest: they
-/// read 0, as those that do not exist.
+/// Returns the six BAR registers. I/O BARs to which the firmware gave no ports read 0, as
+/// those that do not exist.
 fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
     (0..info.bars.len()).map(|index| {
         let upper_half = index > 0 && matches!(info.bars[index - 1].kind, BarKind::Memory64);
         let action = if upper_half {
             Action::BarHigh(index as u8 - 1)
-        } else if info.bars[index].is_memory() {
+        } else if info.bars[index].is_memory() || info.bars[index].has_ports() {
             Action::Bar(index as u8)
         } else {
             Constant(0)

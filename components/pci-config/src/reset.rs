@@ -404,7 +404,7 @@ impl<H: Hardware> Function<'_, H> {
                 }
             }
         }
-        self.set_host_command(COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+        self.set_host_command(self.decode_bits() | COMMAND_INTX_DISABLE);
     }
 
     /// Resumes a reset that the last pci-config had begun.

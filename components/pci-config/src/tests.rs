@@ -353,7 +353,8 @@ fn info(permissive: bool) -> FunctionInfo {
     };
     info.bars[0] = bar(BarKind::Memory32, 0xfe80_0000, 0x2_0000);
     info.bars[1] = bar(BarKind::Memory64, 0x1_fe90_0000, 0x10_0000);
-    info.bars[3] = bar(BarKind::Io, 0xc000, 0x20);
+    // The firmware gave it no ports.
+    info.bars[3] = bar(BarKind::Io, 0, 0x20);
     info.msix.entries = 5;
     info.msix.capability = MSIX.into();
     info
@@ -371,6 +372,16 @@ fn msix(fake: &Fake) -> Client<Link> {
     Client(Local(Box::new(move |request| {
         dispatch(&mut server, Caller(1), request)
     })))
+}
+
+fn info_with_ports() -> FunctionInfo {
+    let mut info = info(false);
+    info.bars[3] = BarInfo {
+        address: 0xc000,
+        guest: 0xc000,
+        ..info.bars[3]
+    };
+    info
 }
 
 fn rig_of(world: World, info: FunctionInfo) -> Rig {

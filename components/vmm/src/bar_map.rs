@@ -2,7 +2,7 @@
 //! emulated (M13).
 
 use channel::msix::FunctionBar;
-use pci::{FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
+use pci::{BarInfo, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
 use spec::{FUNCTIONS, FunctionId};
 
 /// Where each BAR of each function is decoded; `None` where it is not.
@@ -43,6 +43,23 @@ impl<'a> BarMap<'a> {
     /// in it.
     #[must_use]
     pub fn place(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
+        self.find(BarInfo::is_memory, address, width)
+    }
+
+    /// Returns the same of an I/O port.
+    #[must_use]
+    pub fn ports(&self, port: u16, width: Width) -> Option<(FunctionBar, u16)> {
+        let (place, offset) = self.find(BarInfo::has_ports, port.into(), width)?;
+        // A BAR of ports ends at port 0xffff.
+        Some((place, offset as u16))
+    }
+
+    fn find(
+        &self,
+        kind: impl Fn(&BarInfo) -> bool,
+        address: u64,
+        width: Width,
+    ) -> Option<(FunctionBar, u64)> {
         self.functions.iter().find_map(|info| {
             let bars = info.bars.iter().zip(&self.addresses[info.index.index()]);
             (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
@@ -52,7 +69,7 @@ impl<'a> BarMap<'a> {
                     bar,
                 };
                 let inside = offset < bar_info.size && bar_info.size - offset >= width.bytes();
-                inside.then_some((place, offset))
+                (inside && kind(bar_info)).then_some((place, offset))
             })
         })
     }
@@ -75,11 +92,36 @@ impl<'a> BarMap<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pci::MsixPage;
+    use pci::{BarKind, MsixPage};
+
+    #[test]
+    fn ports_and_addresses_are_apart() {
+        let mut info = FunctionInfo::default();
+        for (bar, kind) in [(1, BarKind::Io), (3, BarKind::Memory32)] {
+            info.bars[bar].kind = kind;
+            info.bars[bar].address = 0x2000;
+            info.bars[bar].size = 0x20;
+        }
+        let functions = [info];
+        let mut map = BarMap::new(&functions);
+        map.addresses[0][1] = Some(0xffe0);
+        map.addresses[0][3] = Some(0xffe0);
+        let place = |bar| FunctionBar {
+            function: FunctionId(0),
+            bar,
+        };
+        assert_eq!(map.ports(0xffe0, Width::Dword), Some((place(1), 0)));
+        assert_eq!(map.ports(0xffff, Width::Byte), Some((place(1), 0x1f)));
+        assert_eq!(map.ports(0xffff, Width::Word), None);
+        assert_eq!(map.ports(0xffdf, Width::Byte), None);
+        assert_eq!(map.place(0xfffc, Width::Dword), Some((place(3), 0x1c)));
+        assert_eq!(map.place(0x1_0000, Width::Byte), None);
+    }
 
     #[test]
     fn an_access_lies_in_its_bar_and_on_one_page() {
         let mut info = FunctionInfo::default();
+        info.bars[2].kind = BarKind::Memory32;
         info.bars[2].size = 3 * PAGE_SIZE;
         info.msix.page_count = 1;
         info.msix.pages[0] = MsixPage { bar: 2, page: 1 };

@@ -1,6 +1,6 @@
 //! What answers the guest's port and memory accesses: configuration mechanism
-//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, and the BAR pages
-//! that cannot be mapped.
+//! #1, a serial port, an exit port, the pages of local APIC and I/O APIC, the ports of BARs,
+//! and the BAR pages that cannot be mapped.
 
 use core::ops::Range;
 
@@ -36,10 +36,21 @@ pub fn is_long(pages: impl Iterator<Item = u64>) -> bool {
     pages.fold(0, u64::saturating_add) > PAGES_AT_ONCE
 }
 
+/// Returns the smallest range that has both in it, of which the first may be empty.
+fn hull(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
+    if a.is_empty() {
+        b.clone()
+    } else {
+        a.start.min(b.start)..a.end.max(b.end)
+    }
+}
+
 /// The devices' state.
 #[derive(Debug)]
 pub struct Devices<'a> {
     bars: BarMap<'a>,
+    /// From the first to the last port that a BAR decodes: most accesses are to others.
+    ports: Range<u64>,
     config_address: u32,
     uart: Uart,
     /// I/O APIC.
@@ -54,6 +65,7 @@ impl<'a> Devices<'a> {
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
             bars: BarMap::new(functions),
+            ports: 0..0,
             config_address: 0,
             uart: Uart::default(),
             ioapic: IoApic::new(functions),
@@ -68,11 +80,13 @@ impl<'a> Devices<'a> {
     #[inline(never)]
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
         let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        let mut ports = 0..0;
+        // No port is an address inside of a window.
         let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
         for info in self.bars.functions() {
             for (bar, bar_info) in info.bars.iter().enumerate() {
-                if !bar_info.is_memory() {
+                if !bar_info.is_memory() && !bar_info.has_ports() {
                     continue;
                 }
                 let range = host.bar(info.index, bar).and_then(|start| {
@@ -83,6 +97,9 @@ impl<'a> Devices<'a> {
                 });
                 moved[info.index.index()][bar] = range.as_ref().map(|range| range.start);
                 if let Some(range) = range {
+                    if bar_info.has_ports() {
+                        ports = hull(&ports, &range);
+                    }
                     // It has room for every BAR that there can be.
                     let _ = decoded.push(range);
                 }
@@ -107,6 +124,13 @@ impl<'a> Devices<'a> {
             host.map_bar(info.index, bar, address, long);
         }
         self.bars.addresses = moved;
+        self.ports = ports;
+    }
+
+    /// Returns the BAR that decodes all ports of an access, and the offset in it.
+    fn ports_of_bar(&self, port: u16, width: Width) -> Option<(FunctionBar, u16)> {
+        let near = self.ports.contains(&port.into());
+        near.then(|| self.bars.ports(port, width))?
     }
 
     /// Returns whether a BAR decodes an address.
@@ -125,7 +149,8 @@ impl<'a> Devices<'a> {
         Some((bdf, offset))
     }
 
-    /// Reads a port.
+    /// Reads a port. Those of BARs come last: a guest that lays a BAR over another device's
+    /// ports has that device there.
     pub fn port_read(
         &mut self,
         port: u16,
@@ -144,12 +169,15 @@ impl<'a> Devices<'a> {
             COM1..=UART_LAST if width == Width::Byte => u32::from(self.uart.read(port - COM1)),
             _ => {
                 let pc = self.pc.as_mut();
-                let value = pc.and_then(|pc| pc.read(port, width, host.now()));
-                value.unwrap_or_else(|| {
-                    counters.unclaimed_ports += 1;
-                    host.report_unclaimed(Unclaimed::Port(port));
-                    nothing
-                })
+                if let Some(value) = pc.and_then(|pc| pc.read(port, width, host.now())) {
+                    return value;
+                }
+                if let Some((place, offset)) = self.ports_of_bar(port, width) {
+                    return host.ports_read(place, offset, width);
+                }
+                counters.unclaimed_ports += 1;
+                host.report_unclaimed(Unclaimed::Port(port));
+                nothing
             }
         }
     }
@@ -184,10 +212,13 @@ impl<'a> Devices<'a> {
                     Some(Some(Transition::Off)) => return Some(StopReason::Exit(EXIT_SUCCESS)),
                     Some(Some(Transition::Reset)) => return Some(StopReason::Exit(EXIT_RESET)),
                     Some(None) => {}
-                    None => {
-                        counters.unclaimed_ports += 1;
-                        host.report_unclaimed(Unclaimed::Port(port));
-                    }
+                    None => match self.ports_of_bar(port, width) {
+                        Some((place, offset)) => host.ports_write(place, offset, width, value),
+                        None => {
+                            counters.unclaimed_ports += 1;
+                            host.report_unclaimed(Unclaimed::Port(port));
+                        }
+                    },
                 }
             }
         }

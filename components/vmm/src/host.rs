@@ -40,9 +40,14 @@ pub trait PciFunctions {
     fn config_write(&mut self, bdf: Bdf, offset: u16, width: Width, value: u32) -> Effect;
     /// Returns the guest address at which a BAR is decoded now, if it is.
     fn bar(&mut self, function: FunctionId, bar: usize) -> Option<u64>;
-    /// Maps the BAR's directly accessible pages at `address`, or unmaps them. If
+    /// Maps the BAR's directly accessible pages at `address`, or unmaps them; of ports there
+    /// are none. If
     /// `long`, guests that have their turn go first meanwhile.
     fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool);
+    /// Reads the function's ports from `offset` of an I/O BAR on, all of which are its own.
+    fn ports_read(&mut self, place: FunctionBar, offset: u16, width: Width) -> u32;
+    /// Writes them.
+    fn ports_write(&mut self, place: FunctionBar, offset: u16, width: Width, value: u32);
     /// Reads a page that holds MSI-X table or PBA.
     fn table_read(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64;
     /// Writes such a page.

@@ -46,7 +46,7 @@ pub struct BarInfo {
     /// Size in bytes, a power of two; 0 if there is no BAR.
     pub size: u64,
     /// First slot of the vmm's CSpace that holds this BAR's page capabilities, in the
-    /// order of [`FunctionInfo::grains`]. 0: none given.
+    /// order of [`FunctionInfo::grains`], or the one to its ports. 0: none given.
     pub first_slot: u64,
 }
 

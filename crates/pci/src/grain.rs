@@ -21,7 +21,7 @@ impl FunctionInfo {
     ///
     /// A BAR smaller than a page has none.
     pub fn grains(&self, bar: usize) -> impl Iterator<Item = Grain> + use<'_> {
-        let end = self.bars[bar].size & !(PAGE_SIZE - 1);
+        let end = self.memory_size(bar) & !(PAGE_SIZE - 1);
         let mut next = 0;
         core::iter::from_fn(move || {
             while next < end {
@@ -43,7 +43,7 @@ impl FunctionInfo {
     /// device may say that it has a BAR of any size.
     #[must_use]
     pub fn grain_count(&self, bar: usize) -> u64 {
-        let size = self.bars[bar].size;
+        let size = self.memory_size(bar);
         let claimed = || {
             let pages = self.msix.pages().iter();
             pages.filter(move |page| page.bar == bar as u32)
@@ -63,6 +63,18 @@ impl FunctionInfo {
             .count() as u64;
         (size / LARGE_PAGE_SIZE).saturating_sub(divided)
             + small(divided * (LARGE_PAGE_SIZE / PAGE_SIZE))
+    }
+
+    const fn memory_size(&self, bar: usize) -> u64 {
+        let bar = &self.bars[bar];
+        if bar.is_memory() { bar.size } else { 0 }
+    }
+
+    /// Returns how many capabilities a vmm needs for a BAR: one for each page, or one for
+    /// all of its ports.
+    #[must_use]
+    pub fn slot_count(&self, bar: usize) -> u64 {
+        self.grain_count(bar) + u64::from(self.bars[bar].has_ports())
     }
 
     /// Returns whether msix has a small page of this large one of a BAR.
@@ -124,6 +136,15 @@ mod tests {
                 end = grain.offset + bytes;
             }
         }
+    }
+
+    #[test]
+    fn ports_have_one_capability_and_no_page() {
+        let mut ports = function(0x1000, &[]);
+        ports.bars[2].kind = BarKind::Io;
+        assert_eq!((ports.grains(2).count(), ports.slot_count(2)), (0, 0));
+        ports.bars[2].address = 0xc000;
+        assert_eq!((ports.grain_count(2), ports.slot_count(2)), (0, 1));
     }
 
     #[test]

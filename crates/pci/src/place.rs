@@ -1,7 +1,7 @@
 //! Assigns a guest's addresses to BARs that it could not reach where they are.
 
 use core::cmp::Reverse;
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use crate::{
     BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, each_function, regs,
@@ -15,6 +15,9 @@ pub const BAR_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
 /// window decodes nothing.
 pub const HIGH_BAR_WINDOW: Range<u64> = 0x1_0000_0000..0x80_0000_0000;
 
+/// I/O ports at which a BAR can be. 0 is no address.
+const PORTS: Range<u64> = 1..0x1_0000;
+
 /// Slots of a vmm's CNode for the pages of the BARs of all its guest's functions: in
 /// large pages ([`FunctionInfo::grains`]) they are 8 GiB.
 pub const GUEST_BAR_SLOTS: u32 = 4096;
@@ -25,14 +28,33 @@ pub const GUEST_BAR_TABLES: u32 = 512;
 const MOST: usize = 8 * FUNCTION_BARS;
 
 impl BarInfo {
-    /// Returns whether a vmm can map the BAR at this guest address.
+    /// Returns whether a vmm can give the guest the BAR at this address.
     #[must_use]
     pub fn fits(&self, address: u64) -> bool {
         let inside = |window: Range<u64>| {
             let end = address.checked_add(self.size);
             window.start <= address && end.is_some_and(|end| end <= window.end)
         };
-        inside(BAR_WINDOW) || self.kind == BarKind::Memory64 && inside(HIGH_BAR_WINDOW)
+        match self.kind {
+            BarKind::None => false,
+            BarKind::Io => inside(PORTS),
+            BarKind::Memory32 => inside(BAR_WINDOW),
+            BarKind::Memory64 => inside(BAR_WINDOW) || inside(HIGH_BAR_WINDOW),
+        }
+    }
+
+    /// Returns whether it has ports that a guest can use: those that the firmware gave it.
+    #[must_use]
+    pub fn has_ports(&self) -> bool {
+        self.kind == BarKind::Io && self.fits(self.address)
+    }
+
+    /// Returns the machine's ports of a BAR that has some.
+    #[must_use]
+    pub const fn ports(&self) -> RangeInclusive<u16> {
+        let first = self.address as u16;
+        // The last may be port 0xffff.
+        first..=first.wrapping_add((self.size as u16).wrapping_sub(1))
     }
 
     /// Returns whether the guest has it where a vmm maps it.
@@ -304,6 +326,25 @@ mod tests {
         assert_eq!(guests, expected, "{guests:x?}");
         let reachable = functions[0].bars.map(|bar| bar.is_reachable());
         assert_eq!(reachable, [true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn c4_ports_are_below_64_ki() {
+        let ports = |address| BarInfo {
+            kind: BarKind::Io,
+            address,
+            size: 0x20,
+            ..BarInfo::default()
+        };
+        for (address, usable) in [
+            (0, false),
+            (0x20, true),
+            (0xffe0, true),
+            (0x1_0000, false),
+            (0xffff_ffe0, false),
+        ] {
+            assert_eq!(ports(address).has_ports(), usable, "{address:#x}");
+        }
     }
 
     #[test]

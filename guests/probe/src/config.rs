@@ -5,8 +5,8 @@ use kit::pci::Bdf;
 use crate::check::{Stop, Verdict, expect};
 use crate::machine::{self, CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE, Machine};
 use crate::target::{
-    ADDRESS, BAR0, BUS_MASTER, CAPABILITIES, CONTROL, Check, DATA, ENABLE, INTX_DISABLE, MEMORY,
-    Target,
+    ADDRESS, BAR0, BUS_MASTER, CAPABILITIES, CONTROL, Check, DATA, ENABLE, INTX_DISABLE, IO,
+    MEMORY, Target,
 };
 
 /// Identifiers of the capabilities that Vectis shows (C6).
@@ -29,6 +29,8 @@ const MARKER: u64 = 0x5ee5_a554;
 /// Where a BAR is moved to: the start of the PCI window, where firmware, which
 /// fills it from the end, has put nothing.
 const FREE: u32 = 0xc000_0000;
+/// The same of ports, of which no machine here has any there.
+const FREE_PORTS: u16 = 0x3000;
 /// Places above 4 GiB to which a 64-bit BAR is moved: the first, how far the next is, and how
 /// many. They are further apart than what one paging structure maps, and more than a vmm has
 /// of those.
@@ -41,7 +43,7 @@ const LARGEST: u64 = 1 << 30;
 const PREFETCHABLE: u32 = 1 << 3;
 
 /// Returns the checks, in their order.
-pub fn checks<M: Machine>() -> [Check<M>; 21] {
+pub fn checks<M: Machine>() -> [Check<M>; 22] {
     let both = |name, run| Check {
         name,
         emulated_only: false,
@@ -61,7 +63,8 @@ pub fn checks<M: Machine>() -> [Check<M>; 21] {
         emulated("c3_bad_data_port_accesses", bad_data_accesses),
         emulated("c3_other_functions_read_ones", other_functions),
         both("c4_bar_sizing", bar_sizing),
-        emulated("c4_no_io_bars_no_rom", no_io_no_rom),
+        emulated("c4_no_rom", no_rom),
+        emulated("c4_ports_move", ports_move),
         both("c4_decode_off_reads_ones", decode_off),
         emulated("c4_decode_off_hides_every_bar", decode_off_everywhere),
         both("c4_decoded_bar_moves", decoded_bar_moves),
@@ -239,15 +242,49 @@ fn bar_sizing<M: Machine>(t: &mut Target<M>) -> Verdict {
     Ok(())
 }
 
-fn no_io_no_rom<M: Machine>(t: &mut Target<M>) -> Verdict {
+fn no_rom<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.decode(false);
-    for index in 0..6 {
-        if !t.is_upper_half(index) {
-            expect("I/O bit", index, 0u8, t.size_mask(index) & 1)?;
-        }
-    }
     t.set_dword(ROM, u32::MAX);
     expect("ROM", ROM, 0u8, t.dword(ROM))
+}
+
+/// Moves the first I/O BAR, decoded and not. Its first four ports are those of registers
+/// that keep their value, as far as devices are known here.
+fn ports_move<M: Machine>(t: &mut Target<M>) -> Verdict {
+    let bar = (0..6).find(|&index| is_ports(t, index));
+    let bar = bar.ok_or(Stop::Skip("no I/O BAR"))?;
+    let register = BAR0 + 4 * bar;
+    let old = (t.found_bar(bar) & !3) as u16;
+    t.set_command(IO);
+    let mut id = 0;
+    for (byte, at) in (0..4).zip(old..) {
+        id |= t.machine.port_read(at, 1) << (8 * byte);
+    }
+    expect("all ones", old, false, id == u32::MAX)?;
+    for at in [FREE_PORTS, FREE_PORTS + 0x400] {
+        t.set_dword(register, at.into());
+        let words = [at, at + 2].map(|port| t.machine.port_read(port, 2));
+        expect("the ports", at, id, words[0] | words[1] << 16)?;
+        expect("the old ports", old, u32::MAX, t.machine.port_read(old, 4))?;
+        t.set_command(MEMORY);
+        expect("not decoded", at, u32::MAX, t.machine.port_read(at, 4))?;
+        t.set_command(IO);
+        expect("decoded", at, id, t.machine.port_read(at, 4))?;
+    }
+    // Past the last port is nobody's.
+    let size = (t.size_mask(bar) & !3).wrapping_neg() as u16;
+    let end = FREE_PORTS + 0x400 + size;
+    expect(
+        "over the end",
+        end,
+        u32::MAX,
+        t.machine.port_read(end - 1, 4),
+    )?;
+    expect("behind the end", end, 0xffu8, t.machine.port_read(end, 1))
+}
+
+fn is_ports<M: Machine>(t: &Target<M>, bar: u8) -> bool {
+    t.found_bar(bar) & 1 != 0 && !t.is_upper_half(bar)
 }
 
 /// Returns the value that absent registers read: all ones, but 0 on a bare QEMU, whose
@@ -278,7 +315,8 @@ fn decode_off_everywhere<M: Machine>(t: &mut Target<M>) -> Verdict {
     for index in 0..6 {
         let address = t.bar_address(index);
         // Above 4 GiB an access to a BAR that is not decoded is a page fault.
-        if address == 0 || address >> 32 != 0 || t.is_upper_half(index) {
+        let elsewhere = address >> 32 != 0 || is_ports(t, index);
+        if address == 0 || elsewhere || t.is_upper_half(index) {
             continue;
         }
         // Its first and last dword; no BAR in reach has 4 GiB or more.
@@ -388,12 +426,14 @@ fn bar_above<M: Machine>(t: &mut Target<M>, bar: u8) -> Verdict {
 fn command_bits<M: Machine>(t: &mut Target<M>) -> Verdict {
     t.set_command(0);
     expect("command", 0u8, 0u8, t.word(0x04))?;
-    let known = MEMORY | BUS_MASTER | INTX_DISABLE;
+    let ports = (0..6).any(|index| is_ports(t, index));
+    let decode = if ports { MEMORY | IO } else { MEMORY };
+    let known = decode | BUS_MASTER | INTX_DISABLE;
     t.set_command(!BUS_MASTER);
     expect("command", 0u8, known & !BUS_MASTER, t.word(0x04))?;
     // Byte by byte: the other one stays.
     t.set_config(0x05, 1, 0);
-    expect("command", 1u8, MEMORY, t.word(0x04))?;
+    expect("command", 1u8, decode, t.word(0x04))?;
     t.set_config(0x04, 1, 0);
     expect("command", 2u8, 0u8, t.word(0x04))
 }

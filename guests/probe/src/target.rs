@@ -7,6 +7,8 @@ use crate::machine::{self, Machine};
 
 /// Command register.
 pub const COMMAND: u8 = 0x04;
+/// I/O decode.
+pub const IO: u16 = 1;
 /// Command: memory decode.
 pub const MEMORY: u16 = 1 << 1;
 /// Command: bus mastering.

@@ -104,6 +104,13 @@ impl PciFunctions for Surroundings {
             assert!(pci::BAR_WINDOW.contains(&address) && pci::BAR_WINDOW.contains(&last));
         }
     }
+    fn ports_read(&mut self, _: FunctionBar, _: u16, width: Width) -> u32 {
+        self.count();
+        self.state as u32 & width.all_ones() as u32
+    }
+    fn ports_write(&mut self, _: FunctionBar, _: u16, _: Width, _: u32) {
+        self.count();
+    }
     fn table_read(&mut self, _: FunctionBar, offset: u32, width: Width) -> u64 {
         self.count();
         assert!(on_one_msix_page(offset, width));

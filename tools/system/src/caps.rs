@@ -58,7 +58,7 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
                 (
                     function.bar_cnode,
                     function.bar_slot,
-                    format!("BAR pages of {name} without MSI-X"),
+                    format!("BAR pages of {name} without MSI-X, ports"),
                 ),
             ] {
                 if cnode == thread.cnode {

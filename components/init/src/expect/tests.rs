@@ -247,6 +247,26 @@ fn a_large_bar_has_large_pages() {
 }
 
 #[test]
+fn ports_have_one_slot() {
+    let mut info = info();
+    info.bars[4] = BarInfo {
+        kind: BarKind::Io,
+        size: 0x20,
+        ..bar(0xffe0, 0, 25)
+    };
+    // Not given.
+    info.bars[5] = BarInfo {
+        first_slot: 0,
+        ..info.bars[4]
+    };
+    let infos = [info];
+    let image = with_function();
+    let found = (&infos[..], IommuInfo::default());
+    let expected = [Some(Expect::Ports(0xffe0, 0xffff)), None, None];
+    assert_eq!(image.slots(found, VMM, &[25, 26, 0]), expected);
+}
+
+#[test]
 fn each_function_has_its_own() {
     let second = Function {
         config_slot: 4,

@@ -198,7 +198,7 @@ fn place(functions: &[Function], assigned: &mut Found) {
 fn tell_bars(name: &str, info: &FunctionInfo) {
     for (index, bar) in info.bars.iter().enumerate() {
         let fate = Fate::of(info, index);
-        if !matches!(fate, Fate::None | Fate::Kept | Fate::Claimed | Fate::Ports) {
+        if !matches!(fate, Fate::None | Fate::Kept | Fate::Claimed) {
             defmt::warn!(
                 "device {=str}: BAR {=usize} at {=u64:#x}: {}",
                 name,
@@ -253,7 +253,7 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
     );
 }
 
-/// Hands the pages with MSI-X table and PBA to msix, all others to the vmm. A page
+/// Hands the pages with MSI-X table and PBA to msix, all others and the ports to the vmm. A page
 /// with registers by which a model is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) {
     let name = function.name.as_str();
@@ -267,10 +267,12 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo
         builder.give(frame, function.msix_cnode, function.msix_slot + index, name);
     }
     for (bar, bar_info) in info.bars.iter().enumerate() {
-        if !bar_info.is_memory() {
-            continue;
-        }
         let first_slot = bar_info.first_slot as u32;
+        if bar_info.has_ports() && first_slot != 0 {
+            let slot = builder.slot();
+            ports::make(name, &bar_info.ports(), slot);
+            builder.give(slot, function.bar_cnode, first_slot, name);
+        }
         for (number, grain) in (0..).zip(info.grains(bar)) {
             let is_reset =
                 info.has_model_reset() && bar == 0 && grain.offset < MODEL_RESET_PAGES * PAGE_SIZE;

@@ -14,7 +14,7 @@ fn c4_bars_start_as_the_firmware_left_them() {
 }
 
 #[test]
-fn c4_io_bars_and_rom_are_not_offered() {
+fn c4_bars_without_ports_and_rom_are_not_offered() {
     for mut rig in [rig(), permissive()] {
         for offset in [0x1c, 0x20, 0x24, 0x30] {
             rig.write(offset, Dword, u32::MAX);
@@ -25,6 +25,39 @@ fn c4_io_bars_and_rom_are_not_offered() {
         }
         assert_eq!(rig.log(), []);
     }
+}
+
+#[test]
+fn c4_ports_are_sized_moved_and_decoded_by_a_bit_of_their_own() {
+    let mut rig = rig_of(world(), info_with_ports());
+    let quiet = rig.log();
+    let last = quiet.iter().rfind(|event| matches!(event, Write(4, ..)));
+    assert_eq!(last, Some(&Write(4, Word, 0x0403)), "decode stays on");
+    assert_eq!(rig.read(0x1c, Dword), 0xc001);
+    assert_eq!((rig.bar(0), rig.bar(3)), (0xfe80_0000, 0xc000));
+    // Sized and moved while it is decoded.
+    assert_eq!(rig.write(0x1c, Dword, u32::MAX), Effect::NONE);
+    assert_eq!(rig.read(0x1c, Dword), 0xffff_ffe1);
+    assert_eq!(rig.bar(3), 0xc000);
+    assert_eq!(rig.write(0x1c, Dword, 0x3011), Effect::DECODE);
+    assert_eq!((rig.read(0x1c, Dword), rig.bar(3)), (0x3001, 0x3000));
+    assert_eq!(rig.log(), [], "the device's does not move");
+    // Each decode bit is for its own BARs.
+    assert_eq!(rig.write(0x04, Word, 1), Effect::DECODE);
+    assert_eq!((rig.bar(0), rig.bar(3)), (u64::MAX, 0x3000));
+    assert_eq!(rig.write(0x04, Word, 0), Effect::DECODE);
+    assert_eq!((rig.bar(0), rig.bar(3)), (u64::MAX, u64::MAX));
+    assert_eq!(rig.write(0x1c, Dword, 0x4000), Effect::NONE);
+    assert_eq!(rig.write(0x04, Word, 2), Effect::DECODE);
+    assert_eq!(rig.bar(3), u64::MAX);
+    assert_eq!(rig.write(0x04, Word, 3), Effect::DECODE);
+    assert_eq!(rig.bar(3), 0x4000);
+    let writes = rig.log();
+    assert!(
+        writes
+            .iter()
+            .all(|w| matches!(w, Write(4, Word, command) if command & 3 == 3))
+    );
 }
 
 #[test]

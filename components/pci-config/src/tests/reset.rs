@@ -7,7 +7,7 @@ use spec::FunctionId;
 
 #[test]
 fn c8_function_level_reset_resets_everything() {
-    let mut rig = rig();
+    let mut rig = rig_of(world(), info_with_ports());
     rig.write(MSIX + 2, Word, 0x8000);
     rig.write(0x3c, Byte, 0x77);
     rig.write(0x04, Word, 0x0000);
@@ -25,10 +25,10 @@ fn c8_function_level_reset_resets_everything() {
     assert_eq!(rig.device(0x14, Dword), 0xfe90_0000);
     assert_eq!(rig.device(0x18, Dword), 1);
     assert_eq!(rig.device(0x1c, Dword), 0xc000);
-    assert_eq!(rig.device(0x04, Word), 0x0402);
-    assert_eq!(rig.read(0x04, Word), 0x0002);
+    assert_eq!(rig.device(0x04, Word), 0x0403);
+    assert_eq!(rig.read(0x04, Word), 0x0003);
     assert_eq!(rig.read(0x3c, Byte), 20);
-    assert_eq!(rig.bar(0), 0xfe80_0000);
+    assert_eq!((rig.bar(0), rig.bar(3)), (0xfe80_0000, 0xc000));
     assert_eq!(rig.read(MSIX + 2, Word), 4);
     assert_eq!(rig.functions.counters.resets, 1);
     assert_eq!(rig.functions.counters.dropped, 0);

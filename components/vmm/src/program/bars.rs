@@ -37,7 +37,7 @@ impl Bars {
     /// `address`, or unmaps them.
     pub fn map(&mut self, info: &FunctionInfo, index: usize, address: Option<u64>) {
         let bar: &BarInfo = &info.bars[index];
-        if bar.first_slot == 0 {
+        if bar.first_slot == 0 || !bar.is_memory() {
             return;
         }
         match address {

@@ -12,7 +12,7 @@ use channel::{Error, iommu, msix, pci_config, timer};
 use heapless::Vec;
 use pci::{Bdf, FUNCTION_BARS, FunctionInfo, Width};
 use runtime::{Channel, Context, GuestRam, RateLimit};
-use sel4::cap::Notification;
+use sel4::cap::{IoPort, Notification};
 use shm::{Places, Ring};
 use spec::{FUNCTIONS, FunctionId, names};
 use vmm::{GuestMemory, Host, Interrupts, PciFunctions, Trapped, Unclaimed};
@@ -204,6 +204,14 @@ impl<'a> Surroundings<'a> {
         self.functions.iter().find(|info| info.index == function)
     }
 
+    /// Returns the capability to the ports of a BAR, and the machine's port at an offset;
+    /// `None` if none was given.
+    fn ports(&self, place: FunctionBar, offset: u16) -> Option<(IoPort, u16)> {
+        let bar = &self.info(place.function)?.bars[usize::from(place.bar)];
+        let port = bar.ports().start().wrapping_add(offset);
+        (bar.first_slot != 0).then(|| (IoPort::from_bits(bar.first_slot), port))
+    }
+
     /// Returns the name of a function, for messages.
     fn name(&self, function: FunctionId) -> &'static str {
         let mut all = self.context.resources.each(names::ASSIGNED);
@@ -264,6 +272,26 @@ impl PciFunctions for Surroundings<'_> {
                 map();
             }
             self.addresses[function.index()][bar] = address;
+        }
+    }
+
+    fn ports_read(&mut self, place: FunctionBar, offset: u16, width: Width) -> u32 {
+        let read = self.ports(place, offset).map(|(ports, port)| match width {
+            Width::Byte => ports.ioport_in8(port).map(u32::from),
+            Width::Word => ports.ioport_in16(port).map(u32::from),
+            _ => ports.ioport_in32(port),
+        });
+        // The capability covers all ports of the BAR.
+        read.and_then(Result::ok).unwrap_or(width.all_ones() as u32)
+    }
+
+    fn ports_write(&mut self, place: FunctionBar, offset: u16, width: Width, value: u32) {
+        if let Some((ports, port)) = self.ports(place, offset) {
+            let _ = match width {
+                Width::Byte => ports.ioport_out8(port, value as u8),
+                Width::Word => ports.ioport_out16(port, value as u16),
+                _ => ports.ioport_out32(port, value),
+            };
         }
     }
 

@@ -82,6 +82,8 @@ struct Fake {
     decode_changes: bool,
     config_writes: Vec<(Bdf, u16, Width, u32)>,
     table_writes: Vec<(u32, Width, u64)>,
+    /// Accesses to ports of BARs: BAR, offset, width, and what was written.
+    port_accesses: Vec<(u8, u16, Width, Option<u32>)>,
     maps: Vec<(usize, usize, Option<u64>)>,
     /// How many of them were done while other guests go on.
     long_maps: usize,
@@ -153,6 +155,14 @@ impl PciFunctions for Fake {
     fn map_bar(&mut self, function: FunctionId, bar: usize, address: Option<u64>, long: bool) {
         self.maps.push((function.index(), bar, address));
         self.long_maps += usize::from(long);
+    }
+    fn ports_read(&mut self, place: FunctionBar, offset: u16, width: Width) -> u32 {
+        self.port_accesses.push((place.bar, offset, width, None));
+        0x1234_5678 & width.all_ones() as u32
+    }
+    fn ports_write(&mut self, place: FunctionBar, offset: u16, width: Width, value: u32) {
+        self.port_accesses
+            .push((place.bar, offset, width, Some(value)));
     }
     fn table_read(&mut self, _: FunctionBar, offset: u32, _: Width) -> u64 {
         if offset >= 0x2000 {

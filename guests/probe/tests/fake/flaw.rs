@@ -13,6 +13,7 @@ pub enum Flaw {
     EveryBus,
     BarSizeHasHoles,
     RomShown,
+    PortsStay,
     DecodeIgnored,
     OtherBarStaysDecoded,
     DecodedBarStays,

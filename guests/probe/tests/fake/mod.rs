@@ -33,12 +33,17 @@ const BARS: [(u32, u32); 6] = [
     (0xfff0_0000, 0xc),
     (0xffff_ffff, 0),
     (0xffff_c000, 0),
-    (0, 0),
+    (0xffff_ffe0, 1),
     (0, 0),
 ];
+/// Of these BARs the one with ports, and how many it has.
+const PORTS_BAR: usize = 4;
+const PORTS: u16 = 0x20;
+/// The value of its first four ports.
+const ID: u32 = 0x0bad_cafe;
 /// Bytes of its 64-bit BAR.
 const WIDE_SIZE: u64 = 0x10_0000;
-const BARS_AT_START: [u32; 6] = [0xfeb8_0000, 0xfea0_000c, 0, 0xfebd_0000, 0, 0];
+const BARS_AT_START: [u32; 6] = [0xfeb8_0000, 0xfea0_000c, 0, 0xfebd_0000, 0xc001, 0];
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -103,7 +108,7 @@ impl Fake {
             flaw,
             address: 0,
             space,
-            command: 2,
+            command: 3,
             bars: BARS_AT_START,
             control: if flaw == Flaw::StartsEnabled {
                 0x8000
@@ -204,7 +209,7 @@ impl State {
             _ if at == MSIX + 4 && self.is(Flaw::PlacesWritable) => self.space[at] = value,
             _ if at == PM + 4 && self.is(Flaw::LeavesD0) => self.space[at] = value & 3,
             _ if at == EXPRESS + 9 && value >> 7 == 1 && !self.is(Flaw::NoReset) => {
-                self.command = 2;
+                self.command = 3;
                 self.bars = BARS_AT_START;
                 self.control = 0;
                 self.entries = [RESET_ENTRY; ENTRIES];
@@ -217,7 +222,7 @@ impl State {
         let known = if self.is(Flaw::CommandTakesAll) {
             0x0547
         } else {
-            0x0406
+            0x0407
         };
         let shift = 8 * byte;
         let was = self.decoded();
@@ -387,6 +392,18 @@ impl Machine for Fake {
                 (0..usize::from(bytes)).fold(0, |value, byte| {
                     value | u32::from(state.config_byte((first + byte) & 0xff)) << (8 * byte)
                 })
+            }
+            _ if state.command & 1 != 0 => {
+                let moved = state.bars[PORTS_BAR] & !3;
+                let base = if state.is(Flaw::PortsStay) {
+                    BARS_AT_START[PORTS_BAR] & !3
+                } else {
+                    moved
+                };
+                match port.checked_sub(base as u16) {
+                    Some(at) if at + u16::from(bytes) <= PORTS => ID >> (8 * (at & 3)) & ones,
+                    _ => ones,
+                }
             }
             _ => ones,
         }

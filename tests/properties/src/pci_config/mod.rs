@@ -14,7 +14,10 @@ use device::{BARS, MSI, MSIX, PCIE, PM, Plan, Shared, VENDOR, plans};
 use spec::FunctionId;
 
 const VMM: Caller = Caller(5);
-const DECODE: u8 = 2;
+/// Command bits: decode of ports and of memory.
+const PORTS: u8 = 1;
+const MEMORY: u8 = 2;
+const DECODE: u8 = PORTS | MEMORY;
 /// Bytes that are compared: all that can be anything but 0, and some more.
 const VIEW: u16 = 0x108;
 
@@ -60,7 +63,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let value = prop_oneof![
         2 => Just(u32::MAX),
         1 => Just(0),
-        2 => Just(u32::from(DECODE)),
+        2 => (0..=DECODE).prop_map(u32::from),
         2 => (0..4u32).prop_map(|bits| bits << 14 | bits << 30),
         4 => any::<u32>(),
     ];
@@ -120,7 +123,7 @@ fn map(plan: &Plan) -> Vec<Bits> {
             bits.writable = 0xff;
         }
     }
-    let command: [u8; 2] = if plan.permissive { [0xfe, 7] } else { [6, 4] };
+    let command: [u8; 2] = if plan.permissive { [0xff, 7] } else { [7, 4] };
     map[4].writable = command[0];
     map[5].writable = command[1];
     map[7].clear = 0xf9;
@@ -128,7 +131,7 @@ fn map(plan: &Plan) -> Vec<Bits> {
     map[0x3c].writable = 0xff;
     for (index, kind, _, size) in BARS {
         let bytes = match kind {
-            BarKind::Memory32 => 4,
+            BarKind::Io | BarKind::Memory32 => 4,
             BarKind::Memory64 => 8,
             _ => 0,
         };
@@ -157,6 +160,8 @@ type Link = Local<Box<dyn FnMut(Message) -> Message>>;
 #[derive(Clone, Copy)]
 struct NaiveBar {
     index: usize,
+    /// Its bit of the command register.
+    decode: u8,
     wide: bool,
     size: u64,
     register: u64,
@@ -165,10 +170,10 @@ struct NaiveBar {
 
 impl NaiveBar {
     fn all() -> Vec<Self> {
-        let memory = |kind| matches!(kind, BarKind::Memory32 | BarKind::Memory64);
-        let bars = BARS.iter().filter(|(_, kind, ..)| memory(*kind));
+        let bars = BARS.iter();
         bars.map(|&(index, kind, at, size)| Self {
             index,
+            decode: if kind == BarKind::Io { PORTS } else { MEMORY },
             wide: kind == BarKind::Memory64,
             size,
             register: at,
@@ -353,7 +358,6 @@ impl Pair {
             self.check_reset();
             return;
         }
-        let decoding = before[4] & DECODE != 0;
         for (at, bits) in self.map.iter().enumerate() {
             if (0x10..0x28).contains(&at) {
                 // BARs are more than their bytes.
@@ -369,8 +373,8 @@ impl Pair {
         }
         let mut moved = false;
         for bar in &mut self.bars {
-            moved |= bar.write(written, decoding);
-            if (before[4] ^ after[4]) & DECODE != 0 {
+            moved |= bar.write(written, before[4] & bar.decode != 0);
+            if (before[4] ^ after[4]) & bar.decode != 0 {
                 bar.at = bar.shown();
                 bar.register = bar.at;
             }
@@ -429,7 +433,7 @@ impl Pair {
         let view = self.view();
         let world = self.device.0.borrow();
         let command = world.word(4);
-        assert_eq!(command & 3, 2, "C4: decode on, I/O off");
+        assert_eq!(command & 3, 3, "C4: decode on");
         assert_eq!(command as u8 & 4, view[4] & 4, "bus mastering");
         let enabled = world.control & 0x8000 != 0;
         assert!(
@@ -443,7 +447,7 @@ impl Pair {
         drop(world);
         for index in 0..FUNCTION_BARS {
             let bar = self.bars.iter().find(|bar| bar.index == index);
-            let decoded = bar.filter(|_| view[4] & DECODE != 0);
+            let decoded = bar.filter(|bar| view[4] & bar.decode != 0);
             let address = decoded.map_or(u64::MAX, |bar| bar.at);
             assert_eq!(
                 self.functions.bar(VMM, FunctionId(0), index as u8),

@@ -69,6 +69,73 @@ fn what_maps_many_pages_lets_others_go_first() {
 }
 
 #[test]
+fn c4_ports_of_a_bar_are_where_the_guest_put_them() {
+    let mut functions = functions();
+    functions[0].bars[0] = BarInfo {
+        kind: BarKind::Io,
+        size: 0x20,
+        address: 0xc000,
+        guest: 0xc000,
+        ..BarInfo::default()
+    };
+    let mut m = Machine::new(&functions);
+    let mut at = |port: u64, base: Option<u64>, code: &[u8]| {
+        m.host.bar0 = base;
+        m.vmm.start(&mut m.host);
+        m.regs.gpr[RDX] = port;
+        m.regs.gpr[RAX] = 0xaabb_ccdd;
+        m.privileged(code);
+        (m.host.port_accesses.pop(), m.regs.gpr[RAX] as u32)
+    };
+    let (input, word, byte, output) = ([0xed], [0x66, 0xed], [0xec], [0xef]);
+    for (base, port, code, done, rax) in [
+        (
+            0xc000,
+            0xc004,
+            &input[..],
+            Some((0, 4, Width::Dword, None)),
+            0x1234_5678,
+        ),
+        (
+            0x3000,
+            0x301e,
+            &word,
+            Some((0, 0x1e, Width::Word, None)),
+            0xaabb_5678,
+        ),
+        (
+            0x3000,
+            0x301f,
+            &byte,
+            Some((0, 0x1f, Width::Byte, None)),
+            0xaabb_cc78,
+        ),
+        (
+            0x3000,
+            0x3000,
+            &output,
+            Some((0, 0, Width::Dword, Some(0xaabb_ccdd))),
+            0xaabb_ccdd,
+        ),
+        // Over its end, before it, and where it was.
+        (0x3000, 0x301d, &input, None, u32::MAX),
+        (0x3000, 0x2fff, &input, None, u32::MAX),
+        (0x3000, 0xc004, &input, None, u32::MAX),
+        // No port, and over the configuration address.
+        (0x1_3000, 0x3000, &input, None, u32::MAX),
+        (0xce0, 0xcf8, &input, None, 0),
+    ] {
+        assert_eq!(
+            at(port, Some(base), code),
+            (done, rax),
+            "{base:#x} {port:#x}"
+        );
+    }
+    let nothing = (None, u32::MAX);
+    assert_eq!(at(0x3000, None, &input), nothing, "not decoded");
+}
+
+#[test]
 fn large_pages_are_counted_as_one() {
     let mut functions = functions();
     functions[0].bars[3].size = 512 << 20;
