@@ -271,7 +271,7 @@ extern "C" fn main(magic: u32, loader: u32) {
         }
         _ => None,
     };
-    if root.is_none() && !acpi_tables::has_root(&mut Memory) {
+    if root.is_none() && acpi_tables::pointer(&mut Memory).is_none() {
         stop(
             &mut console,
             format_args!("neither the boot loader nor the firmware tells of ACPI's tables"),

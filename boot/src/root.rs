@@ -25,7 +25,7 @@ pub fn root_place(
     pointer: &[u8],
     low_page: u64,
 ) -> Option<RootPlace> {
-    if acpi_tables::has_root(memory) {
+    if acpi_tables::pointer(memory).is_some() {
         return None;
     }
     let mut bytes = [0; POINTER];

@@ -4,6 +4,7 @@
 //! and whatever a test started is ended with it, by process id.
 
 mod bench;
+mod board;
 mod boot;
 mod changed;
 mod cli;

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod assign;
+mod board;
 mod chunks;
 mod expect;
 #[cfg(test)]
@@ -23,11 +24,12 @@ mod rtc;
 mod untyped;
 
 pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
+pub use board::{Difference, Stated, difference};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
-pub use report::{BACKTRACE_MAX, Cause, backtrace, in_guard_page};
+pub use report::{BACKTRACE_MAX, Cause, LastWords, backtrace, in_guard_page};
 pub use restarts::Restarts;
 pub use rtc::{DATA_PORT, INDEX_PORT, unix_time};
 pub use untyped::{Exhausted, Split, Untypeds};

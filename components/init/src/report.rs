@@ -23,13 +23,14 @@ pub enum Cause {
         /// It was an instruction fetch.
         fetch: bool,
     },
-    /// A processor exception with this vector. An invalid instruction (6) is
-    /// how a component ends itself after a panic.
+    /// A processor exception with this vector.
     Exception(u64),
     /// A capability that is not there.
     Capability(u64),
     /// A system call that does not exist.
     SystemCall(u64),
+    /// It panicked, and has said why.
+    Panic,
     /// Something else.
     Unknown(u64),
 }
@@ -52,12 +53,32 @@ impl fmt::Display for Cause {
                 };
                 write!(f, "page-fault access={access} address={address:#x}")
             }
-            Self::Exception(6) => f.write_str("invalid-instruction (a panic ends so)"),
+            Self::Exception(6) => f.write_str("invalid-instruction"),
             Self::Exception(vector) => write!(f, "exception vector={vector}"),
             Self::Capability(cptr) => write!(f, "missing-capability cptr={cptr:#x}"),
             Self::SystemCall(number) => write!(f, "unknown-system-call number={number}"),
+            Self::Panic => f.write_str("panic"),
             Self::Unknown(label) => write!(f, "unknown label={label}"),
         }
+    }
+}
+
+/// The text of a panic, for a terminal: each of its lines begins with the monitor's name, and
+/// what is no printable ASCII becomes a question mark.
+pub struct LastWords<'a>(pub &'a [u64]);
+
+impl fmt::Display for LastWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.iter().flat_map(|word| word.to_le_bytes());
+        f.write_str("init:  ")?;
+        for byte in bytes.take_while(|byte| *byte != 0) {
+            match byte {
+                b'\n' => f.write_str("\r\ninit:  ")?,
+                b' '..=b'~' => fmt::Write::write_char(f, byte.into())?,
+                _ => f.write_str("?")?,
+            }
+        }
+        f.write_str("\r\n")
     }
 }
 
@@ -97,6 +118,23 @@ mod tests {
     use super::*;
     extern crate std;
     use std::string::ToString;
+
+    #[test]
+    fn last_words_are_shown_and_harmless() {
+        let text = b"panicked at x.rs:1:\nno HPET\x1b[2J\xff here\0behind";
+        let mut words = [0u64; 6];
+        for (word, bytes) in words.iter_mut().zip(text.chunks(8)) {
+            let mut eight = [0; 8];
+            eight[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_le_bytes(eight);
+        }
+        let shown = LastWords(&words).to_string();
+        let expected = "init:  panicked at x.rs:1:\r\ninit:  no HPET?[2J? here\r\n";
+        assert_eq!(shown, expected);
+        assert_eq!(LastWords(&[]).to_string(), "init:  \r\n");
+        // A message without an end.
+        assert_eq!(LastWords(&[0x4141_4141_4141_4141]).to_string().len(), 17);
+    }
 
     #[test]
     fn follows_frames_to_the_end() {

@@ -1,15 +1,15 @@
-//! Finds the machine's IOMMU in the firmware's ACPI tables.
+//! Finds the machine's IOMMU, and what a board has, in the firmware's ACPI tables.
 //!
 //! Responsible for: finding the tables IVRS (AMD) and DMAR (Intel) from the root
 //! pointer, and for deriving from them where the unit is, or why this system
-//! cannot use it.
+//! cannot use it; and where configuration space, HPET, console and I/O APIC are.
 //! Must never: use a length, an address or a count from a table unchecked; write
 //! anything.
 //! May call: nothing but the [`PhysicalMemory`] passed in.
 //! Invariants: any bytes yield a result, without a panic and in bounded time.
 //!
-//! The published ACPI crates parse interrupt, timer and processor tables, but
-//! neither IVRS nor DMAR, the only two that are needed here.
+//! The published ACPI crates parse interrupt, timer and processor tables, but neither IVRS
+//! nor DMAR, and trust what firmware says; of the others four fields are needed here.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,10 +18,13 @@
 mod bytes;
 mod dmar;
 mod ivrs;
+mod machine;
 mod root;
 
 use core::ops::RangeInclusive;
 
+pub use machine::{Description, Window, describe};
+pub use root::Pointer;
 use spec::MESSAGES;
 
 #[cfg(test)]
@@ -135,11 +138,7 @@ pub fn find(
     assigned: &[u16],
     buses: Buses<'_>,
 ) -> Result<Found, Unusable> {
-    let root = match pointer {
-        Some(pointer) => Some(root::Root::of(pointer).ok_or(Unusable::Checksum)?),
-        None => root::Root::find(memory)?,
-    };
-    let Some(root) = root else {
+    let Some(root) = root::Root::given_or_found(memory, pointer)? else {
         return Ok(Found::None);
     };
     if let Some(table) = root.table(memory, *b"IVRS", buffer)? {
@@ -151,9 +150,10 @@ pub fn find(
     }
 }
 
-/// Returns whether a valid root pointer is where a PC's firmware has it.
-pub fn has_root(memory: &mut impl PhysicalMemory) -> bool {
-    matches!(root::Root::find(memory), Ok(Some(_)))
+/// Returns the root pointer where a PC's firmware has it, for [`find`] and [`describe`], each
+/// of which would look for it again.
+pub fn pointer(memory: &mut impl PhysicalMemory) -> Option<Pointer> {
+    root::find(memory).ok().flatten()
 }
 
 /// The first MiB is the PC's own: no unit's registers are there.

@@ -61,48 +61,62 @@ fn head(memory: &mut impl PhysicalMemory, address: u64) -> Option<([u8; 4], usiz
     Some((bytes::array(&head, 0)?, length))
 }
 
-impl Root {
-    /// Finds the first valid root pointer. Invalid ones are skipped, as ACPICA
-    /// does (`AcpiTbScanMemoryForRsdp`); if all are invalid, the tables are
-    /// unusable.
-    pub fn find(memory: &mut impl PhysicalMemory) -> Result<Option<Self>, Unusable> {
-        let mut broken = false;
-        let mut segment = [0; 2];
-        let start = if memory.read(DATA_AREA, &mut segment) {
-            u64::from(u16::from_le_bytes(segment)) << 4
-        } else {
-            0
-        };
-        // None says 0.
-        let end = if start == 0 {
-            0
-        } else {
-            start + DATA_AREA_BYTES
-        };
-        let places = (start..end).step_by(STEP).chain(AREA.step_by(STEP));
-        for address in places {
-            let mut signature = [0; 8];
-            if memory.read(address, &mut signature) && signature == SIGNATURE {
-                match Self::at(memory, address) {
-                    Some(root) => return Ok(Some(root)),
-                    None => broken = true,
-                }
+/// A root pointer; the older one is shorter, and what follows it means nothing.
+pub type Pointer = [u8; NEW];
+
+/// Finds the first valid root pointer. Invalid ones are skipped, as ACPICA
+/// does (`AcpiTbScanMemoryForRsdp`); if all are invalid, the tables are
+/// unusable.
+pub fn find(memory: &mut impl PhysicalMemory) -> Result<Option<Pointer>, Unusable> {
+    let mut broken = false;
+    let mut segment = [0; 2];
+    let start = if memory.read(DATA_AREA, &mut segment) {
+        u64::from(u16::from_le_bytes(segment)) << 4
+    } else {
+        0
+    };
+    // None says 0.
+    let end = if start == 0 {
+        0
+    } else {
+        start + DATA_AREA_BYTES
+    };
+    let places = (start..end).step_by(STEP).chain(AREA.step_by(STEP));
+    for address in places {
+        let mut signature = [0; 8];
+        if memory.read(address, &mut signature) && signature == SIGNATURE {
+            match at(memory, address) {
+                Some(pointer) => return Ok(Some(pointer)),
+                None => broken = true,
             }
         }
-        if broken {
-            return Err(Unusable::Checksum);
-        }
-        Ok(None)
     }
+    if broken {
+        return Err(Unusable::Checksum);
+    }
+    Ok(None)
+}
 
-    /// Returns the root pointer at an address; `None` if a checksum of it is
-    /// wrong.
-    fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Self> {
-        let mut pointer = [0; NEW];
-        // The old one may be the last in its memory.
-        let there = memory.read(address, &mut pointer)
-            || memory.read(address, pointer.first_chunk_mut::<OLD>()?);
-        there.then(|| Self::of(&pointer)).flatten()
+/// Returns the root pointer at an address; `None` if a checksum of it is
+/// wrong.
+fn at(memory: &mut impl PhysicalMemory, address: u64) -> Option<Pointer> {
+    let mut pointer = [0; NEW];
+    // The old one may be the last in its memory.
+    let there = memory.read(address, &mut pointer)
+        || memory.read(address, pointer.first_chunk_mut::<OLD>()?);
+    (there && Root::of(&pointer).is_some()).then_some(pointer)
+}
+
+impl Root {
+    /// Returns the root that a loader's pointer leads to, else the one that is found.
+    pub fn given_or_found(
+        memory: &mut impl PhysicalMemory,
+        pointer: Option<&[u8]>,
+    ) -> Result<Option<Self>, Unusable> {
+        match pointer {
+            Some(pointer) => Self::of(pointer).map(Some).ok_or(Unusable::Checksum),
+            None => Ok(find(memory)?.and_then(|pointer| Self::of(&pointer))),
+        }
     }
 
     /// Returns what a root pointer points to; `None` if it is cut short, its signature or

@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use super::*;
 
+mod machine;
 mod root;
 mod shapes;
 mod units;

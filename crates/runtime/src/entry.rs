@@ -1,9 +1,14 @@
 //! From the first instruction to the component's main, and its end by panic.
 
+use core::fmt::Write as _;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
+use sel4::MessageInfo;
+use sel4::cap::Endpoint;
 use spec::names;
 
+use crate::last_words::LastWords;
 use crate::resources::Context;
 
 /// Declares a component's main: a function that takes a
@@ -60,9 +65,24 @@ pub fn start(generation: u64) -> Context {
     context
 }
 
-/// Logs the panic and ends the thread with a fault that the monitor reports.
+/// Whether a panic was told already: a second one comes from telling it.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Logs the panic and tells the monitor, which ends the thread as if it had faulted, and says
+/// why on COM1: the log is for tools, and leaves by the console, which may be the one that
+/// panics.
 pub fn panicked(info: &PanicInfo<'_>) -> ! {
-    defmt::error!("{}", defmt::Display2Format(info));
+    if !PANICKED.swap(true, Ordering::Relaxed) {
+        let mut words = LastWords::new();
+        // What there is no room for is cut off.
+        let _ = write!(words, "{info}");
+        defmt::error!("{}", defmt::Display2Format(info));
+        sel4::with_ipc_buffer_mut(|buffer| {
+            buffer.msg_regs_mut()[..spec::PANIC_WORDS].copy_from_slice(words.words());
+        });
+        let monitor = Endpoint::from_bits(spec::FAULT_SLOT);
+        monitor.call(MessageInfo::new(spec::PANIC_LABEL, 0, 0, spec::PANIC_WORDS));
+    }
     // SAFETY: an invalid instruction stops the thread with a fault; nothing
     // follows.
     unsafe { core::arch::asm!("ud2", options(noreturn)) }

@@ -14,6 +14,7 @@ use freestanding as _;
 
 mod entry;
 mod ipc;
+mod last_words;
 pub mod log;
 #[cfg(feature = "program")]
 mod logger;

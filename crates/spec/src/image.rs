@@ -33,6 +33,10 @@ pub struct Header {
     pub buses: u64,
     /// First I/O port of COM1.
     pub com1: u64,
+    /// First I/O port of COM2, or 0.
+    pub com2: u64,
+    /// Physical address of the HPET that a component has, or 0.
+    pub hpet: u64,
     /// I/O port that ends the machine with a status (isa-debug-exit), or 0.
     pub exit_port: u64,
     /// Memory object of one page that gets the `MachineInfo`.
@@ -335,6 +339,8 @@ mod tests {
             ecam: 0,
             buses: 0,
             com1: 0,
+            com2: 0,
+            hpet: 0,
             exit_port: 0,
             machine: 0,
             log: 0,

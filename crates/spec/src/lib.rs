@@ -137,3 +137,9 @@ pub const READY_LABEL: u64 = 66;
 /// guest and no other: the first word is the guest's position. From any other
 /// sender it is answered and does nothing.
 pub const GUEST_STOP_LABEL: u64 = 67;
+/// Label of the message by which a component that panics tells the monitor why, in
+/// [`PANIC_WORDS`] words of text with zeros behind it. It is the component's end, as a fault
+/// is: no answer comes.
+pub const PANIC_LABEL: u64 = 68;
+/// Words of a panic's text.
+pub const PANIC_WORDS: usize = 48;

@@ -122,6 +122,14 @@ pub fn compose(
     let com1 = model.board.devices.iter().find(|d| d.name == "com1");
     let (com1, _) = com1.and_then(|com1| com1.ports).unwrap_or((COM1, COM1));
     header.com1 = u64::from(com1);
+    let com2 = model.board.devices.iter().find(|d| d.name == "com2");
+    let com2 = com2.and_then(|com2| com2.ports);
+    header.com2 = com2.map_or(0, |(first, _)| first.into());
+    // One that no component has may be missing.
+    let mut given = model.components.iter().flat_map(|c| &c.devices);
+    let hpet = given.find(|index| model.board.devices[**index].name == "hpet");
+    let hpet = hpet.and_then(|index| model.board.devices[*index].memory);
+    header.hpet = hpet.map_or(0, |(base, _)| base);
     header.exit_port = u64::from(model.board.exit_port);
     header.machine = u64::from(machine);
     header.log = u64::from(init_log);

@@ -4,6 +4,7 @@ mod audit;
 mod authority;
 mod builder;
 mod fatal;
+mod firmware;
 mod functions;
 mod iommu;
 mod memory;
@@ -69,10 +70,19 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if header.kernel.is_open() {
         defmt::warn!("a guest may halt this kernel by its flags");
     }
+    let mut pages = firmware::Pages::new();
+    let given = boot_info.rsdp();
+    let looked_for = match given {
+        Some(_) => None,
+        None => firmware::root_pointer(&mut builder, &mut pages),
+    };
+    let root_pointer = given.or(looked_for.as_ref().map(|pointer| &pointer[..]));
+    firmware::check_board(&mut builder, &mut pages, root_pointer);
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
-    let unit = iommu::find(&mut builder, boot_info.rsdp(), &found);
+    let unit = iommu::find(&mut builder, &mut pages, root_pointer, &found);
+    pages.end();
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,

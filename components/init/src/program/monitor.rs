@@ -4,14 +4,16 @@ use core::fmt::Write as _;
 
 use heapless::String;
 use init::{
-    Action, AfterFault, BACKTRACE_MAX, Cause, Guests, Restarts, backtrace, in_guard_page,
-    resting_priority,
+    Action, AfterFault, BACKTRACE_MAX, Cause, Guests, LastWords, Restarts, backtrace,
+    in_guard_page, resting_priority,
 };
 use runtime::Stop;
 use sel4::cap::{Granule, Tcb};
 use sel4::init_thread::slot;
 use sel4::{CapRights, Fault, MessageInfo, VmAttributes};
-use spec::{Backoff, Ending, NONE, NOWHERE, READY_LABEL, Start, System, Thread};
+use spec::{
+    Backoff, Ending, NONE, NOWHERE, PANIC_LABEL, PANIC_WORDS, READY_LABEL, Start, System, Thread,
+};
 
 use super::authority::Watched;
 use super::fatal::fatal;
@@ -210,6 +212,14 @@ fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
 /// Prints who faulted, why, and where.
 fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, info: MessageInfo) {
     let fault = Fault::from_ipc_buffer(info);
+    // Before the next call, whose words take the place of these.
+    let mut words = [0; PANIC_WORDS];
+    if info.label() == PANIC_LABEL {
+        let length = info.length().min(PANIC_WORDS);
+        sel4::with_ipc_buffer(|buffer| {
+            words[..length].copy_from_slice(&buffer.msg_regs()[..length]);
+        });
+    }
     let cause = cause(fault, info.label(), stack_size(system, thread));
     let registers = tcb(watched, thread)
         .tcb_read_all_registers(true)
@@ -221,6 +231,9 @@ fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, info: Mes
         registers.rip,
         registers.rsp,
     );
+    if info.label() == PANIC_LABEL {
+        let _ = write!(Com1, "{}", LastWords(&words));
+    }
     print_registers(&registers);
     print_backtrace(system, watched, thread, registers.rbp);
 }
@@ -271,6 +284,7 @@ fn cause(fault: Option<Fault>, label: u64, stack_size: u64) -> Cause {
         Some(Fault::UserException(fault)) => Cause::Exception(fault.number),
         Some(Fault::CapFault(fault)) => Cause::Capability(fault.addr),
         Some(Fault::UnknownSyscall(fault)) => Cause::SystemCall(fault.syscall),
+        Some(Fault::NullFault) | None if label == PANIC_LABEL => Cause::Panic,
         Some(Fault::NullFault) | None => Cause::Unknown(label),
     }
 }

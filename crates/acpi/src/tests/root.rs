@@ -184,12 +184,12 @@ fn a_pointer_in_the_extended_data_area_is_found() {
     let pointer = machine.0.remove(0).1;
     assert_eq!(look(machine.clone()), Ok(Found::None));
     machine.0.push((0x40e, Vec::from(0x9f00u16.to_le_bytes())));
-    assert!(!has_root(&mut machine));
+    assert_eq!(crate::pointer(&mut machine), None);
     for (offset, found) in [(0, Ok(AMD)), (1008, Ok(AMD)), (1024, Ok(Found::None))] {
         let mut machine = machine.clone();
         machine.0.push((0x9_f000 + offset, pointer.clone()));
         assert_eq!(look(machine.clone()), found, "{offset}");
-        assert_eq!(has_root(&mut machine), found == Ok(AMD));
+        assert_eq!(crate::pointer(&mut machine).is_some(), found == Ok(AMD));
     }
     // No such area: what lies at address 0 is none.
     machine.0[4].1.fill(0);

@@ -1,0 +1,232 @@
+//! Whether the machine is the one that the board's file describes.
+
+use core::fmt;
+
+use acpi_tables::Description;
+
+/// What the board says that ACPI's tables say too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// Where configuration space is, and how many buses of it; of a system without functions
+    /// nobody looks there.
+    pub ecam: Option<(u64, u64)>,
+    /// The HPET that a component has, or 0.
+    pub hpet: u64,
+    /// First ports of COM1 and COM2; 0 for none.
+    pub serial: [u64; 2],
+}
+
+/// What the machine has otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// There is no configuration window.
+    NoWindow,
+    /// It is elsewhere: the board's and the machine's address.
+    Window(u64, u64),
+    /// It has other buses: how many the board says, the machine's first and last.
+    Buses(u64, u8, u8),
+    /// There is no HPET, which the board has here.
+    NoHpet(u64),
+    /// It is elsewhere: the board's and the machine's address.
+    Hpet(u64, u64),
+    /// The firmware's console is at none of the board's serial ports: COM1's and its port.
+    Console(u64, u64),
+    /// The first I/O APIC's pins are not the interrupts from 0 on, but from this number.
+    Interrupts(u32),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this machine is not the board: ")?;
+        match *self {
+            Self::NoWindow => f.write_str(
+                "it has no window for configuration space (ACPI has no table MCFG), as machines \
+                 without PCI Express, such as QEMU's `pc`. Functions cannot be given to guests \
+                 there: take QEMU's `q35`, or a system without devices",
+            ),
+            Self::Window(board, machine) => write!(
+                f,
+                "its configuration space is at {machine:#x} (ACPI, MCFG), and `ecam` in [board] \
+                 says {board:#x}: change it"
+            ),
+            Self::Buses(board, first, last) => write!(
+                f,
+                "its configuration space has the buses {first} to {last} (ACPI, MCFG), and \
+                 `ecam` in [board] says 0 to {}: change `buses`",
+                board.saturating_sub(1)
+            ),
+            Self::NoHpet(board) => write!(
+                f,
+                "it has no HPET (ACPI has no table HPET), and the board has one at {board:#x} \
+                 ([device.hpet]), which is the only clock: switch it on in the firmware's setup, \
+                 in QEMU with `-machine hpet=on`"
+            ),
+            Self::Hpet(board, machine) => write!(
+                f,
+                "its HPET is at {machine:#x} (ACPI, HPET), and `memory` in [device.hpet] of the \
+                 board says {board:#x}: change it"
+            ),
+            Self::Console(board, machine) => write!(
+                f,
+                "its firmware's console is at port {machine:#x} (ACPI, SPCR), and `ports` in \
+                 [device.com1] of the board says {board:#x}: change it"
+            ),
+            Self::Interrupts(first) => write!(
+                f,
+                "its first I/O APIC, the only one that seL4 uses, has the interrupts from \
+                 {first} on (ACPI, MADT), and the board's `irq` counts from 0"
+            ),
+        }
+    }
+}
+
+/// Returns the first difference between what the board says and what the tables do. What a
+/// machine need not say is no difference.
+#[must_use]
+pub fn difference(stated: &Stated, machine: &Description) -> Option<Difference> {
+    if let Some((base, buses)) = stated.ecam {
+        let Some(window) = machine.window else {
+            return Some(Difference::NoWindow);
+        };
+        if window.base != base {
+            return Some(Difference::Window(base, window.base));
+        }
+        if window.first != 0 || u64::from(window.last) + 1 < buses {
+            return Some(Difference::Buses(buses, window.first, window.last));
+        }
+    }
+    match machine.hpet {
+        _ if stated.hpet == 0 => {}
+        None => return Some(Difference::NoHpet(stated.hpet)),
+        Some(hpet) if hpet != stated.hpet => return Some(Difference::Hpet(stated.hpet, hpet)),
+        Some(_) => {}
+    }
+    if let Some(console) = machine.console
+        && !stated.serial.contains(&console)
+    {
+        return Some(Difference::Console(stated.serial[0], console));
+    }
+    let first = machine.interrupts.filter(|first| *first != 0);
+    first.map(Difference::Interrupts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::string::ToString as _;
+
+    use acpi_tables::Window;
+
+    const BOARD: Stated = Stated {
+        ecam: Some((0xb000_0000, 256)),
+        hpet: 0xfed0_0000,
+        serial: [0x3f8, 0x2f8],
+    };
+
+    /// QEMU's q35, which has no SPCR.
+    fn q35() -> Description {
+        Description {
+            window: Some(Window {
+                base: 0xb000_0000,
+                first: 0,
+                last: 255,
+            }),
+            hpet: Some(0xfed0_0000),
+            console: None,
+            interrupts: Some(0),
+        }
+    }
+
+    #[test]
+    fn the_board_s_own_machine_has_no_difference() {
+        assert_eq!(difference(&BOARD, &q35()), None);
+        // The firmware's console may be either port.
+        for console in [0x3f8, 0x2f8] {
+            let machine = Description {
+                console: Some(console),
+                ..q35()
+            };
+            assert_eq!(difference(&BOARD, &machine), None);
+        }
+        // Fewer buses than there are.
+        let few = Stated {
+            ecam: Some((0xb000_0000, 16)),
+            ..BOARD
+        };
+        assert_eq!(difference(&few, &q35()), None);
+    }
+
+    #[test]
+    fn what_nobody_uses_may_be_missing() {
+        let nothing = Stated {
+            ecam: None,
+            hpet: 0,
+            ..BOARD
+        };
+        assert_eq!(difference(&nothing, &Description::default()), None);
+    }
+
+    #[test]
+    fn each_difference_names_both_values_and_the_key() {
+        let window = |base, first, last| Description {
+            window: Some(Window { base, first, last }),
+            ..q35()
+        };
+        let cases = [
+            (
+                window(0xe000_0000, 0, 255),
+                ["0xe0000000", "0xb0000000", "`ecam`"],
+            ),
+            (
+                window(0xb000_0000, 0, 63),
+                ["0 to 63", "0 to 255", "`buses`"],
+            ),
+            (
+                window(0xb000_0000, 1, 255),
+                ["1 to 255", "0 to 255", "`buses`"],
+            ),
+            (
+                Description {
+                    window: None,
+                    ..q35()
+                },
+                ["MCFG", "`pc`", "`q35`"],
+            ),
+            (
+                Description {
+                    hpet: None,
+                    ..q35()
+                },
+                ["no HPET", "0xfed00000", "hpet=on"],
+            ),
+            (
+                Description {
+                    hpet: Some(0xfed8_0000),
+                    ..q35()
+                },
+                ["0xfed80000", "0xfed00000", "`memory` in [device.hpet]"],
+            ),
+            (
+                Description {
+                    console: Some(0x3e8),
+                    ..q35()
+                },
+                ["0x3e8", "0x3f8", "`ports` in [device.com1]"],
+            ),
+            (
+                Description {
+                    interrupts: Some(24),
+                    ..q35()
+                },
+                ["24", "MADT", "`irq`"],
+            ),
+        ];
+        for (machine, words) in cases {
+            let text = difference(&BOARD, &machine).unwrap().to_string();
+            for word in words {
+                assert!(text.contains(word), "no `{word}` in: {text}");
+            }
+        }
+    }
+}
