@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::ROWS;
+use super::rows::{ROWS, UNSTEADY};
 
 /// How the guest's results begin (guests/bench).
 const RESULT: &str = "# bench: ";
@@ -93,7 +93,10 @@ impl Figures {
         }
         let mut worse = Vec::new();
         for (of, before, now) in pairs {
-            for (name, &before) in before {
+            let judged = before
+                .iter()
+                .filter(|(name, _)| !UNSTEADY.contains(&name.as_str()));
+            for (name, &before) in judged {
                 let now = now.get(name).copied();
                 if now.is_none_or(|now| now > bound(before)) {
                     worse.push(Worse {
@@ -268,6 +271,14 @@ mod tests {
             now: Some(10_201),
         };
         assert_eq!(worse, [expected]);
+        // What depends on the host's moment is not judged.
+        let told = |count: u64| {
+            let mut told = before.clone();
+            let counts = told.guests.entry("bench".to_owned()).or_default();
+            counts.insert(UNSTEADY[0].to_owned(), count);
+            told
+        };
+        assert_eq!(told(20_000).worse_than(&told(10_000)), []);
         // A rounded small one.
         assert_eq!(figures(8, 1).worse_than(&figures(6, 1)), []);
         assert_eq!(figures(9, 1).worse_than(&figures(6, 1))[0].of, "bare");
