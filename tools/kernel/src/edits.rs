@@ -117,7 +117,7 @@ pub const EDITS: &[Edit] = &[
                   return (acpi_rsdp_t*)addr;\n        }\n    }\n    \
                   for (addr = (char*)BIOS_PADDR_START; addr < (char*)BIOS_PADDR_END; addr += 16) {\n",
         why: "ACPI's root pointer may be at the beginning of the extended BIOS data area (ACPI 6.5 \
-              section 5.2.5.1). From UEFI, which has none for the kernel, boot/ puts it there: \
+              section 5.2.5.1). From UEFI, which has none for the kernel, crates/boot puts it there: \
               nothing else below 1 MiB can be written",
     },
     Edit {

@@ -23,7 +23,7 @@ use crate::steps::Steps;
 use crate::workspace::{Workspace, read, write as write_file};
 
 /// Where a loader puts the kernel's and init's files: behind the program that starts them
-/// (boot/boot.ld).
+/// (crates/boot/boot.ld).
 const ATTACHED: u64 = 32 << 20;
 const PAGE: usize = 4096;
 /// The time of every file in an image, so that equal inputs give equal bytes: the first that

@@ -112,7 +112,7 @@ pub fn boot(workspace: &Workspace) -> Result<PathBuf> {
     let built = Call {
         workspace,
         folder: NAME.to_owned(),
-        script: "boot/boot.ld",
+        script: "crates/boot/boot.ld",
         more_flags: Vec::new(),
         packages: vec![NAME],
         features: vec!["boot/stub".to_owned()],
@@ -124,7 +124,7 @@ pub fn boot(workspace: &Workspace) -> Result<PathBuf> {
         Error::new(
             "cannot build what starts the kernel",
             "crate boot has no binary",
-            "look at boot/Cargo.toml",
+            "look at crates/boot/Cargo.toml",
         )
     })
 }
