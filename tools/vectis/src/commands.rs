@@ -248,7 +248,10 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
         counted: true,
         ..bare_machine(&workspace, &bare_model, &bare_model.guests[0], ports)?
     };
-    // First, since other builds wait for its start.
+    // First, since another build could replace the guest: this one's lock is let go with
+    // the second machine's start.
+    steps.begin("QEMU", "without a monitor");
+    let bare = bench::measure(&plain, &[], None, arguments.verbose, None)?;
     steps.begin("QEMU", &format!("{} on Vectis", model.name));
     let ports = free_ports(0, networks(&model).len())?;
     let machine = Machine {
@@ -262,8 +265,6 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
         arguments.verbose,
         Some(built.lock),
     )?;
-    steps.begin("QEMU", "without a monitor");
-    let bare = bench::measure(&plain, &[], None, arguments.verbose, None)?;
     let wanted = bench::Wanted {
         json: arguments.json,
         check: arguments.check,
@@ -284,6 +285,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     };
     packages::ensure(&[packages::QEMU])?;
     let mut steps = Steps::new(2);
+    let lock = workspace.lock()?;
     steps.begin("guest", &guest.name);
     let ports = free_ports(port, networks(model).len())?;
     let machine = Machine {
@@ -291,7 +293,7 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
         ..bare_machine(workspace, model, guest, ports)?
     };
     steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
-    run::run(&machine, &[], None, options, None)
+    run::run(&machine, &[], None, options, Some(lock))
 }
 
 /// Returns the machine that is this guest's alone; the guest is built.
