@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::changed::Changed;
-use crate::harness::{Finished, a_machine, root};
+use crate::harness::{Finished, one_machine, root};
 
 /// A board like the usual one with other keys, in a file that goes when this does.
 struct Board(PathBuf);
@@ -35,7 +35,7 @@ impl Drop for Board {
 
 #[test]
 fn a_board_that_is_not_the_machine_is_named() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let args = "args = [\"-device\", \"isa-debug-exit,iobase=0xf4,iosize=4\"";
     for (name, keys, said) in [
         (
@@ -70,7 +70,7 @@ fn a_board_that_is_not_the_machine_is_named() {
 /// The reason of a component's end is on COM1, not in the log alone.
 #[test]
 fn a_component_that_panics_says_why_on_com1() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // Its pin is one that the HPET cannot drive, which only the component finds out.
     let board = Board::new(
         "pin",

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::client::Client;
-use crate::harness::{Running, a_machine, finish, free_port, is_bundled, needed, vectis};
+use crate::harness::{Running, finish, free_port, is_bundled, needed, one_machine, vectis};
 
 /// What a q35 machine needs beside its disks: this system's function and its IOMMU.
 const Q35: &str = "-machine q35 -m 512 -device e1000e,netdev=net0 \
@@ -96,7 +96,7 @@ fn serves(qemu: &mut Command, port: u16) {
 
 #[test]
 fn a_cd_serves_from_bios_with_a_screen() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let port = free_port();
     let mut qemu = machine("max", &format!("{Q35} {SCREEN}"), port);
     serves(qemu.arg("-cdrom").arg(&media().iso), port);
@@ -104,7 +104,7 @@ fn a_cd_serves_from_bios_with_a_screen() {
 
 #[test]
 fn a_cd_serves_from_uefi_with_a_screen() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let port = free_port();
     // A kernel that reaches into what OVMF keeps for sleep is refused.
     let awake = if is_bundled() {
@@ -119,7 +119,7 @@ fn a_cd_serves_from_uefi_with_a_screen() {
 
 #[test]
 fn a_disk_serves_as_a_usb_stick_without_a_screen() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let awake = "-global ICH9-LPC.disable_s3=1";
     for from_uefi in [false, true] {
         let port = free_port();
@@ -135,7 +135,7 @@ fn a_disk_serves_as_a_usb_stick_without_a_screen() {
 
 #[test]
 fn a_cd_is_the_same_if_it_is_built_again() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let again = Path::new(env!("CARGO_TARGET_TMPDIR")).join("again.iso");
     let first = std::fs::read(&media().iso).expect("the first");
     let mut build = vectis();
@@ -149,7 +149,7 @@ fn a_cd_is_the_same_if_it_is_built_again() {
 
 #[test]
 fn what_the_cpu_lacks_is_said_before_the_kernel_starts() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let mut qemu = machine("qemu64", &format!("{Q35} {SCREEN}"), free_port());
     let mut running = Running::start(qemu.arg("-cdrom").arg(&media().iso));
     running.wait_for(|line| line.contains("boot: fatal: the kernel would not start"));

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{
-    Running, a_machine, alive, finish, free_port, is_bundled, machines_of, root, signal,
-    the_only_machine, vectis,
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, signal, vectis,
 };
 
 #[test]
@@ -61,7 +60,7 @@ fn inspect_tells_by_its_status_whether_all_would_start() {
 
 #[test]
 fn build_writes_a_folder_with_a_manifest() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let out = root().join(format!("target-test-out-{}", std::process::id()));
     let end = finish(vectis().args(["build", "--release", "--out"]).arg(&out));
     assert!(end.status.success(), "{}", end.text);
@@ -99,7 +98,7 @@ fn build_writes_a_folder_with_a_manifest() {
 /// error with its place, before its programs are built.
 #[test]
 fn an_untouched_kernel_is_for_trusted_guests_only() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = finish(vectis().args(["build", "--kernel-untouched"]));
     assert!(!end.status.success());
     if is_bundled() {
@@ -165,7 +164,7 @@ fn head(arguments: &[&str], temporary: &Path) -> (String, bool) {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     // Names that QEMU's options and a shell would take apart.
     let folder = tempfile::Builder::new()
         .prefix("a b,c")
@@ -191,7 +190,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn whatever_signal_ends_a_run_nothing_stays() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     for name in ["HUP", "INT", "QUIT", "TERM"] {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = vectis();
@@ -218,7 +217,7 @@ fn whatever_signal_ends_a_run_nothing_stays() {
 /// A run that outlives its terminal.
 #[test]
 fn under_nohup_a_run_goes_on() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let mut command = Command::new("nohup");
     command.current_dir(root()).arg(vectis().get_program());
     command.args([
@@ -238,7 +237,7 @@ fn under_nohup_a_run_goes_on() {
 
 #[test]
 fn logs_are_in_the_order_of_time() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let port = free_port().to_string();
     let end = finish(vectis().args(["run", "--exit-after-ready", "--port", &port]));
     assert!(end.status.success(), "{}", end.text);
@@ -255,7 +254,7 @@ fn logs_are_in_the_order_of_time() {
 
 #[test]
 fn a_folder_for_temporary_files_that_is_too_deep_is_named() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let folder = tempfile::tempdir().expect("a folder");
     let deep = folder.path().join("x".repeat(100));
     fs::create_dir(&deep).expect("the folder is ours");
@@ -306,7 +305,7 @@ fn show_prints_the_whole_of_a_file_that_inherits() {
 
 #[test]
 fn boot_counts_are_printed_in_order() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = finish(vectis().args(["run", "--bench-boot", "--timeout", "300"]));
     assert!(end.status.success(), "{}", end.text);
     let count = |name: &str| -> u64 {

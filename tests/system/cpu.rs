@@ -1,7 +1,7 @@
 //! A guest that sets up the CPU as other projects' unikernels do.
 
 use crate::changed::Changed;
-use crate::harness::{Finished, a_machine, finish, is_bundled, root, run_of};
+use crate::harness::{Finished, finish, is_bundled, one_machine, root, run_of};
 
 const SYSTEM: &str = "tests/systems/cpu.toml";
 
@@ -14,7 +14,7 @@ fn ended(end: &str) -> Finished {
 
 #[test]
 fn bases_descriptors_and_flags_are_the_guest_s_own() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = ended("well");
     assert!(end.status.success(), "{}", end.text);
     assert!(end.text.contains("# cpu: pass"), "{}", end.text);
@@ -28,7 +28,7 @@ fn bases_descriptors_and_flags_are_the_guest_s_own() {
 
 #[test]
 fn a_page_table_that_is_no_identity_map_ends_the_guest() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     for (word, why) in [
         (
             "alias",
@@ -62,7 +62,7 @@ fn a_page_table_that_is_no_identity_map_ends_the_guest() {
 /// its own page table. Newer kernels have that half for themselves.
 #[test]
 fn an_image_of_the_upper_half_runs_where_it_is_linked() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = finish(&mut run_of(&root().join("tests/systems/upper.toml"), 120));
     if !is_bundled() {
         let refused = "the installed one has the upper half of all addresses for itself";

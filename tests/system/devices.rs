@@ -2,7 +2,7 @@
 //! MSI-X is as the contract says.
 
 use crate::changed::Changed;
-use crate::harness::{a_machine, finish, is_bundled, run_of};
+use crate::harness::{finish, is_bundled, one_machine, run_of};
 
 fn probe(system: &str, functions: usize) -> String {
     probe_on(system, functions, &[])
@@ -10,7 +10,7 @@ fn probe(system: &str, functions: usize) -> String {
 
 /// Returns the same with more arguments for the machine.
 fn probe_on(system: &str, functions: usize, machine: &[&str]) -> String {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let file = format!("tests/systems/{system}.toml");
     let end = finish(run_of(file.as_ref(), 300).args(machine));
     assert!(end.status.success(), "{}", end.text);
@@ -91,7 +91,7 @@ fn a_table_of_1500_entries() {
 
 #[test]
 fn more_slots_than_the_kernel_has_are_an_error_of_the_build() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     if !is_bundled() {
         println!("skipped: no number in range is too many for a kernel with 64-bit badges");
         return;
@@ -131,7 +131,7 @@ fn bars_smaller_than_a_page() {
 
 #[test]
 fn a_function_behind_a_second_root_bus() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let devices = [
         "pxb-pcie,bus_nr=128,id=pxb",
         "pcie-root-port,bus=pxb,id=rp1,chassis=9",
@@ -158,7 +158,7 @@ fn a_function_behind_a_second_root_bus() {
 
 #[test]
 fn c4_a_bar_outside_the_window_is_said_and_given_a_place() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // The large neighbour makes the firmware put 64-bit BARs above 4 GiB.
     let end = Changed::of(
         "tests/systems/virtio-net.toml",
@@ -181,7 +181,7 @@ fn c4_a_bar_outside_the_window_is_said_and_given_a_place() {
 
 #[test]
 fn a_bar_with_too_many_pages_is_said_and_decodes_nothing() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = Changed::of(
         "tests/systems/nvme.toml",
         "large-bar",

@@ -5,7 +5,7 @@ use std::fs;
 use crate::changed::Changed;
 use crate::client::{Client, all_answered};
 use crate::harness::{
-    Finished, Running, a_machine, alive, finish, free_port, machines_of, program, root, run_of,
+    Finished, Running, alive, finish, free_port, machines_of, one_machine, program, root, run_of,
     signal, vectis,
 };
 
@@ -19,7 +19,7 @@ fn refused(end: &Finished, words: &[&str]) {
 
 #[test]
 fn a_component_s_fault_is_named_and_symbolised() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // Too small a stack: the guard page below it catches the first large frame.
     let changed = Changed::new("stack", "component.pci-config.stack = \"4K\"");
     let mut run = run_of(&changed.0, 300);
@@ -39,7 +39,7 @@ fn a_component_s_fault_is_named_and_symbolised() {
 /// that much, in whole pages, is enough for all that a serving system does.
 #[test]
 fn the_smallest_stacks_that_are_taken_are_large_enough() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let components = [
         "console",
         "timer",
@@ -82,7 +82,7 @@ fn the_smallest_stacks_that_are_taken_are_large_enough() {
 
 #[test]
 fn a_device_that_is_not_there() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = Changed::new("device", "device.nic0.match = \"8086:1234\"");
     let end = changed.run();
     assert!(!end.status.success(), "{}", end.text);
@@ -96,7 +96,7 @@ fn a_device_that_is_not_there() {
 
 #[test]
 fn a_kernel_that_does_not_boot() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // A board whose CPU lacks features that the kernel needs.
     let name = format!("target-test-board-{}.toml", std::process::id());
     let board = "board = { inherit = \"board/qemu-q35/board.toml\", name = \"old\" }
@@ -110,7 +110,7 @@ fn a_kernel_that_does_not_boot() {
 
 #[test]
 fn images_that_are_no_guests() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let file = root().join(format!("target-test-image-{}", std::process::id()));
     let name = file.file_name().and_then(|n| n.to_str()).expect("a name");
     let changed = Changed::new("image", &format!("guest.web.image = \"{name}\""));
@@ -128,7 +128,7 @@ fn images_that_are_no_guests() {
 
 #[test]
 fn a_guest_that_does_not_fit() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = Changed::new("fit", "guest.web.memory = \"2M\"");
     refused(&changed.run(), &["does not fit"]);
     let changed = Changed::new("board", "guest.web.memory = \"1G\"");
@@ -137,7 +137,7 @@ fn a_guest_that_does_not_fit() {
 
 #[test]
 fn a_port_that_is_taken() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
     let end = finish(vectis().args(["run", "--port", &port]));
@@ -146,7 +146,7 @@ fn a_port_that_is_taken() {
 
 #[test]
 fn qemu_that_dies() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, _) = Running::serving(&[]);
     let machines = machines_of(system.id());
     signal(machines[0], "KILL");
@@ -158,7 +158,7 @@ fn qemu_that_dies() {
 
 #[test]
 fn qemu_that_is_missing() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // Only the folders of cargo and the compiler, so that QEMU is not found.
     let folder = root().join(format!("target-test-path-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder in the project");
@@ -181,7 +181,7 @@ fn qemu_that_is_missing() {
 
 #[test]
 fn components_that_crash_are_restarted_under_load() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&["--inject-fault", "console"]);
     system.wait_for(|line| line.contains("console restarted, generation 1"));
     let load = std::thread::spawn(move || {
@@ -223,7 +223,7 @@ fn interrupts(system: &mut Running) -> Vec<String> {
 
 #[test]
 fn interrupts_outlive_the_components_that_make_them() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&["--inject-fault", "irq-router"]);
     system.wait_for(|line| line.contains("irq-router restarted, generation 1"));
     let before = interrupts(&mut system);
@@ -283,7 +283,7 @@ fn interrupts_outlive_the_components_that_make_them() {
 
 #[test]
 fn a_component_that_crashes_again_and_again_stops_the_system() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, _) = Running::serving(&["--inject-fault", "timer"]);
     for generation in 1..=6 {
         system.wait_for(|line| line.contains(&format!("timer restarted, generation {generation}")));
@@ -300,7 +300,7 @@ fn a_component_that_crashes_again_and_again_stops_the_system() {
 
 #[test]
 fn a_vmm_that_dies_takes_its_guest_and_no_more() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = finish(vectis().args([
         "run",
         "--port",
@@ -322,7 +322,7 @@ fn a_vmm_that_dies_takes_its_guest_and_no_more() {
 
 #[test]
 fn a_component_without_restart_stops_the_system() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = Changed::new("stop", "component.msix.on-fault = \"stop\"");
     let end = finish(
         vectis()

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 use crate::client::{Client, metric};
 use crate::harness::{
-    Finished, PATIENCE, Running, a_machine, finish, free_port, needed, program, root, signal,
-    the_only_machine, vectis,
+    Finished, PATIENCE, Running, finish, free_port, needed, one_machine, program, root, signal,
+    vectis,
 };
 
 /// Has Prometheus' own tool judge metrics.
@@ -34,7 +34,7 @@ fn judged_by_promtool(text: &str) {
 
 #[test]
 fn metrics_of_hypervisor_and_guest_are_prometheus_own() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&["--inject-fault", "msix"]);
     system.wait_for(|line| line.contains("msix restarted, generation 1"));
     let own = finish(vectis().arg("metrics"));
@@ -133,7 +133,7 @@ impl Drop for Session {
 
 #[test]
 fn the_domain_of_the_documentation_serves_under_libvirt() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let session = Session::new();
     let (disk, image) = (session.path("vectis.qcow2"), session.path("image"));
     let mut build = vectis();

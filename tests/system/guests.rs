@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::changed::Changed;
 use crate::client::{Client, all_answered, metric};
-use crate::harness::{Running, a_machine};
+use crate::harness::{Running, one_machine};
 
 const SYSTEM: &str = "tests/systems/two-guests.toml";
 const CONNECTIONS: usize = 4;
@@ -46,7 +46,7 @@ fn errors(port: u16) -> f64 {
 /// are confined to their RAM.
 #[test]
 fn guests_have_addresses_of_their_own() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = Changed::of(SYSTEM, "addresses", "guest.b.address = 0x4000_0000");
     let file = changed.0.to_str().expect("a path of text");
     let (system, ports) = Running::all_serving(&["--system", file], &["a", "b"]);
@@ -58,7 +58,7 @@ fn guests_have_addresses_of_their_own() {
 
 #[test]
 fn two_guests_serve() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, ports) = Running::all_serving(&["--system", SYSTEM], &["a", "b"]);
     let [a, b] = ports[..] else {
         panic!("two ports: {ports:?}");

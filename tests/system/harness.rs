@@ -6,26 +6,19 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a bound on failures, not a measurement. It has room for
 /// a build from nothing.
 pub const PATIENCE: Duration = Duration::from_secs(420);
 
-static MACHINES: RwLock<()> = RwLock::new(());
+static MACHINE: Mutex<()> = Mutex::new(());
 
-/// Returns the right to run a machine, or to build, beside other tests: as many as there
-/// are threads, which is one for each core.
-pub fn a_machine() -> RwLockReadGuard<'static, ()> {
+/// Returns the right to run a machine, or to build.
+pub fn one_machine() -> MutexGuard<'static, ()> {
     // A test that failed leaves nothing behind that the next one could trip on.
-    MACHINES.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns the right to run a machine while no other runs: `vectis dump` and
-/// `vectis logs` are about the last that was started.
-pub fn the_only_machine() -> RwLockWriteGuard<'static, ()> {
-    MACHINES.write().unwrap_or_else(PoisonError::into_inner)
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns whether images are made with the bundled kernel: what the tests run inherits the

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, a_machine, free_ports, vectis};
+use crate::harness::{Running, free_ports, one_machine, vectis};
 
 /// Attacks that the hostile guest itself survives, with a count where it is below the
 /// attack's own. The last two come after the others because they damage the guest.
@@ -253,14 +253,14 @@ fn words(attacks: &[&str]) -> String {
 
 #[test]
 fn attacks_reach_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacked = Attacked::start("attacks", &words(ATTACKS));
     reach_nobody_else(attacked, ATTACKS);
 }
 
 #[test]
 fn a_million_random_accesses_reach_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacks = &["config-random:100000", "random:1000000"];
     let attacked = Attacked::start("million", &words(attacks));
     reach_nobody_else(attacked, attacks);
@@ -271,7 +271,7 @@ fn a_million_random_accesses_reach_nobody_else() {
 /// it was before.
 #[test]
 fn interrupts_that_move_survive_crashes() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let words = words(&["churn:4000"]);
     // Keys crash components; the first crash waits for all guests to serve,
     // which the hostile one never does.
@@ -328,7 +328,7 @@ command-line = "span=9000000000000000000"
 /// into the kernel, where each machine's kernel is entered in its own way.
 #[test]
 fn the_kernel_s_edges_reach_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacks = &[
         "kernel-flags:20000",
         "nested-task-calls:200000",
@@ -361,7 +361,7 @@ command-line = "watch=1"
 /// that has the same by its MSRs.
 #[test]
 fn bases_of_one_guest_are_no_other_s() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacks = &["base-yields:2000000"];
     let words = format!("start=frame {}", words(attacks));
     let file = system_with("bases", &words, &[]).also(WATCHER);
@@ -391,7 +391,7 @@ const FLOODS: &[&str] = &[
 
 #[test]
 fn floods_reach_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     for (iommu, keys) in [("amd", &[][..]), ("intel", TRUSTED), ("none", TRUSTED)] {
         let attacked = Attacked::start_on("floods", &words(FLOODS), keys, iommu);
         reach_nobody_else(attacked, FLOODS);
@@ -401,7 +401,7 @@ fn floods_reach_nobody_else() {
 /// The function's pin, which is the machine's: only one guest can have it.
 #[test]
 fn a_flood_of_the_pin_reaches_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacks = &["intx-flood:60"];
     let file = system_with("pin", &format!("start=frame {}", words(attacks)), TRUSTED).also(
         "device.nic1.qemu = [\"e1000e,netdev=net1,addr=05.0\"]
@@ -421,7 +421,7 @@ const DMA: &[&str] = &[
 
 #[test]
 fn dma_and_forged_interrupts_reach_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacked = Attacked::start("dma", &words(DMA));
     let text = reach_nobody_else(attacked, DMA);
     // QEMU itself logs accesses that its unit refused.
@@ -435,7 +435,7 @@ fn dma_and_forged_interrupts_reach_nobody_else() {
 /// test.
 #[test]
 fn dma_on_vt_d_reaches_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacks = &DMA[..3];
     let mut attacked = Attacked::start_on("vt-d", &words(attacks), TRUSTED, "intel");
     let gap = "reaches its guest's memory only, raises any interrupt (measured)";
@@ -448,7 +448,7 @@ fn dma_on_vt_d_reaches_nobody_else() {
 
 #[test]
 fn a_guest_can_be_stopped_by_its_first_refused_access() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let keys = &[TRUSTED[0], "on-dma-fault = \"stop-guest\""];
     let words = words(&["dma-writes"]);
     let mut attacked = Attacked::start_on("stop", &words, keys, "intel");
@@ -469,7 +469,7 @@ fn a_guest_can_be_stopped_by_its_first_refused_access() {
 
 #[test]
 fn a_guest_that_ends_is_named_and_ends_nobody_else() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     for (words, reason) in ENDS {
         let mut attacked = Attacked::start("ends", words);
         let mut client = Client::connect(attacked.victim);
@@ -490,7 +490,7 @@ fn a_guest_that_ends_is_named_and_ends_nobody_else() {
 /// rests.
 #[test]
 fn a_component_restarts_beside_a_guest_that_spins() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let arguments = ["--inject-fault", "timer"];
     let mut attacked = Attacked::start_with("restarts", "exit=hang", &[], &arguments);
     let _frame = attacked.go();
@@ -509,7 +509,7 @@ fn a_component_restarts_beside_a_guest_that_spins() {
 
 #[test]
 fn a_guest_that_spins_leaves_time_for_others() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let attacked = Attacked::start("spins", "exit=hang");
     let mut client = Client::connect(attacked.victim);
     let _frame = attacked.go();

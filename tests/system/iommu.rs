@@ -5,9 +5,7 @@ use std::fs;
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{
-    Running, a_machine, finish, free_port, root, run_of, the_only_machine, vectis,
-};
+use crate::harness::{Running, finish, free_port, one_machine, root, run_of, vectis};
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
 
@@ -23,7 +21,7 @@ fn serving_on(changed: &Changed, iommu: &str) -> (Running, u16) {
 
 #[test]
 fn amd_vi_confines_dma_and_interrupts() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&[]);
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);
@@ -39,7 +37,7 @@ fn amd_vi_confines_dma_and_interrupts() {
 
 #[test]
 fn what_is_not_confined_needs_its_owner_s_word() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // QEMU's VT-d confines DMA, but lets interrupts in compatibility format
     // through although they are off.
     let port = free_port().to_string();
@@ -64,7 +62,7 @@ fn what_is_not_confined_needs_its_owner_s_word() {
 
 #[test]
 fn with_that_word_it_serves_on_vt_d() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (mut system, port) = serving_on(&trusted("intel"), "intel");
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);
@@ -79,7 +77,7 @@ fn with_that_word_it_serves_on_vt_d() {
 
 #[test]
 fn with_that_word_it_serves_without_an_iommu() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, port) = serving_on(&trusted("none"), "none");
     let mut client = Client::connect(port);
     let (status, _) = client.request("/").expect("an answer");
@@ -109,7 +107,7 @@ fn filled(caps: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn the_running_system_s_capabilities_are_those_of_the_table() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = finish(vectis().args(["caps", "--live"]));
     assert!(end.status.success(), "{}", end.text);
     assert!(end.text.contains("audit: 0 differences"), "{}", end.text);
@@ -195,7 +193,7 @@ fn dmar(base: u64) -> Vec<u8> {
 /// tables say about an IOMMU.
 #[test]
 fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let malformed = "the IOMMU cannot be used: its ACPI table is malformed";
     for (base, said) in [
         (0, malformed),

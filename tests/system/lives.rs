@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, a_machine, finish, run_of, the_only_machine, vectis};
+use crate::harness::{Running, finish, one_machine, run_of, vectis};
 
 /// Returns the system's resources that a guest holds: slots, vectors, remapping entries, mapped
 /// pages, attached functions, page tables.
@@ -30,7 +30,7 @@ fn web_with(name: &str, words: &str) -> Changed {
 
 #[test]
 fn a_guest_restarts_a_hundred_times_and_leaks_nothing() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut fresh, port) = Running::serving(&[]);
     Client::connect(port).request("/").expect("an answer");
     let before = held(&mut fresh);
@@ -49,7 +49,7 @@ fn a_guest_restarts_a_hundred_times_and_leaks_nothing() {
 
 #[test]
 fn a_guest_that_panics_serves_again() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&["--inject-fault", "guest:web"]);
     system.wait_for_all(&[
         "guest failed with code 0x11: restart 1",
@@ -65,7 +65,7 @@ fn a_guest_that_panics_serves_again() {
 
 #[test]
 fn a_guest_that_fails_again_and_again_stays_halted() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = web_with("failing", "exit=panic").also(HOSTILE);
     let mut system = Running::start(&mut run_of(&changed.0, 120));
     system.wait_for(|line| line.contains("failed 7 times in a row, it stays halted"));
@@ -81,7 +81,7 @@ fn a_guest_that_fails_again_and_again_stays_halted() {
 
 #[test]
 fn a_vmm_that_dies_leaves_the_other_guest_serving() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let changed = Changed::of(
         "tests/systems/two-guests.toml",
         "vmm-b",
@@ -111,7 +111,7 @@ fn a_vmm_that_dies_leaves_the_other_guest_serving() {
 /// function-level reset, and QEMU's survives D3hot: its own reset is what counts.
 #[test]
 fn a_device_does_not_write_into_its_guests_next_life() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = web_with("armed", "mode=armed").also(HOSTILE);
     let port = crate::harness::free_port();
     let mut run = vectis();
@@ -137,7 +137,7 @@ const RESTART: &str = "guest.probe.on-exit = \"restart\"";
 /// QEMU's xHCI has no reset that pci-config can give it.
 #[test]
 fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let restarts = |name: &str| Changed::of("tests/systems/xhci.toml", name, RESTART);
     let changed = restarts("unclean");
     let mut system = Running::start(&mut run_of(&changed.0, 300));
@@ -158,7 +158,7 @@ fn a_function_that_nothing_resets_keeps_its_guest_halted_but_for_its_owners_word
 /// NVMe controller has a function-level reset, which it gets between two lives.
 #[test]
 fn a_function_is_clean_in_each_life() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = Changed::of("tests/systems/nvme.toml", "nvme", RESTART);
     let mut system = Running::start(&mut run_of(&changed.0, 300));
     for restart in 1..=3 {
@@ -183,7 +183,7 @@ fn overflows(name: &str) -> Changed {
 /// it from an exception without a handler.
 #[test]
 fn a_guest_that_overflows_its_stack_is_over() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = overflows("overflow");
     let mut system = Running::start(&mut run_of(&changed.0, 120));
     let end = system.wait_for(|line| line.contains("it stays halted"));
@@ -202,7 +202,7 @@ fn a_guest_that_overflows_its_stack_is_over() {
 
 #[test]
 fn a_guest_on_bare_qemu_names_its_stack_overflow() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let changed = overflows("overflow-bare");
     let end = finish(run_of(&changed.0, 120).arg("--bare"));
     assert!(end.text.contains("stack overflow at rip"), "{}", end.text);
@@ -213,7 +213,7 @@ fn a_guest_on_bare_qemu_names_its_stack_overflow() {
 
 #[test]
 fn the_exit_status_tells_how_a_guest_ended() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     for (words, status) in [
         ("exit=16", 0),
         ("exit=33", 10),

@@ -1,7 +1,7 @@
 //! System tests: the command as a user types it, the image in QEMU.
 //!
-//! A machine for each core runs at a time, since QEMU takes one. Every wait has an end,
-//! and whatever a test started is ended with it, by process id.
+//! One machine runs at a time: two cores, and QEMU takes one. Every wait has an
+//! end, and whatever a test started is ended with it, by process id.
 
 mod bench;
 mod board;

@@ -2,7 +2,7 @@
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Finished, Running, a_machine, finish, root, run_of};
+use crate::harness::{Finished, Running, finish, one_machine, root, run_of};
 
 /// Seconds for a run: a bound on failures.
 const TIMEOUT: u32 = 240;
@@ -25,7 +25,7 @@ fn multiboot_with(word: &str) -> Finished {
 
 #[test]
 fn a_multiboot_image_finds_its_pc_and_powers_it_off() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let run = run("multiboot");
     assert!(run.status.success(), "{}", run.text);
     assert!(!run.text.contains("not ok"), "{}", run.text);
@@ -36,7 +36,7 @@ fn a_multiboot_image_finds_its_pc_and_powers_it_off() {
 
 #[test]
 fn a_pvh_image_is_entered_by_its_note() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let run = run("pvh");
     assert!(run.status.success(), "{}", run.text);
     assert!(run.text.contains("# meter: begins"), "{}", run.text);
@@ -45,7 +45,7 @@ fn a_pvh_image_is_entered_by_its_note() {
 /// It measures its clocks by the 8254, since no command line says what they are.
 #[test]
 fn a_guest_entered_by_pvh_serves_over_its_nic() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let file = Changed::new(
         "pvh",
         "guest.web.boot = \"pvh\"\nguest.web.machine = \"pc\"",
@@ -65,7 +65,7 @@ fn a_guest_entered_by_pvh_serves_over_its_nic() {
 
 #[test]
 fn a_reset_is_no_success() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let run = multiboot_with("reset");
     assert!(!run.status.success(), "{}", run.text);
     assert!(run.text.contains("guest reset its machine"), "{}", run.text);
@@ -73,7 +73,7 @@ fn a_reset_is_no_success() {
 
 #[test]
 fn code_that_cannot_be_interpreted_is_named() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let run = multiboot_with("bad");
     assert!(!run.status.success(), "{}", run.text);
     let line = run
@@ -89,7 +89,7 @@ fn code_that_cannot_be_interpreted_is_named() {
 
 #[test]
 fn code_that_leaves_memory_is_named() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let run = multiboot_with("outside");
     assert!(!run.status.success(), "{}", run.text);
     let expected = "code at 0x70000000 reaches 0x70000000, which is not its memory";

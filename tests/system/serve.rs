@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::{Client, all_answered, metric};
 use crate::harness::{
-    Running, a_machine, alive, finish, free_port, is_bundled, machines_of, root, the_only_machine,
-    vectis,
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, vectis,
 };
 
 const CONNECTIONS: usize = 8;
@@ -23,7 +22,7 @@ fn change(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, name: &
 
 #[test]
 fn a_thousand_requests_and_no_component_hop() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&[]);
     let clients = (0..CONNECTIONS).map(|_| Client::connect(port)).collect();
     let before = system.counters();
@@ -52,7 +51,7 @@ fn a_thousand_requests_and_no_component_hop() {
 
 #[test]
 fn the_page_shows_what_the_guest_drives() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (system, port) = Running::serving(&[]);
     let mut client = Client::connect(port);
     let (status, page) = client.request("/").expect("the page");
@@ -85,7 +84,7 @@ fn the_page_shows_what_the_guest_drives() {
 
 #[test]
 fn idle_means_idle() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (mut system, port) = Running::serving(&[]);
     let mut client = Client::connect(port);
     client.request("/healthz").expect("an answer");
@@ -110,7 +109,7 @@ fn idle_means_idle() {
 
 #[test]
 fn the_same_guest_serves_on_bare_qemu() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (system, port) = Running::serving(&["--bare"]);
     let (status, metrics) = Client::connect(port).request("/metrics").expect("metrics");
     assert_eq!(status, 200);
@@ -120,7 +119,7 @@ fn the_same_guest_serves_on_bare_qemu() {
 
 #[test]
 fn ctrl_c_leaves_nothing_running() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let (system, _) = Running::serving(&[]);
     let machines = machines_of(system.id());
     assert_eq!(machines.len(), 1);
@@ -131,7 +130,7 @@ fn ctrl_c_leaves_nothing_running() {
 
 #[test]
 fn a_recorded_run_replays_to_the_same_answers() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let trace = root().join(format!("target-test-live-{}.jsonl", std::process::id()));
     let port = free_port().to_string();
     let end = finish(
@@ -152,7 +151,7 @@ fn a_recorded_run_replays_to_the_same_answers() {
 
 #[test]
 fn dump_asks_a_running_system() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (system, _) = Running::serving(&[]);
     let end = finish(vectis().args(["dump", "S"]));
     assert!(end.status.success(), "{}", end.text);
@@ -164,7 +163,7 @@ fn dump_asks_a_running_system() {
 
 #[test]
 fn keys_show_the_state_of_every_interrupt() {
-    let _machine = the_only_machine();
+    let _machine = one_machine();
     let (system, port) = Running::serving(&[]);
     Client::connect(port).request("/").expect("an answer");
     let dump = finish(vectis().args(["dump", "MR"])).text;

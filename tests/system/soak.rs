@@ -1,7 +1,7 @@
 //! `vectis soak`, for as long as a test may take.
 
 use crate::changed::Changed;
-use crate::harness::{Running, a_machine, finish, machines_of, signal, vectis};
+use crate::harness::{Running, finish, machines_of, one_machine, signal, vectis};
 
 /// Returns the number behind `name` in a line of the summary.
 fn number(text: &str, name: &str) -> u64 {
@@ -12,7 +12,7 @@ fn number(text: &str, name: &str) -> u64 {
 
 #[test]
 fn crashes_under_load_lose_and_leak_nothing() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // The guest that serves stands on a PC's devices, and behind a shim at its start. One
     // of the others is behind a shim all the time.
     let keys = "guest.web.boot = \"pvh\"\nguest.web.machine = \"pc\"";
@@ -47,7 +47,7 @@ fn crashes_under_load_lose_and_leak_nothing() {
 
 #[test]
 fn a_soak_that_is_interrupted_says_how_far_it_came() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let mut soak = Running::start(vectis().args(["soak", "--minutes", "60", "--seed", "4"]));
     soak.wait_for(|line| line.contains("crashes begin"));
     let machines = machines_of(soak.id());

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::changed::Changed;
-use crate::harness::{Finished, Running, a_machine, finish, root, run_of, vectis};
+use crate::harness::{Finished, Running, finish, one_machine, root, run_of, vectis};
 use crate::hostile::ATTACKS;
 
 /// Bytes of the disk.
@@ -58,7 +58,7 @@ fn ran(end: &Finished, status: i32) -> &str {
 
 #[test]
 fn every_hypercall_does_what_the_abi_says() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let words = "registers thread time block net=400 net2=100 exit=0";
     let solo5 = Solo5::new("solo5-all", words);
     let end = solo5.system.run();
@@ -94,7 +94,7 @@ fn every_hypercall_does_what_the_abi_says() {
 
 #[test]
 fn a_steady_network_calls_no_component() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let solo5 = Solo5::new("solo5-steady", "net=50 net=100000");
     let mut system = Running::start(&mut run_of(&solo5.system.0, 300));
     system.wait_for(|line| line.contains("# 50 of 50 echoes"));
@@ -115,7 +115,7 @@ fn a_steady_network_calls_no_component() {
 
 #[test]
 fn components_that_crash_leave_the_network_going() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let solo5 = Solo5::new("solo5-crash", "net=50 net=20000 block exit=0").also(
         "component.irq-router.on-fault = \"restart\"
          component.msix.on-fault = \"restart\"
@@ -141,7 +141,7 @@ fn components_that_crash_leave_the_network_going() {
 
 #[test]
 fn bad_arguments_are_refused_and_all_goes_on() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let end = Solo5::new("solo5-hostile", "hostile net=10 hostile")
         .system
         .run();
@@ -153,7 +153,7 @@ fn bad_arguments_are_refused_and_all_goes_on() {
 
 #[test]
 fn exit_statuses_and_exceptions_are_told_apart() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let status = Solo5::new("solo5-exit", "exit=7").system.run();
     let text = ran(&status, 10);
     assert!(text.contains("0x107"), "{text}");
@@ -174,7 +174,7 @@ fn exit_statuses_and_exceptions_are_told_apart() {
 
 #[test]
 fn an_image_starts_again_with_clean_functions() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let solo5 =
         Solo5::new("solo5-restart", "block net=5 net2=5").also("guest.site.on-exit = \"restart\"");
     let mut system = Running::start(&mut run_of(&solo5.system.0, 300));
@@ -190,7 +190,7 @@ fn an_image_starts_again_with_clean_functions() {
 
 #[test]
 fn devices_without_a_partner_are_errors_of_the_build() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     // A key cannot be taken away: another file without it.
     let folder = tempfile::tempdir().expect("a folder");
     let text = fs::read_to_string(root().join("tests/systems/solo5.toml")).expect("the file");
@@ -227,7 +227,7 @@ fn build_of(system: &Path) -> String {
 
 #[test]
 fn an_image_that_has_no_room_beside_its_shim_is_refused() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let small = Solo5::new("solo5-small", "").also("guest.site.memory = \"8M\"");
     let small = small.refused();
     assert!(
@@ -247,7 +247,7 @@ fn an_image_that_has_no_room_beside_its_shim_is_refused() {
 
 #[test]
 fn a_function_of_the_wrong_kind_ends_the_guest() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let swapped = Solo5::new("solo5-kind", "").also(
         "guest.site.solo5.net.service = \"disk0\"
          guest.site.solo5.block.storage = \"nic0\"",
@@ -261,7 +261,7 @@ fn a_function_of_the_wrong_kind_ends_the_guest() {
 
 #[test]
 fn what_another_guest_attacks_leaves_an_image_alone() {
-    let _machine = a_machine();
+    let _machine = one_machine();
     let system = Changed::of(
         "tests/systems/soak-solo5.toml",
         "solo5-attacked",
