@@ -141,6 +141,14 @@ fn what_does_not_fit_is_named_before_the_kernel_starts() {
         check(&short, small, module, 0x1000),
         Err(Trouble::Taken(_))
     ));
+    // The kernel wants a byte behind init's memory.
+    let exact = region(0x10_0000, 0x216_1000);
+    let longer = Region {
+        end: exact.end + 1,
+        ..exact
+    };
+    assert!(check(&[exact], small, module, 0x1000).is_err());
+    assert_eq!(check(&[longer], small, module, 0x1000), Ok(()));
     let split = [region(0x10_0000, 0x72_e000), region(0x200_0000, 0x800_0000)];
     let none = Err(Trouble::NoRoom(0x18_7000, 0x72_e000));
     assert_eq!(check(&split, small, module, 0x18_7000), none);
@@ -303,6 +311,12 @@ fn the_newer_information_is_read_back_as_it_was_told() {
         let length = dword(&out, 0) as usize;
         let read = Information::new(&out[8..length]);
         assert_eq!(read.root_pointer(), Some(root));
+        // An older pointer has a type of its own.
+        let kind = if root.len() < POINTER { 14 } else { 15 };
+        let mut heads = out[8..length].chunks_exact(8);
+        assert!(
+            heads.any(|head| dword(head, 0) == kind && dword(head, 4) == 8 + root.len() as u32)
+        );
         assert_eq!(read.memory().unwrap().for_kernel(), memory);
         // The command line, in a tag of its own, is the first; the end is the last.
         assert_eq!((dword(&out, 8), dword(&out, 12)), (1, 22));
@@ -340,6 +354,10 @@ fn each_feature_that_is_missing_is_named() {
         _ => [u32::MAX; 4],
     });
     assert_eq!(old, ["instructions for the FS and GS base (fsgsbase)"]);
+    // What every kernel needs, whatever its options.
+    let apic = |edx: u32| move |leaf: u32| [leaf & 0x8000_0000 | 7, 0, 0, edx];
+    let lacking = |edx| cpu::missing(cpu::needed(|_| false), apic(edx)).count();
+    assert_eq!((lacking(0), lacking(1 << 9)), (1, 0));
     let pcid = cpu::needed(|option| option == "SUPPORT_PCID");
     assert_eq!(cpu::missing(pcid, |_| [u32::MAX, 0, 0, 1 << 9]).count(), 2);
 }

@@ -69,6 +69,17 @@ fn the_unit_that_lists_a_function_has_it_else_the_one_for_the_rest() {
             at(BASE),
         ),
         ([rest(), listed(&[scope(1, 0, &[2, 0])])], &[], at(OTHER)),
+        // What lies on a bridge's bus is not behind it, whatever is.
+        ([listed(&[behind(7)]), rest()], &[NIC], at(OTHER)),
+        // Of two that list it, the first.
+        (
+            [
+                listed(&[scope(1, 0, &[2, 0]), ioapic_scope()]),
+                drhd(1, 0, OTHER, &[scope(1, 0, &[2, 0]), ioapic_scope()]),
+            ],
+            &[NIC],
+            at(BASE),
+        ),
         // Of another segment.
         ([drhd(1, 1, BASE, &[]), rest()], &[FUNCTION], at(OTHER)),
     ] {
@@ -165,6 +176,10 @@ fn amd_s_unit_whose_entries_have_the_function() {
     ] {
         assert_eq!(look(&with(entries), &[FUNCTION]), several, "{entries:x?}");
     }
+    // A unit of another segment has other functions with these ids.
+    let mut elsewhere = with(&[2, 0, 3, 0]);
+    elsewhere[1][16] = 1;
+    assert_eq!(look(&elsewhere, &[FUNCTION]), several);
     // Each has one of them; the HPET is the other's.
     assert_eq!(look(&with(&[2, 0, 3, 0]), &[FUNCTION, 0x4000]), several);
     let mut blocks = with(&[2, 0, 3, 0]);
