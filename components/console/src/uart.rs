@@ -18,10 +18,12 @@ pub trait Ports {
 
 /// Bytes of the transmit FIFO.
 const FIFO: u8 = 16;
-/// Times to look for room before a byte is given up: a port without a UART
-/// behind it must not block the console forever. At 115200 baud a FIFO
-/// empties in 1.4 ms, a port access takes more than 100 ns.
-const PATIENCE: u32 = 100_000;
+/// Times to look for room before a byte is given up: a UART whose line is stuck must not
+/// block the console forever. At 115200 baud a FIFO empties in 1.4 ms, and a port access
+/// takes more than 100 ns. But a virtual machine's port has no room while whoever reads it
+/// has no turn on a busy host, for a good part of a second; and the loss of one byte of a
+/// log frame costs that frame and the next.
+const PATIENCE: u32 = 2_000_000;
 
 /// Keys that are taken at once: a FIFO of them, more than a person types between
 /// two looks. A sender without a pause does not keep the guests from running.
@@ -33,6 +35,8 @@ pub struct Uart<P> {
     ports: P,
     /// Bytes that surely fit into the FIFO.
     room: u8,
+    /// A byte was given up, and there was no room since: the next ones are not waited for.
+    stuck: bool,
 }
 
 impl<P: Ports> Uart<P> {
@@ -55,7 +59,11 @@ impl<P: Ports> Uart<P> {
         if receive {
             ports.write(INTERRUPT_ENABLE, IER::RECEIVED::SET.value);
         }
-        Self { ports, room: 0 }
+        Self {
+            ports,
+            room: 0,
+            stuck: false,
+        }
     }
 
     fn status(&mut self) -> LocalRegisterCopy<u8, LSR::Register> {
@@ -85,13 +93,15 @@ impl<P: Ports> Uart<P> {
 impl<P: Ports> Output for Uart<P> {
     fn put(&mut self, byte: u8) {
         if self.room == 0 {
-            for _ in 0..PATIENCE {
+            let looks = if self.stuck { 1 } else { PATIENCE };
+            for _ in 0..looks {
                 if self.status().is_set(LSR::EMPTY) {
                     self.room = FIFO;
                     break;
                 }
             }
-            if self.room == 0 {
+            self.stuck = self.room == 0;
+            if self.stuck {
                 return;
             }
         }
@@ -115,6 +125,9 @@ mod tests {
         enabled: bool,
         ready: bool,
         received: Vec<u8>,
+        /// Looks at its status, and after how many of them it gets ready.
+        looks: u32,
+        ready_after: u32,
     }
 
     impl Ports for Fake {
@@ -122,6 +135,8 @@ mod tests {
             match offset {
                 LINE_STATUS => {
                     self.in_fifo = 0;
+                    self.looks += 1;
+                    self.ready |= self.looks == self.ready_after;
                     u8::from(!self.received.is_empty()) | u8::from(self.ready) << 5
                 }
                 DATA => self.received.remove(0),
@@ -164,6 +179,8 @@ mod tests {
                 enabled: false,
                 ready,
                 received: b"firmware's".to_vec(),
+                looks: 0,
+                ready_after: 0,
             },
             true,
         );
@@ -185,6 +202,24 @@ mod tests {
         let mut uart = fake(false);
         uart.put(b'x');
         assert!(uart.ports.sent.is_empty());
+        // Once is enough: the next bytes are not waited for.
+        let before = uart.ports.looks;
+        uart.text("yz");
+        assert_eq!(uart.ports.looks - before, 2);
+        // Until there is room again.
+        uart.ports.ready = true;
+        uart.text("on");
+        uart.ports.ready = false;
+        assert_eq!(uart.ports.sent, b"on");
+    }
+
+    /// QEMU's port has no room while its reader's thread has no turn.
+    #[test]
+    fn waits_for_a_reader_on_a_busy_host() {
+        let mut uart = fake(false);
+        uart.ports.ready_after = uart.ports.looks + 1_000_000;
+        uart.text("text");
+        assert_eq!(uart.ports.sent, b"text");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use core::fmt;
 use core::ops::RangeInclusive;
-use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
 use sel4::cap::IoPort;
@@ -23,8 +23,10 @@ use super::own_slot;
 /// Offset of the line status register, and its bit that says there is room.
 const STATUS: u16 = 5;
 const EMPTY: u8 = 1 << 5;
-/// Looks for room before a byte is given up.
-const PATIENCE: u32 = 100_000;
+/// Looks for room before a byte is given up, as the console has them.
+const PATIENCE: u32 = 2_000_000;
+/// A byte was given up, and there was no room since: the next ones are not waited for.
+static STUCK: AtomicBool = AtomicBool::new(false);
 
 /// Slots of init's CNode that [`start`] takes.
 pub const SLOTS: usize = 4;
@@ -170,11 +172,11 @@ impl fmt::Write for Com1 {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let (ports, data) = (COM.cap(), *COM.ports().start());
         for byte in text.bytes() {
-            for _ in 0..PATIENCE {
-                if ports.ioport_in8(data + STATUS).unwrap_or(0) & EMPTY != 0 {
-                    break;
-                }
-            }
+            let stuck = STUCK.load(Ordering::Relaxed);
+            let looks = if stuck { 1 } else { PATIENCE };
+            let room =
+                (0..looks).any(|_| ports.ioport_in8(data + STATUS).unwrap_or(0) & EMPTY != 0);
+            STUCK.store(!room, Ordering::Relaxed);
             // The capability covers the port, so that this cannot fail.
             let _ = ports.ioport_out8(data, byte);
         }
