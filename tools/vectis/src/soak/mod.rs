@@ -22,7 +22,7 @@ use self::counters::{Counters, Gauge, Totals, compare};
 use self::load::Load;
 use self::plan::Plan;
 use self::report::Summary;
-use self::state::Driver;
+use self::state::{Driver, Known};
 use self::targets::{Target, targets};
 use crate::error::{Error, Result};
 use crate::output;
@@ -135,6 +135,7 @@ type Step<T> = std::result::Result<T, End>;
 impl Soak<'_> {
     fn run(&mut self, time: Duration) -> Step<()> {
         self.wait_served()?;
+        self.wait_others()?;
         self.first = self.rested()?;
         self.totals = Totals::from(&self.first);
         output::progress("both ends are compared while all other guests rest; crashes begin");
@@ -171,6 +172,24 @@ impl Soak<'_> {
             self.fail("the guest that serves does not answer".to_owned())?;
         }
         Ok(())
+    }
+
+    /// Waits until every other guest has told of a rest or of work. One that is crashed
+    /// before that is not known to rest at all, and would be compared while it starts;
+    /// one that never tells is not waited for again.
+    fn wait_others(&mut self) -> Step<()> {
+        let others: Vec<String> = self
+            .others()
+            .map(|other| self.targets[other].name.clone())
+            .collect();
+        let heard = |known: &Known| known.heard_of(&others);
+        self.driver.pump(Instant::now() + RESTS, heard)?;
+        Ok(())
+    }
+
+    /// Returns the guests but for the one that serves.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        (0..self.targets.len()).filter(|&t| self.targets[t].vmm.is_some() && Some(t) != self.served)
     }
 
     /// Records a failure; ends the soak if there are many.
@@ -240,7 +259,7 @@ impl Soak<'_> {
         self.driver.press(&keys);
         for &target in order.iter().filter(|&&t| self.targets[t].vmm.is_none()) {
             let name = self.targets[target].name.clone();
-            let back = |driver: &state::Known| driver.is_back(&name);
+            let back = |driver: &Known| driver.is_back(&name);
             if !self.driver.pump(Instant::now() + BACK, back)? {
                 self.fail(format!("{name} was crashed and did not come back"))?;
                 return Err(End::Failed);
@@ -297,9 +316,7 @@ impl Soak<'_> {
     /// Starts every other guest anew, and takes the counters while each of them
     /// rests and the one that serves is up.
     fn rested(&mut self) -> Step<Counters> {
-        let others = (0..self.targets.len())
-            .filter(|&t| self.targets[t].vmm.is_some() && Some(t) != self.served);
-        let others: Vec<usize> = others.collect();
+        let others: Vec<usize> = self.others().collect();
         for _ in 0..ROUNDS {
             for &other in &others {
                 while !self.plan.take(other, self.started.elapsed()) {
@@ -308,7 +325,7 @@ impl Soak<'_> {
                 }
             }
             self.crash(&others)?;
-            let rest = |driver: &state::Known| driver.all_rest();
+            let rest = |driver: &Known| driver.all_rest();
             if !self.driver.pump(Instant::now() + RESTS, rest)? {
                 continue;
             }

@@ -64,6 +64,11 @@ impl Known {
         self.resting.values().all(|rests| *rests)
     }
 
+    /// Returns whether each of these guests has told of a rest or of work.
+    pub fn heard_of(&self, guests: &[String]) -> bool {
+        guests.iter().all(|guest| self.resting.contains_key(guest))
+    }
+
     /// Takes an item in. Returns it in words if it should not have happened.
     fn news(&mut self, news: News) -> Option<String> {
         match news {
@@ -315,5 +320,8 @@ mod tests {
         assert!(known.all_rest());
         known.news(News::Works("b".to_owned()));
         assert!(!known.all_rest());
+        let others = ["b".to_owned(), "c".to_owned()];
+        assert!(known.heard_of(&others[..1]));
+        assert!(!known.heard_of(&others));
     }
 }
