@@ -309,7 +309,7 @@ fn bytes_are_sent_as_there_is_room() {
     let client = world.connect();
     let head = bytes(5).replace("GET", "HEAD") + HEALTH;
     world.send(client, head.as_bytes());
-    world.until(100, |world| world.server.requests().answered == 6);
+    world.until(100, |world| world.server.requests().answered == 7);
     assert_eq!(world.server.requests().refused, 0);
 }
 
