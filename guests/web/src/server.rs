@@ -75,8 +75,8 @@ struct Connection<'a> {
     open: bool,
     /// We have sent, or queued, our last byte.
     closing: bool,
-    /// Bytes of a [`Resource::Bytes`] that are still to be queued: no other request is
-    /// answered before.
+    /// Bytes of a [`Resource::Bytes`] that are still to be queued. Until they are the socket
+    /// is full, so that no other request is answered.
     left: usize,
     /// The connection ends with them.
     last: bool,
@@ -318,7 +318,7 @@ impl Connection<'_> {
     /// Takes the first complete request out of the buffer, if its response has
     /// room in the socket.
     fn next_answer(&mut self, socket: &Socket) -> Option<Answer> {
-        if self.length == 0 || self.left > 0 || !Self::has_room(socket) {
+        if self.length == 0 || !Self::has_room(socket) {
             return None;
         }
         match http::parse(&self.request[..self.length]) {
