@@ -115,7 +115,7 @@ fn other_functions<M: Machine>(h: &mut Hostile<M>) -> Verdict {
 /// Extended capabilities are hidden, and nothing behind them is written (C7).
 fn extended_space<M: Machine>(h: &mut Hostile<M>) -> Verdict {
     let bytes = h.random.pick(&[1u8, 2, 4, 8]);
-    let offset = BY_PORTS + h.random.below(SPACE - BY_PORTS) & !u64::from(bytes - 1);
+    let offset = (BY_PORTS + h.random.below(SPACE - BY_PORTS)) & !u64::from(bytes - 1);
     let address = space(h.target.bdf) + offset;
     let value = h.random.odd();
     h.reach().store(address, bytes, value);
