@@ -4,26 +4,36 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::changed::Changed;
-use crate::harness::{Finished, one_machine, root};
+use crate::harness::{Finished, finish, one_machine, root, vectis};
 
 /// A board like the usual one with other keys, in a file that goes when this does.
 struct Board(PathBuf);
 
 impl Board {
     fn new(name: &str, keys: &str) -> Self {
-        let name = format!("target-test-board-{name}-{}", std::process::id());
-        let file = root().join(format!("{name}.toml"));
         let text = format!(
-            "board.inherit = \"board/qemu-q35/board.toml\"\nboard.name = \"{name}\"\n{keys}\n"
+            "board.inherit = \"board/qemu-q35/board.toml\"\nboard.name = \"test\"\n{keys}\n"
         );
+        Self::of(name, &text)
+    }
+
+    /// Returns the board of this file.
+    fn of(name: &str, text: &str) -> Self {
+        let process = std::process::id();
+        let file = root().join(format!("target-test-board-{name}-{process}.toml"));
         fs::write(&file, text).expect("a file in the project");
         Self(file)
     }
 
-    /// Runs the project's system on it.
-    fn run(&self, name: &str) -> Finished {
+    /// Returns the project's system on it.
+    fn system(&self, name: &str) -> Changed {
         let board = self.0.file_name().expect("a name").to_string_lossy();
-        Changed::new(name, &format!("system.board = \"{board}\"")).run()
+        Changed::new(name, &format!("system.board = \"{board}\""))
+    }
+
+    /// Runs that.
+    fn run(&self, name: &str) -> Finished {
+        self.system(name).run()
     }
 }
 
@@ -76,9 +86,8 @@ fn a_component_that_panics_says_why_on_com1() {
         "pin",
         "device.hpet = { irq = { pin = 5, trigger = \"level\" } }",
     );
-    let board_file = board.0.file_name().expect("a name").to_string_lossy();
-    let keys = format!("system.board = \"{board_file}\"\ndevice.nic0.dma = \"trusted\"");
-    let end = Changed::new("board-pin", &keys).run_on("none");
+    let trusted = "device.nic0.dma = \"trusted\"";
+    let end = board.system("board-pin").also(trusted).run_on("none");
     let text = &end.text;
     assert!(!end.status.success(), "{text}");
     for words in [
@@ -90,4 +99,34 @@ fn a_component_that_panics_says_why_on_com1() {
         let on_com1 = lines.iter().any(|line| line.starts_with("init: "));
         assert!(on_com1, "no `{words}` of init's in\n{text}");
     }
+}
+
+/// What has no machine of QEMU's is built; what runs it says which key is missing, before
+/// anything is built.
+#[test]
+fn a_board_without_qemu_is_built_and_not_run() {
+    let _machine = one_machine();
+    let usual = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("a board");
+    let (metal, _) = usual.split_once("\n[qemu]").expect("it has one");
+    let board = Board::of("metal", &metal.replace("\"qemu-q35\"", "\"metal\""));
+    let system = board.system("metal");
+    for iommu in ["amd", "intel"] {
+        let end = system.run_on(iommu);
+        assert!(!end.status.success(), "{}", end.text);
+        for words in [
+            "board metal has no machine to run",
+            "has no `[qemu]`, which says how QEMU makes one",
+            "`vectis build` with --iso, --disk or --boot",
+        ] {
+            assert!(end.text.contains(words), "no `{words}` in\n{}", end.text);
+        }
+        assert!(!end.text.contains("[1/"), "it was built:\n{}", end.text);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (out, boot) = (folder.path().join("out"), folder.path().join("boot.elf"));
+    let mut build = vectis();
+    build.arg("build").arg("--system").arg(&system.0);
+    let end = finish(build.arg("--out").arg(out).arg("--boot").arg(&boot));
+    assert!(end.status.success(), "{}", end.text);
+    assert!(boot.is_file(), "{}", end.text);
 }
