@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::changed::Changed;
-use crate::harness::{Finished, finish, one_machine, root, vectis};
+use crate::harness::{Finished, finish, one_machine, root, run_of, vectis};
 
 /// A board like the usual one with other keys, in a file that goes when this does.
 struct Board(PathBuf);
@@ -63,7 +63,8 @@ fn a_board_that_is_not_the_machine_is_named() {
         (
             "no-hpet",
             format!("qemu.{args}, \"-machine\", \"hpet=off\"]"),
-            "it has no HPET (ACPI has no table HPET), and the board has one at 0xfed00000",
+            "the board has an HPET at 0xfed00000 ([device.hpet]), and it has no HPET (ACPI has no \
+             table HPET), which is the only clock",
         ),
     ] {
         let board = Board::new(name, &keys);
@@ -129,4 +130,60 @@ fn a_board_without_qemu_is_built_and_not_run() {
     let end = finish(build.arg("--out").arg(out).arg("--boot").arg(&boot));
     assert!(end.status.success(), "{}", end.text);
     assert!(boot.is_file(), "{}", end.text);
+}
+
+/// What `vectis probe` prints of the usual machine is a board with which the system runs there.
+#[test]
+fn what_is_found_of_the_machine_is_its_board() {
+    let _machine = one_machine();
+    let mut probe = vectis();
+    let end = finish(probe.args(["probe", "--iommu", "intel"]));
+    assert!(end.status.success(), "{}", end.text);
+    let start = end.text.find("# probe: ").expect("the first line");
+    let stop = end.text.find("# verdict: ").expect("the last line");
+    let board = &end.text[start..stop];
+    for line in [
+        "memory = \"512M\"",
+        "guest-memory = { base = 0x2000000, size = \"448M\" }",
+        "ecam = { base = 0xb0000000, buses = 256 }",
+        "iommu = \"intel\"",
+        "ports = { first = 0x3f8, count = 8 }",
+        "ports = { first = 0x2f8, count = 8 }",
+        "memory = { base = 0xfed00000, size = \"4K\" }",
+        "irq = { pin = 22, trigger = \"level\" }",
+        "message = true",
+        "# CPU: pages of 1 GiB (pdpe1gb), instructions for the FS and GS base (fsgsbase)",
+        "# 00:01.0 8086:10d3 class 020000: starts",
+        "#   MSI-X: 5 entries",
+        "#   IOMMU: VT-d unit at 0xfed90000",
+    ] {
+        let there = board.lines().any(|known| known.starts_with(line));
+        assert!(there, "no `{line}` in\n{board}");
+    }
+    let usual = fs::read_to_string(root().join("board/qemu-q35/board.toml")).expect("a board");
+    let (_, qemu) = usual.split_once("\n[qemu]").expect("it has one");
+    let board = Board::of("probed", &format!("{board}\n[qemu]{qemu}"));
+    // What the unit there does not refuse.
+    let system = board.system("probed").also("device.nic0.dma = \"trusted\"");
+    let end = finish(run_of(&system.0, 300).arg("--exit-after-ready"));
+    assert!(end.status.success(), "{}", end.text);
+}
+
+#[test]
+fn what_a_machine_lacks_is_the_verdict() {
+    let _machine = one_machine();
+    let args = "qemu.args = [\"-device\", \"isa-debug-exit,iobase=0xf4,iosize=4\"";
+    let board = Board::new("bare", &format!("{args}, \"-machine\", \"hpet=off\"]"));
+    let system = board.system("bare");
+    let mut probe = vectis();
+    let end = finish(probe.args(["probe", "--system"]).arg(&system.0));
+    assert!(end.status.success(), "{}", end.text);
+    for words in [
+        "# no [device.hpet]: see below",
+        "# This machine has no HPET (ACPI has no table HPET), which is the only clock",
+        "# verdict: a system with functions does not run here",
+    ] {
+        assert!(end.text.contains(words), "no `{words}` in\n{}", end.text);
+    }
+    assert!(!end.text.contains("0xfed00000"), "{}", end.text);
 }

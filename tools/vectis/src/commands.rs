@@ -18,7 +18,7 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 use crate::{bench, control, image, media, metrics, output, packages, run, soak};
 
-/// Bound on an audit: twenty times the time of a slow machine.
+/// Bound on an audit, and on a probe: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
 /// System of `vectis soak` unless another one is named.
 const SOAK_SYSTEM: &str = "tests/systems/soak.toml";
@@ -383,6 +383,58 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
         print_kernel(&built.kernel)?;
     }
     media::write(&workspace, &model, &built, media, &mut steps)
+}
+
+/// Runs `vectis probe`.
+///
+/// # Errors
+/// If the image cannot be built, or QEMU does not run it to its end.
+pub fn probe(arguments: &cli::Probe) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let media = &arguments.media;
+    let runs = *media == cli::Media::default();
+    let of_system = if runs { read_to_run } else { read };
+    let model = of_system(&workspace, &arguments.system)?;
+    // Only init is on the image. It knows of no port that ends a PC.
+    let mut alone = Model {
+        components: Vec::new(),
+        channels: Vec::new(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        ..model.clone()
+    };
+    if !runs {
+        alone.board.exit_port = 0;
+    }
+    let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
+    let needs = if runs {
+        vec![packages::QEMU]
+    } else {
+        media::needs(media)
+    };
+    packages::ensure(&[&[packages::GCC], &needs[..]].concat())?;
+    let steps = if runs { 1 } else { media::steps(media) };
+    let mut steps = Steps::new(image::STEPS + steps);
+    let folder = image::Folder::Own(workspace.output(profile).join("probe"));
+    let composed = system::Options {
+        probe: true,
+        ..system::Options::default()
+    };
+    let built = image::build(
+        &workspace, &alone, composed, &kernel, profile, &folder, &mut steps,
+    )?;
+    if !runs {
+        return media::write(&workspace, &alone, &built, media, &mut steps);
+    }
+    steps.begin("QEMU", &model.board.name);
+    let ports = free_ports(0, networks(&model).len())?;
+    let options = run::Options {
+        timeout: Some(AUDIT),
+        ..run::Options::default()
+    };
+    let machine = machine(&model, &built, ports)?;
+    run::run(&machine, &built.writers, None, &options, Some(built.lock))
 }
 
 /// Runs `vectis test`.
