@@ -156,10 +156,8 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             registers.read64(registers::STATUS) & running.value == 0
         })?;
         let abort = Interrupts::VALID::SET + Interrupts::CONTROL::Abort;
-        for id in 0..IDS {
-            self.region.write(DEVICES + id * ENTRY, blocked());
-            self.region.write(DEVICES + id * ENTRY + 16, abort.value);
-        }
+        self.region
+            .fill(DEVICES, [blocked(), 0, abort.value, 0], IDS);
         for function in 0..self.requesters.len() {
             let table = self.region.address(interrupt_table(function));
             let remap = Interrupts::VALID::SET

@@ -20,6 +20,8 @@ pub trait Tables {
     fn read(&self, offset: usize) -> u64;
     /// Writes 64 bits at byte `offset`, a multiple of 8, in one piece.
     fn write(&mut self, offset: usize, value: u64);
+    /// Writes the same four words `count` times from byte `offset` on, a multiple of 8.
+    fn fill(&mut self, offset: usize, words: [u64; 4], count: usize);
     /// Writes the cache line that holds byte `offset` back to memory.
     fn flush(&mut self, offset: usize);
 }
@@ -87,6 +89,17 @@ impl<T: Tables> Region<T> {
         }
     }
 
+    /// Writes the same four words `count` times from byte `offset` on.
+    pub fn fill(&mut self, offset: usize, words: [u64; 4], count: usize) {
+        self.tables.fill(offset, words, count);
+        if !self.coherent {
+            let size = count * size_of_val(&words);
+            (offset..offset + size)
+                .step_by(LINE)
+                .for_each(|offset| self.tables.flush(offset));
+        }
+    }
+
     /// Writes all of it back, for a unit that does not look into caches: the
     /// zeros of boot may still lie there.
     pub fn flush(&mut self, size: usize) {
@@ -94,6 +107,46 @@ impl<T: Tables> Region<T> {
             (0..size)
                 .step_by(LINE)
                 .for_each(|offset| self.tables.flush(offset));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    /// Notes what is written, and whether a write was followed by the flush of its line.
+    #[derive(Default)]
+    struct Noted {
+        filled: Vec<(usize, [u64; 4], usize)>,
+        flushed: Vec<usize>,
+    }
+
+    impl Tables for &mut Noted {
+        fn read(&self, _: usize) -> u64 {
+            0
+        }
+        fn write(&mut self, _: usize, _: u64) {}
+        fn fill(&mut self, offset: usize, words: [u64; 4], count: usize) {
+            assert!(self.flushed.is_empty());
+            self.filled.push((offset, words, count));
+        }
+        fn flush(&mut self, offset: usize) {
+            self.flushed.push(offset);
+        }
+    }
+
+    #[test]
+    fn what_fills_memory_is_written_back_if_the_unit_needs_that() {
+        for coherent in [true, false] {
+            let mut noted = Noted::default();
+            Region::new(&mut noted, 0, coherent).fill(64, [1, 2, 3, 4], 5);
+            assert_eq!(noted.filled, [(64, [1, 2, 3, 4], 5)]);
+            // Five entries of 32 bytes are in three lines.
+            let lines: &[usize] = if coherent { &[] } else { &[64, 128, 192] };
+            assert_eq!(noted.flushed, lines);
         }
     }
 }

@@ -53,6 +53,9 @@ impl Tables for Shared {
     fn write(&mut self, offset: usize, value: u64) {
         self.0.write(offset, value);
     }
+    fn fill(&mut self, offset: usize, words: [u64; 4], count: usize) {
+        self.0.fill(offset, words, count);
+    }
     fn flush(&mut self, offset: usize) {
         self.0.flush(offset);
     }

@@ -54,6 +54,25 @@ impl DeviceTables {
         }
     }
 
+    /// Writes the same four words `count` times from byte `offset` on; nothing if that is
+    /// not aligned to 8 bytes or does not all lie inside. It is for tables with an entry
+    /// for every requester id, of which the device reads none before the last is written.
+    pub fn fill(&mut self, offset: usize, words: [u64; 4], count: usize) {
+        let end = count
+            .checked_mul(size_of_val(&words))
+            .and_then(|size| size.checked_add(offset));
+        if count == 0 || end.is_none_or(|end| end > self.size) {
+            return;
+        }
+        if let Some(first) = self.at(offset) {
+            let first = first.cast::<[u64; 4]>();
+            for index in 0..count {
+                // SAFETY: as in `write`; `count` entries from here on lie inside.
+                unsafe { first.add(index).write_volatile(words) };
+            }
+        }
+    }
+
     /// Writes the cache line with the word at byte `offset` back to memory, for
     /// a device that does not look into the CPU's caches. It is ordered with
     /// writes around it (SDM vol. 2, CLFLUSH).

@@ -169,6 +169,11 @@ impl Tables for Shared {
         }
         board.wrote();
     }
+    fn fill(&mut self, offset: usize, words: [u64; 4], count: usize) {
+        for index in 0..count * words.len() {
+            self.write(offset + index * 8, words[index % words.len()]);
+        }
+    }
     fn flush(&mut self, offset: usize) {
         let board = &mut *self.0.borrow_mut();
         let line = offset / 64 * 8;
