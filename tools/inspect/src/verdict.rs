@@ -7,7 +7,7 @@ use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, Stop, Told};
 use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, NoMsix, PAGE_SIZE,
-    Width, claim_small_bars, find_msix, place_bars, regs,
+    Virtio, Width, claim_small_bars, find_msix, place_bars, regs,
 };
 use pci_config::{Functions, Method};
 use serde::Serialize;
@@ -350,10 +350,11 @@ impl<'a> Inspection<'a> {
         });
         let seen = CapabilityList::read(&mut guest);
         for capability in list.as_slice() {
+            let structure = Virtio::of(&mut self.device, info, *capability);
             self.verdict.capabilities.push(Shown {
                 offset: capability.offset,
                 id: capability.id,
-                name: name_of(capability.id),
+                name: structure.map_or(name_of(capability.id), Virtio::name),
                 shown: seen.as_slice().contains(capability),
             });
         }
