@@ -53,7 +53,8 @@ pub struct Function<'a, H> {
     start: (u16, u8),
 }
 
-struct Space<'a, H>(&'a mut H);
+/// The function's configuration space as `pci` reads it.
+pub struct Space<'a, H>(pub &'a mut H);
 
 impl<H: Hardware> ConfigSpace for Space<'_, H> {
     fn read32(&mut self, offset: u16) -> u32 {

@@ -2,9 +2,10 @@
 
 use heapless::Vec;
 use pci::regs::{self, CAP_AF, CAP_MSI, CAP_MSIX, CAP_PCIE, CAP_PM};
-use pci::{BarKind, Capability, CapabilityList, FunctionInfo, Width};
+use pci::{BarKind, Capability, CapabilityList, FunctionInfo, Virtio, Width};
 
 use crate::Hardware;
+use crate::function::Space;
 use crate::msi::Msi;
 use crate::registers::{Action, Masks, MsiField, Register, RegisterTable};
 use Action::{Constant, Hardware as Device};
@@ -49,6 +50,10 @@ const DEVICE_STATUS: Masks = Masks {
     zero: 0xff80,
 };
 
+/// The data register of virtio's window to BARs, from the start of the capability (VIRTIO 1.1
+/// section 4.1.4.7): an access goes on to a BAR, at an offset that the guest chose.
+const WINDOW_DATA: u16 = 16;
+
 /// What [`build`] needs to know beyond the device itself.
 pub struct Policy {
     /// Unknown capabilities are shown, and gaps pass.
@@ -73,7 +78,7 @@ pub fn build(
     policy: &Policy,
 ) -> RegisterTable {
     let mut table = RegisterTable::default();
-    let shown = add_capabilities(&mut table, hardware, list, policy);
+    let shown = add_capabilities(&mut table, hardware, info, list, policy);
     let status = Masks {
         readable: if shown == 0 {
             STATUS.readable & !u32::from(regs::STATUS_CAPABILITIES)
@@ -141,29 +146,79 @@ fn bar_registers(info: &FunctionInfo) -> impl Iterator<Item = Register> {
 fn add_capabilities(
     table: &mut RegisterTable,
     hardware: &mut impl Hardware,
+    info: &FunctionInfo,
     list: &CapabilityList,
     policy: &Policy,
 ) -> u32 {
+    let is_shown = |hardware: &mut _, capability| match virtio(hardware, info, capability) {
+        Some((_, is_safe)) => is_safe,
+        None => is_shown(capability, policy),
+    };
+    // Neither read nor written under any policy, and whatever lies over it is hidden: the
+    // register reaches BARs past the pages that trap. Offsets are multiples of 4, so that
+    // none of these overlap.
+    for capability in list.as_slice() {
+        if let Some((Virtio::Window, _)) = virtio(hardware, info, *capability) {
+            let data = Register::new(capability.offset + WINDOW_DATA, Dword, Constant(0));
+            table.add(&[data], CONVENTIONAL);
+        }
+    }
     // Read-only registers come first: a capability that overlaps what is
     // in the table already is hidden.
     for capability in list.as_slice() {
-        if policy.permissive && !is_shown(*capability, policy) {
+        if policy.permissive && !is_shown(hardware, *capability) {
             protect(table, hardware, *capability);
         }
     }
     let mut next = 0;
     // From the back, where the link of each is known.
     for capability in list.as_slice().iter().rev() {
-        if !is_shown(*capability, policy) {
+        if !is_shown(hardware, *capability) {
             continue;
         }
-        if add_capability(table, hardware, *capability, policy, next) {
+        let added = match virtio(hardware, info, *capability) {
+            Some((structure, _)) => add_virtio(table, structure, *capability, next),
+            None => add_capability(table, hardware, *capability, policy, next),
+        };
+        if added {
             next = u32::from(capability.offset);
         } else if policy.permissive {
             protect(table, hardware, *capability);
         }
     }
     next
+}
+
+/// Returns what a capability tells of a virtio function, and whether a guest may read it.
+fn virtio(
+    hardware: &mut impl Hardware,
+    info: &FunctionInfo,
+    capability: Capability,
+) -> Option<(Virtio, bool)> {
+    let mut space = Space(hardware);
+    let structure = Virtio::of(&mut space, info, capability)?;
+    let is_safe = structure.points_inside(&mut space, info, capability.offset);
+    Some((structure, is_safe))
+}
+
+/// Adds a structure of a virtio function; all of it is read-only.
+fn add_virtio(
+    table: &mut RegisterTable,
+    structure: Virtio,
+    capability: Capability,
+    next: u32,
+) -> bool {
+    let at = capability.offset;
+    let read_only = |offset, width| Register::new(at + offset, width, Device(Masks::READ_ONLY));
+    // 24 bytes at most: two of them here, length and type, and the others by fours.
+    let mut registers: Vec<_, 8> = Vec::from_iter([
+        Register::new(at, Byte, Constant(capability.id.into())),
+        Register::new(at + 1, Byte, Constant(next)),
+        read_only(2, Word),
+    ]);
+    let dwords = (4..structure.bytes()).step_by(4);
+    registers.extend(dwords.map(|offset| read_only(offset, Dword)));
+    table.add(&registers, CONVENTIONAL)
 }
 
 fn is_shown(capability: Capability, policy: &Policy) -> bool {

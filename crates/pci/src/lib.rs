@@ -18,6 +18,7 @@ mod grain;
 mod place;
 pub mod regs;
 mod scan;
+mod virtio;
 
 pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
 pub use discover::{ConfigSpace, NoFunction, NoMsix, discover, find_msix};
@@ -30,6 +31,7 @@ pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, claim_small_bars, place_bars,
 };
 pub use scan::{buses_behind, each_function};
+pub use virtio::Virtio;
 
 use core::fmt;
 

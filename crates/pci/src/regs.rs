@@ -47,6 +47,8 @@ pub const STATUS_CAPABILITIES: u16 = 1 << 4;
 pub const CAP_PM: u8 = 0x01;
 /// Capability id: MSI.
 pub const CAP_MSI: u8 = 0x05;
+/// Capability id: vendor specific.
+pub const CAP_VENDOR: u8 = 0x09;
 /// Capability id: Advanced Features (Advanced Capabilities for Conventional PCI
 /// ECN of 2006).
 pub const CAP_AF: u8 = 0x13;

@@ -13,6 +13,11 @@ use crate::target::{
 const SAFE: [u8; 4] = [POWER, 0x05, EXPRESS, 0x11];
 const POWER: u8 = 0x01;
 const EXPRESS: u8 = 0x10;
+/// Vendor specific: shown of virtio functions, if it points into a BAR.
+const VENDOR_SPECIFIC: u8 = 0x09;
+const VIRTIO: u16 = 0x1af4;
+/// Types of such (VIRTIO 1.1 section 4.1.4): all but the window to BARs, 5.
+const VIRTIO_TYPES: [u8; 5] = [1, 2, 3, 4, 8];
 /// Expansion ROM register.
 const ROM: u8 = 0x30;
 /// Device capabilities and control in the PCI Express capability (PCIe 6.0
@@ -119,6 +124,7 @@ fn capability_size<M: Machine>(t: &mut Target<M>, (offset, id): (u8, u8)) -> u16
         // The second half of the registers came with version 2.
         EXPRESS if t.word(offset + 2) & 15 >= 2 => 0x3c,
         EXPRESS => 0x14,
+        VENDOR_SPECIFIC => t.config(offset + 2, 1) as u16,
         _ => 2,
     }
 }
@@ -500,7 +506,17 @@ fn list_is_sound<M: Machine>(t: &mut Target<M>) -> Verdict {
 
 fn safe_capabilities<M: Machine>(t: &mut Target<M>) -> Verdict {
     for (offset, id) in t.capabilities() {
-        if !SAFE.contains(&id) {
+        if id == VENDOR_SPECIFIC && t.word(0) == VIRTIO {
+            let kind = t.config(offset + 3, 1) as u8;
+            let points = VIRTIO_TYPES.contains(&kind);
+            expect("points into a BAR", offset, true, points)?;
+            let size = capability_size(t, (offset, id)) as u8;
+            for at in (offset..offset.saturating_add(size)).step_by(4) {
+                let before = t.dword(at);
+                t.set_dword(at, !before);
+                expect("virtio structure", at, before, t.dword(at))?;
+            }
+        } else if !SAFE.contains(&id) {
             expect("capability", offset, 0u8, id)?;
         }
     }

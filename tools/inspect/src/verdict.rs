@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use acpi_tables::Found;
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, Stop, Told};
 use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, NoMsix, PAGE_SIZE,
-    Width, claim_small_bars, find_msix, place_bars, regs,
+    Virtio, Width, claim_small_bars, find_msix, place_bars, regs,
 };
 use pci_config::{Functions, Method};
 use serde::Serialize;
@@ -351,10 +350,11 @@ impl<'a> Inspection<'a> {
         });
         let seen = CapabilityList::read(&mut guest);
         for capability in list.as_slice() {
+            let structure = Virtio::of(&mut self.device, info, *capability);
             self.verdict.capabilities.push(Shown {
                 offset: capability.offset,
                 id: capability.id,
-                name: name_of(capability.id),
+                name: structure.map_or(name_of(capability.id), Virtio::name),
                 shown: seen.as_slice().contains(capability),
             });
         }
@@ -410,9 +410,7 @@ fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
     let buffer = &mut [0; TABLE];
     let found = acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses);
     match found {
-        Ok(Found::None) => "the firmware tells of no IOMMU".to_owned(),
-        Ok(Found::Amd { registers, .. }) => format!("AMD-Vi unit at {registers:#x}"),
-        Ok(Found::Intel { registers, .. }) => format!("VT-d unit at {registers:#x}"),
+        Ok(found) => found.to_string(),
         Err(unusable) => format!("cannot be used: {}", unusable.reason()),
     }
 }
