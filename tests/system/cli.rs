@@ -14,7 +14,7 @@ fn help_names_every_command() {
     let end = finish(vectis().arg("--help"));
     assert!(end.status.success());
     for command in [
-        "run", "soak", "build", "test", "graph", "show", "caps", "logs", "inspect",
+        "run", "soak", "build", "test", "graph", "show", "caps", "logs", "probe", "inspect",
     ] {
         assert!(end.text.contains(command), "{command}");
         let help = finish(vectis().args([command, "--help"]));

@@ -16,6 +16,34 @@ pub struct Stated {
     pub serial: [u64; 2],
 }
 
+/// What a machine has not, and a system needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Tables that tell what there is.
+    Tables,
+    /// A configuration window.
+    Window,
+    /// A clock.
+    Hpet,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tables => "no ACPI tables that can be read: nothing tells where its devices are",
+            Self::Window => {
+                "no window for configuration space (ACPI has no table MCFG), as machines without \
+                 PCI Express, such as QEMU's `pc`. Functions cannot be given to guests there: take \
+                 QEMU's `q35`, or a system without devices"
+            }
+            Self::Hpet => {
+                "no HPET (ACPI has no table HPET), which is the only clock: switch it on in the \
+                 firmware's setup, in QEMU with `-machine hpet=on`"
+            }
+        })
+    }
+}
+
 /// What the machine has otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
@@ -39,11 +67,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this machine is not the board: ")?;
         match *self {
-            Self::NoWindow => f.write_str(
-                "it has no window for configuration space (ACPI has no table MCFG), as machines \
-                 without PCI Express, such as QEMU's `pc`. Functions cannot be given to guests \
-                 there: take QEMU's `q35`, or a system without devices",
-            ),
+            Self::NoWindow => write!(f, "it has {}", Lack::Window),
             Self::Window(board, machine) => write!(
                 f,
                 "its configuration space is at {machine:#x} (ACPI, MCFG), and `ecam` in [board] \
@@ -57,9 +81,8 @@ impl fmt::Display for Difference {
             ),
             Self::NoHpet(board) => write!(
                 f,
-                "it has no HPET (ACPI has no table HPET), and the board has one at {board:#x} \
-                 ([device.hpet]), which is the only clock: switch it on in the firmware's setup, \
-                 in QEMU with `-machine hpet=on`"
+                "the board has an HPET at {board:#x} ([device.hpet]), and it has {}",
+                Lack::Hpet
             ),
             Self::Hpet(board, machine) => write!(
                 f,

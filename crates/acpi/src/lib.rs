@@ -21,6 +21,7 @@ mod ivrs;
 mod machine;
 mod root;
 
+use core::fmt;
 use core::ops::RangeInclusive;
 
 pub use machine::{Description, Window, describe};
@@ -64,6 +65,16 @@ pub enum Found {
         /// Bits of the largest address that DMA can reach.
         address_bits: u8,
     },
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("the firmware tells of no IOMMU"),
+            Self::Amd { registers, .. } => write!(f, "AMD-Vi unit at {registers:#x}"),
+            Self::Intel { registers, .. } => write!(f, "VT-d unit at {registers:#x}"),
+        }
+    }
 }
 
 /// Why the machine's IOMMU cannot be used.

@@ -52,6 +52,8 @@ pub struct Header {
     /// 1: init compares every CSpace with the table and ends the machine, for
     /// `vectis caps --live`.
     pub audit: u64,
+    /// 1: init prints what the machine has and ends it, for `vectis probe`.
+    pub probe: u64,
     /// The kernel that the image is for.
     pub kernel: KernelLabel,
     /// The IOMMU.
@@ -348,6 +350,7 @@ mod tests {
             doorbell: 3,
             inject_faults: 0,
             audit: 0,
+            probe: 0,
             kernel: KernelLabel::EMPTY,
             iommu: IommuPlace::NONE,
             gone: [NONE; 2],

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use acpi_tables::Found;
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, Stop, Told};
@@ -415,9 +414,7 @@ fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
     let buffer = &mut [0; TABLE];
     let found = acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses);
     match found {
-        Ok(Found::None) => "the firmware tells of no IOMMU".to_owned(),
-        Ok(Found::Amd { registers, .. }) => format!("AMD-Vi unit at {registers:#x}"),
-        Ok(Found::Intel { registers, .. }) => format!("VT-d unit at {registers:#x}"),
+        Ok(found) => found.to_string(),
         Err(unusable) => format!("cannot be used: {}", unusable.reason()),
     }
 }

@@ -57,25 +57,32 @@ pub struct Board {
     pub kernel: Option<PathBuf>,
     /// Devices.
     pub devices: Vec<BoardDevice>,
-    /// QEMU's `-machine`.
-    pub qemu_machine: String,
-    /// QEMU's `-cpu`.
-    pub qemu_cpu: String,
-    /// More of QEMU's arguments.
-    pub qemu_args: Vec<String>,
-    /// The arguments that make each IOMMU, of those that QEMU can make.
-    pub qemu_iommu: Vec<(IommuKind, Vec<String>)>,
+    /// How QEMU makes one; `None` for a board that is a real machine.
+    pub qemu: Option<Qemu>,
 }
 
-impl Board {
-    /// Returns the arguments that give QEMU's machine its IOMMU; `None` if the board's
+/// How QEMU makes a board's machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Qemu {
+    /// Its `-machine`.
+    pub machine: String,
+    /// Its `-cpu`.
+    pub cpu: String,
+    /// More of its arguments.
+    pub args: Vec<String>,
+    /// The arguments that make each IOMMU, of those that it can make.
+    pub iommu: Vec<(IommuKind, Vec<String>)>,
+}
+
+impl Qemu {
+    /// Returns the arguments that give the machine its IOMMU; `None` if the board's
     /// file does not say how.
     #[must_use]
     pub fn iommu_arguments(&self, iommu: IommuKind) -> Option<&[String]> {
         if iommu == IommuKind::None {
             return Some(&[]);
         }
-        let mut known = self.qemu_iommu.iter();
+        let mut known = self.iommu.iter();
         let (_, arguments) = known.find(|(known, _)| *known == iommu)?;
         Some(arguments)
     }
@@ -193,9 +200,7 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
         board.kernel = prefix.map(|prefix| root.join(prefix.value));
         section.finish();
     }
-    if let Some(section) = top.required_section("qemu", "{ ... }") {
-        qemu(&section, &mut board);
-    }
+    board.qemu = top.section("qemu").map(|section| qemu(&section));
     top.finish();
     let good = report.borrow().diagnostics.len() == errors_before;
     good.then_some(board)
@@ -222,7 +227,7 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
         .required_size("memory", "\"512M\"")
         .map_or(0, |size| size.value);
     if let Some(range) = section.required_section("guest-memory", "{ base, size }") {
-        let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
+        let base = range.required_number("base", 0..1 << 39, "0x1000_0000");
         let size = range.required_size("size", "\"64M\"");
         range.finish();
         if let Some(base) = base
@@ -253,19 +258,23 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
 }
 
 /// Reads the table `qemu`.
-fn qemu(section: &Section<'_, '_>, board: &mut Board) {
+fn qemu(section: &Section<'_, '_>) -> Qemu {
     let text = |value: Option<Located<String>>| value.map_or_else(String::new, |value| value.value);
-    board.qemu_machine = text(section.required_string("machine", "\"q35\""));
-    board.qemu_cpu = text(section.required_string("cpu", "\"max\""));
-    board.qemu_args = section.texts("args");
+    let mut qemu = Qemu {
+        machine: text(section.required_string("machine", "\"q35\"")),
+        cpu: text(section.required_string("cpu", "\"max\"")),
+        args: section.texts("args"),
+        iommu: Vec::new(),
+    };
     if let Some(kinds) = section.section("iommu") {
         for iommu in [IommuKind::Amd, IommuKind::Intel] {
             let arguments = kinds.texts(iommu.name());
             if !arguments.is_empty() {
-                board.qemu_iommu.push((iommu, arguments));
+                qemu.iommu.push((iommu, arguments));
             }
         }
         kinds.finish();
     }
     section.finish();
+    qemu
 }

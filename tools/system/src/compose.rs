@@ -137,6 +137,7 @@ pub fn compose(
     header.doorbell = u64::from(doorbell);
     header.inject_faults = u64::from(options.inject_faults);
     header.audit = u64::from(options.audit);
+    header.probe = u64::from(options.probe);
     header.kernel = options.kernel;
     header.iommu = unit;
     builder.image.iommu = unit;

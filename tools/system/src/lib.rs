@@ -30,7 +30,7 @@ mod reader;
 mod stack;
 
 pub use attach::{attach, attach_to, elf_file};
-pub use board::{Board, BoardDevice, Trigger};
+pub use board::{Board, BoardDevice, Qemu, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};
 pub use diagnostic::{Diagnostic, Report};

@@ -108,6 +108,13 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER", requires = "console")]
         image: Option<PathBuf>,
     },
+    /// Say what a machine has, by an image that looks at it
+    ///
+    /// The image prints on COM1 a board's file of the machine that it boots, to be copied as
+    /// it is; in comments, the CPU's features, the IOMMU, and what each function could do
+    /// (docs/boot.md). With --iso, --disk or --boot it is written for a PC; without, QEMU
+    /// runs it on the system's board, with its functions.
+    Probe(Probe),
     /// Say what a machine's functions could do here, from dumps of it
     ///
     /// Reads the output of `lspci -vvxxxx` (as root) or `lspci -xxxx`, and that of
@@ -294,6 +301,20 @@ pub struct Build {
     /// Print the kernel's options
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Arguments of `vectis probe`.
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// Which system: its board is what QEMU runs, and says where COM1 is.
+    #[command(flatten)]
+    pub system: System,
+    /// Which kernel.
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// What is written.
+    #[command(flatten)]
+    pub media: Media,
 }
 
 /// Files that a PC boots from.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use system::{Model, Programs};
+use system::{Board, Model, Programs, Qemu};
 
 use crate::cli::{self, profile};
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 use crate::{bench, control, image, media, metrics, output, packages, run, soak};
 
-/// Bound on an audit: twenty times the time of a slow machine.
+/// Bound on an audit, and on a probe: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
 /// System of `vectis soak` unless another one is named.
 const SOAK_SYSTEM: &str = "tests/systems/soak.toml";
@@ -27,15 +27,40 @@ const EXIT_ON_LEASE: &str = "exit=on-lease";
 
 fn read(workspace: &Workspace, system: &cli::System) -> Result<Model> {
     let file = workspace.system_file(system.file.as_deref());
-    let model = system::read(&workspace.root, &file, system.iommu)?;
-    let board = &model.board;
-    if board.iommu_arguments(board.iommu).is_none() {
+    Ok(system::read(&workspace.root, &file, system.iommu)?)
+}
+
+/// Returns how QEMU makes the system's machine.
+fn qemu(model: &Model) -> Result<&Qemu> {
+    let Board {
+        name,
+        file,
+        iommu,
+        qemu,
+        ..
+    } = &model.board;
+    let qemu = qemu.as_ref().ok_or_else(|| {
+        Error::new(
+            format!("board {name} has no machine to run"),
+            format!("{file} has no `[qemu]`, which says how QEMU makes one"),
+            "boot the machine itself, from what `vectis build` with --iso, --disk or --boot \
+             writes; or add [qemu], as board/qemu-q35/board.toml has it",
+        )
+    })?;
+    if qemu.iommu_arguments(*iommu).is_none() {
         return Err(Error::new(
-            format!("board {} has no IOMMU `{}`", board.name, board.iommu.name()),
-            "its file does not say how QEMU makes one",
+            format!("board {name} has no IOMMU `{}`", iommu.name()),
+            format!("{file} does not say how QEMU makes one"),
             "add it under [qemu.iommu] in the board's file, or choose another with --iommu",
         ));
     }
+    Ok(qemu)
+}
+
+/// Reads a system that QEMU is to run; what it has no machine for is an error before the build.
+fn read_to_run(workspace: &Workspace, system: &cli::System) -> Result<Model> {
+    let model = read(workspace, system)?;
+    qemu(&model)?;
     Ok(model)
 }
 
@@ -78,7 +103,7 @@ fn position(model: &system::Model, name: Option<&str>) -> Result<Option<char>> {
 /// If the system cannot be built, does not start, or ends badly.
 pub fn run(arguments: &cli::Run) -> Result<()> {
     let workspace = Workspace::find()?;
-    let mut model = read(&workspace, &arguments.system)?;
+    let mut model = read_to_run(&workspace, &arguments.system)?;
     // Checked before the build, so that an error comes at once.
     let networks = networks(&model).len();
     free_ports(arguments.port, networks)?;
@@ -136,7 +161,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     );
     let machine = Machine {
         counted: options.counted,
-        ..machine(&model, &built, free_ports(arguments.port, networks)?)
+        ..machine(&model, &built, free_ports(arguments.port, networks)?)?
     };
     run::run(
         &machine,
@@ -148,15 +173,16 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
 }
 
 /// Returns the machine that boots an image.
-fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Machine<'a> {
-    Machine {
+fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Result<Machine<'a>> {
+    Ok(Machine {
         model,
+        qemu: qemu(model)?,
         kernel: built.kernel_file(),
         initrd: Some(built.init()),
         command_line: built.command_line.clone(),
         ports,
         counted: false,
-    }
+    })
 }
 
 /// Runs `vectis soak`.
@@ -174,7 +200,7 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
         file: Some(file),
         iommu: None,
     };
-    let model = read(&workspace, &system)?;
+    let model = read_to_run(&workspace, &system)?;
     let profile = profile(false);
     let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
@@ -196,7 +222,7 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
         seed,
         verbose: arguments.verbose,
     };
-    let machine = machine(&model, &built, ports);
+    let machine = machine(&model, &built, ports)?;
     soak::soak(&machine, &built.writers, &log, &options, built.lock)
 }
 
@@ -212,7 +238,7 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
             file: Some(file.to_owned()),
             iommu: arguments.iommu,
         };
-        read(&workspace, &system)
+        read_to_run(&workspace, &system)
     };
     let alone = workspace.root.join(bench::SYSTEM);
     let bare_model = read_of(&alone)?;
@@ -256,7 +282,7 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     let ports = free_ports(0, networks(&model).len())?;
     let machine = Machine {
         counted: true,
-        ..machine(&model, &built, ports)
+        ..machine(&model, &built, ports)?
     };
     let measured = bench::measure(
         &machine,
@@ -305,6 +331,7 @@ fn bare_machine<'a>(
 ) -> Result<Machine<'a>> {
     Ok(Machine {
         model,
+        qemu: qemu(model)?,
         kernel: image::guest_file(workspace, guest)?,
         initrd: None,
         command_line: guest.command_line.clone(),
@@ -356,6 +383,58 @@ pub fn build(arguments: &cli::Build) -> Result<()> {
         print_kernel(&built.kernel)?;
     }
     media::write(&workspace, &model, &built, media, &mut steps)
+}
+
+/// Runs `vectis probe`.
+///
+/// # Errors
+/// If the image cannot be built, or QEMU does not run it to its end.
+pub fn probe(arguments: &cli::Probe) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let media = &arguments.media;
+    let runs = *media == cli::Media::default();
+    let of_system = if runs { read_to_run } else { read };
+    let model = of_system(&workspace, &arguments.system)?;
+    // Only init is on the image. It knows of no port that ends a PC.
+    let mut alone = Model {
+        components: Vec::new(),
+        channels: Vec::new(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        ..model.clone()
+    };
+    if !runs {
+        alone.board.exit_port = 0;
+    }
+    let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
+    let needs = if runs {
+        vec![packages::QEMU]
+    } else {
+        media::needs(media)
+    };
+    packages::ensure(&[&[packages::GCC], &needs[..]].concat())?;
+    let steps = if runs { 1 } else { media::steps(media) };
+    let mut steps = Steps::new(image::STEPS + steps);
+    let folder = image::Folder::Own(workspace.output(profile).join("probe"));
+    let composed = system::Options {
+        probe: true,
+        ..system::Options::default()
+    };
+    let built = image::build(
+        &workspace, &alone, composed, &kernel, profile, &folder, &mut steps,
+    )?;
+    if !runs {
+        return media::write(&workspace, &alone, &built, media, &mut steps);
+    }
+    steps.begin("QEMU", &model.board.name);
+    let ports = free_ports(0, networks(&model).len())?;
+    let options = run::Options {
+        timeout: Some(AUDIT),
+        ..run::Options::default()
+    };
+    let machine = machine(&model, &built, ports)?;
+    run::run(&machine, &built.writers, None, &options, Some(built.lock))
 }
 
 /// Runs `vectis test`.
@@ -440,7 +519,7 @@ pub fn caps(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
 /// table says.
 pub fn audit(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
     let workspace = Workspace::find()?;
-    let model = read(&workspace, system)?;
+    let model = read_to_run(&workspace, system)?;
     let profile = profile(false);
     let kernel = Kernel::choose(kernel, &model.board, profile)?;
     packages::ensure(&[packages::GCC, packages::QEMU])?;
@@ -459,7 +538,7 @@ pub fn audit(system: &cli::System, kernel: &cli::Kernel) -> Result<()> {
         timeout: Some(AUDIT),
         ..run::Options::default()
     };
-    let machine = machine(&model, &built, ports);
+    let machine = machine(&model, &built, ports)?;
     run::run(&machine, &built.writers, None, &options, Some(built.lock))
 }
 

@@ -64,6 +64,8 @@ pub enum Event {
 pub struct Machine<'a> {
     /// The system: its board and devices.
     pub model: &'a Model,
+    /// How the board's machine is made.
+    pub qemu: &'a system::Qemu,
     /// `-kernel`.
     pub kernel: PathBuf,
     /// `-initrd`.
@@ -96,10 +98,11 @@ impl Machine<'_> {
     #[must_use]
     pub fn arguments(&self, folder: &Path) -> Vec<OsString> {
         let board = &self.model.board;
+        let qemu = self.qemu;
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| all.extend([name.into(), value]);
-        add("-machine", board.qemu_machine.clone().into());
-        add("-cpu", board.qemu_cpu.clone().into());
+        add("-machine", (&qemu.machine).into());
+        add("-cpu", (&qemu.cpu).into());
         add("-m", format!("{}", board.memory >> 20).into());
         add("-display", "none".into());
         for (_, name) in PORTS {
@@ -143,10 +146,10 @@ impl Machine<'_> {
         all.extend(["-nodefaults".into(), "-no-reboot".into()]);
         // A guest without seL4 is measured on the plain machine.
         if self.initrd.is_some() {
-            let iommu = board.iommu_arguments(board.iommu).unwrap_or_default();
+            let iommu = qemu.iommu_arguments(board.iommu).unwrap_or_default();
             all.extend(iommu.iter().map(OsString::from));
         }
-        all.extend(board.qemu_args.iter().map(OsString::from));
+        all.extend(qemu.args.iter().map(OsString::from));
         all
     }
 }
@@ -309,6 +312,7 @@ mod tests {
         let model = system::read(&root, &root.join(system), None).unwrap();
         let machine = Machine {
             model: &model,
+            qemu: model.board.qemu.as_ref().unwrap(),
             kernel: "k".into(),
             initrd: Some("a,b".into()),
             command_line: String::new(),

@@ -34,7 +34,7 @@ const TIMED_OUT: u8 = 124;
 const FIRST_SIGN: Duration = Duration::from_secs(30);
 
 /// How lines begin that init writes by itself, before the console runs.
-const FROM_INIT: [&str; 2] = ["init: ", "audit: "];
+const FROM_INIT: [&str; 3] = ["init: ", "audit: ", "# probe: "];
 
 /// Bound on how long the last bytes of the serial ports are waited for once
 /// QEMU has ended.

@@ -31,6 +31,7 @@ pub fn main() -> ExitCode {
         Some(Command::Metrics { console, image }) => {
             commands::metrics(console.as_deref(), image.as_deref())
         }
+        Some(Command::Probe(probe)) => commands::probe(probe),
         Some(Command::Inspect(arguments)) => inspect::inspect(arguments),
         Some(Command::Replay { files, summary }) => replay::replay(files, *summary),
     };

@@ -1,6 +1,6 @@
 //! The firmware's tables, read a page at a time, and the board checked against them.
 
-use acpi_tables::{PhysicalMemory, Pointer, describe};
+use acpi_tables::{Description, PhysicalMemory, Pointer, Unusable, describe};
 use heapless::Vec;
 use init::{Stated, difference};
 use pci::PAGE_SIZE;
@@ -43,6 +43,18 @@ pub fn root_pointer(builder: &mut Builder<'_>, pages: &mut Pages) -> Option<Poin
     pointer
 }
 
+/// Reads what the tables say about the machine's devices.
+pub fn described(
+    builder: &mut Builder<'_>,
+    pages: &mut Pages,
+    root_pointer: Option<&[u8]>,
+) -> Result<Option<Description>, Unusable> {
+    let mut firmware = Firmware::new(builder, pages);
+    let described = describe(&mut firmware, root_pointer, &mut [0; TABLE]);
+    firmware.end();
+    described
+}
+
 /// Ends the boot if the machine is not as the board says.
 pub fn check_board(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) {
     let header = builder.system.header;
@@ -52,10 +64,7 @@ pub fn check_board(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: O
         hpet: header.hpet,
         serial: [header.com1, header.com2],
     };
-    let mut firmware = Firmware::new(builder, pages);
-    let described = describe(&mut firmware, root_pointer, &mut [0; TABLE]);
-    firmware.end();
-    match described {
+    match described(builder, pages, root_pointer) {
         Ok(Some(machine)) => {
             if let Some(difference) = difference(&stated, &machine) {
                 fatal!("{difference}");

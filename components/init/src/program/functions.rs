@@ -47,9 +47,13 @@ impl ConfigSpace for Mechanism1 {
     }
 }
 
+/// Reads a dword of any function.
+pub fn read(bdf: Bdf, offset: u16) -> u32 {
+    Mechanism1(bdf).read32(offset)
+}
+
 /// Calls `visit` for every function that is there, until it says `true`.
-fn each_function(buses: u64, visit: impl FnMut(Bdf) -> bool) {
-    let read = |bdf, offset| Mechanism1(bdf).read32(offset);
+pub fn each_function(buses: u64, visit: impl FnMut(Bdf) -> bool) {
     pci::each_function(buses.min(256) as u16, read, visit);
 }
 
@@ -179,7 +183,6 @@ fn place(functions: &[Function], assigned: &mut Found) {
             if info.msix.entries != 0 && placed.msix.entries == 0 {
                 no_msix(name, NoMsix::Unreachable);
             }
-            let read = |bdf, offset| Mechanism1(bdf).read32(offset);
             if !claim_small_bars(&mut placed, read) {
                 no_msix(name, NoMsix::Shared);
             }

@@ -3,7 +3,7 @@
 
 use acpi_tables::{Found, find as find_unit};
 use heapless::Vec;
-use pci::{Bdf, ConfigSpace as _, PAGE_SIZE, buses_behind};
+use pci::{Bdf, PAGE_SIZE, buses_behind};
 use sel4::cap::LargePage;
 use spec::{FUNCTIONS, IommuInfo, IommuKind, NONE};
 use zerocopy::IntoBytes as _;
@@ -11,10 +11,10 @@ use zerocopy::IntoBytes as _;
 use super::builder::Builder;
 use super::fatal::fatal;
 use super::firmware::{Firmware, Pages};
-use super::functions::{Found as Functions, Mechanism1, map_device};
+use super::functions::{Found as Functions, map_device, read};
 
 /// Longest table: that of a machine with one unit is much shorter.
-const TABLE: usize = 4096;
+pub const TABLE: usize = 4096;
 /// Bytes of registers: AMD-Vi 16 KiB (48882 section 3.4), of VT-d those that
 /// there is room for.
 const AMD_SIZE: u64 = 4 * PAGE_SIZE;
@@ -61,10 +61,7 @@ pub fn find(
         .map(|(bdf, _)| bdf.requester_id())
         .collect();
     let mut firmware = Firmware::new(builder, pages);
-    let mut buses = |id| {
-        let read = |bdf, offset| Mechanism1(bdf).read32(offset);
-        buses_behind(Bdf::from_requester_id(id), read)
-    };
+    let mut buses = |id| buses_behind(Bdf::from_requester_id(id), read);
     let buffer = &mut [0; TABLE];
     let found = find_unit(&mut firmware, root_pointer, buffer, &assigned, &mut buses);
     firmware.end();

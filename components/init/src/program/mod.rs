@@ -10,6 +10,7 @@ mod iommu;
 mod memory;
 mod monitor;
 mod ports;
+mod probe;
 mod restart;
 mod selfcheck;
 
@@ -77,6 +78,9 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         None => firmware::root_pointer(&mut builder, &mut pages),
     };
     let root_pointer = given.or(looked_for.as_ref().map(|pointer| &pointer[..]));
+    if header.probe == 1 {
+        probe::run(&mut builder, &boot_info, pages, root_pointer);
+    }
     firmware::check_board(&mut builder, &mut pages, root_pointer);
     builder.make_objects();
     builder.fill();

@@ -23,6 +23,8 @@ use super::own_slot;
 /// Offset of the line status register, and its bit that says there is room.
 const STATUS: u16 = 5;
 const EMPTY: u8 = 1 << 5;
+/// Offset of the scratch register.
+const SCRATCH: u16 = 7;
 /// Looks for room before a byte is given up, as the console has them.
 const PATIENCE: u32 = 2_000_000;
 /// A byte was given up, and there was no room since: the next ones are not waited for.
@@ -141,6 +143,23 @@ pub fn make(name: &str, ports: &RangeInclusive<u16>, slot: usize) {
         ),
         Err(error) => fatal!("I/O ports {ports:#x?} of {name}: {error:?}"),
     }
+}
+
+/// Returns whether a serial controller answers at these ports: its scratch register keeps what
+/// is written there (16550 datasheet, section 8.7). They are issued into an empty slot.
+pub fn answers(first: u16, slot: usize) -> bool {
+    let ports = serial(first);
+    let own = COM.slot().filter(|_| COM.ports() == ports);
+    let cap = match own {
+        Some(own) => own,
+        None if issue(&ports, slot).is_ok() => slot,
+        None => return false,
+    };
+    let cap = IoPort::from_bits(cap as u64);
+    [0x5a, 0xa5].into_iter().all(|byte| {
+        let written = cap.ioport_out8(first + SCRATCH, byte);
+        written.and_then(|()| cap.ioport_in8(first + SCRATCH)) == Ok(byte)
+    })
 }
 
 /// Returns the slots that init keeps after boot: COM1 and the exit port.

@@ -39,6 +39,8 @@ pub struct Options {
     pub inject_faults: bool,
     /// Init compares every CSpace with the table and ends.
     pub audit: bool,
+    /// Init prints what the machine has and ends.
+    pub probe: bool,
     /// Components log every access of the guests.
     pub trace: bool,
     /// The kernel that the image is for.
@@ -53,6 +55,7 @@ impl Default for Options {
         Self {
             inject_faults: false,
             audit: false,
+            probe: false,
             trace: false,
             kernel: KernelLabel::default(),
             badge_bits: u64::BITS,
