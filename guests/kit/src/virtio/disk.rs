@@ -5,6 +5,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
+use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::pci::PciTransport;
 
 use super::dma::Memory;
@@ -62,8 +63,8 @@ pub enum DiskError {
 
 /// A disk. `wait` is called while a request is under way, until an interrupt; it returns
 /// `false` to give up.
-pub struct Disk {
-    raw: VirtIOBlk<Memory, Messages<PciTransport, WindowRegisters>>,
+pub struct Disk<T: Transport = Messages<PciTransport, WindowRegisters>> {
+    raw: VirtIOBlk<Memory, T>,
     memory: &'static DiskMemory,
     failed: bool,
 }
@@ -74,6 +75,13 @@ impl Stopped {
     /// # Errors
     /// [`InitError`] says what the function refused.
     pub fn start_disk(self, memory: &'static DiskMemory) -> Result<Disk, InitError> {
+        Disk::start(self.messages(ENTRIES), memory)
+    }
+}
+
+impl<T: Transport> Disk<T> {
+    /// Starts the function behind `transport`.
+    pub(super) fn start(transport: T, memory: &'static DiskMemory) -> Result<Self, InitError> {
         if memory.in_use.swap(true, Ordering::Acquire) {
             return Err(InitError::MemoryInUse);
         }
@@ -82,16 +90,14 @@ impl Stopped {
             (*memory.request.get()).write(BlkReq::default());
             (*memory.response.get()).write(BlkResp::default());
         }
-        let raw = VirtIOBlk::new(self.messages(ENTRIES)).map_err(|_| InitError::Refused)?;
-        Ok(Disk {
+        let raw = VirtIOBlk::new(transport).map_err(|_| InitError::Refused)?;
+        Ok(Self {
             raw,
             memory,
             failed: false,
         })
     }
-}
 
-impl Disk {
     /// Returns the number of blocks.
     pub fn blocks(&self) -> u64 {
         // So that no byte offset overflows.

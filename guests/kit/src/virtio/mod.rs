@@ -14,6 +14,11 @@ mod dma;
 pub mod net;
 mod transport;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
 use virtio_drivers::transport::{DeviceStatus, Transport};

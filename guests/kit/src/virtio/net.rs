@@ -86,7 +86,8 @@ impl Stopped {
 }
 
 impl<T: Transport> Network<T> {
-    fn start(
+    /// Starts the function behind `transport`.
+    pub(super) fn start(
         transport: T,
         memory: &'static NetMemory,
         status: Option<WindowRegisters>,
