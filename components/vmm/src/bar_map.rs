@@ -43,13 +43,14 @@ impl<'a> BarMap<'a> {
     /// in it.
     #[must_use]
     pub fn place(&self, address: u64, width: Width) -> Option<(FunctionBar, u64)> {
-        self.find(BarInfo::is_memory, address, width)
+        let (_, place, offset) = self.find(BarInfo::is_memory, address, width)?;
+        Some((place, offset))
     }
 
     /// Returns the same of an I/O port.
     #[must_use]
     pub fn ports(&self, port: u16, width: Width) -> Option<(FunctionBar, u16)> {
-        let (place, offset) = self.find(BarInfo::has_ports, port.into(), width)?;
+        let (_, place, offset) = self.find(BarInfo::has_ports, port.into(), width)?;
         // A BAR of ports ends at port 0xffff.
         Some((place, offset as u16))
     }
@@ -59,7 +60,7 @@ impl<'a> BarMap<'a> {
         kind: impl Fn(&BarInfo) -> bool,
         address: u64,
         width: Width,
-    ) -> Option<(FunctionBar, u64)> {
+    ) -> Option<(&'a FunctionInfo, FunctionBar, u64)> {
         self.functions.iter().find_map(|info| {
             let bars = info.bars.iter().zip(&self.addresses[info.index.index()]);
             (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
@@ -69,7 +70,7 @@ impl<'a> BarMap<'a> {
                     bar,
                 };
                 let inside = offset < bar_info.size && bar_info.size - offset >= width.bytes();
-                (inside && kind(bar_info)).then_some((place, offset))
+                (inside && kind(bar_info)).then_some((info, place, offset))
             })
         })
     }
@@ -78,8 +79,7 @@ impl<'a> BarMap<'a> {
     /// An access that runs from one page into the next has none.
     #[must_use]
     pub fn claimed(&self, address: u64, width: Width) -> Option<(FunctionBar, u32)> {
-        let (place, offset) = self.place(address, width)?;
-        let info = self.function(place.function)?;
+        let (info, place, offset) = self.find(BarInfo::is_memory, address, width)?;
         info.msix
             .page_index(u32::from(place.bar), offset / PAGE_SIZE)?;
         (offset % PAGE_SIZE + width.bytes() <= PAGE_SIZE)
