@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::changed::Changed;
-use crate::harness::{Finished, finish, one_machine, root, run_of, vectis};
+use crate::client::Client;
+use crate::harness::{Finished, Running, finish, one_machine, root, run_of, vectis};
 
 /// A board like the usual one with other keys, in a file that goes when this does.
 struct Board(PathBuf);
@@ -99,6 +100,34 @@ fn a_component_that_panics_says_why_on_com1() {
         let lines: Vec<&str> = text.lines().filter(|line| line.contains(words)).collect();
         let on_com1 = lines.iter().any(|line| line.starts_with("init: "));
         assert!(on_com1, "no `{words}` of init's in\n{text}");
+    }
+}
+
+#[test]
+fn little_memory_and_memory_above_4_gib() {
+    let _machine = one_machine();
+    for (name, keys) in [
+        (
+            "small",
+            "board.memory = \"128M\"\n\
+             board.guest-memory = { base = 0x200_0000, size = \"64M\" }",
+        ),
+        (
+            // QEMU has 2 GiB of it below 3 GiB, and the last 128 MiB here.
+            "high",
+            "board.memory = \"2944M\"\n\
+             board.guest-memory = { base = 0x1_3000_0000, size = \"128M\" }",
+        ),
+    ] {
+        let board = Board::new(name, keys);
+        let system = board.system(name);
+        let file = system.0.to_str().expect("a name of ours");
+        let (running, port) = Running::serving(&["--system", file]);
+        let (status, page) = Client::connect(port).request("/").expect("the page");
+        assert_eq!(status, 200, "{name}");
+        assert!(page.contains("Vectis"), "{name}: {page}");
+        let end = running.interrupt();
+        assert!(end.status.success(), "{}", end.text);
     }
 }
 

@@ -251,7 +251,7 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
         .required_size("memory", "\"512M\"")
         .map_or(0, |size| size.value);
     if let Some(range) = section.required_section("guest-memory", "{ base, size }") {
-        let base = range.required_number("base", 0..1 << 32, "0x1000_0000");
+        let base = range.required_number("base", 0..1 << 39, "0x1000_0000");
         let size = range.required_size("size", "\"64M\"");
         range.finish();
         if let Some(base) = base

@@ -1,5 +1,6 @@
 //! Guests: image, vmm, memory, priority and end.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use spec::OnExit;
@@ -76,12 +77,22 @@ fn guest(
         Some(GuestImage::Crate(..)) if !pc => GUEST_PAGE,
         _ => 0,
     };
-    let address = address.map_or(default, |address| {
-        let size = memory.as_ref().map_or(0, |memory| memory.value);
-        let translated = translated || address.value == machine_address;
-        guest_address(context, &address, size, translated);
-        address.value
-    });
+    let size = memory.as_ref().map_or(0, |memory| memory.value);
+    let address = match (address, &memory) {
+        (Some(address), _) => {
+            let translated = translated || address.value == machine_address;
+            guest_address(context, &address, size, translated);
+            address.value
+        }
+        // Where nothing translates the machine's address is the guest's, wherever that is.
+        (None, Some(memory)) if default == machine_address => {
+            let help = "let the board's `guest-memory` end below that, or run on a machine with \
+                        an IOMMU (`--iommu amd`)";
+            below_bars(context, &memory.span, default, size, help);
+            default
+        }
+        (None, _) => default,
+    };
     let interrupt_budget = section
         .number("interrupt-budget", 1..1 << 32)
         .map_or(INTERRUPT_BUDGET, |budget| budget.value);
@@ -291,6 +302,21 @@ fn guest_memory(context: &Context<'_>, memory: &Located<u64>, board: &Board, sta
     }
 }
 
+/// Checks that guest RAM ends below the window of BARs.
+fn below_bars(context: &Context<'_>, span: &Range<usize>, address: u64, size: u64, help: &str) {
+    let end = address.saturating_add(size);
+    if end > pci::BAR_WINDOW.start {
+        context.error(
+            span,
+            format!(
+                "guest RAM would end at {end:#x}, past the window of BARs, which begins at {:#x}",
+                pci::BAR_WINDOW.start
+            ),
+            help,
+        );
+    }
+}
+
 /// Checks that RAM can lie at a guest address: in large pages, below the window of
 /// BARs, and translated for devices.
 fn guest_address(context: &Context<'_>, address: &Located<u64>, size: u64, translated: bool) {
@@ -301,17 +327,8 @@ fn guest_address(context: &Context<'_>, address: &Located<u64>, size: u64, trans
             "give a multiple of 2M",
         );
     }
-    let end = address.value.saturating_add(size);
-    if end > pci::BAR_WINDOW.start {
-        context.error(
-            &address.span,
-            format!(
-                "guest RAM would end at {end:#x}, in the window of BARs from {:#x} on",
-                pci::BAR_WINDOW.start
-            ),
-            "give a lower address, or less memory",
-        );
-    }
+    let help = "give a lower address, or less memory";
+    below_bars(context, &address.span, address.value, size, help);
     if !translated {
         context.error(
             &address.span,
