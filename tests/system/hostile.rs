@@ -362,7 +362,7 @@ command-line = "watch=1"
 #[test]
 fn bases_of_one_guest_are_no_other_s() {
     let _machine = one_machine();
-    let attacks = &["base-yields:2000000"];
+    let attacks = &["base-yields:200000"];
     let words = format!("start=frame {}", words(attacks));
     let file = system_with("bases", &words, &[]).also(WATCHER);
     let mut attacked = Attacked::start_file(file, &[]);
