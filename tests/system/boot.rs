@@ -47,6 +47,17 @@ fn media() -> &'static Media {
     })
 }
 
+/// Builds the CD of another system for a machine with this IOMMU.
+fn cd_of(system: &str, iommu: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let iso = folder.join(format!("{iommu}.iso"));
+    let mut build = vectis();
+    build.args(["build", "--system", system, "--iommu", iommu, "--out"]);
+    let end = finish(build.arg(folder.join("boot-of")).arg("--iso").arg(&iso));
+    assert!(end.status.success(), "{}", end.text);
+    iso
+}
+
 /// Starts a machine with these arguments; COM1 is its output.
 fn machine(cpu: &str, arguments: &str, port: u16) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
@@ -138,6 +149,29 @@ fn a_disk_serves_as_a_usb_stick_without_a_screen() {
         drive(&mut qemu, "qcow2", &media().disk);
         serves(qemu.args(stick.split(' ')), port);
     }
+}
+
+#[test]
+fn one_cd_serves_on_an_82574l_and_on_virtio() {
+    let _machine = one_machine();
+    let behind = "-device amd-iommu,intremap=on -global hpet.msi=on";
+    let virtio = "-device virtio-net-pci,disable-legacy=on,netdev=net0";
+    let cd = cd_of("tests/systems/any-nic.toml", "amd");
+    for nic in [
+        "-device e1000e,netdev=net0".to_owned(),
+        format!("{virtio},iommu_platform=on"),
+    ] {
+        let port = free_port();
+        let arguments = format!("-machine q35 -m 512 {SCREEN} {nic} {behind}");
+        let mut qemu = machine("max", &arguments, port);
+        serves(qemu.arg("-cdrom").arg(&cd), port);
+    }
+    // As clouds have it, there is no IOMMU.
+    let cd = cd_of("tests/systems/any-nic.toml", "none");
+    let port = free_port();
+    let arguments = format!("-machine q35 -m 512 {SCREEN} {virtio}");
+    let mut qemu = machine("max", &arguments, port);
+    serves(qemu.arg("-cdrom").arg(cd), port);
 }
 
 #[test]

@@ -23,3 +23,4 @@ mod serve;
 mod share;
 mod soak;
 mod solo5;
+mod virtio;

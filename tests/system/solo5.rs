@@ -93,6 +93,26 @@ fn every_hypercall_does_what_the_abi_says() {
 }
 
 #[test]
+fn virtio_stands_for_a_network_and_a_disk() {
+    let _machine = one_machine();
+    let virtio = "device.nic1.match = \"1af4:1041\"
+         device.nic1.dma = \"trusted\"
+         device.nic1.qemu = [\"virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net1\"]
+         device.disk0.match = \"1af4:1042\"
+         device.disk0.qemu = [\"virtio-blk-pci,disable-legacy=on,iommu_platform=on,drive=disk0\"]";
+    let solo5 = Solo5::new("solo5-virtio", "block net=100 net2=400 exit=0").also(virtio);
+    let end = solo5.system.run();
+    let text = ran(&end, 0);
+    for word in ["block", "net", "net2"] {
+        assert!(text.contains(&format!("] ok {word}")), "{word}: {text}");
+    }
+    assert!(text.contains("# 400 of 400 echoes"), "{text}");
+    let disk = fs::read(&solo5.disk).expect("the disk");
+    let expected: Vec<u8> = (0..512).map(|at| (at / 3 + 34) as u8).collect();
+    assert_eq!(disk[disk.len() - 512..], expected);
+}
+
+#[test]
 fn a_steady_network_calls_no_component() {
     let _machine = one_machine();
     let solo5 = Solo5::new("solo5-steady", "net=50 net=100000");

@@ -31,7 +31,7 @@ pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, claim_small_bars, place_bars,
 };
 pub use scan::{buses_behind, each_function};
-pub use virtio::Virtio;
+pub use virtio::{Virtio, is_virtio};
 
 use core::fmt;
 

@@ -9,6 +9,13 @@ const DEVICES: core::ops::RangeInclusive<u16> = 0x1000..=0x107f;
 /// End of the space that capabilities are in.
 const SPACE: u32 = 256;
 
+/// Returns whether a function is virtio: its machine's software, which may keep its accesses
+/// out of the IOMMU.
+#[must_use]
+pub fn is_virtio(info: &FunctionInfo) -> bool {
+    info.vendor == VENDOR && DEVICES.contains(&info.device)
+}
+
 /// What a vendor-specific capability of a virtio function tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Virtio {
@@ -34,8 +41,7 @@ impl Virtio {
         info: &FunctionInfo,
         capability: Capability,
     ) -> Option<Self> {
-        let is_virtio = info.vendor == VENDOR && DEVICES.contains(&info.device);
-        if !is_virtio || capability.id != regs::CAP_VENDOR {
+        if !is_virtio(info) || capability.id != regs::CAP_VENDOR {
             return None;
         }
         Some(match space.read32(capability.offset) >> 24 {

@@ -4,9 +4,9 @@ use core::hint::black_box;
 
 use bench::samples::Samples;
 use kit::cpu;
-use kit::e1000e::{OTHER_ENTRY, TRANSMIT_ENTRY};
 use kit::lapic::TIMER_VECTOR;
 use kit::mmio::{Registers, WindowRegisters};
+use kit::network::{OTHER_ENTRY, TRANSMIT_ENTRY};
 use kit::pci::ConfigSpace;
 
 use crate::{Bench, SELF_VECTOR, VECTORS, instructions, tell};
@@ -119,7 +119,7 @@ pub fn measure(bench: &mut Bench) {
 
 /// Returns the registers of a BAR that its driver has, too.
 fn shared(bench: &Bench, bar: usize) -> WindowRegisters {
-    let registers = bench.function.map_shared(bar);
+    let registers = bench.function.map_shared(bar, 0);
     registers.expect("the BAR is there, since its driver has mapped it")
 }
 

@@ -18,11 +18,12 @@ mod packets;
 use kit::boot::Boot;
 use kit::clock::Clock;
 use kit::e1000e::dma::DmaMemory;
-use kit::e1000e::{self, E1000e, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
+use kit::e1000e::{self, E1000e};
 use kit::interrupts::Interrupts;
 use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
+use kit::network::{OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
 use kit::pci::{self, Function, MemoryConfig, PortConfig};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
 
@@ -47,7 +48,7 @@ struct Bench {
     memory_config: Option<MemoryConfig>,
     msix: Msix<Mmio>,
     nic: E1000e<'static, Mmio>,
-    frame: [u8; kit::e1000e::dma::BUFFER],
+    frame: [u8; kit::network::BUFFER],
 }
 
 fn main(boot: Boot) -> ! {
@@ -86,7 +87,7 @@ fn main(boot: Boot) -> ! {
         function,
         msix,
         nic,
-        frame: [0; kit::e1000e::dma::BUFFER],
+        frame: [0; kit::network::BUFFER],
     };
     // Where several guests measure, they begin together.
     if let Some(start) = line.number("start") {

@@ -1,11 +1,11 @@
-//! Base of a unikernel: boot, console, interrupts, clock, PCI, MSI-X, e1000e and NVMe drivers.
+//! Base of a unikernel: boot, console, interrupts, clock, PCI, MSI-X, e1000e, NVMe and virtio drivers.
 //!
 //! Responsible for: getting one ELF64 image from either entry (PVH on bare
 //! hardware, the Linux 64-bit boot protocol on Vectis) to a Rust `main`, and
 //! for driving the guest's hardware.
 //! Must never: allocate, use `fs:`/`gs:` or `pushf`/`popf` (which the build tool would
 //! have to rewrite), or load CR3, GDT or CS after the 64-bit entry.
-//! May call: smoltcp's device trait; no operating system.
+//! May call: smoltcp's device trait, the crate virtio-drivers; no operating system.
 //! Invariants: interrupts are open only inside `interrupts::Interrupts`'s
 //! two waiting functions, and an interrupt only counts itself, so no code here
 //! is ever run concurrently. Guest-physical = guest-virtual = bus address.
@@ -19,8 +19,10 @@ pub mod cpu;
 pub mod e1000e;
 pub mod mmio;
 pub mod msix;
+pub mod network;
 pub mod nvme;
 pub mod pci;
+pub mod virtio;
 
 #[cfg(feature = "entry")]
 pub mod boot;

@@ -118,21 +118,42 @@ impl<const SIZE: usize> SharedBytes<SIZE> {
         self.0.get().addr() as u64
     }
 
+    /// Returns the bytes for an interface that takes a slice: whoever makes a reference of it
+    /// answers for its being the only one, and the device's not writing meanwhile.
+    pub(crate) fn as_ptr(&self) -> *mut [u8; SIZE] {
+        self.0.get()
+    }
+
     /// Copies the first `to.len()` bytes out, at most as many as there are; the
     /// rest of `to` stays unchanged.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let length = to.len().min(SIZE);
+        self.copy_out(0, to);
+    }
+
+    /// Copies bytes from `offset` on out, at most as many as there are; the rest of `to` stays
+    /// unchanged.
+    pub fn copy_out(&self, offset: usize, to: &mut [u8]) {
+        let offset = offset.min(SIZE);
+        let length = to.len().min(SIZE - offset);
+        let from = self.0.get().cast::<u8>();
         // SAFETY: `length` bytes lie inside both, and a `&mut` slice and this
         // memory cannot overlap: there are no references into it.
-        unsafe { copy(self.0.get().cast(), to.as_mut_ptr(), length) };
+        unsafe { copy(from.add(offset), to.as_mut_ptr(), length) };
     }
 
     /// Copies `from` in, at most as many bytes as there are. The rest stays
     /// unchanged.
     pub fn copy_from(&self, from: &[u8]) {
-        let length = from.len().min(SIZE);
-        // SAFETY: as in `copy_to`.
-        unsafe { copy(from.as_ptr(), self.0.get().cast(), length) };
+        self.copy_in(0, from);
+    }
+
+    /// Copies `from` to `offset`, at most as many bytes as there are. The rest stays unchanged.
+    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+        let offset = offset.min(SIZE);
+        let length = from.len().min(SIZE - offset);
+        let to = self.0.get().cast::<u8>();
+        // SAFETY: as in `copy_out`.
+        unsafe { copy(from.as_ptr(), to.add(offset), length) };
     }
 }
 
@@ -284,6 +305,20 @@ impl WindowRegisters {
     }
 }
 
+impl WindowRegisters {
+    /// Reads the 16-bit register at `offset` (a multiple of 2).
+    pub fn read16(&self, offset: u32) -> u16 {
+        let value = self.window.read(self.base + u64::from(offset), 2);
+        value.map_or(u16::MAX, |value| value as u16)
+    }
+
+    /// Writes the 16-bit register at `offset` (a multiple of 2).
+    pub fn write16(&mut self, offset: u32, value: u16) {
+        let address = self.base + u64::from(offset);
+        self.window.write(address, 2, value.into());
+    }
+}
+
 impl Registers for WindowRegisters {
     fn read(&self, offset: u32) -> u32 {
         let value = self.window.read(self.base + u64::from(offset), 4);
@@ -316,6 +351,18 @@ mod tests {
             memory.copy_to(&mut to[..length]);
             assert!(to[length..].iter().all(|byte| *byte == 0x55));
         }
+    }
+
+    #[test]
+    fn bytes_are_copied_from_and_to_an_offset() {
+        let memory = SharedBytes::<8>::new();
+        memory.copy_in(6, &[1, 2, 3]);
+        memory.copy_in(9, &[4]);
+        let mut to = [0x55; 4];
+        memory.copy_out(5, &mut to);
+        assert_eq!(to, [0, 1, 2, 0x55]);
+        memory.copy_out(9, &mut to);
+        assert_eq!(to, [0, 1, 2, 0x55]);
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub trait ConfigSpace {
 }
 
 /// Configuration space through ports 0xCF8 and 0xCFC.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PortConfig(Bdf);
 
 impl PortConfig {
@@ -185,6 +185,12 @@ pub fn present() -> impl Iterator<Item = Bdf> {
     })
 }
 
+/// Returns vendor and device identifier of the function at `bdf`.
+pub fn identity(bdf: Bdf) -> (u16, u16) {
+    let id = PortConfig(bdf).read(ID);
+    (id as u16, (id >> 16) as u16)
+}
+
 /// Finds the first function on bus 0 with this vendor and device identifier.
 pub fn find(vendor: u16, device: u16) -> Option<Function<PortConfig>> {
     let wanted = u32::from(device) << 16 | u32::from(vendor);
@@ -240,30 +246,34 @@ impl<C: ConfigSpace> Function<C> {
     /// Returns the configuration offset of the first capability with this
     /// identifier.
     pub fn capability(&self, id: u8) -> Option<u8> {
-        if self.config.read(COMMAND) & CAPABILITY_LIST == 0 {
-            return None;
-        }
-        let mut next = self.config.read(CAPABILITIES) as u8 & 0xfc;
-        // 48 capabilities fill the space from 0x40 to 0xff: a longer list is a loop.
-        for _ in 0..48 {
-            if next < 0x40 {
-                return None;
-            }
-            let header = self.config.read(next);
-            if header as u8 == id {
-                return Some(next);
-            }
-            next = (header >> 8) as u8 & 0xfc;
-        }
-        None
+        self.capabilities()
+            .find(|found| found.0 == id)
+            .map(|found| found.1)
     }
 
-    /// Returns registers behind memory BAR `index` that share it with others; `None` for a
-    /// BAR that is absent, has no address, or is not memory.
-    pub fn map_shared(&self, index: usize) -> Option<WindowRegisters> {
+    /// Returns identifier and configuration offset of each capability, in list order.
+    pub fn capabilities(&self) -> impl Iterator<Item = (u8, u8)> {
+        let listed = self.config.read(COMMAND) & CAPABILITY_LIST != 0;
+        let first = if listed {
+            self.config.read(CAPABILITIES) as u8 & 0xfc
+        } else {
+            0
+        };
+        // 48 capabilities fill the space from 0x40 to 0xff: a longer list is a loop.
+        (0..48).scan(first, |next, _| {
+            let at = *next;
+            let header = (at >= 0x40).then(|| self.config.read(at))?;
+            *next = (header >> 8) as u8 & 0xfc;
+            Some((header as u8, at))
+        })
+    }
+
+    /// Returns registers from `offset` on behind memory BAR `index` that share it with others;
+    /// `None` for a BAR that is absent, has no address, or is not memory, and past its end.
+    pub fn map_shared(&self, index: usize, offset: u32) -> Option<WindowRegisters> {
         let bar = (*self.bars.get(index)?)?;
-        let usable = bar.kind != BarKind::Io && bar.address != 0;
-        usable.then(|| WindowRegisters::new(bar.address))
+        let usable = bar.kind != BarKind::Io && bar.address != 0 && u64::from(offset) < bar.size;
+        usable.then(|| WindowRegisters::new(bar.address + u64::from(offset)))
     }
 
     /// Returns the registers behind memory BAR `index`. Each BAR is given out

@@ -3,21 +3,28 @@
 use core::fmt;
 
 use kit::clock::Clock;
-use kit::e1000e::dma::{BUFFER, DmaMemory};
-use kit::e1000e::{self, E1000e, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY, TransmitError};
+use kit::e1000e::dma::DmaMemory;
+use kit::e1000e::{self, E1000e};
 use kit::interrupts::Interrupts;
 use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
+use kit::network::{
+    self, BUFFER, Driver, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY, TransmitError,
+};
 use kit::nvme::dma::NvmeMemory;
-use kit::nvme::{self, ADMIN_ENTRY, Disk};
+use kit::nvme::{self, ADMIN_ENTRY};
 use kit::pci::{self, Bdf, Function, PortConfig};
-use kit::{console, cpu, println};
+use kit::virtio::disk::{DiskMemory, REQUEST_ENTRY};
+use kit::virtio::net::NetMemory;
+use kit::{console, cpu, println, virtio};
 use solo5::manifest::{Entry, Kind};
 use solo5::{DISKS, NETWORKS, calls};
 
 static NETWORK_MEMORY: [DmaMemory; NETWORKS] = [const { DmaMemory::new() }; NETWORKS];
 static DISK_MEMORY: [NvmeMemory; DISKS] = [const { NvmeMemory::new() }; DISKS];
+static VIRTIO_NETWORKS: [NetMemory; NETWORKS] = [const { NetMemory::new() }; NETWORKS];
+static VIRTIO_DISKS: [DiskMemory; DISKS] = [const { DiskMemory::new() }; DISKS];
 
 /// First vector of networks, three for each, and of disks, one for each.
 const NETWORK_VECTORS: u8 = 0x51;
@@ -53,8 +60,8 @@ impl fmt::Display for AttachError {
             Self::Absent(bdf) => write!(f, "there is no function {bdf}"),
             Self::Other(bdf, [vendor, device], class, kind) => {
                 let wanted = match kind {
-                    Kind::Net => "an 82574L (8086:10d3)",
-                    Kind::Block => "an NVMe controller (class 010802)",
+                    Kind::Net => "an 82574L (8086:10d3) or virtio-net (1af4:1041)",
+                    Kind::Block => "an NVMe controller (class 010802) or virtio-blk (1af4:1042)",
                 };
                 write!(
                     f,
@@ -68,10 +75,85 @@ impl fmt::Display for AttachError {
     }
 }
 
+/// A driver of a network.
+#[expect(clippy::large_enum_variant, reason = "there is no heap")]
+enum Card {
+    Intel(E1000e<'static, Mmio>),
+    Virtio(virtio::net::Network),
+}
+
+impl Card {
+    fn driver(&mut self) -> &mut dyn Driver {
+        match self {
+            Self::Intel(driver) => driver,
+            Self::Virtio(driver) => driver,
+        }
+    }
+}
+
+/// A driver of a disk.
+#[expect(clippy::large_enum_variant, reason = "there is no heap")]
+enum Drive {
+    Nvme(nvme::Disk<'static, Mmio>),
+    Virtio(virtio::disk::Disk),
+}
+
+impl Drive {
+    fn blocks(&self) -> u64 {
+        match self {
+            Self::Nvme(disk) => disk.blocks(),
+            Self::Virtio(disk) => disk.blocks(),
+        }
+    }
+
+    fn block_size(&self) -> usize {
+        match self {
+            Self::Nvme(disk) => disk.block_size(),
+            Self::Virtio(disk) => disk.block_size(),
+        }
+    }
+
+    fn read(&mut self, block: u64, data: &mut [u8], wait: &mut impl FnMut() -> bool) -> bool {
+        match self {
+            Self::Nvme(disk) => disk.read(block, data, wait).is_ok(),
+            Self::Virtio(disk) => disk.read(block, data, wait).is_ok(),
+        }
+    }
+
+    fn write(&mut self, block: u64, data: &[u8], wait: &mut impl FnMut() -> bool) -> bool {
+        match self {
+            Self::Nvme(disk) => disk.write(block, data, wait).is_ok(),
+            Self::Virtio(disk) => disk.write(block, data, wait).is_ok(),
+        }
+    }
+}
+
+/// What drives a function.
+#[derive(Clone, Copy)]
+enum Model {
+    Network(network::Model),
+    Nvme,
+    VirtioDisk,
+}
+
+impl Model {
+    fn of(function: &Function<PortConfig>) -> Option<Self> {
+        let (vendor, device) = (function.vendor, function.device);
+        if let Some(model) = network::Model::of(vendor, device) {
+            return Some(Self::Network(model));
+        }
+        match (vendor, device) {
+            (virtio::VENDOR, virtio::DISK | virtio::TRANSITIONAL_DISK) => Some(Self::VirtioDisk),
+            _ if function.class == nvme::CLASS => Some(Self::Nvme),
+            _ => None,
+        }
+    }
+}
+
 /// A network of the image.
 struct Network {
     handle: usize,
-    driver: E1000e<'static, Mmio>,
+    card: Card,
     /// Vector of the interrupt for everything but frames, and how many were handled.
     other_vector: u8,
     others: u64,
@@ -80,7 +162,7 @@ struct Network {
 /// A disk of the image.
 struct Storage {
     handle: usize,
-    disk: Disk<'static, Mmio>,
+    drive: Drive,
 }
 
 /// Time, and sleeping until something happens.
@@ -160,21 +242,15 @@ impl Machine {
             return Err(AttachError::Absent(bdf));
         }
         let function = Function::at(bdf);
-        let kind = if (function.vendor, function.device) == (e1000e::VENDOR, e1000e::DEVICE) {
-            Some(Kind::Net)
-        } else if function.class == nvme::CLASS {
-            Some(Kind::Block)
-        } else {
-            None
-        };
-        match entry.kind() {
-            Some(Kind::Net) if kind == Some(Kind::Net) => {
-                self.attach_network(handle, entry, function)
+        match (entry.kind(), Model::of(&function)) {
+            (Some(Kind::Net), Some(Model::Network(model))) => {
+                self.attach_network(handle, entry, function, model)
             }
-            Some(Kind::Block) if kind == Some(Kind::Block) => {
-                self.attach_disk(handle, entry, function)
+            (Some(Kind::Block), Some(Model::Nvme)) => self.attach_nvme(handle, entry, function),
+            (Some(Kind::Block), Some(Model::VirtioDisk)) => {
+                self.attach_virtio_disk(handle, entry, function)
             }
-            wanted => Err(AttachError::Other(
+            (wanted, _) => Err(AttachError::Other(
                 bdf,
                 [function.vendor, function.device],
                 function.class,
@@ -188,6 +264,7 @@ impl Machine {
         handle: usize,
         entry: &mut Entry,
         mut function: Function<PortConfig>,
+        model: network::Model,
     ) -> Result<(), AttachError> {
         let free = self.networks.iter().position(Option::is_none);
         let index = free.ok_or(AttachError::TooMany(NETWORKS))?;
@@ -197,22 +274,32 @@ impl Machine {
         let failed = |what| AttachError::Failed(function.bdf, what);
         let (absent, stuck) = (failed("it has no registers"), failed("it does not start"));
         self.route(&mut function, &entries, &vectors)?;
-        let registers = function.map(e1000e::REGISTER_BAR).ok_or(absent)?;
-        let stopped = e1000e::Stopped::reset(registers).map_err(|_| stuck)?;
-        // The reset has cleared any earlier setup, so it may reach memory.
-        function.enable_bus_master();
-        let driver = stopped.start(&NETWORK_MEMORY[index]);
-        entry.attach_network(driver.address(), MTU);
+        // A reset clears any earlier setup, so that the function may reach memory.
+        let mut card = match model {
+            network::Model::E1000e => {
+                let registers = function.map(e1000e::REGISTER_BAR).ok_or(absent)?;
+                let stopped = e1000e::Stopped::reset(registers).map_err(|_| stuck)?;
+                function.enable_bus_master();
+                Card::Intel(stopped.start(&NETWORK_MEMORY[index]))
+            }
+            network::Model::Virtio => {
+                let stopped = virtio::Stopped::reset(&function).map_err(|_| stuck)?;
+                function.enable_bus_master();
+                let started = stopped.start_network(&VIRTIO_NETWORKS[index]);
+                Card::Virtio(started.map_err(|_| stuck)?)
+            }
+        };
+        entry.attach_network(card.driver().address(), MTU);
         self.networks[index] = Some(Network {
             handle,
-            driver,
+            card,
             other_vector: vectors[2],
             others: 0,
         });
         Ok(())
     }
 
-    fn attach_disk(
+    fn attach_nvme(
         &mut self,
         handle: usize,
         entry: &mut Entry,
@@ -235,15 +322,42 @@ impl Machine {
         let stopped = nvme::Stopped::reset(shared.ok_or(absent)?).map_err(|_| stuck)?;
         function.enable_bus_master();
         let started = stopped.start(&DISK_MEMORY[index]).map_err(|_| stuck)?;
-        let opened = Disk::open(started, &mut self.sleeper.patience());
+        let opened = nvme::Disk::open(started, &mut self.sleeper.patience());
         let disk = opened.map_err(|error| match error {
             nvme::DiskError::Format => format,
             _ => stuck,
         })?;
-        let size = disk.block_size();
-        entry.attach_disk(disk.blocks() * size as u64, size as u16);
-        self.disks[index] = Some(Storage { handle, disk });
+        self.add(index, handle, entry, Drive::Nvme(disk));
         Ok(())
+    }
+
+    fn attach_virtio_disk(
+        &mut self,
+        handle: usize,
+        entry: &mut Entry,
+        mut function: Function<PortConfig>,
+    ) -> Result<(), AttachError> {
+        let free = self.disks.iter().position(Option::is_none);
+        let index = free.ok_or(AttachError::TooMany(DISKS))?;
+        let stuck = AttachError::Failed(function.bdf, "it does not start");
+        self.route(
+            &mut function,
+            &[REQUEST_ENTRY],
+            &[DISK_VECTORS + index as u8],
+        )?;
+        let stopped = virtio::Stopped::reset(&function).map_err(|_| stuck)?;
+        function.enable_bus_master();
+        let started = stopped.start_disk(&VIRTIO_DISKS[index]);
+        let disk = started.map_err(|_| stuck)?;
+        self.add(index, handle, entry, Drive::Virtio(disk));
+        Ok(())
+    }
+
+    /// Fills in the entry of a disk that has started.
+    fn add(&mut self, index: usize, handle: usize, entry: &mut Entry, drive: Drive) {
+        let size = drive.block_size();
+        entry.attach_disk(drive.blocks() * size as u64, size as u16);
+        self.disks[index] = Some(Storage { handle, drive });
     }
 
     /// Switches the function's decoding on and its MSI-X, with entries of the table routed
@@ -259,7 +373,7 @@ impl Machine {
         let failed = |what| AttachError::Failed(bdf, what);
         let capability =
             Capability::read(function).map_err(|_| failed("it has no usable MSI-X"))?;
-        let table = function.map_shared(capability.table_bar);
+        let table = function.map_shared(capability.table_bar, 0);
         let table = table.ok_or(failed("its MSI-X table cannot be mapped"))?;
         let mut msix = Msix::new(capability, table, function);
         for (&entry, &vector) in entries.iter().zip(vectors) {
@@ -289,7 +403,7 @@ impl Machine {
         let now = self.sleeper.clock.micros();
         let mut ready = 0;
         for network in self.networks.iter_mut().flatten() {
-            let driver = &mut network.driver;
+            let driver = network.card.driver();
             driver.flush();
             let others = self.sleeper.interrupts.count(network.other_vector);
             if others != network.others {
@@ -342,9 +456,10 @@ impl calls::Machine for Machine {
     }
 
     fn send(&mut self, handle: usize, frame: &[u8]) -> bool {
-        let Some((Network { driver, .. }, sleeper)) = self.network(handle) else {
+        let Some((network, sleeper)) = self.network(handle) else {
             return false;
         };
+        let driver = network.card.driver();
         let until = sleeper.clock.micros().saturating_add(FULL_MICROS);
         while !driver.can_transmit() && sleeper.sleep_before(until) {}
         let sent = driver.transmit(frame);
@@ -353,7 +468,8 @@ impl calls::Machine for Machine {
     }
 
     fn receive(&mut self, handle: usize, frame: &mut [u8]) -> Option<usize> {
-        let (Network { driver, .. }, _) = self.network(handle)?;
+        let (network, _) = self.network(handle)?;
+        let driver = network.card.driver();
         let mut buffer = [0; BUFFER];
         let Some(length) = driver.receive(&mut buffer) else {
             driver.flush();
@@ -366,15 +482,13 @@ impl calls::Machine for Machine {
 
     fn read(&mut self, handle: usize, block: u64, data: &mut [u8]) -> bool {
         self.disk(handle).is_some_and(|(storage, sleeper)| {
-            let read = storage.disk.read(block, data, &mut sleeper.patience());
-            read.is_ok()
+            storage.drive.read(block, data, &mut sleeper.patience())
         })
     }
 
     fn write(&mut self, handle: usize, block: u64, data: &[u8]) -> bool {
         self.disk(handle).is_some_and(|(storage, sleeper)| {
-            let written = storage.disk.write(block, data, &mut sleeper.patience());
-            written.is_ok()
+            storage.drive.write(block, data, &mut sleeper.patience())
         })
     }
 

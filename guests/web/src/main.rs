@@ -14,14 +14,14 @@ use kit::boot::Boot;
 use kit::boot_params::MemoryKind;
 use kit::clock::Clock;
 use kit::e1000e::dma::DmaMemory;
-use kit::e1000e::phy::Nic;
-use kit::e1000e::{self, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
 use kit::interrupts::Interrupts;
 use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
-use kit::pci::{self, Function, PortConfig};
-use kit::{console, cpu, println};
+use kit::network::{self, Driver, Model, Nic, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
+use kit::pci::{Function, PortConfig};
+use kit::virtio::net::NetMemory;
+use kit::{console, cpu, e1000e, println, virtio};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
@@ -53,6 +53,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const FULL_RING_RETRY: Duration = Duration::from_millis(100);
 
 static DMA: DmaMemory = DmaMemory::new();
+static VIRTIO: NetMemory = NetMemory::new();
 static SERVER: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 static SOCKETS: ConstStaticCell<[SocketStorage; CONNECTIONS + 1]> =
     ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS + 1]);
@@ -82,8 +83,8 @@ fn main(boot: Boot) -> ! {
     let mut interrupts = Interrupts::install();
     interrupts.post(&boot.command_line);
     let lapic = Lapic::enable(&clock, &boot.command_line);
-    let mut function =
-        pci::find(e1000e::VENDOR, e1000e::DEVICE).expect("there is no 82574L network function");
+    let (mut function, model) =
+        network::find().expect("there is no network function that has a driver here");
     function.enable();
     let capability = Capability::read(&function).expect("the function has no usable MSI-X");
     let table = function
@@ -95,13 +96,17 @@ fn main(boot: Boot) -> ! {
             .expect("the MSI-X table is too small");
     }
     msix.enable(&mut function);
-    let registers = function
-        .map(e1000e::REGISTER_BAR)
-        .expect("BAR 0 cannot be mapped");
-    let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
-    // The reset has cleared any earlier setup, so it may reach memory.
-    function.enable_bus_master();
-    let driver = stopped.start(&DMA);
+    let (mut intel, mut paravirtual);
+    let driver: &mut dyn Driver = match model {
+        Model::E1000e => {
+            intel = start_e1000e(&mut function);
+            &mut intel
+        }
+        Model::Virtio => {
+            paravirtual = start_virtio(&mut function);
+            &mut paravirtual
+        }
+    };
     println!("web: driver up tsc={}", cpu::tsc());
 
     let machine = Machine {
@@ -115,8 +120,29 @@ fn main(boot: Boot) -> ! {
     run(machine, Nic::new(driver))
 }
 
+/// Starts an 82574L whose MSI-X is on.
+fn start_e1000e(function: &mut Function<PortConfig>) -> e1000e::E1000e<'static, Mmio> {
+    let registers = function
+        .map(e1000e::REGISTER_BAR)
+        .expect("BAR 0 cannot be mapped");
+    let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");
+    // The reset has cleared any earlier setup, so it may reach memory.
+    function.enable_bus_master();
+    stopped.start(&DMA)
+}
+
+/// Starts a virtio network whose MSI-X is on.
+fn start_virtio(function: &mut Function<PortConfig>) -> virtio::net::Network {
+    let stopped = virtio::Stopped::reset(function).expect("the network device does not start");
+    // As above.
+    function.enable_bus_master();
+    stopped
+        .start_network(&VIRTIO)
+        .expect("the network device does not start")
+}
+
 /// Runs the loop: the stack, the server, then sleep until something happens.
-fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
+fn run(mut machine: Machine, mut nic: Nic<'_>) -> ! {
     let mut config = Config::new(EthernetAddress(nic.driver.address()).into());
     config.random_seed = cpu::tsc();
     let mut interface = Interface::new(config, &mut nic, now(&machine.clock));
@@ -178,7 +204,7 @@ fn run(mut machine: Machine, mut nic: Nic<'static, Mmio>) -> ! {
             Ok(Some(at)) => deadline = deadline.min(Instant::from_micros(at as i64)),
             Ok(None) => {}
             Err(error) => {
-                println!("web: the network device hangs and does not start: {error:?}");
+                println!("web: the network device hangs and does not start: {error}");
                 deadline = deadline.min(time + FULL_RING_RETRY);
             }
         }
@@ -256,7 +282,7 @@ fn set_address(interface: &mut Interface, address: Ipv4Cidr) {
 
 /// Restarts DHCP after a link change: a client without a lease asks at once instead of when
 /// its last question, which had nowhere to go, times out.
-fn restart_dhcp(nic: &Nic<Mmio>, held: bool, sockets: &mut SocketSet, dhcp: SocketHandle) {
+fn restart_dhcp(nic: &Nic, held: bool, sockets: &mut SocketSet, dhcp: SocketHandle) {
     if !held && nic.driver.link().up {
         sockets.get_mut::<dhcpv4::Socket>(dhcp).reset();
     }
@@ -267,7 +293,7 @@ fn write_content(
     resource: Resource,
     requests: &Requests,
     machine: &Machine,
-    nic: &mut Nic<'static, Mmio>,
+    nic: &mut Nic,
     held: Option<&Held>,
     out: &mut dyn Write,
 ) -> core::fmt::Result {

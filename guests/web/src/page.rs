@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Display, Formatter, Write};
 
-use kit::e1000e;
+use kit::network::Model;
 use kit::pci::BarKind;
 
 use crate::report::{EntryReport, Host, Report};
@@ -151,7 +151,9 @@ fn network(out: &mut dyn Write, report: &Report) -> fmt::Result {
         None => item(out, "Address", "waiting for a lease")?,
     }
     let link = report.link;
-    if link.up {
+    if link.up && link.speed == 0 {
+        item(out, "Link", "up")?;
+    } else if link.up {
         let duplex = if link.full_duplex { "full" } else { "half" };
         let text = format_args!("{} Mbit/s <small>{duplex} duplex</small>", link.speed);
         item(out, "Link", text)?;
@@ -216,10 +218,7 @@ fn interrupts(out: &mut dyn Write, report: &Report) -> fmt::Result {
 }
 
 fn function(out: &mut dyn Write, report: &Report) -> fmt::Result {
-    let name = match (report.vendor, report.device) {
-        (e1000e::VENDOR, e1000e::DEVICE) => "Intel 82574L",
-        _ => "unknown",
-    };
+    let name = Model::of(report.vendor, report.device).map_or("unknown", Model::name);
     let mac = report.mac;
     write!(
         out,
@@ -342,6 +341,16 @@ mod tests {
         assert!(text.contains("bare machine, ring 0"));
         assert!(!text.contains("<dt>Kernel</dt>"));
         assert!(text.contains("&lt;b&gt;&amp;"));
+    }
+
+    #[test]
+    fn the_page_names_a_virtio_function_and_no_speed() {
+        let mut report = sample();
+        (report.vendor, report.device) = (0x1af4, 0x1041);
+        report.link.speed = 0;
+        let text = page(&report);
+        assert!(text.contains("virtio network"));
+        assert!(text.contains("<dt>Link</dt><dd>up</dd>"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use core::net::Ipv4Addr;
 
-use kit::e1000e::{Link, Statistics};
 use kit::msix::Entry;
+use kit::network::{Link, Statistics};
 use kit::pci::{Bar, Bdf};
 
 /// Where the guest runs.

@@ -261,6 +261,10 @@ impl<'a> Inspection<'a> {
         self.verdict.needs.push(if init::is_measured(&info) {
             "dma = \"trusted\": only if the measurement at boot finds that it is not confined"
                 .to_owned()
+        } else if pci::is_virtio(&info) {
+            "dma = \"trusted\": a virtio function passes an IOMMU by unless its machine puts it \
+             behind"
+                .to_owned()
         } else {
             "dma = \"trusted\": what it reaches is not measured".to_owned()
         });

@@ -74,6 +74,59 @@ fn an_82574l_works_with_its_ports() {
     );
 }
 
+/// Returns a virtio network as QEMU has it, with all that it needs of `lspci -vvxxxx`.
+fn virtio() -> String {
+    let mut config = [0u8; 256];
+    let mut put = |at: usize, dwords: &[u32]| {
+        for (bytes, dword) in config[at..].chunks_exact_mut(4).zip(dwords) {
+            bytes.copy_from_slice(&dword.to_le_bytes());
+        }
+    };
+    put(0x00, &[0x1041_1af4, 0x0010_0007, 0x0200_0001, 0]);
+    put(0x14, &[0xfebd_1000, 0, 0, 0xfe00_000c, 0, 0]);
+    put(0x34, &[0x98, 0, 0x010b]);
+    put(0x98, &[0x8002_8411, 1, 0x801]);
+    put(0x84, &[0x0514_7009, 0, 0, 0, 0]);
+    put(0x70, &[0x0214_6009, 4, 0x3000, 0x1000, 4]);
+    put(0x60, &[0x0410_5009, 4, 0x2000, 0x1000]);
+    put(0x50, &[0x0310_4009, 4, 0x1000, 0x1000]);
+    put(0x40, &[0x0110_0009, 4, 0x0000, 0x1000]);
+    let mut text = "00:02.0 Ethernet controller: Red Hat, Inc. Virtio network device\n\
+                    \tRegion 1: Memory at febd1000 (32-bit, non-prefetchable) [size=4K]\n\
+                    \tRegion 4: Memory at fe000000 (64-bit, prefetchable) [size=16K]\n"
+        .to_owned();
+    for (line, bytes) in config.chunks(16).enumerate() {
+        text += &format!("{:02x}:", 16 * line);
+        bytes
+            .iter()
+            .for_each(|byte| text += &format!(" {byte:02x}"));
+        text += "\n";
+    }
+    text
+}
+
+#[test]
+fn a_virtio_function_is_found_by_its_capabilities_but_for_its_window() {
+    let all = verdicts(&virtio());
+    let [nic] = &all[..] else {
+        panic!("{all:?}");
+    };
+    assert_eq!((nic.starts, nic.reason.as_deref()), (Start::Yes, None));
+    let names = [
+        "MSI-X",
+        "virtio notifications",
+        "virtio device registers",
+        "virtio interrupt status",
+        "virtio common registers",
+    ];
+    assert_eq!(shown(nic, true), names);
+    assert_eq!(shown(nic, false), ["virtio window to BARs"]);
+    let needs = nic.needs.join("\n");
+    for need in ["reset = \"optional\"", "passes an IOMMU by"] {
+        assert!(needs.contains(need), "{needs}");
+    }
+}
+
 #[test]
 fn msi_only_and_advanced_features() {
     let audio = of("00:03.0");

@@ -284,6 +284,12 @@ pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell,
             ""
         };
         let _ = write!(Com1, "init: {name} at {bdf}: {verdict}{word}\r\n");
+        if pci::is_virtio(info) && !verdict.confined() {
+            let _ = Com1.write_str(
+                "init: a virtio function passes the IOMMU by unless its machine puts it behind \
+                 (QEMU: iommu_platform=on)\r\n",
+            );
+        }
         if !verdict.confined() && !trusted {
             fatal!(
                 "device {name} ({:04x}:{:04x}) is not assigned, for it {verdict}. Choose: a \

@@ -8,11 +8,10 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::mmio::SharedBytes;
+use crate::network::BUFFER;
 
 /// Descriptors in each ring. Rings are a multiple of 128 bytes, so 8 descriptors.
 pub const RING: usize = 64;
-/// Bytes of one frame buffer (RCTL.BSIZE).
-pub const BUFFER: usize = 2048;
 
 /// A descriptor: buffer address, then length, command and status.
 #[repr(C, align(16))]
@@ -60,7 +59,7 @@ pub mod transmit {
     pub const DONE: u64 = 1 << 32;
 }
 
-/// One frame buffer.
+/// One frame buffer, of the size that RCTL.BSIZE says.
 pub type Buffer = SharedBytes<BUFFER>;
 
 /// A descriptor ring.

@@ -21,7 +21,6 @@
 #![forbid(unsafe_code)]
 
 pub mod dma;
-pub mod phy;
 mod registers;
 #[cfg(test)]
 mod tests;
@@ -29,7 +28,11 @@ mod tests;
 use core::sync::atomic::{Ordering, fence};
 
 use crate::mmio::Registers;
-use dma::{BUFFER, DmaMemory, RING};
+use crate::network::{
+    BUFFER, Driver, Link, MAX_FRAME, MIN_FRAME, OTHER_ENTRY, RECEIVE_ENTRY, Statistics,
+    TRANSMIT_ENTRY, TransmitError,
+};
+use dma::{DmaMemory, RING};
 use registers::*;
 
 /// PCI vendor identifier.
@@ -38,18 +41,6 @@ pub const VENDOR: u16 = 0x8086;
 pub const DEVICE: u16 = 0x10d3;
 /// BAR of the registers.
 pub const REGISTER_BAR: usize = 0;
-
-/// MSI-X entry of the receive queue.
-pub const RECEIVE_ENTRY: usize = 0;
-/// MSI-X entry of the transmit queue.
-pub const TRANSMIT_ENTRY: usize = 1;
-/// MSI-X entry of everything else, above all link changes.
-pub const OTHER_ENTRY: usize = 2;
-
-/// Shortest and longest frame in bytes, without frame check sequence.
-const MIN_FRAME: usize = 14;
-/// Longest frame in bytes: 1500 of payload, header, one VLAN tag.
-const MAX_FRAME: usize = 1518;
 
 /// The device reports the end of every so many frames; divides [`RING`].
 pub const REPORT_EVERY: usize = 16;
@@ -97,45 +88,15 @@ pub enum InitError {
     NoAddress,
 }
 
-/// Why a frame was not accepted for transmission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransmitError {
-    /// Every descriptor is in use.
-    Full,
-    /// The frame is shorter than a header or longer than the largest frame.
-    Length,
-}
-
-/// State of the link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Link {
-    /// Whether frames can be exchanged.
-    pub up: bool,
-    /// Speed in Mbit/s.
-    pub speed: u32,
-    /// Whether both sides may send at once.
-    pub full_duplex: bool,
-}
-
-/// Counts since the driver started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Frames received and handed on.
-    pub received_packets: u64,
-    /// Bytes in them.
-    pub received_bytes: u64,
-    /// Frames given to the device.
-    pub sent_packets: u64,
-    /// Bytes in them.
-    pub sent_bytes: u64,
-    /// Frames that the device lost because no descriptor was free.
-    pub missed: u64,
-    /// Frames received with an error or an impossible length.
-    pub receive_errors: u64,
-    /// Frames refused for transmission.
-    pub send_drops: u64,
-    /// How often the transmitter hung, and the device was started again.
-    pub transmit_hangs: u64,
+impl InitError {
+    /// Returns the reason in words.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ResetStuck => "its reset does not end",
+            Self::NvmStuck => "it does not finish reading its NVM",
+            Self::NoAddress => "it has no valid station address",
+        }
+    }
 }
 
 /// A device after its reset: it is silent and reaches no memory.
@@ -482,6 +443,42 @@ impl<'m, R: Registers> E1000e<'m, R> {
             // The head may have gone round to where it was.
             self.watched.head = None;
         }
+    }
+}
+
+impl<R: Registers> Driver for E1000e<'_, R> {
+    fn address(&self) -> [u8; 6] {
+        self.address()
+    }
+    fn link(&self) -> Link {
+        self.link()
+    }
+    fn statistics(&mut self) -> Statistics {
+        self.statistics()
+    }
+    fn acknowledge_other(&mut self) {
+        self.acknowledge_other();
+    }
+    fn can_receive(&mut self) -> bool {
+        self.can_receive()
+    }
+    fn receive(&mut self, frame: &mut [u8; BUFFER]) -> Option<usize> {
+        self.receive(frame)
+    }
+    fn can_transmit(&mut self) -> bool {
+        self.can_transmit()
+    }
+    fn can_begin(&mut self) -> bool {
+        self.can_begin()
+    }
+    fn transmit(&mut self, frame: &[u8]) -> Result<(), TransmitError> {
+        self.transmit(frame)
+    }
+    fn flush(&mut self) {
+        self.flush();
+    }
+    fn watch(&mut self, now: u64) -> Result<Option<u64>, &'static str> {
+        self.watch(now).map_err(InitError::reason)
     }
 }
 

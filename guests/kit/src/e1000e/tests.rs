@@ -11,6 +11,7 @@ use smoltcp::phy::{Device as _, RxToken as _, TxToken as _};
 use smoltcp::time::Instant;
 
 use super::*;
+use crate::network::Nic;
 
 /// Just enough of an 82574L: reset, rings, and a log of writes.
 struct Fake<'m> {
@@ -399,7 +400,8 @@ fn a_device_that_hangs_for_good_is_tried_again() {
 
 #[test]
 fn reception_goes_on_while_nothing_can_be_sent() {
-    let mut nic = phy::Nic::new(driver());
+    let mut driver = driver();
+    let mut nic = Nic::new(&mut driver);
     let now = Instant::from_millis(0);
     while let Some(token) = nic.transmit(now) {
         token.consume(60, |frame| frame.fill(1));
