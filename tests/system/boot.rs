@@ -92,6 +92,16 @@ fn firmware() -> Option<[&'static str; 2]> {
         .find(|files| Path::new(files[0]).is_file())
 }
 
+/// Returns what keeps OVMF from reserving memory for sleep, if the kernel reaches into that: it
+/// is refused then.
+fn awake() -> &'static str {
+    if is_bundled() {
+        ""
+    } else {
+        "-global ICH9-LPC.disable_s3=1"
+    }
+}
+
 /// Adds UEFI's firmware to a machine.
 fn uefi(qemu: &mut Command) {
     let [code, variables] = needed(firmware, &["ovmf"]);
@@ -124,13 +134,7 @@ fn a_cd_serves_from_bios_with_a_screen() {
 fn a_cd_serves_from_uefi_with_a_screen() {
     let _machine = one_machine();
     let port = free_port();
-    // A kernel that reaches into what OVMF keeps for sleep is refused.
-    let awake = if is_bundled() {
-        ""
-    } else {
-        "-global ICH9-LPC.disable_s3=1"
-    };
-    let mut qemu = machine("max", &format!("{Q35} {SCREEN} {awake}"), port);
+    let mut qemu = machine("max", &format!("{Q35} {SCREEN} {}", awake()), port);
     uefi(&mut qemu);
     serves(qemu.arg("-cdrom").arg(&media().iso), port);
 }
@@ -166,12 +170,18 @@ fn one_cd_serves_on_an_82574l_and_on_virtio() {
         let mut qemu = machine("max", &arguments, port);
         serves(qemu.arg("-cdrom").arg(&cd), port);
     }
-    // As clouds have it, there is no IOMMU.
+    // As clouds have it: no IOMMU, and the legacy interface besides.
     let cd = cd_of("tests/systems/any-nic.toml", "none");
-    let port = free_port();
-    let arguments = format!("-machine q35 -m 512 {SCREEN} {virtio}");
-    let mut qemu = machine("max", &arguments, port);
-    serves(qemu.arg("-cdrom").arg(cd), port);
+    for from_uefi in [false, true] {
+        let port = free_port();
+        let nic = "-device virtio-net-pci,netdev=net0";
+        let arguments = format!("-machine q35 -m 512 {SCREEN} {nic} {}", awake());
+        let mut qemu = machine("max", &arguments, port);
+        if from_uefi {
+            uefi(&mut qemu);
+        }
+        serves(qemu.arg("-cdrom").arg(&cd), port);
+    }
 }
 
 #[test]

@@ -287,7 +287,8 @@ pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell,
         if pci::is_virtio(info) && !verdict.confined() {
             let _ = Com1.write_str(
                 "init: a virtio function passes the IOMMU by unless its machine puts it behind \
-                 (QEMU: iommu_platform=on)\r\n",
+                 (QEMU: iommu_platform=on); if it does not, [board] needs `iommu = \"none\"`, or \
+                 the guest's addresses are other memory of the machine\r\n",
             );
         }
         if !verdict.confined() && !trusted {
