@@ -18,6 +18,7 @@ pub const ATTACKS: &[&str] = &[
     "bar-moves",
     "config-random:20000",
     "config-absent:5000",
+    "config-memory:10000",
     "function-states:25",
     "messages:200",
     "storm:60000",

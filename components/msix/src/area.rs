@@ -5,16 +5,9 @@ use pci::{BarInfo, FunctionInfo, MsixInfo, PAGE_SIZE, Width};
 /// Bytes of a table entry (PCIe 6.0 section 7.7.2).
 pub const ENTRY_SIZE: u32 = 16;
 
-/// Where an access goes.
+/// Where an access goes that is none to a field of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Area {
-    /// The table, at a width and alignment that M7 allows.
-    Table {
-        /// Entry, 0 to 2047.
-        entry: u16,
-        /// Byte in the entry: 0, 4, 8 or 12.
-        field: u32,
-    },
     /// The PBA, at a width and alignment that M15 allows.
     Pba,
     /// Registers beside the two (M14).
@@ -53,29 +46,21 @@ const fn is_regular(offset: u32, width: Width) -> bool {
     matches!(width, Width::Dword | Width::Qword) && width.is_aligned(offset as u64)
 }
 
-impl Area {
-    /// Returns the area of an access that begins in the table, which all is on claimed
-    /// pages. Most accesses do: nothing else is looked at for them.
-    pub fn in_table(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Option<Self> {
-        // From the table's start, not the address: a table may start at 8 mod 16 (M18).
-        let place = offset.wrapping_sub(info.table_offset);
-        if u32::from(bar) != info.table_bar || u64::from(place) >= info.table_size() {
-            return None;
-        }
-        Some(match is_regular(offset, width) {
-            true => Self::Table {
-                entry: (place / ENTRY_SIZE) as u16,
-                field: place % ENTRY_SIZE,
-            },
-            false => Self::Dropped,
-        })
-    }
+/// Returns the entry and the byte in it, 0, 4, 8 or 12, of an access to the table that has
+/// a width and alignment that M7 allows. Nearly all accesses do: nothing else is looked at
+/// for them, and the table is all on claimed pages.
+pub fn field_of_table(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Option<(u16, u32)> {
+    // From the table's start, not the address: a table may start at 8 mod 16 (M18).
+    let place = offset.wrapping_sub(info.table_offset);
+    let inside = u32::from(bar) == info.table_bar && u64::from(place) < info.table_size();
+    let field = ((place / ENTRY_SIZE) as u16, place % ENTRY_SIZE);
+    (inside && is_regular(offset, width)).then_some(field)
+}
 
-    /// Finds out where an access of `width` bytes at `offset` of `bar` goes.
+impl Area {
+    /// Finds out where an access of `width` bytes at `offset` of `bar` goes, if it is none
+    /// of [`field_of_table`].
     pub fn of(info: &MsixInfo, bar: u8, offset: u32, width: Width) -> Self {
-        if let Some(area) = Self::in_table(info, bar, offset, width) {
-            return area;
-        }
         let bar = u32::from(bar);
         let start = u64::from(offset);
         let end = start + width.bytes();
@@ -90,6 +75,9 @@ impl Area {
         };
         let table = range(info.table_bar, info.table_offset, info.table_size());
         let pba = range(info.pba_bar, info.pba_offset, info.pba_size());
+        if table.as_ref().is_some_and(|range| range.contains(&start)) {
+            return Self::Dropped;
+        }
         if pba.as_ref().is_some_and(|range| range.contains(&start)) {
             return match is_regular(offset, width) {
                 true => Self::Pba,

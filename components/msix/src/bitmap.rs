@@ -17,7 +17,7 @@ impl Bitmap {
     /// Puts an entry in or takes it out.
     pub fn set(&mut self, entry: u16, present: bool) {
         let bit = 1 << (entry % 64);
-        let word = &mut self.0[usize::from(entry / 64)];
+        let word = &mut self.0[usize::from(entry) % MAX_ENTRIES / 64];
         if present {
             *word |= bit;
         } else {
@@ -27,7 +27,7 @@ impl Bitmap {
 
     /// Returns whether an entry is in the set.
     pub fn contains(&self, entry: u16) -> bool {
-        self.0[usize::from(entry / 64)] >> (entry % 64) & 1 == 1
+        self.0[usize::from(entry) % MAX_ENTRIES / 64] >> (entry % 64) & 1 == 1
     }
 
     /// Returns the words that are not 0 in order, each with the entry of its bit 0.

@@ -66,7 +66,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             let entry = first + bit;
             if gone >> bit & 1 == 1 {
                 self.functions[function].open.set(entry, false);
-                self.unbind_done(function, entry);
+                let stored = self.entry(function, entry);
+                self.unbind_done(function, entry, stored);
             } else if self.functions[function].open.contains(entry) {
                 // A router that died too often may have given its vector to another
                 // source.
@@ -77,7 +78,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         // Asked again for itself, the first that is left says why.
         listed
             .filter(|bit| gone >> bit & 1 == 0)
-            .try_for_each(|bit| self.unbind(function, first + bit))
+            .try_for_each(|bit| {
+                let entry = first + bit;
+                let stored = self.entry(function, entry);
+                self.unbind(function, entry, stored).map(drop)
+            })
     }
 
     /// Updates every entry for which that is due, in order (M3).
@@ -90,15 +95,14 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
             let (address, data) = (stored.address, stored.data());
             if stored.is(BOUND) {
                 self.bind_waiting(function, &mut pass);
-                self.update(function, entry);
-                if !self.entry(function, entry).is(BOUND) {
+                if !self.update(function, entry, stored).is(BOUND) {
                     // Its slot and vector are free again.
                     pass.answer = pass.answer.filter(|error| *error != Error::Exhausted);
                 }
                 continue;
             }
             // What no local APIC takes costs no call, and says nothing of others.
-            let error = if (self.takes)(address, data) {
+            let error = if self.takes(address, data) {
                 pass.answer
             } else {
                 Some(Error::Refused)
@@ -118,8 +122,7 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 }
                 None => {
                     self.bind_waiting(function, &mut pass);
-                    self.update(function, entry);
-                    if let Some(error) = self.entry(function, entry).error() {
+                    if let Some(error) = self.update(function, entry, stored).error() {
                         pass.failed(error);
                     }
                 }
@@ -151,7 +154,10 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         let Answers(answers) = answers.unwrap_or_else(|error| Answers([Err(error); BATCH]));
         for ((entry, _), answer) in waiting.into_iter().zip(answers) {
             match answer {
-                Ok(message) => self.bind_done(function, entry, message.parts()),
+                Ok(message) => {
+                    let stored = self.entry(function, entry);
+                    self.bind_done(function, entry, stored, message.parts());
+                }
                 Err(error) => {
                     self.bind_failed(function, entry, error);
                     pass.failed(error);

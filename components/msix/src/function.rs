@@ -81,9 +81,9 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     /// The functions' entries, and what else the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
-    /// Whether a local APIC takes a message (M17). The router decides the same; to
-    /// ask it 2048 times for a refusal would hold up every guest.
-    pub takes: fn(address: u64, data: u32) -> bool,
+    /// Bind any message, and not only one that a local APIC takes (M17). The router decides
+    /// that too; to ask it 2048 times for a refusal would hold up every guest.
+    pub any_message: bool,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -129,7 +129,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             functions,
             kept: Words::new(kept, FUNCTIONS),
             failures: None,
-            takes: |address, data| GuestMessage::parse(address, data).is_some(),
+            any_message: false,
             counters: Counters::default(),
         };
         for function in 0..FUNCTIONS {
@@ -176,24 +176,35 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.kept.entry(self.functions[function].index(entry))
     }
 
-    /// Changes an entry and brings the bitmaps in line with it.
-    pub(crate) fn change(&mut self, function: usize, entry: u16, change: impl FnOnce(&mut Entry)) {
-        let before = self.entry(function, entry);
+    /// Changes an entry, stored as `before`, and brings the bitmaps in line with it.
+    /// Returns it as it is now.
+    pub(crate) fn change(
+        &mut self,
+        function: usize,
+        entry: u16,
+        before: Entry,
+        change: impl FnOnce(&mut Entry),
+    ) -> Entry {
         let mut after = before;
         change(&mut after);
-        if after == before {
-            return;
+        if after != before {
+            let state = &mut self.functions[function];
+            if before.is(BOUND) != after.is(BOUND) {
+                state.bound.set(entry, after.is(BOUND));
+            }
+            state.due.set(entry, after.wants_update());
+            self.kept.set_entry(state.index(entry), &before, &after);
         }
-        let state = &mut self.functions[function];
-        state.index_entry(entry, &after);
-        self.kept.set_entry(state.index(entry), &before, &after);
+        after
     }
 
     /// Commits a table write that changes an entry's mask. If msix dies
     /// before this store, the repeated write still sees the old mask and redoes the
     /// work.
-    pub(crate) fn commit_mask(&mut self, function: usize, entry: u16, masked: bool) {
-        self.change(function, entry, |entry| entry.set(UNMASKED, !masked));
+    pub(crate) fn commit_mask(&mut self, function: usize, entry: u16, before: Entry, masked: bool) {
+        self.change(function, entry, before, |entry| {
+            entry.set(UNMASKED, !masked)
+        });
     }
 
     /// Commits a message control write or a reset. If msix dies
@@ -206,41 +217,60 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.kept.set_function(function, enabled, function_mask);
     }
 
+    /// Returns whether a message is one to bind (M17).
+    pub(crate) fn takes(&self, address: u64, data: u32) -> bool {
+        self.any_message || GuestMessage::parse(address, data).is_some()
+    }
+
     /// Carries out *update* (M5): binds an unmasked entry with its current address and
-    /// data, after unbinding it if it is bound.
-    pub(crate) fn update(&mut self, function: usize, entry: u16) {
-        if self.functions[function].bound.contains(entry) && self.unbind(function, entry).is_err() {
-            return;
+    /// data, after unbinding it if it is bound. Returns the entry as it is now.
+    pub(crate) fn update(&mut self, function: usize, entry: u16, stored: Entry) -> Entry {
+        let updated = self.rebind(function, entry, stored);
+        updated.unwrap_or_else(|_| self.entry(function, entry))
+    }
+
+    fn rebind(&mut self, function: usize, entry: u16, mut stored: Entry) -> Result<Entry, Error> {
+        if stored.is(BOUND) {
+            stored = self.unbind(function, entry, stored)?;
         }
-        let state = self.entry(function, entry);
-        let (address, data) = (state.address, state.data());
-        let source = source(function, entry);
-        if !(self.takes)(address, data) {
-            self.bind_failed(function, entry, Error::Refused);
-            return;
-        }
-        match self.router.bind(source, address, data) {
-            Ok(message) => self.bind_done(function, entry, message),
-            Err(error) => self.bind_failed(function, entry, error),
-        }
+        let (address, data) = (stored.address, stored.data());
+        let bound = if self.takes(address, data) {
+            self.router.bind(source(function, entry), address, data)
+        } else {
+            Err(Error::Refused)
+        };
+        let message = bound.inspect_err(|&error| self.bind_failed(function, entry, error))?;
+        Ok(self.bind_done(function, entry, stored, message))
     }
 
     /// Gives the device the message of an unmasked entry that the router has bound.
-    pub(crate) fn bind_done(&mut self, function: usize, entry: u16, message: (u64, u32)) {
+    /// Returns the entry as it is now.
+    #[inline]
+    pub(crate) fn bind_done(
+        &mut self,
+        function: usize,
+        entry: u16,
+        stored: Entry,
+        message: (u64, u32),
+    ) -> Entry {
         // The device's entry is masked, as each unbound one is: it never sends a
         // message that is half old and half new.
         self.write_message(function, entry, message);
-        self.change(function, entry, |entry| {
+        let bound = self.change(function, entry, stored, |entry| {
+            // The commit, where the entry is bound because it is unmasked.
+            entry.set(UNMASKED, true);
             entry.set(BOUND, true);
             entry.set(UPDATED, false);
             entry.set_error(None);
         });
-        if !self.entry(function, entry).is(THROTTLED) {
+        if !bound.is(THROTTLED) {
             self.mask_in_device(function, entry, false);
         }
+        bound
     }
 
     /// Counts and keeps why an entry stays unbound and updated (M5).
+    #[cold]
     pub(crate) fn bind_failed(&mut self, function: usize, entry: u16, error: Error) {
         let state = self.entry(function, entry);
         self.set_error(function, entry, &state, error);
@@ -254,6 +284,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
     }
 
     /// Counts and keeps why an entry stays bound.
+    #[cold]
     pub(crate) fn unbind_failed(&mut self, function: usize, entry: u16, error: Error) {
         self.counters.unbind_failures += 1;
         self.failed(function, 1, entry, "unbind", error);
@@ -270,16 +301,22 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         self.kept.set_entry(index, before, &after);
     }
 
-    /// Unbinds a bound entry, which is to be bound anew by the next update; on an
-    /// error it is as it was before.
-    pub(crate) fn unbind(&mut self, function: usize, entry: u16) -> Result<(), Error> {
+    /// Unbinds a bound entry, which is to be bound anew by the next update. Returns it as
+    /// it is now; on an error it is as it was before.
+    #[inline(always)]
+    pub(crate) fn unbind(
+        &mut self,
+        function: usize,
+        entry: u16,
+        stored: Entry,
+    ) -> Result<Entry, Error> {
+        // One that is not open was masked, and its messages flushed, when that was done.
         let was_open = self.functions[function].open.contains(entry);
-        self.mask_in_device(function, entry, true);
+        if was_open {
+            self.mask_in_device(function, entry, true);
+        }
         match self.unbind_in_router(source(function, entry)) {
-            Ok(()) => {
-                self.unbind_done(function, entry);
-                Ok(())
-            }
+            Ok(()) => Ok(self.unbind_done(function, entry, stored)),
             Err((error, bound)) => {
                 self.unbind_failed(function, entry, error);
                 // A router that died too often may have given its vector to
@@ -292,26 +329,30 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
         }
     }
 
-    /// Marks an entry that the router has unbound. In one change: an entry that is
-    /// unbound and not marked would never be bound again if this were the last thing
-    /// done.
-    pub(crate) fn unbind_done(&mut self, function: usize, entry: u16) {
-        self.change(function, entry, |entry| {
+    /// Marks an entry that the router has unbound, and returns it. In one change: an entry
+    /// that is unbound and not marked would never be bound again if this were the last
+    /// thing done.
+    pub(crate) fn unbind_done(&mut self, function: usize, entry: u16, stored: Entry) -> Entry {
+        self.change(function, entry, stored, |entry| {
             entry.set(BOUND, false);
             entry.set(UPDATED, true);
             entry.set_error(None);
-        });
+        })
     }
 
     /// Unbinds a source in the router. Returns an error only if it may still be
     /// bound, and with it whether it surely is.
     pub(crate) fn unbind_in_router(&mut self, source: Source) -> Result<(), (Error, bool)> {
-        self.router
-            .unbind(source)
-            .or_else(|error| match self.router.restore(source) {
-                Err(Error::NotFound) => Ok(()),
-                bound => Err((error, bound.is_ok())),
-            })
+        let unbound = self.router.unbind(source);
+        unbound.or_else(|error| self.unbind_refused(source, error))
+    }
+
+    #[cold]
+    fn unbind_refused(&mut self, source: Source, error: Error) -> Result<(), (Error, bool)> {
+        match self.router.restore(source) {
+            Err(Error::NotFound) => Ok(()),
+            bound => Err((error, bound.is_ok())),
+        }
     }
 
     /// Masks every entry in the device, unbinds, and forgets what the guest
@@ -388,11 +429,9 @@ impl Function {
             | bit(self.function_mask, regs::MSIX_CONTROL_FUNCTION_MASK)
     }
 
-    /// Returns the area of an access to a page of this function.
+    /// Returns the area of an access to a page of this function that is none to a field of
+    /// the table.
     pub(crate) fn area(&self, bar: u8, offset: u32, width: Width) -> Area {
-        if let Some(area) = Area::in_table(&self.info, bar, offset, width) {
-            return area;
-        }
         let end = u64::from(offset) + width.bytes();
         match self.ends.get(usize::from(bar)) {
             Some(&limit) if end > limit => Area::Unclaimed,

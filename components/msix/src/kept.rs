@@ -29,32 +29,33 @@ pub const fn kept_words(functions: usize, entries: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
     kept: &'a dyn Keep,
-    /// The words of `kept`, loaded without a call through a trait object.
-    words: &'a [AtomicU64],
+    /// The entries' words in `kept`, loaded without a call through a trait object.
+    entries: &'a [[AtomicU64; 2]],
     functions: usize,
 }
 
 impl<'a> Words<'a> {
     pub fn new(kept: &'a dyn Keep, functions: usize) -> Self {
+        let entries = kept.words().get(functions..).unwrap_or_default();
         Self {
             kept,
-            words: kept.words(),
+            entries: entries.as_chunks().0,
             functions,
         }
     }
 
     /// Loads entry `index` of all functions' entries.
     pub fn entry(&self, index: usize) -> Entry {
-        let first = self.functions + 2 * index;
-        let load = |word: usize| self.words[word].load(Ordering::Acquire);
+        let [state, address] = &self.entries[index];
         Entry {
-            state: load(first),
-            address: load(first + 1),
+            state: state.load(Ordering::Acquire),
+            address: address.load(Ordering::Acquire),
         }
     }
 
     /// Stores what changed of an entry. The two words need not change together:
     /// an address is written only with the mark that it was.
+    #[inline]
     pub fn set_entry(&self, index: usize, before: &Entry, after: &Entry) {
         let first = self.functions + 2 * index;
         if before.state != after.state {

@@ -7,7 +7,7 @@ use channel::{Caller, Error, Transport};
 use pci::Width;
 use spec::FunctionId;
 
-use crate::area::Area;
+use crate::area::{Area, field_of_table};
 use crate::entry::{BOUND, THROTTLED, UPDATED};
 use crate::function::source;
 use crate::{Entry, Hardware, Msix};
@@ -29,25 +29,22 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
     /// Writes vector control (M9).
     fn write_vector_control(&mut self, function: usize, entry: u16, value: u32) {
         let masked = value & 1 == 1;
-        if masked == self.entry(function, entry).masked() {
+        let mut stored = self.entry(function, entry);
+        if masked == stored.masked() {
             return;
         }
-        self.follow_mask(function, entry, masked);
-        self.commit_mask(function, entry, masked);
-    }
-
-    /// Carries out the consequences of a new mask.
-    fn follow_mask(&mut self, function: usize, entry: u16, masked: bool) {
-        let before = self.entry(function, entry);
         let state = &self.functions[function];
         let live = state.enabled && !state.function_mask;
-        if live && !masked && before.is(UPDATED) {
-            self.update(function, entry);
-            return;
+        if live && !masked && stored.is(UPDATED) {
+            stored = self.update(function, entry, stored);
+        } else if stored.is(BOUND) {
+            self.mask_bound(function, entry, masked, stored.is(THROTTLED));
         }
-        if !before.is(BOUND) {
-            return;
-        }
+        self.commit_mask(function, entry, stored, masked);
+    }
+
+    /// Masks or unmasks a bound entry in device and router.
+    fn mask_bound(&mut self, function: usize, entry: u16, masked: bool, throttled: bool) {
         // Unmasked in the device last: its messages then find their route open.
         if masked {
             self.mask_in_device(function, entry, true);
@@ -56,39 +53,47 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
         if routed.is_err() {
             self.counters.mask_failures += 1;
         }
-        if !masked && !before.is(THROTTLED) {
+        if !masked && !throttled {
             self.mask_in_device(function, entry, false);
         }
     }
 
-    /// Writes 4 or 8 bytes of the table (M7, M8).
+    /// Changes address or data of an entry (M8).
+    fn write_message_of(&mut self, function: usize, entry: u16, write: impl FnOnce(&mut Entry)) {
+        let stored = self.entry(function, entry);
+        self.change(function, entry, stored, |entry| {
+            write(entry);
+            entry.set(UPDATED, true);
+        });
+    }
+
+    /// Writes 4 or 8 bytes of the table (M7, M8); of `value` no more count.
     fn write_table(&mut self, function: usize, entry: u16, field: u32, width: Width, value: u64) {
         let low = value as u32;
         let high = (value >> 32) as u32;
-        let message = |write: fn(&mut Entry, u64)| {
-            move |entry: &mut Entry| {
-                write(entry, value);
-                entry.set(UPDATED, true);
+        let whole = width == Width::Qword;
+        let control = match field {
+            0 if whole => return self.write_message_of(function, entry, |e| e.address = value),
+            0 => {
+                return self.write_message_of(function, entry, |e| {
+                    e.address = e.address >> 32 << 32 | u64::from(low);
+                });
             }
+            4 => {
+                return self.write_message_of(function, entry, |e| {
+                    e.address = e.address & 0xffff_ffff | value << 32;
+                });
+            }
+            8 => {
+                self.write_message_of(function, entry, |e| e.set_data(low));
+                if !whole {
+                    return;
+                }
+                high
+            }
+            _ => low,
         };
-        match (field, width) {
-            (0, Width::Qword) => self.change(function, entry, message(|e, v| e.address = v)),
-            (0, _) => self.change(
-                function,
-                entry,
-                message(|e, v| e.address = e.address & !0xffff_ffff | v & 0xffff_ffff),
-            ),
-            (4, _) => self.change(
-                function,
-                entry,
-                message(|e, v| e.address = e.address & 0xffff_ffff | v << 32),
-            ),
-            (8, _) => self.change(function, entry, message(|e, v| e.set_data(v as u32))),
-            _ => self.write_vector_control(function, entry, low),
-        }
-        if field == 8 && width == Width::Qword {
-            self.write_vector_control(function, entry, high);
-        }
+        self.write_vector_control(function, entry, control);
     }
 
     fn read_adjacent(&mut self, place: FunctionBar, offset: u32, width: Width) -> u64 {
@@ -149,10 +154,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         width: Width,
     ) -> Result<u64, Error> {
         let function = self.lookup_table(caller, place.function)?;
-        match self.functions[function].area(place.bar, offset, width) {
-            Area::Table { entry, field } => {
-                Ok(read_table(&self.entry(function, entry), field, width))
-            }
+        let state = &self.functions[function];
+        if let Some((entry, field)) = field_of_table(&state.info, place.bar, offset, width) {
+            return Ok(read_table(&self.entry(function, entry), field, width));
+        }
+        match state.area(place.bar, offset, width) {
             Area::Pba => Ok(self.hardware.read(place, offset, width)),
             Area::Adjacent => Ok(self.read_adjacent(place, offset, width)),
             Area::RunsIntoPba { bytes } => Ok(self.read_up_to_pba(place, offset, width, bytes)),
@@ -173,12 +179,14 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
         value: u64,
     ) -> Result<(), Error> {
         let function = self.lookup_table(caller, place.function)?;
+        let state = &self.functions[function];
+        if let Some((entry, field)) = field_of_table(&state.info, place.bar, offset, width) {
+            self.write_table(function, entry, field, width, value);
+            return Ok(());
+        }
         let value = value & width.all_ones();
-        match self.functions[function].area(place.bar, offset, width) {
-            Area::Table { entry, field } => {
-                self.write_table(function, entry, field, width, value);
-            }
-            Area::Pba if self.functions[function].permissive => {
+        match state.area(place.bar, offset, width) {
+            Area::Pba if state.permissive => {
                 self.hardware.write(place, offset, width, value);
             }
             Area::Adjacent => self.write_adjacent(place, offset, width, value),
@@ -203,11 +211,11 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> MsixTable for Msix<'_, H
             return Err(Error::NotFound);
         }
         let before = self.entry(function, source.entry);
-        self.change(function, source.entry, |entry| {
+        let after = self.change(function, source.entry, before, |entry| {
             entry.set(THROTTLED, throttled)
         });
         self.counters.throttled += u64::from(throttled && !before.is(THROTTLED));
-        let open = !self.entry(function, source.entry).keep_masked();
+        let open = !after.keep_masked();
         if before.is(BOUND) && open != self.functions[function].open.contains(source.entry) {
             self.mask_in_device(function, source.entry, !open);
         }

@@ -49,7 +49,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 // The last msix died before it recorded the bind.
                 if let Err((error, _)) = self.unbind_in_router(source) {
                     self.unbind_failed(function, entry, error);
-                    self.change(function, entry, |entry| {
+                    let stored = self.entry(function, entry);
+                    self.change(function, entry, stored, |entry| {
                         entry.set(BOUND, true);
                         entry.set(UPDATED, true);
                     });
@@ -59,7 +60,8 @@ impl<H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'_, H, T, FUNCTIONS
                 if error != Error::NotFound {
                     self.unbind_failed(function, entry, error);
                 }
-                self.change(function, entry, |entry| {
+                let stored = self.entry(function, entry);
+                self.change(function, entry, stored, |entry| {
                     entry.set(BOUND, false);
                     entry.set(UPDATED, was_bound || entry.is(UPDATED));
                 });

@@ -417,6 +417,16 @@ fn m21_a_live_entry_is_masked_and_flushed_before_it_is_unbound() {
 }
 
 #[test]
+fn m21_an_entry_that_is_masked_is_not_masked_again_before_it_is_unbound() {
+    let mut rig = Rig::live(&[2]);
+    rig.mask(2, true);
+    rig.write(at(2, 8), Width::Dword, 0x99);
+    rig.log();
+    rig.mask(2, false);
+    assert_eq!(rig.log().first(), Some(&Unbind(2)));
+}
+
+#[test]
 fn m22_nothing_is_bound_for_the_size_of_the_table() {
     let mut rig = Rig::live(&[2, 3]);
     assert_eq!(rig.fake.0.borrow().bound.len(), 2);

@@ -44,6 +44,16 @@ const fn ones(bytes: u16) -> u32 {
 impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
     /// Reads `bytes` bytes at `offset`.
     pub fn read(&mut self, offset: u16, bytes: u16) -> u32 {
+        match self.function.table.at(offset) {
+            // Most accesses are to a whole register.
+            Ok(register) if (register.offset, register.end()) == (offset, offset + bytes) => {
+                self.read_register(register)
+            }
+            _ => self.read_parts(offset, bytes),
+        }
+    }
+
+    fn read_parts(&mut self, offset: u16, bytes: u16) -> u32 {
         let end = offset + bytes;
         let mut value = 0;
         let mut at = offset;
@@ -111,6 +121,7 @@ impl<H: Hardware, T: Transport> Access<'_, '_, H, T> {
         at + width.bytes() as u16
     }
 
+    #[inline(always)]
     fn read_register(&mut self, register: Register) -> u32 {
         match register.action {
             Action::Constant(value) => value,

@@ -3,6 +3,8 @@
 use heapless::Vec;
 use pci::Width;
 
+use crate::layout::CONVENTIONAL;
+
 /// Registers of one function: a header needs about 20, PCI Express 15, and the
 /// 48 capabilities that a list can have 2 each. What does not fit is hidden.
 const CAPACITY: usize = 160;
@@ -96,22 +98,45 @@ impl Register {
     }
 }
 
+/// Dwords of conventional space, in which nearly all registers are.
+const DWORDS: usize = CONVENTIONAL as usize / 4;
+const _: () = assert!(CAPACITY <= u8::MAX as usize);
+
 /// A function's registers, sorted, none overlapping another.
-#[derive(Default)]
-pub struct RegisterTable(Vec<Register, CAPACITY>);
+pub struct RegisterTable {
+    registers: Vec<Register, CAPACITY>,
+    /// For each dword the first register that ends behind its start: a search begins there.
+    first: [u8; DWORDS],
+}
+
+impl Default for RegisterTable {
+    fn default() -> Self {
+        Self {
+            registers: Vec::new(),
+            first: [0; DWORDS],
+        }
+    }
+}
 
 impl RegisterTable {
     /// Adds all of `registers`, or none of them if one overlaps what is there
     /// or another, ends after `limit`, or does not fit. Returns whether they were added.
     pub fn add(&mut self, registers: &[Register], limit: u16) -> bool {
-        let before = self.0.clone();
+        let before = self.registers.clone();
         let added = registers.iter().all(|&new| {
-            let at = self.0.partition_point(|r| r.end() <= new.offset);
-            let free = self.0.get(at).is_none_or(|next| next.offset >= new.end());
-            free && new.end() <= limit && self.0.insert(at, new).is_ok()
+            let at = self.registers.partition_point(|r| r.end() <= new.offset);
+            let free = self
+                .registers
+                .get(at)
+                .is_none_or(|next| next.offset >= new.end());
+            free && new.end() <= limit && self.registers.insert(at, new).is_ok()
         });
         if !added {
-            self.0 = before;
+            self.registers = before;
+        }
+        for (dword, first) in self.first.iter_mut().enumerate() {
+            let start = 4 * dword as u16;
+            *first = self.registers.partition_point(|r| r.end() <= start) as u8;
         }
         added
     }
@@ -119,12 +144,18 @@ impl RegisterTable {
     /// Returns the register that holds byte `at`, or where the gap around it
     /// ends.
     pub fn at(&self, at: u16) -> Result<Register, u16> {
-        let index = self.0.partition_point(|r| r.end() <= at);
-        match self.0.get(index) {
-            Some(register) if register.offset <= at => Ok(*register),
-            Some(register) => Err(register.offset),
-            None => Err(u16::MAX),
+        let dword = usize::from(at / 4).min(DWORDS - 1);
+        let mut index = usize::from(self.first[dword]);
+        while let Some(register) = self.registers.get(index) {
+            if register.offset > at {
+                return Err(register.offset);
+            }
+            if register.end() > at {
+                return Ok(*register);
+            }
+            index += 1;
         }
+        Err(u16::MAX)
     }
 }
 

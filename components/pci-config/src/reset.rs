@@ -133,6 +133,7 @@ impl<H: Hardware> Function<'_, H> {
     }
 
     /// Takes a step, if it is time; false if it is not.
+    #[cold]
     fn advance<T: Transport>(&mut self, progress: Progress, peers: &mut Peers<T>) -> bool {
         let passed = self.hardware.now_ms().saturating_sub(progress.since);
         match progress.step {

@@ -69,6 +69,7 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, 
 
     /// Returns the function that `caller`'s guest sees at `bdf`, if it is not
     /// being reset and the access has a shape that reaches a register.
+    #[inline]
     fn access(
         &mut self,
         caller: Caller,

@@ -68,11 +68,14 @@
 /// ```
 #[macro_export]
 macro_rules! interface {
-    (@call $call:ident) => {
-        $call()
+    (@count $($arg:ident)*) => {
+        <[&str]>::len(&[$(stringify!($arg)),*])
     };
-    (@call $call:ident idempotent) => {
-        $crate::retry(|_| $call())
+    (@call $client:ident $request:ident) => {
+        $crate::Transport::call(&mut $client.0, $request).value()
+    };
+    (@call $client:ident $request:ident idempotent) => {
+        $crate::repeatable(&mut $client.0, $request)
     };
     (
         $(#[$trait_meta:meta])*
@@ -100,9 +103,8 @@ macro_rules! interface {
 
         $(
             const _: () = {
-                let arguments: &[&str] = &[$(stringify!($arg)),*];
                 assert!(
-                    arguments.len() <= $crate::MESSAGE_WORDS
+                    $crate::interface!(@count $($arg)*) <= $crate::MESSAGE_WORDS
                         && <$reply as $crate::Words>::LENGTH <= $crate::MESSAGE_WORDS,
                     "a message must fit the four registers of the fastpath"
                 );
@@ -116,32 +118,22 @@ macro_rules! interface {
             caller: $crate::Caller,
             request: $crate::Message,
         ) -> $crate::Message {
-            let result = match request.label {
+            match request.label {
                 $(
-                    $number => (|| {
-                        let mut words = request.words.iter().copied().take(request.length);
-                        $(
-                            let $arg = words
-                                .next()
-                                .and_then(<$type as $crate::Word>::from_word)
-                                .ok_or($crate::Error::Malformed)?;
-                        )*
-                        if words.next().is_some() {
+                    $number => $crate::Message::reply((|| {
+                        if request.length != $crate::interface!(@count $($arg)*) {
                             return Err($crate::Error::Malformed);
                         }
-                        let value = server.$op(caller, $($arg),*)?;
-                        let mut reply = $crate::Message {
-                            label: 0,
-                            length: <$reply as $crate::Words>::LENGTH,
-                            words: [0; $crate::MESSAGE_WORDS],
-                        };
-                        $crate::Words::put(value, &mut reply.words);
-                        Ok(reply)
-                    })(),
+                        let [$($arg,)* ..] = request.words;
+                        $(
+                            let $arg = <$type as $crate::Word>::from_word($arg)
+                                .ok_or($crate::Error::Malformed)?;
+                        )*
+                        server.$op(caller, $($arg),*)
+                    })()),
                 )*
-                _ => Err($crate::Error::Malformed),
-            };
-            result.unwrap_or_else($crate::Message::error)
+                _ => $crate::Message::error($crate::Error::Malformed),
+            }
         }
 
         /// The name of the interface in system.toml.
@@ -161,24 +153,15 @@ macro_rules! interface {
             $(
                 $(#[$op_meta])*
                 pub fn $op(&mut self, $($arg: $type),*) -> Result<$reply, $crate::Error> {
-                    let values: &[u64] = &[$($crate::Word::to_word($arg)),*];
+                    let client = self;
                     let mut request = $crate::Message {
                         label: $number,
-                        length: values.len(),
+                        length: $crate::interface!(@count $($arg)*),
                         words: [0; $crate::MESSAGE_WORDS],
                     };
+                    let values: &[u64] = &[$($crate::Word::to_word($arg)),*];
                     request.words[..values.len()].copy_from_slice(values);
-                    let mut call = || {
-                        let reply = self.0.call(request);
-                        if let Some(error) = reply.failure() {
-                            return Err(error);
-                        }
-                        if reply.length != <$reply as $crate::Words>::LENGTH {
-                            return Err($crate::Error::Malformed);
-                        }
-                        <$reply as $crate::Words>::get(&reply.words).ok_or($crate::Error::Malformed)
-                    };
-                    $crate::interface!(@call call $($repeat)?)
+                    $crate::interface!(@call client request $($repeat)?)
                 }
             )*
         }

@@ -102,10 +102,9 @@ impl Word for Source {
         (self.kind as u64) << 24 | u64::from(self.function.0) << 16 | u64::from(self.entry)
     }
     fn from_word(word: u64) -> Option<Self> {
-        let word = u32::try_from(word).ok()?;
         Some(Self {
             function: FunctionId((word >> 16) as u8),
-            kind: SourceKind::from_number((word >> 24) as u8)?,
+            kind: SourceKind::from_word(word >> 24)?,
             entry: word as u16,
         })
     }

@@ -31,7 +31,7 @@ pub mod timer;
 pub use dispatch::{Dispatch, Interface};
 pub use guest_message::GuestMessage;
 pub use message::{Caller, Error, Local, MESSAGE_WORDS, Message, Transport, Word, Words};
-pub use retry::{RETRIES, retry};
+pub use retry::{RETRIES, repeatable, retry};
 
 #[cfg(test)]
 mod tests;

@@ -19,9 +19,26 @@ pub struct Message {
 }
 
 impl Message {
+    /// Returns the reply to an operation that came out like this.
+    pub fn reply<V: Words>(result: Result<V, Error>) -> Self {
+        match result {
+            Ok(value) => {
+                let mut reply = Self {
+                    label: 0,
+                    length: V::LENGTH,
+                    words: [0; MESSAGE_WORDS],
+                };
+                value.put(&mut reply.words);
+                reply
+            }
+            Err(error) => Self::error(error),
+        }
+    }
+
     /// Returns the reply that carries an error and nothing else, but for a
     /// generation.
     #[must_use]
+    #[cold]
     pub const fn error(error: Error) -> Self {
         let mut message = Self {
             label: error.label(),
@@ -41,10 +58,31 @@ impl Message {
         if self.label == 0 {
             return None;
         }
-        Some(match Error::from_label(self.label) {
+        Some(self.error_of_label())
+    }
+
+    /// Returns the value that a reply carries.
+    ///
+    /// # Errors
+    /// The error that it carries; [`Error::Malformed`] if its words are no such value.
+    pub fn value<V: Words>(&self) -> Result<V, Error> {
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        if self.length != V::LENGTH {
+            return Err(Error::Malformed);
+        }
+        V::get(&self.words).ok_or(Error::Malformed)
+    }
+
+    /// Returns the error of a reply whose label is not 0: apart, so that the way of a call
+    /// that succeeds is short.
+    #[cold]
+    const fn error_of_label(&self) -> Error {
+        match Error::from_label(self.label) {
             Error::Gone(_) if self.length == 1 => Error::Gone(self.words[0] as u32),
             error => error,
-        })
+        }
     }
 }
 

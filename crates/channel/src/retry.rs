@@ -1,6 +1,6 @@
 //! Calling a server that can die in a call.
 
-use crate::Error;
+use crate::{Error, Message, Transport, Words};
 
 /// How often a call is made again. A server that dies more often than this is
 /// past being waited for: the monitor is about to give it up.
@@ -8,7 +8,7 @@ pub const RETRIES: u32 = 3;
 
 /// Makes a call, and makes it again if its server died in it.
 ///
-/// The stub of an `#[idempotent]` operation does this by itself. Any other call must
+/// The stub of an `#[idempotent]` operation does this by itself ([`repeatable`]). Any other call must
 /// see to it that a repetition does no harm: `call` is told whether it was made
 /// before. After [`RETRIES`] deaths returns `Failed`, not `Gone`: `Gone` would tell
 /// our caller that we died.
@@ -16,17 +16,35 @@ pub const RETRIES: u32 = 3;
 /// # Errors
 /// The error that `call` returns.
 pub fn retry<V>(mut call: impl FnMut(bool) -> Result<V, Error>) -> Result<V, Error> {
-    let mut result = call(false);
-    for _ in 0..RETRIES {
-        if !matches!(result, Err(Error::Gone(_))) {
-            return result;
-        }
-        result = call(true);
-    }
-    match result {
-        Err(Error::Gone(_)) => Err(Error::Failed),
+    match call(false) {
+        Err(Error::Gone(_)) => call_again(call),
         result => result,
     }
+}
+
+/// Makes the call of an operation that may be carried out twice, and returns the reply's
+/// value.
+///
+/// # Errors
+/// As [`retry`](fn@retry), of [`Message::value`].
+pub fn repeatable<T: Transport, V: Words>(transport: &mut T, request: Message) -> Result<V, Error> {
+    match transport.call(request).value() {
+        Err(Error::Gone(_)) => call_again(move |_| transport.call(request).value()),
+        result => result,
+    }
+}
+
+/// Makes a call whose server died in it: apart, so that the way of a call whose server
+/// lives is short.
+#[cold]
+fn call_again<V>(mut call: impl FnMut(bool) -> Result<V, Error>) -> Result<V, Error> {
+    for _ in 0..RETRIES {
+        match call(true) {
+            Err(Error::Gone(_)) => {}
+            result => return result,
+        }
+    }
+    Err(Error::Failed)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use spec::CONFIG_WINDOW;
 use spec::acpi::{DISPLAY, FIRMWARE};
 use spec::shim::{Boot32, Boot32Module, Handoff, protocol};
 use zerocopy::FromBytes as _;
@@ -78,6 +79,8 @@ impl<'a> Facts<'a> {
             (firmware, RESERVED),
             (above, USABLE),
             (shim, RESERVED),
+            // Kernels use MCFG's window only where it is reserved.
+            (CONFIG_WINDOW, RESERVED),
         ]
         .into_iter()
         .filter(|(range, _)| !range.is_empty())

@@ -16,6 +16,7 @@ pub mod bars;
 pub mod calls;
 pub mod churn;
 pub mod config;
+pub mod config_memory;
 pub mod cpu;
 pub mod dma;
 pub mod ends;

@@ -6,7 +6,10 @@ use probe::check::{Mismatch, Stop};
 
 use crate::attack::{Attack, Group, Hostile};
 use crate::machine::Machine;
-use crate::{bars, calls, churn, config, cpu, dma, ends, exceptions, flood, kernel, message, nic};
+use crate::{
+    bars, calls, churn, config, config_memory, cpu, dma, ends, exceptions, flood, kernel, message,
+    nic,
+};
 use crate::{ports, random, segments, table};
 
 /// Returns all attacks, in the order in which `all` runs them: those after
@@ -16,6 +19,7 @@ pub fn attacks<M: Machine>() -> impl Iterator<Item = Attack<M>> {
         .into_iter()
         .chain(bars::attacks())
         .chain(config::attacks())
+        .chain(config_memory::attacks())
         .chain(message::attacks())
         .chain(ports::attacks())
         .chain(exceptions::attacks())

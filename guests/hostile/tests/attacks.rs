@@ -15,22 +15,82 @@ use fake::{BDF, Fake, Flaw};
 use hostile::machine::{Dma, Ended, Machine, Reach, Registers};
 use hostile::options::Random;
 use hostile::{Group, Hostile};
-use probe::machine::Machine as _;
+use probe::machine::{Machine as _, config_read, config_write};
 use probe::target::Target;
 
 const RAM: Range<u64> = 0x400_0000..0x600_0000;
 const SCRATCH: u64 = 0x410_0000;
 
+/// What is wrong with configuration space as memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Window {
+    Right,
+    /// Accesses that are not aligned reach what lies there.
+    OddPlaces,
+    /// 8 bytes are one dword.
+    Half,
+    /// The function is at every place.
+    Everywhere,
+    /// Its registers come again behind those that the ports reach.
+    Again,
+    /// It takes no writes.
+    Deaf,
+}
+
 /// Runs port and memory instructions on the probe's function; others return.
 struct Cpu {
     function: Fake,
+    window: Window,
     ram: BTreeMap<u64, u8>,
     lines: Rc<RefCell<Vec<String>>>,
     runs: u64,
 }
 
 impl Cpu {
+    /// Reads, or writes a value to, configuration space as memory: by the ports, whose
+    /// address is then as it was.
+    fn access_window(&mut self, address: u64, bytes: u8, value: Option<u64>) -> u64 {
+        let flaw = self.window;
+        let all = u64::MAX >> (64 - 8 * u32::from(bytes));
+        let offset = address - spec::CONFIG_WINDOW.start;
+        let own = u64::from(BDF.device) << 3 == offset >> 12 || flaw == Window::Everywhere;
+        let odd = !offset.is_multiple_of(bytes.into()) && flaw != Window::OddPlaces;
+        if !own || odd {
+            return all;
+        }
+        let at = offset & 0xfff;
+        if at > 0xff && flaw != Window::Again {
+            return 0;
+        }
+        let before = self.function.port_read(0xcf8, 4);
+        let parts: &[u64] = match bytes {
+            8 if flaw == Window::Half => &[0],
+            8 => &[0, 4],
+            _ => &[0],
+        };
+        let mut whole = 0;
+        for part in parts {
+            let (at, bytes) = ((at + part) as u8, bytes.min(4));
+            match value {
+                Some(_) if flaw == Window::Deaf => {}
+                Some(value) => {
+                    let value = (value >> (8 * part)) as u32;
+                    config_write(&mut self.function, BDF, at, bytes, value);
+                }
+                None => {
+                    let read = config_read(&mut self.function, BDF, at, bytes);
+                    whole |= u64::from(read) << (8 * part);
+                }
+            }
+        }
+        self.function.port_write(0xcf8, 4, before);
+        whole
+    }
+
     fn load(&mut self, address: u64, bytes: u8) -> u64 {
+        if spec::CONFIG_WINDOW.contains(&address) {
+            return self.access_window(address, bytes, None);
+        }
         if !RAM.contains(&address) {
             return self.function.memory_read(address, bytes).unwrap_or(0);
         }
@@ -40,6 +100,10 @@ impl Cpu {
     }
 
     fn store(&mut self, address: u64, bytes: u8, value: u64) {
+        if spec::CONFIG_WINDOW.contains(&address) {
+            self.access_window(address, bytes, Some(value));
+            return;
+        }
         if !RAM.contains(&address) {
             self.function.memory_write(address, bytes, value);
             return;
@@ -97,9 +161,15 @@ impl Machine for Cpu {
 /// Returns the attacks' output on a function with `flaw`, and how many pieces of
 /// code were run.
 fn run(flaw: Flaw, names: &str) -> (Vec<String>, bool, u64) {
+    run_with(flaw, Window::Right, names)
+}
+
+/// Returns the same with a flaw of configuration space as memory.
+fn run_with(flaw: Flaw, window: Window, names: &str) -> (Vec<String>, bool, u64) {
     let lines = Rc::new(RefCell::new(Vec::new()));
     let mut reach = Reach(Cpu {
         function: Fake::new(flaw),
+        window,
         ram: BTreeMap::new(),
         lines: lines.clone(),
         runs: 0,
@@ -117,8 +187,8 @@ fn run(flaw: Flaw, names: &str) -> (Vec<String>, bool, u64) {
 
 #[test]
 fn a_function_that_keeps_the_rules_repels_them() {
-    let names =
-        "msix-table,pba,decode-off,bar-moves,config-random:2000,config-absent:2000,function-states";
+    let names = "msix-table,pba,decode-off,bar-moves,config-random:2000,config-absent:2000,\
+                 config-memory:2000,function-states";
     let (lines, passed, _) = run(Flaw::None, names);
     assert!(passed, "{lines:#?}");
     for name in names.split(',') {
@@ -143,6 +213,25 @@ fn a_function_that_breaks_a_rule_is_found() {
         });
         assert!(found && !passed, "{name}: {lines:#?}");
     }
+}
+
+#[test]
+fn a_window_that_breaks_a_rule_is_found() {
+    for (window, what) in [
+        (Window::OddPlaces, "odd place of the window"),
+        (Window::Half, "register as memory"),
+        (Window::Everywhere, "page of nobody"),
+        (Window::Again, "extended space"),
+        (Window::Deaf, "control by ports"),
+    ] {
+        let (lines, passed, _) = run_with(Flaw::None, window, "config-memory");
+        assert!(
+            !passed && lines.iter().any(|line| line.contains(what)),
+            "{what}: {lines:#?}"
+        );
+    }
+    let (lines, passed, _) = run(Flaw::SubsystemWritable, "config-memory");
+    assert!(!passed, "{lines:#?}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use core::fmt;
 
 /// Most header fields in a request; more are refused.
 const MAX_HEADERS: usize = 48;
+/// Most bytes of [`Resource::Bytes`].
+pub const MAX_BYTES: u32 = 1 << 30;
 
 /// A status that this server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub enum Resource {
     Metrics,
     /// `/healthz`: whether the server answers at all.
     Health,
+    /// `/bytes/N`: so many bytes, to measure a transfer by; [`MAX_BYTES`] at most.
+    Bytes(u32),
 }
 
 impl Resource {
@@ -57,6 +61,7 @@ impl Resource {
             Resource::Page => "text/html; charset=utf-8",
             Resource::Metrics => "text/plain; version=0.0.4; charset=utf-8",
             Resource::Health => "text/plain; charset=utf-8",
+            Resource::Bytes(_) => "application/octet-stream",
         }
     }
 }
@@ -178,8 +183,15 @@ fn resource(target: &str) -> Result<Resource, Status> {
         "/" | "" => Ok(Resource::Page),
         "/metrics" => Ok(Resource::Metrics),
         "/healthz" => Ok(Resource::Health),
-        _ => Err(Status::NotFound),
+        path => bytes(path).map(Resource::Bytes).ok_or(Status::NotFound),
     }
+}
+
+/// Returns the number of a path `/bytes/N`, if it is not too large.
+fn bytes(path: &str) -> Option<u32> {
+    let digits = path.strip_prefix("/bytes/")?;
+    let number = digits.parse().ok().filter(|&number| number <= MAX_BYTES);
+    number.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Writes status line and header section for a body of `length` bytes.
@@ -237,6 +249,15 @@ mod tests {
         assert_eq!(outcome("GET HTTP://h"), Ok(Resource::Page));
         assert_eq!(outcome("HEAD /healthz"), Ok(Resource::Health));
         assert_eq!(outcome("GET /healthz/"), Err(Status::NotFound));
+        assert_eq!(outcome("GET /bytes/0?x"), Ok(Resource::Bytes(0)));
+        assert_eq!(
+            outcome("GET /bytes/1073741824"),
+            Ok(Resource::Bytes(MAX_BYTES))
+        );
+        for bad in ["", "1073741825", "99999999999", "-1", "+1", "1k", "1/"] {
+            let line = format!("GET /bytes/{bad}");
+            assert_eq!(outcome(&line), Err(Status::NotFound), "{bad}");
+        }
         assert_eq!(outcome("GET *"), Err(Status::NotFound));
         assert_eq!(outcome("POST /"), Err(Status::MethodNotAllowed));
         assert_eq!(outcome("get /"), Err(Status::MethodNotAllowed));

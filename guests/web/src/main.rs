@@ -364,6 +364,7 @@ fn write_content(
     };
     match resource {
         Resource::Metrics => metrics::write(out, &report),
-        Resource::Page | Resource::Health => page::write(out, &report),
+        // The server has answered the others by itself.
+        _ => page::write(out, &report),
     }
 }

@@ -75,6 +75,11 @@ struct Connection<'a> {
     open: bool,
     /// We have sent, or queued, our last byte.
     closing: bool,
+    /// Bytes of a [`Resource::Bytes`] that are still to be queued. Until they are the socket
+    /// is full, so that no other request is answered.
+    left: usize,
+    /// The connection ends with them.
+    last: bool,
     /// When it was accepted, last completed a request, or began to close.
     since: Instant,
 }
@@ -109,6 +114,8 @@ impl<'a> Server<'a> {
                     length: 0,
                     open: false,
                     closing: false,
+                    left: 0,
+                    last: false,
                     since: Instant::ZERO,
                 }
             })
@@ -180,6 +187,8 @@ impl Connection<'_> {
     fn accept(&mut self, now: Instant) {
         self.open = true;
         self.closing = false;
+        self.left = 0;
+        self.last = false;
         self.length = 0;
         self.since = now;
     }
@@ -222,16 +231,18 @@ impl Connection<'_> {
         // Each round takes bytes or answers a request: the socket's buffer and
         // the request buffer bound their number.
         loop {
+            moved |= self.send_left(now, socket);
             let taken = self.take(socket);
             if self.closing {
                 return moved | taken;
             }
             let answer = self.next_answer(socket);
             if let Some(answer) = answer {
-                respond(socket, &answer, body, requests, content);
+                self.left = respond(socket, &answer, body, requests, content);
+                self.last = answer.close;
                 self.since = now;
                 moved = true;
-                if answer.close {
+                if answer.close && self.left == 0 {
                     self.close(now, socket);
                 }
             } else if !taken {
@@ -243,6 +254,27 @@ impl Connection<'_> {
         if !socket.may_recv() && socket.state() == State::CloseWait && self.is_answered(socket) {
             self.close(now, socket);
             moved = true;
+        }
+        moved
+    }
+
+    /// Queues as many of the bytes that are left as the socket has room for; whether there
+    /// were any. They are written where the socket sends from: none of them is kept.
+    fn send_left(&mut self, now: Instant, socket: &mut Socket) -> bool {
+        let mut moved = false;
+        while self.left > 0 && socket.can_send() {
+            let sent = socket.send(|room| {
+                let count = room.len().min(self.left);
+                room[..count].fill(b'.');
+                (count, count)
+            });
+            // A socket that can send has room.
+            self.left -= sent.unwrap_or(self.left);
+            self.since = now;
+            moved = true;
+        }
+        if moved && self.left == 0 && self.last {
+            self.close(now, socket);
         }
         moved
     }
@@ -278,9 +310,9 @@ impl Connection<'_> {
         socket.send_capacity() - socket.send_queue() >= HEADER_MAX + BODY_MAX
     }
 
-    /// Returns whether no complete request waits for room in the socket.
+    /// Returns whether neither a complete request nor a body waits for room in the socket.
     fn is_answered(&self, socket: &Socket) -> bool {
-        self.length == 0 || Self::has_room(socket)
+        self.left == 0 && (self.length == 0 || Self::has_room(socket))
     }
 
     /// Takes the first complete request out of the buffer, if its response has
@@ -304,16 +336,22 @@ impl Connection<'_> {
     }
 }
 
-/// Writes the whole response into the socket, which has room for it.
+/// Writes the response into the socket, which has room for it: all of it but for the body
+/// of a [`Resource::Bytes`], whose size it returns.
 fn respond(
     socket: &mut Socket,
     answer: &Answer,
     body: &mut String<BODY_MAX>,
     requests: &mut Requests,
     content: &mut Content,
-) {
+) -> usize {
     body.clear();
+    let mut left = 0;
     let status = match answer.outcome {
+        Ok(Resource::Bytes(count)) => {
+            left = count as usize;
+            Status::Ok
+        }
         Ok(resource) => match content(resource, requests, body) {
             Ok(()) => Status::Ok,
             Err(_) => Status::InternalError,
@@ -329,10 +367,12 @@ fn respond(
     }
     let mut header = String::<HEADER_MAX>::new();
     // Header lines are constants but for one number; they fit.
-    let _ = http::write_header(&mut header, answer, status, body.len());
+    let _ = http::write_header(&mut header, answer, status, body.len() + left);
     // A socket that cannot send any more has lost its client.
     let _ = socket.send_slice(header.as_bytes());
-    if !answer.head_only {
-        let _ = socket.send_slice(body.as_bytes());
+    if answer.head_only {
+        return 0;
     }
+    let _ = socket.send_slice(body.as_bytes());
+    left
 }

@@ -144,6 +144,7 @@ impl World {
                     Ok(())
                 }
             }
+            Resource::Bytes(_) => panic!("the server answers these by itself"),
         };
         let host = &mut self.server_host;
         while self.server.serve(self.now, &mut host.sockets, &mut content) {
@@ -282,6 +283,48 @@ fn large_responses_wait_for_room() {
     let found = responses(text.as_bytes());
     assert_eq!(found.len(), 10);
     assert!(found.iter().all(|(_, body)| body.len() == BODY_MAX));
+}
+
+#[test]
+fn bytes_are_sent_as_there_is_room() {
+    let mut world = World::new();
+    let client = world.connect();
+    let bytes = |count| format!("GET /bytes/{count} HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Far more than the server can buffer, with requests behind it.
+    let many = bytes(300_000) + &bytes(0) + HEALTH;
+    world.send(client, many.as_bytes());
+    let text = world.receive(client, 3);
+    let found = responses(text.as_bytes());
+    assert_eq!(found[0].1, ".".repeat(300_000));
+    assert_eq!((found[1].1.as_str(), found[2].1.as_str()), ("", "ok\n"));
+    // The connection ends behind the last of them, whoever says so.
+    let last = bytes(100_000).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    world.send(client, last.as_bytes());
+    let text = world.receive(client, usize::MAX);
+    assert!(text.ends_with(&".".repeat(100_000)));
+    let client = world.connect();
+    world.send(client, bytes(100_000).as_bytes());
+    world.client(client).close();
+    assert_eq!(responses(world.receive(client, 1).as_bytes()).len(), 1);
+    let client = world.connect();
+    let head = bytes(5).replace("GET", "HEAD") + HEALTH;
+    world.send(client, head.as_bytes());
+    world.until(100, |world| world.server.requests().answered == 7);
+    assert_eq!(world.server.requests().refused, 0);
+}
+
+/// A client that asks for much and reads nothing is ended as any that is silent.
+#[test]
+fn bytes_that_nobody_takes_are_given_up() {
+    let mut world = World::new();
+    let client = world.connect();
+    world.send(client, b"GET /bytes/1000000 HTTP/1.1\r\nHost: h\r\n\r\n");
+    world.until(60_000, |world| {
+        world.client(client).state() == State::Closed
+    });
+    assert_eq!(world.server.deadline(), None);
+    let client = world.connect();
+    assert!(world.request(client, HEALTH).starts_with(OK));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use spec::CONFIG_WINDOW;
 use spec::acpi::{DISPLAY, FIRMWARE, RSDP};
 
 use crate::host::GuestMemory;
@@ -26,8 +27,10 @@ pub fn describe(ram: &Range<u64>, boot_params: u64, host: &mut impl GuestMemory)
         (ram.start..DISPLAY, USABLE),
         (FIRMWARE, RESERVED),
         (FIRMWARE.end..ram.end, USABLE),
+        // Kernels use MCFG's window only where it is reserved.
+        (CONFIG_WINDOW, RESERVED),
     ];
-    let mut table = [0; 3 * ENTRY];
+    let mut table = [0; 4 * ENTRY];
     for (entry, (range, kind)) in table.chunks_exact_mut(ENTRY).zip(map) {
         entry[..8].copy_from_slice(&range.start.to_le_bytes());
         let length = range.end.saturating_sub(range.start);
@@ -62,7 +65,7 @@ mod tests {
         let mut page = Page([0xff; 4096]);
         assert!(describe(&(0..32 << 20), 0x1000, &mut page));
         let long = |at: usize| u64::from_le_bytes(page.0[at..at + 8].try_into().unwrap());
-        assert_eq!(page.0[0x1e8], 3);
+        assert_eq!(page.0[0x1e8], 4);
         assert_eq!(long(0x70), 0xf_0000);
         let entry = |index: usize| {
             let at = 0x2d0 + 20 * index;
@@ -71,6 +74,7 @@ mod tests {
         assert_eq!(entry(0), (0, 0xa_0000, 1));
         assert_eq!(entry(1), (0xf_0000, 0x1_0000, 2));
         assert_eq!(entry(2), (1 << 20, 31 << 20, 1));
+        assert_eq!(entry(3), (0xfef0_0000, 1 << 20, 2));
     }
 
     #[test]

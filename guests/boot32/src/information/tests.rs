@@ -91,6 +91,7 @@ fn multiboot() {
         (0xf_0000, 0x1_0000, 2),
         (MIB, 23 * MIB, 1),
         (24 * MIB, 8 * MIB, 2),
+        (0xfef0_0000, MIB, 2),
     ];
     assert_eq!(entries, expected);
 }
@@ -105,10 +106,16 @@ fn pvh() {
     assert_eq!(read.text(read.long(list + 16) as u32), "m");
     assert_eq!(read.text(read.long(info + 24) as u32), "a=1 b");
     assert_eq!(read.long(info + 32), 0xe_0000);
-    assert_eq!(read.word(info + 48), 4);
+    assert_eq!(read.word(info + 48), 5);
     let map = read.long(info + 40) as u32;
     assert_eq!((read.long(map + 48), read.long(map + 56)), (MIB, 23 * MIB));
     assert_eq!(read.word(map + 64), 1);
+    let window = (
+        read.long(map + 96),
+        read.long(map + 104),
+        read.word(map + 112),
+    );
+    assert_eq!(window, (0xfef0_0000, MIB, 2));
 }
 
 #[test]
