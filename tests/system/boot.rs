@@ -1,11 +1,17 @@
 //! Media on machines that the command does not make: QEMU with its firmware, as a PC boots.
 
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, finish, free_port, is_bundled, needed, one_machine, vectis};
+use crate::harness::{
+    PATIENCE, Running, finish, free_port, is_bundled, needed, one_machine, vectis,
+};
 
 /// What a q35 machine needs beside its disks: this system's function and its IOMMU.
 const Q35: &str = "-machine q35 -m 512 -device e1000e,netdev=net0 \
@@ -106,13 +112,14 @@ fn uefi(qemu: &mut Command) {
         .arg(format!("{flash},snapshot=on,file={variables}"));
 }
 
-/// Waits for the guest, and gets its page.
-fn serves(qemu: &mut Command, port: u16) {
+/// Waits for the guest, and gets its page. The machine goes on as long as what is returned.
+fn serves(qemu: &mut Command, port: u16) -> Running {
     let mut running = Running::start(qemu);
     running.wait_for(|line| line.contains(SERVES));
     let (status, page) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200, "{}", running.text());
     assert!(page.contains("MSI-X table"), "{page}");
+    running
 }
 
 #[test]
@@ -203,6 +210,129 @@ fn what_the_cpu_lacks_is_said_before_the_kernel_starts() {
         "pages of 1 GiB (pdpe1gb): Intel's Xeons since 2010",
         "instructions for the FS and GS base (fsgsbase): Intel's CPUs since 2012",
     ] {
+        assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
+}
+
+/// Asks QEMU's monitor behind a socket.
+fn ask(socket: &Path, question: &str) -> String {
+    const PROMPT: &str = "(qemu) ";
+    let mut monitor = UnixStream::connect(socket).expect("QEMU's monitor");
+    let bound = monitor.set_read_timeout(Some(PATIENCE));
+    bound.expect("a time that is not 0");
+    let mut answer = String::new();
+    for text in ["", question] {
+        if !text.is_empty() {
+            answer.clear();
+            writeln!(monitor, "{text}").expect("it reads");
+        }
+        let mut byte = [0];
+        while !answer.ends_with(PROMPT) {
+            monitor.read_exact(&mut byte).expect("it answers");
+            answer.push(byte[0].into());
+        }
+    }
+    answer
+}
+
+/// Returns the table MCFG in a machine's memory from `start` on: its address, and its bytes.
+fn mcfg(memory: &[u8], start: usize) -> (usize, [u8; 60]) {
+    let mut tables = memory.windows(60).enumerate().filter(|(_, table)| {
+        let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        table.starts_with(b"MCFG\x3c\0\0\0") && sum == 0
+    });
+    let (at, table) = tables.next().expect("the table");
+    (start + at, table.try_into().expect("60 bytes"))
+}
+
+/// One image on three machines: from BIOS, from UEFI, and where the configuration window is
+/// elsewhere. QEMU's firmwares all put it at the same place: there GRUB moves it, and writes
+/// its new address into the table.
+#[test]
+fn an_image_for_any_pc_takes_the_places_of_each() {
+    const TOP: usize = 0x1fe0_0000;
+    const MOVED: u32 = 0xe000_0000;
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let system = Changed::new("any-pc", "system.board = \"auto\"");
+    let mut build = vectis();
+    build.arg("build").arg("--system").arg(&system.0);
+    build.arg("--out").arg(path("out"));
+    build.arg("--iso").arg(path("any.iso"));
+    let root = path("cd");
+    fs::create_dir_all(root.join("boot/grub")).expect("the folder is ours");
+    let end = finish(build.arg("--boot").arg(root.join("boot.elf")));
+    assert!(end.status.success(), "{}", end.text);
+
+    let port = free_port();
+    let mut qemu = machine("max", &format!("{Q35} {SCREEN}"), port);
+    uefi(&mut qemu);
+    serves(qemu.arg("-cdrom").arg(path("any.iso")), port);
+
+    let monitor = path("monitor");
+    let watched = format!(
+        "{Q35} {SCREEN} -monitor unix:{},server=on,wait=off",
+        monitor.display()
+    );
+    let port = free_port();
+    let mut qemu = machine("max", &watched, port);
+    let running = serves(qemu.arg("-cdrom").arg(path("any.iso")), port);
+    let dump = path("memory");
+    let save = format!("pmemsave {TOP:#x} 0x200000 \"{}\"", dump.display());
+    ask(&monitor, &save);
+    drop(running);
+    let (at, table) = mcfg(&fs::read(&dump).expect("QEMU wrote it"), TOP);
+    let base = u32::from_le_bytes(table[44..48].try_into().expect("4 bytes"));
+    assert_eq!(base, 0xb000_0000);
+
+    let sums = [base, MOVED].map(|base| base.to_le_bytes().into_iter().fold(0, u8::wrapping_add));
+    let sum = table[9].wrapping_add(sums[0]).wrapping_sub(sums[1]);
+    let menu = format!(
+        "setpci -s 00:00.0 60.l={:x}\nwrite_dword {:#x} {MOVED:#x}\nwrite_byte {:#x} {sum:#x}\n\
+         multiboot2 /boot.elf\nboot\n",
+        MOVED | 1,
+        at + 44,
+        at + 9
+    );
+    fs::write(root.join("boot/grub/grub.cfg"), menu).expect("the folder is ours");
+    let mut rescue = Command::new("grub-mkrescue");
+    let end = finish(rescue.arg("-o").arg(path("moved.iso")).arg(&root));
+    assert!(end.status.success(), "{}", end.text);
+    let port = free_port();
+    let mut qemu = machine("max", &watched, port);
+    let running = serves(qemu.arg("-cdrom").arg(path("moved.iso")), port);
+    let map = ask(&monitor, "info mtree -f");
+    let window = format!("{MOVED:016x}-00000000efffffff (prio 0, i/o): pcie-mmcfg-mmio");
+    assert!(map.contains(&window), "{map}");
+    drop(running);
+}
+
+#[test]
+fn what_any_pc_needs_and_this_one_lacks_is_said() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let iso = folder.path().join("any.iso");
+    let system = Changed::new("any-pc", "system.board = \"auto\"");
+    let mut build = vectis();
+    build.arg("build").arg("--system").arg(&system.0);
+    build.arg("--out").arg(folder.path().join("out"));
+    let end = finish(build.arg("--iso").arg(&iso));
+    assert!(end.status.success(), "{}", end.text);
+    for (machine_of, words) in [
+        (
+            format!("{Q35} -machine hpet=off"),
+            "init: fatal: this machine has no HPET (ACPI has no table HPET), which is the only clock",
+        ),
+        (
+            "-machine pc -m 512 -device e1000,netdev=net0".to_owned(),
+            "init: fatal: this machine has no window for configuration space (ACPI has no table MCFG)",
+        ),
+    ] {
+        let mut qemu = machine("max", &format!("{machine_of} {SCREEN}"), free_port());
+        let mut running = Running::start(qemu.arg("-cdrom").arg(&iso));
+        running.wait_for(|line| line.contains("init: fatal: "));
+        let text = running.text();
         assert!(text.contains(words), "no `{words}` in\n{text}");
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{
-    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, signal, vectis,
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, run_of, signal,
+    vectis,
 };
 
 #[test]
@@ -354,4 +355,19 @@ fn replay_prints_outcomes_and_judges_them() {
     assert_eq!(end.status.code(), Some(2), "{}", end.text);
     let line = text.lines().count() + 1;
     assert!(end.text.contains(&format!(":{line}:")), "{}", end.text);
+}
+
+/// KVM may be missing, or lack what the kernel needs: then that is said.
+#[test]
+fn the_host_s_cpu_runs_the_machine_or_what_it_lacks_is_named() {
+    let _machine = one_machine();
+    let mut run = run_of(&root().join("system.toml"), 300);
+    let end = finish(run.args(["--kvm", "--exit-after-ready"]));
+    let device = fs::File::options().read(true).write(true).open("/dev/kvm");
+    let said = match device {
+        Err(_) => "cannot use KVM by /dev/kvm",
+        Ok(_) if end.status.success() => "serves",
+        Ok(_) => "doesn't support requested feature: CPUID",
+    };
+    assert!(end.text.contains(said), "no `{said}` in\n{}", end.text);
 }

@@ -3,8 +3,9 @@
 use core::fmt;
 
 use acpi_tables::Description;
+use spec::BY_TABLES;
 
-/// What the board says that ACPI's tables say too.
+/// What the board says that ACPI's tables say too; [`BY_TABLES`] where they alone say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stated {
     /// Where configuration space is, and how many buses of it; of a system without functions
@@ -23,13 +24,21 @@ pub enum Lack {
     Tables,
     /// A configuration window.
     Window,
+    /// One that has bus 0: it begins with this bus.
+    Buses(u8),
     /// A clock.
     Hpet,
 }
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(match *self {
+            Self::Buses(first) => {
+                return write!(
+                    f,
+                    "a window for configuration space from bus {first} on only (ACPI, MCFG)"
+                );
+            }
             Self::Tables => "no ACPI tables that can be read: nothing tells where its devices are",
             Self::Window => {
                 "no window for configuration space (ACPI has no table MCFG), as machines without \
@@ -103,11 +112,67 @@ impl fmt::Display for Difference {
     }
 }
 
+/// Where a machine's devices are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The configuration window, or 0.
+    pub ecam: u64,
+    /// Its buses.
+    pub buses: u64,
+    /// The HPET, or 0.
+    pub hpet: u64,
+}
+
+/// Why a system cannot run on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The board leaves a place to the tables, and they name none.
+    Lacks(Lack),
+    /// The board says another place.
+    Differs(Difference),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lacks(lack) => write!(f, "this machine has {lack}"),
+            Self::Differs(difference) => write!(f, "{difference}"),
+        }
+    }
+}
+
+/// Returns where the devices are: as the board says if the tables, which may be missing, say
+/// nothing else, and as they say where it leaves that to them.
+///
+/// # Errors
+/// See [`Unfit`].
+pub fn settle(stated: &Stated, machine: Option<&Description>) -> Result<Places, Unfit> {
+    let tables = || machine.ok_or(Unfit::Lacks(Lack::Tables));
+    let (ecam, buses) = match stated.ecam {
+        None => (0, 0),
+        Some((BY_TABLES, _)) => {
+            let window = tables()?.window.ok_or(Unfit::Lacks(Lack::Window))?;
+            if window.first != 0 {
+                return Err(Unfit::Lacks(Lack::Buses(window.first)));
+            }
+            (window.base, u64::from(window.last) + 1)
+        }
+        Some(said) => said,
+    };
+    let hpet = match stated.hpet {
+        BY_TABLES => tables()?.hpet.ok_or(Unfit::Lacks(Lack::Hpet))?,
+        said => said,
+    };
+    match machine.and_then(|machine| difference(stated, machine)) {
+        Some(difference) => Err(Unfit::Differs(difference)),
+        None => Ok(Places { ecam, buses, hpet }),
+    }
+}
+
 /// Returns the first difference between what the board says and what the tables do. What a
 /// machine need not say is no difference.
-#[must_use]
-pub fn difference(stated: &Stated, machine: &Description) -> Option<Difference> {
-    if let Some((base, buses)) = stated.ecam {
+fn difference(stated: &Stated, machine: &Description) -> Option<Difference> {
+    if let Some((base, buses)) = stated.ecam.filter(|(base, _)| *base != BY_TABLES) {
         let Some(window) = machine.window else {
             return Some(Difference::NoWindow);
         };
@@ -119,7 +184,7 @@ pub fn difference(stated: &Stated, machine: &Description) -> Option<Difference> 
         }
     }
     match machine.hpet {
-        _ if stated.hpet == 0 => {}
+        _ if stated.hpet == 0 || stated.hpet == BY_TABLES => {}
         None => return Some(Difference::NoHpet(stated.hpet)),
         Some(hpet) if hpet != stated.hpet => return Some(Difference::Hpet(stated.hpet, hpet)),
         Some(_) => {}
@@ -178,6 +243,83 @@ mod tests {
             ..BOARD
         };
         assert_eq!(difference(&few, &q35()), None);
+    }
+
+    /// A board that leaves everything to the tables.
+    const OPEN: Stated = Stated {
+        ecam: Some((BY_TABLES, 256)),
+        hpet: BY_TABLES,
+        ..BOARD
+    };
+
+    #[test]
+    fn what_the_board_leaves_open_the_tables_say() {
+        let other = Description {
+            window: Some(Window {
+                base: 0xe000_0000,
+                first: 0,
+                last: 63,
+            }),
+            hpet: Some(0xfed4_0000),
+            ..q35()
+        };
+        let places = Places {
+            ecam: 0xe000_0000,
+            buses: 64,
+            hpet: 0xfed4_0000,
+        };
+        assert_eq!(settle(&OPEN, Some(&other)), Ok(places));
+        let usual = Places {
+            ecam: 0xb000_0000,
+            buses: 256,
+            hpet: 0xfed0_0000,
+        };
+        for stated in [OPEN, BOARD] {
+            assert_eq!(settle(&stated, Some(&q35())), Ok(usual));
+        }
+        // What it says itself, it has to say rightly; without tables nobody can tell.
+        assert_eq!(settle(&BOARD, None), Ok(usual));
+        let wrong = Difference::Window(0xb000_0000, 0xe000_0000);
+        assert_eq!(settle(&BOARD, Some(&other)), Err(Unfit::Differs(wrong)));
+        let console = Description {
+            console: Some(0x3e8),
+            ..other
+        };
+        let wrong = Difference::Console(0x3f8, 0x3e8);
+        assert_eq!(settle(&OPEN, Some(&console)), Err(Unfit::Differs(wrong)));
+    }
+
+    #[test]
+    fn what_the_tables_do_not_say_is_missing() {
+        let q35 = q35();
+        let with_window = |window| Description { window, ..q35 };
+        let of_bus_1 = q35.window.map(|window| Window { first: 1, ..window });
+        for (machine, words) in [
+            (None, "this machine has no ACPI tables"),
+            (
+                Some(with_window(None)),
+                "this machine has no window for configuration space",
+            ),
+            (
+                Some(with_window(of_bus_1)),
+                "this machine has a window for configuration space from bus 1 on only",
+            ),
+            (
+                Some(Description { hpet: None, ..q35 }),
+                "this machine has no HPET",
+            ),
+        ] {
+            let unfit = settle(&OPEN, machine.as_ref());
+            let text = unfit.expect_err(words).to_string();
+            assert!(text.starts_with(words), "{text}");
+        }
+        // A system that asks for neither.
+        let nothing = Stated {
+            ecam: None,
+            hpet: 0,
+            ..BOARD
+        };
+        assert_eq!(settle(&nothing, None), Ok(Places::default()));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Given<'a> {
     pub system: &'a System<'a>,
     /// The functions, in the image's order.
     pub functions: &'a [FunctionInfo],
+    /// Where configuration space is.
+    pub ecam: u64,
     /// The IOMMU.
     pub iommu: IommuInfo,
 }
@@ -86,7 +88,7 @@ impl Given<'_> {
         slot: u32,
     ) -> Option<Expect> {
         if (function.config_cnode, function.config_slot) == (cnode, slot) {
-            let page = self.system.header.ecam + (u64::from(info.host_bdf) << 12);
+            let page = self.ecam + (u64::from(info.host_bdf) << 12);
             return Some(Expect::Page(page));
         }
         if function.config_cnode == cnode

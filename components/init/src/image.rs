@@ -57,7 +57,6 @@ impl Image {
     pub fn system<V>(&self, f: impl FnOnce(&System<'_>) -> V) -> V {
         let objects = KINDS.map(|(kind, count)| Object::new("x", kind, 12, count));
         let mut header = Header::new_zeroed();
-        header.ecam = ECAM;
         header.machine = PAGE.into();
         header.log = PAGE.into();
         header.monitor = MONITOR.into();

@@ -25,7 +25,7 @@ mod rtc;
 mod untyped;
 
 pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
-pub use board::{Difference, Lack, Stated, difference};
+pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use measure::{Answer, Surroundings, Verdict, measure};

@@ -389,7 +389,7 @@ mod tests {
         let mut back = FREE;
         back.reverse();
         assert_eq!(guest_memory(&back), (GUESTS, 448 * MIB));
-        // A hole, and memory that a board's file cannot name.
+        // A hole, and memory above 4 GiB, where guests need an IOMMU.
         let hole = [
             (0x0200_0000, 0x0200_0000),
             (0x0600_0000, 0x0a00_0000),

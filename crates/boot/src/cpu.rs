@@ -133,6 +133,15 @@ pub fn missing(
         .filter(move |feature| !has(feature, cpuid))
 }
 
+/// Returns the names that QEMU and Linux give the features of `needed`.
+pub fn flags(needed: u64) -> impl Iterator<Item = &'static str> {
+    let features = FEATURES.iter().enumerate();
+    let needed = features.filter(move |(position, _)| needed & 1 << position != 0);
+    needed
+        .filter_map(|(_, feature)| feature.name.strip_suffix(')')?.rsplit_once('('))
+        .map(|(_, flag)| flag)
+}
+
 fn has(feature: &Feature, cpuid: impl Fn(u32) -> [u32; 4]) -> bool {
     // The first of each kind of leaf tells the last one.
     let [last, ..] = cpuid(feature.leaf & 0x8000_0000);

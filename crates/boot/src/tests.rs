@@ -379,3 +379,11 @@ fn the_kernel_s_place_is_that_of_its_segments() {
     let said = format!("{}", Trouble::Taken(region(0x10_0000, 0x20_0000)));
     assert!(said.contains("0x100000-0x1fffff"), "{said}");
 }
+
+#[test]
+fn each_feature_has_the_name_of_a_flag() {
+    let flags: Vec<&str> = cpu::flags(u64::MAX).collect();
+    assert_eq!(flags.len(), cpu::FEATURES.len());
+    assert_eq!(flags[..2], ["pdpe1gb", "fsgsbase"]);
+    assert_eq!(cpu::flags(1 << 2).collect::<Vec<_>>(), ["apic"]);
+}

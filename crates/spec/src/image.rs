@@ -10,6 +10,10 @@ use crate::records::{
 /// Marks an image and its format's version.
 const MAGIC: u64 = u64::from_le_bytes(*b"VECTIS\0\x01");
 
+/// Stands for an address that the machine's own ACPI tables say at boot: no machine has one so
+/// high.
+pub const BY_TABLES: u64 = 1 << 63;
+
 /// A table of records in the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -27,7 +31,7 @@ pub struct Header {
     magic: u64,
     /// Bytes of the whole image.
     pub length: u64,
-    /// Physical address of the ECAM window (PCIe 6.0 section 7.2.2).
+    /// Physical address of the ECAM window (PCIe 6.0 section 7.2.2), or [`BY_TABLES`].
     pub ecam: u64,
     /// Buses in the window.
     pub buses: u64,
@@ -35,7 +39,7 @@ pub struct Header {
     pub com1: u64,
     /// First I/O port of COM2, or 0.
     pub com2: u64,
-    /// Physical address of the HPET that a component has, or 0.
+    /// Physical address of the HPET that a component has, [`BY_TABLES`], or 0.
     pub hpet: u64,
     /// I/O port that ends the machine with a status (isa-debug-exit), or 0.
     pub exit_port: u64,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use spec::IommuKind;
+use spec::{BY_TABLES, IommuKind};
 
 use crate::diagnostic::Report;
 use crate::inherit;
@@ -28,7 +28,7 @@ pub struct BoardDevice {
     pub name: String,
     /// I/O ports, first and last.
     pub ports: Option<(u16, u16)>,
-    /// Register pages: machine address and size in bytes.
+    /// Register pages: machine address, which may be [`BY_TABLES`], and size in bytes.
     pub memory: Option<(u64, u64)>,
     /// I/O APIC pin.
     pub irq: Option<(u8, Trigger)>,
@@ -47,7 +47,7 @@ pub struct Board {
     pub memory: u64,
     /// Where guest RAM may lie: first address and size in bytes.
     pub guest_memory: (u64, u64),
-    /// ECAM window: address and number of buses.
+    /// ECAM window: address, which may be [`BY_TABLES`], and number of buses.
     pub ecam: (u64, u64),
     /// Port that ends the machine with a status, or 0.
     pub exit_port: u16,
@@ -88,6 +88,20 @@ impl Qemu {
     }
 }
 
+/// The word for an address that the machine's own tables say at boot.
+const OPEN: &str = "auto";
+/// The device whose registers they name, and how many bytes those have.
+const HPET: &str = "hpet";
+const HPET_SIZE: u64 = 4096;
+/// The most buses that there are.
+const BUSES: u64 = 256;
+
+/// Returns whether a key is left to the machine.
+fn is_open(section: &Section<'_, '_>, key: &'static str) -> bool {
+    let value = section.get(key);
+    value.and_then(|value| value.get_ref().as_str()) == Some(OPEN)
+}
+
 fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
     let ports = section.section("ports").and_then(|ports| {
         let first = ports.required_number("first", 0..0x1_0000, "0x3f8");
@@ -104,7 +118,16 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
         }
         Some((first as u16, u16::try_from(last).ok()?))
     });
-    let memory = section.section("memory").and_then(|memory| {
+    let open = is_open(section, "memory").then_some((BY_TABLES, HPET_SIZE));
+    if open.is_some() && name != HPET {
+        section.context.error(
+            &section.span,
+            format!("`memory` in {} cannot be left to the machine", section.name),
+            format!("only where `{HPET}` is, its tables say: give `{{ base, size }}`"),
+        );
+    }
+    let closed = || section.section("memory");
+    let memory = open.is_none().then(closed).flatten().and_then(|memory| {
         let base = memory.required_number("base", 0..1 << 48, "0xfed0_0000");
         let size = memory.required_size("size", "\"4K\"");
         memory.finish();
@@ -126,6 +149,7 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
         irq.finish();
         Some((pin?.value as u8, trigger))
     });
+    let memory = open.or(memory);
     let message = section.boolean("message").unwrap_or(false);
     section.finish();
     BoardDevice {
@@ -242,9 +266,11 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
         }
         board.guest_memory = (base.map_or(0, |b| b.value), size.map_or(0, |s| s.value));
     }
-    if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
+    if is_open(section, "ecam") {
+        board.ecam = (BY_TABLES, BUSES);
+    } else if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
         let base = ecam.required_number("base", 0..1 << 48, "0xb000_0000");
-        let buses = ecam.required_number("buses", 1..257, "256");
+        let buses = ecam.required_number("buses", 1..BUSES + 1, "256");
         ecam.finish();
         board.ecam = (base.map_or(0, |b| b.value), buses.map_or(0, |b| b.value));
     }

@@ -68,6 +68,7 @@ fn values_at_their_bounds_are_taken() {
         ("[guest.web]", "[guest.just-20-characters-x]"),
         ("board = \"pc\"", "board = \"side-by-side\""),
         ("board = \"pc\"", "board = \"no-qemu\""),
+        ("board = \"pc\"", "board = \"open\""),
     ] {
         assert!(good.contains(from), "{from}");
         let text = good.replace(from, to);

@@ -205,6 +205,9 @@ pub struct Run {
     /// not wait for a network then repeats exactly
     #[arg(long)]
     pub icount: bool,
+    /// Let the host's CPU run the machine, by /dev/kvm; it needs what the kernel needs
+    #[arg(long, conflicts_with_all = ["icount", "bench_boot"])]
+    pub kvm: bool,
     /// Crash this component once all guests serve, to see what follows; F and a
     /// component's position in the system file (1 to 9, a to z) crash one again
     #[arg(long, value_name = "COMPONENT", conflicts_with = "bare")]
@@ -411,6 +414,7 @@ mod tests {
             &["vectis", "--port", "70000"],
             &["vectis", "build", "--release", "--debug"],
             &["vectis", "run", "--bare", "--debug"],
+            &["vectis", "run", "--kvm", "--icount"],
             &["vectis", "--port", "1", "caps"],
             &["vectis", "bench", "--check", "--guests", "2"],
             &["vectis", "bench", "--update", "--iommu", "intel"],

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Kernel;
 use crate::logs::Level;
 use crate::network::{free_ports, networks};
-use crate::qemu::Machine;
+use crate::qemu::{Machine, check_kvm};
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
@@ -20,6 +20,8 @@ use crate::{bench, control, image, media, metrics, output, packages, run, soak};
 
 /// Bound on an audit, and on a probe: twenty times the time of a slow machine.
 const AUDIT: Duration = Duration::from_secs(300);
+/// How the host's kernel runs machines.
+const KVM: &str = "/dev/kvm";
 /// System of `vectis soak` unless another one is named.
 const SOAK_SYSTEM: &str = "tests/systems/soak.toml";
 /// The guest's word for measuring: it ends once it has a lease.
@@ -107,6 +109,9 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     // Checked before the build, so that an error comes at once.
     let networks = networks(&model).len();
     free_ports(arguments.port, networks)?;
+    if arguments.kvm {
+        check_kvm(Path::new(KVM))?;
+    }
     if let Some(file) = &arguments.trace {
         // The first line comes when the guest runs.
         std::fs::File::create(file).map_err(|e| Error::file("write", file, &e))?;
@@ -134,7 +139,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         ..run::Options::default()
     };
     if arguments.bare {
-        return bare(&workspace, &model, arguments.port, &options);
+        return bare(&workspace, &model, arguments, &options);
     }
     let profile = profile(arguments.debug);
     let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
@@ -161,6 +166,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     );
     let machine = Machine {
         counted: options.counted,
+        kvm: arguments.kvm.then(|| image::features(&built.kernel)),
         ..machine(&model, &built, free_ports(arguments.port, networks)?)?
     };
     run::run(
@@ -182,6 +188,7 @@ fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Resul
         command_line: built.command_line.clone(),
         ports,
         counted: false,
+        kvm: None,
     })
 }
 
@@ -301,7 +308,12 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
 }
 
 /// Returns the guest without seL4.
-fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options) -> Result<()> {
+fn bare(
+    workspace: &Workspace,
+    model: &Model,
+    arguments: &cli::Run,
+    options: &run::Options,
+) -> Result<()> {
     let [guest] = &model.guests[..] else {
         return Err(Error::new(
             "cannot run the guest on bare QEMU",
@@ -313,9 +325,10 @@ fn bare(workspace: &Workspace, model: &Model, port: u16, options: &run::Options)
     let mut steps = Steps::new(2);
     let lock = workspace.lock()?;
     steps.begin("guest", &guest.name);
-    let ports = free_ports(port, networks(model).len())?;
+    let ports = free_ports(arguments.port, networks(model).len())?;
     let machine = Machine {
         counted: options.counted,
+        kvm: arguments.kvm.then_some(0),
         ..bare_machine(workspace, model, guest, ports)?
     };
     steps.begin("QEMU", &format!("{}M, no seL4", model.board.memory >> 20));
@@ -337,6 +350,7 @@ fn bare_machine<'a>(
         command_line: guest.command_line.clone(),
         ports,
         counted: false,
+        kvm: None,
     })
 }
 

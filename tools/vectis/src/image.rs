@@ -51,6 +51,15 @@ impl Built {
     }
 }
 
+/// Returns the bits of the CPU's features that a kernel needs ([`boot::cpu::FEATURES`]).
+#[must_use]
+pub fn features(kernel: &kernel::Built) -> u64 {
+    boot::cpu::needed(|option| {
+        let value = kernel.options.get(&format!("CONFIG_{option}"));
+        value.is_some_and(|value| value != "0")
+    })
+}
+
 /// Returns the file with a guest's image, built if it is a crate's.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::image::Built;
+use crate::image::{Built, features};
 use crate::manifest::hex;
 use crate::packages::{self, BIOS_BOOT, Need};
 use crate::programs;
@@ -180,11 +180,7 @@ fn compose(
     } else {
         1
     };
-    let options = &built.kernel.options;
-    handoff.features = boot::cpu::needed(|option| {
-        let value = options.get(&format!("CONFIG_{option}"));
-        value.is_some_and(|value| value != "0")
-    });
+    handoff.features = features(&built.kernel);
     text(&mut handoff.command_line, &built.command_line)?;
     text(&mut handoff.label, &built.kernel.label)?;
     system::attach_to(stub, boot::SYMBOL, handoff.as_bytes(), ATTACHED, payload)

@@ -1,6 +1,7 @@
 //! QEMU: its arguments, its serial ports as sockets, its end.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -77,6 +78,9 @@ pub struct Machine<'a> {
     pub ports: Vec<u16>,
     /// Whether the clock counts instructions.
     pub counted: bool,
+    /// The features that the host's CPU must have, if that is to run it: bits as those of
+    /// [`boot::cpu::needed`].
+    pub kvm: Option<u64>,
 }
 
 impl Machine<'_> {
@@ -102,7 +106,19 @@ impl Machine<'_> {
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| all.extend([name.into(), value]);
         add("-machine", (&qemu.machine).into());
-        add("-cpu", (&qemu.cpu).into());
+        let mut cpu = qemu.cpu.clone();
+        if let Some(features) = self.kvm {
+            // QEMU's IOMMUs cannot remap what the host's kernel delivers by itself.
+            add("-accel", "kvm,kernel-irqchip=split".into());
+            // Some hosts show a register of this feature and refuse to write it. What KVM has
+            // not, QEMU names, and ends.
+            cpu.push_str(",-arch-capabilities,enforce");
+            for flag in boot::cpu::flags(features) {
+                cpu.push_str(",+");
+                cpu.push_str(flag);
+            }
+        }
+        add("-cpu", cpu.into());
         add("-m", format!("{}", board.memory >> 20).into());
         add("-display", "none".into());
         for (_, name) in PORTS {
@@ -152,6 +168,22 @@ impl Machine<'_> {
         all.extend(qemu.args.iter().map(OsString::from));
         all
     }
+}
+
+/// Checks that `device`, KVM's, can be used.
+///
+/// # Errors
+/// If not; says why, and what to do.
+pub fn check_kvm(device: &Path) -> Result<()> {
+    let opened = File::options().read(true).write(true).open(device);
+    opened.map(drop).map_err(|e| {
+        Error::new(
+            format!("cannot use KVM by {}", device.display()),
+            e,
+            "load kvm_intel or kvm_amd, with virtualization switched on in the firmware's setup; \
+             be in the group `kvm`; in a virtual machine, nest; or leave --kvm out",
+        )
+    })
 }
 
 /// A running QEMU. It ends when this is dropped.
@@ -318,6 +350,7 @@ mod tests {
             command_line: String::new(),
             ports,
             counted: true,
+            kvm: None,
         };
         let arguments: Vec<String> = machine
             .arguments(Path::new("/s"))
@@ -343,6 +376,38 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("-append"));
+    }
+
+    #[test]
+    fn what_kvm_lacks_is_named() {
+        let text = check_kvm(Path::new("/no/kvm")).unwrap_err().to_string();
+        for words in ["/no/kvm", "No such file", "kvm_intel", "leave --kvm out"] {
+            assert!(text.contains(words), "no `{words}` in {text}");
+        }
+    }
+
+    #[test]
+    fn kvm_is_asked_for_what_the_kernel_needs() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let model = system::read(&root, &root.join("system.toml"), None).unwrap();
+        let machine = Machine {
+            model: &model,
+            qemu: model.board.qemu.as_ref().unwrap(),
+            kernel: "k".into(),
+            initrd: None,
+            command_line: String::new(),
+            ports: vec![8080],
+            counted: false,
+            kvm: Some(boot::cpu::needed(|option| option == "HUGE_PAGE")),
+        };
+        let arguments = machine.arguments(Path::new("/s"));
+        for part in [
+            "kvm,kernel-irqchip=split",
+            "max,-arch-capabilities,enforce,+pdpe1gb,+apic",
+        ] {
+            let is_there = arguments.iter().any(|argument| argument == part);
+            assert!(is_there, "{part} in {arguments:?}");
+        }
     }
 
     #[test]

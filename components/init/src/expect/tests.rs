@@ -41,6 +41,7 @@ impl Image {
             ask(Given {
                 system,
                 functions,
+                ecam: ECAM,
                 iommu,
             })
         })

@@ -1,13 +1,13 @@
 //! Makes objects, hands out capabilities and configures threads.
 
 use heapless::Vec;
-use init::{Chunk, Exhausted, Split, Untypeds, chunks};
+use init::{Chunk, Exhausted, Places, Split, Untypeds, chunks};
 use sel4::cap::{CNode, Granule, Notification, Tcb, VSpace};
 use sel4::init_thread::slot;
 use sel4::{
     AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, ObjectBlueprint, VmAttributes,
 };
-use spec::{Capability, NONE, Object, ObjectKind, Start, System, Thread};
+use spec::{BY_TABLES, Capability, NONE, Object, ObjectKind, Start, System, Thread};
 
 use super::authority::Kept;
 use super::fatal::fatal;
@@ -60,6 +60,8 @@ fn own_cnode() -> AbsoluteCPtr {
 /// The system under construction.
 pub struct Builder<'a> {
     pub system: &'a System<'a>,
+    /// Where the machine's devices are, once that is known.
+    pub places: Places,
     untypeds: Untypeds,
     slots: Slots,
     /// First slot of each object's capabilities, 0 while it is not made.
@@ -102,6 +104,7 @@ impl<'a> Builder<'a> {
         }
         Self {
             system,
+            places: Places::default(),
             untypeds,
             slots: Slots {
                 next: empty.start + ports::SLOTS,
@@ -279,7 +282,12 @@ impl<'a> Builder<'a> {
             21 => ObjectBlueprint::LargePage,
             bits => fatal!("{name}: no pages of 2^{bits} bytes"),
         };
-        let address = (object.address != u64::MAX).then_some(object.address);
+        let address = match object.address {
+            u64::MAX => None,
+            // Of the board's devices only the HPET is left to the tables.
+            BY_TABLES => Some(self.places.hpet),
+            address => Some(address),
+        };
         let device = kind == ObjectKind::Device;
         // Splitting takes slots too, so that the pages of one chunk are
         // consecutive, but not those of two: copy them together if needed.

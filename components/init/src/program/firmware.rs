@@ -2,7 +2,7 @@
 
 use acpi_tables::{Description, PhysicalMemory, Pointer, Unusable, describe};
 use heapless::Vec;
-use init::{Stated, difference};
+use init::{Places, Stated, settle};
 use pci::PAGE_SIZE;
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
@@ -55,8 +55,9 @@ pub fn described(
     described
 }
 
-/// Ends the boot if the machine is not as the board says.
-pub fn check_board(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) {
+/// Returns where the machine's devices are. Ends the boot if it is not as the board says, or
+/// lacks what that leaves to its tables.
+pub fn places(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) -> Places {
     let header = builder.system.header;
     let functions = !builder.system.functions.is_empty();
     let stated = Stated {
@@ -64,17 +65,23 @@ pub fn check_board(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: O
         hpet: header.hpet,
         serial: [header.com1, header.com2],
     };
-    match described(builder, pages, root_pointer) {
-        Ok(Some(machine)) => {
-            if let Some(difference) = difference(&stated, &machine) {
-                fatal!("{difference}");
-            }
+    let machine = match described(builder, pages, root_pointer) {
+        Ok(Some(machine)) => Some(machine),
+        Ok(None) => {
+            defmt::warn!("the machine has no ACPI tables to check the board by");
+            None
         }
-        Ok(None) => defmt::warn!("the machine has no ACPI tables to check the board by"),
-        Err(unusable) => defmt::warn!(
-            "the board cannot be checked by ACPI's tables: {=str}",
-            unusable.reason()
-        ),
+        Err(unusable) => {
+            defmt::warn!(
+                "the board cannot be checked by ACPI's tables: {=str}",
+                unusable.reason()
+            );
+            None
+        }
+    };
+    match settle(&stated, machine.as_ref()) {
+        Ok(places) => places,
+        Err(unfit) => fatal!("{unfit}"),
     }
 }
 

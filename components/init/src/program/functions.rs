@@ -89,7 +89,7 @@ pub type Found = heapless::Vec<(Bdf, FunctionInfo), FUNCTIONS>;
 /// Finds every function, and hands its pages to components.
 pub fn assign(builder: &mut Builder<'_>) -> Found {
     let functions = builder.system.functions;
-    let buses = builder.system.header.buses;
+    let buses = builder.places.buses;
     let mut assigned = Found::new();
     for (index, function) in (0..).zip(functions) {
         let mut found = None;
@@ -132,7 +132,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
 fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo {
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
-    let buses = builder.system.header.buses;
+    let buses = builder.places.buses;
     match init::look_at(&mut Mechanism1(bdf), bdf, guest, permissive, buses) {
         Ok(mut info) => {
             info.intx = function.intx;
@@ -211,7 +211,7 @@ fn tell_bars(name: &str, info: &FunctionInfo) {
 
 fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &FunctionInfo) {
     let name = function.name.as_str();
-    let page = builder.system.header.ecam + (u64::from(bdf.requester_id()) << 12);
+    let page = builder.places.ecam + (u64::from(bdf.requester_id()) << 12);
     let config = builder.device_page(name, page);
     map_device(
         builder,

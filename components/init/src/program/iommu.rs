@@ -27,9 +27,9 @@ fn register_pages(
     registers: u64,
     size: u64,
 ) -> Option<Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>> {
-    let header = &builder.system.header;
+    let places = &builder.places;
     // 1 MiB for each bus (PCIe 6.0 section 7.2.2).
-    let window = header.ecam..header.ecam.saturating_add(header.buses << 20);
+    let window = places.ecam..places.ecam.saturating_add(places.buses << 20);
     let mut frames = Vec::new();
     for page in 0..size / PAGE_SIZE {
         let address = registers + page * PAGE_SIZE;

@@ -81,7 +81,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if header.probe == 1 {
         probe::run(&mut builder, &boot_info, pages, root_pointer);
     }
-    firmware::check_board(&mut builder, &mut pages, root_pointer);
+    builder.places = firmware::places(&mut builder, &mut pages, root_pointer);
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
@@ -111,6 +111,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         let given = Given {
             system: &system,
             functions: &functions,
+            ecam: builder.places.ecam,
             iommu: unit,
         };
         let mut audit = audit::Audit::new(&mut builder, given);
