@@ -400,7 +400,7 @@ mod tests {
             guest_memory(&[(0xc000_0000, FOUR_GIB)]),
             (0xc000_0000, 1024 * MIB)
         );
-        for none in [&[][..], &[(0, 1 << 20)], &[(FOUR_GIB, FOUR_GIB)]] {
+        for none in [&[][..], &[(0, 1 << 20)], &[(FOUR_GIB + GUESTS, FOUR_GIB)]] {
             assert_eq!(guest_memory(none), (GUESTS, 0));
         }
     }
