@@ -1,8 +1,8 @@
 //! Drivers of virtio functions by their modern interface (VIRTIO 1.1 section 4.1), on the crate
 //! `virtio-drivers`.
 //!
-//! Responsible for: what the crate leaves to its user, which is the memory ([`dma`]), MSI-X
-//! entries of queues ([`transport`]), buffers, and waiting.
+//! Responsible for: what the crate leaves to its user, which is the memory (`dma`), MSI-X
+//! entries of queues (`transport`), buffers, and waiting.
 //! Must never: let the function reach memory before it was reset, or touch a buffer that the
 //! function has.
 //! May call: the crate; the function's registers.
