@@ -266,7 +266,7 @@ fn an_image_for_any_pc_takes_the_places_of_each() {
     assert!(end.status.success(), "{}", end.text);
 
     let port = free_port();
-    let mut qemu = machine("max", &format!("{Q35} {SCREEN}"), port);
+    let mut qemu = machine("max", &format!("{Q35} {SCREEN} {}", awake()), port);
     uefi(&mut qemu);
     serves(qemu.arg("-cdrom").arg(path("any.iso")), port);
 
