@@ -42,8 +42,8 @@ pub enum Lack {
 }
 
 /// The way to another clock.
-const OTHER_CLOCK: &str = "and this image has no other clock. The 8254 is one, `pit` among the \
-                           timer's `devices`, where no IOMMU remaps interrupts; ";
+const OTHER_CLOCK: &str = "and this image has no other clock. The 8254 is one where no IOMMU \
+                           remaps interrupts: `devices = [\"pit\"]` of the timer; ";
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -216,9 +216,7 @@ fn pit_pin(stated: u16, machine: Option<&Description>) -> Result<u16, Unfit> {
         None if stated == PIN_BY_MACHINE => Err(Unfit::Lacks(Lack::PitPin)),
         None => Ok(stated),
         Some(pin) if pin == u32::from(stated) => Ok(stated),
-        Some(pin) if stated != PIN_BY_MACHINE => {
-            Err(Unfit::Differs(Difference::Pit(stated, pin)))
-        }
+        Some(pin) if stated != PIN_BY_MACHINE => Err(Unfit::Differs(Difference::Pit(stated, pin))),
         Some(pin) => u16::try_from(pin)
             .ok()
             .filter(|pin| *pin < PINS)
@@ -466,12 +464,20 @@ mod tests {
         let off = Description { hpet: None, ..q35 };
         // 22 is a function's.
         assert_eq!(clock(&ANY_CLOCK, &q35, Some(TIMER)), Ok((Clock::Hpet, 23)));
-        assert!(settle(&ANY_CLOCK, Some(&q35)).unwrap().needs_look(&ANY_CLOCK));
+        assert!(
+            settle(&ANY_CLOCK, Some(&q35))
+                .unwrap()
+                .needs_look(&ANY_CLOCK)
+        );
         let only_2 = Some(HpetTimer(0x0000_0004_0000_0030));
         for (machine, timer) in [(&q35, only_2), (&q35, None), (&off, None)] {
             assert_eq!(clock(&ANY_CLOCK, machine, timer), Ok((Clock::Pit, 2)));
         }
-        assert!(!settle(&ANY_CLOCK, Some(&off)).unwrap().needs_look(&ANY_CLOCK));
+        assert!(
+            !settle(&ANY_CLOCK, Some(&off))
+                .unwrap()
+                .needs_look(&ANY_CLOCK)
+        );
         // The pin that the board names, or a message: no look is needed.
         for (hpet_pin, pin) in [(Some(20), 20), (None, 0)] {
             let stated = Stated {
@@ -495,7 +501,14 @@ mod tests {
                 pit: Some(stated),
                 ..BOARD
             };
-            clock(&board, &Description { pit: said, ..machine }, None)
+            clock(
+                &board,
+                &Description {
+                    pit: said,
+                    ..machine
+                },
+                None,
+            )
         };
         assert_eq!(pit(2, Some(2)), Ok((Clock::Pit, 2)));
         assert_eq!(pit(2, None), Ok((Clock::Pit, 2)));
@@ -503,7 +516,10 @@ mod tests {
         let differs = Difference::Pit(0, 2);
         assert_eq!(pit(0, Some(2)), Err(Unfit::Differs(differs)));
         let text = differs.to_string();
-        assert!(text.contains("pin 2 (ACPI, MADT)") && text.contains("says 0"), "{text}");
+        assert!(
+            text.contains("pin 2 (ACPI, MADT)") && text.contains("says 0"),
+            "{text}"
+        );
         for said in [None, Some(24), Some(65_536), Some(u32::MAX)] {
             let lacks = Err(Unfit::Lacks(Lack::PitPin));
             assert_eq!(pit(PIN_BY_MACHINE, said), lacks, "{said:?}");

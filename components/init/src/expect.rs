@@ -75,11 +75,13 @@ impl Given<'_> {
             let object = &self.system.objects[mapping.object as usize];
             let index = u64::from(slot.checked_sub(mapping.holder_slot)?);
             let held = mapping.holder == cnode && mapping.holder != NONE;
-            (held && index < object.pages && self.places.has(object.requires)).then_some(Expect::Object {
-                object: mapping.object,
-                index,
-                badge: 0,
-            })
+            (held && index < object.pages && self.places.has(object.requires)).then_some(
+                Expect::Object {
+                    object: mapping.object,
+                    index,
+                    badge: 0,
+                },
+            )
         })
     }
 

@@ -13,9 +13,7 @@ use runtime::{Context, Event, Mmio, Server};
 use sel4::Cap;
 use sel4::cap::{IoPort, IrqHandler, Notification};
 use spec::{host_message, names};
-use timer::{
-    CLIENTS, Clock, Delivery, Hpet, Pit, Ports, Registers, SetupError, System, Timers,
-};
+use timer::{CLIENTS, Clock, Delivery, Hpet, Pit, Ports, Registers, SetupError, System, Timers};
 
 runtime::component!(main);
 

@@ -89,9 +89,8 @@ fn interrupts(table: &[u8]) -> Option<u32> {
 
 /// Returns the 8254's interrupt by a table MADT, which names no number that is ISA's own.
 fn pit(table: &[u8]) -> u32 {
-    let ours = |record: &&[u8]| {
-        record.first() == Some(&OVERRIDE) && record.get(2..4) == Some(&ISA_PIT)
-    };
+    let ours =
+        |record: &&[u8]| record.first() == Some(&OVERRIDE) && record.get(2..4) == Some(&ISA_PIT);
     let other = controllers(table).find(ours);
     other.and_then(|record| bytes::u32(record, 4)).unwrap_or(0)
 }

@@ -82,7 +82,11 @@ fn page(address: u64) -> Option<Expect> {
 #[test]
 fn what_the_machine_does_not_have_fills_no_slot() {
     let image = Image {
-        capabilities: [capability(VMM, 2, REGISTERS, 0), capability(VMM, 5, PORTS, 0)].into(),
+        capabilities: [
+            capability(VMM, 2, REGISTERS, 0),
+            capability(VMM, 5, PORTS, 0),
+        ]
+        .into(),
         mappings: [mapping(REGISTERS, MSIX, 2)].into(),
         ..Image::default()
     };

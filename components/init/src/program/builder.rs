@@ -7,9 +7,7 @@ use sel4::init_thread::slot;
 use sel4::{
     AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, ObjectBlueprint, VmAttributes,
 };
-use spec::{
-    BY_TABLES, Capability, NONE, Object, ObjectKind, Requires, Start, System, Thread,
-};
+use spec::{BY_TABLES, Capability, NONE, Object, ObjectKind, Requires, Start, System, Thread};
 
 use super::authority::Kept;
 use super::fatal::fatal;

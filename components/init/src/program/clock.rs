@@ -20,9 +20,7 @@ const TIMER: usize = 0x100;
 
 /// Returns the pin of a clock that the image has, if that is to raise one.
 pub fn pin(system: &System<'_>, requires: Requires) -> Option<u16> {
-    let is = |object: &&Object| {
-        object.requires == requires && object.kind == ObjectKind::IoApicIrq
-    };
+    let is = |object: &&Object| object.requires == requires && object.kind == ObjectKind::IoApicIrq;
     system.objects.iter().find(is).map(|object| object.pin)
 }
 
@@ -43,9 +41,8 @@ pub fn choose(builder: &mut Builder<'_>, stated: &Stated, machine: Option<&Descr
 
 /// Returns what the HPET of the image says of its timer 0, if it answers.
 fn hpet(builder: &mut Builder<'_>) -> Option<HpetTimer> {
-    let is = |object: &Object| {
-        object.requires == Requires::Hpet && object.kind == ObjectKind::Device
-    };
+    let is =
+        |object: &Object| object.requires == Requires::Hpet && object.kind == ObjectKind::Device;
     let index = builder.system.objects.iter().position(is)?;
     builder.make(index);
     look(builder, builder.cap(index as u32, 0))

@@ -3,7 +3,8 @@
 use spec::names::{self, Ports, Region, Signal, Slot};
 use spec::{
     BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS, Mapping,
-    Name, ObjectKind, REGIONS_ADDRESS, Requires, Rights, STACK_TOP, Start, Thread, VECTORS, call_badge,
+    Name, ObjectKind, REGIONS_ADDRESS, Requires, Rights, STACK_TOP, Start, Thread, VECTORS,
+    call_badge,
 };
 
 use super::builder::{Builder, Place};
