@@ -154,7 +154,15 @@ impl Display for Machine {
             Ok(Found::Intel { .. }) => "intel",
             Ok(Found::None) | Err(_) => "none",
         };
-        writeln!(f, "iommu = \"{iommu}\"")?;
+        if iommu == "none" || self.hpet.is_some_and(HpetTimer::sends_messages) {
+            writeln!(f, "iommu = \"{iommu}\"")?;
+        } else {
+            writeln!(
+                f,
+                "# It has one (\"{iommu}\"), which would block the pins of the clocks: no HPET \
+                 sends messages.\niommu = \"none\""
+            )?;
+        }
         // The console is COM1 here, whichever it is in the firmware.
         let swapped = said.console == Some(0x2f8);
         let mut ports = [(0x3f8, 4, self.serial[0]), (0x2f8, 3, self.serial[1])];
@@ -466,6 +474,14 @@ mod tests {
         }
         // What a function has is not to be had.
         assert_eq!(HpetTimer(0x00c0_0000 << 32).pin(1 << 22), Some(23));
+        // An IOMMU needs messages.
+        machine.iommu = q35().iommu;
+        for hpet in [machine.hpet, None] {
+            machine.hpet = hpet;
+            let text = machine.to_string();
+            let line = "sends messages.\niommu = \"none\"\n";
+            assert!(text.contains(line), "no `{line}` in {text}");
+        }
         // QEMU's `pc` has one that raises pin 2 alone.
         machine.hpet = Some(HpetTimer(4 << 32));
         let text = machine.to_string();
