@@ -8,8 +8,8 @@ use channel::{Caller, Error};
 use crate::hpet::{Hpet, Registers};
 use crate::ratio::Ratio;
 
-/// Clients that can wait at the same time.
-pub const CLIENTS: usize = 8;
+/// Clients that can wait at the same time: a vmm for each guest, and a few more.
+pub const CLIENTS: usize = 24;
 
 /// Longest wait for which the comparator is set: a quarter of the counter's
 /// round, so that past and future can be told apart. Later deadlines are
@@ -74,6 +74,7 @@ pub struct Timers<R, S> {
     ratio: Ratio,
     /// Cycles of an interval.
     interval: u64,
+    /// Those that are taken come first.
     places: [Option<Place>; CLIENTS],
     /// The HPET interrupts at this time at the latest, or has done so.
     armed: Option<u64>,
@@ -134,14 +135,14 @@ impl<R: Registers, S: System> Timers<R, S> {
     fn earliest(&self) -> Option<u64> {
         self.places
             .iter()
-            .flatten()
+            .map_while(Option::as_ref)
             .filter_map(|p| p.deadline)
             .min()
     }
 
     /// Signals every client whose deadline is `now` or before.
     fn signal_due(&mut self, now: u64) {
-        for place in self.places.iter_mut().flatten() {
+        for place in self.places.iter_mut().map_while(Option::as_mut) {
             if place
                 .deadline
                 .take_if(|deadline| *deadline <= now)

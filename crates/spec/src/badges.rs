@@ -18,7 +18,7 @@ pub const BADGE_DOORBELL: u64 = 1 << COMMON;
 pub const BADGE_FIRST_IRQ: u64 = BADGE_DOORBELL << 1;
 /// Badge bit of guest 0 in the notification words of pci-config and iommu: the
 /// guest is gone, its functions are to be quiesced. The other guests follow.
-pub const BADGE_GUEST_GONE: u64 = 1 << 16;
+pub const BADGE_GUEST_GONE: u64 = BADGE_FIRST_IRQ;
 /// Slots of one guest on the kernel with the widest badges: what has a place for each
 /// slot has so many, and [`slots`] says how many are used.
 pub const SLOTS: usize = slots(u64::BITS);
