@@ -6,6 +6,7 @@ mod builder;
 mod fatal;
 mod firmware;
 mod functions;
+mod groups;
 mod iommu;
 mod memory;
 mod monitor;
@@ -87,6 +88,9 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     let found = functions::assign(&mut builder);
     let unit = iommu::find(&mut builder, &mut pages, root_pointer, &found);
     pages.end();
+    if unit.kind != spec::IommuKind::None {
+        groups::check(&mut builder, &found);
+    }
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,
