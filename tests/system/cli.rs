@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::client::Client;
 use crate::harness::{
     Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, run_of, signal,
-    vectis,
+    the_only_machine, vectis,
 };
 
 #[test]
@@ -166,7 +166,7 @@ fn head(arguments: &[&str], temporary: &Path) -> (String, bool) {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     // Names that QEMU's options and a shell would take apart.
     let folder = tempfile::Builder::new()
         .prefix("a b,c")
@@ -239,7 +239,7 @@ fn under_nohup_a_run_goes_on() {
 
 #[test]
 fn logs_are_in_the_order_of_time() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let port = free_port().to_string();
     let end = finish(vectis().args(["run", "--exit-after-ready", "--port", &port]));
     assert!(end.status.success(), "{}", end.text);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::client::{Client, metric};
 use crate::harness::{
     Finished, PATIENCE, Running, finish, free_port, needed, one_machine, program, root, signal,
-    vectis,
+    the_only_machine, vectis,
 };
 
 /// Has Prometheus' own tool judge metrics.
@@ -34,7 +34,7 @@ fn judged_by_promtool(text: &str) {
 
 #[test]
 fn metrics_of_hypervisor_and_guest_are_prometheus_own() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let (mut system, port) = Running::serving(&["--inject-fault", "msix"]);
     system.wait_for(|line| line.contains("msix restarted, generation 1"));
     let own = finish(vectis().arg("metrics"));

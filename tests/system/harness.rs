@@ -6,19 +6,29 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a bound on failures, not a measurement. It has room for
 /// a build from nothing.
 pub const PATIENCE: Duration = Duration::from_secs(420);
 
-static MACHINE: Mutex<()> = Mutex::new(());
+static MACHINES: RwLock<()> = RwLock::new(());
 
-/// Returns the right to run a machine, or to build.
-pub fn one_machine() -> MutexGuard<'static, ()> {
-    // A test that failed leaves nothing behind that the next one could trip on.
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+// A test that failed leaves nothing behind that the next one could trip on, so that a
+// poisoned lock is as good as another.
+
+/// Returns the right to run a machine, or to build, beside other tests: as many as the test
+/// runner has threads, which is one for each core.
+pub fn one_machine() -> RwLockReadGuard<'static, ()> {
+    MACHINES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the right to run a machine while no other test does: for one whose clock counts
+/// instructions, which jumps where nobody has work, and by how far depends on the host; and
+/// for `vectis dump`, `logs` and `metrics`, which are about the last that was started.
+pub fn the_only_machine() -> RwLockWriteGuard<'static, ()> {
+    MACHINES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns whether images are made with the bundled kernel: what the tests run inherits the

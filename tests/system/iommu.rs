@@ -5,7 +5,9 @@ use std::fs;
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Finished, Running, finish, free_port, one_machine, root, run_of, vectis};
+use crate::harness::{
+    Finished, Running, finish, free_port, one_machine, root, run_of, the_only_machine, vectis,
+};
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
 
@@ -21,7 +23,7 @@ fn serving_on(changed: &Changed, iommu: &str) -> (Running, u16) {
 
 #[test]
 fn amd_vi_confines_dma_and_interrupts() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let (mut system, port) = Running::serving(&[]);
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);
@@ -62,7 +64,7 @@ fn what_is_not_confined_needs_its_owner_s_word() {
 
 #[test]
 fn with_that_word_it_serves_on_vt_d() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let (mut system, port) = serving_on(&trusted("intel"), "intel");
     let (status, _) = Client::connect(port).request("/").expect("an answer");
     assert_eq!(status, 200);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Running, finish, one_machine, run_of, vectis};
+use crate::harness::{Running, finish, one_machine, run_of, the_only_machine, vectis};
 
 /// Returns the system's resources that a guest holds: slots, vectors, remapping entries, mapped
 /// pages, attached functions, page tables.
@@ -81,7 +81,7 @@ fn a_guest_that_fails_again_and_again_stays_halted() {
 
 #[test]
 fn a_vmm_that_dies_leaves_the_other_guest_serving() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let changed = Changed::of(
         "tests/systems/two-guests.toml",
         "vmm-b",

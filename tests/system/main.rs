@@ -1,7 +1,8 @@
 //! System tests: the command as a user types it, the image in QEMU.
 //!
-//! One machine runs at a time: two cores, and QEMU takes one. Every wait has an
-//! end, and whatever a test started is ended with it, by process id.
+//! A machine for each core runs at a time, since QEMU takes one; one that counts has the
+//! host to itself. Every wait has an end, and whatever a test started is ended with it, by
+//! process id.
 
 mod bench;
 mod board;

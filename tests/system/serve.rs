@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::{Client, all_answered, metric};
 use crate::harness::{
-    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root, vectis,
+    Running, alive, finish, free_port, is_bundled, machines_of, one_machine, root,
+    the_only_machine, vectis,
 };
 
 const CONNECTIONS: usize = 8;
@@ -151,7 +152,7 @@ fn a_recorded_run_replays_to_the_same_answers() {
 
 #[test]
 fn dump_asks_a_running_system() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let (system, _) = Running::serving(&[]);
     let end = finish(vectis().args(["dump", "S"]));
     assert!(end.status.success(), "{}", end.text);
@@ -163,7 +164,7 @@ fn dump_asks_a_running_system() {
 
 #[test]
 fn keys_show_the_state_of_every_interrupt() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let (system, port) = Running::serving(&[]);
     Client::connect(port).request("/").expect("an answer");
     let dump = finish(vectis().args(["dump", "MR"])).text;

@@ -2,7 +2,7 @@
 //! machine whose clock counts instructions, and therefore the same in each run.
 
 use crate::changed::Changed;
-use crate::harness::{Running, free_port, one_machine, vectis};
+use crate::harness::{Running, free_port, the_only_machine, vectis};
 
 /// Share that a guest keeps, in percent of its share beside one that only spins.
 const KEPT: u64 = 80;
@@ -100,7 +100,7 @@ fn units(row: &Row, words: &str, restarts: bool) -> u64 {
 
 /// Checks that the meter keeps [`KEPT`] of its share beside a guest that only spins.
 fn leaves_the_others_theirs(row: &Row) {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let alone = units(row, "attack=spin:10000000", false);
     let beside = units(row, row.words, row.restarts);
     let kept = beside * 100 / alone.max(1);
@@ -114,7 +114,7 @@ fn leaves_the_others_theirs(row: &Row) {
 
 #[test]
 fn a_run_that_counts_instructions_is_the_same_each_time() {
-    let _machine = one_machine();
+    let _machine = the_only_machine();
     let row = Row {
         name: "same",
         ..PLAIN

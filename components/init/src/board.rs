@@ -3,7 +3,9 @@
 use core::fmt;
 
 use acpi_tables::Description;
-use spec::BY_TABLES;
+use spec::{BY_TABLES, Clock, PIN_BY_MACHINE, Requires};
+
+use crate::probe::HpetTimer;
 
 /// What the board says that ACPI's tables say too; [`BY_TABLES`] where they alone say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,11 @@ pub struct Stated {
     pub ecam: Option<(u64, u64)>,
     /// The HPET that a component has, or 0.
     pub hpet: u64,
+    /// The pin that this is to raise, which may be [`PIN_BY_MACHINE`]; `None` if it sends
+    /// messages.
+    pub hpet_pin: Option<u16>,
+    /// The pin of the 8254 that a component has, which may be [`PIN_BY_MACHINE`].
+    pub pit: Option<u16>,
     /// First ports of COM1 and COM2; 0 for none.
     pub serial: [u64; 2],
 }
@@ -26,9 +33,17 @@ pub enum Lack {
     Window,
     /// One that has bus 0: it begins with this bus.
     Buses(u8),
-    /// A clock.
+    /// A clock: there is no HPET.
     Hpet,
+    /// A clock: there is an HPET, and it raises no pin that can be used.
+    HpetPin,
+    /// The 8254's pin.
+    PitPin,
 }
+
+/// The way to another clock.
+const OTHER_CLOCK: &str = "and this image has no other clock. The 8254 is one where no IOMMU \
+                           remaps interrupts: `devices = [\"pit\"]` of the timer; ";
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,8 +61,21 @@ impl fmt::Display for Lack {
                  QEMU's `q35`, or a system without devices"
             }
             Self::Hpet => {
-                "no HPET (ACPI has no table HPET), which is the only clock: switch it on in the \
-                 firmware's setup, in QEMU with `-machine hpet=on`"
+                return write!(
+                    f,
+                    "no HPET (ACPI has no table HPET), {OTHER_CLOCK}or switch the HPET on in the \
+                     firmware's setup, in QEMU with `-machine hpet=on`"
+                );
+            }
+            Self::HpetPin => {
+                return write!(
+                    f,
+                    "an HPET that raises none of the I/O APIC's pins from 16 on which nobody else \
+                     has, {OTHER_CLOCK}or let the HPET send messages"
+                );
+            }
+            Self::PitPin => {
+                "no pin of the first I/O APIC for its 8254 (ACPI, MADT), which would be the clock"
             }
         })
     }
@@ -66,6 +94,8 @@ pub enum Difference {
     NoHpet(u64),
     /// It is elsewhere: the board's and the machine's address.
     Hpet(u64, u64),
+    /// The 8254 raises another pin: the board's and the machine's.
+    Pit(u16, u32),
     /// The firmware's console is at none of the board's serial ports: COM1's and its port.
     Console(u64, u64),
     /// The first I/O APIC's pins are not the interrupts from 0 on, but from this number.
@@ -98,6 +128,11 @@ impl fmt::Display for Difference {
                 "its HPET is at {machine:#x} (ACPI, HPET), and `memory` in [device.hpet] of the \
                  board says {board:#x}: change it"
             ),
+            Self::Pit(board, machine) => write!(
+                f,
+                "its 8254 raises pin {machine} (ACPI, MADT), and `irq` in [device.pit] of the \
+                 board says {board}: change it"
+            ),
             Self::Console(board, machine) => write!(
                 f,
                 "its firmware's console is at port {machine:#x} (ACPI, SPCR), and `ports` in \
@@ -121,7 +156,76 @@ pub struct Places {
     pub buses: u64,
     /// The HPET, or 0.
     pub hpet: u64,
+    /// The timer's clock.
+    pub clock: Clock,
+    /// The I/O APIC's pin that this raises, if it sends no messages.
+    pub clock_pin: u16,
 }
+
+impl Places {
+    /// Returns whether an object is made here that has this requirement.
+    pub fn has(&self, requires: Requires) -> bool {
+        match requires {
+            Requires::Nothing => true,
+            Requires::Hpet => self.clock == Clock::Hpet,
+            Requires::Pit => self.clock == Clock::Pit,
+        }
+    }
+
+    /// Returns whether it takes a look at the HPET to know whether that is the clock, by a pin
+    /// of its own choice.
+    pub fn needs_look(&self, stated: &Stated) -> bool {
+        self.hpet != 0 && stated.hpet_pin == Some(PIN_BY_MACHINE)
+    }
+
+    /// Decides which clock the timer has. `timer` is what the HPET says of itself, if that was
+    /// looked at; the bits of `taken` are pins that functions raise.
+    ///
+    /// # Errors
+    /// See [`Unfit`].
+    pub fn choose_clock(
+        &mut self,
+        stated: &Stated,
+        machine: Option<&Description>,
+        timer: Option<HpetTimer>,
+        taken: u32,
+    ) -> Result<(), Unfit> {
+        let own_pin = timer.and_then(|timer| timer.pin(taken));
+        let hpet = (self.hpet != 0).then_some(stated.hpet_pin);
+        let hpet_pin = match hpet {
+            Some(Some(PIN_BY_MACHINE)) => own_pin,
+            // Whether that can be, the component finds out.
+            Some(stated) => Some(stated.unwrap_or(0)),
+            None => None,
+        };
+        (self.clock, self.clock_pin) = match (hpet_pin, stated.pit) {
+            (Some(pin), _) => (Clock::Hpet, pin),
+            (None, Some(pin)) => (Clock::Pit, pit_pin(pin, machine)?),
+            (None, None) if hpet.is_some() => return Err(Unfit::Lacks(Lack::HpetPin)),
+            // Nobody has a clock.
+            (None, None) => (Clock::Hpet, 0),
+        };
+        Ok(())
+    }
+}
+
+/// Returns the 8254's pin, by what the board says and what the tables do.
+fn pit_pin(stated: u16, machine: Option<&Description>) -> Result<u16, Unfit> {
+    let said = machine.and_then(|machine| machine.pit);
+    match said {
+        None if stated == PIN_BY_MACHINE => Err(Unfit::Lacks(Lack::PitPin)),
+        None => Ok(stated),
+        Some(pin) if pin == u32::from(stated) => Ok(stated),
+        Some(pin) if stated != PIN_BY_MACHINE => Err(Unfit::Differs(Difference::Pit(stated, pin))),
+        Some(pin) => u16::try_from(pin)
+            .ok()
+            .filter(|pin| *pin < PINS)
+            .ok_or(Unfit::Lacks(Lack::PitPin)),
+    }
+}
+
+/// Pins of an I/O APIC that every one has.
+const PINS: u16 = 24;
 
 /// Why a system cannot run on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +245,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Returns where the devices are: as the board says if the tables, which may be missing, say
+/// Returns where the devices are, of which the clock is still to be chosen: as the board says if the tables, which may be missing, say
 /// nothing else, and as they say where it leaves that to them.
 ///
 /// # Errors
@@ -160,12 +264,19 @@ pub fn settle(stated: &Stated, machine: Option<&Description>) -> Result<Places, 
         Some(said) => said,
     };
     let hpet = match stated.hpet {
+        // Without one there may be the other clock.
+        BY_TABLES if stated.pit.is_some() => tables()?.hpet.unwrap_or(0),
         BY_TABLES => tables()?.hpet.ok_or(Unfit::Lacks(Lack::Hpet))?,
         said => said,
     };
     match machine.and_then(|machine| difference(stated, machine)) {
         Some(difference) => Err(Unfit::Differs(difference)),
-        None => Ok(Places { ecam, buses, hpet }),
+        None => Ok(Places {
+            ecam,
+            buses,
+            hpet,
+            ..Places::default()
+        }),
     }
 }
 
@@ -209,6 +320,8 @@ mod tests {
     const BOARD: Stated = Stated {
         ecam: Some((0xb000_0000, 256)),
         hpet: 0xfed0_0000,
+        hpet_pin: Some(22),
+        pit: None,
         serial: [0x3f8, 0x2f8],
     };
 
@@ -223,6 +336,7 @@ mod tests {
             hpet: Some(0xfed0_0000),
             console: None,
             interrupts: Some(0),
+            pit: Some(2),
         }
     }
 
@@ -267,12 +381,14 @@ mod tests {
             ecam: 0xe000_0000,
             buses: 64,
             hpet: 0xfed4_0000,
+            ..Places::default()
         };
         assert_eq!(settle(&OPEN, Some(&other)), Ok(places));
         let usual = Places {
             ecam: 0xb000_0000,
             buses: 256,
             hpet: 0xfed0_0000,
+            ..Places::default()
         };
         for stated in [OPEN, BOARD] {
             assert_eq!(settle(&stated, Some(&q35())), Ok(usual));
@@ -320,6 +436,102 @@ mod tests {
             ..BOARD
         };
         assert_eq!(settle(&nothing, None), Ok(Places::default()));
+    }
+
+    /// A board that leaves the clock to the machine.
+    const ANY_CLOCK: Stated = Stated {
+        hpet_pin: Some(PIN_BY_MACHINE),
+        pit: Some(PIN_BY_MACHINE),
+        ..OPEN
+    };
+    /// Timer 0 of an HPET that raises pins 2, 8 and 16 to 23, and sends messages.
+    const TIMER: HpetTimer = HpetTimer(0x00ff_0104_0000_8030);
+
+    /// Returns the clock and its pin.
+    fn clock(
+        stated: &Stated,
+        machine: &Description,
+        timer: Option<HpetTimer>,
+    ) -> Result<(Clock, u16), Unfit> {
+        let mut places = settle(stated, Some(machine))?;
+        places.choose_clock(stated, Some(machine), timer, 1 << 22)?;
+        Ok((places.clock, places.clock_pin))
+    }
+
+    #[test]
+    fn the_clock_is_the_hpet_where_it_raises_a_pin_and_else_the_8254() {
+        let q35 = q35();
+        let off = Description { hpet: None, ..q35 };
+        // 22 is a function's.
+        assert_eq!(clock(&ANY_CLOCK, &q35, Some(TIMER)), Ok((Clock::Hpet, 23)));
+        assert!(
+            settle(&ANY_CLOCK, Some(&q35))
+                .unwrap()
+                .needs_look(&ANY_CLOCK)
+        );
+        let only_2 = Some(HpetTimer(0x0000_0004_0000_0030));
+        for (machine, timer) in [(&q35, only_2), (&q35, None), (&off, None)] {
+            assert_eq!(clock(&ANY_CLOCK, machine, timer), Ok((Clock::Pit, 2)));
+        }
+        assert!(
+            !settle(&ANY_CLOCK, Some(&off))
+                .unwrap()
+                .needs_look(&ANY_CLOCK)
+        );
+        // The pin that the board names, or a message: no look is needed.
+        for (hpet_pin, pin) in [(Some(20), 20), (None, 0)] {
+            let stated = Stated {
+                hpet_pin,
+                ..ANY_CLOCK
+            };
+            assert_eq!(clock(&stated, &q35, None), Ok((Clock::Hpet, pin)));
+            assert!(!settle(&stated, Some(&q35)).unwrap().needs_look(&stated));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_to_be_had_is_named() {
+        let machine = Description {
+            hpet: None,
+            ..q35()
+        };
+        let pit = |stated, said| {
+            let board = Stated {
+                hpet: 0,
+                pit: Some(stated),
+                ..BOARD
+            };
+            clock(
+                &board,
+                &Description {
+                    pit: said,
+                    ..machine
+                },
+                None,
+            )
+        };
+        assert_eq!(pit(2, Some(2)), Ok((Clock::Pit, 2)));
+        assert_eq!(pit(2, None), Ok((Clock::Pit, 2)));
+        assert_eq!(pit(PIN_BY_MACHINE, Some(0)), Ok((Clock::Pit, 0)));
+        let differs = Difference::Pit(0, 2);
+        assert_eq!(pit(0, Some(2)), Err(Unfit::Differs(differs)));
+        let text = differs.to_string();
+        assert!(
+            text.contains("pin 2 (ACPI, MADT)") && text.contains("says 0"),
+            "{text}"
+        );
+        for said in [None, Some(24), Some(65_536), Some(u32::MAX)] {
+            let lacks = Err(Unfit::Lacks(Lack::PitPin));
+            assert_eq!(pit(PIN_BY_MACHINE, said), lacks, "{said:?}");
+        }
+        let no_other = Stated {
+            pit: None,
+            ..ANY_CLOCK
+        };
+        let lacks = Err(Unfit::Lacks(Lack::HpetPin));
+        assert_eq!(clock(&no_other, &q35(), None), lacks);
+        let nobody = Stated { hpet: 0, ..BOARD };
+        assert_eq!(clock(&nobody, &machine, None), Ok((Clock::Hpet, 0)));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use pci::{FunctionInfo, MODEL_RESET_PAGES, MsixPage, PAGE_SIZE};
 use spec::{Function, IommuInfo, NONE, ObjectKind, System};
 
+use crate::board::Places;
+
 /// The capability that a slot must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -29,8 +31,8 @@ pub struct Given<'a> {
     pub system: &'a System<'a>,
     /// The functions, in the image's order.
     pub functions: &'a [FunctionInfo],
-    /// Where configuration space is.
-    pub ecam: u64,
+    /// The machine's devices.
+    pub places: Places,
     /// The IOMMU.
     pub iommu: IommuInfo,
 }
@@ -55,7 +57,8 @@ impl Given<'_> {
         self.system.capabilities.iter().find_map(|capability| {
             let object = &self.system.objects[capability.object as usize];
             let index = u64::from(slot.checked_sub(capability.slot)?);
-            (capability.cnode == cnode && index < object.capabilities()).then_some(Expect::Object {
+            let given = capability.cnode == cnode && self.places.has(object.requires);
+            (given && index < object.capabilities()).then_some(Expect::Object {
                 object: capability.object,
                 index,
                 // A CNode's badge is its guard.
@@ -69,14 +72,16 @@ impl Given<'_> {
 
     fn by_mapping(&self, cnode: u32, slot: u32) -> Option<Expect> {
         self.system.mappings.iter().find_map(|mapping| {
-            let count = self.system.objects[mapping.object as usize].pages;
+            let object = &self.system.objects[mapping.object as usize];
             let index = u64::from(slot.checked_sub(mapping.holder_slot)?);
             let held = mapping.holder == cnode && mapping.holder != NONE;
-            (held && index < count).then_some(Expect::Object {
-                object: mapping.object,
-                index,
-                badge: 0,
-            })
+            (held && index < object.pages && self.places.has(object.requires)).then_some(
+                Expect::Object {
+                    object: mapping.object,
+                    index,
+                    badge: 0,
+                },
+            )
         })
     }
 
@@ -88,7 +93,7 @@ impl Given<'_> {
         slot: u32,
     ) -> Option<Expect> {
         if (function.config_cnode, function.config_slot) == (cnode, slot) {
-            let page = self.ecam + (u64::from(info.host_bdf) << 12);
+            let page = self.places.ecam + (u64::from(info.host_bdf) << 12);
             return Some(Expect::Page(page));
         }
         if function.config_cnode == cnode

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use spec::{
     Capability, Function, Header, ImageWriter, IommuPlace, Mapping, NONE, Object, ObjectKind,
-    System,
+    Requires, System,
 };
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -21,12 +21,14 @@ pub const BELL: u32 = 6;
 pub const PAGE: u32 = 7;
 /// Memory of three pages.
 pub const PAGES: u32 = 8;
-/// Two pages of registers.
+/// Two pages of registers, of the HPET.
 pub const REGISTERS: u32 = 9;
 /// An object that is not memory but has a count.
 pub const PIN: u32 = 10;
+/// The 8254's ports.
+pub const PORTS: u32 = 11;
 
-pub const KINDS: [(ObjectKind, u64); 11] = [
+pub const KINDS: [(ObjectKind, u64); 12] = [
     (ObjectKind::CNode, 0),
     (ObjectKind::CNode, 0),
     (ObjectKind::CNode, 0),
@@ -38,6 +40,7 @@ pub const KINDS: [(ObjectKind, u64); 11] = [
     (ObjectKind::Memory, 3),
     (ObjectKind::Device, 2),
     (ObjectKind::IoApicIrq, 2),
+    (ObjectKind::IoPorts, 0),
 ];
 
 pub const ECAM: u64 = 0xb000_0000;
@@ -55,7 +58,9 @@ pub struct Image {
 impl Image {
     /// Calls `f` with the image as init has it.
     pub fn system<V>(&self, f: impl FnOnce(&System<'_>) -> V) -> V {
-        let objects = KINDS.map(|(kind, count)| Object::new("x", kind, 12, count));
+        let mut objects = KINDS.map(|(kind, count)| Object::new("x", kind, 12, count));
+        objects[REGISTERS as usize].requires = Requires::Hpet;
+        objects[PORTS as usize].requires = Requires::Pit;
         let mut header = Header::new_zeroed();
         header.machine = PAGE.into();
         header.log = PAGE.into();

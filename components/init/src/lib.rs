@@ -23,6 +23,7 @@ mod probe;
 mod report;
 mod restarts;
 mod rtc;
+mod tsc;
 mod untyped;
 
 pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
@@ -36,4 +37,5 @@ pub use probe::{Cpu, HpetTimer, Machine, conclude, function, guest_memory, memor
 pub use report::{BACKTRACE_MAX, Cause, LastWords, backtrace, in_guard_page};
 pub use restarts::Restarts;
 pub use rtc::{DATA_PORT, INDEX_PORT, unix_time};
+pub use tsc::keeps_rate;
 pub use untyped::{Exhausted, Split, Untypeds};

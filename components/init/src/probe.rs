@@ -21,7 +21,7 @@ const MEMORY_UNIT: u64 = 16 << 20;
 const FOUR_GIB: u64 = 1 << 32;
 const MIB: u64 = 1 << 20;
 /// The pin of the HPET that a board's file has if it can be had.
-const HPET_PIN: u32 = 22;
+const HPET_PIN: u16 = 22;
 
 /// Class and subclass of an IOMMU (PCI Code and ID Assignment Specification 1.11, section 1.9).
 const IOMMU: u32 = 0x0806;
@@ -74,11 +74,11 @@ pub struct HpetTimer(pub u64);
 
 impl HpetTimer {
     /// Returns the I/O APIC pin that it is to raise, if it can raise any that no ISA device
-    /// has.
-    fn pin(self) -> Option<u32> {
-        let routes = (self.0 >> 32) as u32 & 0xff_0000;
+    /// has, and that is not `taken`.
+    pub fn pin(self, taken: u32) -> Option<u16> {
+        let routes = (self.0 >> 32) as u32 & 0xff_0000 & !taken;
         match routes & 1 << HPET_PIN {
-            0 => routes.checked_ilog2(),
+            0 => routes.checked_ilog2().map(|pin| pin as u16),
             _ => Some(HPET_PIN),
         }
     }
@@ -116,7 +116,7 @@ impl Machine {
         let lacks = [
             (!matches!(self.tables, Ok(Some(_)))).then_some(Lack::Tables),
             said.window.is_none().then_some(Lack::Window),
-            said.hpet.is_none().then_some(Lack::Hpet),
+            (said.hpet.is_none() && said.pit.is_none()).then_some(Lack::Hpet),
         ];
         lacks.into_iter().flatten()
     }
@@ -154,7 +154,15 @@ impl Display for Machine {
             Ok(Found::Intel { .. }) => "intel",
             Ok(Found::None) | Err(_) => "none",
         };
-        writeln!(f, "iommu = \"{iommu}\"")?;
+        if iommu == "none" || self.hpet.is_some_and(HpetTimer::sends_messages) {
+            writeln!(f, "iommu = \"{iommu}\"")?;
+        } else {
+            writeln!(
+                f,
+                "# It has one (\"{iommu}\"), which would block the pins of the clocks: no HPET \
+                 sends messages.\niommu = \"none\""
+            )?;
+        }
         // The console is COM1 here, whichever it is in the firmware.
         let swapped = said.console == Some(0x2f8);
         let mut ports = [(0x3f8, 4, self.serial[0]), (0x2f8, 3, self.serial[1])];
@@ -171,21 +179,34 @@ impl Display for Machine {
             )?;
         }
         match (said.hpet, self.hpet) {
-            (Some(at), Some(timer)) => {
+            (Some(at), Some(timer)) if timer.pin(0).is_some() || timer.sends_messages() => {
                 write!(
                     f,
                     "\n[device.hpet]\nmemory = {{ base = {at:#x}, size = \"4K\" }}\n"
                 )?;
-                match timer.pin() {
+                match timer.pin(0) {
                     Some(pin) => {
                         writeln!(f, "irq = {{ pin = {pin}, trigger = \"level\" }}")?;
                     }
                     None => writeln!(f, "# It can raise no pin from 16 on.")?,
                 }
-                writeln!(f, "message = {}", timer.sends_messages())
+                writeln!(f, "message = {}", timer.sends_messages())?;
             }
-            (Some(at), None) => writeln!(f, "\n# The HPET at {at:#x} does not answer."),
-            (None, _) => writeln!(f, "\n# no [device.hpet]: see below"),
+            (Some(at), Some(_)) => writeln!(
+                f,
+                "\n# The HPET at {at:#x} raises no pin from 16 on, and sends no messages: it is no \
+                 clock here."
+            )?,
+            (Some(at), None) => writeln!(f, "\n# The HPET at {at:#x} does not answer.")?,
+            (None, _) => writeln!(f, "\n# no [device.hpet]: there is none")?,
+        }
+        match said.pit {
+            Some(pin) => write!(
+                f,
+                "\n[device.pit]\nports = {{ first = 0x40, count = 4 }}\n\
+                 irq = {{ pin = {pin}, trigger = \"edge\" }}\n"
+            ),
+            None => writeln!(f, "\n# no [device.pit]: nothing tells its pin (ACPI, MADT)"),
         }
     }
 }
@@ -362,6 +383,7 @@ mod tests {
                 hpet: Some(0xfed0_0000),
                 console: None,
                 interrupts: Some(0),
+                pit: Some(2),
             })),
             memory: 512 * MIB,
             guest_memory: (GUESTS, 448 * MIB),
@@ -415,6 +437,8 @@ mod tests {
             "[device.com2]\nports = { first = 0x2f8, count = 8 }\nirq = { pin = 3, ",
             "[device.hpet]\nmemory = { base = 0xfed00000, size = \"4K\" }\n\
              irq = { pin = 22, trigger = \"level\" }\nmessage = true\n",
+            "[device.pit]\nports = { first = 0x40, count = 4 }\n\
+             irq = { pin = 2, trigger = \"edge\" }\n",
         ] {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
@@ -446,8 +470,24 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
         for (routes, pin) in [(0x0010_0000, Some(20)), (0x0000_ffff, None), (0, None)] {
-            assert_eq!(HpetTimer(routes << 32).pin(), pin);
+            assert_eq!(HpetTimer(routes << 32).pin(0), pin);
         }
+        // What a function has is not to be had.
+        assert_eq!(HpetTimer(0x00c0_0000 << 32).pin(1 << 22), Some(23));
+        // An IOMMU needs messages.
+        machine.iommu = q35().iommu;
+        for hpet in [machine.hpet, None] {
+            machine.hpet = hpet;
+            let text = machine.to_string();
+            let line = "sends messages.\niommu = \"none\"\n";
+            assert!(text.contains(line), "no `{line}` in {text}");
+        }
+        // QEMU's `pc` has one that raises pin 2 alone.
+        machine.hpet = Some(HpetTimer(4 << 32));
+        let text = machine.to_string();
+        assert!(text.contains("it is no clock here"), "{text}");
+        assert!(!text.contains("[device.hpet]"), "{text}");
+        assert!(text.contains("[device.pit]"), "{text}");
     }
 
     fn concluded(machine: &Machine) -> String {

@@ -5,24 +5,19 @@ use core::num::NonZeroU32;
 use channel::timer::Timer;
 use channel::{Caller, Error};
 
-use crate::hpet::{Hpet, Registers};
+use crate::clock::Clock;
 use crate::ratio::Ratio;
 
 /// Clients that can wait at the same time.
 pub const CLIENTS: usize = 8;
 
-/// Longest wait for which the comparator is set: a quarter of the counter's
-/// round, so that past and future can be told apart. Later deadlines are
-/// waited for in steps.
-const LONGEST_STEP: u32 = 1 << 30;
-
-/// How often the comparator is set again after the counter has overtaken it.
+/// How often the clock is set again after it was overtaken while it was being set.
 /// The distance doubles each time, from a few ticks to many milliseconds.
 const ATTEMPTS: u32 = 20;
 
-/// How often a client may have the HPET programmed in an interval of
-/// [`INTERVAL_US`]. Each time takes about five accesses, of which one may take a
-/// microsecond: that is less than a tenth of the CPU for a client that does
+/// How often a client may have the clock programmed in an interval of
+/// [`INTERVAL_US`]. Each time takes about five accesses of an HPET, or two of an 8254, of
+/// which one may take a microsecond: that is less than a tenth of the CPU for a client that does
 /// nothing else. A guest's timer and a console that looks for keys need far less.
 const PROGRAMMINGS: u32 = 16;
 /// Microseconds of an interval.
@@ -34,6 +29,9 @@ pub trait System {
     fn tsc(&mut self) -> u64;
     /// Signals the client's notification.
     fn signal(&mut self, client: Caller);
+    /// Lets the clock's next interrupt come: the kernel masks a pin until then, and an edge
+    /// on a masked one is lost.
+    fn unmask(&mut self);
 }
 
 shm::counters! {
@@ -49,9 +47,9 @@ shm::counters! {
         exhausted,
         /// Deadlines that were put off, since their client had asked too often.
         deferred,
-        /// Interrupts of the HPET.
+        /// Interrupts of the clock.
         interrupts,
-        /// Times the counter overtook the comparator while it was being set.
+        /// Times the clock was overtaken while it was being set.
         overtaken,
     }
 }
@@ -63,31 +61,31 @@ struct Place {
     deadline: Option<u64>,
     /// When its interval began.
     since: u64,
-    /// How often it had the HPET programmed in it.
+    /// How often it had the clock programmed in it.
     used: u32,
 }
 
 /// The deadlines of all clients.
-pub struct Timers<R, S> {
-    hpet: Hpet<R>,
+pub struct Timers<C, S> {
+    clock: C,
     system: S,
     ratio: Ratio,
     /// Cycles of an interval.
     interval: u64,
     places: [Option<Place>; CLIENTS],
-    /// The HPET interrupts at this time at the latest, or has done so.
+    /// The clock interrupts at this time at the latest, or has done so.
     armed: Option<u64>,
     /// What happened so far.
     pub counters: Counters,
 }
 
-impl<R: Registers, S: System> Timers<R, S> {
+impl<C: Clock, S: System> Timers<C, S> {
     /// Creates a set without deadlines; `tsc_mhz` is the rate of the time stamp counter.
-    pub fn new(hpet: Hpet<R>, system: S, tsc_mhz: NonZeroU32) -> Self {
+    pub fn new(clock: C, system: S, tsc_mhz: NonZeroU32) -> Self {
         Self {
-            ratio: Ratio::new(tsc_mhz, hpet.period()),
+            ratio: Ratio::new(tsc_mhz, clock.period()),
             interval: u64::from(tsc_mhz.get()) * INTERVAL_US,
-            hpet,
+            clock,
             system,
             places: [None; CLIENTS],
             armed: None,
@@ -95,15 +93,17 @@ impl<R: Registers, S: System> Timers<R, S> {
         }
     }
 
-    /// Handles an interrupt of the HPET, a spurious one too. The IRQ handler
-    /// capability is acknowledged after this, or the level fires again.
+    /// Handles an interrupt of the clock, a spurious one too.
     pub fn interrupt(&mut self) {
         self.counters.interrupts += 1;
-        self.hpet.acknowledge();
+        // In this order: a level that still holds would interrupt again, and an edge of what
+        // is armed next would be lost on a pin that is still masked.
+        self.clock.acknowledge();
+        self.system.unmask();
         self.service();
     }
 
-    /// Signals clients whose deadline is due, and sets the comparator for the earliest remaining
+    /// Signals clients whose deadline is due, and sets the clock for the earliest remaining
     /// deadline.
     fn service(&mut self) {
         for attempt in 0..ATTEMPTS {
@@ -111,18 +111,12 @@ impl<R: Registers, S: System> Timers<R, S> {
             self.signal_due(now);
             let Some(earliest) = self.earliest() else {
                 self.armed = None;
-                self.hpet.disarm();
+                self.clock.disarm();
                 return;
             };
             self.armed = Some(earliest);
-            let start = self.hpet.now();
-            let ticks = self.ratio.ticks(earliest - now, LONGEST_STEP);
-            let ticks = ticks.max(1 << attempt);
-            self.hpet.arm(start.wrapping_add(ticks));
-            // A comparator that the counter has passed would wait for a whole
-            // round: look again after it was set.
-            let elapsed = self.hpet.now().wrapping_sub(start);
-            if elapsed < ticks {
+            let ticks = self.ratio.ticks(earliest - now, C::LONGEST);
+            if self.clock.arm(ticks.max(1 << attempt)) {
                 return;
             }
             self.counters.overtaken += 1;
@@ -181,7 +175,7 @@ impl<R: Registers, S: System> Timers<R, S> {
     }
 }
 
-impl<R: Registers, S: System> Timer for Timers<R, S> {
+impl<C: Clock, S: System> Timer for Timers<C, S> {
     fn arm(&mut self, caller: Caller, tsc: u64) -> Result<(), Error> {
         let (now, interval) = (self.system.tsc(), self.interval);
         let Some(place) = self.place(caller, now) else {
@@ -201,14 +195,14 @@ impl<R: Registers, S: System> Timer for Timers<R, S> {
         self.counters.armed += 1;
         if over {
             self.counters.deferred += 1;
-            // The HPET interrupts in time, but for the first such deadline.
+            // The clock interrupts in time, but for the first such deadline.
             if self.armed > self.earliest() || self.armed.is_none() {
                 self.service();
             }
             return Err(Error::TooOften);
         }
         if tsc <= now {
-            // The HPET has nothing to do with it.
+            // The clock has nothing to do with it.
             self.signal_due(now);
         } else {
             self.service();

@@ -3,6 +3,7 @@
 use tock_registers::LocalRegisterCopy;
 use tock_registers::fields::FieldValue;
 
+use crate::clock::Clock;
 use crate::registers::{self, Configuration, Status, Timer};
 
 /// The HPET's registers.
@@ -93,34 +94,6 @@ impl<R: Registers> Hpet<R> {
         Ok(hpet)
     }
 
-    /// Femtoseconds a tick, 1 to 100,000,000.
-    pub const fn period(&self) -> u32 {
-        self.period
-    }
-
-    /// Returns the counter.
-    pub fn now(&mut self) -> u32 {
-        self.registers.read(registers::COUNTER)
-    }
-
-    /// Arms one interrupt, when the counter reaches `tick`. A tick that has passed
-    /// is missed, until the counter wraps: the caller has to look.
-    pub fn arm(&mut self, tick: u32) {
-        self.registers.write(registers::TIMER0_COMPARATOR, tick);
-        self.modify_timer(Timer::INTERRUPT::SET);
-    }
-
-    /// Disarms the interrupt.
-    pub fn disarm(&mut self) {
-        self.modify_timer(Timer::INTERRUPT::CLEAR);
-    }
-
-    /// Ends the level that timer 0 holds on its pin.
-    pub fn acknowledge(&mut self) {
-        self.registers
-            .write(registers::STATUS, Status::TIMER0::SET.value);
-    }
-
     /// Changes fields of the configuration; reserved bits keep their values (section 2.3.5).
     fn modify_configuration(&mut self, fields: FieldValue<u32, Configuration::Register>) {
         let current = self.registers.read(registers::CONFIGURATION);
@@ -135,5 +108,35 @@ impl<R: Registers> Hpet<R> {
         let mut register = LocalRegisterCopy::<u32, Timer::Register>::new(current);
         register.modify(fields);
         self.registers.write(registers::TIMER0, register.get());
+    }
+}
+
+impl<R: Registers> Clock for Hpet<R> {
+    /// A quarter of the counter's round, so that past and future can be told apart.
+    const LONGEST: u32 = 1 << 30;
+
+    fn period(&self) -> u32 {
+        self.period
+    }
+
+    fn arm(&mut self, ticks: u32) -> bool {
+        let start = self.registers.read(registers::COUNTER);
+        let at = registers::TIMER0_COMPARATOR;
+        self.registers.write(at, start.wrapping_add(ticks));
+        self.modify_timer(Timer::INTERRUPT::SET);
+        // A comparator that the counter has passed would wait for a whole
+        // round: look again after it was set.
+        let elapsed = self.registers.read(registers::COUNTER).wrapping_sub(start);
+        elapsed < ticks
+    }
+
+    fn disarm(&mut self) {
+        self.modify_timer(Timer::INTERRUPT::CLEAR);
+    }
+
+    /// Ends the level that timer 0 holds on its pin.
+    fn acknowledge(&mut self) {
+        self.registers
+            .write(registers::STATUS, Status::TIMER0::SET.value);
     }
 }

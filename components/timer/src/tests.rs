@@ -12,6 +12,8 @@ use channel::{Caller, Error};
 
 use super::*;
 
+mod pit;
+
 const CYCLES: u64 = 10;
 const PIN: u8 = 20;
 const A: Caller = Caller(1);
@@ -109,6 +111,10 @@ impl System for Shared {
         let tsc = board.tsc;
         board.signals.push((client, tsc));
     }
+    fn unmask(&mut self) {
+        let level = self.0.borrow().level;
+        assert!(!level, "it would interrupt again");
+    }
 }
 
 fn board() -> Shared {
@@ -130,7 +136,7 @@ fn board() -> Shared {
 }
 
 struct Rig {
-    timers: Timers<Shared, Shared>,
+    timers: Timers<Hpet<Shared>, Shared>,
     board: Shared,
 }
 

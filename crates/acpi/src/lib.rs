@@ -9,7 +9,7 @@
 //! Invariants: any bytes yield a result, without a panic and in bounded time.
 //!
 //! The published ACPI crates parse interrupt, timer and processor tables, but neither IVRS
-//! nor DMAR, and trust what firmware says; of the others four fields are needed here.
+//! nor DMAR, and trust what firmware says; of the others five fields are needed here.
 
 #![no_std]
 #![forbid(unsafe_code)]

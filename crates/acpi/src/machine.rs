@@ -30,14 +30,20 @@ pub struct Description {
     pub console: Option<u64>,
     /// Number of the first interrupt of the first I/O APIC, the only one that the kernel uses.
     pub interrupts: Option<u32>,
+    /// The interrupt that the 8254 raises: ISA's number 0, which most machines have elsewhere.
+    pub pit: Option<u32>,
 }
 
 /// Length of an entry of MCFG.
 const WINDOW: usize = 16;
 /// Where the entries of MCFG and MADT begin.
 const ENTRIES: usize = HEAD + 8;
-/// Types: an I/O APIC in MADT.
+/// Types in MADT: an I/O APIC; an interrupt of ISA with another number than there (ACPI 6.5
+/// section 5.2.12.5).
 const IO_APIC: u8 = 1;
+const OVERRIDE: u8 = 2;
+/// ISA's bus and the 8254's interrupt there, as an override names them.
+const ISA_PIT: [u8; 2] = [0, 0];
 /// Address spaces of a generic address (ACPI 6.5 section 5.2.3.2).
 const MEMORY: u8 = 0;
 const PORTS: u8 = 1;
@@ -71,11 +77,22 @@ fn console(table: &[u8]) -> Option<u64> {
         .flatten()
 }
 
-fn interrupts(table: &[u8]) -> Option<u32> {
+fn controllers(table: &[u8]) -> impl Iterator<Item = &[u8]> {
     let length = |bytes: &[u8]| bytes::u8(bytes, 1).map(usize::from);
-    let mut records = Records::new(table.get(ENTRIES..)?, 2, length).flatten();
-    let record = records.find(|record| record.first() == Some(&IO_APIC))?;
+    Records::new(table.get(ENTRIES..).unwrap_or(&[]), 2, length).flatten()
+}
+
+fn interrupts(table: &[u8]) -> Option<u32> {
+    let record = controllers(table).find(|record| record.first() == Some(&IO_APIC))?;
     bytes::u32(record, 8)
+}
+
+/// Returns the 8254's interrupt by a table MADT, which names no number that is ISA's own.
+fn pit(table: &[u8]) -> u32 {
+    let ours =
+        |record: &&[u8]| record.first() == Some(&OVERRIDE) && record.get(2..4) == Some(&ISA_PIT);
+    let other = controllers(table).find(ours);
+    other.and_then(|record| bytes::u32(record, 4)).unwrap_or(0)
 }
 
 /// Reads what the tables say about a board's devices. `pointer` and `buffer` are as for
@@ -101,6 +118,9 @@ pub fn describe(
         said.hpet = address(table, HEAD + 4, MEMORY);
     })?;
     table(b"SPCR", &mut |table| said.console = console(table))?;
-    table(b"APIC", &mut |table| said.interrupts = interrupts(table))?;
+    table(b"APIC", &mut |table| {
+        said.interrupts = interrupts(table);
+        said.pit = Some(pit(table));
+    })?;
     Ok(Some(said))
 }

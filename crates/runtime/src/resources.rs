@@ -124,7 +124,7 @@ impl Context {
     /// Returns init's description of the machine.
     #[must_use]
     pub fn machine(&self) -> MachineInfo {
-        zerocopy::FromBytes::read_from_prefix(self.bytes(names::MACHINE))
+        zerocopy::TryFromBytes::try_read_from_prefix(self.bytes(names::MACHINE))
             .map_or(MachineInfo::default(), |(info, _)| info)
     }
 

@@ -2,8 +2,21 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
+/// What interrupts at the deadlines of the timer's clients.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(u32)]
+pub enum Clock {
+    /// The HPET's timer 0.
+    #[default]
+    Hpet = 0,
+    /// Counter 0 of the 8254.
+    Pit = 1,
+}
+
 /// Facts for every component, on a page shared read-only.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct MachineInfo {
     /// Frequency of the time stamp counter in kHz, as the kernel measured it.
@@ -16,6 +29,10 @@ pub struct MachineInfo {
     pub handover_time: u64,
     /// The kernel, as the image says it.
     pub kernel: KernelLabel,
+    /// The clock that the timer has.
+    pub clock: Clock,
+    /// The I/O APIC's pin that it raises, where it sends no messages.
+    pub clock_pin: u32,
 }
 
 /// The word of a kernel's label that says that a guest may halt it by its flags.
@@ -168,7 +185,7 @@ mod tests {
             handover_tsc: 9_000_000_000,
             handover_time: 1_795_814_130,
             functions: 0,
-            kernel: KernelLabel::default(),
+            ..MachineInfo::default()
         };
         assert_eq!(machine.tsc_epoch_ns(), Some(1_795_814_127_000_000_000));
         let unknown = MachineInfo {

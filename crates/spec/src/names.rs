@@ -281,8 +281,6 @@ keys! {
     IRQ_NOTIFICATION: Family<Slot> = "irq-notification:";
     /// The user vector of a device that interrupts by a message of its own.
     IRQ_VECTOR: Family<u64> = "irq-vector:";
-    /// The I/O APIC's pin of one that does not.
-    IRQ_PIN: Family<u64> = "irq-pin:";
 }
 
 // The console's.

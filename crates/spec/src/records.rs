@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, TryFromB
 /// The index that names no object.
 pub const NONE: u32 = u32::MAX;
 
+/// Stands for a pin that the machine says at boot: no I/O APIC has as many.
+pub const PIN_BY_MACHINE: u16 = u16::MAX;
+
 /// A short name, NUL-padded UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -68,6 +71,19 @@ pub enum ObjectKind {
     MessageIrq = 12,
 }
 
+/// What a machine must have for an object to be made, its capabilities handed out and its
+/// mappings made. Of things that stand in for each other, init decides which it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(u64)]
+pub enum Requires {
+    /// Nothing in particular.
+    Nothing = 0,
+    /// The HPET as the timer's clock.
+    Hpet = 1,
+    /// The 8254 as the timer's clock.
+    Pit = 2,
+}
+
 /// A kernel object to be made; [`Object::new`] sets what its kind does not use.
 #[derive(Clone, Copy, Debug, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -84,7 +100,9 @@ pub struct Object {
     pub address: u64,
     /// User vector of an IRQ handler.
     pub vector: u64,
-    /// Pin of the I/O APIC that an IRQ handler's device raises.
+    /// What has to be there for it.
+    pub requires: Requires,
+    /// Pin of the I/O APIC that an IRQ handler's device raises, or [`PIN_BY_MACHINE`].
     pub pin: u16,
     /// First of the I/O ports.
     pub first_port: u16,
@@ -107,6 +125,7 @@ impl Object {
             pages,
             address: u64::MAX,
             vector: 0,
+            requires: Requires::Nothing,
             pin: 0,
             first_port: 0,
             last_port: 0,

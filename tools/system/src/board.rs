@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use spec::{BY_TABLES, IommuKind};
+use spec::{BY_TABLES, IommuKind, PIN_BY_MACHINE};
 
 use crate::diagnostic::Report;
 use crate::inherit;
@@ -30,10 +30,18 @@ pub struct BoardDevice {
     pub ports: Option<(u16, u16)>,
     /// Register pages: machine address, which may be [`BY_TABLES`], and size in bytes.
     pub memory: Option<(u64, u64)>,
-    /// I/O APIC pin.
-    pub irq: Option<(u8, Trigger)>,
+    /// I/O APIC pin, which may be [`PIN_BY_MACHINE`].
+    pub irq: Option<(u16, Trigger)>,
     /// It can interrupt by a message of its own instead of the pin.
     pub message: bool,
+}
+
+impl BoardDevice {
+    /// Returns whether a machine that is this board has it: not where its tables say at boot.
+    #[must_use]
+    pub fn is_sure(&self) -> bool {
+        self.memory.is_none_or(|(base, _)| base != BY_TABLES)
+    }
 }
 
 /// A machine.
@@ -88,10 +96,12 @@ impl Qemu {
     }
 }
 
-/// The word for an address that the machine's own tables say at boot.
+/// The word for what the machine itself says at boot.
 const OPEN: &str = "auto";
-/// The device whose registers they name, and how many bytes those have.
-const HPET: &str = "hpet";
+/// The device whose registers the tables name, and how many bytes those have.
+pub const HPET: &str = "hpet";
+/// The other whose pin can be left to the machine: the 8254.
+pub const PIT: &str = "pit";
 const HPET_SIZE: u64 = 4096;
 /// The most buses that there are.
 const BUSES: u64 = 256;
@@ -141,14 +151,28 @@ fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
         }
         Some((base.value, size?.value))
     });
-    let irq = section.section("irq").and_then(|irq| {
+    let open_irq = match name {
+        _ if !is_open(section, "irq") => None,
+        HPET => Some((PIN_BY_MACHINE, Trigger::Level)),
+        _ => Some((PIN_BY_MACHINE, Trigger::Edge)),
+    };
+    if open_irq.is_some() && ![HPET, PIT].contains(&name) {
+        section.context.error(
+            &section.span,
+            format!("`irq` in {} cannot be left to the machine", section.name),
+            format!("only the pins of `{HPET}` and `{PIT}` can: give `{{ pin, trigger }}`"),
+        );
+    }
+    let closed = || section.section("irq");
+    let irq = open_irq.is_none().then(closed).flatten().and_then(|irq| {
         let pin = irq.required_number("pin", 0..24, "4");
         irq.require("trigger", "\"edge\"");
         let modes = [("edge", Trigger::Edge), ("level", Trigger::Level)];
         let trigger = choice(&irq, "trigger", "trigger mode", &modes);
         irq.finish();
-        Some((pin?.value as u8, trigger))
+        Some((pin?.value as u16, trigger))
     });
+    let irq = open_irq.or(irq);
     let memory = open.or(memory);
     let message = section.boolean("message").unwrap_or(false);
     section.finish();
@@ -176,7 +200,9 @@ fn overlaps(context: &Context<'_>, devices: &[(std::ops::Range<usize>, BoardDevi
             let irq = device
                 .irq
                 .zip(other.irq)
-                .and_then(|(a, b)| (a.0 == b.0).then(|| format!("I/O APIC pin {}", a.0)));
+                .and_then(|(a, b)| (a.0 == b.0).then_some(a.0))
+                .filter(|pin| *pin != PIN_BY_MACHINE)
+                .map(|pin| format!("I/O APIC pin {pin}"));
             for shared in [ports, memory, irq].into_iter().flatten() {
                 let names = format!("`{}` and `{}`", other.name, device.name);
                 context.conflict(

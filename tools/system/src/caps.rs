@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use spec::{Mapping, NONE, Object, ObjectKind, Rights};
+use spec::{Mapping, NONE, Object, ObjectKind, PIN_BY_MACHINE, Rights};
 
 use crate::compose::Image;
 use crate::model::Model;
@@ -105,6 +105,9 @@ fn describe(object: &Object) -> String {
         ObjectKind::IoPorts => {
             let (first, last) = (object.first_port, object.last_port);
             format!("I/O ports {first:#x}-{last:#x} ({name})")
+        }
+        ObjectKind::IoApicIrq if object.pin == PIN_BY_MACHINE => {
+            format!("IRQ handler, pin by the machine ({name})")
         }
         ObjectKind::IoApicIrq => format!("IRQ handler, pin {} ({name})", object.pin),
         ObjectKind::MessageIrq => {

@@ -64,7 +64,7 @@ pub struct Manifest {
     pub calls: Vec<String>,
     /// Interfaces that it calls where a component serves them.
     pub optional_calls: Vec<String>,
-    /// Board devices without which it does not start.
+    /// Board devices without which it does not start, or without one of several.
     pub devices: Vec<DeviceNeed>,
     /// The authorities that it makes use of.
     pub authority: Vec<Authority>,
@@ -95,6 +95,16 @@ pub struct DeviceNeed {
     pub irq: bool,
     /// The interface that the program calls where there is no interrupt.
     pub without_irq: Option<String>,
+    /// The word that it shares with devices of which one will do.
+    pub one_of: Option<String>,
+}
+
+impl DeviceNeed {
+    /// Returns whether one of these devices will do, of which `other` may be the same.
+    #[must_use]
+    pub fn is_instead_of(&self, other: &Self) -> bool {
+        self.name == other.name || self.one_of.is_some() && self.one_of == other.one_of
+    }
 }
 
 impl Manifest {
@@ -187,6 +197,7 @@ fn program(name: String, section: &Section<'_, '_>, calls: &mut Vec<Located<Stri
             memory: section.boolean("memory").unwrap_or(false),
             irq: section.boolean("irq").unwrap_or(false),
             without_irq: without_irq.map(|interface| interface.value),
+            one_of: section.string("one-of").map(|word| word.value),
         };
         section.finish();
         need

@@ -61,6 +61,7 @@ pub fn parse(
     }
     let before = context.errors();
     components::read(&top, &mut model);
+    components::choose(&mut model);
     let components = context.errors() > before;
     let channel_spans = channels::read(&top, &mut model, !components);
     check::cycles(&context, &model, &channel_spans);

@@ -5,7 +5,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use spec::{KernelLabel, NONE, ObjectKind, Resources, Start, System, names};
+use spec::{
+    IommuKind, KernelLabel, NONE, ObjectKind, PIN_BY_MACHINE, Requires, Resources, Start, System,
+    names,
+};
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
     compose,
@@ -484,6 +487,67 @@ fn a_component_gets_what_its_manifest_asks_for() {
     assert_eq!(logs(&image), 2);
     model.components[0].program.reads_logs = false;
     assert_eq!(logs(&composed(&model, &Programs::default()).unwrap()), 1);
+}
+
+/// Returns what the timer has with these devices on a board, and the image.
+fn clocks(devices: &str, board: &str, iommu: IommuKind) -> (Vec<String>, Image) {
+    let root = common::project(&common::files().join("good-iommu.toml"));
+    let file = root.path().join("clock.toml");
+    let keys = format!(
+        "system = {{ inherit = \"system.toml\", board = \"{board}\" }}\n\
+         component.timer.devices = {devices}\ndevice.nic0.dma = \"trusted\"\n"
+    );
+    std::fs::write(&file, keys).unwrap();
+    let model = system::read(root.path(), &file, Some(iommu));
+    let model = model.unwrap_or_else(|report| panic!("{report}"));
+    let image = composed(&model, &Programs::default()).unwrap();
+    let table = capability_table(&model, &image);
+    let has = |what: &&str| {
+        block(&table, "timer")
+            .iter()
+            .any(|line| line.contains(what))
+    };
+    let all = ["registers of hpet", "(hpet)", "0x40-0x43 (pit)", "(pit)"];
+    let has = all.into_iter().filter(has).map(str::to_owned).collect();
+    (has, image)
+}
+
+#[test]
+fn of_devices_of_which_one_will_do_a_component_has_one() {
+    let (hpet, pit) = (
+        ["registers of hpet", "(hpet)"],
+        ["0x40-0x43 (pit)", "(pit)"],
+    );
+    let both = [hpet, pit].concat();
+    let none = IommuKind::None;
+    for (devices, board, iommu, expected) in [
+        ("[\"hpet\", \"pit\"]", "pit", none, &hpet[..]),
+        ("[\"pit\", \"hpet\"]", "pit", none, &pit),
+        ("[\"pit\"]", "pit", none, &pit),
+        // The board has no 8254.
+        ("[\"hpet\", \"pit\"]", "pc", none, &hpet),
+        // Whether there is an HPET shows at boot.
+        ("[\"hpet\", \"pit\"]", "any-clock", none, &both),
+        ("[\"pit\", \"hpet\"]", "any-clock", none, &pit),
+        // No pin arrives.
+        ("[\"hpet\", \"pit\"]", "any-clock", IommuKind::Amd, &hpet),
+        ("[\"pit\", \"hpet\"]", "any-clock", IommuKind::Amd, &hpet),
+    ] {
+        let (has, _) = clocks(devices, board, iommu);
+        assert_eq!(has, expected, "{devices} on {board} with {iommu:?}");
+    }
+    let (_, image) = clocks("[\"hpet\", \"pit\"]", "any-clock", none);
+    for object in &image.objects {
+        let requires = match (object.kind, object.name.as_str()) {
+            (ObjectKind::Device | ObjectKind::IoApicIrq, "hpet") => Requires::Hpet,
+            (ObjectKind::IoPorts | ObjectKind::IoApicIrq, "pit") => Requires::Pit,
+            _ => Requires::Nothing,
+        };
+        assert_eq!(object.requires, requires, "{object:?}");
+        if requires != Requires::Nothing && object.kind == ObjectKind::IoApicIrq {
+            assert_eq!(object.pin, PIN_BY_MACHINE, "{object:?}");
+        }
+    }
 }
 
 #[test]

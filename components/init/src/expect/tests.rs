@@ -5,7 +5,7 @@ extern crate std;
 use std::vec::Vec;
 
 use pci::{BarInfo, BarKind, MsixInfo};
-use spec::{Capability, IommuPlace, Mapping, Rights};
+use spec::{Capability, Clock, IommuPlace, Mapping, Rights};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -37,11 +37,15 @@ impl Image {
     /// Asks about the image, with the functions that were found at boot.
     fn ask<V>(&self, found: (&[FunctionInfo], IommuInfo), ask: impl FnOnce(Given<'_>) -> V) -> V {
         let (functions, iommu) = found;
+        let places = Places {
+            ecam: ECAM,
+            ..Places::default()
+        };
         self.system(|system| {
             ask(Given {
                 system,
                 functions,
-                ecam: ECAM,
+                places,
                 iommu,
             })
         })
@@ -73,6 +77,30 @@ fn object(object: u32, index: u64, badge: u64) -> Option<Expect> {
 
 fn page(address: u64) -> Option<Expect> {
     Some(Expect::Page(address))
+}
+
+#[test]
+fn what_the_machine_does_not_have_fills_no_slot() {
+    let image = Image {
+        capabilities: [
+            capability(VMM, 2, REGISTERS, 0),
+            capability(VMM, 5, PORTS, 0),
+        ]
+        .into(),
+        mappings: [mapping(REGISTERS, MSIX, 2)].into(),
+        ..Image::default()
+    };
+    let slots = |cnode, clock| {
+        image.ask(nothing(), |mut given| {
+            given.places.clock = clock;
+            [2, 3, 5].map(|slot| given.expected(cnode, slot))
+        })
+    };
+    let registers = [object(REGISTERS, 0, 0), object(REGISTERS, 1, 0), None];
+    assert_eq!(slots(VMM, Clock::Hpet), registers);
+    assert_eq!(slots(MSIX, Clock::Hpet), registers);
+    assert_eq!(slots(VMM, Clock::Pit), [None, None, object(PORTS, 0, 0)]);
+    assert_eq!(slots(MSIX, Clock::Pit), [None; 3]);
 }
 
 #[test]

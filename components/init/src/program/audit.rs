@@ -11,7 +11,7 @@ use core::fmt::Write as _;
 use init::{Expect, Given};
 use sel4::cap::{CNode, Granule, IoPort, IrqHandler, Tcb};
 use sel4::{AbsoluteCPtr, CapRights, Error};
-use spec::{Ending, MESSAGES, ObjectKind, Thread};
+use spec::{BY_TABLES, Ending, MESSAGES, ObjectKind, Thread};
 
 use super::builder::Builder;
 use super::own_slot;
@@ -155,7 +155,11 @@ impl<'a> Audit<'a> {
                 address() == own.frame_get_address()
             }
             ObjectKind::Device => {
-                let page = record.address + index * 4096;
+                let first = match record.address {
+                    BY_TABLES => self.given.places.hpet,
+                    address => address,
+                };
+                let page = first + index * 4096;
                 self.no_message(record.name.as_str(), page);
                 address() == Ok(page as usize)
             }

@@ -7,7 +7,7 @@ use sel4::init_thread::slot;
 use sel4::{
     AbsoluteCPtr, BootInfo, CNodeCapData, Cap, CapRights, Error, ObjectBlueprint, VmAttributes,
 };
-use spec::{BY_TABLES, Capability, NONE, Object, ObjectKind, Start, System, Thread};
+use spec::{BY_TABLES, Capability, NONE, Object, ObjectKind, Requires, Start, System, Thread};
 
 use super::authority::Kept;
 use super::fatal::fatal;
@@ -200,9 +200,10 @@ impl<'a> Builder<'a> {
         Cap::from_bits(self.first_slots[object as usize] as u64 + index)
     }
 
-    fn make(&mut self, index: usize) {
+    /// Makes an object, if it was not made yet and the machine has what it requires.
+    pub fn make(&mut self, index: usize) {
         let object = &self.system.objects[index];
-        if self.first_slots[index] != 0 {
+        if self.first_slots[index] != 0 || !self.places.has(object.requires) {
             return;
         }
         let name = object.name.as_str();
@@ -228,7 +229,11 @@ impl<'a> Builder<'a> {
                 return;
             }
             ObjectKind::IoApicIrq => {
-                let (pin, slot) = (object.pin, self.slots.take(1));
+                let slot = self.slots.take(1);
+                let pin = match object.requires {
+                    Requires::Nothing => object.pin,
+                    Requires::Hpet | Requires::Pit => self.places.clock_pin,
+                };
                 let made = slot::IRQ_CONTROL.cap().irq_control_get_ioapic(
                     0,
                     pin.into(),
@@ -437,6 +442,9 @@ impl<'a> Builder<'a> {
     pub fn hand_out(&mut self) {
         for capability in self.system.capabilities {
             let object = self.object(capability.object);
+            if !self.places.has(object.requires) {
+                continue;
+            }
             for index in 0..object.capabilities() {
                 self.hand(capability, object, index);
             }

@@ -2,13 +2,15 @@
 
 use acpi_tables::{Description, PhysicalMemory, Pointer, Unusable, describe};
 use heapless::Vec;
-use init::{Places, Stated, settle};
+use init::{Stated, settle};
 use pci::PAGE_SIZE;
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
+use spec::Requires;
 
 use super::builder::Builder;
+use super::clock;
 use super::fatal::fatal;
 use super::memory::SCRATCH;
 
@@ -55,14 +57,16 @@ pub fn described(
     described
 }
 
-/// Returns where the machine's devices are. Ends the boot if it is not as the board says, or
-/// lacks what that leaves to its tables.
-pub fn places(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) -> Places {
+/// Finds out where the machine's devices are. Ends the boot if it is not as the board says, or
+/// lacks what that leaves to the machine.
+pub fn place(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<&[u8]>) {
     let header = builder.system.header;
     let functions = !builder.system.functions.is_empty();
     let stated = Stated {
         ecam: functions.then_some((header.ecam, header.buses)),
         hpet: header.hpet,
+        hpet_pin: clock::pin(builder.system, Requires::Hpet),
+        pit: clock::pin(builder.system, Requires::Pit),
         serial: [header.com1, header.com2],
     };
     let machine = match described(builder, pages, root_pointer) {
@@ -80,9 +84,10 @@ pub fn places(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option
         }
     };
     match settle(&stated, machine.as_ref()) {
-        Ok(places) => places,
+        Ok(places) => builder.places = places,
         Err(unfit) => fatal!("{unfit}"),
     }
+    clock::choose(builder, &stated, machine.as_ref());
 }
 
 /// Device memory, mapped a page at a time. RAM cannot be read: the tables are not in

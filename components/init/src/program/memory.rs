@@ -118,6 +118,9 @@ impl Builder<'_> {
     pub fn map_all(&mut self) {
         for mapping in self.system.mappings {
             let object = self.object(mapping.object);
+            if !self.places.has(object.requires) {
+                continue;
+            }
             for page in 0..object.pages {
                 let from = self.first_slots[mapping.object as usize] + page as usize;
                 let copy = self.copy(from, CapRights::all(), object.name.as_str());

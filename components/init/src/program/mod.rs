@@ -3,6 +3,7 @@
 mod audit;
 mod authority;
 mod builder;
+mod clock;
 mod fatal;
 mod firmware;
 mod functions;
@@ -61,6 +62,12 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     builder.start_log();
     let tsc_khz = boot_info.tsc_mhz() * 1000;
     defmt::info!("tsc_khz={=u64}", tsc_khz);
+    if !init::keeps_rate(probe::cpuid) {
+        defmt::warn!(
+            "the time stamp counter is not invariant (CPUID 0x80000007): time and deadlines are \
+             wrong while the CPU runs at another rate than at boot"
+        );
+    }
     let handover_time = ports::unix_time().unwrap_or_default();
     defmt::info!("handover time={=u64}", handover_time);
     defmt::info!("handover tsc={=u64}", handover);
@@ -82,7 +89,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if header.probe == 1 {
         probe::run(&mut builder, &boot_info, pages, root_pointer);
     }
-    builder.places = firmware::places(&mut builder, &mut pages, root_pointer);
+    firmware::place(&mut builder, &mut pages, root_pointer);
     builder.make_objects();
     builder.fill();
     let found = functions::assign(&mut builder);
@@ -100,6 +107,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
             functions: found.len() as u64,
             handover_time,
             kernel: header.kernel,
+            clock: builder.places.clock,
+            clock_pin: builder.places.clock_pin.into(),
         }),
     );
     builder.map_all();
@@ -115,7 +124,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
         let given = Given {
             system: &system,
             functions: &functions,
-            ecam: builder.places.ecam,
+            places: builder.places,
             iommu: unit,
         };
         let mut audit = audit::Audit::new(&mut builder, given);

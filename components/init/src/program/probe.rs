@@ -6,24 +6,18 @@ use core::fmt::{self, Write as _};
 use acpi_tables::{Description, Found, Unusable, find as find_unit};
 use heapless::Vec;
 use init::{Cpu, HpetTimer, Machine, conclude, guest_memory, memory};
-use pci::{Bdf, PAGE_SIZE, Width, buses_behind};
-use runtime::Mmio;
+use pci::{Bdf, buses_behind};
+use sel4::BootInfo;
 use sel4::cap::Granule;
-use sel4::init_thread::slot;
-use sel4::{BootInfo, CapRights, VmAttributes};
 use spec::Ending;
 
 use super::builder::Builder;
+use super::clock;
 use super::firmware::{Firmware, Pages, described};
 use super::functions::{Mechanism1, each_function};
 use super::iommu::TABLE;
-use super::memory::SCRATCH;
 use super::ports::{self, Com1};
 
-/// Registers of an HPET (IA-PC HPET Specification 1.0a, section 2.3): its period, and what
-/// timer 0 can do, of which the upper half says which pins.
-const PERIOD: usize = 4;
-const TIMER: usize = 0x100;
 /// Free pieces of RAM that are looked at: the list has fewer.
 const PIECES: usize = 512;
 /// Serial ports that are looked at.
@@ -85,7 +79,8 @@ pub fn run(
     ports::exit(Ending::Success)
 }
 
-fn cpuid(leaf: u32) -> [u32; 4] {
+/// Returns EAX to EDX of a leaf.
+pub fn cpuid(leaf: u32) -> [u32; 4] {
     let answer = core::arch::x86_64::__cpuid_count(leaf, 0);
     [answer.eax, answer.ebx, answer.ecx, answer.edx]
 }
@@ -107,21 +102,6 @@ fn unit(
 
 /// Returns what the HPET says of its timer 0, if it answers.
 fn hpet(builder: &mut Builder<'_>, said: &Description) -> Option<HpetTimer> {
-    let frame = Granule::from_bits(builder.try_device_page(said.hpet?)? as u64);
-    builder.map(
-        frame,
-        slot::VSPACE.cap(),
-        SCRATCH,
-        CapRights::read_only(),
-        VmAttributes::UNCACHEABLE,
-        "the HPET",
-    );
-    // SAFETY: the page was just mapped there, for this thread alone.
-    let registers = unsafe { Mmio::new(SCRATCH, PAGE_SIZE as usize) };
-    let read = |offset| registers.read(offset, Width::Dword);
-    let period = read(PERIOD);
-    let timer = read(TIMER) | read(TIMER + 4) << 32;
-    // It is mapped, so that this cannot fail.
-    let _ = frame.frame_unmap();
-    (period != 0 && period != Width::Dword.all_ones()).then_some(HpetTimer(timer))
+    let page = builder.try_device_page(said.hpet?)?;
+    clock::look(builder, Granule::from_bits(page as u64))
 }

@@ -102,6 +102,23 @@ fn the_first_io_apic_is_found_behind_processors() {
 }
 
 #[test]
+fn the_8254_s_interrupt_is_isa_s_or_the_one_in_its_place() {
+    let instead = |bus, source, interrupt| [2, 10, bus, source, interrupt, 0, 0, 0, 0, 0];
+    let pit = |entries: &[u8]| said(madt(entries)).pit;
+    let apic = io_apic(0);
+    assert_eq!(pit(&apic), Some(0));
+    // The real-time clock's, and another bus's, are others.
+    let others = [&apic[..], &instead(0, 8, 9), &instead(1, 0, 7)].concat();
+    assert_eq!(pit(&others), Some(0));
+    let ours = [&others[..], &instead(0, 0, 2), &instead(0, 0, 5)].concat();
+    assert_eq!(pit(&ours), Some(2));
+    // Cut short, in the table and in itself.
+    assert_eq!(pit(&ours[..others.len() + 6]), Some(0));
+    assert_eq!(pit(&[2, 6, 0, 0, 2, 0]), Some(0));
+    assert_eq!(said(mcfg(&[])).pit, None);
+}
+
+#[test]
 fn broken_roots_and_tables_are_errors() {
     let look = |mut machine: Machine| describe(&mut machine, None, &mut [0; 256]);
     assert_eq!(look(Machine::default()), Ok(None));

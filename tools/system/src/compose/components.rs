@@ -3,12 +3,13 @@
 use spec::names::{self, Ports, Region, Signal, Slot};
 use spec::{
     BADGE_FIRST_IRQ, BADGE_TIMER, Cache, ENDPOINT_SLOT, FAULT_SLOT, IPC_BUFFER_ADDRESS, Mapping,
-    Name, ObjectKind, REGIONS_ADDRESS, Rights, STACK_TOP, Start, Thread, VECTORS, call_badge,
+    Name, ObjectKind, REGIONS_ADDRESS, Requires, Rights, STACK_TOP, Start, Thread, VECTORS,
+    call_badge,
 };
 
 use super::builder::{Builder, Place};
 use super::image::{ComposeError, PAGE, Programs};
-use crate::board::Trigger;
+use crate::board::{HPET, PIT, Trigger};
 use crate::model::{Component, Model};
 
 pub fn new_place(builder: &mut Builder, component: &Component) -> Place {
@@ -130,11 +131,17 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
         let mut badge = BADGE_FIRST_IRQ;
         for &device in &component.devices {
             let device = &model.board.devices[device];
+            let requires = match device.name.as_str() {
+                HPET => Requires::Hpet,
+                PIT => Requires::Pit,
+                _ => Requires::Nothing,
+            };
             if let Some((first, last)) = device.ports {
                 let object = builder.object(&device.name, ObjectKind::IoPorts, 0, 0);
                 let ports = &mut builder.image.objects[object as usize];
                 ports.first_port = first;
                 ports.last_port = last;
+                ports.requires = requires;
                 let ports = |slot| Ports {
                     slot,
                     first: first.into(),
@@ -145,7 +152,9 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
             if let Some((base, size)) = device.memory {
                 let pages = size / PAGE;
                 let object = builder.object(&device.name, ObjectKind::Device, 12, pages);
-                builder.image.objects[object as usize].address = base;
+                let registers = &mut builder.image.objects[object as usize];
+                registers.address = base;
+                registers.requires = requires;
                 let address = place.reserve(size, PAGE);
                 let holder_slot = place.slots(pages as u32);
                 builder.image.mappings.push(Mapping {
@@ -172,7 +181,8 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 };
                 let object = builder.object(&device.name, kind, 0, 0);
                 let irq = &mut builder.image.objects[object as usize];
-                irq.pin = pin.into();
+                irq.pin = pin;
+                irq.requires = requires;
                 irq.level = trigger == Trigger::Level;
                 irq.vector = next_vector;
                 let signal = |slot| Signal { slot, badge };
@@ -183,8 +193,6 @@ pub fn board_devices(builder: &mut Builder, model: &Model, places: &mut [Place])
                 builder.grant(place, key, notification, Rights::WRITE, badge);
                 if by_message {
                     place.tell(names::IRQ_VECTOR.of(&device.name), next_vector);
-                } else {
-                    place.tell(names::IRQ_PIN.of(&device.name), pin.into());
                 }
                 badge <<= 1;
             }

@@ -52,10 +52,6 @@ fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -
             "a stack has at most 512K, so that its guard page stays free",
         );
     }
-    let known = board.devices.iter().map(|device| device.name.as_str());
-    let what = format!("device on board {}:", board.name);
-    let devices = indices(section, "devices", &what, known).into_iter();
-    let authority = authorities(section);
     // What is known of a program that is not there is its name.
     let program = index.map_or_else(
         || Manifest {
@@ -64,6 +60,16 @@ fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -
         },
         |index| model.programs[index].clone(),
     );
+    let known = board.devices.iter().map(|device| device.name.as_str());
+    let what = format!("device on board {}:", board.name);
+    // A device that stands in for another may be missing on the board.
+    let optional = program.devices.iter().filter(|need| need.one_of.is_some());
+    let optional = optional.map(|need| need.name.as_str());
+    let optional = optional.filter(|name| !known.clone().any(|device| device == *name));
+    let devices = indices(section, "devices", &what, known.clone().chain(optional));
+    let devices = devices.into_iter().map(|device| device.value);
+    let devices = devices.filter(|device| *device < board.devices.len());
+    let authority = authorities(section);
     let on_fault = on_fault(section, &program, &model.programs);
     section.finish();
     Component {
@@ -71,9 +77,38 @@ fn component(name: &Located<String>, section: &Section<'_, '_>, model: &Model) -
         program,
         priority: priority.map_or(0, |p| p.value as u8),
         stack: stack.map_or(4096, |s| s.value),
-        devices: devices.map(|device| device.value).collect(),
+        devices: devices.collect(),
         authority,
         on_fault,
+    }
+}
+
+/// Leaves each component one device of those of which one will do: the first whose interrupt
+/// arrives. Where the machine may not have that one, which shows at boot, the next stays too.
+pub fn choose(model: &mut Model) {
+    for index in 0..model.components.len() {
+        let component = &model.components[index];
+        let of_board = |device: usize| &model.board.devices[device];
+        let need = |device: usize| {
+            let mut needs = component.program.devices.iter();
+            needs.find(|need| need.name == of_board(device).name)
+        };
+        let arrives = |device: usize| of_board(device).message || !model.remaps();
+        let mut kept: Vec<usize> = Vec::new();
+        for &device in &component.devices {
+            let same = |other: &usize| {
+                let needs = need(device).zip(need(*other));
+                needs.is_some_and(|(this, other)| this.is_instead_of(other))
+            };
+            match kept.iter().rposition(same) {
+                None => kept.push(device),
+                Some(_) if !arrives(device) => {}
+                Some(other) if !arrives(kept[other]) => kept[other] = device,
+                Some(other) if of_board(kept[other]).is_sure() => {}
+                Some(_) => kept.push(device),
+            }
+        }
+        model.components[index].devices = kept;
     }
 }
 
@@ -114,9 +149,16 @@ fn program(context: &Context<'_>, name: &Located<String>, component: &Component,
     for need in &program.devices {
         let device = &need.name;
         let Some(found) = model.device_of(component, device) else {
-            let message = format!("{runs} needs device `{device}`");
-            let help = format!("add it: `devices = [\"{device}\"]`");
-            context.error(&name.span, message, help);
+            let all = program.devices.iter();
+            let mut all = all.filter(|other| other.is_instead_of(need)).peekable();
+            let first = all.peek().is_some_and(|first| first.name == *device);
+            let names: Vec<&str> = all.map(|other| other.name.as_str()).collect();
+            let another = |name: &&str| model.device_of(component, name).is_some();
+            if first && !names.iter().any(another) {
+                let message = format!("{runs} needs device `{}`", names.join("` or `"));
+                let help = format!("add it: `devices = [\"{}\"]`", names.join("\", \""));
+                context.error(&name.span, message, help);
+            }
             continue;
         };
         for (what, example) in missing(need, found) {

@@ -198,7 +198,9 @@ fn shared(context: &Context<'_>, name: &Located<String>, device: &Device, model:
     if let Some(other) = model.devices.iter().find(|other| other.intx == Some(pin)) {
         let first = context.key_span("device", &other.name);
         context.conflict(&name.span, &first, message(&other.name), help);
-    } else if let Some(other) = board.find(|other| other.irq.is_some_and(|irq| irq.0 == pin)) {
+    } else if let Some(other) =
+        board.find(|other| other.irq.is_some_and(|irq| irq.0 == u16::from(pin)))
+    {
         context.error(&name.span, message(&other.name), help);
     }
 }
