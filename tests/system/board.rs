@@ -155,6 +155,30 @@ fn the_page_is_served_by_the_8254_s_clock() {
     assert!(end.text.contains(line), "no `{line}` in\n{}", end.text);
 }
 
+/// QEMU's `pc`: configuration space by ports, with 256 bytes of each function, and the 8254.
+#[test]
+fn the_page_is_served_on_pc() {
+    let _machine = one_machine();
+    let keys = "system.board = \"qemu-pc\"\ndevice.nic0.dma = \"trusted\"";
+    let system = Changed::new("pc", keys);
+    let file = system.0.to_str().expect("a name of ours");
+    let (running, port) = Running::serving(&["--system", file, "-v"]);
+    let (status, page) = Client::connect(port).request("/").expect("the page");
+    assert_eq!(status, 200);
+    assert!(page.contains("MSI-X table"), "{page}");
+    let end = running.interrupt();
+    assert!(end.status.success(), "{}", end.text);
+    for line in ["1 functions, each with 256 bytes", "8254 on I/O APIC pin 2"] {
+        assert!(end.text.contains(line), "no `{line}` in\n{}", end.text);
+    }
+    // And nobody has more or other ports than the table says.
+    let mut caps = vectis();
+    let end = finish(caps.args(["caps", "--live", "--system"]).arg(&system.0));
+    assert!(end.status.success(), "{}", end.text);
+    let line = "audit: 0 differences";
+    assert!(end.text.contains(line), "no `{line}` in\n{}", end.text);
+}
+
 /// What has no machine of QEMU's is built; what runs it says which key is missing, before
 /// anything is built.
 #[test]
