@@ -6,7 +6,7 @@ use std::fs;
 use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{
-    Running, finish, free_port, one_machine, root, run_of, the_only_machine, vectis,
+    Finished, Running, finish, free_port, one_machine, root, run_of, the_only_machine, vectis,
 };
 
 const CONFINED: &str = "reaches its guest's memory only, raises its own interrupts only (measured)";
@@ -227,4 +227,78 @@ fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
         );
         assert!(!text.contains("fatal"), "{base:#x}: {text}");
     }
+}
+
+/// Returns a system of two web guests whose NICs are these, and trusted.
+fn two_guests(name: &str, nics: [&[&str]; 2], key: &str) -> Changed {
+    let system = Changed::of("tests/systems/two-guests.toml", name, "");
+    nics.into_iter()
+        .enumerate()
+        .fold(system, |system, (number, qemu)| {
+            system.also(&format!(
+                "[device.nic{number}]\nqemu = {qemu:?}\ndma = \"trusted\"\n{key}"
+            ))
+        })
+}
+
+fn ready_on(system: &Changed, iommu: &str) -> Finished {
+    finish(run_of(&system.0, 120).args(["--iommu", iommu, "-v", "--exit-after-ready"]))
+}
+
+#[test]
+fn functions_of_one_device_go_to_one_guest() {
+    let _machine = one_machine();
+    let nics: [&[&str]; 2] = [
+        &["e1000e,netdev=net0,addr=8.0,multifunction=on"],
+        &["e1000e,netdev=net1,addr=8.1"],
+    ];
+    let end = ready_on(&two_guests("group", nics, ""), "amd");
+    assert!(!end.status.success(), "{}", end.text);
+    for words in [
+        "devices nic0 (00:08.0) and nic1 (00:08.1) go to two guests",
+        "00:08.0 is one of several functions of a device without ACS",
+        "`group = \"shared\"` in [device.nic0] and [device.nic1]",
+    ] {
+        assert!(end.text.contains(words), "no `{words}` in\n{}", end.text);
+    }
+    let shared = two_guests("shared", nics, "group = \"shared\"");
+    let end = ready_on(&shared, "amd");
+    assert!(end.status.success(), "{}", end.text);
+}
+
+#[test]
+fn ports_that_send_requests_up_keep_functions_apart() {
+    let _machine = one_machine();
+    for acs in ["", ",disable-acs=on"] {
+        let port = |number, more| {
+            format!("pcie-root-port,id=rp{number},chassis={number},addr=9.{number}{acs}{more}")
+        };
+        let ports = [port(0, ",multifunction=on"), port(1, "")];
+        let nics: [&[&str]; 2] = [
+            &[&ports[0], "e1000e,netdev=net0,bus=rp0"],
+            &[&ports[1], "e1000e,netdev=net1,bus=rp1"],
+        ];
+        // QEMU's AMD-Vi has nothing behind bridges.
+        let end = ready_on(&two_guests("ports", nics, ""), "intel");
+        let told = "00:09.0 is one of several functions of a device without ACS";
+        assert_eq!(end.status.success(), acs.is_empty(), "{}", end.text);
+        assert_eq!(end.text.contains(told), !acs.is_empty(), "{}", end.text);
+    }
+}
+
+#[test]
+fn what_is_nobody_s_in_a_group_sends_nothing() {
+    let _machine = one_machine();
+    // The firmware uses the disk controller, and leaves it on.
+    let system = Changed::new(
+        "stray",
+        "device.nic0.qemu = [
+             \"e1000e,netdev=net0,addr=8.0,multifunction=on\",
+             \"nvme,serial=vectis,addr=8.1\",
+         ]",
+    );
+    let end = ready_on(&system, "amd");
+    let told = "00:08.1 is in the group of nic0 and no guest's: its bus mastering is switched off";
+    assert!(end.text.contains(told), "{}", end.text);
+    assert!(end.status.success(), "{}", end.text);
 }

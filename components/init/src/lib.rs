@@ -14,6 +14,7 @@ mod assign;
 mod board;
 mod chunks;
 mod expect;
+mod groups;
 #[cfg(test)]
 mod image;
 mod measure;
@@ -29,6 +30,7 @@ pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out}
 pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
+pub use groups::{Conflict, Owned, conflict, is_stray};
 pub use measure::{Answer, Surroundings, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use probe::{Cpu, HpetTimer, Machine, conclude, function, guest_memory, memory};

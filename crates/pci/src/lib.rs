@@ -15,6 +15,7 @@ mod capability;
 mod discover;
 mod function;
 mod grain;
+mod group;
 mod place;
 mod ports;
 pub mod regs;
@@ -28,6 +29,7 @@ pub use function::{
     MsixPage, PAGE_SIZE,
 };
 pub use grain::{Grain, LARGE_PAGE_SIZE};
+pub use group::{Reach, Tree, bridge_above, can_redirect, extended_capability, redirect};
 pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, claim_small_bars, place_bars,
 };

@@ -47,6 +47,9 @@ impl<P: ConfigPorts> Mechanism1<P> {
     }
 
     /// Reads at `offset`; all ones if the access is not aligned, or beyond what is reached.
+    ///
+    /// Two calls of the kernel in each place where it is used would be much code.
+    #[inline(never)]
     pub fn read(&mut self, offset: u16, width: Width) -> u32 {
         match self.select(offset, width) {
             Some(port) => self.ports.read(port, width),
@@ -55,6 +58,7 @@ impl<P: ConfigPorts> Mechanism1<P> {
     }
 
     /// Writes at `offset`; dropped if the access is not aligned, or beyond what is reached.
+    #[inline(never)]
     pub fn write(&mut self, offset: u16, width: Width, value: u32) {
         if let Some(port) = self.select(offset, width) {
             self.ports.write(port, width, value);

@@ -378,8 +378,8 @@ pub struct Function {
     pub bar_slots: u32,
     /// Memory object with the RAM of its guest.
     pub ram: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// 1: functions of its group may go to other guests.
+    pub shares_group: u32,
     /// First bus address of that RAM for the function: the guest's own.
     pub dma_address: u64,
 }

@@ -11,6 +11,7 @@
 
 mod acpi;
 mod dump;
+mod group;
 mod lspci;
 mod machine;
 mod table;

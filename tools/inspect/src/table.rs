@@ -83,6 +83,9 @@ fn tell(text: &mut String, verdict: &Verdict) -> std::fmt::Result {
     if let Some(iommu) = &verdict.iommu {
         line("IOMMU", iommu)?;
     }
+    if let Some(reason) = &verdict.group_reason {
+        line("group", &format!("{}: {reason}", verdict.group.join(", ")))?;
+    }
     for need in &verdict.needs {
         line("needs", need)?;
     }

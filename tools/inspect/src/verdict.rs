@@ -16,6 +16,7 @@ use spec::FunctionId;
 
 use crate::acpi::Memory;
 use crate::dump::Dump;
+use crate::group::Groups;
 use crate::machine::Device;
 
 /// Longest ACPI table that init reads.
@@ -140,15 +141,28 @@ pub struct Verdict {
     pub extended: bool,
     /// The IOMMU unit, or why it cannot be used; nothing without ACPI tables.
     pub iommu: Option<String>,
+    /// Other functions that reach it, or that it reaches, without the unit: they go to one
+    /// guest.
+    pub group: Vec<String>,
+    /// Why they do.
+    pub group_reason: Option<String>,
 }
 
 /// Inspects the functions of one machine, each as the only one of a guest. `tables` are
 /// its ACPI tables, as far as they are known.
 #[must_use]
 pub fn inspect(functions: &[Dump], tables: &[Vec<u8>]) -> Vec<Verdict> {
+    let groups = Groups::new(functions);
     functions
         .iter()
-        .map(|dump| Inspection::of(functions, dump, tables).run())
+        .map(|dump| {
+            let mut verdict = Inspection::of(functions, dump, tables).run();
+            if let Some(group) = groups.of(dump) {
+                verdict.group = group.others.iter().map(Bdf::to_string).collect();
+                verdict.group_reason = Some(group.why);
+            }
+            verdict
+        })
         .collect()
 }
 
@@ -180,6 +194,8 @@ impl<'a> Inspection<'a> {
             capabilities: Vec::new(),
             extended: false,
             iommu: (!tables.is_empty()).then(|| unit(tables, machine, dump.bdf)),
+            group: Vec::new(),
+            group_reason: None,
         };
         Self {
             machine,
@@ -398,8 +414,15 @@ fn read_of(machine: &[Dump], bdf: Bdf, offset: u16) -> u32 {
     let there = machine
         .iter()
         .find(|dump| dump.segment == 0 && dump.bdf == bdf);
-    let bytes = there.and_then(|dump| dump.config.get(usize::from(offset)..)?.first_chunk());
-    bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes(*bytes))
+    there
+        .and_then(|dump| dword(dump, offset))
+        .unwrap_or(u32::MAX)
+}
+
+/// Returns a dword of a function, if the dump has it.
+pub fn dword(dump: &Dump, offset: u16) -> Option<u32> {
+    let bytes = dump.config.get(usize::from(offset)..)?.first_chunk();
+    bytes.map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 /// Returns what the machine's tables say of the unit for a function.

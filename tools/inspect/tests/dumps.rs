@@ -127,6 +127,73 @@ fn a_virtio_function_is_found_by_its_capabilities_but_for_its_window() {
     }
 }
 
+/// Returns the dump of a function: header type, the port type if it is PCI Express, the buses
+/// behind it, and what its ACS can do, if the dump has all 4096 bytes.
+fn function(at: &str, header: u8, port: u16, buses: [u8; 2], acs: Option<u8>) -> String {
+    let mut config = vec![0u8; if acs.is_some() { 4096 } else { 256 }];
+    config[..8].copy_from_slice(&[0x86, 0x80, 0x21, 0x15, 0, 0, 0x10, 0]);
+    config[0x0e] = header;
+    config[0x34] = 0x40;
+    config[0x40..0x44].copy_from_slice(&[0x10, 0, port.to_le_bytes()[0] << 4 | 2, 0]);
+    if header & 0x7f == 1 {
+        config[0x19..0x1b].copy_from_slice(&buses);
+    }
+    if let Some(acs) = acs {
+        config[0x100..0x105].copy_from_slice(&[0x0d, 0, 1, 0, acs]);
+    }
+    let mut text = format!("{at} made by hand\n");
+    for (line, bytes) in config.chunks(16).enumerate() {
+        text += &format!("{:02x}:", 16 * line);
+        bytes
+            .iter()
+            .for_each(|byte| text += &format!(" {byte:02x}"));
+        text += "\n";
+    }
+    text
+}
+
+#[test]
+fn functions_that_reach_each_other_are_a_group() {
+    let machine = |acs: Option<u8>| {
+        let dump = [
+            function("00:02.0", 0x80, 9, [0; 2], acs),
+            function("00:02.3", 0x80, 9, [0; 2], acs),
+            function("00:1c.0", 0x81, 4, [1; 2], acs),
+            function("00:1c.1", 0x81, 4, [2; 2], acs),
+            function("01:00.0", 0, 0, [0; 2], Some(0)),
+            function("02:00.0", 0, 0, [0; 2], Some(0)),
+        ];
+        verdicts(&dump.concat())
+    };
+    let group = |all: &[Verdict], at: &str| {
+        let verdict = all.iter().find(|verdict| verdict.address == at);
+        let verdict = verdict.expect("the function is there");
+        let reason = verdict.group_reason.clone().unwrap_or_default();
+        (verdict.group.join(" "), reason)
+    };
+    // Request redirect is missing.
+    let open = machine(Some(0x1b));
+    let (others, why) = group(&open, "00:02.0");
+    assert_eq!(others, "00:02.3");
+    let told = "00:02.0 is one of several functions of a device without ACS";
+    assert_eq!(why, told);
+    assert_eq!(group(&open, "01:00.0").0, "02:00.0");
+    assert_eq!(group(&open, "00:1c.0").0, "");
+    let line = format!("    group       00:02.3: {told}\n");
+    let text = inspect::table(&open[0]);
+    assert!(text.contains(&line), "{text}");
+    let apart = machine(Some(0x1f));
+    assert!(apart.iter().all(|verdict| verdict.group.is_empty()));
+    // Boot looks at what the dump lacks.
+    let unknown = machine(None);
+    let (others, why) = group(&unknown, "02:00.0");
+    assert_eq!(others, "01:00.0");
+    assert!(
+        why.contains("does not tell whether 00:1c.1 has it"),
+        "{why}"
+    );
+}
+
 #[test]
 fn msi_only_and_advanced_features() {
     let audio = of("00:03.0");

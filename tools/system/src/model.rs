@@ -69,6 +69,8 @@ pub struct Device {
     pub stop_on_dma_fault: bool,
     /// The guest may start again although nothing resets the function (M24).
     pub reset_optional: bool,
+    /// Functions that it reaches without the IOMMU may go to other guests.
+    pub shares_group: bool,
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,

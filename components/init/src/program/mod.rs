@@ -7,6 +7,7 @@ mod clock;
 mod fatal;
 mod firmware;
 mod functions;
+mod groups;
 mod iommu;
 mod memory;
 mod monitor;
@@ -94,6 +95,9 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     let found = functions::assign(&mut builder);
     let unit = iommu::find(&mut builder, &mut pages, root_pointer, &found);
     pages.end();
+    if unit.kind != spec::IommuKind::None {
+        groups::check(&mut builder, &found);
+    }
     let bell = selfcheck::Bell::new(&mut builder);
     builder.write(
         system.header.machine as u32,

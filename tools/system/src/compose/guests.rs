@@ -379,7 +379,7 @@ pub fn functions(
             bar_slots: GUEST_BAR_SLOTS,
             ram: measured.1,
             dma_address: model.guests[owner].address + measured.0.offset,
-            reserved: 0,
+            shares_group: u32::from(device.shares_group),
         });
     }
     Ok(())

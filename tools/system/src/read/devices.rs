@@ -45,6 +45,8 @@ fn device(
     let stop_on_dma_fault = choice(section, "on-dma-fault", policy_name, &words);
     let words = [("required", false), ("optional", true)];
     let reset_optional = choice(section, "reset", "policy for resets", &words);
+    let words = [("own", false), ("shared", true)];
+    let shares_group = choice(section, "group", "policy for groups", &words);
     let intx = section.number("intx", 16..24);
     check_intx(context, intx.as_ref(), model);
     let qemu = section.texts("qemu");
@@ -61,6 +63,7 @@ fn device(
         trusted,
         stop_on_dma_fault,
         reset_optional,
+        shares_group,
         qemu,
         qemu_drives,
     })
