@@ -41,7 +41,7 @@ pub use guest::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{BY_TABLES, HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{
-    Clock, Configuration, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo,
+    Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo,
 };
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
@@ -100,9 +100,9 @@ impl FunctionId {
 
 /// Guests in one system, at most: each has a bit in a notification word
 /// ([`BADGE_GUEST_GONE`]), and each component room for so many.
-pub const GUESTS: usize = 4;
+pub const GUESTS: usize = 16;
 /// PCI functions in one system, at most.
-pub const FUNCTIONS: usize = 8;
+pub const FUNCTIONS: usize = 32;
 /// The period, in microseconds, in which each guest has its turn.
 pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).
