@@ -96,7 +96,9 @@ fn function(kept: &Words) -> Config<'_> {
     let client = Client(Local(call as fn(Message) -> Message));
     // The function has no plain MSI: the router is never called.
     let router = msi::Client(Local(no_router as fn(Message) -> Message));
-    Functions::new([(info, VMM, Memory(config))], client, router, kept)
+    let mut functions = Functions::new(client, router);
+    functions.take_over([(info, VMM, Memory(config))], kept);
+    functions
 }
 
 /// A register of the device, one that pci-config keeps itself, and one that it

@@ -114,8 +114,9 @@ fn with_table(bound: u32, bench: impl FnOnce(&mut Table)) {
     let memory = Memory(vec![0; 0x9000 / 4]);
     let router = Client(Local(call as fn(Message) -> Message));
     let kept = Kept::<{ msix::kept_words(1, ENTRIES as usize) }>::new();
-    let functions = [(&info, VMM)];
-    let mut msix = Msix::new(memory, router, &kept, ENTRIES as usize, functions);
+    let functions = [(info, VMM)];
+    let mut msix = Msix::new(memory, router, &kept);
+    msix.take_over(ENTRIES as usize, functions);
     for entry in 0..bound {
         let start = 16 * entry;
         for (field, value) in [(0, 0xfee0_0000), (8, 0x40), (12, 0)] {

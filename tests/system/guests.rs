@@ -56,6 +56,42 @@ fn guests_have_addresses_of_their_own() {
     assert_eq!(text.matches(confined).count(), 2, "{text}");
 }
 
+/// As many guests as there can be, each with a function of its own.
+#[test]
+fn sixteen_guests_serve() {
+    let _machine = one_machine();
+    let names: Vec<String> = (0..spec::GUESTS).map(|guest| format!("g{guest}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let arguments = ["--system", "tests/systems/sixteen-guests.toml"];
+    let (mut system, ports) = Running::all_serving(&arguments, &names);
+    for port in ports {
+        assert_eq!(Client::connect(port).request("/").expect("the page").0, 200);
+    }
+    let counters = system.counters();
+    assert_eq!(counters["iommu.attached"], spec::GUESTS as u64);
+}
+
+/// As many functions as one guest can have.
+#[test]
+fn one_guest_has_sixteen_functions() {
+    let _machine = one_machine();
+    let others = 1..pci::GUEST_FUNCTIONS;
+    let names: Vec<String> = others.clone().map(|n| format!("\"other{n}\"")).collect();
+    let devices: String = others
+        .map(|n| format!("device.other{n} = {{ match = \"8086:10d3\", qemu = [\"e1000e\"] }}\n"))
+        .collect();
+    let keys = format!(
+        "{devices}guest.web.devices = [\"nic0\", {}]",
+        names.join(", ")
+    );
+    let changed = Changed::new("functions", &keys);
+    let file = changed.0.to_str().expect("a path of text");
+    let (mut system, port) = Running::serving(&["--system", file]);
+    requests(port);
+    let counters = system.counters();
+    assert_eq!(counters["iommu.attached"], pci::GUEST_FUNCTIONS as u64);
+}
+
 #[test]
 fn two_guests_serve() {
     let _machine = one_machine();

@@ -315,7 +315,7 @@ const SPINNER: &str = r#"
 [component.vmm-spinner]
 program = "vmm"
 priority = 200
-stack = "64K"
+stack = "80K"
 
 [guest.spinner]
 image = "guests/meter"
@@ -348,7 +348,7 @@ const WATCHER: &str = r#"
 [component.vmm-watcher]
 program = "vmm"
 priority = 200
-stack = "64K"
+stack = "80K"
 
 [guest.watcher]
 image = "guests/cpu"

@@ -3,6 +3,7 @@
 use channel::irq_router::{Client, Source};
 use channel::msix::FunctionBar;
 use channel::{Caller, Error, GuestMessage, Transport};
+use heapless::Vec;
 use pci::{FUNCTION_BARS, FunctionInfo, MsixInfo, Width, regs};
 use shm::Keep;
 use spec::{FunctionId, bit};
@@ -73,11 +74,11 @@ pub(crate) struct Function {
     pub(crate) open: Bitmap,
 }
 
-/// The MSI-X side of `FUNCTIONS` functions.
+/// The MSI-X side of at most `FUNCTIONS` functions.
 pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
     pub(crate) hardware: H,
     pub(crate) router: Client<T>,
-    pub(crate) functions: [Function; FUNCTIONS],
+    pub(crate) functions: Vec<Function, FUNCTIONS>,
     /// The functions' entries, and what else the next msix finds if this one dies.
     pub(crate) kept: Words<'a>,
     failures: Option<(u32, Failure)>,
@@ -89,20 +90,32 @@ pub struct Msix<'a, H, T, const FUNCTIONS: usize> {
 }
 
 impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCTIONS> {
-    /// Takes the functions over: as the last msix left them in `kept`, or, if there
+    /// Creates it without functions. `kept` has [`kept_words`](crate::kept_words) words.
+    pub fn new(hardware: H, router: Client<T>, kept: &'a dyn Keep) -> Self {
+        Self {
+            hardware,
+            router,
+            functions: Vec::new(),
+            kept: Words::new(kept, FUNCTIONS),
+            failures: None,
+            any_message: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes functions over: as the last msix left them in what is kept, or, if there
     /// was none, with a reset of each (M24). Each function comes with its vmm's
-    /// badge. `kept` has [`kept_words`](crate::kept_words) words for `capacity`
-    /// entries; a function that does not fit into the rest has no MSI-X
-    /// (M16).
-    pub fn new(
-        hardware: H,
-        router: Client<T>,
-        kept: &'a dyn Keep,
+    /// badge. There is room for `capacity` entries; a function that does not fit into the
+    /// rest has no MSI-X (M16).
+    // A step of its own, so that the functions' state is made in its place: it is too much
+    // for two stack frames.
+    pub fn take_over(
+        &mut self,
         capacity: usize,
-        functions: [(&FunctionInfo, Caller); FUNCTIONS],
-    ) -> Self {
+        functions: impl IntoIterator<Item = (FunctionInfo, Caller)>,
+    ) {
         let mut used = 0;
-        let functions = functions.map(|(function, owner)| {
+        for (function, owner) in functions.into_iter().take(FUNCTIONS) {
             let mut info = function.msix;
             let wanted = info.entries as usize;
             if wanted > MAX_ENTRIES || wanted > capacity - used {
@@ -110,7 +123,8 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
             }
             let first = used;
             used += info.entries as usize;
-            Function {
+            // The list has room for as many as were taken.
+            let _ = self.functions.push(Function {
                 info,
                 owner,
                 permissive: function.permissive != 0,
@@ -121,24 +135,14 @@ impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Msix<'a, H, T, FUNCT
                 bound: Bitmap::EMPTY,
                 due: Bitmap::EMPTY,
                 open: Bitmap::EMPTY,
-            }
-        });
-        let mut msix = Self {
-            hardware,
-            router,
-            functions,
-            kept: Words::new(kept, FUNCTIONS),
-            failures: None,
-            any_message: false,
-            counters: Counters::default(),
-        };
-        for function in 0..FUNCTIONS {
-            let there = msix.functions[function].info.entries != 0;
-            if there && !msix.adopt(function) && msix.reset_function(function).is_err() {
-                msix.counters.unbind_failures += 1;
+            });
+        }
+        for function in 0..self.functions.len() {
+            let there = self.functions[function].info.entries != 0;
+            if there && !self.adopt(function) && self.reset_function(function).is_err() {
+                self.counters.unbind_failures += 1;
             }
         }
-        msix
     }
 
     /// Returns the failures since this was last asked: how many, and the last

@@ -82,24 +82,20 @@ fn warn(context: &Context, limit: &mut RateLimit, count: u32, failure: &Failure)
 fn main(context: Context) -> ! {
     let mut limit = RateLimit::per_second(context.machine().tsc_khz);
     let mut device = Device(Vec::new());
-    let mut functions = [const { (None, Caller(0)) }; FUNCTIONS];
-    for (place, name) in functions.iter_mut().zip(context.functions()) {
+    for name in context.functions() {
         let info = context.function(name);
-        *place = (Some(info), context.owner(name));
         let registers = context.registers(names::MSIX.of(name));
         if device.0.push(Pages { info, registers }).is_err() {
             panic!("more than {FUNCTIONS} functions");
         }
     }
-    // A place without a function is one without MSI-X: nothing reaches it.
-    let none = FunctionInfo::default();
-    let functions = core::array::from_fn(|index| {
-        let (info, owner): &(Option<FunctionInfo>, Caller) = &functions[index];
-        (info.as_ref().unwrap_or(&none), *owner)
-    });
+    let functions = context
+        .functions()
+        .map(|name| (context.function(name), context.owner(name)));
     let router = irq_router::Client(context.channel(irq_router::NAME));
     let kept: &Memory = context.shared(names::KEPT);
-    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, kept, ENTRIES, functions);
+    let mut msix: Msix<'_, _, _, FUNCTIONS> = Msix::new(device, router, kept);
+    msix.take_over(ENTRIES, functions);
     for function in (0..context.functions().count()).map(FunctionId::at) {
         match dump::MsixDump::state(&mut msix, Caller(0), function) {
             Ok(value) => defmt::info!(

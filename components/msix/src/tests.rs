@@ -262,9 +262,10 @@ fn rig_of(storage: usize, change: impl FnOnce(&mut [FunctionInfo; 3])) -> Rig {
     let link: Link = Local(Box::new(move |request| {
         channel::irq_router::dispatch(&mut router, Caller(7), request)
     }));
-    let functions = [(&first, VMM), (&second, VMM), (&third, VMM)];
+    let functions = [(first, VMM), (second, VMM), (third, VMM)];
     let kept: &Kept<{ kept_words(3, 2053) }> = Box::leak(Box::default());
-    let msix = Msix::new(fake.clone(), Client(link), kept, storage, functions);
+    let mut msix = Msix::new(fake.clone(), Client(link), kept);
+    msix.take_over(storage, functions);
     let rig = Rig { msix, fake };
     rig.log();
     rig

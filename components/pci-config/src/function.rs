@@ -69,19 +69,15 @@ impl<H: Hardware> ConfigSpace for Space<'_, H> {
 }
 
 impl<'a, H: Hardware> Function<'a, H> {
-    /// Takes the function over: as the last pci-config left it or, if there was
-    /// none, quiesced (M24). One whose reset the last pci-config had begun is left
-    /// alone, and latched when it answers.
-    pub fn new<T: Transport>(
+    /// Creates a function that is still to be taken over.
+    pub fn new(
         hardware: H,
         index: FunctionId,
         owner: Caller,
         info: FunctionInfo,
-        multi_function: bool,
         record: Record<'a>,
-        peers: &mut Peers<T>,
     ) -> Self {
-        let mut function = Self {
+        Self {
             hardware,
             index,
             owner,
@@ -106,17 +102,24 @@ impl<'a, H: Hardware> Function<'a, H> {
             trouble: None,
             not_quiet: false,
             list: CapabilityList::EMPTY,
-            multi_function,
+            multi_function: false,
             record,
             start: (0, 0),
-        };
-        if function.record.reset_under_way() {
-            function.record.load(&mut function.view);
-            function.resume_reset();
-        } else {
-            function.latch(peers);
         }
-        function
+    }
+
+    /// Takes the function over: as the last pci-config left it or, if there was
+    /// none, quiesced (M24). One whose reset the last pci-config had begun is left
+    /// alone, and latched when it answers. `multi_function`: the guest has another at the
+    /// same device number.
+    pub fn take_over<T: Transport>(&mut self, multi_function: bool, peers: &mut Peers<T>) {
+        self.multi_function = multi_function;
+        if self.record.reset_under_way() {
+            self.record.load(&mut self.view);
+            self.resume_reset();
+        } else {
+            self.latch(peers);
+        }
     }
 
     /// Latches the capability list, makes device and virtual state agree, and lays

@@ -134,7 +134,7 @@ fn main(context: Context) -> ! {
             .functions()
             .for_each(|device| trace(&context, device));
     }
-    let functions = context.functions().map(|device| {
+    let assigned = context.functions().map(|device| {
         let info = context.function(device);
         let owner = context.owner(device);
         let hardware = ConfigPage {
@@ -149,8 +149,8 @@ fn main(context: Context) -> ! {
     let msix = msix::control::Client(context.channel(msix::control::NAME));
     let router = irq_router::msi::Client(context.channel(irq_router::msi::NAME));
     let kept: &Memory = context.shared(names::KEPT);
-    let mut functions: Functions<'_, _, _, FUNCTIONS> =
-        Functions::new(functions, msix, router, kept);
+    let mut functions: Functions<'_, _, _, FUNCTIONS> = Functions::new(msix, router);
+    functions.take_over(assigned, kept);
     defmt::info!(
         "{=usize} functions, each with {=u64} bytes",
         context.functions().count(),

@@ -28,42 +28,39 @@ pub struct Functions<'a, H, T, const FUNCTIONS: usize> {
 }
 
 impl<'a, H: Hardware, T: Transport, const FUNCTIONS: usize> Functions<'a, H, T, FUNCTIONS> {
-    /// Takes the functions over: each as the last pci-config kept it in `kept`,
+    /// Creates it without functions.
+    pub fn new(msix: msix::control::Client<T>, router: msi::Client<T>) -> Self {
+        Self {
+            functions: Vec::new(),
+            peers: Peers { msix, router },
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes functions over: each as the last pci-config kept it in `kept`,
     /// [`kept_words`](crate::kept_words) words, or, if there was none, quiesced
     /// (M24). Each comes with the badge of the vmm whose guest owns it.
-    pub fn new(
+    // A step of its own, so that the functions' state is made in its place: it is too much
+    // for two stack frames.
+    pub fn take_over(
+        &mut self,
         functions: impl IntoIterator<Item = (FunctionInfo, Caller, H)>,
-        msix: msix::control::Client<T>,
-        router: msi::Client<T>,
         kept: &'a dyn Keep,
-    ) -> Self {
-        let mut peers = Peers { msix, router };
-        let functions: Vec<_, FUNCTIONS> = functions.into_iter().take(FUNCTIONS).collect();
-        // Bus, device and owner: functions that share them make one device.
-        let devices: Vec<_, FUNCTIONS> = functions
-            .iter()
-            .map(|(info, owner, _)| (info.guest_bdf >> 3, *owner))
-            .collect();
-        let functions = functions
-            .into_iter()
-            .enumerate()
-            .map(|(index, (info, owner, hardware))| {
-                let multi_function = devices.iter().filter(|d| **d == devices[index]).count() > 1;
-                Function::new(
-                    hardware,
-                    FunctionId::at(index),
-                    owner,
-                    info,
-                    multi_function,
-                    Record::new(kept, index),
-                    &mut peers,
-                )
-            })
-            .collect();
-        Self {
-            functions,
-            peers,
-            counters: Counters::default(),
+    ) {
+        for (index, (info, owner, hardware)) in functions.into_iter().take(FUNCTIONS).enumerate() {
+            let index = FunctionId::at(index);
+            let record = Record::new(kept, index.index());
+            let function = Function::new(hardware, index, owner, info, record);
+            // The list has room for as many as were taken.
+            let _ = self.functions.push(function);
+        }
+        for index in 0..self.functions.len() {
+            // Functions that share bus, device and owner make one device.
+            let device = |f: &Function<'_, H>| (f.info.guest_bdf >> 3, f.owner);
+            let own = device(&self.functions[index]);
+            let others = self.functions.iter().filter(|f| device(f) == own);
+            let multi_function = others.count() > 1;
+            self.functions[index].take_over(multi_function, &mut self.peers);
         }
     }
 

@@ -388,7 +388,8 @@ fn rig_of(world: World, info: FunctionInfo) -> Rig {
     let fake = Fake(Rc::new(RefCell::new(world)));
     let (msix, router) = (msix(&fake), router(&fake));
     let kept: &Kept<{ kept_words(1) }> = Box::leak(Box::default());
-    let functions = Functions::new([(info, VMM, fake.clone())], msix, router, kept);
+    let mut functions = Functions::new(msix, router);
+    functions.take_over([(info, VMM, fake.clone())], kept);
     Rig { functions, fake }
 }
 
@@ -643,7 +644,8 @@ fn functions_of_one_device_say_so() {
     let [a, b, c] = fakes;
     let list = [(infos[0], VMM, a), (infos[1], VMM, b), (infos[2], VMM, c)];
     let kept = Kept::<{ kept_words(4) }>::new();
-    let mut functions: Functions<'_, _, _, 4> = Functions::new(list, msix, router, &kept);
+    let mut functions: Functions<'_, _, _, 4> = Functions::new(msix, router);
+    functions.take_over(list, &kept);
     for (info, expected) in infos.iter().zip([0x80, 0x80, 0]) {
         let read = functions.read(VMM, info.guest(), 0x0e, Byte);
         assert_eq!(read, Ok(expected));

@@ -8,8 +8,8 @@ use channel::{Caller, Error};
 use crate::clock::Clock;
 use crate::ratio::Ratio;
 
-/// Clients that can wait at the same time.
-pub const CLIENTS: usize = 8;
+/// Clients that can wait at the same time: a vmm for each guest, and a few more.
+pub const CLIENTS: usize = 24;
 
 /// How often the clock is set again after it was overtaken while it was being set.
 /// The distance doubles each time, from a few ticks to many milliseconds.
@@ -72,6 +72,7 @@ pub struct Timers<C, S> {
     ratio: Ratio,
     /// Cycles of an interval.
     interval: u64,
+    /// Those that are taken come first.
     places: [Option<Place>; CLIENTS],
     /// The clock interrupts at this time at the latest, or has done so.
     armed: Option<u64>,
@@ -128,14 +129,14 @@ impl<C: Clock, S: System> Timers<C, S> {
     fn earliest(&self) -> Option<u64> {
         self.places
             .iter()
-            .flatten()
+            .map_while(Option::as_ref)
             .filter_map(|p| p.deadline)
             .min()
     }
 
     /// Signals every client whose deadline is `now` or before.
     fn signal_due(&mut self, now: u64) {
-        for place in self.places.iter_mut().flatten() {
+        for place in self.places.iter_mut().map_while(Option::as_mut) {
             if place
                 .deadline
                 .take_if(|deadline| *deadline <= now)

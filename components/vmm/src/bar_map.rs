@@ -2,11 +2,11 @@
 //! emulated (M13).
 
 use channel::msix::FunctionBar;
-use pci::{BarInfo, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{FUNCTIONS, FunctionId};
+use pci::{BarInfo, FUNCTION_BARS, FunctionInfo, GUEST_FUNCTIONS, PAGE_SIZE, Width};
+use spec::FunctionId;
 
-/// Where each BAR of each function is decoded; `None` where it is not.
-pub type Addresses = [[Option<u64>; FUNCTION_BARS]; FUNCTIONS];
+/// Where each BAR of each of the guest's functions is decoded; `None` where it is not.
+pub type Addresses = [[Option<u64>; FUNCTION_BARS]; GUEST_FUNCTIONS];
 
 /// The functions' BARs, at the guest addresses at which they are decoded.
 #[derive(Debug)]
@@ -17,13 +17,13 @@ pub struct BarMap<'a> {
 }
 
 impl<'a> BarMap<'a> {
-    /// Creates the map with no BAR decoded. Functions past [`FUNCTIONS`] are left
+    /// Creates the map with no BAR decoded. Functions past [`GUEST_FUNCTIONS`] are left
     /// out.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
-            functions: &functions[..functions.len().min(FUNCTIONS)],
-            addresses: [[None; FUNCTION_BARS]; FUNCTIONS],
+            functions: &functions[..functions.len().min(GUEST_FUNCTIONS)],
+            addresses: [[None; FUNCTION_BARS]; GUEST_FUNCTIONS],
         }
     }
 
@@ -61,18 +61,21 @@ impl<'a> BarMap<'a> {
         address: u64,
         width: Width,
     ) -> Option<(&'a FunctionInfo, FunctionBar, u64)> {
-        self.functions.iter().find_map(|info| {
-            let bars = info.bars.iter().zip(&self.addresses[info.index.index()]);
-            (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
-                let offset = address.checked_sub((*base)?)?;
-                let place = FunctionBar {
-                    function: info.index,
-                    bar,
-                };
-                let inside = offset < bar_info.size && bar_info.size - offset >= width.bytes();
-                (inside && kind(bar_info)).then_some((info, place, offset))
+        self.functions
+            .iter()
+            .zip(&self.addresses)
+            .find_map(|(info, addresses)| {
+                let bars = info.bars.iter().zip(addresses);
+                (0..).zip(bars).find_map(|(bar, (bar_info, base))| {
+                    let offset = address.checked_sub((*base)?)?;
+                    let place = FunctionBar {
+                        function: info.index,
+                        bar,
+                    };
+                    let inside = offset < bar_info.size && bar_info.size - offset >= width.bytes();
+                    (inside && kind(bar_info)).then_some((info, place, offset))
+                })
             })
-        })
     }
 
     /// Returns the place of an access on a page that holds MSI-X table or PBA (M13).

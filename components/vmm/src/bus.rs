@@ -8,8 +8,8 @@ use channel::irq_router::SourceKind;
 use channel::msix::FunctionBar;
 use channel::pci_config::Effect;
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
-use pci::{Bdf, FUNCTION_BARS, FunctionInfo, PAGE_SIZE, Width};
-use spec::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS, FUNCTIONS};
+use pci::{Bdf, FUNCTION_BARS, FunctionInfo, GUEST_FUNCTIONS, PAGE_SIZE, Width};
+use spec::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 
 use crate::bar_map::BarMap;
 use crate::counters::Counters;
@@ -60,7 +60,7 @@ pub struct Devices<'a> {
 }
 
 impl<'a> Devices<'a> {
-    /// Devices as at reset; functions past [`FUNCTIONS`] are not there.
+    /// Devices as at reset; functions past [`GUEST_FUNCTIONS`] are not there.
     #[must_use]
     pub fn new(functions: &'a [FunctionInfo]) -> Self {
         Self {
@@ -79,12 +79,12 @@ impl<'a> Devices<'a> {
     // Its lists would make the stack frame of every trap a large one.
     #[inline(never)]
     pub fn refresh_bars(&mut self, host: &mut impl PciFunctions) {
-        let mut moved = [[None; FUNCTION_BARS]; FUNCTIONS];
+        let mut moved = [[None; FUNCTION_BARS]; GUEST_FUNCTIONS];
         let mut ports = 0..0;
         // No port is an address inside of a window.
-        let mut decoded: heapless::Vec<Range<u64>, { FUNCTIONS * FUNCTION_BARS }> =
+        let mut decoded: heapless::Vec<Range<u64>, { GUEST_FUNCTIONS * FUNCTION_BARS }> =
             heapless::Vec::new();
-        for info in self.bars.functions() {
+        for (info, moved) in self.bars.functions().iter().zip(&mut moved) {
             for (bar, bar_info) in info.bars.iter().enumerate() {
                 if !bar_info.is_memory() && !bar_info.has_ports() {
                     continue;
@@ -95,7 +95,7 @@ impl<'a> Devices<'a> {
                         |other: &Range<u64>| range.end <= other.start || other.end <= range.start;
                     (bar_info.fits(start) && decoded.iter().all(free)).then_some(range)
                 });
-                moved[info.index.index()][bar] = range.as_ref().map(|range| range.start);
+                moved[bar] = range.as_ref().map(|range| range.start);
                 if let Some(range) = range {
                     if bar_info.has_ports() {
                         ports = hull(&ports, &range);
@@ -105,12 +105,12 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        let mut changes: heapless::Vec<_, { 2 * FUNCTIONS * FUNCTION_BARS }> = heapless::Vec::new();
+        let mut changes: heapless::Vec<_, { 2 * GUEST_FUNCTIONS * FUNCTION_BARS }> =
+            heapless::Vec::new();
         for unmap in [true, false] {
-            for info in self.bars.functions() {
-                let index = info.index.index();
-                let addresses = self.bars.addresses[index].iter().zip(moved[index]);
-                for (bar, (&before, after)) in addresses.enumerate() {
+            let addresses = self.bars.addresses.iter().zip(moved);
+            for (info, (before, after)) in self.bars.functions().iter().zip(addresses) {
+                for (bar, (&before, after)) in before.iter().zip(after).enumerate() {
                     let wanted = if unmap { before } else { after };
                     if before != after && wanted.is_some() {
                         // It has room for both passes over every BAR.

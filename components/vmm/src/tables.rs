@@ -6,21 +6,21 @@ use core::ops::Range;
 
 use heapless::Vec;
 use pci::{
-    FUNCTION_BARS, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, LARGE_PAGE_SIZE, MAX_MSIX_PAGES, PAGE_SIZE,
+    FUNCTION_BARS, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, GUEST_FUNCTIONS, LARGE_PAGE_SIZE,
+    MAX_MSIX_PAGES, PAGE_SIZE,
 };
-use spec::FUNCTIONS;
 
 /// BARs of all functions.
-const BARS: usize = FUNCTIONS * FUNCTION_BARS;
+const BARS: usize = GUEST_FUNCTIONS * FUNCTION_BARS;
 /// Bytes of the address space that a directory covers.
 const DIRECTORY_SIZE: u64 = 1 << 30;
 /// Page directories there can be; all others are page tables.
-const DIRECTORIES: usize = 64;
+const DIRECTORIES: usize = 112;
 const PAGE_TABLES: usize = GUEST_BAR_TABLES as usize - DIRECTORIES;
 
 // At one time a page table is needed for each BAR below 2 MiB, and for each large page of
 // which msix has a small one; a directory for each BAR below 1 GiB, and for each GiB.
-const _: () = assert!(BARS + FUNCTIONS * MAX_MSIX_PAGES <= PAGE_TABLES);
+const _: () = assert!(BARS + GUEST_FUNCTIONS * MAX_MSIX_PAGES <= PAGE_TABLES);
 const _: () = assert!(
     BARS as u64 + GUEST_BAR_SLOTS as u64 * LARGE_PAGE_SIZE / DIRECTORY_SIZE <= DIRECTORIES as u64
 );

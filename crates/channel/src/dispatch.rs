@@ -5,7 +5,7 @@ use heapless::Vec;
 use crate::{Caller, Error, Message};
 
 /// Most clients that a server can have: a vmm for each guest, and a few more.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = spec::GUESTS + 8;
 
 type Handler<S> = fn(&mut S, Caller, Message) -> Message;
 

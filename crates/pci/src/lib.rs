@@ -30,7 +30,8 @@ pub use function::{
 pub use grain::{Grain, LARGE_PAGE_SIZE};
 pub use group::{Reach, Tree, bridge_above, can_redirect, extended_capability, redirect};
 pub use place::{
-    BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, HIGH_BAR_WINDOW, claim_small_bars, place_bars,
+    BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, GUEST_FUNCTIONS, HIGH_BAR_WINDOW,
+    claim_small_bars, place_bars,
 };
 pub use scan::{buses_behind, each_function};
 pub use virtio::{Virtio, is_virtio};

@@ -18,6 +18,8 @@ pub const HIGH_BAR_WINDOW: Range<u64> = 0x1_0000_0000..0x80_0000_0000;
 /// I/O ports at which a BAR can be. 0 is no address.
 const PORTS: Range<u64> = 1..0x1_0000;
 
+/// Functions of one guest, at most: a vmm has room for so many.
+pub const GUEST_FUNCTIONS: usize = 16;
 /// Slots of a vmm's CNode for the pages of the BARs of all its guest's functions: in
 /// large pages ([`FunctionInfo::grains`]) they are 8 GiB.
 pub const GUEST_BAR_SLOTS: u32 = 4096;
@@ -25,7 +27,7 @@ pub const GUEST_BAR_SLOTS: u32 = 4096;
 pub const GUEST_BAR_TABLES: u32 = 512;
 
 /// Functions that are placed together.
-const MOST: usize = 8 * FUNCTION_BARS;
+const MOST: usize = GUEST_FUNCTIONS * FUNCTION_BARS;
 
 impl BarInfo {
     /// Returns whether a vmm can give the guest the BAR at this address.

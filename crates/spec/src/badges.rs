@@ -17,8 +17,9 @@ pub const BADGE_DOORBELL: u64 = 1 << COMMON;
 /// others follow.
 pub const BADGE_FIRST_IRQ: u64 = BADGE_DOORBELL << 1;
 /// Badge bit of guest 0 in the notification words of pci-config and iommu: the
-/// guest is gone, its functions are to be quiesced. The other guests follow.
-pub const BADGE_GUEST_GONE: u64 = 1 << 16;
+/// guest is gone, its functions are to be quiesced. The other guests follow, up to the
+/// width of the narrowest badge.
+pub const BADGE_GUEST_GONE: u64 = 1 << 8;
 /// Slots of one guest on the kernel with the widest badges: what has a place for each
 /// slot has so many, and [`slots`] says how many are used.
 pub const SLOTS: usize = slots(u64::BITS);
@@ -89,6 +90,8 @@ mod tests {
             assert_eq!(badge & BADGE_TIMER, 0);
             assert_eq!(slots_of(badge), number);
         }
+        // 28 bits: those of the bundled kernel's badges.
+        const { assert!(BADGE_GUEST_GONE << (crate::GUESTS - 1) < 1 << 28) };
         let signals = BADGE_TIMER | BADGE_DOORBELL | BADGE_FIRST_IRQ | BADGE_GUEST_GONE;
         assert_eq!(signals.count_ones(), 4);
         assert_eq!(signals & BADGE_CALL, 0);

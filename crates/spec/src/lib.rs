@@ -98,9 +98,9 @@ impl FunctionId {
 
 /// Guests in one system, at most: each has a bit in a notification word
 /// ([`BADGE_GUEST_GONE`]), and each component room for so many.
-pub const GUESTS: usize = 4;
+pub const GUESTS: usize = 16;
 /// PCI functions in one system, at most.
-pub const FUNCTIONS: usize = 8;
+pub const FUNCTIONS: usize = 32;
 /// The period, in microseconds, in which each guest has its turn.
 pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).

@@ -136,9 +136,10 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
         router_channel::dispatch(&mut *routes.borrow_mut(), MSIX, request)
     }));
     let router = router_channel::Client(to_router);
-    let functions = [(&info, VMM)];
+    let functions = [(info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let msix = Msix::new(device.clone(), router, &kept, 2048, functions);
+    let mut msix = Msix::new(device.clone(), router, &kept);
+    msix.take_over(2048, functions);
     let msix: Table = RefCell::new(msix);
     let to_msix: Link = Local(Box::new(|request| {
         msix_channel::control::dispatch(&mut *msix.borrow_mut(), PCI_CONFIG, request)
@@ -149,9 +150,11 @@ fn play(config: Vec<u8>, bar_masks: [u32; 6], permissive: bool, input: &mut Inpu
     }));
     let messages = router_channel::msi::Client(messages);
     let kept = Kept::<{ pci_config::kept_words(1) }>::new();
+    let mut config = Functions::new(client, messages);
+    config.take_over([(info, VMM, device.clone())], &kept);
     let mut machine = Machine {
         info,
-        config: Functions::new([(info, VMM, device.clone())], client, messages, &kept),
+        config,
         msix: &msix,
         device,
         kernel,

@@ -360,8 +360,8 @@ impl<'a> Inspection<'a> {
         let kept = Kept::<{ pci_config::kept_words(1) }>::new();
         let mut hardware = self.device.clone();
         hardware.has_registers = info.has_model_reset();
-        let mut config: Functions<'_, _, _, 1> =
-            Functions::new([(*info, VMM, hardware)], msix, router, &kept);
+        let mut config: Functions<'_, _, _, 1> = Functions::new(msix, router);
+        config.take_over([(*info, VMM, hardware)], &kept);
         let methods = config.reset_methods(FunctionId(0));
         self.verdict.reset = methods.map(|way: Method| way.to_string()).collect();
         let mut guest = Guest(|offset| {

@@ -142,9 +142,10 @@ pub fn run(trace: &Trace) -> Report {
         irq_router::dispatch(&mut binds, MSIX, request)
     }));
     let to_router = irq_router::Client(to_router);
-    let functions = [(&info, VMM)];
+    let functions = [(info, VMM)];
     let kept = Kept::<{ msix::kept_words(1, 2048) }>::new();
-    let mut msix = Msix::new(device.clone(), to_router, &kept, 2048, functions);
+    let mut msix = Msix::new(device.clone(), to_router, &kept);
+    msix.take_over(2048, functions);
     if !plan.check_address {
         msix.any_message = true;
     }
@@ -175,8 +176,10 @@ fn play<'m>(
     let bars = trace.device.bars;
     let mut decoded = BarMap::new(std::slice::from_ref(info));
     decoded.addresses[0] = bars.map(|bar| Some(bar.guest));
+    let mut config = Functions::new(client, messages);
+    config.take_over([(*info, VMM, device.clone())], kept);
     let mut machine = Machine {
-        config: Functions::new([(*info, VMM, device.clone())], client, messages, kept),
+        config,
         msix,
         info,
         bars,

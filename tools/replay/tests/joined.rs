@@ -80,13 +80,9 @@ fn machine() -> Machine {
     }));
     let info = info();
     let kept: &Kept<{ msix::kept_words(1, ENTRIES as usize) }> = Box::leak(Box::default());
-    let msix = Rc::new(RefCell::new(Msix::new(
-        device.clone(),
-        router_channel::Client(to_router),
-        kept,
-        ENTRIES as usize,
-        [(&info, VMM)],
-    )));
+    let mut msix = Msix::new(device.clone(), router_channel::Client(to_router), kept);
+    msix.take_over(ENTRIES as usize, [(info, VMM)]);
+    let msix = Rc::new(RefCell::new(msix));
     let server = msix.clone();
     let to_msix: Link = Local(Box::new(move |request| {
         msix_channel::control::dispatch(&mut *server.borrow_mut(), Caller(2), request)
@@ -94,8 +90,10 @@ fn machine() -> Machine {
     let client = msix_channel::control::Client(to_msix);
     let messages = router_channel::msi::Client(to_messages);
     let kept: &Kept<{ pci_config::kept_words(1) }> = Box::leak(Box::default());
+    let mut config = Functions::new(client, messages);
+    config.take_over([(info, VMM, device.clone())], kept);
     Machine {
-        config: Functions::new([(info, VMM, device.clone())], client, messages, kept),
+        config,
         msix,
         page,
         device,

@@ -9,7 +9,7 @@ use channel::iommu::dump::IommuDump;
 use channel::iommu::remap::InterruptRemap;
 use channel::{Caller, Error};
 use shm::Counter;
-use spec::{FunctionId, IommuKind};
+use spec::{FUNCTIONS, FunctionId, IommuKind};
 
 use super::board::*;
 use crate::*;
@@ -250,10 +250,14 @@ fn functions_past_the_limit_do_not_exist() {
     let none = Err(SetupError::Absent);
     let mut iommu = Iommu::new(none, NoFrames, many.take(100));
     assert_eq!(
-        iommu.function(ROUTER, FunctionId(8)).err(),
+        iommu.function(ROUTER, FunctionId::at(FUNCTIONS)).err(),
         Some(Error::NotFound)
     );
-    assert!(iommu.function(ROUTER, FunctionId(7)).is_ok());
+    assert!(
+        iommu
+            .function(ROUTER, FunctionId::at(FUNCTIONS - 1))
+            .is_ok()
+    );
 }
 
 /// Before init measures: what could not be attached is told, and the others are.

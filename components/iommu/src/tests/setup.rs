@@ -71,11 +71,12 @@ fn memory_that_cannot_hold_the_tables() {
             assert_eq!(result.err(), Some(error), "{kind:?}");
         }
         let board = kind.board();
+        let too_many: std::vec::Vec<u16> = (1..).take(spec::FUNCTIONS + 1).collect();
         let memory = Memory {
             tables: board.clone(),
             base: BASE,
             size: SIZE,
-            requesters: &[1, 2, 3, 4, 5, 6, 7, 8, 9],
+            requesters: &too_many,
             ioapic: IOAPIC,
         };
         let result = kind.start_with(&board, memory, Start::Fresh);

@@ -183,7 +183,9 @@ fn c4_a_sized_bar_is_found_by_the_next_pci_config() {
     let kept = Kept::<{ kept_words(1) }>::new();
     let start = || {
         let functions = [(info(false), VMM, fake.clone())];
-        Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+        let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+        all.take_over(functions, &kept);
+        all
     };
     let sized = start().write(VMM, bdf(), 0x10, Dword, u32::MAX);
     assert_eq!(sized, Ok(Effect::NONE));

@@ -374,7 +374,9 @@ fn m23_the_next_pci_config_lets_a_throttled_function_send() {
         let kept = Kept::<{ kept_words(1) }>::new();
         let start = || {
             let functions = [(info(false), VMM, fake.clone())];
-            Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+            let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+            all.take_over(functions, &kept);
+            all
         };
         let mut functions = start();
         let mut write = |at, width, value| functions.write(VMM, bdf(), at, width, value);

@@ -42,7 +42,8 @@ fn c8_a_function_that_is_reset_answers_nothing_and_holds_nobody_up() {
     let [a, b] = fakes.clone();
     let list = [(info(false), VMM, a), (info(false), other, b)];
     let kept = Kept::<{ kept_words(2) }>::new();
-    let mut functions: Functions<'_, _, _, 2> = Functions::new(list, msix, router, &kept);
+    let mut functions: Functions<'_, _, _, 2> = Functions::new(msix, router);
+    functions.take_over(list, &kept);
     // The clock stands still, so that waiting for it would not end.
     let reset = functions.write(VMM, bdf(), PCIE + 8, Word, 0x8000);
     assert!(reset.is_ok_and(|effect| effect.contains(Effect::RESET)));
@@ -93,7 +94,9 @@ fn c8_a_crash_in_a_reset_waits_for_its_end() {
     let kept = Kept::<{ kept_words(1) }>::new();
     let start = || {
         let functions = [(info(false), VMM, fake.clone())];
-        Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+        let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+        all.take_over(functions, &kept);
+        all
     };
     let reset = start().write(VMM, bdf(), PCIE + 8, Word, 0x8000);
     assert!(reset.is_ok_and(|effect| effect.contains(Effect::RESET)));
@@ -178,7 +181,9 @@ fn c8_what_never_comes_back_is_named_and_reads_ones_for_good() {
     let kept = Kept::<{ kept_words(1) }>::new();
     let start = || {
         let functions = [(info(false), VMM, fake.clone())];
-        Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+        let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+        all.take_over(functions, &kept);
+        all
     };
     let mut functions = start();
     fake.0.borrow_mut().slow = u64::MAX;
@@ -469,7 +474,9 @@ fn m24_a_crash_in_any_step_of_a_reset_begins_it_anew() {
         let kept = Kept::<{ kept_words(1) }>::new();
         let start = || {
             let functions = [(info, VMM, fake.clone())];
-            Functions::<'_, _, _, 1>::new(functions, msix(&fake), router(&fake), &kept)
+            let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+            all.take_over(functions, &kept);
+            all
         };
         let mut functions = start();
         assert!(functions.write(VMM, bdf(), 0x04, Word, 6).is_ok());

@@ -11,10 +11,11 @@ use channel::{msix, pci_config, timer};
 use core::convert::Infallible;
 
 use heapless::Vec;
+use pci::GUEST_FUNCTIONS;
 use runtime::{Context, Stop};
 use sel4::cap::{Endpoint, Notification};
 use sel4::{Fault as Message, MessageInfo, RecvWithMRs, fault};
-use spec::{BADGE_CALL, FUNCTIONS, names};
+use spec::{BADGE_CALL, names};
 use vmm::{
     Budget, Counters, Fault, Host as _, Lives, Next, Outcome, Pc, Share, StopReason, Trapped, Vmm,
 };
@@ -227,9 +228,9 @@ fn halt(endpoint: Endpoint) -> ! {
 
 /// Runs the component.
 pub fn main(context: Context) -> ! {
-    let functions: Vec<_, FUNCTIONS> = context
+    let functions: Vec<_, GUEST_FUNCTIONS> = context
         .functions()
-        .take(FUNCTIONS)
+        .take(GUEST_FUNCTIONS)
         .map(|device| context.function(device))
         .collect();
     let guest = Guest::new(&context);

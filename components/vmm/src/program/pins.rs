@@ -3,10 +3,11 @@
 use channel::irq_router::{Source, SourceKind};
 use channel::routes::RoutePage;
 use heapless::Vec;
+use pci::GUEST_FUNCTIONS;
 use runtime::Context;
 use sel4::cap::{CNode, IrqHandler};
 use sel4::{Cap, CapRights};
-use spec::{FUNCTIONS, SLOTS, names};
+use spec::{SLOTS, names};
 
 struct Pin {
     pin: u8,
@@ -19,7 +20,7 @@ struct Pin {
 /// CSpace: a capability must lie in our own CNode to be invoked, so each pin's
 /// is copied once. A pin is never unbound.
 pub struct Pins {
-    pins: Vec<Pin, FUNCTIONS>,
+    pins: Vec<Pin, GUEST_FUNCTIONS>,
     own: CNode,
     own_depth: usize,
     slots: CNode,
@@ -34,7 +35,7 @@ impl Pins {
             pins: context
                 .resources
                 .each(names::INTX_HANDLER)
-                .take(FUNCTIONS)
+                .take(GUEST_FUNCTIONS)
                 .map(|(_, handler)| Pin {
                     pin: handler.pin as u8,
                     slot: handler.slot,

@@ -211,13 +211,11 @@ impl System {
                 })
             }));
             let infos = [0, 1].map(|index| Device::info(ENTRIES[index], FunctionId(index as u8)));
-            Msix::new(
-                Tables(at.clone()),
-                router_channel::Client(link),
-                &ground.msix,
-                ENTRIES.iter().sum(),
-                [(&infos[0], VMM[0]), (&infos[1], VMM[1])],
-            )
+            let router = router_channel::Client(link);
+            let mut msix = Msix::new(Tables(at.clone()), router, &ground.msix);
+            let functions = [(infos[0], VMM[0]), (infos[1], VMM[1])];
+            msix.take_over(ENTRIES.iter().sum(), functions);
+            msix
         });
         let (at, to_irq, to_msix) = (world.clone(), irq.clone(), msix.clone());
         let config = Life::new(Component::Config, &world, move || {
@@ -237,7 +235,9 @@ impl System {
                 (info, VMM[index], Space(at.clone(), index))
             });
             let (msix, irq) = (control::Client(to_msix), msi::Client(to_irq));
-            Functions::new(functions, msix, irq, &ground.config)
+            let mut config = Functions::new(msix, irq);
+            config.take_over(functions, &ground.config);
+            config
         });
         Self {
             world,

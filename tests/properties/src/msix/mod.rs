@@ -101,9 +101,10 @@ impl<'a> Pair<'a> {
             channel::irq_router::dispatch(&mut router, ROUTER, request)
         }));
         let info = layout.info();
-        let functions = [(&info, VMM)];
+        let mut msix = Msix::new(world.clone(), Client(link), kept);
+        msix.take_over(2048, [(info, VMM)]);
         let mut pair = Self {
-            msix: Msix::new(world.clone(), Client(link), kept, 2048, functions),
+            msix,
             world,
             model: Model::new(layout),
         };

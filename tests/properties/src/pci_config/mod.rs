@@ -240,7 +240,8 @@ impl Pair {
         let messages: Link = Local(Box::new(|_| Message::error(channel::Error::Failed)));
         let messages = channel::irq_router::msi::Client(messages);
         let kept: &Kept<{ pci_config::kept_words(1) }> = Box::leak(Box::default());
-        let functions = Functions::new([(info, VMM, device.clone())], Client(link), messages, kept);
+        let mut functions = Functions::new(Client(link), messages);
+        functions.take_over([(info, VMM, device.clone())], kept);
         let mut pair = Self {
             bars: NaiveBar::all(),
             map: map(&plan),

@@ -66,6 +66,13 @@ fn guest(
     for device in &devices {
         device_owner(context, device, model);
     }
+    if let Some(device) = devices.get(pci::GUEST_FUNCTIONS) {
+        context.error(
+            &device.span,
+            format!("{} devices are too many for one guest", devices.len()),
+            format!("a vmm has room for {}", pci::GUEST_FUNCTIONS),
+        );
+    }
     // A device's DMA addresses are the guest's only where a unit translates them.
     let translated = model.remaps() || devices.is_empty();
     let machines = [("minimal", false), ("pc", true)];

@@ -43,7 +43,7 @@ pub fn system(base: &Path, guests: usize) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "[component.vmm-{n}]\nprogram = \"vmm\"\npriority = 200\nstack = \"64K\"\n\
+            "[component.vmm-{n}]\nprogram = \"vmm\"\npriority = 200\nstack = \"80K\"\n\
              [device.nic{n}]\nmatch = \"8086:10d3\"\nqemu = [\"e1000e,netdev=net{n}\"]\n\
              [guest.bench-{n}]\nimage = \"guests/bench\"\nvmm = \"vmm-{n}\"\nmemory = \"32M\"\n\
              priority = 100\ndevices = [\"nic{n}\"]\non-exit = \"halt\"\n\

@@ -228,11 +228,11 @@ fn the_table_is_claimed_only_while_decoded() {
 
 #[test]
 fn the_last_bar_of_the_last_function_is_mapped_too() {
-    let mut functions: [_; spec::FUNCTIONS] = core::array::from_fn(|index| FunctionInfo {
+    let mut functions: [_; pci::GUEST_FUNCTIONS] = core::array::from_fn(|index| FunctionInfo {
         index: FunctionId::at(index),
         ..FunctionInfo::default()
     });
-    let last = spec::FUNCTIONS - 1;
+    let last = pci::GUEST_FUNCTIONS - 1;
     functions[last].bars[3] = BarInfo {
         kind: BarKind::Memory32,
         size: 0x4000,
