@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use kernel::{Config, Installed, PREFIX, Profile};
+use kernel::{CPU, Config, Installed, PREFIX, Profile, cpu_from_environment};
 use sel4_idl::{bitfield_rust, facts, invocation_rust, syscall};
 
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed={PREFIX}");
+    for variable in [PREFIX, CPU] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
     if let Err(message) = generate(&out) {
         // Cargo shows this line alone; a panic would bury it.
         println!("cargo::error={}", message.replace('\n', " "));
@@ -24,7 +26,7 @@ fn interface(out: &Path) -> Result<kernel::Interface, kernel::Error> {
     // which nothing of ours may use.
     kernel::interface(
         &kernel::locate()?,
-        &Config::x86_64_pc99(Profile::Release),
+        &Config::x86_64_pc99(Profile::Release, cpu_from_environment()?),
         out,
     )
 }

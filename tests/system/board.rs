@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::changed::Changed;
 use crate::client::Client;
-use crate::harness::{Finished, Running, finish, one_machine, root, run_of, vectis};
+use crate::harness::{Finished, Running, finish, is_bundled, one_machine, root, run_of, vectis};
 
 /// A board like the usual one with other keys, in a file that goes when this does.
 struct Board(PathBuf);
@@ -220,6 +220,40 @@ fn what_is_found_of_the_machine_is_its_board() {
     let system = board.system("probed").also("device.nic0.dma = \"trusted\"");
     let end = finish(run_of(&system.0, 300).arg("--exit-after-ready"));
     assert!(end.status.success(), "{}", end.text);
+}
+
+/// QEMU's qemu64 has neither pages of 1 GiB nor FSGSBASE. A board says so, and the kernel is one
+/// that needs neither; `probe` finds it out.
+#[test]
+fn a_cpu_with_the_least_serves() {
+    if !is_bundled() {
+        return;
+    }
+    let _machine = one_machine();
+    let board = Board::new("least", "kernel.cpu = \"baseline\"\nqemu.cpu = \"qemu64\"");
+    let system = board.system("least");
+    let file = system.0.to_string_lossy();
+    let (running, port) = Running::serving(&["--system", &file]);
+    let (_, page) = Client::connect(port).request("/").expect("the page");
+    assert!(page.contains("seL4 5.0.0 (bundled, baseline)"), "{page}");
+    assert!(running.interrupt().status.success());
+
+    // A guest's own FS and GS instructions are emulated, as the MSRs are.
+    let file = board.0.file_name().expect("a name").to_string_lossy();
+    let keys = format!("system.board = \"{file}\"\nguest.cpu.command-line = \"end=well\"");
+    let end = Changed::of("tests/systems/cpu.toml", "least", &keys).run();
+    assert!(end.status.success(), "{}", end.text);
+    assert_eq!(end.text.matches("] ok ").count(), 25, "{}", end.text);
+
+    let mut probe = vectis();
+    let end = finish(probe.args(["probe", "--system"]).arg(&system.0));
+    assert!(end.status.success(), "{}", end.text);
+    for words in [
+        "#   lacks pages of 1 GiB (pdpe1gb), which this kernel does not need",
+        "\n[kernel]\ncpu = \"baseline\"\n",
+    ] {
+        assert!(end.text.contains(words), "no `{words}` in\n{}", end.text);
+    }
 }
 
 #[test]

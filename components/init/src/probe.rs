@@ -8,6 +8,7 @@ use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, claim_small_bars,
     place_bars, regs,
 };
+use spec::CpuKind;
 
 use crate::assign::{Fate, Stop, Told, is_measured, look_at, share_out};
 use crate::board::Lack;
@@ -233,9 +234,16 @@ impl<C: Fn(u32) -> [u32; 4] + Copy> Display for Cpu<C> {
                 feature.name
             )?;
         }
+        let usual = cpu::needed(|option| BEYOND_BASELINE.contains(&option));
+        if cpu::missing(usual, self.0).next().is_some() {
+            writeln!(f, "\n[kernel]\ncpu = \"{}\"", CpuKind::Baseline.name())?;
+        }
         Ok(())
     }
 }
+
+/// The options of the bundled kernel that the one for any CPU has not.
+const BEYOND_BASELINE: [&str; 2] = ["HUGE_PAGE", "FSGSBASE_INST"];
 
 /// Tells of one function, as the only one of a guest: whether a system with it starts, and
 /// what its guest would have. Returns whether it does.
@@ -537,6 +545,18 @@ mod tests {
             "{all}"
         );
         assert!(!all.contains("lacks"), "{all}");
+        let takes = |edx: u32, ebx: u32| {
+            let features = move |leaf: u32| match leaf {
+                0x8000_0001 => [0, 0, 0, edx],
+                7 => [0, ebx, 0, 0],
+                _ => [u32::MAX; 4],
+            };
+            Cpu(features)
+                .to_string()
+                .contains("\n[kernel]\ncpu = \"baseline\"\n")
+        };
+        assert!(!takes(u32::MAX, 1));
+        assert!(takes(u32::MAX, 0) && takes(!(1 << 26), 1));
     }
 
     /// A header with this class, and the first BAR of 4 KiB.

@@ -203,6 +203,8 @@ pub enum Op {
     PushFlags,
     /// popfq.
     PopFlags,
+    /// rdfsbase, or rdgsbase if the flag is set.
+    ReadBase(Register, bool),
     /// wrfsbase, or wrgsbase if the flag is set.
     WriteBase(Register, bool),
     /// rdmsr.
@@ -267,7 +269,8 @@ pub fn rewritten(bytes: &[u8], rip: u64) -> Option<Decoded> {
         REWRITTEN_BASE_PREFIX => BASE_PREFIX,
         _ => return None,
     };
-    decode(original, rip)
+    // Reading a base needs no trap, so that the tool leaves it as it is.
+    decode(original, rip).filter(|decoded| !matches!(decoded.op, Op::ReadBase(..)))
 }
 
 fn operation(instruction: &Instruction, next: u64) -> Option<Op> {
@@ -290,6 +293,8 @@ fn operation(instruction: &Instruction, next: u64) -> Option<Op> {
         Opcode::XSETBV => Op::Xsetbv,
         Opcode::PUSHF => Op::PushFlags,
         Opcode::POPF => Op::PopFlags,
+        Opcode::RDFSBASE => Op::ReadBase(register(instruction, 0)?, false),
+        Opcode::RDGSBASE => Op::ReadBase(register(instruction, 0)?, true),
         Opcode::WRFSBASE => Op::WriteBase(register(instruction, 0)?, false),
         Opcode::WRGSBASE => Op::WriteBase(register(instruction, 0)?, true),
         Opcode::RDMSR => Op::Rdmsr,

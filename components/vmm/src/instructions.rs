@@ -38,6 +38,9 @@ pub fn carry_out(
             cpu.set_flags(regs, host.read_word(stack).ok_or(REFUSED)?);
             regs.set(RSP, stack.wrapping_add(8));
         }
+        // Whatever the guest's CR4 says: where the kernel has switched them on, ring 3 executes
+        // them in each case, and the guest is to see the same.
+        Op::ReadBase(to, gs) => to.write(regs, regs.base(gs)),
         Op::WriteBase(from, gs) => {
             let base = Some(from.read(regs)).filter(|&base| is_canonical(base));
             regs.set_base(gs, base.ok_or(REFUSED)?);

@@ -34,7 +34,8 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "pages of 1 GiB (pdpe1gb)",
         remedy: "Intel's Xeons since 2010 and Cores since 2013 have them, AMD's CPUs since 2007, \
-                 QEMU with `-cpu max` or `+pdpe1gb`",
+                 QEMU with `-cpu max` or `+pdpe1gb`; or build for a board with `cpu = \"baseline\"` \
+                 in [kernel], an installed seL4 with KernelHugePage=OFF",
         options: &["HUGE_PAGE"],
         leaf: 0x8000_0001,
         register: Register::Edx,
@@ -43,7 +44,8 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "instructions for the FS and GS base (fsgsbase)",
         remedy: "Intel's CPUs since 2012 have them, AMD's since 2014, QEMU with `-cpu max` or \
-                 `+fsgsbase`",
+                 `+fsgsbase`; or build for a board with `cpu = \"baseline\"` in [kernel], an \
+                 installed seL4 with KernelFSGSBase=msr",
         options: &["FSGSBASE_INST"],
         leaf: 7,
         register: Register::Ebx,

@@ -143,6 +143,31 @@ impl IommuKind {
     }
 }
 
+/// The CPUs that the bundled kernel is built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuKind {
+    /// Those with pages of 1 GiB and instructions for the FS and GS base, as most are.
+    #[default]
+    HugePages,
+    /// Any with a 64-bit mode: the kernel maps memory by pages of 2 MiB, and sets the bases by
+    /// their MSRs.
+    Baseline,
+}
+
+impl CpuKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::HugePages, Self::Baseline];
+
+    /// Returns the name in a board's file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HugePages => "huge-pages",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
 /// The IOMMU that init found by ACPI, on a page for the iommu component.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

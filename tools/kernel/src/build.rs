@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use spec::CpuKind;
+
 use crate::edits::{EDITS, Edited, edited};
 use crate::headers::{header_name, kernel_headers, write};
 use crate::sources::{ASM, C, C_DEBUG, INCLUDES, LINKER_SCRIPT};
@@ -131,10 +133,7 @@ fn build_with(
         elf64: out.join("kernel64.elf"),
         elf32: out.join("kernel32.elf"),
         options: config.options.clone(),
-        label: match config.profile {
-            Profile::Release => format!("{},bundled", crate::VERSION),
-            Profile::Debug => format!("{},bundled,debug", crate::VERSION),
-        },
+        label: label(config),
         installed: None,
         // By declared edits of the mask and for interrupts: see `check_entry`.
         entry: Entry::Closed,
@@ -197,6 +196,19 @@ pub(crate) fn write_images(elf64: Vec<u8>, built: &Built) -> Result<(), Error> {
     })?;
     std::fs::write(&built.elf64, elf64).map_err(|e| io("write", &built.elf64, e))?;
     std::fs::write(&built.elf32, elf32).map_err(|e| io("write", &built.elf32, e))
+}
+
+/// Returns what stands for a bundled kernel in lists.
+fn label(config: &Config) -> String {
+    let mut label = format!("{},bundled", crate::VERSION);
+    if config.cpu != CpuKind::default() {
+        label.push(',');
+        label.push_str(config.cpu.name());
+    }
+    if config.profile == Profile::Debug {
+        label.push_str(",debug");
+    }
+    label
 }
 
 /// Where generated and edited headers are, in the folder where the compiler
@@ -428,7 +440,7 @@ mod tests {
             },
         };
         build_with(
-            &Config::x86_64_pc99(Profile::Release),
+            &Config::x86_64_pc99(Profile::Release, CpuKind::default()),
             &edits,
             out,
             &mut |_| (),

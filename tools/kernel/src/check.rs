@@ -93,20 +93,6 @@ const RULES: &[Rule] = &[
         "components and guests run on one core",
     ),
     rule(
-        "HUGE_PAGE",
-        Wants::On,
-        Else::Refuse,
-        "KernelHugePage=ON",
-        "the binding knows the numbers of kernels with pages of 1 GiB only",
-    ),
-    rule(
-        "FSGSBASE_INST",
-        Wants::On,
-        Else::Refuse,
-        "KernelFSGSBase=inst",
-        "guests set their FS and GS bases by instructions that only this option switches on",
-    ),
-    rule(
         "SYSCALL",
         Wants::On,
         Else::Refuse,
@@ -218,6 +204,14 @@ const RULES: &[Rule] = &[
         Else::Warn,
         "KernelLAPICMode=XAPIC",
         "it stops at boot on a CPU without x2APIC, as QEMU's TCG was before version 9",
+    ),
+    rule(
+        "FSGSBASE_INST",
+        Wants::On,
+        Else::Warn,
+        "KernelFSGSBase=inst",
+        "a guest that loads a null selector into FS or GS takes the base from another guest that \
+         has the same one and runs next: the kernel sets a base only where its record differs",
     ),
     rule(
         "KERNEL_SKIM_WINDOW",

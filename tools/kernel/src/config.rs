@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use spec::CpuKind;
+
+use crate::Error;
+
 /// Options that a kernel is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -26,11 +30,35 @@ impl fmt::Display for Profile {
     }
 }
 
+/// The variable by which `vectis` tells the binding's build script which of the bundled
+/// kernels it is for.
+pub const CPU: &str = "VECTIS_KERNEL_CPU";
+
+/// Returns the kind of CPU that the environment names, or the default.
+///
+/// # Errors
+/// If it names none of them.
+pub fn cpu_from_environment() -> Result<CpuKind, Error> {
+    let Some(name) = std::env::var_os(CPU).filter(|name| !name.is_empty()) else {
+        return Ok(CpuKind::default());
+    };
+    let named = CpuKind::ALL.into_iter().find(|cpu| name == cpu.name());
+    named.ok_or_else(|| {
+        Error::new(
+            format!("{CPU} names no kind of CPU"),
+            format!("it is {}", name.display()),
+            "let `vectis` set it, or leave it out",
+        )
+    })
+}
+
 /// A kernel's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Release or debug.
     pub profile: Profile,
+    /// The CPUs that it is for.
+    pub cpu: CpuKind,
     /// C macros by name with their values, as the kernel's sources see them.
     pub options: BTreeMap<String, String>,
 }
@@ -43,11 +71,9 @@ const X86_64_PC99: &[(&str, &str)] = &[
     ("CONFIG_CACHE_LN_SZ", "64"),
     ("CONFIG_FASTPATH", "1"),
     ("CONFIG_FPU_MAX_RESTORES_SINCE_SWITCH", "64"),
-    ("CONFIG_FSGSBASE_INST", "1"),
     // No XSAVE: the guest and the components use SSE, not AVX.
     ("CONFIG_FXSAVE", "1"),
     ("CONFIG_HAVE_FPU", "1"),
-    ("CONFIG_HUGE_PAGE", "1"),
     ("CONFIG_IRQ_IOAPIC", "1"),
     ("CONFIG_KERNEL_STACK_BITS", "12"),
     ("CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS", "230"),
@@ -91,19 +117,32 @@ const DEBUG: &[(&str, &str)] = &[
     ("CONFIG_USER_STACK_TRACE_LENGTH", "16"),
 ];
 
+/// Returns the options that differ by CPU.
+const fn of_cpu(cpu: CpuKind) -> &'static [(&'static str, &'static str)] {
+    match cpu {
+        CpuKind::HugePages => &[("CONFIG_FSGSBASE_INST", "1"), ("CONFIG_HUGE_PAGE", "1")],
+        CpuKind::Baseline => &[("CONFIG_FSGSBASE_MSR", "1")],
+    }
+}
+
 impl Config {
     /// Returns the options for a 64-bit PC with one core.
-    pub fn x86_64_pc99(profile: Profile) -> Config {
+    pub fn x86_64_pc99(profile: Profile, cpu: CpuKind) -> Config {
         let extra = match profile {
             Profile::Release => &[],
             Profile::Debug => DEBUG,
         };
         let options = X86_64_PC99
             .iter()
+            .chain(of_cpu(cpu))
             .chain(extra)
             .map(|&(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        Config { profile, options }
+        Config {
+            profile,
+            cpu,
+            options,
+        }
     }
 
     /// Returns the options as `NAME=VALUE` lines in order of name, for display.

@@ -160,6 +160,16 @@ pub const EDITS: &[Edit] = &[
               clock runs fast",
     },
     Edit {
+        file: "include/plat/pc99/plat/machine/devices.h",
+        expect: "#define MAX_NUM_DRHU    ((-PPTR_DRHU_START) >> PAGE_BITS)\n",
+        becomes: "#ifdef CONFIG_HUGE_PAGE\n\
+                  #define MAX_NUM_DRHU    ((-PPTR_DRHU_START) >> PAGE_BITS)\n\
+                  #else\n#define MAX_NUM_DRHU    64\n#endif\n",
+        why: "lists of IOMMUs, which this kernel leaves alone, have a quarter of a million places, \
+              or 6 MiB. With the tables that take the place of pages of 1 GiB the kernel would \
+              reach past 8 MiB, where UEFI keeps memory",
+    },
+    Edit {
         file: "src/arch/x86/kernel/vspace.c",
         expect: "    uint32_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",
         becomes: "    word_t addr;\n    uint32_t fault;\n\n    addr = getFaultAddr();\n",

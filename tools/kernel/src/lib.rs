@@ -29,7 +29,7 @@ mod sources;
 
 pub use build::{Built, build};
 pub use check::Purpose;
-pub use config::{Config, Profile};
+pub use config::{CPU, Config, Profile, cpu_from_environment};
 pub use configuration::{Configuration, Setting};
 pub use edits::{EDITS, Edit};
 pub use elf32::{Segment, entry, segments};

@@ -1,11 +1,14 @@
 //! Builds the kernel in both profiles and checks the results.
 
 use kernel::{Config, Profile};
+use spec::CpuKind;
 
-fn built(profile: Profile, folder: &std::path::Path) -> (kernel::Built, usize) {
+fn built(profile: Profile, cpu: CpuKind, folder: &std::path::Path) -> (kernel::Built, usize) {
     let mut steps = 0;
-    let built = kernel::build(&Config::x86_64_pc99(profile), folder, &mut |_| steps += 1)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let built = kernel::build(&Config::x86_64_pc99(profile, cpu), folder, &mut |_| {
+        steps += 1
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
     (built, steps)
 }
 
@@ -20,11 +23,11 @@ fn contains(file: &std::path::Path, needle: &[u8]) -> bool {
 #[test]
 fn release_build_is_reproducible_incremental_and_silent() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (first, steps) = built(Profile::Release, one.path());
+    let (first, steps) = built(Profile::Release, CpuKind::HugePages, one.path());
     assert!(steps > 0);
-    let (_, again) = built(Profile::Release, one.path());
+    let (_, again) = built(Profile::Release, CpuKind::HugePages, one.path());
     assert_eq!(again, 0, "an unchanged kernel was built again");
-    let (second, _) = built(Profile::Release, two.path());
+    let (second, _) = built(Profile::Release, CpuKind::HugePages, two.path());
     for (a, b) in [(&first.elf64, &second.elf64), (&first.elf32, &second.elf32)] {
         assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
     }
@@ -47,16 +50,34 @@ fn release_build_is_reproducible_incremental_and_silent() {
 #[test]
 fn a_changed_option_builds_again() {
     let folder = tempfile::tempdir().unwrap();
-    built(Profile::Release, folder.path());
-    let (debug, steps) = built(Profile::Debug, folder.path());
+    built(Profile::Release, CpuKind::HugePages, folder.path());
+    let (debug, steps) = built(Profile::Debug, CpuKind::HugePages, folder.path());
     assert!(steps > 0);
     assert!(contains(&debug.elf64, b"Debug halt"));
 }
 
 #[test]
+fn a_kernel_for_any_cpu_asks_for_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (usual, _) = built(Profile::Release, CpuKind::HugePages, folder.path());
+    let asks = |built: &kernel::Built| {
+        [
+            b"Huge page not supported".as_slice(),
+            b"fsgsbase instructions",
+        ]
+        .map(|text| contains(&built.elf64, text))
+    };
+    assert_eq!(asks(&usual), [true; 2]);
+    assert_eq!(usual.label, "5.0.0,bundled");
+    let (any, _) = built(Profile::Release, CpuKind::Baseline, folder.path());
+    assert_eq!(asks(&any), [false; 2]);
+    assert_eq!(any.label, "5.0.0,bundled,baseline");
+}
+
+#[test]
 fn a_failing_compiler_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::x86_64_pc99(Profile::Release);
+    let mut config = Config::x86_64_pc99(Profile::Release, CpuKind::HugePages);
     // The bootinfo page holds 327 descriptions; the kernel asserts it.
     config
         .options

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kernel::{Config, Installed, Interface, Profile};
 use sel4_idl::{facts, invocation_rust};
+use spec::CpuKind;
 use tempfile::TempDir;
 
 const INCLUDE: &str = "libsel4/include";
@@ -121,7 +122,7 @@ fn facts_are_told_by_form() {
     // The bundled kernel is older than all of these.
     let scratch = tempfile::tempdir().unwrap();
     let source = kernel::locate().unwrap_or_else(|e| panic!("{e}"));
-    let config = Config::x86_64_pc99(Profile::Release);
+    let config = Config::x86_64_pc99(Profile::Release, CpuKind::HugePages);
     let bundled = kernel::interface(&source, &config, scratch.path());
     let bundled = bundled.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(bundled.facts().unwrap(), [facts::CAP_DATA]);
@@ -129,6 +130,21 @@ fn facts_are_told_by_form() {
     assert_eq!(tsc, Some(145));
     let badge_bits = bundled.constants.get("", "BADGE_BITS");
     assert_eq!(badge_bits, Some(kernel::BADGE_BITS.into()));
+    // Objects behind one that a kernel does not have move up.
+    let config = Config::x86_64_pc99(Profile::Release, CpuKind::Baseline);
+    let baseline = kernel::interface(&source, &config, scratch.path());
+    let baseline = baseline.unwrap_or_else(|e| panic!("{e}"));
+    for (name, with, without) in [
+        ("PML4", 6, 6),
+        ("PAGE_4K", 8, 7),
+        ("PAGE_DIRECTORY", 11, 10),
+    ] {
+        let number = |of: &Interface| of.constants.get("object_type", name);
+        assert_eq!(
+            (number(&bundled), number(&baseline)),
+            (Some(with), Some(without))
+        );
+    }
 }
 
 /// File, its text, text instead, and what the error says: the file and, but for headers as

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use spec::{BY_TABLES, IommuKind, PIN_BY_MACHINE};
+use spec::{BY_TABLES, CpuKind, IommuKind, PIN_BY_MACHINE};
 
 use crate::diagnostic::Report;
 use crate::inherit;
@@ -63,6 +63,8 @@ pub struct Board {
     pub iommu: IommuKind,
     /// Folder of the installed seL4 that the board takes; `None` for the bundled one.
     pub kernel: Option<PathBuf>,
+    /// The CPUs that the bundled one is built for.
+    pub cpu: CpuKind,
     /// Devices.
     pub devices: Vec<BoardDevice>,
     /// How QEMU makes one; `None` for a board that is a real machine.
@@ -246,8 +248,10 @@ pub fn parse(root: &Path, file: &str, folder: Option<&str>, report: &mut Report)
     overlaps(&context, &devices);
     board.devices = devices.into_iter().map(|(_, device)| device).collect();
     if let Some(section) = top.section("kernel") {
-        let prefix = section.required_string("prefix", "\"/opt/sel4\"");
+        let prefix = section.string("prefix");
         board.kernel = prefix.map(|prefix| root.join(prefix.value));
+        let kinds = CpuKind::ALL.map(|cpu| (cpu.name(), cpu));
+        board.cpu = choice(&section, "cpu", "kind of CPU", &kinds);
         section.finish();
     }
     board.qemu = top.section("qemu").map(|section| qemu(&section));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use spec::CpuKind;
 use system::{Board, Model, Programs, Qemu};
 
 use crate::cli::{self, profile};
@@ -111,6 +112,8 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     free_ports(arguments.port, networks)?;
     if arguments.kvm {
         check_kvm(Path::new(KVM))?;
+        // Where machines are nested, KVM may offer neither of what the other kernel needs.
+        model.board.cpu = CpuKind::Baseline;
     }
     if let Some(file) = &arguments.trace {
         // The first line comes when the guest runs.
@@ -420,8 +423,10 @@ pub fn probe(arguments: &cli::Probe) -> Result<()> {
     if !runs {
         alone.board.exit_port = 0;
     }
+    // What it lacks is to be told on any CPU.
+    alone.board.cpu = CpuKind::Baseline;
     let profile = profile(false);
-    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
+    let kernel = Kernel::choose(&arguments.kernel, &alone.board, profile)?;
     let needs = if runs {
         vec![packages::QEMU]
     } else {

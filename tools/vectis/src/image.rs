@@ -317,7 +317,7 @@ pub fn build(
         }
     }
     steps.begin("components", &names.join(", "));
-    let built = programs::components(workspace, profile, &names, chosen.prefix())?;
+    let built = programs::components(workspace, profile, &names, chosen)?;
 
     let named: Vec<&str> = model.guests.iter().map(|g| g.name.as_str()).collect();
     steps.begin("guests", &named.join(", "));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernel::{Built, Config, Entry, Installed, Profile, Purpose};
+use spec::CpuKind;
 use system::{Board, Guest};
 
 use crate::cli;
@@ -15,8 +16,8 @@ const BUNDLED: &str = "bundled";
 /// A kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// Built from the pinned sources.
-    Bundled,
+    /// Built from the pinned sources, for these CPUs.
+    Bundled(CpuKind),
     /// Installed by the user.
     Installed {
         /// Its folder.
@@ -75,7 +76,7 @@ impl Kernel {
                     "name an installed seL4 by --sel4, or leave the word out",
                 ));
             }
-            return Ok(Self::Bundled);
+            return Ok(Self::Bundled(board.cpu));
         };
         // A build script works in another folder.
         let named = std::path::absolute(named).map_err(|e| Error::file("find", named, &e))?;
@@ -91,7 +92,7 @@ impl Kernel {
     #[must_use]
     pub fn prefix(&self) -> Option<&Path> {
         match self {
-            Self::Bundled => None,
+            Self::Bundled(_) => None,
             Self::Installed { installed, .. } => Some(installed.prefix()),
         }
     }
@@ -102,7 +103,7 @@ impl Kernel {
     /// If an installed kernel's interface cannot be used: the binding is made of it.
     pub fn limits(&self, out: &Path) -> Result<Limits> {
         match self {
-            Self::Bundled => Ok(Limits::BUNDLED),
+            Self::Bundled(_) => Ok(Limits::BUNDLED),
             Self::Installed { installed, .. } => {
                 let scratch = out.join("kernel-installed/interface");
                 let interface = kernel::installed_interface(installed, &scratch)?;
@@ -121,7 +122,7 @@ impl Kernel {
     pub fn command_line(&self) -> &'static str {
         match self {
             // Built without its IOMMU driver, it needs no option about that.
-            Self::Bundled => "",
+            Self::Bundled(_) => "",
             Self::Installed { installed, .. } => installed.command_line(),
         }
     }
@@ -132,11 +133,12 @@ impl Kernel {
     /// If that fails.
     pub fn build(&self, profile: Profile, out: &Path, steps: &mut Steps) -> Result<Built> {
         match self {
-            Self::Bundled => {
+            Self::Bundled(cpu) => {
                 steps.begin("kernel", &format!("seL4 {}, {profile}", kernel::VERSION));
-                let config = Config::x86_64_pc99(profile);
+                let config = Config::x86_64_pc99(profile, *cpu);
+                let folder = of_cpu("kernel", *cpu);
                 let mut cached = true;
-                let built = kernel::build(&config, &out.join("kernel"), &mut |text| {
+                let built = kernel::build(&config, &out.join(folder), &mut |text| {
                     cached = false;
                     steps.note(text);
                 })?;
@@ -160,6 +162,17 @@ impl Kernel {
                 Ok(built)
             }
         }
+    }
+}
+
+/// Returns the name of a folder for what depends on the bundled kernel: what is made for
+/// one kind of CPU is not made anew for another.
+#[must_use]
+pub fn of_cpu(folder: &str, cpu: CpuKind) -> String {
+    if cpu == CpuKind::default() {
+        folder.to_owned()
+    } else {
+        format!("{folder}-{}", cpu.name())
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::kernels::{Kernel, of_cpu};
 use crate::workspace::{Workspace, read};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -55,12 +56,11 @@ struct Call<'a> {
     packages: Vec<&'a str>,
     features: Vec<String>,
     log: Option<&'a str>,
-    /// The installed seL4 that the binding is made for.
-    sel4: Option<&'a Path>,
+    /// The seL4 that the binding is made for; `None` where there is no binding.
+    sel4: Option<&'a Kernel>,
 }
 
-/// Builds component programs and init for the bundled seL4 or the one that is installed
-/// in `sel4`. Returns each one's file by its name.
+/// Builds component programs and init for a kernel. Returns each one's file by its name.
 ///
 /// # Errors
 /// If cargo fails; cargo has printed the reason.
@@ -68,17 +68,17 @@ pub fn components(
     workspace: &Workspace,
     profile: Profile,
     names: &[&str],
-    sel4: Option<&Path>,
+    sel4: &Kernel,
 ) -> Result<BTreeMap<String, PathBuf>> {
     let (folder, log) = match profile {
         Profile::Release => ("sel4", "info"),
         Profile::Debug => ("sel4-debug", "trace"),
     };
     // A binding for another kernel makes cargo build everything anew: those for the
-    // bundled one keep a folder of their own.
+    // bundled ones keep folders of their own.
     let folder = match sel4 {
-        None => folder.to_owned(),
-        Some(_) => format!("{folder}-installed"),
+        Kernel::Bundled(cpu) => of_cpu(folder, *cpu),
+        Kernel::Installed { .. } => format!("{folder}-installed"),
     };
     let built = Call {
         workspace,
@@ -88,7 +88,7 @@ pub fn components(
         packages: names.to_vec(),
         features: names.iter().map(|name| format!("{name}/sel4")).collect(),
         log: Some(log),
-        sel4,
+        sel4: Some(sel4),
     }
     .run()?;
     for name in names {
@@ -194,10 +194,16 @@ impl Call<'_> {
             .env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
+        command.env_remove(kernel::PREFIX).env_remove(kernel::CPU);
         match self.sel4 {
-            Some(prefix) => command.env(kernel::PREFIX, prefix),
-            None => command.env_remove(kernel::PREFIX),
-        };
+            Some(Kernel::Installed { installed, .. }) => {
+                command.env(kernel::PREFIX, installed.prefix());
+            }
+            Some(Kernel::Bundled(cpu)) => {
+                command.env(kernel::CPU, cpu.name());
+            }
+            None => {}
+        }
         if let Some(level) = self.log {
             command.env("DEFMT_LOG", level);
         }

@@ -36,6 +36,9 @@ const FIRST_SIGN: Duration = Duration::from_secs(30);
 /// How lines begin that init writes by itself, before the console runs.
 const FROM_INIT: [&str; 3] = ["init: ", "audit: ", "# probe: "];
 
+/// How QEMU begins to say that KVM met something that it cannot do.
+const KVM_GAVE_UP: &str = "KVM internal error";
+
 /// Bound on how long the last bytes of the serial ports are waited for once
 /// QEMU has ended.
 const LAST_BYTES: Duration = Duration::from_secs(2);
@@ -333,6 +336,15 @@ impl<'a> Session<'a> {
                 }
                 if self.options.watched {
                     self.seen.push(Seen::Console(line));
+                }
+                // The machine stands still then, and QEMU waits for a debugger.
+                if text.starts_with(KVM_GAVE_UP) {
+                    return Err(Error::new(
+                        "this host's KVM cannot run the machine",
+                        text,
+                        "leave --kvm out; where it is nested, look at the outer host, and at \
+                         `dmesg` for what KVM this is",
+                    ));
                 }
             }
             Event::Ended => {}

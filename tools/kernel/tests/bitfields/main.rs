@@ -14,6 +14,7 @@ use std::process::Command;
 
 use kernel::{Config, Profile};
 use sel4_idl::{cpp, parser};
+use spec::CpuKind;
 
 /// The kernel's descriptions, and those it shares with user level.
 const DESCRIPTIONS: [&str; 6] = [
@@ -37,7 +38,7 @@ const INCLUDES: [&str; 6] = [
 /// Returns the preprocessed text of each description.
 fn descriptions(scratch: &Path) -> Vec<(&'static str, String)> {
     let source = kernel::locate().unwrap_or_else(|e| panic!("{e}"));
-    let config = Config::x86_64_pc99(Profile::Debug);
+    let config = Config::x86_64_pc99(Profile::Debug, CpuKind::HugePages);
     std::fs::write(scratch.join("autoconf.h"), "").unwrap();
     let mut includes = vec![scratch.to_path_buf()];
     includes.extend(INCLUDES.iter().map(|dir| source.root.join(dir)));

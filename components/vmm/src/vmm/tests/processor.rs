@@ -210,6 +210,18 @@ fn rewritten_instructions_set_bases() {
         assert_eq!(m.regs.rip, CODE + code.len() as u64);
         assert_eq!((m.regs.fs_base, m.regs.gs_base), (fs, gs));
     }
+    // rdgsbase rbx, rdfsbase ecx, and wrfsbase rax as it was, where the CPU or the kernel has
+    // them not.
+    m.regs.gpr[RAX] = 0x1_0000_3000;
+    for code in [
+        &[0xf3, 0x48, 0x0f, 0xae, 0xcb][..],
+        &[0xf3, 0x48, 0x0f, 0xae, 0xd0],
+        &[0xf3, 0x0f, 0xae, 0xc1],
+    ] {
+        assert_eq!(m.invalid_opcode(code), Outcome::Resume);
+    }
+    assert_eq!((m.regs.gpr[3], m.regs.gpr[RCX]), (0x1000, 0x3000));
+    m.regs.fs_base = 0x2000;
     for value in ODD {
         m.regs.gpr[RAX] = value;
         m.invalid_opcode(&[0x66, 0x48, 0x0f, 0xae, 0xd8]);
