@@ -271,10 +271,7 @@ fn an_image_for_any_pc_takes_the_places_of_each() {
     serves(qemu.arg("-cdrom").arg(path("any.iso")), port);
 
     let monitor = path("monitor");
-    let watched = format!(
-        "{Q35} {SCREEN} -monitor unix:{},server=on,wait=off",
-        monitor.display()
-    );
+    let watched = format!("{Q35} {SCREEN} {}", watched(&monitor));
     let port = free_port();
     // The first has neither pages of 1 GiB nor FSGSBASE; which an installed kernel needs.
     let cpu = if is_bundled() { "qemu64" } else { "max" };
@@ -349,10 +346,53 @@ fn what_any_pc_needs_and_this_one_lacks_is_said() {
             "init: fatal: this machine has no window for configuration space (ACPI has no table MCFG)",
         ),
     ] {
-        let mut qemu = machine("max", &format!("{machine_of} {SCREEN}"), free_port());
+        let monitor = folder.path().join("monitor");
+        let arguments = format!("{machine_of} {SCREEN} {}", watched(&monitor));
+        let mut qemu = machine("max", &arguments, free_port());
         let mut running = Running::start(qemu.arg("-cdrom").arg(&iso));
         running.wait_for(|line| line.contains("init: fatal: "));
         let text = running.text();
         assert!(text.contains(words), "no `{words}` in\n{text}");
+        let screen = screen(&monitor, folder.path());
+        assert!(screen.contains(&words[..70]), "no `{words}` in\n{screen}");
     }
+}
+
+#[test]
+fn a_screen_of_text_shows_what_was_found() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (iso, monitor) = (folder.path().join("iso"), folder.path().join("monitor"));
+    let end = finish(vectis().args(["probe", "--iso"]).arg(&iso));
+    assert!(end.status.success(), "{}", end.text);
+    let mut qemu = machine(
+        "max",
+        &format!("{Q35} {SCREEN} {}", watched(&monitor)),
+        free_port(),
+    );
+    let mut running = Running::start(qemu.arg("-cdrom").arg(&iso));
+    running.wait_for(|line| line.contains("# verdict: "));
+    let screen = screen(&monitor, folder.path());
+    for line in ["#   MSI-X: 5 entries", "# verdict: a system runs here; "] {
+        let there = screen.lines().any(|row| row.starts_with(line));
+        assert!(there, "no `{line}` in\n{screen}");
+    }
+}
+
+/// Returns QEMU's arguments for a monitor behind a socket.
+fn watched(socket: &Path) -> String {
+    format!("-monitor unix:{},server=on,wait=off", socket.display())
+}
+
+/// Returns the rows of a screen of 80 columns, by its memory.
+fn screen(monitor: &Path, folder: &Path) -> String {
+    let dump = folder.join("screen");
+    ask(
+        monitor,
+        &format!("pmemsave 0xb8000 4000 \"{}\"", dump.display()),
+    );
+    let bytes = fs::read(&dump).expect("QEMU wrote it");
+    let cells: Vec<char> = bytes.chunks(2).map(|cell| cell[0].into()).collect();
+    let rows = cells.chunks(80).map(|row| row.iter().collect::<String>());
+    rows.map(|row| row.trim_end().to_owned() + "\n").collect()
 }

@@ -14,6 +14,7 @@ mod monitor;
 mod ports;
 mod probe;
 mod restart;
+mod screen;
 mod selfcheck;
 
 use core::sync::atomic::Ordering;
@@ -60,6 +61,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     ports::set(header.com1 as u16, header.exit_port as u16);
     let mut builder = Builder::new(&boot_info, &system);
     builder.start_log();
+    screen::start(&mut builder);
     let tsc_khz = boot_info.tsc_mhz() * 1000;
     defmt::info!("tsc_khz={=u64}", tsc_khz);
     if !init::keeps_rate(probe::cpuid) {

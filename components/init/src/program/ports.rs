@@ -81,7 +81,11 @@ static EXIT: Range = Range::new();
 static EXIT_SLOT: AtomicUsize = AtomicUsize::new(0);
 const OWN: [&Range; SLOTS] = [&COM, &CONFIG, &CLOCK, &EXIT];
 
-fn issue(ports: &RangeInclusive<u16>, slot: usize) -> sel4::Result<()> {
+/// Issues ports into an empty slot of init's CNode.
+///
+/// # Errors
+/// If somebody has one of them.
+pub fn issue(ports: &RangeInclusive<u16>, slot: usize) -> sel4::Result<()> {
     slot::IO_PORT_CONTROL
         .cap()
         .ioport_control_issue(*ports.start(), *ports.end(), &own_slot(slot))
@@ -184,11 +188,12 @@ pub fn unix_time() -> Option<u64> {
     })
 }
 
-/// Text on COM1. If the console was in the middle of a line, a new one begins.
+/// Text on COM1, and on a screen. If the console was in the middle of a line, a new one begins.
 pub struct Com1;
 
 impl fmt::Write for Com1 {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        super::screen::write(text);
         let (ports, data) = (COM.cap(), *COM.ports().start());
         for byte in text.bytes() {
             let stuck = STUCK.load(Ordering::Relaxed);
