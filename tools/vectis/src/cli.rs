@@ -266,6 +266,10 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=16))]
     pub guests: u8,
+    /// Instructions for HTTP requests to the project's web guest, and for bulk TCP, instead:
+    /// told and not judged, since the client's pace is in them
+    #[arg(long, conflicts_with_all = ["guests", "check", "update"])]
+    pub http: bool,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,

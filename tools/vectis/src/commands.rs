@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Kernel;
 use crate::logs::Level;
 use crate::network::{free_ports, networks};
-use crate::qemu::{Machine, check_kvm};
+use crate::qemu::{Clock, Machine, check_kvm};
 use crate::record::{self, Filter, LOG};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
@@ -168,7 +168,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
         &format!("{}M, {}", model.board.memory >> 20, model.board.name),
     );
     let machine = Machine {
-        counted: options.counted,
+        clock: Clock::counting(options.counted),
         kvm: arguments.kvm.then(|| image::features(&built.kernel)),
         ..machine(&model, &built, free_ports(arguments.port, networks)?)?
     };
@@ -190,7 +190,7 @@ fn machine<'a>(model: &'a Model, built: &image::Built, ports: Vec<u16>) -> Resul
         initrd: Some(built.init()),
         command_line: built.command_line.clone(),
         ports,
-        counted: false,
+        clock: Clock::Host,
         kvm: None,
     })
 }
@@ -242,6 +242,9 @@ pub fn soak(arguments: &cli::Soak) -> Result<()> {
 /// If a machine cannot be built, does not start or does not come to its end, or a count
 /// is above the committed one and `--check` was given.
 pub fn bench(arguments: &cli::Bench) -> Result<()> {
+    if arguments.http {
+        return bench_http(arguments);
+    }
     let workspace = Workspace::find()?;
     let read_of = |file: &Path| {
         let system = cli::System {
@@ -281,7 +284,7 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     steps.begin("guest", "without a monitor");
     let ports = free_ports(0, networks(&bare_model).len())?;
     let plain = Machine {
-        counted: true,
+        clock: Clock::Counted,
         ..bare_machine(&workspace, &bare_model, &bare_model.guests[0], ports)?
     };
     // First, since another build could replace the guest: this one's lock is let go with
@@ -291,7 +294,7 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     steps.begin("QEMU", &format!("{} on Vectis", model.name));
     let ports = free_ports(0, networks(&model).len())?;
     let machine = Machine {
-        counted: true,
+        clock: Clock::Counted,
         ..machine(&model, &built, ports)?
     };
     let measured = bench::measure(
@@ -308,6 +311,45 @@ pub fn bench(arguments: &cli::Bench) -> Result<()> {
     };
     let iommu = model.board.iommu.name();
     bench::conclude(&workspace, iommu, bare, measured, wanted)
+}
+
+/// Measures requests to the project's guest, without a monitor and on Vectis.
+fn bench_http(arguments: &cli::Bench) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let system = cli::System {
+        file: None,
+        iommu: arguments.iommu,
+    };
+    let model = read_to_run(&workspace, &system)?;
+    let profile = profile(false);
+    let kernel = Kernel::choose(&arguments.kernel, &model.board, profile)?;
+    packages::ensure(&[packages::GCC, packages::QEMU])?;
+    let mut steps = Steps::new(image::STEPS + 3);
+    let options = system::Options::default();
+    let own = image::Folder::Own(workspace.output(profile).join("bench"));
+    let built = image::build(
+        &workspace, &model, options, &kernel, profile, &own, &mut steps,
+    )?;
+    let log = record::prepare(&built.folder, &workspace.run_folder())?;
+    let clock = Clock::Recorded;
+    steps.begin("guest", "without a monitor");
+    let ports = free_ports(0, networks(&model).len())?;
+    let plain = Machine {
+        clock,
+        ..bare_machine(&workspace, &model, &model.guests[0], ports)?
+    };
+    steps.begin("QEMU", "requests, without a monitor");
+    let verbose = arguments.verbose;
+    let bare = bench::http::measure(&plain, &[], None, verbose, None)?;
+    steps.begin("QEMU", &format!("requests, {} on Vectis", model.name));
+    let ports = free_ports(0, networks(&model).len())?;
+    let machine = Machine {
+        clock,
+        ..machine(&model, &built, ports)?
+    };
+    let (writers, lock) = (&built.writers, built.lock);
+    let vectis = bench::http::measure(&machine, writers, Some(&log), verbose, Some(lock))?;
+    bench::http::conclude(bare, vectis, arguments.json)
 }
 
 /// Returns the guest without seL4.
@@ -330,7 +372,7 @@ fn bare(
     steps.begin("guest", &guest.name);
     let ports = free_ports(arguments.port, networks(model).len())?;
     let machine = Machine {
-        counted: options.counted,
+        clock: Clock::counting(options.counted),
         kvm: arguments.kvm.then_some(0),
         ..bare_machine(workspace, model, guest, ports)?
     };
@@ -352,7 +394,7 @@ fn bare_machine<'a>(
         initrd: None,
         command_line: guest.command_line.clone(),
         ports,
-        counted: false,
+        clock: Clock::Host,
         kvm: None,
     })
 }

@@ -34,6 +34,9 @@ const PORTS: [(Port, &str); 2] = [(Port::People, "com1"), (Port::Logs, "com2")];
 /// The longest name of a socket beside QEMU: other commands' way to the console.
 pub const CONTROL: &str = "control";
 
+/// The name of QEMU's own monitor's socket, of a recorded machine.
+pub const MONITOR: &str = "qmp";
+
 /// Bytes of a socket's path, with the zero at its end (unix(7), `sun_path`).
 const SOCKET_PATH: usize = 108;
 
@@ -60,6 +63,27 @@ pub enum Event {
     Reachable(usize, std::io::Result<()>),
 }
 
+/// The clock of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's.
+    Host,
+    /// It counts instructions, and jumps where nobody has work.
+    Counted,
+    /// It counts instructions, and waits for the host where nobody has work. QEMU records
+    /// what comes from outside, and therefore knows how many instructions ran: its monitor
+    /// at [`MONITOR`] tells (docs/system/replay.rst of QEMU).
+    Recorded,
+}
+
+impl Clock {
+    /// Returns the host's, or one that counts.
+    #[must_use]
+    pub const fn counting(counts: bool) -> Self {
+        if counts { Self::Counted } else { Self::Host }
+    }
+}
+
 /// Image or guest that QEMU runs.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
@@ -76,8 +100,8 @@ pub struct Machine<'a> {
     /// TCP ports of this host that lead to port 80 of whoever is on each of the
     /// system's [`networks`].
     pub ports: Vec<u16>,
-    /// Whether the clock counts instructions.
-    pub counted: bool,
+    /// Its clock.
+    pub clock: Clock,
     /// The features that the host's CPU must have, if that is to run it: bits as those of
     /// [`boot::cpu::needed`].
     pub kvm: Option<u64>,
@@ -105,6 +129,8 @@ impl Machine<'_> {
         let qemu = self.qemu;
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| all.extend([name.into(), value]);
+        // A comma is doubled inside one of QEMU's options.
+        let place = |name: &str| folder.join(name).to_string_lossy().replace(',', ",,");
         add("-machine", (&qemu.machine).into());
         let mut cpu = qemu.cpu.clone();
         if let Some(features) = self.kvm {
@@ -122,17 +148,20 @@ impl Machine<'_> {
         add("-m", format!("{}", board.memory >> 20).into());
         add("-display", "none".into());
         for (_, name) in PORTS {
-            let mut socket = OsString::from(format!("socket,id={name},path="));
-            // A comma is doubled inside one of QEMU's options.
-            let path = folder.join(name).into_os_string();
-            socket.push(path.to_string_lossy().replace(',', ",,"));
-            add("-chardev", socket);
+            add(
+                "-chardev",
+                format!("socket,id={name},path={}", place(name)).into(),
+            );
             add("-serial", format!("chardev:{name}").into());
         }
         for (network, port) in networks(self.model).iter().zip(&self.ports) {
             let id = &network.id;
             let forward = format!("user,id={id},hostfwd=tcp:127.0.0.1:{port}-:80");
             add("-netdev", forward.into());
+            if self.clock == Clock::Recorded {
+                let filter = format!("filter-replay,id=record-{id},netdev={id}");
+                add("-object", filter.into());
+            }
         }
         for drive in self
             .model
@@ -156,8 +185,15 @@ impl Machine<'_> {
         if !self.command_line.is_empty() {
             add("-append", self.command_line.clone().into());
         }
-        if self.counted {
-            add("-icount", "shift=0,sleep=off".into());
+        match self.clock {
+            Clock::Host => {}
+            Clock::Counted => add("-icount", "shift=0,sleep=off".into()),
+            Clock::Recorded => {
+                let record = format!("shift=0,rr=record,rrfile={}", place("record"));
+                add("-icount", record.into());
+                let monitor = format!("unix:{},server=on,wait=off", place(MONITOR));
+                add("-qmp", monitor.into());
+            }
         }
         all.extend(["-nodefaults".into(), "-no-reboot".into()]);
         // A guest without seL4 is measured on the plain machine.
@@ -349,7 +385,7 @@ mod tests {
             initrd: Some("a,b".into()),
             command_line: String::new(),
             ports,
-            counted: true,
+            clock: Clock::Counted,
             kvm: None,
         };
         let arguments: Vec<String> = machine
@@ -397,7 +433,7 @@ mod tests {
             initrd: None,
             command_line: String::new(),
             ports: vec![8080],
-            counted: false,
+            clock: Clock::Host,
             kvm: Some(boot::cpu::needed(|option| option == "HUGE_PAGE")),
         };
         let arguments = machine.arguments(Path::new("/s"));

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::logs::{Decoder, Level, Line};
 use crate::network::Guests;
 use crate::output;
-use crate::qemu::{CONTROL, Event, Machine, Port, Qemu};
+use crate::qemu::{CONTROL, Event, MONITOR, Machine, Port, Qemu};
 use crate::symbols::Symbols;
 use crate::text::Lines;
 use crate::trace::Traces;
@@ -222,6 +222,12 @@ impl<'a> Session<'a> {
     /// Returns the lines that came since this was last asked.
     pub fn take_seen(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.seen)
+    }
+
+    /// Returns the path of QEMU's own monitor, of a machine that is recorded.
+    #[must_use]
+    pub fn monitor(&self) -> PathBuf {
+        self.qemu.socket(MONITOR)
     }
 
     /// Returns the name and port of a guest that serves, if there is one.

@@ -3,6 +3,7 @@
 
 mod boot;
 mod figures;
+pub mod http;
 mod rows;
 
 use std::fmt::Write as _;

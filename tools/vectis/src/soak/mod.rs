@@ -7,6 +7,8 @@
 
 pub(crate) mod counters;
 mod http;
+
+pub use http::Connection;
 mod load;
 mod plan;
 mod report;
