@@ -3,15 +3,16 @@
 use core::fmt;
 
 use acpi_tables::Description;
-use spec::{BY_TABLES, Clock, PIN_BY_MACHINE, Requires};
+use pci::Bdf;
+use spec::{BY_TABLES, Clock, Configuration, PIN_BY_MACHINE, Requires};
 
 use crate::probe::HpetTimer;
 
 /// What the board says that ACPI's tables say too; [`BY_TABLES`] where they alone say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stated {
-    /// Where configuration space is, and how many buses of it; of a system without functions
-    /// nobody looks there.
+    /// Where configuration space is, 0 for no window, and how many buses of it; of a system
+    /// without functions nobody looks there.
     pub ecam: Option<(u64, u64)>,
     /// The HPET that a component has, or 0.
     pub hpet: u64,
@@ -29,9 +30,7 @@ pub struct Stated {
 pub enum Lack {
     /// Tables that tell what there is.
     Tables,
-    /// A configuration window.
-    Window,
-    /// One that has bus 0: it begins with this bus.
+    /// A configuration window with bus 0: it begins with this bus.
     Buses(u8),
     /// A clock: there is no HPET.
     Hpet,
@@ -55,11 +54,6 @@ impl fmt::Display for Lack {
                 );
             }
             Self::Tables => "no ACPI tables that can be read: nothing tells where its devices are",
-            Self::Window => {
-                "no window for configuration space (ACPI has no table MCFG), as machines without \
-                 PCI Express, such as QEMU's `pc`. Functions cannot be given to guests there: take \
-                 QEMU's `q35`, or a system without devices"
-            }
             Self::Hpet => {
                 return write!(
                     f,
@@ -84,8 +78,8 @@ impl fmt::Display for Lack {
 /// What the machine has otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// There is no configuration window.
-    NoWindow,
+    /// There is no configuration window: the board's.
+    NoWindow(u64),
     /// It is elsewhere: the board's and the machine's address.
     Window(u64, u64),
     /// It has other buses: how many the board says, the machine's first and last.
@@ -106,7 +100,12 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this machine is not the board: ")?;
         match *self {
-            Self::NoWindow => write!(f, "it has {}", Lack::Window),
+            Self::NoWindow(board) => write!(
+                f,
+                "it has no window for configuration space (ACPI has no table MCFG), as machines \
+                 without PCI Express, such as QEMU's `pc`, and `ecam` in [board] says {board:#x}: \
+                 write `ecam = \"none\"`, which reaches it by ports"
+            ),
             Self::Window(board, machine) => write!(
                 f,
                 "its configuration space is at {machine:#x} (ACPI, MCFG), and `ecam` in [board] \
@@ -150,9 +149,9 @@ impl fmt::Display for Difference {
 /// Where a machine's devices are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// The configuration window, or 0.
+    /// The configuration window, or 0: configuration space is reached by ports.
     pub ecam: u64,
-    /// Its buses.
+    /// The buses that are looked at.
     pub buses: u64,
     /// The HPET, or 0.
     pub hpet: u64,
@@ -169,7 +168,22 @@ impl Places {
             Requires::Nothing => true,
             Requires::Hpet => self.clock == Clock::Hpet,
             Requires::Pit => self.clock == Clock::Pit,
+            Requires::ConfigPorts => self.configuration() == Configuration::Ports,
         }
+    }
+
+    /// Returns how configuration space is reached.
+    pub const fn configuration(&self) -> Configuration {
+        match self.ecam {
+            0 => Configuration::Ports,
+            _ => Configuration::Window,
+        }
+    }
+
+    /// Returns the page of a function's configuration space, if there is a window for it.
+    pub fn config_page(&self, function: Bdf) -> Option<u64> {
+        let offset = u64::from(function.requester_id()) << 12;
+        (self.configuration() == Configuration::Window).then(|| self.ecam + offset)
     }
 
     /// Returns whether it takes a look at the HPET to know whether that is the clock, by a pin
@@ -254,13 +268,13 @@ pub fn settle(stated: &Stated, machine: Option<&Description>) -> Result<Places, 
     let tables = || machine.ok_or(Unfit::Lacks(Lack::Tables));
     let (ecam, buses) = match stated.ecam {
         None => (0, 0),
-        Some((BY_TABLES, _)) => {
-            let window = tables()?.window.ok_or(Unfit::Lacks(Lack::Window))?;
-            if window.first != 0 {
+        Some((BY_TABLES, buses)) => match tables()?.window {
+            None => (0, buses),
+            Some(window) if window.first != 0 => {
                 return Err(Unfit::Lacks(Lack::Buses(window.first)));
             }
-            (window.base, u64::from(window.last) + 1)
-        }
+            Some(window) => (window.base, u64::from(window.last) + 1),
+        },
         Some(said) => said,
     };
     let hpet = match stated.hpet {
@@ -283,9 +297,12 @@ pub fn settle(stated: &Stated, machine: Option<&Description>) -> Result<Places, 
 /// Returns the first difference between what the board says and what the tables do. What a
 /// machine need not say is no difference.
 fn difference(stated: &Stated, machine: &Description) -> Option<Difference> {
-    if let Some((base, buses)) = stated.ecam.filter(|(base, _)| *base != BY_TABLES) {
+    let window = stated
+        .ecam
+        .filter(|(base, _)| ![0, BY_TABLES].contains(base));
+    if let Some((base, buses)) = window {
         let Some(window) = machine.window else {
-            return Some(Difference::NoWindow);
+            return Some(Difference::NoWindow(base));
         };
         if window.base != base {
             return Some(Difference::Window(base, window.base));
@@ -413,10 +430,6 @@ mod tests {
         for (machine, words) in [
             (None, "this machine has no ACPI tables"),
             (
-                Some(with_window(None)),
-                "this machine has no window for configuration space",
-            ),
-            (
                 Some(with_window(of_bus_1)),
                 "this machine has a window for configuration space from bus 1 on only",
             ),
@@ -436,6 +449,25 @@ mod tests {
             ..BOARD
         };
         assert_eq!(settle(&nothing, None), Ok(Places::default()));
+        // Without a window there are the ports, also where the board says so of a machine
+        // that has one.
+        let ports = Stated {
+            ecam: Some((0, 256)),
+            ..BOARD
+        };
+        let hpet = BOARD.hpet;
+        for (stated, machine) in [(OPEN, with_window(None)), (ports, q35)] {
+            let places = settle(&stated, Some(&machine)).expect("it has what it takes");
+            assert_eq!((places.ecam, places.buses, places.hpet), (0, 256, hpet));
+            assert_eq!(places.configuration(), Configuration::Ports);
+            let function = Bdf::new(1, 2, 3).expect("an address");
+            assert_eq!(places.config_page(function), None);
+            assert!(places.has(Requires::ConfigPorts));
+        }
+        let places = settle(&BOARD, Some(&q35)).expect("its own machine");
+        let function = Bdf::new(1, 2, 3).expect("an address");
+        assert_eq!(places.config_page(function), Some(0xb011_3000));
+        assert!(!places.has(Requires::ConfigPorts));
     }
 
     /// A board that leaves the clock to the machine.
@@ -568,7 +600,7 @@ mod tests {
                     window: None,
                     ..q35()
                 },
-                ["MCFG", "`pc`", "`q35`"],
+                ["MCFG", "`pc`", "`ecam = \"none\"`"],
             ),
             (
                 Description {

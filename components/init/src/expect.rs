@@ -93,8 +93,7 @@ impl Given<'_> {
         slot: u32,
     ) -> Option<Expect> {
         if (function.config_cnode, function.config_slot) == (cnode, slot) {
-            let page = self.places.ecam + (u64::from(info.host_bdf) << 12);
-            return Some(Expect::Page(page));
+            return self.places.config_page(info.host()).map(Expect::Page);
         }
         if function.config_cnode == cnode
             && let Some(page) = slot.checked_sub(function.registers_slot)

@@ -1,4 +1,4 @@
-//! Binds pci-config to seL4: a page of configuration space for each function,
+//! Binds pci-config to seL4: a page of configuration space for each function, or its ports,
 //! one endpoint for the vmms, a channel to msix and one to irq-router.
 
 #![no_std]
@@ -6,11 +6,12 @@
 
 use channel::{irq_router, msix, pci_config as interface};
 use defmt::Display2Format;
-use pci::{MODEL_RESET_PAGES, PAGE_SIZE, Width};
+use pci::{ConfigPorts, MODEL_RESET_PAGES, Mechanism1, PAGE_SIZE, Width};
 use pci_config::{Functions, Hardware, Method, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
+use sel4::cap::IoPort;
 use shm::Kept;
-use spec::{BADGE_GUEST_GONE, FUNCTIONS, FunctionId, GUESTS, names};
+use spec::{BADGE_GUEST_GONE, Configuration, FUNCTIONS, FunctionId, GUESTS, names};
 
 runtime::component!(main);
 
@@ -22,19 +23,64 @@ const REGISTERS: u32 = (MODEL_RESET_PAGES * PAGE_SIZE) as u32;
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
 
-struct ConfigPage {
-    registers: Mmio,
+/// Configuration space that ports reach.
+const CONVENTIONAL: u64 = 256;
+
+/// The ports of configuration space, of which this component alone has a capability.
+struct ConfigIo(IoPort);
+
+impl ConfigPorts for ConfigIo {
+    fn read(&mut self, port: u16, width: Width) -> u32 {
+        // The capability covers the ports, so that this cannot fail.
+        self.0.ioport_read(port, width.bytes()).unwrap_or(u32::MAX)
+    }
+    fn write(&mut self, port: u16, width: Width, value: u32) {
+        let _ = self.0.ioport_write(port, width.bytes(), value);
+    }
+}
+
+/// A function's configuration space.
+enum Registers {
+    Window(Mmio),
+    Ports(Mechanism1<ConfigIo>),
+}
+
+impl Registers {
+    fn new(context: &Context, device: &str) -> Self {
+        match context.machine().configuration {
+            Configuration::Window => Self::Window(context.registers(names::CONFIG.of(device))),
+            Configuration::Ports => {
+                let ports = ConfigIo(IoPort::from_bits(context.get(names::CONFIG_PORTS).slot));
+                let function = context.function(device).host();
+                Self::Ports(Mechanism1::new(function, ports))
+            }
+        }
+    }
+
+    fn read(&mut self, offset: u16, width: Width) -> u32 {
+        match self {
+            Self::Window(page) => page.read(offset.into(), width) as u32,
+            Self::Ports(space) => space.read(offset, width),
+        }
+    }
+}
+
+struct ConfigSpace {
+    registers: Registers,
     /// The first pages of BAR 0, of a model that is reset there.
     reset: Option<Mmio>,
     tsc_khz: u64,
 }
 
-impl Hardware for ConfigPage {
+impl Hardware for ConfigSpace {
     fn read(&mut self, offset: u16, width: Width) -> u32 {
-        self.registers.read(offset.into(), width) as u32
+        self.registers.read(offset, width)
     }
     fn write(&mut self, offset: u16, width: Width, value: u32) {
-        self.registers.write(offset.into(), width, value.into());
+        match &mut self.registers {
+            Registers::Window(page) => page.write(offset.into(), width, value.into()),
+            Registers::Ports(space) => space.write(offset, width, value),
+        }
     }
     fn has_registers(&self) -> bool {
         self.reset.is_some()
@@ -52,7 +98,7 @@ impl Hardware for ConfigPage {
         }
     }
     fn has_extended_space(&self) -> bool {
-        true
+        matches!(self.registers, Registers::Window(_))
     }
     fn now_ms(&mut self) -> u64 {
         runtime::tsc() / self.tsc_khz
@@ -62,10 +108,10 @@ impl Hardware for ConfigPage {
 /// Logs a function as the guest will find it: the header of a trace.
 fn trace(context: &Context, device: &str) {
     let info = context.function(device);
-    let registers = context.registers(names::CONFIG.of(device));
+    let mut registers = Registers::new(context, device);
     let mut bytes = [0; 256];
     for (offset, byte) in bytes.iter_mut().enumerate() {
-        *byte = registers.read(offset, Width::Byte) as u8;
+        *byte = registers.read(offset as u16, Width::Byte) as u8;
     }
     defmt::info!(
         "trace device {=str} bdf {=u16} config {=[u8]}",
@@ -116,7 +162,7 @@ fn tell_reset(device: &str, method: Option<Method>) {
 fn release(
     context: &Context,
     bits: u64,
-    functions: &mut Functions<'_, ConfigPage, Channel, FUNCTIONS>,
+    functions: &mut Functions<'_, ConfigSpace, Channel, FUNCTIONS>,
 ) {
     for (index, device) in context.functions().enumerate() {
         let guest = context.guest_index(device);
@@ -137,8 +183,8 @@ fn main(context: Context) -> ! {
     let assigned = context.functions().map(|device| {
         let info = context.function(device);
         let owner = context.owner(device);
-        let hardware = ConfigPage {
-            registers: context.registers(names::CONFIG.of(device)),
+        let hardware = ConfigSpace {
+            registers: Registers::new(&context, device),
             reset: info
                 .has_model_reset()
                 .then(|| context.registers(names::RESET_REGISTERS.of(device))),
@@ -154,7 +200,10 @@ fn main(context: Context) -> ! {
     defmt::info!(
         "{=usize} functions, each with {=u64} bytes",
         context.functions().count(),
-        EXTENDED
+        match context.machine().configuration {
+            Configuration::Window => EXTENDED,
+            Configuration::Ports => CONVENTIONAL,
+        }
     );
     for (index, device) in context.functions().enumerate() {
         tell_reset(

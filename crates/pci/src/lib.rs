@@ -3,7 +3,7 @@
 //! Responsible for: addresses, access widths, register offsets, and the
 //! description of an assigned function ([`FunctionInfo`]) that init finds at
 //! boot and hands, read-only, to every component that works on it.
-//! Must never: touch a device but through the [`ConfigSpace`] it is given.
+//! Must never: touch a device but through the [`ConfigSpace`] or the [`ConfigPorts`] it is given.
 //! May call: nothing.
 //! Invariants: every type here is plain data; decoding one from a word that
 //! another component sent either becomes a valid value or `None`.
@@ -17,6 +17,7 @@ mod function;
 mod grain;
 mod group;
 mod place;
+mod ports;
 pub mod regs;
 mod scan;
 mod virtio;
@@ -33,6 +34,7 @@ pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, GUEST_FUNCTIONS, HIGH_BAR_WINDOW,
     claim_small_bars, place_bars,
 };
+pub use ports::{ConfigPorts, Mechanism1};
 pub use scan::{buses_behind, each_function};
 pub use virtio::{Virtio, is_virtio};
 

@@ -206,6 +206,31 @@ impl IoPort {
     pub fn ioport_out32(self, port: u16, value: u32) -> Result<()> {
         invoke(|ipc| sel4_sys::x86_io_port_out32(ipc, self.bits(), port.into(), value.into()))
     }
+
+    /// Reads 1, 2 or 4 bytes from `port`, by any other number as 4.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_read(self, port: u16, bytes: u64) -> Result<u32> {
+        match bytes {
+            1 => self.ioport_in8(port).map(u32::from),
+            2 => self.ioport_in16(port).map(u32::from),
+            _ => self.ioport_in32(port),
+        }
+    }
+
+    /// Writes 1, 2 or 4 bytes to `port`, by any other number 4.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn ioport_write(self, port: u16, bytes: u64, value: u32) -> Result<()> {
+        let [low, high, ..] = value.to_le_bytes();
+        match bytes {
+            1 => self.ioport_out8(port, low),
+            2 => self.ioport_out16(port, u16::from_le_bytes([low, high])),
+            _ => self.ioport_out32(port, value),
+        }
+    }
 }
 
 impl AsidControl {

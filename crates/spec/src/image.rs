@@ -31,9 +31,10 @@ pub struct Header {
     magic: u64,
     /// Bytes of the whole image.
     pub length: u64,
-    /// Physical address of the ECAM window (PCIe 6.0 section 7.2.2), or [`BY_TABLES`].
+    /// Physical address of the ECAM window (PCIe 6.0 section 7.2.2), or [`BY_TABLES`], or 0:
+    /// configuration space is reached by ports.
     pub ecam: u64,
-    /// Buses in the window.
+    /// Buses that are looked at.
     pub buses: u64,
     /// First I/O port of COM1.
     pub com1: u64,

@@ -40,7 +40,9 @@ pub use ending::Ending;
 pub use guest::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{BY_TABLES, HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
-pub use machine::{Clock, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo};
+pub use machine::{
+    Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo,
+};
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
     OnFault, PIN_BY_MACHINE, Requires, Rights, Selector, Start, Thread,

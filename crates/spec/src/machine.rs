@@ -15,6 +15,19 @@ pub enum Clock {
     Pit = 1,
 }
 
+/// How configuration space is reached.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(u16)]
+pub enum Configuration {
+    /// As memory, 4 KiB of each function (PCIe 6.0 section 7.2.2).
+    #[default]
+    Window = 0,
+    /// By I/O ports, 256 bytes of each function (PCI Local Bus 3.0 section 3.2.2.3.2).
+    Ports = 1,
+}
+
 /// Facts for every component, on a page shared read-only.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -32,7 +45,9 @@ pub struct MachineInfo {
     /// The clock that the timer has.
     pub clock: Clock,
     /// The I/O APIC's pin that it raises, where it sends no messages.
-    pub clock_pin: u32,
+    pub clock_pin: u16,
+    /// How configuration space is reached.
+    pub configuration: Configuration,
 }
 
 /// The word of a kernel's label that says that a guest may halt it by its flags.

@@ -342,8 +342,10 @@ keys! {
 
 // pci-config's and msix's.
 keys! {
-    /// A function's page of configuration space.
+    /// A function's page of configuration space, where there is a window for that.
     CONFIG: Family<Region> = "config:";
+    /// The I/O ports of configuration space, where there is none.
+    CONFIG_PORTS: Key<Ports> = "config-ports";
     /// The registers by which a known model is reset.
     RESET_REGISTERS: Family<Region> = "reset-registers:";
     /// The pages with a function's MSI-X table and PBA.

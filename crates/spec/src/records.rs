@@ -82,6 +82,8 @@ pub enum Requires {
     Hpet = 1,
     /// The 8254 as the timer's clock.
     Pit = 2,
+    /// No window for configuration space: that is reached by ports.
+    ConfigPorts = 3,
 }
 
 /// A kernel object to be made; [`Object::new`] sets what its kind does not use.

@@ -55,7 +55,7 @@ pub struct Board {
     pub memory: u64,
     /// Where guest RAM may lie: first address and size in bytes.
     pub guest_memory: (u64, u64),
-    /// ECAM window: address, which may be [`BY_TABLES`], and number of buses.
+    /// ECAM window: address, which may be [`BY_TABLES`] or 0 for none, and number of buses.
     pub ecam: (u64, u64),
     /// Port that ends the machine with a status, or 0.
     pub exit_port: u16,
@@ -100,6 +100,8 @@ impl Qemu {
 
 /// The word for what the machine itself says at boot.
 const OPEN: &str = "auto";
+/// The word for a window that there is not.
+const NONE: &str = "none";
 /// The device whose registers the tables name, and how many bytes those have.
 pub const HPET: &str = "hpet";
 /// The other whose pin can be left to the machine: the 8254.
@@ -108,10 +110,15 @@ const HPET_SIZE: u64 = 4096;
 /// The most buses that there are.
 const BUSES: u64 = 256;
 
+/// Returns whether a key is this word.
+fn is(word: &str, section: &Section<'_, '_>, key: &'static str) -> bool {
+    let value = section.get(key);
+    value.and_then(|value| value.get_ref().as_str()) == Some(word)
+}
+
 /// Returns whether a key is left to the machine.
 fn is_open(section: &Section<'_, '_>, key: &'static str) -> bool {
-    let value = section.get(key);
-    value.and_then(|value| value.get_ref().as_str()) == Some(OPEN)
+    is(OPEN, section, key)
 }
 
 fn device(name: &str, section: &Section<'_, '_>) -> BoardDevice {
@@ -298,6 +305,8 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
     }
     if is_open(section, "ecam") {
         board.ecam = (BY_TABLES, BUSES);
+    } else if is(NONE, section, "ecam") {
+        board.ecam = (0, BUSES);
     } else if let Some(ecam) = section.required_section("ecam", "{ base, buses }") {
         let base = ecam.required_number("base", 0..1 << 48, "0xb000_0000");
         let buses = ecam.required_number("buses", 1..BUSES + 1, "256");

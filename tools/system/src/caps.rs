@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use spec::{Mapping, NONE, Object, ObjectKind, PIN_BY_MACHINE, Rights};
+use spec::{Mapping, NONE, Object, ObjectKind, PIN_BY_MACHINE, Requires, Rights};
 
 use crate::compose::Image;
 use crate::model::Model;
@@ -94,7 +94,7 @@ pub fn capability_table(model: &Model, image: &Image) -> String {
 
 fn describe(object: &Object) -> String {
     let name = object.name.as_str();
-    match object.kind {
+    let text = match object.kind {
         ObjectKind::Tcb => format!("TCB of {name}"),
         ObjectKind::Endpoint => format!("endpoint of {name}"),
         ObjectKind::Notification => format!("notification of {name}"),
@@ -115,6 +115,11 @@ fn describe(object: &Object) -> String {
         }
         ObjectKind::IrqControl => "IRQControl".to_owned(),
         ObjectKind::Untyped => format!("untyped 2^{} for {name}", object.size_bits),
+    };
+    match object.requires {
+        Requires::Nothing => text,
+        Requires::Hpet | Requires::Pit => format!("{text}, as the clock"),
+        Requires::ConfigPorts => format!("{text}, without a window"),
     }
 }
 

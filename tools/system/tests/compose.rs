@@ -6,8 +6,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use spec::{
-    IommuKind, KernelLabel, NONE, ObjectKind, PIN_BY_MACHINE, Requires, Resources, Start, System,
-    names,
+    BY_TABLES, IommuKind, KernelLabel, NONE, ObjectKind, PIN_BY_MACHINE, Requires, Resources,
+    Start, System, names,
 };
 use system::{
     ComposeError, Image, Model, OnExit, Options, Program, Programs, Segment, capability_table,
@@ -547,6 +547,45 @@ fn of_devices_of_which_one_will_do_a_component_has_one() {
         if requires != Requires::Nothing && object.kind == ObjectKind::IoApicIrq {
             assert_eq!(object.pin, PIN_BY_MACHINE, "{object:?}");
         }
+    }
+}
+
+/// The ports of configuration space are pci-config's where there may be no window, and nobody's
+/// else.
+#[test]
+fn one_component_has_the_ports_of_configuration_space() {
+    for (board, given, ecam) in [
+        ("pc", false, 0xb000_0000),
+        ("open", true, BY_TABLES),
+        ("ports", true, 0),
+    ] {
+        let root = common::project(&common::files().join("good.toml"));
+        let file = root.path().join("ports.toml");
+        let keys = format!("system = {{ inherit = \"system.toml\", board = \"{board}\" }}\n");
+        std::fs::write(&file, keys).unwrap();
+        let model = system::read(root.path(), &file, None);
+        let model = model.unwrap_or_else(|report| panic!("{report}"));
+        let image = composed(&model, &Programs::default()).unwrap();
+        let table = capability_table(&model, &image);
+        let has = |thread: &&str| {
+            let ports = "I/O ports 0xcf8-0xcff (configuration), without a window";
+            block(&table, thread)
+                .iter()
+                .any(|line| line.contains(ports))
+        };
+        let all = image.threads.iter().map(|thread| thread.name.as_str());
+        let holders: Vec<&str> = all.filter(has).collect();
+        let expected = if given { &["pci-config"][..] } else { &[] };
+        assert_eq!(holders, expected, "{board}");
+        let bytes = aligned(&image);
+        let system = System::parse(bytes.as_bytes()).unwrap();
+        assert_eq!(system.header.ecam, ecam, "{board}");
+        let resources = resources(&system, "pci-config");
+        assert_eq!(
+            resources.find(names::CONFIG_PORTS).is_some(),
+            given,
+            "{board}"
+        );
     }
 }
 

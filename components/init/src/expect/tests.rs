@@ -103,6 +103,23 @@ fn what_the_machine_does_not_have_fills_no_slot() {
     assert_eq!(slots(MSIX, Clock::Pit), [None; 3]);
 }
 
+/// Of a function's configuration space there is a page where there is a window.
+#[test]
+fn without_a_window_there_is_no_page_of_configuration_space() {
+    let image = Image {
+        functions: [function()].into(),
+        ..Image::default()
+    };
+    let slot = |ecam| {
+        image.ask((&[info()], IommuInfo::default()), |mut given| {
+            given.places.ecam = ecam;
+            given.expected(CONFIG, 3)
+        })
+    };
+    assert_eq!(slot(ECAM), page(ECAM + 0x11_8000));
+    assert_eq!(slot(0), None);
+}
+
 #[test]
 fn records_fill_a_slot_or_one_for_each_page() {
     let image = Image {

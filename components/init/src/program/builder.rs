@@ -231,8 +231,8 @@ impl<'a> Builder<'a> {
             ObjectKind::IoApicIrq => {
                 let slot = self.slots.take(1);
                 let pin = match object.requires {
-                    Requires::Nothing => object.pin,
                     Requires::Hpet | Requires::Pit => self.places.clock_pin,
+                    Requires::Nothing | Requires::ConfigPorts => object.pin,
                 };
                 let made = slot::IRQ_CONTROL.cap().irq_control_get_ioapic(
                     0,

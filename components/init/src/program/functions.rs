@@ -4,10 +4,9 @@ use core::fmt::Write as _;
 
 use defmt::Display2Format;
 use init::{Fate, Told, share_out};
-use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE};
 use pci::{
-    Bdf, ConfigSpace, FunctionInfo, MODEL_RESET_PAGES, MsixPage, NoMsix, PAGE_SIZE,
-    claim_small_bars, find_msix, place_bars, regs,
+    Bdf, ConfigSpace as _, FunctionInfo, MODEL_RESET_PAGES, Mechanism1, MsixPage, NoMsix,
+    PAGE_SIZE, Width, claim_small_bars, find_msix, place_bars, regs,
 };
 use sel4::cap::Granule;
 use sel4::{CapRights, VmAttributes};
@@ -18,38 +17,33 @@ use super::builder::Builder;
 use super::fatal::fatal;
 use super::ports;
 
-/// Configuration mechanism #1 (PCI Local Bus 3.0 section 3.2.2.3.2): init uses
-/// it to look at every function; the ones that are assigned are then reached
-/// by their own page of the ECAM window.
-pub struct Mechanism1(pub Bdf);
+/// The ports of configuration space, until init drops its authority.
+pub struct ConfigPorts;
 
-impl Mechanism1 {
-    fn select(&self, offset: u16) {
-        let address =
-            CONFIG_ENABLE | u32::from(self.0.requester_id()) << 8 | u32::from(offset & 0xfc);
-        // The capability covers the port at this time.
-        let _ = ports::config().ioport_out32(CONFIG_ADDRESS, address);
+impl pci::ConfigPorts for ConfigPorts {
+    fn read(&mut self, port: u16, width: Width) -> u32 {
+        // The capability covers the ports at this time.
+        ports::config()
+            .ioport_read(port, width.bytes())
+            .unwrap_or(u32::MAX)
+    }
+    fn write(&mut self, port: u16, width: Width, value: u32) {
+        let _ = ports::config().ioport_write(port, width.bytes(), value);
     }
 }
 
-impl ConfigSpace for Mechanism1 {
-    fn read32(&mut self, offset: u16) -> u32 {
-        self.select(offset);
-        ports::config().ioport_in32(CONFIG_DATA).unwrap_or(u32::MAX)
-    }
-    fn write32(&mut self, offset: u16, value: u32) {
-        self.select(offset);
-        let _ = ports::config().ioport_out32(CONFIG_DATA, value);
-    }
-    fn write16(&mut self, offset: u16, value: u16) {
-        self.select(offset);
-        let _ = ports::config().ioport_out16(CONFIG_DATA + (offset & 2), value);
-    }
+/// A function's configuration space as init looks at every function; the ones that are
+/// assigned are then reached by their own page of the window, or by the ports.
+pub type Space = Mechanism1<ConfigPorts>;
+
+/// Returns the configuration space of any function.
+pub const fn space(bdf: Bdf) -> Space {
+    Mechanism1::new(bdf, ConfigPorts)
 }
 
 /// Reads a dword of any function.
 pub fn read(bdf: Bdf, offset: u16) -> u32 {
-    Mechanism1(bdf).read32(offset)
+    space(bdf).read32(offset)
 }
 
 /// Calls `visit` for every function that is there, until it says `true`.
@@ -58,7 +52,7 @@ pub fn each_function(buses: u64, visit: impl FnMut(Bdf) -> bool) {
 }
 
 fn matches(function: &Function, bdf: Bdf) -> bool {
-    let mut space = Mechanism1(bdf);
+    let mut space = space(bdf);
     let value = function.value;
     if function.selector == Selector::Address {
         u32::from(bdf.requester_id()) == value
@@ -104,7 +98,7 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
         let Some(bdf) = found else {
             // A scan passes over what has no vendor: at its address it is named.
             let bdf = Bdf::from_requester_id(function.value as u16);
-            let there = || Mechanism1(bdf).read32(regs::REVISION) != u32::MAX;
+            let there = || space(bdf).read32(regs::REVISION) != u32::MAX;
             if function.selector == Selector::Address && there() {
                 look_at(builder, function, bdf);
             }
@@ -133,7 +127,7 @@ fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
     let buses = builder.places.buses;
-    match init::look_at(&mut Mechanism1(bdf), bdf, guest, permissive, buses) {
+    match init::look_at(&mut space(bdf), bdf, guest, permissive, buses) {
         Ok(mut info) => {
             info.intx = function.intx;
             info.reset_optional = function.reset_optional as u16;
@@ -150,7 +144,7 @@ fn tell_msix(name: &str, bdf: Bdf, info: &FunctionInfo) {
         return;
     }
     let at = info.msix.capability as u16;
-    if let Err(none) = find_msix(&mut Mechanism1(bdf), at, &info.bars) {
+    if let Err(none) = find_msix(&mut space(bdf), at, &info.bars) {
         no_msix(name, none);
     }
 }
@@ -211,16 +205,17 @@ fn tell_bars(name: &str, info: &FunctionInfo) {
 
 fn assign_one(builder: &mut Builder<'_>, function: &Function, bdf: Bdf, info: &FunctionInfo) {
     let name = function.name.as_str();
-    let page = builder.places.ecam + (u64::from(bdf.requester_id()) << 12);
-    let config = builder.device_page(name, page);
-    map_device(
-        builder,
-        config,
-        function.config_vspace,
-        function.config_address,
-        name,
-    );
-    builder.give(config, function.config_cnode, function.config_slot, name);
+    if let Some(page) = builder.places.config_page(bdf) {
+        let config = builder.device_page(name, page);
+        map_device(
+            builder,
+            config,
+            function.config_vspace,
+            function.config_address,
+            name,
+        );
+        builder.give(config, function.config_cnode, function.config_slot, name);
+    }
     give_bars(builder, function, info);
     builder.write(function.info, info.as_bytes());
     defmt::info!(

@@ -13,7 +13,7 @@ use spec::FUNCTIONS;
 
 use super::builder::Builder;
 use super::fatal::fatal;
-use super::functions::{Found, Mechanism1, each_function, read};
+use super::functions::{Found, each_function, read, space};
 use super::memory::SCRATCH;
 use super::ports::Com1;
 
@@ -49,6 +49,8 @@ impl Functions<'_, '_> {
         if u64::from(bdf.bus()) >= builder.places.buses {
             return None;
         }
+        // ACS is an extended capability, which ports do not reach: nothing is known then.
+        let page = builder.places.config_page(bdf)?;
         let own = self.found.iter().position(|(own, _)| *own == bdf);
         let name = "a function's configuration space";
         let frame = match own {
@@ -57,10 +59,7 @@ impl Functions<'_, '_> {
                 let from = builder.place(function.config_cnode, function.config_slot);
                 builder.copy_from(&from, CapRights::read_write(), name)
             }
-            None => {
-                let page = builder.places.ecam + u64::from(bdf.requester_id()) * PAGE_SIZE;
-                builder.try_device_page(page)?
-            }
+            None => builder.try_device_page(page)?,
         };
         let frame = Granule::from_bits(frame as u64);
         builder.map(
@@ -137,7 +136,7 @@ pub fn check(builder: &mut Builder<'_>, found: &Found) {
         }
         each_function(u64::from(reach.bus()) + 1, |bdf| {
             if is_stray(tree, bdf, &owned) && reach.has(tree, bdf) {
-                let mut space = Mechanism1(bdf);
+                let mut space = space(bdf);
                 let command = space.read32(regs::COMMAND) as u16;
                 space.write16(regs::COMMAND, command & !regs::COMMAND_BUS_MASTER);
                 let _ = write!(

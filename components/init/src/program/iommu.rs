@@ -5,7 +5,7 @@ use acpi_tables::{Found, find as find_unit};
 use heapless::Vec;
 use pci::{Bdf, PAGE_SIZE, buses_behind};
 use sel4::cap::LargePage;
-use spec::{FUNCTIONS, IommuInfo, IommuKind, NONE};
+use spec::{Configuration, FUNCTIONS, IommuInfo, IommuKind, NONE};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -28,8 +28,12 @@ fn register_pages(
     size: u64,
 ) -> Option<Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>> {
     let places = &builder.places;
-    // 1 MiB for each bus (PCIe 6.0 section 7.2.2).
-    let window = places.ecam..places.ecam.saturating_add(places.buses << 20);
+    // 1 MiB for each bus (PCIe 6.0 section 7.2.2); of one that is not there, nothing.
+    let buses = match places.configuration() {
+        Configuration::Window => places.buses,
+        Configuration::Ports => 0,
+    };
+    let window = places.ecam..places.ecam.saturating_add(buses << 20);
     let mut frames = Vec::new();
     for page in 0..size / PAGE_SIZE {
         let address = registers + page * PAGE_SIZE;

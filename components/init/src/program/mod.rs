@@ -110,7 +110,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
             handover_time,
             kernel: header.kernel,
             clock: builder.places.clock,
-            clock_pin: builder.places.clock_pin.into(),
+            clock_pin: builder.places.clock_pin,
+            configuration: builder.places.configuration(),
         }),
     );
     builder.map_all();

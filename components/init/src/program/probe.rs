@@ -14,7 +14,7 @@ use spec::Ending;
 use super::builder::Builder;
 use super::clock;
 use super::firmware::{Firmware, Pages, described};
-use super::functions::{Mechanism1, each_function};
+use super::functions::{each_function, space};
 use super::iommu::TABLE;
 use super::ports::{self, Com1};
 
@@ -69,7 +69,7 @@ pub fn run(
     each_function(buses, |bdf| {
         let unit = unit(builder, &mut pages, root_pointer, &[bdf.requester_id()]);
         let read = |bdf, offset| super::functions::read(bdf, offset);
-        let space = &mut Mechanism1(bdf);
+        let space = &mut space(bdf);
         // Writing to COM1 cannot fail.
         let starts = init::function(&mut Terminal, space, bdf, buses, read, unit);
         given += usize::from(starts.unwrap_or_default());

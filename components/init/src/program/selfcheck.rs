@@ -14,7 +14,7 @@ use spec::Function;
 
 use super::builder::Builder;
 use super::fatal::fatal;
-use super::functions::Mechanism1;
+use super::functions::{self, Space};
 use super::memory::SCRATCH;
 use super::own_slot;
 use super::ports::Com1;
@@ -117,7 +117,7 @@ fn mapped(address: usize, size: usize) -> Mmio {
 }
 
 struct Around<'a> {
-    space: Mechanism1,
+    space: Space,
     ram: Ram,
     ram_address: u64,
     canary: Ram,
@@ -235,7 +235,7 @@ fn verdict(
         fatal!("{name}: the canary has no address");
     };
     let ram_address = function.dma_address;
-    let mut space = Mechanism1(*bdf);
+    let mut space = functions::space(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
     // Firmware may have left rings set up: the device is reset before it may reach
     // memory.

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
 use pci::{GUEST_BAR_SLOTS, GUEST_BAR_TABLES, MAX_MSIX_PAGES, MODEL_RESET_PAGES};
 use spec::names::{
-    self, Assigned, CNode, IntxHandler, IntxPin, Key, Priorities, Region, Slot, Turn,
+    self, Assigned, CNode, IntxHandler, IntxPin, Key, Ports, Priorities, Region, Slot, Turn,
 };
 use spec::{
-    BADGE_CALL, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit, OnFault,
-    PERIOD_US, Rights, Start, Thread,
+    BADGE_CALL, BY_TABLES, Cache, FAULT_SLOT, Function, Mapping, NONE, Name, ObjectKind, OnExit,
+    OnFault, PERIOD_US, Requires, Rights, Start, Thread,
 };
 
 use super::builder::{Builder, Place};
@@ -264,12 +265,36 @@ fn turn(model: &Model, index: usize) -> Turn {
     Turn { start, length }
 }
 
+/// Gives the ports of configuration space to the component that reaches it, on a board that
+/// may have no window for that.
+fn config_ports(builder: &mut Builder, model: &Model, places: &mut [Place]) {
+    let (window, _) = model.board.ecam;
+    let holder = model.holder(Authority::ConfigurationSpace);
+    let Some(holder) = holder.filter(|_| !model.devices.is_empty()) else {
+        return;
+    };
+    if ![0, BY_TABLES].contains(&window) {
+        return;
+    }
+    let object = builder.object("configuration", ObjectKind::IoPorts, 0, 0);
+    let ports = &mut builder.image.objects[object as usize];
+    (ports.first_port, ports.last_port) = (CONFIG_ADDRESS, CONFIG_DATA + 3);
+    ports.requires = Requires::ConfigPorts;
+    let ports = |slot| Ports {
+        slot,
+        first: CONFIG_ADDRESS.into(),
+    };
+    let key = (names::CONFIG_PORTS, ports);
+    builder.grant(&mut places[holder], key, object, Rights::ALL, 0);
+}
+
 pub fn functions(
     builder: &mut Builder,
     model: &Model,
     rams: &[Ram],
     places: &mut [Place],
 ) -> Result<(), ComposeError> {
+    config_ports(builder, model, places);
     let mut bar_slots = vec![None; model.guests.len()];
     for (index, device) in model.devices.iter().enumerate() {
         let holders = Authority::NEEDED.map(|authority| model.holder(authority));
