@@ -228,7 +228,10 @@ impl<'a> Inspection<'a> {
             None => BUSES,
             Some(Ok(places)) => {
                 let last = places.buses - 1;
-                let window = format!("{:#x}, buses 0 to {last} (MCFG)", places.ecam);
+                let window = match places.ecam {
+                    0 => "none (MCFG): configuration space is reached by ports".to_owned(),
+                    base => format!("{base:#x}, buses 0 to {last} (MCFG)"),
+                };
                 self.verdict.window = Some(window);
                 places.buses
             }
