@@ -12,10 +12,10 @@ use channel::Error;
 use channel::iommu::FaultRecord;
 use tock_registers::fields::FieldValue;
 
-use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
+use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
 use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
-use commands::Queue;
+use commands::{Failure, Queue};
 use registers::{
     Buffer, Control, DeviceTable, Domain, Exclusion, Features, Interrupts, Page, Remap, Status,
     Translation,
@@ -182,13 +182,26 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             self.registers.write64(pointer, 0);
         }
         self.turn_on();
-        self.forget_everything()
+        self.again(Self::forget_everything)
+    }
+
+    /// Asks the unit to forget something. If it stops at a command it is asked again, a few
+    /// times.
+    fn again(&mut self, ask: impl Fn(&mut Self) -> Result<(), Failure>) -> Result<(), Stuck> {
+        for _ in 0..TRIES {
+            match ask(self) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Stuck(stuck)) => return Err(stuck),
+                Err(Failure::Stopped) => self.queue.recover(&mut self.registers),
+            }
+        }
+        Err(Stuck("its command buffer stops again and again"))
     }
 
     /// Invalidates all cached entries of the unit: in one command, or
     /// each requester id for itself. Translations need no more than our own
     /// domains: no entry names another.
-    fn forget_everything(&mut self) -> Result<(), Stuck> {
+    fn forget_everything(&mut self) -> Result<(), Failure> {
         let (registers, region) = (&mut self.registers, &mut self.region);
         if Features::INVALIDATE_ALL.is_set(registers.read64(registers::FEATURES)) {
             self.queue.all(registers, region)?;
@@ -223,7 +236,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         // The component may have died between the two halves of a restart of
         // the event log, or after it changed an entry and before the unit knew.
         self.turn_on();
-        self.forget_functions()
+        self.again(Self::forget_functions)
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
@@ -240,7 +253,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
 
     /// Makes the unit read a function's entry again, and forget the
     /// translations of its domain.
-    fn forget(&mut self, function: usize) -> Result<(), Stuck> {
+    fn forget(&mut self, function: usize) -> Result<(), Failure> {
         let (registers, region) = (&mut self.registers, &mut self.region);
         let requester = self.requesters[function];
         self.queue.device(registers, region, requester)?;
@@ -249,7 +262,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
     }
 
     /// Makes the unit forget all that it remembers of the functions.
-    fn forget_functions(&mut self) -> Result<(), Stuck> {
+    fn forget_functions(&mut self) -> Result<(), Failure> {
         let (registers, region) = (&mut self.registers, &mut self.region);
         for (function, requester) in self.requesters.iter().enumerate() {
             self.queue.device(registers, region, *requester)?;
@@ -260,7 +273,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
     }
 
     /// Makes the unit read a function's interrupt table again.
-    fn forget_interrupts(&mut self, function: usize) -> Result<(), Stuck> {
+    fn forget_interrupts(&mut self, function: usize) -> Result<(), Failure> {
         let (registers, region) = (&mut self.registers, &mut self.region);
         let requester = self.requesters[function];
         self.queue.interrupts(registers, region, requester)?;
@@ -282,7 +295,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             self.region
                 .write(at, word | u64::from(entry(vector)) << half);
         }
-        Ok(self.forget_interrupts(function)?)
+        Ok(self.again(|unit| unit.forget_interrupts(function))?)
     }
 }
 
@@ -333,7 +346,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
         let domain = Domain::ID.val(domain(function).into());
         self.region.write(entry + 8, domain.value);
         self.region.write(entry, translated.value);
-        let forgotten = self.forget(function);
+        let forgotten = self.again(|unit| unit.forget(function));
         if forgotten.is_err() {
             self.region.write(entry, blocked());
         }
@@ -343,7 +356,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
     fn detach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
         self.region.write(self.entry(function), blocked());
-        Ok(self.forget(function)?)
+        Ok(self.again(|unit| unit.forget(function))?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {

@@ -10,6 +10,9 @@ pub const KEPT_FAULTS: usize = 16;
 /// end does not keep the component from its clients.
 pub const FAULTS_A_POLL: usize = 64;
 
+/// The requester of a fault that no device caused.
+pub const NO_DEVICE: u16 = u16::MAX;
+
 /// Faults as they come.
 #[derive(Debug)]
 pub(crate) struct Faults {

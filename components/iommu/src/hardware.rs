@@ -34,6 +34,10 @@ const LINE: usize = 64;
 /// of uncached register reads, where a unit takes microseconds.
 const POLLS: u32 = 1_000_000;
 
+/// How often a unit is asked to forget something, if it stops at that: an error that comes
+/// back has a cause that asking does not end.
+pub(crate) const TRIES: usize = 4;
+
 /// The step that the unit did not finish in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stuck(pub &'static str);

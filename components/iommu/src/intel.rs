@@ -11,11 +11,11 @@ mod registers;
 use channel::Error;
 use channel::iommu::FaultRecord;
 
-use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
+use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
 use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
 use faults::Records;
-use queue::Queue;
+use queue::{Failure, Queue};
 use registers::{
     Capability, ContextLower, ContextUpper, Extended, Global, InterruptTable, Message, Page,
     ProtectedMemory, RemapLower, RemapUpper, Root,
@@ -43,6 +43,17 @@ const PAGES: usize = INTERRUPTS + INTERRUPT_ENTRIES * ENTRY;
 const INTERRUPT_SIZE: u64 = INTERRUPT_ENTRIES.trailing_zeros() as u64 - 1;
 const _: () = assert!(INTERRUPT_ENTRIES == 2 << INTERRUPT_SIZE && INTERRUPTS.is_multiple_of(PAGE));
 
+/// Errors of the queue that are kept until the faults are looked at.
+const QUEUE_FAULTS: usize = 16;
+
+/// What the unit is to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forget {
+    Everything,
+    Translations,
+    Interrupts,
+}
+
 fn table_entry(address: u64, _level: usize) -> u64 {
     (Page::READ::SET + Page::WRITE::SET + Page::PAGE.val(address >> 12)).value
 }
@@ -62,6 +73,8 @@ pub struct Intel<R, T> {
     capability: u64,
     format: Format,
     records: Records,
+    /// Errors of the queue that nobody has looked at.
+    queue_faults: heapless::Vec<FaultRecord, QUEUE_FAULTS>,
 }
 
 impl<R: Registers, T: Tables> Intel<R, T> {
@@ -86,6 +99,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             capability,
             format,
             records: Records::new(capability),
+            queue_faults: heapless::Vec::new(),
         };
         match start {
             Start::Adopt => unit.adopt()?,
@@ -159,7 +173,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             true,
             "the interrupt table is not taken",
         )?;
-        self.forget_everything()?;
+        self.forget(Forget::Everything)?;
         self.set(
             Global::COMPATIBILITY::SET.value,
             false,
@@ -214,7 +228,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         // The component may have died after it changed an entry, and before the
         // memory or the unit knew.
         self.region.flush(self.size);
-        self.forget_everything()
+        self.forget(Forget::Everything)
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
@@ -233,25 +247,31 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         })
     }
 
-    fn forget_everything(&mut self) -> Result<(), Stuck> {
-        self.flush_write_buffer()?;
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        self.queue.translations(registers, region)?;
-        self.queue.interrupts(registers, region)?;
-        self.queue.wait(registers, region)
+    /// Has the unit forget what it remembers of its tables. After an error of its queue it is
+    /// asked again, a few times.
+    fn forget(&mut self, what: Forget) -> Result<(), Stuck> {
+        for _ in 0..TRIES {
+            self.flush_write_buffer()?;
+            let errors = match self.ask(what) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Stuck(stuck)) => return Err(stuck),
+                Err(Failure::Error(errors)) => errors,
+            };
+            let at = Queue::recover(&mut self.registers, &mut self.region, errors);
+            // More than that in one look at the faults are not told apart.
+            let _ = self.queue_faults.push(faults::of_queue(errors, at));
+        }
+        Err(Stuck("its invalidation queue fails again and again"))
     }
 
-    fn forget_translations(&mut self) -> Result<(), Stuck> {
-        self.flush_write_buffer()?;
+    fn ask(&mut self, what: Forget) -> Result<(), Failure> {
         let (registers, region) = (&mut self.registers, &mut self.region);
-        self.queue.translations(registers, region)?;
-        self.queue.wait(registers, region)
-    }
-
-    fn forget_interrupts(&mut self) -> Result<(), Stuck> {
-        self.flush_write_buffer()?;
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        self.queue.interrupts(registers, region)?;
+        if what != Forget::Interrupts {
+            self.queue.translations(registers, region)?;
+        }
+        if what != Forget::Translations {
+            self.queue.interrupts(registers, region)?;
+        }
         self.queue.wait(registers, region)
     }
 
@@ -351,7 +371,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         // The half that makes it count comes last.
         self.region.write(context + 8, upper.value);
         self.region.write(context, lower.value);
-        let forgotten = self.forget_translations();
+        let forgotten = self.forget(Forget::Translations);
         if forgotten.is_err() {
             self.region.write(context, 0);
         }
@@ -361,7 +381,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     fn detach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
         self.region.write(self.context(function), 0);
-        Ok(self.forget_translations()?)
+        Ok(self.forget(Forget::Translations)?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {
@@ -384,7 +404,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
             self.region.write(entry + 8, upper.value);
             self.region.write(entry, lower.value);
         }
-        self.forget_interrupts()?;
+        self.forget(Forget::Interrupts)?;
         let handle = interrupt_index(function, first) as u64;
         let address = Message::RANGE.val(MESSAGES.start >> 20)
             + Message::HANDLE.val(handle)
@@ -399,11 +419,12 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         for vector in first..first + count {
             self.region.write(interrupt_place(function, vector), 0);
         }
-        Ok(self.forget_interrupts()?)
+        Ok(self.forget(Forget::Interrupts)?)
     }
 
     fn next_fault(&mut self) -> Option<FaultRecord> {
-        self.records.next(&mut self.registers)
+        let of_queue = self.queue_faults.pop();
+        of_queue.or_else(|| self.records.next(&mut self.registers))
     }
 
     fn overflowed(&mut self) -> bool {

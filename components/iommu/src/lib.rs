@@ -27,7 +27,7 @@ mod service;
 mod unit;
 
 pub use amd::Amd;
-pub use faults::{FAULTS_A_POLL, KEPT_FAULTS};
+pub use faults::{FAULTS_A_POLL, KEPT_FAULTS, NO_DEVICE};
 pub use hardware::{Registers, Tables};
 pub use intel::Intel;
 pub use layout::Layout;

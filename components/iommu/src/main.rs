@@ -9,8 +9,8 @@ use channel::iommu::{FaultRecord, dma, dump, remap};
 use channel::timer;
 use heapless::Vec;
 use iommu::{
-    Amd, Frames, Function, Intel, Iommu, Layout, Memory, Ram, Registers, SetupError, Start, Tables,
-    Unit,
+    Amd, Frames, Function, Intel, Iommu, Layout, Memory, NO_DEVICE, Ram, Registers, SetupError,
+    Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
@@ -103,6 +103,16 @@ fn warn(limit: &mut RateLimit, fault: &FaultRecord, function: Option<&Policy>, w
     let Some(suppressed) = limit.allow(runtime::tsc(), 1) else {
         return;
     };
+    if fault.requester == NO_DEVICE {
+        defmt::warn!(
+            "the unit itself: {=str} (reason {=u8:#x}, at {=u64:#x}); {=u64} warnings suppressed",
+            why,
+            fault.reason,
+            fault.address,
+            suppressed
+        );
+        return;
+    }
     let name = function.map_or("?", |function| function.name);
     let what = match (fault.interrupt, fault.write) {
         (true, _) => "interrupt",

@@ -7,7 +7,7 @@ use crate::dump::ParseError;
 /// Bytes of the head that every table has (ACPI 6.5 section 5.2.6).
 const HEAD: usize = 36;
 /// Tables that are looked for.
-const WANTED: [&[u8; 4]; 2] = [b"DMAR", b"IVRS"];
+const WANTED: [&[u8; 4]; 3] = [b"DMAR", b"IVRS", b"MCFG"];
 /// Where the tables lie in the memory that is made of them.
 const BASE: u64 = 0x7f00_0000;
 
@@ -70,6 +70,12 @@ pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, ParseError> {
         }
     }
     Ok(tables.into_iter().map(|(_, table)| table).collect())
+}
+
+/// Returns whether one of the tables has one of these names.
+pub fn has(tables: &[Vec<u8>], names: &[&[u8; 4]]) -> bool {
+    let named = |table: &&Vec<u8>| names.iter().any(|name| table.starts_with(*name));
+    tables.iter().find(named).is_some()
 }
 
 /// Reads `0010: 41 42 ...  AB...`: the offset and the bytes.

@@ -80,6 +80,9 @@ fn tell(text: &mut String, verdict: &Verdict) -> std::fmt::Result {
             line(name, &names.join(", "))?;
         }
     }
+    if let Some(window) = &verdict.window {
+        line("window", window)?;
+    }
     if let Some(iommu) = &verdict.iommu {
         line("IOMMU", iommu)?;
     }

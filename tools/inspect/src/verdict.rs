@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
-use init::{Fate, Stop, Told};
+use init::{Fate, Places, Stated, Stop, Told, settle};
 use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, NoMsix, PAGE_SIZE,
     Virtio, Width, claim_small_bars, find_msix, place_bars, regs,
@@ -12,15 +12,17 @@ use pci::{
 use pci_config::{Functions, Method};
 use serde::Serialize;
 use shm::Kept;
-use spec::FunctionId;
+use spec::{BY_TABLES, FunctionId};
 
-use crate::acpi::Memory;
+use crate::acpi::{self, Memory};
 use crate::dump::Dump;
 use crate::group::Groups;
 use crate::machine::Device;
 
 /// Longest ACPI table that init reads.
 const TABLE: usize = 4096;
+/// Buses of a segment, on which functions are where no table says how far the window goes.
+const BUSES: u64 = 256;
 /// The vmm's badge, and the first of a vmm's slots for BAR pages: any but 0.
 const VMM: Caller = Caller(1);
 const FIRST_SLOT: u32 = 1;
@@ -139,7 +141,9 @@ pub struct Verdict {
     pub capabilities: Vec<Shown>,
     /// Whether it has extended capabilities, none of which a guest sees.
     pub extended: bool,
-    /// The IOMMU unit, or why it cannot be used; nothing without ACPI tables.
+    /// Where the machine's configuration window is, by MCFG.
+    pub window: Option<String>,
+    /// The IOMMU unit, or why it cannot be used; nothing without its ACPI table.
     pub iommu: Option<String>,
     /// Other functions that reach it, or that it reaches, without the unit: they go to one
     /// guest.
@@ -153,10 +157,13 @@ pub struct Verdict {
 #[must_use]
 pub fn inspect(functions: &[Dump], tables: &[Vec<u8>]) -> Vec<Verdict> {
     let groups = Groups::new(functions);
+    let window = acpi::has(tables, &[b"MCFG"]).then(|| window(tables));
     functions
         .iter()
         .map(|dump| {
-            let mut verdict = Inspection::of(functions, dump, tables).run();
+            let mut inspection = Inspection::of(functions, dump, tables);
+            let buses = inspection.tell_window(window.as_ref());
+            let mut verdict = inspection.run(buses);
             if let Some(group) = groups.of(dump) {
                 verdict.group = group.others.iter().map(Bdf::to_string).collect();
                 verdict.group_reason = Some(group.why);
@@ -193,7 +200,8 @@ impl<'a> Inspection<'a> {
             trapped: Vec::new(),
             capabilities: Vec::new(),
             extended: false,
-            iommu: (!tables.is_empty()).then(|| unit(tables, machine, dump.bdf)),
+            window: None,
+            iommu: acpi::has(tables, &[b"DMAR", b"IVRS"]).then(|| unit(tables, machine, dump.bdf)),
             group: Vec::new(),
             group_reason: None,
         };
@@ -214,15 +222,34 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    fn run(mut self) -> Verdict {
+    /// Tells of the configuration window, if a table does. Returns its buses.
+    fn tell_window(&mut self, window: Option<&Result<Places, String>>) -> u64 {
+        match window {
+            None => BUSES,
+            Some(Ok(places)) => {
+                let last = places.buses - 1;
+                let window = match places.ecam {
+                    0 => "none (MCFG): configuration space is reached by ports".to_owned(),
+                    base => format!("{base:#x}, buses 0 to {last} (MCFG)"),
+                };
+                self.verdict.window = Some(window);
+                places.buses
+            }
+            Some(Err(unfit)) => {
+                self.conclude(Start::No, unfit);
+                BUSES
+            }
+        }
+    }
+
+    fn run(mut self, buses: u64) -> Verdict {
         let bdf = self.dump.bdf;
         let guest = Bdf::from_requester_id(0x08);
         if self.dump.segment != 0 {
             let reason = "it is on another PCI segment than 0, which nobody here looks at";
             self.conclude(Start::No, reason);
         }
-        // Every bus of the segment: how far a board's window goes, the dump does not tell.
-        let mut info = match init::look_at(&mut self.device, bdf, guest, false, 256) {
+        let mut info = match init::look_at(&mut self.device, bdf, guest, false, buses) {
             Ok(info) => info,
             Err(stop @ Stop::NoFunction(none)) => {
                 let starts = match none {
@@ -423,6 +450,21 @@ fn read_of(machine: &[Dump], bdf: Bdf, offset: u16) -> u32 {
 pub fn dword(dump: &Dump, offset: u16) -> Option<u32> {
     let bytes = dump.config.get(usize::from(offset)..)?.first_chunk();
     bytes.map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Returns where the machine's configuration window is for a board that leaves that to the
+/// tables, or why such a board does not start.
+fn window(tables: &[Vec<u8>]) -> Result<Places, String> {
+    let (pointer, buffer) = (Memory::pointer(), &mut [0; TABLE]);
+    let said = acpi_tables::describe(&mut Memory::new(tables), Some(&pointer), buffer);
+    let stated = Stated {
+        ecam: Some((BY_TABLES, BUSES)),
+        hpet: 0,
+        hpet_pin: None,
+        pit: None,
+        serial: [0; 2],
+    };
+    settle(&stated, said.ok().flatten().as_ref()).map_err(|unfit| unfit.to_string())
 }
 
 /// Returns what the machine's tables say of the unit for a function.

@@ -194,6 +194,60 @@ fn functions_that_reach_each_other_are_a_group() {
     );
 }
 
+/// Returns an MCFG with one window (PCI Firmware Specification 3.3, section 4.1.2).
+fn mcfg(segment: u8, buses: [u8; 2]) -> Vec<u8> {
+    let mut table = b"MCFG\x3c\0\0\0\x01\0VECTIS".to_vec();
+    table.resize(44, 0);
+    table.extend([
+        0, 0, 0, 0xe0, 0, 0, 0, 0, segment, 0, buses[0], buses[1], 0, 0, 0, 0,
+    ]);
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    table
+}
+
+#[test]
+fn the_configuration_window_is_the_machine_s_own() {
+    let dump = function("00:02.0", 0, 0, [0; 2], None) + &function("40:00.0", 0, 0, [0; 2], None);
+    let Ok(Input::Functions(functions)) = parse(dump.as_bytes()) else {
+        panic!("no functions");
+    };
+    let look = |table: Vec<u8>| {
+        let Ok(Input::Tables(tables)) = parse(&table) else {
+            panic!("no table");
+        };
+        inspect(&functions, &tables)
+    };
+    let all = look(mcfg(0, [0, 63]));
+    let window = "0xe0000000, buses 0 to 63 (MCFG)";
+    assert_eq!(all[0].window.as_deref(), Some(window));
+    assert!(inspect::table(&all[0]).contains(window));
+    assert_eq!((all[0].starts, all[1].starts), (Start::Yes, Start::No));
+    let outside = "it is outside the board's ECAM window";
+    assert_eq!(all[1].reason.as_deref(), Some(outside));
+    // It tells of no IOMMU, nor that there is none.
+    assert_eq!(all[0].iommu, None);
+    assert_eq!(look(mcfg(0, [0, 255]))[1].starts, Start::Yes);
+    // One of another segment is no window here.
+    let all = look(mcfg(1, [0, 255]));
+    assert_eq!((all[0].starts, all[1].starts), (Start::Yes, Start::Yes));
+    let window = all[0].window.clone().unwrap_or_default();
+    assert!(window.contains("reached by ports"), "{window}");
+    let mut broken = mcfg(0, [0, 255]);
+    broken[9] ^= 1;
+    for (table, why) in [
+        (mcfg(0, [1, 255]), "from bus 1 on only"),
+        (broken, "this machine has no ACPI tables"),
+    ] {
+        let all = look(table);
+        let reason = all[0].reason.clone().unwrap_or_default();
+        assert!(
+            all[0].starts == Start::No && reason.contains(why),
+            "{reason}"
+        );
+    }
+}
+
 #[test]
 fn msi_only_and_advanced_features() {
     let audio = of("00:03.0");

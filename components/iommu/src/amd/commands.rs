@@ -2,12 +2,41 @@
 
 use tock_registers::fields::FieldValue;
 
-use super::registers::{self, Command};
+use super::registers::{self, Command, Control, Status};
 use super::{COMMANDS, STATUS};
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
 
 /// Bytes of a command.
 const COMMAND: usize = 16;
+
+/// Why commands are not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The unit does nothing.
+    Stuck(Stuck),
+    /// It stopped at a command, which its event log names.
+    Stopped,
+}
+
+/// Looks until `done`, but not for ever, nor at a buffer that stopped.
+fn poll_queue<R: Registers>(
+    registers: &mut R,
+    what: &'static str,
+    mut done: impl FnMut(&mut R) -> bool,
+) -> Result<(), Failure> {
+    let mut stopped = false;
+    poll(what, || {
+        done(registers) || {
+            stopped = !Status::COMMAND_RUN.is_set(registers.read64(registers::STATUS));
+            stopped
+        }
+    })
+    .map_err(Failure::Stuck)?;
+    match stopped {
+        false => Ok(()),
+        true => Err(Failure::Stopped),
+    }
+}
 
 /// Our side of the command buffer.
 #[derive(Debug)]
@@ -42,9 +71,9 @@ impl Queue {
         registers: &mut R,
         region: &mut Region<T>,
         words: [u64; 2],
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let next = (self.tail + COMMAND) % PAGE;
-        poll("its command buffer stays full", || {
+        poll_queue(registers, "its command buffer stays full", |registers| {
             registers.read64(registers::COMMAND_HEAD) != next as u64
         })?;
         region.write(COMMANDS + self.tail, words[0]);
@@ -60,7 +89,7 @@ impl Queue {
         region: &mut Region<T>,
         first: FieldValue<u64, Command::Register>,
         second: u64,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         self.submit(registers, region, [first.value, second])
     }
 
@@ -70,7 +99,7 @@ impl Queue {
         registers: &mut R,
         region: &mut Region<T>,
         device: u16,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let command = Command::CODE::Device + Command::DEVICE.val(device.into());
         self.send(registers, region, command, 0)
     }
@@ -81,7 +110,7 @@ impl Queue {
         registers: &mut R,
         region: &mut Region<T>,
         device: u16,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let command = Command::CODE::Interrupts + Command::DEVICE.val(device.into());
         self.send(registers, region, command, 0)
     }
@@ -92,7 +121,7 @@ impl Queue {
         registers: &mut R,
         region: &mut Region<T>,
         domain: u16,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let command = Command::CODE::Pages + Command::DOMAIN.val(domain.into());
         self.send(registers, region, command, registers::ALL_PAGES)
     }
@@ -102,7 +131,7 @@ impl Queue {
         &mut self,
         registers: &mut R,
         region: &mut Region<T>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         self.send(registers, region, Command::CODE::All, 0)
     }
 
@@ -111,15 +140,27 @@ impl Queue {
         &mut self,
         registers: &mut R,
         region: &mut Region<T>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let command = Command::CODE::Wait
             + Command::STORE::SET
             + Command::ADDRESS.val(region.address(STATUS) >> 3);
         self.send(registers, region, command, sequence)?;
-        poll("its commands are not completed", || {
+        poll_queue(registers, "its commands are not completed", |_| {
             region.read(STATUS) == sequence
         })
+    }
+
+    /// Begins an empty buffer after the unit stopped at a command (section 2.4.1): it stays
+    /// where it is until the buffer was off. What was asked for is to be asked for again.
+    pub fn recover<R: Registers>(&mut self, registers: &mut R) {
+        let control = registers.read64(registers::CONTROL);
+        let commands = Control::COMMANDS::SET.value;
+        registers.write64(registers::CONTROL, control & !commands);
+        registers.write64(registers::COMMAND_HEAD, 0);
+        registers.write64(registers::COMMAND_TAIL, 0);
+        self.tail = 0;
+        registers.write64(registers::CONTROL, control | commands);
     }
 }

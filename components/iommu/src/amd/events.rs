@@ -4,6 +4,7 @@ use channel::iommu::FaultRecord;
 
 use super::EVENTS;
 use super::registers::{self, Control, Event, Status};
+use crate::faults::NO_DEVICE;
 use crate::hardware::{PAGE, Region, Registers, Tables};
 
 /// Bytes of an event.
@@ -11,8 +12,6 @@ const EVENT: usize = 16;
 /// How often an event is looked at that the unit counts but has not written: it
 /// may move the tail before the event is in memory.
 const LOOKS: u32 = 1000;
-/// The requester of an event that no device caused.
-const NO_DEVICE: u16 = u16::MAX;
 
 /// Events (section 2.5.1), by code.
 const ILLEGAL_ENTRY: u8 = 1;
@@ -81,8 +80,8 @@ pub fn explain(reason: u8) -> &'static str {
         PAGE_FAULT => "not mapped or not allowed",
         ENTRY_HARDWARE => "device table cannot be read",
         PAGE_HARDWARE => "page table cannot be read",
-        ILLEGAL_COMMAND => "illegal command",
-        COMMAND_HARDWARE => "command buffer cannot be read",
+        ILLEGAL_COMMAND => "illegal command: the command buffer stopped, and is begun anew",
+        COMMAND_HARDWARE => "its command buffer cannot be read, and is begun anew",
         INVALID_REQUEST => "request that no device may make",
         _ => "unknown event",
     }

@@ -3,11 +3,38 @@
 use channel::iommu::FaultRecord;
 
 use super::registers::{self, Capability, Fault, FaultStatus};
+use crate::faults::NO_DEVICE;
 use crate::hardware::Registers;
 
 /// The first reason that is about an interrupt, and the first after them
 /// (chapter 7).
 const INTERRUPT_REASONS: core::ops::Range<u8> = 0x20..0x30;
+
+/// Reasons for errors of the queue, which the unit has no number for: above those of
+/// chapter 7.
+const QUEUE_ERROR: u8 = 0xf0;
+const COMPLETION_ERROR: u8 = 0xf1;
+const TIMEOUT: u8 = 0xf2;
+
+/// Returns the record of an error of the invalidation queue, by bits of the fault status, at
+/// a descriptor.
+pub fn of_queue(errors: u32, descriptor: usize) -> FaultRecord {
+    let reason = if FaultStatus::QUEUE_ERROR.is_set(errors) {
+        QUEUE_ERROR
+    } else if FaultStatus::COMPLETION_ERROR.is_set(errors) {
+        COMPLETION_ERROR
+    } else {
+        TIMEOUT
+    };
+    FaultRecord {
+        number: 0,
+        requester: NO_DEVICE,
+        write: false,
+        interrupt: false,
+        reason,
+        address: descriptor as u64,
+    }
+}
 
 /// Where the records are.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +126,9 @@ pub fn explain(reason: u8) -> &'static str {
         0x24 => "reserved bits are set in an interrupt entry",
         0x25 => "message in compatibility format",
         0x26 => "interrupt entry belongs to another function",
+        QUEUE_ERROR => "the invalidation queue stood still, and was asked again",
+        COMPLETION_ERROR => "a device's answer to an invalidation is wrong",
+        TIMEOUT => "a device does not answer an invalidation",
         _ => "unknown fault",
     }
 }

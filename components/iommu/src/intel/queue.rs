@@ -2,12 +2,49 @@
 
 use tock_registers::fields::FieldValue;
 
-use super::registers::{self, Descriptor};
+use super::registers::{self, Descriptor, FaultStatus};
 use super::{QUEUE, STATUS};
 use crate::hardware::{PAGE, Region, Registers, Stuck, Tables, poll};
 
 /// Bytes of a descriptor.
 const DESCRIPTOR: usize = 16;
+
+/// Why invalidations are not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The unit does nothing.
+    Stuck(Stuck),
+    /// It says that the queue has an error: these bits of the fault status.
+    Error(u32),
+}
+
+/// Returns the errors of the queue that the unit shows.
+fn errors<R: Registers>(registers: &mut R) -> u32 {
+    let all = FaultStatus::QUEUE_ERROR::SET
+        + FaultStatus::COMPLETION_ERROR::SET
+        + FaultStatus::TIMEOUT::SET;
+    registers.read32(registers::FAULT_STATUS) & all.value
+}
+
+/// Looks until `done`, but not for ever, nor at a queue with an error.
+fn poll_queue<R: Registers>(
+    registers: &mut R,
+    what: &'static str,
+    mut done: impl FnMut(&mut R) -> bool,
+) -> Result<(), Failure> {
+    let mut found = 0;
+    poll(what, || {
+        done(registers) || {
+            found = errors(registers);
+            found != 0
+        }
+    })
+    .map_err(Failure::Stuck)?;
+    match found {
+        0 => Ok(()),
+        found => Err(Failure::Error(found)),
+    }
+}
 
 /// Our side of the queue.
 #[derive(Debug)]
@@ -43,11 +80,13 @@ impl Queue {
         region: &mut Region<T>,
         lower: FieldValue<u64, Descriptor::Register>,
         upper: u64,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let next = (self.tail + DESCRIPTOR) % PAGE;
-        poll("its invalidation queue stays full", || {
-            registers.read64(registers::QUEUE_HEAD) != next as u64
-        })?;
+        poll_queue(
+            registers,
+            "its invalidation queue stays full",
+            |registers| registers.read64(registers::QUEUE_HEAD) != next as u64,
+        )?;
         region.write(QUEUE + self.tail, lower.value);
         region.write(QUEUE + self.tail + 8, upper);
         self.tail = next;
@@ -63,7 +102,7 @@ impl Queue {
         &mut self,
         registers: &mut R,
         region: &mut Region<T>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         let contexts = Descriptor::TYPE::Context + Descriptor::GRANULARITY::Global;
         self.submit(registers, region, contexts, 0)?;
         let translations = Descriptor::TYPE::Translations
@@ -78,7 +117,7 @@ impl Queue {
         &mut self,
         registers: &mut R,
         region: &mut Region<T>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         self.submit(registers, region, Descriptor::TYPE::Interrupts, 0)
     }
 
@@ -87,15 +126,34 @@ impl Queue {
         &mut self,
         registers: &mut R,
         region: &mut Region<T>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = u64::from(self.sequence);
         let wait = Descriptor::TYPE::Wait + Descriptor::STORE::SET + Descriptor::DATA.val(sequence);
         let status = region.address(STATUS);
         self.submit(registers, region, wait, status)?;
         // It stores 32 bits, and the other half of the word stays 0.
-        poll("its invalidations are not completed", || {
+        poll_queue(registers, "its invalidations are not completed", |_| {
             region.read(STATUS) == sequence
         })
+    }
+
+    /// Has the unit go on after an error (section 6.5.2.11): in place of the descriptor at
+    /// which it stands it finds a wait that does nothing. What was asked for is to be asked
+    /// for again. Returns the byte offset of that descriptor.
+    pub fn recover<R: Registers, T: Tables>(
+        registers: &mut R,
+        region: &mut Region<T>,
+        errors: u32,
+    ) -> usize {
+        let head =
+            registers.read64(registers::QUEUE_HEAD) as usize % PAGE / DESCRIPTOR * DESCRIPTOR;
+        if FaultStatus::QUEUE_ERROR.is_set(errors) {
+            region.write(QUEUE + head, Descriptor::TYPE::Wait.value);
+            region.write(QUEUE + head + 8, 0);
+        }
+        // Bits that are written as 1 are cleared, and the unit reads the queue again.
+        registers.write32(registers::FAULT_STATUS, errors);
+        head
     }
 }

@@ -212,6 +212,12 @@ register_bitfields![u32,
         OVERFLOW OFFSET(0) NUMBITS(1) [],
         /// A fault record is in use.
         PENDING OFFSET(1) NUMBITS(1) [],
+        /// The queue stands at a descriptor that cannot be read or is none.
+        QUEUE_ERROR OFFSET(4) NUMBITS(1) [],
+        /// A device's answer to an invalidation is wrong.
+        COMPLETION_ERROR OFFSET(5) NUMBITS(1) [],
+        /// A device does not answer an invalidation.
+        TIMEOUT OFFSET(6) NUMBITS(1) [],
         /// The oldest fault record.
         FIRST OFFSET(8) NUMBITS(8) []
     ],

@@ -16,6 +16,9 @@ pub struct AmdModel {
     event_head: u64,
     event_tail: u64,
     overflow: bool,
+    /// Commands that it still refuses, with this event.
+    refuses: (usize, u32),
+    stopped: bool,
     hung: bool,
     lagging: bool,
     entries: HashMap<u16, [u64; 4]>,
@@ -42,6 +45,8 @@ impl AmdModel {
             event_head: 0,
             event_tail: 0,
             overflow: false,
+            refuses: (0, 0),
+            stopped: false,
             hung: false,
             lagging: false,
             entries: Self::REMEMBERED.map(|id| (id, [0; 4])).into(),
@@ -161,7 +166,7 @@ impl Model for AmdModel {
                 let running = self.control & 1 == 1;
                 u64::from(self.overflow)
                     | u64::from(running && self.control >> 2 & 1 == 1) << 3
-                    | u64::from(running && self.control >> 12 & 1 == 1) << 4
+                    | u64::from(running && self.control >> 12 & 1 == 1 && !self.stopped) << 4
             }
             other => panic!("read of {other:#x}"),
         }
@@ -171,6 +176,8 @@ impl Model for AmdModel {
         let off = self.control & 1 == 0;
         match offset {
             0x0000 | 0x0008 | 0x0010 | 0x0020 | 0x2000 | 0x2018 => {
+                // The head may be written while no commands are read.
+                let off = off || offset == 0x2000 && self.control >> 12 & 1 == 0;
                 assert!(off, "write of {offset:#x} while the unit is on");
                 *match offset {
                     0x0000 => &mut self.device_table,
@@ -184,6 +191,7 @@ impl Model for AmdModel {
             0x0018 => {
                 assert_eq!(value & 1 << 28, 0, "interrupt entries have 4 bytes");
                 self.control = value;
+                self.stopped &= value >> 12 & 1 == 1;
             }
             0x2008 => self.tail = value,
             0x2010 => self.event_head = value,
@@ -275,15 +283,25 @@ impl Model for AmdModel {
     }
 
     fn step(&mut self, ram: &mut Dram) -> bool {
-        let runs = self.on() && self.control >> 12 & 1 == 1 && !self.hung;
+        let runs = self.on() && self.control >> 12 & 1 == 1 && !self.hung && !self.stopped;
         if !runs || self.head == self.tail {
             return false;
         }
         let at = (self.commands & 0x000f_ffff_ffff_f000) + self.head;
         let command = [ram.read(at), ram.read(at + 8)];
+        if self.refuses.0 != 0 {
+            self.refuses.0 -= 1;
+            self.stopped = true;
+            self.log(ram, [u64::from(self.refuses.1) << 60, at]);
+            return false;
+        }
         self.execute(ram, command);
         self.head = (self.head + 16) % 4096;
         true
+    }
+
+    fn refuse(&mut self, count: usize, event: u32) {
+        self.refuses = (count, event);
     }
 
     fn hang(&mut self) {

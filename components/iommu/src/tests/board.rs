@@ -93,6 +93,9 @@ pub trait Model {
     /// Runs a command, if there is one.
     fn step(&mut self, ram: &mut Dram) -> bool;
     /// Makes it ignore all further requests.
+    /// Refuses the next invalidations, with these bits in the fault status (VT-d) or this
+    /// event (AMD-Vi).
+    fn refuse(&mut self, count: usize, error: u32);
     fn hang(&mut self);
 }
 

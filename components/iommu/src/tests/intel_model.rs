@@ -29,6 +29,12 @@ pub struct IntelModel {
     faults: Vec<[u64; 2]>,
     /// A bit of the global command that never shows in the status.
     pub deaf_to: u32,
+    /// Descriptors that it still refuses, and the bits of the fault status that it does so
+    /// with.
+    refuses: (usize, u32),
+    errors: u32,
+    /// The descriptor at the head, after the queue's own error.
+    refused: Option<[u64; 2]>,
     hung: bool,
     lagging: bool,
     contexts: HashMap<u16, [u64; 2]>,
@@ -54,6 +60,9 @@ impl IntelModel {
             overflow: true,
             faults: vec![[0x1234_5000, 1 << 63 | 5 << 32]; faults],
             deaf_to: 0,
+            refuses: (0, 0),
+            errors: 0,
+            refused: None,
             hung: false,
             lagging: false,
             contexts: HashMap::from([(IDS[0], [1, 1 | 9 << 8])]),
@@ -167,6 +176,7 @@ impl Model for IntelModel {
             0x30 => {
                 let used = self.faults.iter().position(|fault| fault[1] >> 63 == 1);
                 let status = u64::from(self.overflow)
+                    | u64::from(self.errors)
                     | u64::from(used.is_some()) << 1
                     | (used.unwrap_or(0) as u64) << 8;
                 status << 32
@@ -187,7 +197,10 @@ impl Model for IntelModel {
         match offset {
             0x18 => self.command(ram, value as u32),
             0x20 => self.root = value,
-            0x34 => self.overflow &= value & 1 == 0,
+            0x34 => {
+                self.overflow &= value & 1 == 0;
+                self.errors &= !(value as u32);
+            }
             0x64 => self.protected = value as u32 & 1 << 31,
             0x88 => self.tail = value,
             0x90 => {
@@ -277,11 +290,28 @@ impl Model for IntelModel {
     }
 
     fn step(&mut self, ram: &mut Dram) -> bool {
-        if self.status >> 26 & 1 == 0 || self.hung || self.head == self.tail {
+        let stands = self.errors != 0 || self.head == self.tail;
+        if self.status >> 26 & 1 == 0 || self.hung || stands {
             return false;
         }
         assert_eq!(self.queue & 0xfff, 0, "256 descriptors of 16 bytes");
         let [lower, upper] = [0, 8].map(|word| ram.latest(self.queue + self.head + word));
+        // A wait that does nothing is what it is given in place of what it refused.
+        if self.refused.take() == Some([lower, upper]) {
+            (self.errors, self.refused) = (1 << 4, Some([lower, upper]));
+            return false;
+        }
+        if self.refuses.0 != 0 && (lower, upper) != (5, 0) {
+            self.refuses.0 -= 1;
+            self.errors = self.refuses.1;
+            // Only an error of the queue itself leaves the head where it is.
+            if self.errors & 1 << 4 == 0 {
+                self.head = (self.head + 16) % 4096;
+            } else {
+                self.refused = Some([lower, upper]);
+            }
+            return false;
+        }
         match lower & 0xf {
             1 => {
                 assert_eq!((lower, upper), (0x11, 0));
@@ -295,6 +325,7 @@ impl Model for IntelModel {
                 assert_eq!((lower, upper), (4, 0));
                 self.remaps.clear();
             }
+            5 if (lower, upper) == (5, 0) => {}
             5 => {
                 assert_eq!(lower as u32, 0x25);
                 ram.write(upper, lower >> 32);
@@ -303,6 +334,10 @@ impl Model for IntelModel {
         }
         self.head = (self.head + 16) % 4096;
         true
+    }
+
+    fn refuse(&mut self, count: usize, errors: u32) {
+        self.refuses = (count, errors);
     }
 
     fn hang(&mut self) {

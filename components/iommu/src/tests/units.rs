@@ -68,6 +68,71 @@ fn a_detached_function_reaches_nothing_that_was_remembered() {
     }
 }
 
+/// Errors of a unit's queue: bits of VT-d's fault status, and AMD-Vi's events.
+const QUEUE_ERRORS: [(Kind, u32, &str); 8] = [
+    (Kind::Intel, 1 << 4, "stood still"),
+    (Kind::OddIntel, 1 << 4, "stood still"),
+    (Kind::Intel, 1 << 5, "answer to an invalidation is wrong"),
+    (Kind::Intel, 1 << 6, "does not answer"),
+    (Kind::OddIntel, 1 << 6, "does not answer"),
+    (Kind::Amd, 5, "illegal command"),
+    (Kind::OldAmd, 5, "illegal command"),
+    (Kind::Amd, 6, "cannot be read"),
+];
+
+#[test]
+fn what_the_queue_refuses_is_asked_for_again() {
+    for (kind, error, why) in QUEUE_ERRORS {
+        let (board, mut unit) = kind.fresh();
+        attach(&mut *unit, 1);
+        let message = unit.allow(1, 7, 1).expect("allow");
+        let there = Some(machine(1, RAM.address));
+        assert_eq!(board.dma(IDS[1], RAM.address, true), there);
+        assert_eq!(board.message(IDS[1], message, 0), Some(0x37));
+        board.0.borrow_mut().model.refuse(2, error);
+        unit.detach(1).expect("detach");
+        assert_eq!(board.dma(IDS[1], RAM.address, true), None, "{kind:?} {why}");
+        board.0.borrow_mut().model.refuse(3, error);
+        unit.forbid(1, 7, 1).expect("forbid");
+        assert_eq!(board.message(IDS[1], message, 0), None, "{kind:?} {why}");
+        // Each is on record, besides what the device tried.
+        let faults: Vec<_> = std::iter::from_fn(|| unit.next_fault()).collect();
+        let of_queue = faults.iter().filter(|fault| fault.requester == NO_DEVICE);
+        let reasons: Vec<_> = of_queue.map(|fault| unit.explain(fault.reason)).collect();
+        assert_eq!(reasons.len(), 5, "{faults:?}");
+        assert!(reasons.iter().all(|text| text.contains(why)), "{reasons:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_always_fails_is_given_up_and_not_for_ever() {
+    for (kind, error, why) in QUEUE_ERRORS {
+        let (board, mut unit) = kind.fresh();
+        attach(&mut *unit, 1);
+        board.0.borrow_mut().model.refuse(usize::MAX, error);
+        assert_eq!(unit.detach(1), Err(Error::Failed), "{kind:?} {why}");
+        board.0.borrow_mut().model.refuse(0, 0);
+        unit.detach(1).expect("it works again");
+        assert_eq!(board.dma(IDS[1], RAM.address, true), None, "{kind:?} {why}");
+    }
+}
+
+#[test]
+fn an_error_of_the_queue_is_found_by_who_takes_over() {
+    for (kind, error, why) in QUEUE_ERRORS {
+        let (board, mut unit) = kind.fresh();
+        attach(&mut *unit, 1);
+        board.0.borrow_mut().model.refuse(usize::MAX, error);
+        assert_eq!(unit.detach(1), Err(Error::Failed));
+        board.0.borrow_mut().model.refuse(1, error);
+        let mut unit = kind.start(&board, Start::Adopt).expect("taken over");
+        assert_eq!(board.dma(IDS[1], RAM.address, true), None, "{kind:?} {why}");
+        unit.attach(1).expect("attach");
+        let there = Some(machine(1, RAM.address));
+        assert_eq!(board.dma(IDS[1], RAM.address, true), there);
+    }
+}
+
 /// A device that never rests: the models refuse entries that are half written.
 #[test]
 fn no_entry_is_seen_half_written() {
