@@ -7,7 +7,7 @@ use kit::cpu;
 use kit::lapic::TIMER_VECTOR;
 use kit::mmio::{Registers, WindowRegisters};
 use kit::network::{OTHER_ENTRY, TRANSMIT_ENTRY};
-use kit::pci::ConfigSpace;
+use kit::pci::{Config, ConfigSpace};
 
 use crate::{Bench, SELF_VECTOR, VECTORS, instructions, tell};
 
@@ -45,16 +45,16 @@ pub fn measure(bench: &mut Bench) {
     let capability = *bench.msix.capability();
     let header = bench.function.config.read(capability.offset) | ENABLE;
     let command = bench.function.config.read(COMMAND) & 0xffff;
-    let config = &mut bench.function.config;
+    let config = &mut bench.ports;
     mean("config-read", TIMES, || {
         black_box(config.read(ID));
     });
-    if let Some(memory) = &bench.memory_config {
+    if let Config::Memory(memory) = &bench.function.config {
         mean("config-read-memory", TIMES, || {
             black_box(memory.read(ID));
         });
     }
-    let config = &mut bench.function.config;
+    let config = &mut bench.ports;
     mean("config-read-bar", TIMES, || {
         black_box(config.read(BAR0));
     });

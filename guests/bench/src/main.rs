@@ -24,7 +24,7 @@ use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
 use kit::network::{OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
-use kit::pci::{self, Function, MemoryConfig, PortConfig};
+use kit::pci::{self, Config, Function, PortConfig, Way};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
 
 kit::entry!(main);
@@ -43,9 +43,9 @@ struct Bench {
     clock: Clock,
     interrupts: Interrupts,
     lapic: Lapic,
-    function: Function<PortConfig>,
-    /// The function's configuration space as memory, where there is such.
-    memory_config: Option<MemoryConfig>,
+    function: Function<Config>,
+    /// The function's configuration space by the ports.
+    ports: PortConfig,
     msix: Msix<Mmio>,
     nic: E1000e<'static, Mmio>,
     frame: [u8; kit::network::BUFFER],
@@ -58,8 +58,8 @@ fn main(boot: Boot) -> ! {
     let clock = Clock::calibrated(boot.entry_tsc, line);
     let interrupts = Interrupts::install();
     let lapic = Lapic::enable(&clock, line);
-    let mut function =
-        pci::find(e1000e::VENDOR, e1000e::DEVICE).expect("there is no 82574L network function");
+    let mut function = pci::find(Way::of(line), e1000e::VENDOR, e1000e::DEVICE)
+        .expect("there is no 82574L network function");
     function.enable();
     let capability = Capability::read(&function).expect("the function has no usable MSI-X");
     let table = function
@@ -83,7 +83,7 @@ fn main(boot: Boot) -> ! {
         clock,
         interrupts,
         lapic,
-        memory_config: MemoryConfig::new(function.bdf, line),
+        ports: PortConfig::new(function.bdf),
         function,
         msix,
         nic,

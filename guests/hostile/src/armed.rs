@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kit::mmio::{Mmio, Registers};
-use kit::pci::{Function, PortConfig};
+use kit::pci::{Config, Function};
 use kit::println;
 
 /// Words of the image that the device is set up to overwrite, by their contents.
@@ -38,7 +38,7 @@ const RESTS: u32 = 100;
 /// the next. Bus mastering goes on before anything else, as in a driver that
 /// trusts its device to be silent.
 pub fn live(
-    function: &mut Function<PortConfig>,
+    function: &mut Function<Config>,
     mut registers: Mmio,
     lives: u64,
     mut rest: impl FnMut(),

@@ -30,7 +30,7 @@ use kit::interrupts::Interrupts;
 use kit::lapic::Lapic;
 use kit::mmio::Mmio;
 use kit::network::BUFFER;
-use kit::pci::{self, Function, PortConfig};
+use kit::pci::{self, Config, Function, Way};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, println};
 use probe::target::Target;
 
@@ -197,8 +197,9 @@ fn main(boot: Boot) -> ! {
         frail: options.soak,
         tolerant: false,
     };
-    let bdf = pci::present().next().expect("there is no function");
-    let mut function = Function::at(bdf);
+    let way = Way::of(&boot.command_line);
+    let bdf = pci::present(way).next().expect("there is no function");
+    let mut function = Function::at(way, bdf);
     let mut registers = function.map(e1000e::REGISTER_BAR);
     if options.armed {
         let lives = boot.command_line.number("restarts").unwrap_or(0);
@@ -236,7 +237,7 @@ fn main(boot: Boot) -> ! {
 /// Waits for any frame from the network. Returns the registers.
 fn wait_for_frame(
     registers: Mmio,
-    function: &mut Function<PortConfig>,
+    function: &mut Function<Config>,
     hardware: &mut Hardware,
 ) -> Mmio {
     let stopped = e1000e::Stopped::reset(registers).expect("the network device does not start");

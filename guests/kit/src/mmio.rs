@@ -57,6 +57,7 @@ impl<L: RegisterLongName> Register<L> {
 }
 
 /// A device's registers in memory.
+#[derive(Debug)]
 pub struct Mmio {
     base: *mut u32,
     size: u32,

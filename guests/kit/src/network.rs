@@ -4,7 +4,7 @@
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
-use crate::pci::{self, Function, PortConfig};
+use crate::pci::{self, Config, Function, Way};
 use crate::{e1000e, virtio};
 
 /// MSI-X entry of the receive queue.
@@ -93,10 +93,10 @@ impl Model {
 }
 
 /// Finds the first network function on bus 0 that kit drives.
-pub fn find() -> Option<(Function<PortConfig>, Model)> {
-    pci::present().find_map(|bdf| {
-        let (vendor, device) = pci::identity(bdf);
-        Some((Function::at(bdf), Model::of(vendor, device)?))
+pub fn find(way: Way) -> Option<(Function<Config>, Model)> {
+    pci::present(way).find_map(|bdf| {
+        let (vendor, device) = pci::identity(way, bdf);
+        Some((Function::at(way, bdf), Model::of(vendor, device)?))
     })
 }
 

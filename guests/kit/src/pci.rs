@@ -61,6 +61,11 @@ pub trait ConfigSpace {
 pub struct PortConfig(Bdf);
 
 impl PortConfig {
+    /// Takes the configuration space of the function at `bdf`.
+    pub const fn new(bdf: Bdf) -> Self {
+        Self(bdf)
+    }
+
     fn select(&self, offset: u8) {
         let Bdf {
             bus,
@@ -91,18 +96,18 @@ impl ConfigSpace for PortConfig {
 }
 
 /// Configuration space as memory (ECAM): one access, where that through the ports is two.
+#[derive(Debug)]
 pub struct MemoryConfig(Mmio);
 
 impl MemoryConfig {
-    /// Takes the configuration space of the function at `bdf`, which must be on bus 00, where
-    /// the command line says where that bus has it.
-    pub fn new(bdf: Bdf, line: &CommandLine<'_>) -> Option<Self> {
-        let base = line.number("ecam").filter(|_| bdf.bus == 0)?;
+    /// Takes the configuration space of the function at `bdf` on bus 00, which that bus has
+    /// at `base`.
+    fn new(base: u64, bdf: Bdf) -> Self {
         let function = u64::from(bdf.device & 31) << 3 | u64::from(bdf.function & 7);
         // SAFETY: who wrote the command line has configuration space there, 4 KiB for each
         // function. The ports lead to the same registers and share no state with it.
         let registers = unsafe { Mmio::new(base + function * CONFIG_SIZE, CONFIG_SIZE as u32) };
-        Some(Self(registers))
+        Self(registers)
     }
 }
 
@@ -113,6 +118,57 @@ impl ConfigSpace for MemoryConfig {
 
     fn write(&mut self, offset: u8, value: u32) {
         self.0.write(offset.into(), value);
+    }
+}
+
+/// How the configuration space of bus 00 is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By ports, which every PC has.
+    Ports,
+    /// As memory from this address on.
+    Memory(u64),
+}
+
+impl Way {
+    /// Returns the shortest way that there is: as memory, where the command line says where.
+    pub fn of(line: &CommandLine<'_>) -> Self {
+        line.number("ecam").map_or(Self::Ports, Self::Memory)
+    }
+}
+
+/// Configuration space of one function on bus 00, by the way that there is.
+#[derive(Debug)]
+pub enum Config {
+    /// By ports.
+    Ports(PortConfig),
+    /// As memory.
+    Memory(MemoryConfig),
+}
+
+impl Config {
+    /// Takes the configuration space of the function at `bdf`, which must be on bus 00.
+    pub fn new(way: Way, bdf: Bdf) -> Self {
+        match way {
+            Way::Ports => Self::Ports(PortConfig(bdf)),
+            Way::Memory(base) => Self::Memory(MemoryConfig::new(base, bdf)),
+        }
+    }
+}
+
+impl ConfigSpace for Config {
+    fn read(&self, offset: u8) -> u32 {
+        match self {
+            Self::Ports(config) => config.read(offset),
+            Self::Memory(config) => config.read(offset),
+        }
+    }
+
+    fn write(&mut self, offset: u8, value: u32) {
+        match self {
+            Self::Ports(config) => config.write(offset, value),
+            Self::Memory(config) => config.write(offset, value),
+        }
     }
 }
 
@@ -159,18 +215,19 @@ pub struct Function<C> {
 
 /// Returns where there are functions on bus 0. Guests have no bridges, so there
 /// is no other bus to look at.
-pub fn present() -> impl Iterator<Item = Bdf> {
-    (0..32).flat_map(|device| {
+pub fn present(way: Way) -> impl Iterator<Item = Bdf> {
+    (0..32).flat_map(move |device| {
         let id = move |function| {
-            PortConfig(Bdf {
+            let bdf = Bdf {
                 bus: 0,
                 device,
                 function,
-            })
+            };
+            (bdf, Config::new(way, bdf))
         };
         // Function 0 must exist, and says whether there are others (header
         // type bit 7).
-        let first = id(0);
+        let (_, first) = id(0);
         let count = if first.read(ID) == u32::MAX {
             0
         } else if first.read(HEADER_TYPE) & (1 << 23) == 0 {
@@ -180,30 +237,29 @@ pub fn present() -> impl Iterator<Item = Bdf> {
         };
         (0..count)
             .map(id)
-            .filter(|config| config.read(ID) != u32::MAX)
-            .map(|config| config.0)
+            .filter(|(_, config)| config.read(ID) != u32::MAX)
+            .map(|(bdf, _)| bdf)
     })
 }
 
 /// Returns vendor and device identifier of the function at `bdf`.
-pub fn identity(bdf: Bdf) -> (u16, u16) {
-    let id = PortConfig(bdf).read(ID);
+pub fn identity(way: Way, bdf: Bdf) -> (u16, u16) {
+    let id = Config::new(way, bdf).read(ID);
     (id as u16, (id >> 16) as u16)
 }
 
 /// Finds the first function on bus 0 with this vendor and device identifier.
-pub fn find(vendor: u16, device: u16) -> Option<Function<PortConfig>> {
+pub fn find(way: Way, vendor: u16, device: u16) -> Option<Function<Config>> {
     let wanted = u32::from(device) << 16 | u32::from(vendor);
-    present()
-        .map(PortConfig)
-        .find(|config| config.read(ID) == wanted)
-        .map(|config| Function::new(config.0, config))
+    present(way)
+        .find(|&bdf| Config::new(way, bdf).read(ID) == wanted)
+        .map(|bdf| Function::at(way, bdf))
 }
 
-impl Function<PortConfig> {
+impl Function<Config> {
     /// Returns the function at `bdf`, which must be there ([`present`]).
-    pub fn at(bdf: Bdf) -> Self {
-        Self::new(bdf, PortConfig(bdf))
+    pub fn at(way: Way, bdf: Bdf) -> Self {
+        Self::new(bdf, Config::new(way, bdf))
     }
 }
 
@@ -402,6 +458,19 @@ pub(crate) mod tests {
         device: 2,
         function: 0,
     };
+
+    #[test]
+    fn configuration_space_is_memory_where_the_command_line_says_so() {
+        let way = |line: &[u8]| Way::of(&CommandLine::new(line));
+        assert_eq!(
+            way(b"host=vectis ecam=4277141504"),
+            Way::Memory(0xfef0_0000)
+        );
+        assert_eq!(way(b"host=vectis"), Way::Ports);
+        let memory = Config::new(Way::Memory(0xfef0_0000), BDF);
+        assert!(matches!(memory, Config::Memory(_)));
+        assert!(matches!(Config::new(Way::Ports, BDF), Config::Ports(_)));
+    }
 
     #[test]
     fn bars_are_sized_with_decode_off_and_restored() {

@@ -20,7 +20,7 @@ use kit::mmio::{Mmio, PciWindow};
 use kit::network::TRANSMIT_ENTRY;
 use kit::nvme::dma::NvmeMemory;
 use kit::nvme::{self, CommandError, Model, Nvme};
-use kit::pci::{self, Function, PortConfig};
+use kit::pci::{self, Config, Function, Way};
 use kit::{EXIT_FAILURE, EXIT_SUCCESS, console, cpu, println};
 use probe::check::expect;
 use probe::interrupts::Delivery;
@@ -146,14 +146,15 @@ fn main(boot: Boot) -> ! {
     });
 
     let mut tap = Tap::new(|line| println!("{line}"));
-    for bdf in pci::present() {
+    let way = Way::of(&boot.command_line);
+    for bdf in pci::present(way) {
         let mut target = Target::new(&mut hardware, bdf, emulated);
         // A bare machine has functions of its own; those under test have MSI-X.
         if !emulated && target.msix().is_err() {
             continue;
         }
         probe::run::run(&mut target, &mut tap);
-        let mut function = Function::at(bdf);
+        let mut function = Function::at(way, bdf);
         tap.note(format_args!(
             "{bdf} is {:04x}:{:04x}, class {:06x}",
             function.vendor, function.device, function.class
@@ -178,7 +179,7 @@ fn main(boot: Boot) -> ! {
 /// Checks delivery from a network function.
 fn check_network(
     target: &mut Target<Hardware>,
-    function: &mut Function<PortConfig>,
+    function: &mut Function<Config>,
     processor: &mut Processor,
     tap: &mut Tap<impl FnMut(fmt::Arguments)>,
 ) {
@@ -197,7 +198,7 @@ fn check_network(
 /// Checks delivery from an NVMe controller, by identify commands.
 fn check_disk(
     target: &mut Target<Hardware>,
-    function: &mut Function<PortConfig>,
+    function: &mut Function<Config>,
     processor: &mut Processor,
     tap: &mut Tap<impl FnMut(fmt::Arguments)>,
 ) {

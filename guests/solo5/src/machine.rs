@@ -14,7 +14,7 @@ use kit::network::{
 };
 use kit::nvme::dma::NvmeMemory;
 use kit::nvme::{self, ADMIN_ENTRY};
-use kit::pci::{self, Bdf, Function, PortConfig};
+use kit::pci::{self, Bdf, Config, Function, Way};
 use kit::virtio::disk::{DiskMemory, REQUEST_ENTRY};
 use kit::virtio::net::NetMemory;
 use kit::{console, cpu, println, virtio};
@@ -137,7 +137,7 @@ enum Model {
 }
 
 impl Model {
-    fn of(function: &Function<PortConfig>) -> Option<Self> {
+    fn of(function: &Function<Config>) -> Option<Self> {
         let (vendor, device) = (function.vendor, function.device);
         if let Some(model) = network::Model::of(vendor, device) {
             return Some(Self::Network(model));
@@ -204,6 +204,8 @@ impl Sleeper {
 /// The machine.
 pub struct Machine {
     sleeper: Sleeper,
+    /// How configuration space is reached.
+    way: Way,
     networks: [Option<Network>; NETWORKS],
     disks: [Option<Storage>; DISKS],
     reported: Option<u64>,
@@ -211,7 +213,7 @@ pub struct Machine {
 
 impl Machine {
     /// Creates the machine without devices.
-    pub fn new(clock: Clock, interrupts: Interrupts, lapic: Lapic) -> Self {
+    pub fn new(clock: Clock, interrupts: Interrupts, lapic: Lapic, way: Way) -> Self {
         Self {
             sleeper: Sleeper {
                 clock,
@@ -219,6 +221,7 @@ impl Machine {
                 lapic,
                 armed: None,
             },
+            way,
             networks: [const { None }; NETWORKS],
             disks: [const { None }; DISKS],
             reported: None,
@@ -238,10 +241,10 @@ impl Machine {
             device: (function >> 3 & 31) as u8,
             function: (function & 7) as u8,
         };
-        if !pci::present().any(|present| present == bdf) {
+        if !pci::present(self.way).any(|present| present == bdf) {
             return Err(AttachError::Absent(bdf));
         }
-        let function = Function::at(bdf);
+        let function = Function::at(self.way, bdf);
         match (entry.kind(), Model::of(&function)) {
             (Some(Kind::Net), Some(Model::Network(model))) => {
                 self.attach_network(handle, entry, function, model)
@@ -263,7 +266,7 @@ impl Machine {
         &mut self,
         handle: usize,
         entry: &mut Entry,
-        mut function: Function<PortConfig>,
+        mut function: Function<Config>,
         model: network::Model,
     ) -> Result<(), AttachError> {
         let free = self.networks.iter().position(Option::is_none);
@@ -283,7 +286,7 @@ impl Machine {
                 Card::Intel(stopped.start(&NETWORK_MEMORY[index]))
             }
             network::Model::Virtio => {
-                let stopped = virtio::Stopped::reset(&function).map_err(|_| stuck)?;
+                let stopped = virtio::Stopped::reset(self.way, &function).map_err(|_| stuck)?;
                 function.enable_bus_master();
                 let started = stopped.start_network(&VIRTIO_NETWORKS[index]);
                 Card::Virtio(started.map_err(|_| stuck)?)
@@ -303,7 +306,7 @@ impl Machine {
         &mut self,
         handle: usize,
         entry: &mut Entry,
-        mut function: Function<PortConfig>,
+        mut function: Function<Config>,
     ) -> Result<(), AttachError> {
         let free = self.disks.iter().position(Option::is_none);
         let index = free.ok_or(AttachError::TooMany(DISKS))?;
@@ -335,7 +338,7 @@ impl Machine {
         &mut self,
         handle: usize,
         entry: &mut Entry,
-        mut function: Function<PortConfig>,
+        mut function: Function<Config>,
     ) -> Result<(), AttachError> {
         let free = self.disks.iter().position(Option::is_none);
         let index = free.ok_or(AttachError::TooMany(DISKS))?;
@@ -345,7 +348,7 @@ impl Machine {
             &[REQUEST_ENTRY],
             &[DISK_VECTORS + index as u8],
         )?;
-        let stopped = virtio::Stopped::reset(&function).map_err(|_| stuck)?;
+        let stopped = virtio::Stopped::reset(self.way, &function).map_err(|_| stuck)?;
         function.enable_bus_master();
         let started = stopped.start_disk(&VIRTIO_DISKS[index]);
         let disk = started.map_err(|_| stuck)?;
@@ -364,7 +367,7 @@ impl Machine {
     /// to these vectors.
     fn route(
         &self,
-        function: &mut Function<PortConfig>,
+        function: &mut Function<Config>,
         entries: &[usize],
         vectors: &[u8],
     ) -> Result<(), AttachError> {

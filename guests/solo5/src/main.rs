@@ -16,6 +16,7 @@ use kit::boot::{self, Boot};
 use kit::clock::Clock;
 use kit::interrupts::Interrupts;
 use kit::lapic::Lapic;
+use kit::pci::Way;
 use kit::{console, cpu, println};
 use solo5::abi::{BOOT_INFO, BootInfo, COMMAND_LINE_SIZE};
 use solo5::calls::{Next, serve};
@@ -48,7 +49,7 @@ fn main(boot: Boot) -> ! {
     interrupts.post(&boot.command_line);
     let lapic = Lapic::enable(&clock, &boot.command_line);
     let hertz = clock.khz() * 1000;
-    let mut machine = Machine::new(clock, interrupts, lapic);
+    let mut machine = Machine::new(clock, interrupts, lapic, Way::of(&boot.command_line));
     let mut entries = [Entry::reserved(); ENTRIES];
     let mut count = 0;
     for (entry, from) in entries.iter_mut().zip(manifest.entries()) {

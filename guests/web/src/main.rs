@@ -19,7 +19,7 @@ use kit::lapic::{self, Lapic};
 use kit::mmio::Mmio;
 use kit::msix::{Capability, Msix};
 use kit::network::{self, Driver, Model, Nic, OTHER_ENTRY, RECEIVE_ENTRY, TRANSMIT_ENTRY};
-use kit::pci::{Function, PortConfig};
+use kit::pci::{self, Function, Way};
 use kit::virtio::net::NetMemory;
 use kit::{console, cpu, e1000e, println, virtio};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
@@ -66,7 +66,7 @@ struct Machine {
     clock: Clock,
     interrupts: Interrupts,
     lapic: Lapic,
-    function: Function<PortConfig>,
+    function: Function<pci::Config>,
     msix: Msix<Mmio>,
 }
 
@@ -83,8 +83,9 @@ fn main(boot: Boot) -> ! {
     let mut interrupts = Interrupts::install();
     interrupts.post(&boot.command_line);
     let lapic = Lapic::enable(&clock, &boot.command_line);
+    let way = Way::of(&boot.command_line);
     let (mut function, model) =
-        network::find().expect("there is no network function that has a driver here");
+        network::find(way).expect("there is no network function that has a driver here");
     function.enable();
     let capability = Capability::read(&function).expect("the function has no usable MSI-X");
     let table = function
@@ -103,7 +104,7 @@ fn main(boot: Boot) -> ! {
             &mut intel
         }
         Model::Virtio => {
-            paravirtual = start_virtio(&mut function);
+            paravirtual = start_virtio(way, &mut function);
             &mut paravirtual
         }
     };
@@ -121,7 +122,7 @@ fn main(boot: Boot) -> ! {
 }
 
 /// Starts an 82574L whose MSI-X is on.
-fn start_e1000e(function: &mut Function<PortConfig>) -> e1000e::E1000e<'static, Mmio> {
+fn start_e1000e(function: &mut Function<pci::Config>) -> e1000e::E1000e<'static, Mmio> {
     let registers = function
         .map(e1000e::REGISTER_BAR)
         .expect("BAR 0 cannot be mapped");
@@ -132,8 +133,8 @@ fn start_e1000e(function: &mut Function<PortConfig>) -> e1000e::E1000e<'static, 
 }
 
 /// Starts a virtio network whose MSI-X is on.
-fn start_virtio(function: &mut Function<PortConfig>) -> virtio::net::Network {
-    let stopped = virtio::Stopped::reset(function).expect("the network device does not start");
+fn start_virtio(way: Way, function: &mut Function<pci::Config>) -> virtio::net::Network {
+    let stopped = virtio::Stopped::reset(way, function).expect("the network device does not start");
     // As above.
     function.enable_bus_master();
     stopped

@@ -24,7 +24,7 @@ use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, P
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
 use crate::mmio::WindowRegisters;
-use crate::pci::{ConfigSpace, Function, PortConfig};
+use crate::pci::{Bdf, Config, ConfigSpace, Function, Way};
 use transport::{Entries, Messages};
 
 /// PCI vendor identifier.
@@ -71,11 +71,11 @@ pub struct Stopped {
 
 impl Stopped {
     /// Resets the function. Its bus mastering is off or about to be, because it may still hold
-    /// an earlier owner's setup. Its decoding is on.
+    /// an earlier owner's setup. Its decoding is on. `way` leads to its configuration space.
     ///
     /// # Errors
     /// [`InitError`] says what is missing.
-    pub fn reset(function: &Function<PortConfig>) -> Result<Self, InitError> {
+    pub fn reset(way: Way, function: &Function<Config>) -> Result<Self, InitError> {
         let common = structure(function, COMMON).ok_or(InitError::NoRegisters)?;
         let device = structure(function, DEVICE);
         let bdf = function.bdf;
@@ -84,7 +84,7 @@ impl Stopped {
             device: bdf.device,
             function: bdf.function,
         };
-        let mut root = PciRoot::new(Access(Function::at(bdf).config));
+        let mut root = PciRoot::new(Access::new(way, bdf));
         let found = PciTransport::new::<dma::Memory, _>(&mut root, place);
         let mut transport = found.map_err(|_| InitError::NoRegisters)?;
         transport.set_status(DeviceStatus::empty());
@@ -108,19 +108,33 @@ impl Stopped {
 }
 
 /// Configuration space as the crate reads it.
-struct Access(PortConfig);
+struct Access {
+    config: Config,
+    way: Way,
+    bdf: Bdf,
+}
+
+impl Access {
+    fn new(way: Way, bdf: Bdf) -> Self {
+        Self {
+            config: Config::new(way, bdf),
+            way,
+            bdf,
+        }
+    }
+}
 
 impl ConfigurationAccess for Access {
     fn read_word(&self, _: DeviceFunction, offset: u8) -> u32 {
-        self.0.read(offset)
+        self.config.read(offset)
     }
 
     fn write_word(&mut self, _: DeviceFunction, offset: u8, value: u32) {
-        self.0.write(offset, value);
+        self.config.write(offset, value);
     }
 
     unsafe fn unsafe_clone(&self) -> Self {
-        Self(self.0.clone())
+        Self::new(self.way, self.bdf)
     }
 }
 
