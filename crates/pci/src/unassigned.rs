@@ -382,7 +382,7 @@ mod tests {
     /// A port of these buses with a memory window of whole MiB, closed if `last` is below
     /// `first`.
     fn port(primary: u32, buses: [u32; 2], first: u32, last: u32) -> Function {
-        let window = first / MIB << 4 | last / MIB << 20;
+        let window = (first / MIB) << 4 | (last / MIB) << 20;
         let numbers = buses[1] << 16 | buses[0] << 8 | primary;
         Function::new(1).with(0x18, numbers).with(0x20, window)
     }
@@ -456,7 +456,7 @@ mod tests {
     fn each_kind_goes_to_the_window_of_its_kind() {
         // Prefetchable from 0x38_0000_0000 to 0x38_003f_ffff, or below 4 GiB.
         let both = |base: u32, limit: u32, high: u32, kind: u32| {
-            let window = base / MIB << 4 | limit / MIB << 20;
+            let window = (base / MIB) << 4 | (limit / MIB) << 20;
             port(0, [1, 1], 0xfe80_0000, 0xfe8f_ffff)
                 .with(0x24, window | kind << 16 | kind)
                 .with(0x28, high)
