@@ -5,8 +5,8 @@ use core::ops::Range;
 
 use dma_probe::{DEVICE, REGISTER_BAR, VENDOR};
 use pci::{
-    BAR_WINDOW, BarInfo, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_SLOTS,
-    HIGH_BAR_WINDOW, MsixPage, NoFunction, PAGE_SIZE, discover,
+    BAR_WINDOW, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_SLOTS, Given,
+    HIGH_BAR_WINDOW, MsixPage, NoAddress, NoFunction, PAGE_SIZE, discover, give_addresses,
 };
 
 /// Pages of registers that the measurement uses: the highest is the transmit
@@ -20,8 +20,8 @@ pub enum Stop {
     NoFunction(NoFunction),
     /// Its bus is outside the board's ECAM window.
     OutsideEcam,
-    /// The firmware gave this BAR no address.
-    NoAddress(usize),
+    /// The firmware gave this BAR no address, and neither does [`give_addresses`].
+    NoAddress(usize, NoAddress),
 }
 
 impl fmt::Display for Stop {
@@ -29,32 +29,51 @@ impl fmt::Display for Stop {
         match *self {
             Self::NoFunction(none) => f.write_str(none.reason()),
             Self::OutsideEcam => f.write_str("it is outside the board's ECAM window"),
-            Self::NoAddress(bar) => write!(f, "the firmware gave BAR {bar} no address"),
+            Self::NoAddress(bar, why) => {
+                write!(f, "the firmware gave BAR {bar} no address, and {why}")
+            }
         }
     }
 }
 
-/// Discovers a function on a board whose ECAM window has so many `buses`.
+/// Discovers a function on a board whose ECAM window has so many `buses`, and gives addresses
+/// to its BARs that have none. `open` opens the space of any other function.
 ///
 /// # Errors
 ///
 /// See [`Stop`].
-pub fn look_at(
+pub fn look_at<S: ConfigSpace>(
     space: &mut impl ConfigSpace,
     host: Bdf,
     guest: Bdf,
     permissive: bool,
     buses: u64,
-) -> Result<FunctionInfo, Stop> {
-    let info = discover(space, host, guest, permissive).map_err(Stop::NoFunction)?;
+    open: impl FnMut(Bdf) -> S,
+) -> Result<(FunctionInfo, Given), Stop> {
+    let mut info = discover(space, host, guest, permissive).map_err(Stop::NoFunction)?;
     if u64::from(host.bus()) >= buses {
         return Err(Stop::OutsideEcam);
     }
-    let lacks_address =
-        |bar: &BarInfo| bar.is_memory() && bar.size >= PAGE_SIZE && bar.address == 0;
-    match info.bars.iter().position(lacks_address) {
-        Some(bar) => Err(Stop::NoAddress(bar)),
-        None => Ok(info),
+    let given = give_addresses(space, &mut info, open);
+    for (bar, (given, bar_info)) in given.iter().zip(&info.bars).enumerate() {
+        match given {
+            Some(Err(why)) if bar_info.size >= PAGE_SIZE => return Err(Stop::NoAddress(bar, *why)),
+            _ => {}
+        }
+    }
+    Ok((info, given))
+}
+
+/// In words, that a BAR has its address by [`give_addresses`].
+pub struct GivenBehind(pub Bdf);
+
+impl fmt::Display for GivenBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the firmware gave it no address, it has one in a window of the bridge {}",
+            self.0
+        )
     }
 }
 
@@ -188,6 +207,7 @@ pub fn is_measured(info: &FunctionInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pci::BarInfo;
     extern crate std;
     use std::string::ToString as _;
 
@@ -231,7 +251,11 @@ mod tests {
 
     fn look(id: u32, bar: u32, bus: u8) -> Result<FunctionInfo, Stop> {
         let host = Bdf::new(bus, 0, 0).expect("an address");
-        look_at(&mut Fake { id, bar }, host, host, false, 0x40)
+        let open = |_| Fake {
+            id: u32::MAX,
+            bar: 0,
+        };
+        look_at(&mut Fake { id, bar }, host, host, false, 0x40, open).map(|(info, _)| info)
     }
 
     #[test]
@@ -240,7 +264,7 @@ mod tests {
         for (id, bar, bus, stop) in [
             (u32::MAX, 0, 0, Stop::NoFunction(NoFunction::Virtual)),
             (0x0010_1b36, 0xfeb0_0000, 0x40, Stop::OutsideEcam),
-            (0x0010_1b36, 0, 0, Stop::NoAddress(0)),
+            (0x0010_1b36, 0, 0, Stop::NoAddress(0, NoAddress::RootBus)),
         ] {
             assert_eq!(look(id, bar, bus).err(), Some(stop));
         }

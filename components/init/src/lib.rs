@@ -27,7 +27,7 @@ mod screen;
 mod tsc;
 mod untyped;
 
-pub use assign::{Fate, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
+pub use assign::{Fate, GivenBehind, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
 pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};

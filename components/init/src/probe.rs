@@ -10,7 +10,7 @@ use pci::{
 };
 use spec::CpuKind;
 
-use crate::assign::{Fate, Stop, Told, is_measured, look_at, share_out};
+use crate::assign::{Fate, GivenBehind, Stop, Told, is_measured, look_at, share_out};
 use crate::board::Lack;
 
 /// Where guest RAM begins at least: below are kernel, init and components.
@@ -247,16 +247,16 @@ const BEYOND_BASELINE: [&str; 2] = ["HUGE_PAGE", "FSGSBASE_INST"];
 /// Tells of one function, as the only one of a guest: whether a system with it starts, and
 /// what its guest would have. Returns whether it does.
 ///
-/// `read` reads a dword of any function; `unit` is the unit that has this one.
+/// `open` opens the space of any other function; `unit` is the unit that has this one.
 ///
 /// # Errors
 /// If `out` takes no more.
-pub fn function(
+pub fn function<S: ConfigSpace>(
     out: &mut impl Write,
     space: &mut impl ConfigSpace,
     bdf: Bdf,
     buses: u64,
-    read: impl FnMut(Bdf, u16) -> u32,
+    mut open: impl FnMut(Bdf) -> S,
     unit: Result<Found, Unusable>,
 ) -> Result<bool, fmt::Error> {
     let (id, class) = (
@@ -280,8 +280,8 @@ pub fn function(
         return Ok(false);
     }
     let guest = Bdf::from_requester_id(8);
-    let mut info = match look_at(space, bdf, guest, false, buses) {
-        Ok(info) => info,
+    let (mut info, given) = match look_at(space, bdf, guest, false, buses, &mut open) {
+        Ok(found) => found,
         Err(Stop::NoFunction(NoFunction::Header(1 | 2))) => {
             writeln!(out, "a bridge")?;
             return Ok(false);
@@ -294,17 +294,19 @@ pub fn function(
     writeln!(out, "starts")?;
     place_bars(core::slice::from_mut(&mut info));
     // Its messages are gone if it cannot.
-    let _ = claim_small_bars(&mut info, read);
+    let _ = claim_small_bars(&mut info, |bdf, offset| open(bdf).read32(offset));
     share_out(&mut info, 1..1 + GUEST_BAR_SLOTS);
     for (index, bar) in info.bars.iter().enumerate() {
         if Fate::of(&info, index) != Fate::None {
-            writeln!(
+            write!(
                 out,
-                "#   BAR {index} at {:#x}, {:#x} bytes: {}",
-                bar.address,
-                bar.size,
-                Told(&info, index)
+                "#   BAR {index} at {:#x}, {:#x} bytes: ",
+                bar.address, bar.size
             )?;
+            if let Some(Ok(bridge)) = given[index] {
+                write!(out, "{}; ", GivenBehind(bridge))?;
+            }
+            writeln!(out, "{}", Told(&info, index))?;
         }
     }
     messages(out, space, &info)?;
@@ -581,14 +583,24 @@ mod tests {
         fn write16(&mut self, _: u16, _: u16) {}
     }
 
+    struct Absent;
+
+    impl ConfigSpace for Absent {
+        fn read32(&mut self, _: u16) -> u32 {
+            u32::MAX
+        }
+        fn write32(&mut self, _: u16, _: u32) {}
+        fn write16(&mut self, _: u16, _: u16) {}
+    }
+
     #[test]
     fn a_function_is_told_with_what_its_guest_would_have() {
         let told = |class, bar| {
             let mut text = String::new();
             let bdf = Bdf::new(0, 3, 0).expect("an address");
             let space = &mut Fake { class, bar };
-            let read = |_, _| u32::MAX;
-            let starts = function(&mut text, space, bdf, 256, read, Ok(Found::None));
+            let open = |_| Absent;
+            let starts = function(&mut text, space, bdf, 256, open, Ok(Found::None));
             (starts.expect("a string"), text)
         };
         let (starts, text) = told(0x02_0000, 0xfeb0_0000);
@@ -605,7 +617,8 @@ mod tests {
             (
                 0x02_0000,
                 0,
-                "does not start: the firmware gave BAR 0 no address\n",
+                "does not start: the firmware gave BAR 0 no address, and no bridge is above it in \
+                 whose windows there is room\n",
             ),
             (0x06_0100, 0, "a bridge\n"),
             (0x08_0600, 0, "an IOMMU\n"),

@@ -16,6 +16,9 @@ pub trait ConfigSpace {
 /// Entries that a message control register can announce.
 const MSIX_SIZE_MASK: u32 = 0x7ff;
 
+/// Address bits of an expansion ROM's register.
+const ROM_ADDRESS: u32 = !0x7ff;
+
 /// Why there is no function that could be assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoFunction {
@@ -71,7 +74,7 @@ pub fn discover(
     if header_type != 0 {
         return Err(NoFunction::Header(header_type as u8));
     }
-    let bars = size_bars(space);
+    let bars = size_bars(space, FUNCTION_BARS);
     let capabilities = CapabilityList::read(space);
     let msix = match capabilities.find(regs::CAP_MSIX) {
         Some(offset) => find_msix(space, offset, &bars).unwrap_or(MsixInfo {
@@ -93,7 +96,8 @@ pub fn discover(
     })
 }
 
-fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
+/// Sizes the first `count` BARs, with decoding off meanwhile.
+pub fn size_bars(space: &mut impl ConfigSpace, count: usize) -> [BarInfo; FUNCTION_BARS] {
     // As a word: the other half of the dword is the status register, whose
     // bits a write clears.
     let command = space.read32(regs::COMMAND) as u16;
@@ -101,8 +105,8 @@ fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
     space.write16(regs::COMMAND, command & !decode);
     let mut bars = [BarInfo::default(); FUNCTION_BARS];
     let mut index = 0;
-    while index < FUNCTION_BARS {
-        bars[index] = size_bar(space, index);
+    while index < count {
+        bars[index] = size_bar(space, index, count);
         index += if bars[index].kind == BarKind::Memory64 {
             2
         } else {
@@ -114,7 +118,7 @@ fn size_bars(space: &mut impl ConfigSpace) -> [BarInfo; FUNCTION_BARS] {
 }
 
 /// Sizes one BAR (PCI Local Bus 3.0 section 6.2.5.1).
-fn size_bar(space: &mut impl ConfigSpace, index: usize) -> BarInfo {
+fn size_bar(space: &mut impl ConfigSpace, index: usize, count: usize) -> BarInfo {
     let offset = regs::BAR0 + 4 * index as u16;
     let (low, low_mask) = probe(space, offset);
     if low & 1 == 1 {
@@ -124,7 +128,7 @@ fn size_bar(space: &mut impl ConfigSpace, index: usize) -> BarInfo {
     // Type 1, below 1 MiB, is an old form of the 32-bit BAR.
     match low >> 1 & 3 {
         0 | 1 => bar(BarKind::Memory32, prefetchable, low & !15, low_mask & !15),
-        2 if index + 1 < FUNCTION_BARS => {
+        2 if index + 1 < count => {
             let (high, high_mask) = probe(space, offset + 4);
             let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low & !15);
             wide_bar(
@@ -138,10 +142,30 @@ fn size_bar(space: &mut impl ConfigSpace, index: usize) -> BarInfo {
     }
 }
 
+/// Sizes the expansion ROM whose register this is, as a memory BAR; one without an address is
+/// none.
+pub fn size_rom(space: &mut impl ConfigSpace, offset: u16) -> BarInfo {
+    if space.read32(offset) & ROM_ADDRESS == 0 {
+        return BarInfo::default();
+    }
+    // Without the bit that switches it on.
+    let (value, mask) = probe_by(space, offset, ROM_ADDRESS);
+    bar(
+        BarKind::Memory32,
+        false,
+        value & ROM_ADDRESS,
+        mask & ROM_ADDRESS,
+    )
+}
+
 /// Returns a BAR's value, and which of its bits can be set.
 fn probe(space: &mut impl ConfigSpace, offset: u16) -> (u32, u32) {
+    probe_by(space, offset, u32::MAX)
+}
+
+fn probe_by(space: &mut impl ConfigSpace, offset: u16, ones: u32) -> (u32, u32) {
     let value = space.read32(offset);
-    space.write32(offset, u32::MAX);
+    space.write32(offset, ones);
     let mask = space.read32(offset);
     space.write32(offset, value);
     (value, mask)

@@ -31,7 +31,7 @@ pub enum BarKind {
     Memory64 = 3,
 }
 
-/// One base address register as the firmware left it.
+/// One base address register as guests are started with it.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct BarInfo {
@@ -39,7 +39,7 @@ pub struct BarInfo {
     pub kind: BarKind,
     /// 1 if the memory is prefetchable.
     pub prefetchable: u32,
-    /// Host-physical address, or port; 0 if the firmware gave none.
+    /// Host-physical address, or port; 0 if it has none.
     pub address: u64,
     /// Where the guest finds it at start: `address`, unless that lies outside
     /// the windows in which a vmm maps BARs (see [`place_bars`](crate::place_bars)).
@@ -162,7 +162,7 @@ pub struct FunctionInfo {
     pub index: FunctionId,
     /// Keeps the layout free of implicit padding.
     pub reserved: u8,
-    /// The BARs as the firmware left them.
+    /// The BARs as the firmware left them, or [`give_addresses`](crate::give_addresses).
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.
     pub msix: MsixInfo,

@@ -20,6 +20,7 @@ mod place;
 mod ports;
 pub mod regs;
 mod scan;
+mod unassigned;
 mod virtio;
 
 pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
@@ -36,6 +37,7 @@ pub use place::{
 };
 pub use ports::{ConfigPorts, Mechanism1};
 pub use scan::{buses_behind, each_function};
+pub use unassigned::{Given, NoAddress, give_addresses};
 pub use virtio::{Virtio, is_virtio};
 
 use core::fmt;

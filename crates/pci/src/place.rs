@@ -187,7 +187,7 @@ fn each_bar(read: impl FnMut(Bdf, u16) -> u32, mut visit: impl FnMut(Bdf, u64)) 
 }
 
 /// Returns the highest free range of this size in a window.
-fn free(taken: &[Range<u64>], window: Range<u64>, size: u64) -> Option<Range<u64>> {
+pub fn free(taken: &[Range<u64>], window: Range<u64>, size: u64) -> Option<Range<u64>> {
     // A page at least: the rest of it has no owner.
     let step = size.max(PAGE_SIZE);
     let aligned = |end: u64| Some(end.checked_sub(step)? & !(step - 1));

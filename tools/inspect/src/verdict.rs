@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
-use init::{Fate, Places, Stated, Stop, Told, settle};
+use init::{Fate, GivenBehind, Places, Stated, Stop, Told, settle};
 use pci::{
-    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, NoMsix, PAGE_SIZE,
-    Virtio, Width, claim_small_bars, find_msix, place_bars, regs,
+    Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, Given, NoFunction, NoMsix,
+    PAGE_SIZE, Virtio, Width, claim_small_bars, find_msix, give_addresses, place_bars, regs,
 };
 use pci_config::{Functions, Method};
 use serde::Serialize;
@@ -249,38 +249,43 @@ impl<'a> Inspection<'a> {
             let reason = "it is on another PCI segment than 0, which nobody here looks at";
             self.conclude(Start::No, reason);
         }
-        let mut info = match init::look_at(&mut self.device, bdf, guest, false, buses) {
-            Ok(info) => info,
-            Err(stop @ Stop::NoFunction(none)) => {
-                let starts = match none {
-                    NoFunction::Header(1 | 2) => Start::Bridge,
-                    _ => Start::No,
-                };
-                self.conclude(starts, stop);
-                return self.verdict;
-            }
-            Err(stop) => {
-                self.conclude(Start::No, stop);
-                // The rest is told all the same.
-                match pci::discover(&mut self.device, bdf, guest, false) {
-                    Ok(info) => info,
-                    Err(_) => return self.verdict,
+        let machine = self.machine;
+        let open = |bdf| Other::new(machine, bdf);
+        let (mut info, given) =
+            match init::look_at(&mut self.device, bdf, guest, false, buses, open) {
+                Ok(found) => found,
+                Err(stop @ Stop::NoFunction(none)) => {
+                    let starts = match none {
+                        NoFunction::Header(1 | 2) => Start::Bridge,
+                        _ => Start::No,
+                    };
+                    self.conclude(starts, stop);
+                    return self.verdict;
                 }
-            }
-        };
+                Err(stop) => {
+                    self.conclude(Start::No, stop);
+                    // The rest is told all the same.
+                    match pci::discover(&mut self.device, bdf, guest, false) {
+                        Ok(mut info) => {
+                            let given = give_addresses(&mut self.device, &mut info, open);
+                            (info, given)
+                        }
+                        Err(_) => return self.verdict,
+                    }
+                }
+            };
         let before = info.msix;
         place_bars(core::slice::from_mut(&mut info));
         let mut why = None;
         if before.entries != 0 && info.msix.entries == 0 {
             why = Some(NoMsix::Unreachable);
         }
-        let machine = self.machine;
         let read = |bdf, offset| read_of(machine, bdf, offset);
         if !claim_small_bars(&mut info, read) {
             why = Some(NoMsix::Shared);
         }
         init::share_out(&mut info, FIRST_SLOT..FIRST_SLOT + GUEST_BAR_SLOTS);
-        self.tell_bars(&info);
+        self.tell_bars(&info, &given);
         let list = CapabilityList::read(&mut self.device);
         let cut = list
             .as_slice()
@@ -314,17 +319,17 @@ impl<'a> Inspection<'a> {
         self.verdict
     }
 
-    fn tell_bars(&mut self, info: &FunctionInfo) {
+    fn tell_bars(&mut self, info: &FunctionInfo, given: &Given) {
         for (index, bar) in info.bars.iter().enumerate() {
             let fate = Fate::of(info, index);
             if fate == Fate::None {
                 continue;
             }
-            let lacks = bar.is_memory() && bar.address == 0;
-            let reason = if lacks {
-                Stop::NoAddress(index).to_string()
-            } else {
-                Told(info, index).to_string()
+            let told = Told(info, index);
+            let reason = match given[index] {
+                Some(Err(why)) => Stop::NoAddress(index, why).to_string(),
+                Some(Ok(bridge)) => format!("{}; {told}", GivenBehind(bridge)),
+                None => told.to_string(),
             };
             self.verdict.bars.push(Bar {
                 index,
@@ -338,7 +343,7 @@ impl<'a> Inspection<'a> {
                 address: bar.address,
                 size: bar.size,
                 size_known: self.device.sized[index],
-                works: fate.works() && !lacks,
+                works: fate.works() && !matches!(given[index], Some(Err(_))),
                 reason,
             });
         }
@@ -408,6 +413,35 @@ impl<'a> Inspection<'a> {
         if let Some(at) = seen.find(regs::CAP_MSI) {
             // Bits 3:1 of message control: log2 of the messages (PCIe 6.0 7.7.1.2).
             self.verdict.msi = 1 << (guest.read32(at) >> 17 & 7);
+        }
+    }
+}
+
+/// Another function of the machine, if the dump has it.
+struct Other(Option<Device>);
+
+impl Other {
+    fn new(machine: &[Dump], bdf: Bdf) -> Self {
+        let mut all = machine.iter();
+        let there = all.find(|dump| dump.segment == 0 && dump.bdf == bdf);
+        Self(there.map(Device::new))
+    }
+}
+
+impl ConfigSpace for Other {
+    fn read32(&mut self, offset: u16) -> u32 {
+        self.0
+            .as_mut()
+            .map_or(u32::MAX, |device| device.read32(offset))
+    }
+    fn write32(&mut self, offset: u16, value: u32) {
+        if let Some(device) = &mut self.0 {
+            device.write32(offset, value);
+        }
+    }
+    fn write16(&mut self, offset: u16, value: u16) {
+        if let Some(device) = &mut self.0 {
+            device.write16(offset, value);
         }
     }
 }

@@ -76,11 +76,9 @@ fn an_82574l_works_with_its_ports() {
 
 /// Returns a virtio network as QEMU has it, with all that it needs of `lspci -vvxxxx`.
 fn virtio() -> String {
-    let mut config = [0u8; 256];
-    let mut put = |at: usize, dwords: &[u32]| {
-        for (bytes, dword) in config[at..].chunks_exact_mut(4).zip(dwords) {
-            bytes.copy_from_slice(&dword.to_le_bytes());
-        }
+    let mut dwords = Vec::new();
+    let mut put = |at: usize, values: &[u32]| {
+        dwords.extend((at..).step_by(4).zip(values.iter().copied()));
     };
     put(0x00, &[0x1041_1af4, 0x0010_0007, 0x0200_0001, 0]);
     put(0x14, &[0xfebd_1000, 0, 0, 0xfe00_000c, 0, 0]);
@@ -91,18 +89,88 @@ fn virtio() -> String {
     put(0x60, &[0x0410_5009, 4, 0x2000, 0x1000]);
     put(0x50, &[0x0310_4009, 4, 0x1000, 0x1000]);
     put(0x40, &[0x0110_0009, 4, 0x0000, 0x1000]);
-    let mut text = "00:02.0 Ethernet controller: Red Hat, Inc. Virtio network device\n\
-                    \tRegion 1: Memory at febd1000 (32-bit, non-prefetchable) [size=4K]\n\
-                    \tRegion 4: Memory at fe000000 (64-bit, prefetchable) [size=16K]\n"
-        .to_owned();
+    dump(
+        "00:02.0 Ethernet controller: Red Hat, Inc. Virtio network device\n\
+         \tRegion 1: Memory at febd1000 (32-bit, non-prefetchable) [size=4K]\n\
+         \tRegion 4: Memory at fe000000 (64-bit, prefetchable) [size=16K]",
+        &dwords,
+    )
+}
+
+/// Returns a function with these dwords as `lspci -vvxxx` prints it.
+fn dump(title: &str, dwords: &[(usize, u32)]) -> String {
+    let mut config = [0u8; 256];
+    for &(at, dword) in dwords {
+        config[at..at + 4].copy_from_slice(&dword.to_le_bytes());
+    }
+    let mut text = format!("{title}\n");
     for (line, bytes) in config.chunks(16).enumerate() {
         text += &format!("{:02x}:", 16 * line);
-        bytes
-            .iter()
-            .for_each(|byte| text += &format!(" {byte:02x}"));
+        for byte in bytes {
+            text += &format!(" {byte:02x}");
+        }
         text += "\n";
     }
-    text
+    text + "\n"
+}
+
+#[test]
+fn a_bar_without_an_address_gets_one_in_the_window_of_its_bridge() {
+    let told = |window: u32| {
+        let port = dump(
+            "00:1c.0 PCI bridge: a root port",
+            &[
+                (0x00, 0x9d10_8086),
+                (0x04, 7),
+                (0x08, 0x0604_0000),
+                (0x0c, 0x1_0000),
+                (0x18, 0x1_0100),
+                (0x20, window),
+            ],
+        );
+        let header = [
+            (0x00, 0x10fb_8086),
+            (0x04, 0),
+            (0x08, 0x0200_0001),
+            // One of several.
+            (0x0c, 0x80_0000),
+        ];
+        let mut nic = header.to_vec();
+        nic.push((0x10, 0xc));
+        let nic = dump(
+            "01:00.0 Ethernet controller: 82599\n\
+             \tRegion 0: Memory at <unassigned> (64-bit, prefetchable) [disabled] [size=512K]",
+            &nic,
+        );
+        let mut beside = header.to_vec();
+        beside.push((0x10, 0xfe88_0000));
+        let beside = dump(
+            "01:00.1 Ethernet controller: beside it\n\
+             \tRegion 0: Memory at fe880000 (32-bit, non-prefetchable) [size=512K]",
+            &beside,
+        );
+        let all = verdicts(&(port + &nic + &beside));
+        let found = all.into_iter().find(|verdict| verdict.address == "01:00.0");
+        found.expect("the function is there")
+    };
+    let given = told(0xfe80_fe80);
+    assert_eq!((given.starts, given.reason), (Start::Yes, None));
+    let bar = &given.bars[0];
+    assert_eq!(
+        (bar.address, bar.size, bar.works),
+        (0xfe80_0000, 512 << 10, true)
+    );
+    assert_eq!(
+        bar.reason,
+        "the firmware gave it no address, it has one in a window of the bridge 00:1c.0; the \
+         guest has it there"
+    );
+    let closed = told(0x0000_fff0);
+    assert_eq!((closed.starts, closed.bars[0].works), (Start::No, false));
+    let why = "the firmware gave BAR 0 no address, and the bridge 00:1c.0 above it has no open \
+               window for it";
+    assert_eq!(closed.reason.as_deref(), Some(why));
+    assert_eq!(closed.bars[0].reason, why);
 }
 
 #[test]

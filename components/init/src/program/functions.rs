@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use defmt::Display2Format;
-use init::{Fate, Told, share_out};
+use init::{Fate, GivenBehind, Told, share_out};
 use pci::{
     Bdf, ConfigSpace as _, FunctionInfo, MODEL_RESET_PAGES, Mechanism1, MsixPage, NoMsix,
     PAGE_SIZE, Width, claim_small_bars, find_msix, place_bars, regs,
@@ -127,8 +127,19 @@ fn look_at(builder: &Builder<'_>, function: &Function, bdf: Bdf) -> FunctionInfo
     let guest = Bdf::from_requester_id(function.guest_bdf as u16);
     let permissive = function.permissive == 1;
     let buses = builder.places.buses;
-    match init::look_at(&mut space(bdf), bdf, guest, permissive, buses) {
-        Ok(mut info) => {
+    match init::look_at(&mut space(bdf), bdf, guest, permissive, buses, space) {
+        Ok((mut info, given)) => {
+            for (index, bridge) in (0..).zip(given) {
+                if let Some(Ok(bridge)) = bridge {
+                    defmt::warn!(
+                        "device {=str}: BAR {=usize} at {=u64:#x}: {}",
+                        function.name.as_str(),
+                        index,
+                        info.bars[index].address,
+                        Display2Format(&GivenBehind(bridge))
+                    );
+                }
+            }
             info.intx = function.intx;
             info.reset_optional = function.reset_optional as u16;
             tell_msix(function.name.as_str(), bdf, &info);

@@ -68,10 +68,9 @@ pub fn run(
     let mut given = 0;
     each_function(buses, |bdf| {
         let unit = unit(builder, &mut pages, root_pointer, &[bdf.requester_id()]);
-        let read = |bdf, offset| super::functions::read(bdf, offset);
-        let space = &mut space(bdf);
+        let own = &mut space(bdf);
         // Writing to COM1 cannot fail.
-        let starts = init::function(&mut Terminal, space, bdf, buses, read, unit);
+        let starts = init::function(&mut Terminal, own, bdf, buses, space, unit);
         given += usize::from(starts.unwrap_or_default());
         false
     });
