@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use tempfile::TempDir;
+
 use crate::changed::Changed;
 use crate::client::Client;
 use crate::harness::{
@@ -48,14 +50,18 @@ fn media() -> &'static Media {
 }
 
 /// Builds the CD of another system for a machine with this IOMMU.
-fn cd_of(system: &str, iommu: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let iso = folder.join(format!("{iommu}.iso"));
+fn cd_of(system: &Path, iommu: &str) -> (TempDir, PathBuf) {
+    // Of the caller's own: another test makes one beside it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let iso = folder.path().join("iso");
     let mut build = vectis();
-    build.args(["build", "--system", system, "--iommu", iommu, "--out"]);
-    let end = finish(build.arg(folder.join("boot-of")).arg("--iso").arg(&iso));
+    build
+        .args(["build", "--iommu", iommu, "--system"])
+        .arg(system);
+    build.arg("--out").arg(folder.path().join("out"));
+    let end = finish(build.arg("--iso").arg(&iso));
     assert!(end.status.success(), "{}", end.text);
-    iso
+    (folder, iso)
 }
 
 /// Starts a machine with these arguments; COM1 is its output.
@@ -160,7 +166,8 @@ fn one_cd_serves_on_an_82574l_and_on_virtio() {
     let _machine = one_machine();
     let behind = "-device amd-iommu,intremap=on -global hpet.msi=on";
     let virtio = "-device virtio-net-pci,disable-legacy=on,netdev=net0";
-    let cd = cd_of("tests/systems/any-nic.toml", "amd");
+    let system = Path::new("tests/systems/any-nic.toml");
+    let (_folder, cd) = cd_of(system, "amd");
     for nic in [
         "-device e1000e,netdev=net0".to_owned(),
         format!("{virtio},iommu_platform=on"),
@@ -171,7 +178,7 @@ fn one_cd_serves_on_an_82574l_and_on_virtio() {
         serves(qemu.arg("-cdrom").arg(&cd), port);
     }
     // As clouds have it: no IOMMU, and the legacy interface besides.
-    let cd = cd_of("tests/systems/any-nic.toml", "none");
+    let (_folder, cd) = cd_of(system, "none");
     for from_uefi in [false, true] {
         let port = free_port();
         let nic = "-device virtio-net-pci,netdev=net0";
@@ -310,17 +317,29 @@ fn an_image_for_any_pc_takes_the_places_of_each() {
 /// One image on machines without an IOMMU: the HPET is the clock where it raises a pin, else
 /// the 8254; configuration space is reached by a window where there is one, else by ports, as on
 /// QEMU's `pc`, whose HPET raises pin 2 only.
+/// One image for what a PC may have: a window for configuration space or ports, an HPET or
+/// the 8254, either NIC, either firmware, little memory or much, a second CPU.
 #[test]
 fn an_image_for_any_pc_takes_what_each_has() {
     let _machine = one_machine();
-    let keys = "system.board = \"auto\"\ndevice.nic0.dma = \"trusted\"";
-    let system = Changed::new("any-clock", keys);
-    let cd = cd_of(system.0.to_str().expect("a name of ours"), "none");
-    for machine_of in ["q35", "q35,hpet=off", "pc"] {
+    let keys = "system.board = \"auto\"";
+    let system = Changed::of("tests/systems/any-nic.toml", "any-pc-any-nic", keys);
+    let (_folder, cd) = cd_of(&system.0, "none");
+    let (e1000e, virtio) = ("e1000e", "virtio-net-pci");
+    for (machine_of, nic, from_uefi) in [
+        ("q35 -m 128", e1000e, false),
+        ("q35,hpet=off -m 512", e1000e, false),
+        ("q35,hpet=off -m 8G -smp 2", virtio, false),
+        ("q35 -m 512", virtio, true),
+        ("pc -m 512", e1000e, false),
+        ("pc -m 512", virtio, false),
+    ] {
         let port = free_port();
-        let nic = "-m 512 -device e1000e,netdev=net0";
-        let arguments = format!("-machine {machine_of} {nic} {SCREEN}");
-        let mut qemu = machine("max", &arguments, port);
+        let arguments = format!("-machine {machine_of} -device {nic},netdev=net0 {SCREEN}");
+        let mut qemu = machine("max", &format!("{arguments} {}", awake()), port);
+        if from_uefi {
+            uefi(&mut qemu);
+        }
         serves(qemu.arg("-cdrom").arg(&cd), port);
     }
 }
