@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::{ROWS, is_unsteady};
+use super::rows::{ROWS, UNSTEADY};
 
 /// How the guest's results begin (guests/bench).
 const RESULT: &str = "# bench: ";
@@ -93,7 +93,9 @@ impl Figures {
         }
         let mut worse = Vec::new();
         for (of, before, now) in pairs {
-            let judged = before.iter().filter(|(name, _)| !is_unsteady(name));
+            let judged = before
+                .iter()
+                .filter(|(name, _)| !UNSTEADY.contains(&name.as_str()));
             for (name, &before) in judged {
                 let now = now.get(name).copied();
                 if now.is_none_or(|now| now > bound(before)) {
@@ -275,6 +277,8 @@ mod tests {
             ("ping-posted-max", false),
             ("ping-posted-mean", false),
             ("ping-posted", true),
+            ("ping-back-to-back-mean", true),
+            ("ping-max", true),
         ] {
             let counting = |count: u64| {
                 let mut all = before.clone();
