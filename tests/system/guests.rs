@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::changed::Changed;
 use crate::client::{Client, all_answered, metric};
-use crate::harness::{Running, one_machine};
+use crate::harness::{Running, one_machine, run_of};
 
 const SYSTEM: &str = "tests/systems/two-guests.toml";
 const CONNECTIONS: usize = 4;
@@ -90,6 +90,30 @@ fn one_guest_has_sixteen_functions() {
     requests(port);
     let counters = system.counters();
     assert_eq!(counters["iommu.attached"], pci::GUEST_FUNCTIONS as u64);
+}
+
+/// The last of them has its MSI-X table where the guest finds it. By its address it comes
+/// first, so that the probe need not check the others before.
+#[test]
+fn the_last_of_sixteen_functions_works() {
+    let _machine = one_machine();
+    let last = pci::GUEST_FUNCTIONS - 1;
+    let nic = "match = \"8086:10d3\", qemu = [\"e1000e\"]";
+    let devices: String = (0..last)
+        .map(|n| format!("device.nic{n} = {{ {nic} }}\n"))
+        .collect();
+    let names: Vec<String> = (0..=last).map(|n| format!("\"nic{n}\"")).collect();
+    let keys = format!(
+        "system.name = \"functions\"\n{devices}\
+         device.nic{last} = {{ {nic}, guest-address = \"00:00.0\" }}\n\
+         guest.probe.devices = [{}]",
+        names.join(", ")
+    );
+    let changed = Changed::of("tests/systems/probe.toml", "last-function", &keys);
+    let mut system = Running::start(&mut run_of(&changed.0, 300));
+    let check = "- 00:00.0 m9_entries_masked_and_empty_at_start";
+    let line = system.wait_for(|line| line.contains(check));
+    assert!(line.contains("] ok "), "{}", system.text());
 }
 
 #[test]

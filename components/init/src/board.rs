@@ -259,8 +259,9 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Returns where the devices are, of which the clock is still to be chosen: as the board says if the tables, which may be missing, say
-/// nothing else, and as they say where it leaves that to them.
+/// Returns where the devices are, of which the clock is still to be chosen: as the board says
+/// if the tables, which may be missing, say nothing else, and as they say where it leaves that
+/// to them.
 ///
 /// # Errors
 /// See [`Unfit`].
