@@ -2,6 +2,7 @@
 //! and the capabilities of the running system.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::changed::Changed;
 use crate::client::Client;
@@ -151,7 +152,10 @@ struct Board(std::path::PathBuf);
 
 impl Board {
     fn new(table: &[u8]) -> Self {
-        let board = Self(root().join(format!("board/test-{}", std::process::id())));
+        // Tests run side by side.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let board = Self(root().join(format!("board/test-{process}-{number}")));
         fs::create_dir(&board.0).expect("a folder of the test's own");
         let file = board.0.join("table.bin");
         fs::write(&file, table).expect("the folder is ours");
