@@ -264,7 +264,7 @@ pub(crate) fn build<T: Tables>(
     frames: &mut dyn Frames,
 ) -> Result<(), Error> {
     let end = format.end.min(1 << (shift(format.levels) + INDEX_BITS));
-    let ram = match contents.ram {
+    let mut ram = match contents.ram {
         Some(ram) => Some(ram.range(end).ok_or(Error::Refused)?),
         None => None,
     };
@@ -274,8 +274,8 @@ pub(crate) fn build<T: Tables>(
         free: place,
         open: [None; MAX_LEVELS + 1],
     };
-    // All ranges in ascending order: the RAM comes before the first piece behind it.
-    let mut ram = ram;
+    // All ranges in ascending order: the RAM comes before the first piece that ends behind
+    // its start.
     let mut before = 0;
     for piece in contents.fixed {
         let range = piece.range(end).ok_or(Error::Refused)?;
@@ -290,7 +290,6 @@ pub(crate) fn build<T: Tables>(
         builder.fixed(range, piece.access)?;
     }
     match ram {
-        Some(ram) if ram.start < before => Err(Error::Refused),
         Some(ram) => builder.ram(ram, contents.function, frames),
         None => Ok(()),
     }
