@@ -181,11 +181,11 @@ impl<T: Transport> Driver for Network<T> {
         self.raw.enable_interrupts();
         // The function sees the flag before it is looked at what it did until then.
         fence(Ordering::SeqCst);
-        let idle = !self.can_receive() && !(full && self.can_begin());
-        if !idle {
+        let busy = self.can_receive() || full && self.can_begin();
+        if busy {
             self.raw.disable_interrupts();
         }
-        idle
+        !busy
     }
 
     fn can_receive(&mut self) -> bool {
