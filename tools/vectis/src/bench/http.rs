@@ -287,7 +287,7 @@ mod tests {
             [60_000, 49_500, 9_000_000, 0],
         );
         assert!(
-            text.contains("| HTTP request, one connection    |      50000 |      60000 |  1.200 |"),
+            text.contains("| HTTP request, one connection    |      50000 |      60000 | 1.200 |"),
             "{text}"
         );
         assert_eq!(text.lines().count(), 2 + ROWS.len());
