@@ -412,6 +412,29 @@ fn a_framebuffer_shows_why_the_boot_ends() {
     }
 }
 
+/// The VGA itself is a guest's: init says so on it, and gives its memory back, which the guest's
+/// vmm then has.
+#[test]
+fn a_framebuffer_that_a_guest_has_is_left_to_it() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let monitor = folder.path().join("monitor");
+    let gpu = "device.gpu0 = { class = \"030000\", dma = \"trusted\", reset = \"optional\" }\n\
+               guest.web.devices = [\"nic0\", \"gpu0\"]";
+    let (_folder, cd) = cd_of(&Changed::new("gpu", gpu).0, "amd");
+    let port = free_port();
+    let arguments = format!("{Q35} {SCREEN} {} {}", awake(), watched(&monitor));
+    let mut qemu = machine("max", &arguments, port);
+    uefi(&mut qemu);
+    let running = serves(qemu.arg("-cdrom").arg(&cd), port);
+    let screen = points(&monitor, folder.path());
+    let words = "init: this screen is of device gpu0, which a guest has: look at COM1";
+    for text in [screen, running.text()] {
+        let last = text.lines().any(|row| row.starts_with(words));
+        assert!(last, "no `{words}` in\n{text}");
+    }
+}
+
 #[test]
 fn a_framebuffer_shows_what_was_found() {
     let _machine = one_machine();
