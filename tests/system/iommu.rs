@@ -62,6 +62,46 @@ fn what_is_not_confined_needs_its_owner_s_word() {
     assert!(end.text.lines().any(|found| found == line), "{}", end.text);
 }
 
+/// Returns a system with the probe guest and a function, with these keys of its.
+fn probed(name: &str, qemu: &str, keys: &str) -> Changed {
+    Changed::of(
+        "tests/systems/probe.toml",
+        name,
+        &format!(
+            "system.name = \"{name}\"
+             guest.probe.devices = [\"device0\"]
+             [device.device0]
+             qemu = [\"{qemu}\"]
+             {keys}"
+        ),
+    )
+}
+
+#[test]
+fn an_nvme_controller_is_measured() {
+    let _machine = one_machine();
+    let id = "match = \"1b36:0010\"";
+    // Confined, it needs no word of its owner's.
+    let confined = probed("nvme-confined", "nvme,serial=vectis", id).run_on("amd");
+    assert!(confined.text.contains(CONFINED), "{}", confined.text);
+    assert!(confined.text.contains("# probe: pass"), "{}", confined.text);
+    let trusted = format!("{id}\ndma = \"trusted\"");
+    for (iommu, found) in [
+        (
+            "intel",
+            "reaches its guest's memory only, raises any interrupt (measured)",
+        ),
+        (
+            "none",
+            "reaches all memory, raises any interrupt (measured)",
+        ),
+    ] {
+        let end = probed("nvme-open", "nvme,serial=vectis", &trusted).run_on(iommu);
+        assert!(end.text.contains(found), "{iommu}: {}", end.text);
+        assert!(end.text.contains("# probe: pass"), "{iommu}: {}", end.text);
+    }
+}
+
 #[test]
 fn with_that_word_it_serves_on_vt_d() {
     let _machine = the_only_machine();

@@ -3,8 +3,11 @@
 
 use core::fmt::Write as _;
 
-use dma_probe::{MEMORY_SIZE, REGISTER_BAR, UNUSUAL};
-use init::{PROBE_PAGES, Surroundings, Verdict, is_measured, measure};
+use dma_probe::nvme::Nvme;
+use dma_probe::{Engine, Probe, Stuck, WATCHED};
+use init::{
+    Holder, Kind, PROBE_PAGES, Surroundings, Verdict, Window, holder, is_measured, measure,
+};
 use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
 use runtime::Mmio;
 use sel4::cap::{Granule, IrqHandler, LargePage, Notification};
@@ -25,8 +28,6 @@ const REGISTERS: usize = 0x2_1000_0000;
 const RAM: usize = 0x2_2000_0000;
 /// The user vector that a forged interrupt would have: it is still unused.
 const VECTOR: u8 = 0;
-/// Where in the guest's memory the engine copies to as it may.
-const ALLOWED: usize = 2 * MEMORY_SIZE;
 /// The wait for a forged interrupt, in microseconds: a hundred times a message's way.
 const DELAY: u64 = 200;
 
@@ -118,8 +119,9 @@ fn mapped(address: usize, size: usize) -> Mmio {
 
 struct Around<'a> {
     space: Space,
-    ram: Ram,
-    ram_address: u64,
+    /// The guest's memory from the page on that the probe does not use.
+    allowed: Ram,
+    allowed_address: u64,
     canary: Ram,
     canary_address: u64,
     bell: &'a Bell,
@@ -133,20 +135,23 @@ impl Surroundings for Around<'_> {
         self.space
             .write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER);
     }
-    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]) {
+    fn read_canary(&mut self, bytes: &mut [u8; WATCHED]) {
         self.canary.load(0, bytes);
     }
-    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]) {
+    fn write_canary(&mut self, bytes: &[u8; WATCHED]) {
         self.canary.store(0, bytes);
     }
     fn canary(&self) -> u64 {
         self.canary_address
     }
     fn allowed(&self) -> u64 {
-        self.ram_address + ALLOWED as u64
+        self.allowed_address
     }
-    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]) {
-        self.ram.load(ALLOWED, bytes);
+    fn read_allowed(&mut self, bytes: &mut [u8; WATCHED]) {
+        self.allowed.load(0, bytes);
+    }
+    fn write_allowed(&mut self, bytes: &[u8; WATCHED]) {
+        self.allowed.store(0, bytes);
     }
     fn interrupted(&mut self) -> bool {
         // The kernel takes the interrupt while this waits, without a system call.
@@ -163,23 +168,32 @@ impl Surroundings for Around<'_> {
 
 /// Pages that are mapped for one measurement.
 struct Mapped {
-    registers: heapless::Vec<Granule, { PROBE_PAGES as usize }>,
+    registers: heapless::Vec<Granule, PROBE_PAGES>,
     ram: LargePage,
     canary: Granule,
 }
 
 impl Mapped {
-    fn new(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) -> Self {
+    /// Maps the pages; those of registers at [`REGISTERS`], one after the other.
+    fn new(
+        builder: &mut Builder<'_>,
+        function: &Function,
+        info: &FunctionInfo,
+        window: Window,
+    ) -> Self {
         let name = function.name.as_str();
         let all = CapRights::read_write();
         let mut registers = heapless::Vec::new();
-        for page in 0..PROBE_PAGES {
-            let first = info.bars[REGISTER_BAR].first_slot;
-            let from = builder.place(function.bar_cnode, (first + page) as u32);
-            let slot = builder.slot();
-            if let Err(error) = own_slot(slot).copy(&from, CapRights::all()) {
-                fatal!("{name}: a page of its registers: {error:?}");
-            }
+        for page in 0..window.pages {
+            // `is_measured` has looked at each.
+            let from = match holder(info, window.bar, page) {
+                Some(Holder::Vmm(slot)) => builder.place(function.bar_cnode, slot),
+                Some(Holder::Msix(index)) => {
+                    builder.place(function.msix_cnode, function.msix_slot + index)
+                }
+                None => break,
+            };
+            let slot = builder.copy_from(&from, CapRights::all(), name);
             let frame = Granule::from_bits(slot as u64);
             let address = REGISTERS + (page * PAGE_SIZE) as usize;
             builder.map(
@@ -218,7 +232,22 @@ impl Mapped {
     }
 }
 
-/// Measures one function; `tsc_khz` is the rate of the time stamp counter. The verdict is unknown if it cannot be measured.
+/// Runs a probe, which has its memory at the start of the guest's.
+fn run<P: Probe>(mut probe: P, around: &mut Around<'_>) -> Result<Verdict, Stuck> {
+    around.allowed = Ram(mapped(RAM + P::MEMORY, PAGE_SIZE as usize));
+    around.allowed_address += P::MEMORY as u64;
+    let found = measure(&mut probe, around);
+    // The guest's memory is zero when it starts.
+    let size = P::MEMORY + PAGE_SIZE as usize;
+    let mut ram = mapped(RAM, size);
+    for offset in (0..size).step_by(8) {
+        ram.write(offset, Width::Qword, 0);
+    }
+    found
+}
+
+/// Measures one function; `tsc_khz` is the rate of the time stamp counter. The verdict is
+/// unknown if it cannot be measured.
 fn verdict(
     builder: &mut Builder<'_>,
     function: &Function,
@@ -227,40 +256,43 @@ fn verdict(
     tsc_khz: u64,
 ) -> Verdict {
     let name = function.name.as_str();
-    if !is_measured(info) {
+    let Some(kind) = Kind::of(info).filter(|_| is_measured(info)) else {
         return Verdict::UNKNOWN;
-    }
-    let mapped_now = Mapped::new(builder, function, info);
+    };
+    let window = kind.window();
+    let mapped_now = Mapped::new(builder, function, info, window);
     let Ok(canary_address) = mapped_now.canary.frame_get_address() else {
         fatal!("{name}: the canary has no address");
     };
     let ram_address = function.dma_address;
     let mut space = functions::space(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
-    // Firmware may have left rings set up: the device is reset before it may reach
+    // Firmware may have left queues set up: the function is reset before it may reach
     // memory.
     space.write16(regs::COMMAND, command | regs::COMMAND_MEMORY);
-    let size = ALLOWED + MEMORY_SIZE;
+    let page = PAGE_SIZE as usize;
     let mut around = Around {
         space,
-        ram: Ram(mapped(RAM, size)),
-        ram_address,
-        canary: Ram(mapped(SCRATCH, PAGE_SIZE as usize)),
+        allowed: Ram(mapped(RAM, page)),
+        allowed_address: ram_address,
+        canary: Ram(mapped(SCRATCH, page)),
         canary_address: canary_address as u64,
         bell,
         delay: DELAY * tsc_khz / 1000,
     };
-    let registers = Registers(mapped(REGISTERS, (PROBE_PAGES * PAGE_SIZE) as usize));
-    let memory = Ram(mapped(RAM, MEMORY_SIZE));
-    let found = measure(registers, memory, ram_address, &mut around);
+    let registers = Registers(mapped(REGISTERS, window.pages as usize * page));
+    // As much as any probe needs: a large page is mapped.
+    let memory = Ram(mapped(RAM, 1 << 20));
+    let found = match kind {
+        Kind::E1000e => run(Engine::unknown(registers, memory, ram_address), &mut around),
+        Kind::Nvme => run(Nvme::new(registers, memory, ram_address), &mut around),
+    };
     around.space.write16(regs::COMMAND, command);
-    // The guest's memory is zero when it starts.
-    around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);
     mapped_now.end();
     found.unwrap_or_else(|stuck| {
         let _ = write!(
             Com1,
-            "init: {name} at {bdf} cannot be measured: {stuck:?}\r\n"
+            "init: {name} at {bdf} cannot be measured: {stuck}\r\n"
         );
         Verdict::UNKNOWN
     })
