@@ -133,8 +133,17 @@ impl Given<'_> {
     fn by_unit(&self, cnode: u32, slot: u32) -> Option<Expect> {
         let place = &self.system.header.iommu;
         let index = u64::from(slot.checked_sub(place.slot)?);
-        let given = place.cnode == cnode && index < self.iommu.registers_size / PAGE_SIZE;
-        given.then_some(Expect::Page(self.iommu.registers + index * PAGE_SIZE))
+        if place.cnode != cnode {
+            return None;
+        }
+        let mut offset = index * PAGE_SIZE;
+        for unit in self.iommu.units() {
+            if offset < unit.size {
+                return Some(Expect::Page(unit.registers + offset));
+            }
+            offset -= unit.size;
+        }
+        None
     }
 }
 

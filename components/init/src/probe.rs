@@ -8,7 +8,7 @@ use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, claim_small_bars,
     place_bars, regs,
 };
-use spec::CpuKind;
+use spec::{CpuKind, IommuKind};
 
 use crate::assign::{Fate, GivenBehind, Stop, Told, look_at, share_out};
 use crate::board::Lack;
@@ -91,7 +91,7 @@ impl HpetTimer {
 }
 
 /// What was found out about a machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// What ACPI's tables say.
     pub tables: Result<Option<Description>, Unusable>,
@@ -101,7 +101,7 @@ pub struct Machine {
     pub guest_memory: Piece,
     /// Timer 0 of the HPET, if it answers.
     pub hpet: Option<HpetTimer>,
-    /// The unit that has the I/O APIC and the HPET.
+    /// The units of its IOMMU.
     pub iommu: Result<Found, Unusable>,
     /// Whether a serial controller answers at 0x3f8, and at 0x2f8.
     pub serial: [bool; 2],
@@ -150,11 +150,11 @@ impl Display for Machine {
             )?,
             None => writeln!(f, "ecam = \"none\"")?,
         }
-        let iommu = match self.iommu {
-            Ok(Found::Amd { .. }) => "amd",
-            Ok(Found::Intel { .. }) => "intel",
-            Ok(Found::None) | Err(_) => "none",
-        };
+        let iommu = self
+            .iommu
+            .as_ref()
+            .map_or(IommuKind::None, Found::kind)
+            .name();
         if iommu == "none" || self.hpet.is_some_and(HpetTimer::sends_messages) {
             writeln!(f, "iommu = \"{iommu}\"")?;
         } else {
@@ -318,7 +318,7 @@ pub fn function<S: ConfigSpace>(
     writeln!(out, "#   needs dma = \"trusted\" {trust}")?;
     match unit {
         Ok(found) => writeln!(out, "#   IOMMU: {found}")?,
-        Err(unusable) => writeln!(out, "#   IOMMU: cannot be used: {}", unusable.reason())?,
+        Err(unusable) => writeln!(out, "#   IOMMU: cannot be used: {unusable}")?,
     }
     Ok(true)
 }
@@ -341,9 +341,9 @@ fn messages(
 /// # Errors
 /// If `out` takes no more.
 pub fn conclude(out: &mut impl Write, machine: &Machine, functions: usize) -> fmt::Result {
-    match machine.iommu {
+    match &machine.iommu {
         Ok(found) => writeln!(out, "# IOMMU: {found}")?,
-        Err(unusable) => writeln!(out, "# IOMMU: cannot be used: {}", unusable.reason())?,
+        Err(unusable) => writeln!(out, "# IOMMU: cannot be used: {unusable}")?,
     }
     if let Some(first) = machine.said().interrupts.filter(|first| *first != 0) {
         writeln!(
@@ -398,11 +398,11 @@ mod tests {
             memory: 512 * MIB,
             guest_memory: (GUESTS, 448 * MIB),
             hpet: Some(HpetTimer(0x00ff_0104_0000_8030)),
-            iommu: Ok(Found::Amd {
-                registers: 0xfed8_0000,
-                unit: 0x10,
+            iommu: Ok(Found::Amd(acpi_tables::Units {
+                registers: heapless::Vec::from([0xfed8_0000]),
                 ioapic: 0xa0,
-            }),
+                ..acpi_tables::Units::default()
+            })),
             serial: [true, true],
         }
     }

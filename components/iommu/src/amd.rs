@@ -1,5 +1,10 @@
 //! AMD-Vi: one device table with an entry for every requester id, an interrupt
-//! table and page tables for each function.
+//! table and page tables for each function, which all units share; commands and
+//! events of each unit.
+//!
+//! An entry of 32 bytes for every id is 2 MiB, too much for each unit. An id has one
+//! entry, whichever unit looks at it: a device behind another unit that could send
+//! another's id would count as that one, as it does behind the same unit.
 //!
 //! Section numbers are those of the AMD I/O Virtualization Technology (IOMMU)
 //! Specification, 48882 revision 3.x.
@@ -8,19 +13,25 @@ mod commands;
 mod events;
 mod registers;
 
+use core::ops::Range;
+
 use channel::Error;
 use channel::iommu::FaultRecord;
+use heapless::Vec;
 use tock_registers::fields::FieldValue;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
-use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
+use crate::unit::{
+    DESTINATION, Failed, Memory, Requester, Requesters, SetupError, Start, Unit, adopt_each, each,
+    in_turn,
+};
 use commands::{Failure, Queue};
 use registers::{
     Buffer, Control, DeviceTable, Domain, Exclusion, Features, Interrupts, Page, Remap, Status,
     Translation,
 };
-use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, UNITS, cpu_vector};
 
 /// The device table has all 65536 entries: an id above its end would not be
 /// confined by every unit (QEMU's does not look at the length).
@@ -28,22 +39,22 @@ const IDS: usize = 1 << 16;
 /// Bytes of a device table entry.
 const ENTRY: usize = 32;
 const DEVICES: usize = 0;
-/// One page: 256 commands.
-const COMMANDS: usize = DEVICES + IDS * ENTRY;
+/// Interrupt tables, one for each function. A message's index has 11 bits; a
+/// table of that length has an entry of ours for each.
+const INTERRUPTS: usize = DEVICES + IDS * ENTRY;
+const INTERRUPT_LENGTH: u64 = 11;
+const INTERRUPT_TABLE: usize = 4 << INTERRUPT_LENGTH;
+/// What each unit has of its own; the rest is for page tables.
+const OWN: usize = INTERRUPTS + FUNCTIONS * INTERRUPT_TABLE;
+const OWN_EACH: usize = STATUS + PAGE;
+/// Of that, one page: 256 commands.
+const COMMANDS: usize = 0;
 /// One page: 256 events.
 const EVENTS: usize = COMMANDS + PAGE;
 /// One page, of which the first word is what COMPLETION_WAIT stores.
 const STATUS: usize = EVENTS + PAGE;
 /// Entries of a command buffer or event log of one page, as a power of two.
 const BUFFER_LENGTH: u64 = 8;
-/// Interrupt tables, one for each function. A message's index has 11 bits; a
-/// table of that length has an entry of ours for each.
-const INTERRUPTS: usize = STATUS + 2 * PAGE;
-const INTERRUPT_LENGTH: u64 = 11;
-const INTERRUPT_TABLE: usize = 4 << INTERRUPT_LENGTH;
-/// The rest is for page tables.
-const PAGES: usize = INTERRUPTS + FUNCTIONS * INTERRUPT_TABLE;
-
 /// Three levels, 512 GiB, with pages of 2 MiB, which every unit has: an entry of
 /// level 2 whose next level is 0 (section 2.2.3).
 const FORMAT: Format = Format {
@@ -69,60 +80,16 @@ fn blocked() -> u64 {
     (Translation::VALID::SET + Translation::TRANSLATION_VALID::SET).value
 }
 
-/// An AMD-Vi unit in force.
+/// Our side of a unit.
 #[derive(Debug)]
-pub struct Amd<R, T> {
+struct Side<R> {
     registers: R,
-    region: Region<T>,
-    size: usize,
-    requesters: Requesters,
     queue: Queue,
+    /// Where its own tables begin.
+    own: usize,
 }
 
-impl<R: Registers, T: Tables> Amd<R, T> {
-    /// Sets the unit up, with every requester id on abort, or takes over one
-    /// that works.
-    ///
-    /// # Errors
-    ///
-    /// See [`SetupError`]; after [`Start::Fresh`] the unit is then off.
-    pub fn new(registers: R, memory: Memory<'_, T>, start: Start) -> Result<Self, SetupError> {
-        let requesters = memory.check(PAGES)?;
-        let mut unit = Self {
-            registers,
-            region: Region::new(memory.tables, memory.base, true),
-            size: memory.size,
-            requesters,
-            queue: Queue::new(),
-        };
-        if unit.registers.read64(registers::CONTROL) == u64::MAX {
-            return Err(SetupError::Absent);
-        }
-        match start {
-            Start::Adopt => unit.adopt()?,
-            Start::Fresh => {
-                if let Err(error) = unit.set_up() {
-                    unit.turn_off();
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(unit)
-    }
-
-    fn device_table(&self) -> u64 {
-        let pages = IDS * ENTRY / PAGE;
-        let value = DeviceTable::SIZE.val(pages as u64 - 1)
-            + DeviceTable::PAGE.val(self.region.address(DEVICES) >> 12);
-        value.value
-    }
-
-    fn buffer(&self, offset: usize) -> u64 {
-        let value =
-            Buffer::PAGE.val(self.region.address(offset) >> 12) + Buffer::LENGTH.val(BUFFER_LENGTH);
-        value.value
-    }
-
+impl<R: Registers> Side<R> {
     /// Returns the control register with the firmware's fields and nothing
     /// else.
     fn control_off(&mut self) -> u64 {
@@ -148,28 +115,25 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         self.registers.write64(registers::CONTROL, off | on.value);
     }
 
-    fn set_up(&mut self) -> Result<(), Stuck> {
+    /// Turns it off, and waits until what the firmware started has ended.
+    fn stop(&mut self) -> Result<(), Stuck> {
         self.turn_off();
         let registers = &mut self.registers;
         let running = Status::COMMAND_RUN::SET + Status::EVENT_RUN::SET;
         poll("it does not stop what the firmware started", || {
             registers.read64(registers::STATUS) & running.value == 0
-        })?;
-        let abort = Interrupts::VALID::SET + Interrupts::CONTROL::Abort;
-        self.region
-            .fill(DEVICES, [blocked(), 0, abort.value, 0], IDS);
-        for function in 0..self.requesters.len() {
-            let table = self.region.address(interrupt_table(function));
-            let remap = Interrupts::VALID::SET
-                + Interrupts::LENGTH.val(INTERRUPT_LENGTH)
-                + Interrupts::TABLE.val(table >> 6)
-                + Interrupts::CONTROL::Remap;
-            self.region.write(self.entry(function) + 16, remap.value);
-        }
-        let device_table = self.device_table();
+        })
+    }
+
+    /// Turns it on, with tables that are there.
+    fn start<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        requesters: &[Requester],
+    ) -> Result<(), Stuck> {
+        let (commands, events) = self.buffers(region);
         self.registers
-            .write64(registers::DEVICE_TABLE, device_table);
-        let (commands, events) = (self.buffer(COMMANDS), self.buffer(EVENTS));
+            .write64(registers::DEVICE_TABLE, device_table(region));
         self.registers.write64(registers::COMMAND_BASE, commands);
         self.registers.write64(registers::EVENT_BASE, events);
         for pointer in [
@@ -182,14 +146,58 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             self.registers.write64(pointer, 0);
         }
         self.turn_on();
-        self.again(Self::forget_everything)
+        self.again(region, |queue, registers, region| {
+            forget_everything(queue, registers, region, requesters.len())
+        })
+    }
+
+    /// Returns what its registers say of command buffer and event log.
+    fn buffers<T: Tables>(&self, region: &Region<T>) -> (u64, u64) {
+        let of = |offset: usize| {
+            let page = region.address(self.own + offset) >> 12;
+            (Buffer::PAGE.val(page) + Buffer::LENGTH.val(BUFFER_LENGTH)).value
+        };
+        (of(COMMANDS), of(EVENTS))
+    }
+
+    fn adopt<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        requesters: &[Requester],
+    ) -> Result<(), SetupError> {
+        let control = self.registers.read64(registers::CONTROL);
+        if !Control::ENABLE.is_set(control) {
+            return Err(SetupError::Off);
+        }
+        let (commands, events) = self.buffers(region);
+        let excluded = self.registers.read64(registers::EXCLUSION_BASE);
+        let ours = Control::COMMANDS.is_set(control)
+            && !Exclusion::ENABLE.is_set(excluded)
+            && self.registers.read64(registers::DEVICE_TABLE) == device_table(region)
+            && self.registers.read64(registers::COMMAND_BASE) == commands
+            && self.registers.read64(registers::EVENT_BASE) == events;
+        if !ours {
+            return Err(SetupError::NotOurs);
+        }
+        self.queue.adopt(&mut self.registers, region);
+        // The component may have died between the two halves of a restart of
+        // the event log, or after it changed an entry and before the unit knew.
+        self.turn_on();
+        self.again(region, |queue, registers, region| {
+            forget_functions(queue, registers, region, requesters)
+        })
+        .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
     /// Asks the unit to forget something. If it stops at a command it is asked again, a few
     /// times.
-    fn again(&mut self, ask: impl Fn(&mut Self) -> Result<(), Failure>) -> Result<(), Stuck> {
+    fn again<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        ask: impl Fn(&mut Queue, &mut R, &mut Region<T>) -> Result<(), Failure>,
+    ) -> Result<(), Stuck> {
         for _ in 0..TRIES {
-            match ask(self) {
+            match ask(&mut self.queue, &mut self.registers, region) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Stuck(stuck)) => return Err(stuck),
                 Err(Failure::Stopped) => self.queue.recover(&mut self.registers),
@@ -197,52 +205,146 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         }
         Err(Stuck("its command buffer stops again and again"))
     }
+}
 
-    /// Invalidates all cached entries of the unit: in one command, or
-    /// each requester id for itself. Translations need no more than our own
-    /// domains: no entry names another.
-    fn forget_everything(&mut self) -> Result<(), Failure> {
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        if Features::INVALIDATE_ALL.is_set(registers.read64(registers::FEATURES)) {
-            self.queue.all(registers, region)?;
-        } else {
-            for id in 0..=u16::MAX {
-                self.queue.device(registers, region, id)?;
-                self.queue.interrupts(registers, region, id)?;
-            }
-            for function in 0..self.requesters.len() {
-                self.queue.pages(registers, region, domain(function))?;
-            }
-            self.queue.pages(registers, region, 0)?;
+/// Returns what a unit's register says of the device table.
+fn device_table<T: Tables>(region: &Region<T>) -> u64 {
+    let pages = IDS * ENTRY / PAGE;
+    let value = DeviceTable::SIZE.val(pages as u64 - 1)
+        + DeviceTable::PAGE.val(region.address(DEVICES) >> 12);
+    value.value
+}
+
+/// Invalidates all cached entries of a unit: in one command, or
+/// each requester id for itself. Translations need no more than our own
+/// domains: no entry names another.
+fn forget_everything<R: Registers, T: Tables>(
+    queue: &mut Queue,
+    registers: &mut R,
+    region: &mut Region<T>,
+    functions: usize,
+) -> Result<(), Failure> {
+    if Features::INVALIDATE_ALL.is_set(registers.read64(registers::FEATURES)) {
+        queue.all(registers, region)?;
+    } else {
+        for id in 0..=u16::MAX {
+            queue.device(registers, region, id)?;
+            queue.interrupts(registers, region, id)?;
         }
-        self.queue.wait(registers, region)
+        for function in 0..functions {
+            queue.pages(registers, region, domain(function))?;
+        }
+        queue.pages(registers, region, 0)?;
+    }
+    queue.wait(registers, region)
+}
+
+/// Makes a unit forget all that it remembers of the functions.
+fn forget_functions<R: Registers, T: Tables>(
+    queue: &mut Queue,
+    registers: &mut R,
+    region: &mut Region<T>,
+    requesters: &[Requester],
+) -> Result<(), Failure> {
+    for (function, requester) in requesters.iter().enumerate() {
+        queue.device(registers, region, requester.id)?;
+        queue.pages(registers, region, domain(function))?;
+        queue.interrupts(registers, region, requester.id)?;
+    }
+    queue.wait(registers, region)
+}
+
+/// AMD-Vi units in force.
+#[derive(Debug)]
+pub struct Amd<R, T> {
+    units: Vec<Side<R>, UNITS>,
+    region: Region<T>,
+    size: usize,
+    requesters: Requesters,
+    /// The unit that is asked first for a fault.
+    turn: usize,
+}
+
+impl<R: Registers, T: Tables> Amd<R, T> {
+    /// Sets the units up, each by its registers, with every requester id on abort, or takes
+    /// over ones that work.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`]; after [`Start::Fresh`] the units are then off.
+    pub fn new(
+        units: impl IntoIterator<Item = R>,
+        memory: Memory<'_, T>,
+        start: Start,
+    ) -> Result<Self, Failed> {
+        let mut sides = Vec::new();
+        for registers in units {
+            let own = OWN + sides.len() * OWN_EACH;
+            let side = Side {
+                registers,
+                queue: Queue::new(own),
+                own,
+            };
+            sides.push(side).map_err(|_| SetupError::Units.of_none())?;
+        }
+        let fixed = OWN + sides.len() * OWN_EACH;
+        let checked = memory.check(sides.len(), fixed);
+        let requesters = checked.map_err(SetupError::of_none)?;
+        let mut all = Self {
+            units: sides,
+            region: Region::new(memory.tables, memory.base, true),
+            size: memory.size,
+            requesters,
+            turn: 0,
+        };
+        each(&mut all.units, |unit| {
+            match unit.registers.read64(registers::CONTROL) {
+                u64::MAX => Err(SetupError::Absent),
+                _ => Ok(()),
+            }
+        })?;
+        match start {
+            Start::Adopt => {
+                let (region, requesters) = (&mut all.region, &all.requesters);
+                adopt_each(&mut all.units, |unit| unit.adopt(region, requesters))?;
+            }
+            Start::Fresh => {
+                let done = all.set_up();
+                if done.is_err() {
+                    all.units.iter_mut().for_each(Side::turn_off);
+                }
+                done?;
+            }
+        }
+        Ok(all)
     }
 
-    fn adopt(&mut self) -> Result<(), SetupError> {
-        let control = self.registers.read64(registers::CONTROL);
-        if !Control::ENABLE.is_set(control) {
-            return Err(SetupError::Off);
+    fn set_up(&mut self) -> Result<(), Failed> {
+        each(&mut self.units, Side::stop)?;
+        let abort = Interrupts::VALID::SET + Interrupts::CONTROL::Abort;
+        self.region
+            .fill(DEVICES, [blocked(), 0, abort.value, 0], IDS);
+        for function in 0..self.requesters.len() {
+            let table = self.region.address(interrupt_table(function));
+            let remap = Interrupts::VALID::SET
+                + Interrupts::LENGTH.val(INTERRUPT_LENGTH)
+                + Interrupts::TABLE.val(table >> 6)
+                + Interrupts::CONTROL::Remap;
+            self.region.write(self.entry(function) + 16, remap.value);
         }
-        let excluded = self.registers.read64(registers::EXCLUSION_BASE);
-        let ours = Control::COMMANDS.is_set(control)
-            && !Exclusion::ENABLE.is_set(excluded)
-            && self.registers.read64(registers::DEVICE_TABLE) == self.device_table()
-            && self.registers.read64(registers::COMMAND_BASE) == self.buffer(COMMANDS)
-            && self.registers.read64(registers::EVENT_BASE) == self.buffer(EVENTS);
-        if !ours {
-            return Err(SetupError::NotOurs);
-        }
-        self.queue = Queue::adopt(&mut self.registers, &self.region);
-        // The component may have died between the two halves of a restart of
-        // the event log, or after it changed an entry and before the unit knew.
-        self.turn_on();
-        self.again(Self::forget_functions)
-            .map_err(|stuck| SetupError::Lost(stuck.0))
+        let (region, requesters) = (&mut self.region, &self.requesters);
+        each(&mut self.units, |unit| unit.start(region, requesters))
+    }
+
+    /// Returns the memory for a function's page tables.
+    fn pages(&self, function: usize) -> Range<usize> {
+        let start = OWN + self.units.len() * OWN_EACH;
+        pages::share(start, self.size, self.requesters.len(), function)
     }
 
     /// Returns where a function's device table entry lies.
     fn entry(&self, function: usize) -> usize {
-        DEVICES + usize::from(self.requesters[function]) * ENTRY
+        DEVICES + usize::from(self.requesters[function].id) * ENTRY
     }
 
     /// Checks that there is such a function: [`Error::NotFound`] if not.
@@ -251,33 +353,38 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         there.then_some(()).ok_or(Error::NotFound)
     }
 
-    /// Makes the unit read a function's entry again, and forget the
-    /// translations of its domain.
-    fn forget(&mut self, function: usize) -> Result<(), Failure> {
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        let requester = self.requesters[function];
-        self.queue.device(registers, region, requester)?;
-        self.queue.pages(registers, region, domain(function))?;
-        self.queue.wait(registers, region)
-    }
-
-    /// Makes the unit forget all that it remembers of the functions.
-    fn forget_functions(&mut self) -> Result<(), Failure> {
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        for (function, requester) in self.requesters.iter().enumerate() {
-            self.queue.device(registers, region, *requester)?;
-            self.queue.pages(registers, region, domain(function))?;
-            self.queue.interrupts(registers, region, *requester)?;
+    /// Asks each unit to forget something. All of them, since each finds the function's entry
+    /// if its id comes to it.
+    fn again(
+        &mut self,
+        ask: impl Fn(&mut Queue, &mut R, &mut Region<T>) -> Result<(), Failure>,
+    ) -> Result<(), Stuck> {
+        let mut result = Ok(());
+        for unit in &mut self.units {
+            // One that does not answer keeps no other from being asked.
+            result = result.and(unit.again(&mut self.region, &ask));
         }
-        self.queue.wait(registers, region)
+        result
     }
 
-    /// Makes the unit read a function's interrupt table again.
-    fn forget_interrupts(&mut self, function: usize) -> Result<(), Failure> {
-        let (registers, region) = (&mut self.registers, &mut self.region);
-        let requester = self.requesters[function];
-        self.queue.interrupts(registers, region, requester)?;
-        self.queue.wait(registers, region)
+    /// Makes the units read a function's entry again, and forget the
+    /// translations of its domain.
+    fn forget(&mut self, function: usize) -> Result<(), Stuck> {
+        let requester = self.requesters[function].id;
+        self.again(|queue, registers, region| {
+            queue.device(registers, region, requester)?;
+            queue.pages(registers, region, domain(function))?;
+            queue.wait(registers, region)
+        })
+    }
+
+    /// Makes the units read a function's interrupt table again.
+    fn forget_interrupts(&mut self, function: usize) -> Result<(), Stuck> {
+        let requester = self.requesters[function].id;
+        self.again(|queue, registers, region| {
+            queue.interrupts(registers, region, requester)?;
+            queue.wait(registers, region)
+        })
     }
 
     /// Writes a function's interrupt entries, two to a word.
@@ -295,7 +402,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
             self.region
                 .write(at, word | u64::from(entry(vector)) << half);
         }
-        Ok(self.again(|unit| unit.forget_interrupts(function))?)
+        Ok(self.forget_interrupts(function)?)
     }
 }
 
@@ -322,7 +429,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
         self.find(function)?;
-        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        let place = self.pages(function);
         pages::build(&mut self.region, FORMAT, place, function, ram, frames)
     }
 
@@ -333,7 +440,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
 
     fn attach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
-        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        let place = self.pages(function);
         let translated = Translation::VALID::SET
             + Translation::TRANSLATION_VALID::SET
             + Translation::LEVELS.val(FORMAT.levels as u64)
@@ -346,7 +453,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
         let domain = Domain::ID.val(domain(function).into());
         self.region.write(entry + 8, domain.value);
         self.region.write(entry, translated.value);
-        let forgotten = self.again(|unit| unit.forget(function));
+        let forgotten = self.forget(function);
         if forgotten.is_err() {
             self.region.write(entry, blocked());
         }
@@ -356,7 +463,7 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
     fn detach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
         self.region.write(self.entry(function), blocked());
-        Ok(self.again(|unit| unit.forget(function))?)
+        Ok(self.forget(function)?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {
@@ -381,11 +488,15 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
     }
 
     fn next_fault(&mut self) -> Option<FaultRecord> {
-        events::next(&mut self.registers, &mut self.region)
+        let region = &mut self.region;
+        in_turn(&mut self.units, &mut self.turn, |unit| {
+            events::next(&mut unit.registers, region, unit.own)
+        })
     }
 
     fn overflowed(&mut self) -> bool {
-        events::restart(&mut self.registers)
+        let restart = |lost, unit: &mut Side<R>| lost | events::restart(&mut unit.registers);
+        self.units.iter_mut().fold(false, restart)
     }
 
     fn explain(&self, reason: u8) -> &'static str {

@@ -1,5 +1,5 @@
-//! VT-d in legacy mode: a root table, a context table for each bus of a
-//! function, page tables for each function, and one interrupt table.
+//! VT-d in legacy mode: for each unit a root table, a queue and an interrupt table; a
+//! context table for each bus of a unit with a function, and page tables for each function.
 //!
 //! Section numbers are those of the Intel Virtualization Technology for
 //! Directed I/O Architecture Specification, revision 4.x.
@@ -8,43 +8,50 @@ mod faults;
 mod queue;
 mod registers;
 
+use core::ops::Range;
+
 use channel::Error;
 use channel::iommu::FaultRecord;
+use heapless::Vec;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
 use crate::pages::{self, Format, Frames, Ram};
-use crate::unit::{DESTINATION, Memory, Requesters, SetupError, Start, Unit};
+use crate::unit::{
+    DESTINATION, Failed, Memory, Requester, Requesters, SetupError, Start, Unit, adopt_each, each,
+    in_turn,
+};
 use faults::Records;
 use queue::{Failure, Queue};
 use registers::{
     Capability, ContextLower, ContextUpper, Extended, Global, InterruptTable, Message, Page,
     ProtectedMemory, RemapLower, RemapUpper, Root,
 };
-use spec::{FUNCTIONS, IommuKind, MESSAGES, cpu_vector};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, UNITS, cpu_vector};
 
 /// Bytes of a root, context or interrupt entry.
 const ENTRY: usize = 16;
+/// Context tables: each function has one, of which functions behind one unit and on one bus
+/// use the first.
+const CONTEXTS: usize = 0;
+/// What each unit has of its own; the rest is for page tables.
+const OWN: usize = CONTEXTS + FUNCTIONS * PAGE;
+const OWN_EACH: usize = INTERRUPTS + INTERRUPT_ENTRIES * ENTRY;
 const ROOT: usize = 0;
-/// Context tables: each function has one, of which functions on one bus use the
-/// first.
-const CONTEXTS: usize = ROOT + PAGE;
 /// One page: 256 descriptors.
-const QUEUE: usize = CONTEXTS + FUNCTIONS * PAGE;
+const QUEUE: usize = ROOT + PAGE;
 /// One page, whose first word a wait stores.
 const STATUS: usize = QUEUE + PAGE;
 /// The interrupt table: 128 entries for each function.
 const INTERRUPTS: usize = STATUS + PAGE;
 const INTERRUPTS_EACH: usize = 128;
 const INTERRUPT_ENTRIES: usize = FUNCTIONS * INTERRUPTS_EACH;
-/// The rest is for page tables.
-const PAGES: usize = INTERRUPTS + INTERRUPT_ENTRIES * ENTRY;
 
 /// Entries of the interrupt table as the register has them: 2 << this.
 const INTERRUPT_SIZE: u64 = INTERRUPT_ENTRIES.trailing_zeros() as u64 - 1;
 const _: () = assert!(INTERRUPT_ENTRIES == 2 << INTERRUPT_SIZE && INTERRUPTS.is_multiple_of(PAGE));
 
 /// Errors of the queue that are kept until the faults are looked at.
-const QUEUE_FAULTS: usize = 16;
+type QueueFaults = Vec<FaultRecord, 16>;
 
 /// What the unit is to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,59 +69,18 @@ fn page_entry(address: u64, level: usize) -> u64 {
     table_entry(address, level) | Page::LARGE.val(u64::from(level > 1)).value
 }
 
-/// A VT-d unit in force.
+/// Our side of a unit.
 #[derive(Debug)]
-pub struct Intel<R, T> {
+struct Side<R> {
     registers: R,
-    region: Region<T>,
-    size: usize,
-    requesters: Requesters,
     queue: Queue,
+    /// Where its own tables begin.
+    own: usize,
     capability: u64,
-    format: Format,
     records: Records,
-    /// Errors of the queue that nobody has looked at.
-    queue_faults: heapless::Vec<FaultRecord, QUEUE_FAULTS>,
 }
 
-impl<R: Registers, T: Tables> Intel<R, T> {
-    /// Sets the unit up, with nothing attached, or takes over one that works.
-    ///
-    /// # Errors
-    ///
-    /// See [`SetupError`]; after [`Start::Fresh`] the unit is then off, as far
-    /// as it answers.
-    pub fn new(mut registers: R, memory: Memory<'_, T>, start: Start) -> Result<Self, SetupError> {
-        let requesters = memory.check(PAGES)?;
-        let capability = registers.read64(registers::CAPABILITY);
-        let extended = registers.read64(registers::EXTENDED);
-        let format = check(capability, extended)?;
-        let coherent = Extended::COHERENT.is_set(extended);
-        let mut unit = Self {
-            registers,
-            region: Region::new(memory.tables, memory.base, coherent),
-            size: memory.size,
-            requesters,
-            queue: Queue::new(),
-            capability,
-            format,
-            records: Records::new(capability),
-            queue_faults: heapless::Vec::new(),
-        };
-        match start {
-            Start::Adopt => unit.adopt()?,
-            Start::Fresh => {
-                if let Err(error) = unit.set_up() {
-                    // Nothing more can be done about a unit that does not
-                    // answer.
-                    let _ = unit.turn_off();
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(unit)
-    }
-
+impl<R: Registers> Side<R> {
     /// Switches a bit of the global command, and waits for the unit to follow.
     fn set(&mut self, bit: u32, on: bool, what: &'static str) -> Result<(), Stuck> {
         let status = self.registers.read32(registers::STATUS);
@@ -139,33 +105,30 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         Ok(())
     }
 
-    fn interrupt_table(&self) -> u64 {
+    fn interrupt_table<T: Tables>(&self, region: &Region<T>) -> u64 {
         let value = InterruptTable::SIZE.val(INTERRUPT_SIZE)
-            + InterruptTable::PAGE.val(self.region.address(INTERRUPTS) >> 12);
+            + InterruptTable::PAGE.val(region.address(self.own + INTERRUPTS) >> 12);
         value.value
     }
 
-    fn set_up(&mut self) -> Result<(), Stuck> {
-        self.turn_off()?;
-        self.region.flush(self.size);
-        for function in 0..self.requesters.len() {
-            let context = self.region.address(self.context_table(function));
-            let entry = Root::PRESENT::SET + Root::PAGE.val(context >> 12);
-            let bus = usize::from(self.requesters[function] >> 8);
-            self.region.write(ROOT + bus * ENTRY, entry.value);
-        }
-        let queue = self.region.address(QUEUE);
+    /// Turns it on, with tables that are there.
+    fn start<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        queue_faults: &mut QueueFaults,
+    ) -> Result<(), Stuck> {
+        let queue = region.address(self.own + QUEUE);
         self.registers.write64(registers::QUEUE_TAIL, 0);
         self.registers.write64(registers::QUEUE, queue);
         self.set(Global::QUEUE::SET.value, true, "the queue does not go on")?;
-        let root = self.region.address(ROOT);
+        let root = region.address(self.own + ROOT);
         self.registers.write64(registers::ROOT_TABLE, root);
         self.set(
             Global::SET_ROOT::SET.value,
             true,
             "the root table is not taken",
         )?;
-        let interrupts = self.interrupt_table();
+        let interrupts = self.interrupt_table(region);
         self.registers
             .write64(registers::INTERRUPT_TABLE, interrupts);
         self.set(
@@ -173,7 +136,7 @@ impl<R: Registers, T: Tables> Intel<R, T> {
             true,
             "the interrupt table is not taken",
         )?;
-        self.forget(Forget::Everything)?;
+        self.forget(region, queue_faults, Forget::Everything)?;
         self.set(
             Global::COMPATIBILITY::SET.value,
             false,
@@ -210,25 +173,30 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         })
     }
 
-    fn adopt(&mut self) -> Result<(), SetupError> {
+    fn adopt<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        queue_faults: &mut QueueFaults,
+    ) -> Result<(), SetupError> {
         let status = self.registers.read32(registers::STATUS);
         let on = Global::TRANSLATION::SET + Global::REMAPPING::SET + Global::QUEUE::SET;
         if status & on.value == 0 {
             return Err(SetupError::Off);
         }
+        let (root, queue) = (
+            region.address(self.own + ROOT),
+            region.address(self.own + QUEUE),
+        );
         let ours = status & on.value == on.value
             && !Global::COMPATIBILITY.is_set(status)
-            && self.registers.read64(registers::ROOT_TABLE) == self.region.address(ROOT)
-            && self.registers.read64(registers::QUEUE) == self.region.address(QUEUE)
-            && self.registers.read64(registers::INTERRUPT_TABLE) == self.interrupt_table();
+            && self.registers.read64(registers::ROOT_TABLE) == root
+            && self.registers.read64(registers::QUEUE) == queue
+            && self.registers.read64(registers::INTERRUPT_TABLE) == self.interrupt_table(region);
         if !ours {
             return Err(SetupError::NotOurs);
         }
-        self.queue = Queue::adopt(&mut self.registers, &self.region);
-        // The component may have died after it changed an entry, and before the
-        // memory or the unit knew.
-        self.region.flush(self.size);
-        self.forget(Forget::Everything)
+        self.queue.adopt(&mut self.registers, region);
+        self.forget(region, queue_faults, Forget::Everything)
             .map_err(|stuck| SetupError::Lost(stuck.0))
     }
 
@@ -249,23 +217,28 @@ impl<R: Registers, T: Tables> Intel<R, T> {
 
     /// Has the unit forget what it remembers of its tables. After an error of its queue it is
     /// asked again, a few times.
-    fn forget(&mut self, what: Forget) -> Result<(), Stuck> {
+    fn forget<T: Tables>(
+        &mut self,
+        region: &mut Region<T>,
+        queue_faults: &mut QueueFaults,
+        what: Forget,
+    ) -> Result<(), Stuck> {
         for _ in 0..TRIES {
             self.flush_write_buffer()?;
-            let errors = match self.ask(what) {
+            let errors = match self.ask(region, what) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Stuck(stuck)) => return Err(stuck),
                 Err(Failure::Error(errors)) => errors,
             };
-            let at = Queue::recover(&mut self.registers, &mut self.region, errors);
+            let at = self.queue.recover(&mut self.registers, region, errors);
             // More than that in one look at the faults are not told apart.
-            let _ = self.queue_faults.push(faults::of_queue(errors, at));
+            let _ = queue_faults.push(faults::of_queue(errors, at));
         }
         Err(Stuck("its invalidation queue fails again and again"))
     }
 
-    fn ask(&mut self, what: Forget) -> Result<(), Failure> {
-        let (registers, region) = (&mut self.registers, &mut self.region);
+    fn ask<T: Tables>(&mut self, region: &mut Region<T>, what: Forget) -> Result<(), Failure> {
+        let registers = &mut self.registers;
         if what != Forget::Interrupts {
             self.queue.translations(registers, region)?;
         }
@@ -274,31 +247,181 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         }
         self.queue.wait(registers, region)
     }
+}
 
-    fn find(&self, function: usize) -> Result<u16, Error> {
+/// VT-d units in force.
+#[derive(Debug)]
+pub struct Intel<R, T> {
+    units: Vec<Side<R>, UNITS>,
+    region: Region<T>,
+    size: usize,
+    requesters: Requesters,
+    format: Format,
+    /// Errors of queues that nobody has looked at.
+    queue_faults: QueueFaults,
+    /// The unit that is asked first for a fault.
+    turn: usize,
+}
+
+impl<R: Registers, T: Tables> Intel<R, T> {
+    /// Sets the units up, each by its registers, with nothing attached, or takes over ones
+    /// that work.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`]; after [`Start::Fresh`] the units are then off, as far
+    /// as they answer.
+    pub fn new(
+        units: impl IntoIterator<Item = R>,
+        memory: Memory<'_, T>,
+        start: Start,
+    ) -> Result<Self, Failed> {
+        let mut sides = Vec::new();
+        let (mut all_can, mut coherent) = (Can::EVERYTHING, true);
+        for (position, mut registers) in units.into_iter().enumerate() {
+            let capability = registers.read64(registers::CAPABILITY);
+            let extended = registers.read64(registers::EXTENDED);
+            let failed = |error| Failed {
+                unit: position,
+                error,
+            };
+            all_can = check(capability, extended, all_can).map_err(failed)?;
+            coherent &= Extended::COHERENT.is_set(extended);
+            let own = OWN + position * OWN_EACH;
+            let side = Side {
+                registers,
+                queue: Queue::new(own),
+                own,
+                capability,
+                records: Records::new(capability),
+            };
+            sides.push(side).map_err(|_| SetupError::Units.of_none())?;
+        }
+        let fixed = OWN + sides.len() * OWN_EACH;
+        let checked = memory.check(sides.len(), fixed);
+        let requesters = checked.map_err(SetupError::of_none)?;
+        let mut all = Self {
+            units: sides,
+            region: Region::new(memory.tables, memory.base, coherent),
+            size: memory.size,
+            requesters,
+            format: all_can.format(),
+            queue_faults: Vec::new(),
+            turn: 0,
+        };
+        match start {
+            Start::Adopt => all.adopt()?,
+            Start::Fresh => {
+                let done = all.set_up();
+                if done.is_err() {
+                    for unit in &mut all.units {
+                        // Nothing more can be done about a unit that does not
+                        // answer.
+                        let _ = unit.turn_off();
+                    }
+                }
+                done?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn set_up(&mut self) -> Result<(), Failed> {
+        each(&mut self.units, Side::turn_off)?;
+        self.region.flush(self.size);
+        for function in 0..self.requesters.len() {
+            let context = self.region.address(self.context_table(function));
+            let entry = Root::PRESENT::SET + Root::PAGE.val(context >> 12);
+            let Requester { id, unit } = self.requesters[function];
+            let root = self.units[usize::from(unit)].own + ROOT;
+            self.region
+                .write(root + usize::from(id >> 8) * ENTRY, entry.value);
+        }
+        let (region, faults) = (&mut self.region, &mut self.queue_faults);
+        each(&mut self.units, |unit| unit.start(region, faults))
+    }
+
+    fn adopt(&mut self) -> Result<(), Failed> {
+        let (region, faults) = (&mut self.region, &mut self.queue_faults);
+        // The component may have died after it changed an entry, and before the
+        // memory or the unit knew.
+        region.flush(self.size);
+        adopt_each(&mut self.units, |unit| unit.adopt(region, faults))
+    }
+
+    /// Has a function's unit forget what it remembers of its tables.
+    fn forget(&mut self, function: usize, what: Forget) -> Result<(), Stuck> {
+        let unit = usize::from(self.requesters[function].unit);
+        self.units[unit].forget(&mut self.region, &mut self.queue_faults, what)
+    }
+
+    fn find(&self, function: usize) -> Result<Requester, Error> {
         self.requesters
             .get(function)
             .copied()
             .ok_or(Error::NotFound)
     }
 
+    /// Returns the memory for a function's page tables.
+    fn pages(&self, function: usize) -> Range<usize> {
+        let start = OWN + self.units.len() * OWN_EACH;
+        pages::share(start, self.size, self.requesters.len(), function)
+    }
+
     /// Returns the context table of a function's bus: that of the first
-    /// function there.
+    /// function there, behind the same unit.
     fn context_table(&self, function: usize) -> usize {
-        let bus = self.requesters[function] >> 8;
-        let first = self.requesters.iter().position(|id| id >> 8 == bus);
+        let bus = |one: &Requester| (one.unit, one.id >> 8);
+        let own = bus(&self.requesters[function]);
+        let first = self.requesters.iter().position(|one| bus(one) == own);
         CONTEXTS + first.unwrap_or(function) * PAGE
     }
 
     /// Returns where a function's context entry lies.
     fn context(&self, function: usize) -> usize {
-        let within = usize::from(self.requesters[function] & 0xff);
+        let within = usize::from(self.requesters[function].id & 0xff);
         self.context_table(function) + within * ENTRY
+    }
+
+    /// Returns where a vector's entry lies, in the table of the function's unit.
+    fn interrupt_place(&self, function: usize, vector: u8) -> usize {
+        let unit = &self.units[usize::from(self.requesters[function].unit)];
+        unit.own + INTERRUPTS + interrupt_index(function, vector) * ENTRY
     }
 }
 
-/// Checks the required capabilities. Returns the format of the page tables.
-fn check(capability: u64, extended: u64) -> Result<Format, SetupError> {
+/// What the page tables of functions may use: what every unit has, since a table may be
+/// looked at by any.
+#[derive(Clone, Copy)]
+struct Can {
+    three_levels: bool,
+    four_levels: bool,
+    large: bool,
+    end: u64,
+}
+
+impl Can {
+    const EVERYTHING: Self = Self {
+        three_levels: true,
+        four_levels: true,
+        large: true,
+        end: u64::MAX,
+    };
+
+    /// Returns the format of the page tables.
+    const fn format(self) -> Format {
+        Format {
+            levels: if self.three_levels { 3 } else { 4 },
+            large: self.large,
+            end: self.end,
+            table: table_entry,
+            page: page_entry,
+        }
+    }
+}
+
+/// Checks the required capabilities of a unit. Returns what it and those before it have.
+fn check(capability: u64, extended: u64, before: Can) -> Result<Can, SetupError> {
     // What an address with nothing behind it reads, by machine.
     if matches!((capability, extended), (u64::MAX, u64::MAX) | (0, 0)) {
         return Err(SetupError::Absent);
@@ -314,20 +437,18 @@ fn check(capability: u64, extended: u64) -> Result<Format, SetupError> {
     if (domains as usize) < FUNCTIONS + 1 {
         return Err(SetupError::NoDomains);
     }
-    let levels = if Capability::LEVELS_3.is_set(capability) {
-        3
-    } else if Capability::LEVELS_4.is_set(capability) {
-        4
-    } else {
-        return Err(SetupError::NoWalk);
+    let can = Can {
+        three_levels: before.three_levels && Capability::LEVELS_3.is_set(capability),
+        four_levels: before.four_levels && Capability::LEVELS_4.is_set(capability),
+        large: before.large && Capability::LARGE.is_set(capability),
+        end: before
+            .end
+            .min(2 << Capability::WIDTH.read(capability).min(51)),
     };
-    Ok(Format {
-        levels,
-        large: Capability::LARGE.is_set(capability),
-        end: 2 << Capability::WIDTH.read(capability).min(51),
-        table: table_entry,
-        page: page_entry,
-    })
+    match can.three_levels || can.four_levels {
+        true => Ok(can),
+        false => Err(SetupError::NoWalk),
+    }
 }
 
 /// Returns a function's domain.
@@ -340,10 +461,6 @@ const fn interrupt_index(function: usize, vector: u8) -> usize {
     function * INTERRUPTS_EACH + vector as usize
 }
 
-const fn interrupt_place(function: usize, vector: u8) -> usize {
-    INTERRUPTS + interrupt_index(function, vector) * ENTRY
-}
-
 impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     fn kind(&self) -> IommuKind {
         IommuKind::Intel
@@ -351,7 +468,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
 
     fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
         self.find(function)?;
-        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        let place = self.pages(function);
         pages::build(&mut self.region, self.format, place, function, ram, frames)
     }
 
@@ -362,7 +479,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
 
     fn attach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
-        let place = pages::share(PAGES, self.size, self.requesters.len(), function);
+        let place = self.pages(function);
         let upper = ContextUpper::LEVELS.val(self.format.levels as u64 - 2)
             + ContextUpper::DOMAIN.val(domain(function));
         let lower = ContextLower::PRESENT::SET
@@ -371,7 +488,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         // The half that makes it count comes last.
         self.region.write(context + 8, upper.value);
         self.region.write(context, lower.value);
-        let forgotten = self.forget(Forget::Translations);
+        let forgotten = self.forget(function, Forget::Translations);
         if forgotten.is_err() {
             self.region.write(context, 0);
         }
@@ -381,12 +498,15 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     fn detach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
         self.region.write(self.context(function), 0);
-        Ok(self.forget(Forget::Translations)?)
+        Ok(self.forget(function, Forget::Translations)?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {
-        let entry = interrupt_place(function, vector);
-        self.find(function).is_ok() && RemapLower::PRESENT.is_set(self.region.read(entry))
+        if self.find(function).is_err() {
+            return false;
+        }
+        let entry = self.interrupt_place(function, vector);
+        RemapLower::PRESENT.is_set(self.region.read(entry))
     }
 
     /// Returns the message. Its address carries the first entry's position; the
@@ -394,17 +514,17 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     /// (section 5.1.3).
     fn allow(&mut self, function: usize, first: u8, count: u8) -> Result<(u64, u32), Error> {
         let requester = self.find(function)?;
-        let upper = RemapUpper::SOURCE.val(requester.into()) + RemapUpper::VALIDATION::Requester;
+        let upper = RemapUpper::SOURCE.val(requester.id.into()) + RemapUpper::VALIDATION::Requester;
         for vector in first..first + count {
             let lower = RemapLower::PRESENT::SET
                 + RemapLower::VECTOR.val(cpu_vector(vector).into())
                 + RemapLower::DESTINATION.val(DESTINATION.into());
-            let entry = interrupt_place(function, vector);
+            let entry = self.interrupt_place(function, vector);
             // The half that makes it count comes last.
             self.region.write(entry + 8, upper.value);
             self.region.write(entry, lower.value);
         }
-        self.forget(Forget::Interrupts)?;
+        self.forget(function, Forget::Interrupts)?;
         let handle = interrupt_index(function, first) as u64;
         let address = Message::RANGE.val(MESSAGES.start >> 20)
             + Message::HANDLE.val(handle)
@@ -417,18 +537,24 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error> {
         self.find(function)?;
         for vector in first..first + count {
-            self.region.write(interrupt_place(function, vector), 0);
+            let entry = self.interrupt_place(function, vector);
+            self.region.write(entry, 0);
         }
-        Ok(self.forget(Forget::Interrupts)?)
+        Ok(self.forget(function, Forget::Interrupts)?)
     }
 
     fn next_fault(&mut self) -> Option<FaultRecord> {
         let of_queue = self.queue_faults.pop();
-        of_queue.or_else(|| self.records.next(&mut self.registers))
+        of_queue.or_else(|| {
+            in_turn(&mut self.units, &mut self.turn, |unit| {
+                unit.records.next(&mut unit.registers)
+            })
+        })
     }
 
     fn overflowed(&mut self) -> bool {
-        Records::restart(&mut self.registers)
+        let restart = |lost, unit: &mut Side<R>| lost | Records::restart(&mut unit.registers);
+        self.units.iter_mut().fold(false, restart)
     }
 
     fn explain(&self, reason: u8) -> &'static str {

@@ -1,8 +1,8 @@
 //! Decides what each PCI function reaches by DMA and which interrupts it may
 //! raise.
 //!
-//! Responsible for: the IOMMU (AMD-Vi or VT-d): its tables, its command queue,
-//! its record of faults, and whose guest a function works for.
+//! Responsible for: the IOMMU (AMD-Vi or VT-d), all units of it: their tables, command
+//! queues and records of faults, and whose guest a function works for.
 //! Must never: map memory that it holds no capability for, map the interrupt
 //! address range, open the way for a function that is not attached, or believe
 //! a message's function: which client owns it is fixed at start.
@@ -33,7 +33,7 @@ pub use intel::Intel;
 pub use layout::Layout;
 pub use pages::{FRAME, Frames, Ram};
 pub use service::{Counters, Function, Iommu};
-pub use unit::{Memory, SetupError, Start, Unit};
+pub use unit::{Failed, Memory, Requester, SetupError, Start, Unit};
 
 #[cfg(test)]
 extern crate std;

@@ -1,4 +1,4 @@
-//! Binds the iommu component to seL4: the unit's registers, the memory for its
+//! Binds the iommu component to seL4: the units' registers, the memory for their
 //! tables, the frames of each function's guest, one endpoint for irq-router, the
 //! vmms and the console, told apart by badge, and a channel to the timer.
 
@@ -9,8 +9,8 @@ use channel::iommu::{FaultRecord, dma, dump, remap};
 use channel::timer;
 use heapless::Vec;
 use iommu::{
-    Amd, Frames, Function, Intel, Iommu, Layout, Memory, NO_DEVICE, Ram, Registers, SetupError,
-    Start, Tables, Unit,
+    Amd, Failed, Frames, Function, Intel, Iommu, Layout, Memory, NO_DEVICE, Ram, Registers,
+    Requester, SetupError, Start, Tables, Unit,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
@@ -27,20 +27,21 @@ runtime::component!(main);
 /// Milliseconds between two looks at the unit's record of faults.
 const POLL_MS: u64 = 100;
 
-struct Page(Mmio);
+/// A unit's registers: they begin there among those of all.
+struct Pages(Mmio, usize);
 
-impl Registers for Page {
+impl Registers for Pages {
     fn read32(&mut self, offset: usize) -> u32 {
-        self.0.read(offset, Width::Dword) as u32
+        self.0.read(self.1 + offset, Width::Dword) as u32
     }
     fn write32(&mut self, offset: usize, value: u32) {
-        self.0.write(offset, Width::Dword, value.into());
+        self.0.write(self.1 + offset, Width::Dword, value.into());
     }
     fn read64(&mut self, offset: usize) -> u64 {
-        self.0.read(offset, Width::Qword)
+        self.0.read(self.1 + offset, Width::Qword)
     }
     fn write64(&mut self, offset: usize, value: u64) {
-        self.0.write(offset, Width::Qword, value);
+        self.0.write(self.1 + offset, Width::Qword, value);
     }
 }
 
@@ -147,12 +148,12 @@ fn poll(iommu: &mut Iommu<'_, Capabilities>, policies: &mut [Policy], limit: &mu
     });
 }
 
-/// Sets the unit up, or takes it over, and runs `serve` with it.
-fn with_unit(
+/// Sets the units up, or takes them over, and runs `serve` with them.
+fn with_units(
     context: &Context,
     info: &IommuInfo,
-    requesters: &[u16],
-    serve: impl FnOnce(Result<&mut dyn Unit, SetupError>),
+    requesters: &[Requester],
+    serve: impl FnOnce(Result<&mut dyn Unit, Failed>),
 ) {
     let start = if context.generation == 0 {
         Start::Fresh
@@ -169,17 +170,47 @@ fn with_unit(
             ioapic: info.ioapic as u16,
         }
     };
-    let registers = || Page(context.registers(names::IOMMU_REGISTERS));
+    let units = info.units().iter().scan(0, |next, unit| {
+        let first = *next;
+        *next += unit.size as usize;
+        Some(Pages(context.registers(names::IOMMU_REGISTERS), first))
+    });
     match info.kind {
-        IommuKind::Amd => match Amd::new(registers(), memory(), start) {
+        IommuKind::Amd => match Amd::new(units, memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
-            Err(error) => serve(Err(error)),
+            Err(failed) => serve(Err(failed)),
         },
-        IommuKind::Intel => match Intel::new(registers(), memory(), start) {
+        IommuKind::Intel => match Intel::new(units, memory(), start) {
             Ok(mut unit) => serve(Ok(&mut unit)),
-            Err(error) => serve(Err(error)),
+            Err(failed) => serve(Err(failed)),
         },
-        IommuKind::None => serve(Err(SetupError::Absent)),
+        IommuKind::None => serve(Err(Failed {
+            unit: 0,
+            error: SetupError::Absent,
+        })),
+    }
+}
+
+/// Tells what became of the units.
+fn tell(info: &IommuInfo, unit: &Result<&mut dyn Unit, Failed>) {
+    match unit {
+        Ok(unit) => {
+            for own in info.units() {
+                defmt::info!(
+                    "{=str} at {=u64:#x}: nothing passes but what is asked for",
+                    unit.kind().product(),
+                    own.registers
+                );
+            }
+        }
+        Err(_) if info.kind == IommuKind::None => {
+            defmt::warn!("no IOMMU: devices reach all memory")
+        }
+        Err(failed) => defmt::error!(
+            "the IOMMU at {=u64:#x} cannot be used: {=str}",
+            (info.units().get(failed.unit)).map_or(0, |unit| unit.registers),
+            failed.error.reason()
+        ),
     }
 }
 
@@ -215,24 +246,17 @@ fn main(context: Context) -> ! {
             panic!("more than {FUNCTIONS} functions");
         }
     }
-    let requesters: Vec<u16, FUNCTIONS> = functions.iter().map(|f| f.requester).collect();
     let info = context.iommu();
-    with_unit(&context, &info, &requesters, |unit| {
-        match &unit {
-            Ok(unit) => defmt::info!(
-                "{=str} at {=u64:#x}: nothing passes but what is asked for",
-                unit.kind().product(),
-                info.registers
-            ),
-            Err(_) if info.kind == IommuKind::None => {
-                defmt::warn!("no IOMMU: devices reach all memory")
-            }
-            Err(error) => defmt::error!(
-                "the IOMMU at {=u64:#x} cannot be used: {=str}",
-                info.registers,
-                error.reason()
-            ),
-        }
+    let requesters: Vec<Requester, FUNCTIONS> = (functions.iter())
+        .map(|function| Requester {
+            id: function.requester,
+            // One that no unit has is refused.
+            unit: (info.unit_of(function.requester)).map_or(u8::MAX, |unit| unit as u8),
+        })
+        .collect();
+    with_units(&context, &info, &requesters, |unit| {
+        tell(&info, &unit);
+        let unit = unit.map_err(|failed| failed.error);
         let mut iommu = Iommu::new(unit, frames, functions);
         if context.generation == 0 {
             // init measures what holds while a function is attached.

@@ -8,4 +8,5 @@ mod intel_model;
 mod restart;
 mod service;
 mod setup;
+mod several;
 mod units;

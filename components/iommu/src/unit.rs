@@ -3,7 +3,7 @@
 use channel::Error;
 use channel::iommu::FaultRecord;
 use heapless::Vec;
-use spec::{FUNCTIONS, IommuKind};
+use spec::{FUNCTIONS, IommuKind, UNITS};
 
 use crate::hardware::{PAGE, Stuck, Tables};
 use crate::pages::{Frames, Ram};
@@ -27,8 +27,10 @@ pub enum SetupError {
     NoDomains,
     /// Its tables' memory is too small or starts at no multiple of 2 MiB.
     Tables,
-    /// Too many functions.
+    /// Too many functions, or one behind no unit.
     Functions,
+    /// No unit, or too many.
+    Units,
     /// A function has the I/O APIC's requester id.
     SharedId,
     /// After a restart: it was not in force before.
@@ -52,11 +54,20 @@ impl SetupError {
             Self::NoWalk => "it has no page tables of three or four levels",
             Self::NoDomains => "it has too few domains",
             Self::Tables => "the memory for its tables is too small or not aligned",
-            Self::Functions => "there are too many functions",
+            Self::Functions => "there are too many functions, or one is behind none of its units",
+            Self::Units => "it has no unit, or too many",
             Self::SharedId => "a function has the I/O APIC's id",
             Self::Off => "it was not in force before",
             Self::NotOurs => "it is not as it was left",
             Self::Lost(what) | Self::Stuck(what) => what,
+        }
+    }
+
+    /// Returns it as an error that has nothing to do with a certain unit.
+    pub(crate) const fn of_none(self) -> Failed {
+        Failed {
+            unit: 0,
+            error: self,
         }
     }
 
@@ -74,6 +85,24 @@ impl From<Stuck> for SetupError {
     }
 }
 
+/// Which unit cannot be used, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The unit's position.
+    pub unit: usize,
+    /// The reason.
+    pub error: SetupError,
+}
+
+/// Where the requests of a function come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// The id that they carry.
+    pub id: u16,
+    /// The unit that they come to.
+    pub unit: u8,
+}
+
 /// Whether a unit is set up or found set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -83,7 +112,7 @@ pub enum Start {
     Adopt,
 }
 
-/// The memory for a unit's tables, and the functions it is for.
+/// The memory for the units' tables, and the functions it is for.
 #[derive(Debug)]
 pub struct Memory<'a, T> {
     /// The memory.
@@ -92,24 +121,31 @@ pub struct Memory<'a, T> {
     pub base: u64,
     /// Bytes of it.
     pub size: usize,
-    /// Requester ids of the functions, by position.
-    pub requesters: &'a [u16],
+    /// The functions, by position.
+    pub requesters: &'a [Requester],
     /// Requester id of the I/O APIC.
     pub ioapic: u16,
 }
 
-/// Requester ids by function.
-pub(crate) type Requesters = Vec<u16, FUNCTIONS>;
+/// Requesters by function.
+pub(crate) type Requesters = Vec<Requester, FUNCTIONS>;
 
 /// Alignment of the tables' machine address.
 const TABLES_ALIGNMENT: u64 = 2 << 20;
 
 impl<T: Tables> Memory<'_, T> {
-    /// Checks the rules of every unit. `fixed` is the memory that its own tables take.
-    pub(crate) fn check(&self, fixed: usize) -> Result<Requesters, SetupError> {
+    /// Checks the rules of every machine with so many units. `fixed` is the memory that their
+    /// own tables take.
+    pub(crate) fn check(&self, units: usize, fixed: usize) -> Result<Requesters, SetupError> {
+        if units == 0 || units > UNITS {
+            return Err(SetupError::Units);
+        }
         let requesters =
             Requesters::from_slice(self.requesters).map_err(|_| SetupError::Functions)?;
-        if requesters.contains(&self.ioapic) {
+        if requesters.iter().any(|one| usize::from(one.unit) >= units) {
+            return Err(SetupError::Functions);
+        }
+        if requesters.iter().any(|one| one.id == self.ioapic) {
             return Err(SetupError::SharedId);
         }
         let end = self.base.checked_add(self.size as u64);
@@ -123,10 +159,69 @@ impl<T: Tables> Memory<'_, T> {
     }
 }
 
-/// An IOMMU in force. Functions are positions in the list that it was set up
+/// Does something with each unit, and stops at the first that fails.
+pub(crate) fn each<U, E: Into<SetupError>>(
+    units: &mut [U],
+    mut act: impl FnMut(&mut U) -> Result<(), E>,
+) -> Result<(), Failed> {
+    for (position, unit) in units.iter_mut().enumerate() {
+        act(unit).map_err(|error| Failed {
+            unit: position,
+            error: error.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes over each unit. They are off only if all are: one that is on beside one that is off
+/// is not as it was left.
+pub(crate) fn adopt_each<U>(
+    units: &mut [U],
+    mut adopt: impl FnMut(&mut U) -> Result<(), SetupError>,
+) -> Result<(), Failed> {
+    let mut failed: Option<Failed> = None;
+    let mut all_off = true;
+    for (position, unit) in units.iter_mut().enumerate() {
+        let result = adopt(unit);
+        all_off &= result == Err(SetupError::Off);
+        if let Err(error) = result {
+            failed.get_or_insert(Failed {
+                unit: position,
+                error,
+            });
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some(failed) if failed.error == SetupError::Off && !all_off => Err(Failed {
+            error: SetupError::NotOurs,
+            ..failed
+        }),
+        Some(failed) => Err(failed),
+    }
+}
+
+/// Takes the next fault of any unit. The one after that which had the last is asked first: a
+/// device that makes faults without end hides none of another unit.
+pub(crate) fn in_turn<U>(
+    units: &mut [U],
+    turn: &mut usize,
+    mut next: impl FnMut(&mut U) -> Option<FaultRecord>,
+) -> Option<FaultRecord> {
+    for step in 0..units.len() {
+        let place = (*turn + step) % units.len();
+        if let Some(fault) = next(&mut units[place]) {
+            *turn = place + 1;
+            return Some(fault);
+        }
+    }
+    None
+}
+
+/// An IOMMU in force: all units of the machine. Functions are positions in the list that it was set up
 /// with; any other is [`Error::NotFound`].
 pub trait Unit {
-    /// Returns the requester.
+    /// Returns which kind it is.
     fn kind(&self) -> IommuKind;
 
     /// Makes the function's page tables, which are not in use yet. To make them

@@ -2,7 +2,7 @@
 //! Architecture Specification, revision 4.x, chapter 8).
 
 use crate::bytes::{self, Records};
-use crate::{Buses, Found, Unusable, check_ioapic, check_registers};
+use crate::{Buses, Found, Units, Unusable, check_ioapic};
 
 /// Bytes before the first structure (section 8.1).
 const HEAD: usize = 48;
@@ -22,12 +22,10 @@ const REGISTERS: u64 = 0x1000;
 const ENDPOINT: u8 = 1;
 const BRIDGE: u8 = 2;
 const IOAPIC: u8 = 3;
-const HPET: u8 = 4;
 
 /// Reads a table whose checksum is right.
 pub fn parse(table: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<Found, Unusable> {
     let structures = table.get(HEAD..).ok_or(Unusable::Malformed)?;
-    let width = bytes::u8(table, 36).ok_or(Unusable::Malformed)?;
     let flags = bytes::u8(table, 37).ok_or(Unusable::Malformed)?;
     let mut count = 0;
     for structure in structures_in(structures) {
@@ -43,61 +41,42 @@ pub fn parse(table: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<Found, 
             _ => {}
         }
     }
-    let unit = match (units_in(structures).next(), count) {
-        (None, _) => return Ok(Found::None),
-        (Some(unit), 1) => {
-            check_registers(unit.registers, REGISTERS)?;
-            // A unit without INCLUDE_PCI_ALL lists its functions, as QEMU's does.
-            let mut listed = |id| (unit.lists(id, buses)).unwrap_or_else(|| unit.may_list(id));
-            let all = unit.all || assigned.iter().all(|&id| listed(id));
-            if unit.segment != 0 || !all {
-                return Err(Unusable::Partial);
-            }
-            unit
-        }
-        _ => {
-            let unit = the_one_of(structures, assigned, buses);
-            let unit = unit.ok_or(Unusable::Units(count))?;
-            check_registers(unit.registers, REGISTERS)?;
-            unit
-        }
-    };
+    if count == 0 {
+        return Ok(Found::None);
+    }
+    let mut units = Units::default();
+    for unit in own_units(structures) {
+        units.add(unit.registers, REGISTERS, count)?;
+    }
+    if units.registers.is_empty() {
+        return Err(Unusable::Segment);
+    }
     if flags & INTERRUPT_REMAPPING == 0 {
         return Err(Unusable::NoRemapping);
     }
-    Ok(Found::Intel {
-        registers: unit.registers,
-        ioapic: unit.ioapic().ok_or(Unusable::NoRemapping)?,
-        // The table has it less 1.
-        address_bits: width.saturating_add(1),
-    })
+    for &id in assigned {
+        units.give(owner(structures, id, buses)?.registers)?;
+    }
+    let ioapic = own_units(structures).find_map(|unit| unit.ioapic());
+    units.ioapic = ioapic.ok_or(Unusable::NoRemapping)?;
+    Ok(Found::Intel(units))
 }
 
-/// Returns which of several units has every assigned function; `None` if none has, or it
-/// cannot be told, or the I/O APIC or the HPET is another's.
-fn the_one_of<'a>(structures: &'a [u8], assigned: &[u16], buses: Buses<'_>) -> Option<Unit<'a>> {
-    let own = || units_in(structures).filter(|unit| unit.segment == 0);
-    let rest = || own().find(|unit| unit.all);
-    let mut chosen: Option<Unit<'a>> = None;
-    for &id in assigned {
-        let mut owner = None;
-        for unit in own() {
-            match unit.lists(id, buses) {
-                Some(true) => owner = owner.or(Some(unit)),
-                Some(false) => {}
-                None => return None,
-            }
+/// Returns the unit that has a function: the first that lists it, else the one for the
+/// rest of the segment.
+fn owner<'a>(structures: &'a [u8], id: u16, buses: Buses<'_>) -> Result<Unit<'a>, Unusable> {
+    let own = || own_units(structures);
+    let alone = own().nth(1).is_none();
+    for unit in own() {
+        match unit.lists(id, buses) {
+            Some(true) => return Ok(unit),
+            Some(false) => {}
+            // Where there is one unit only, nobody else has what it may have.
+            None if alone && (unit.all || unit.may_list(id)) => return Ok(unit),
+            None => return Err(Unusable::Unclear(id)),
         }
-        let owner = owner.or_else(rest)?;
-        if chosen.is_some_and(|chosen| chosen.registers != owner.registers) {
-            return None;
-        }
-        chosen = Some(owner);
     }
-    let has_timer = |unit: &Unit<'_>| unit.scopes().any(|scope| scope.kind == HPET);
-    let timers = own().any(|unit| has_timer(&unit));
-    let chosen = chosen.or_else(rest);
-    chosen.filter(|unit| unit.ioapic().is_some() && (has_timer(unit) || !timers))
+    own().find(|unit| unit.all).ok_or(Unusable::NoUnit(id))
 }
 
 fn structures_in(structures: &[u8]) -> Records<'_> {
@@ -112,6 +91,11 @@ fn units_in(structures: &[u8]) -> impl Iterator<Item = Unit<'_>> {
         .flatten()
         .filter(|structure| bytes::u16(structure, 0) == Some(UNIT))
         .filter_map(Unit::read)
+}
+
+/// Returns the units of segment 0 among structures that were checked.
+fn own_units(structures: &[u8]) -> impl Iterator<Item = Unit<'_>> {
+    units_in(structures).filter(|unit| unit.segment == 0)
 }
 
 /// A unit.
@@ -138,7 +122,7 @@ impl<'a> Unit<'a> {
     fn check(&self, assigned: &[u16]) -> Result<(), Unusable> {
         for scope in scopes_in(self.scopes) {
             let scope = Scope::read(scope).ok_or(Unusable::Malformed)?;
-            if scope.kind == IOAPIC {
+            if scope.kind == IOAPIC && self.segment == 0 {
                 // One behind a bridge has no id that we could tell.
                 let id = scope.id().ok_or(Unusable::NoRemapping)?;
                 check_ioapic(id, assigned)?;

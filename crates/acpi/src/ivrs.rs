@@ -2,7 +2,7 @@
 //! 48882 revision 3.x, section 5.2).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Unusable, check_ioapic, check_registers};
+use crate::{Found, Units, Unusable, check_ioapic};
 
 /// Bytes before the first block (section 5.2.1).
 const HEAD: usize = 48;
@@ -34,32 +34,20 @@ const EXTENDED: u8 = 0x46;
 const EXTENDED_RANGE: u8 = 0x47;
 const SPECIAL: u8 = 0x48;
 const NAMED: u8 = 0xf0;
-/// The varieties of a special device that are an I/O APIC and an HPET.
+/// The variety of a special device that is an I/O APIC.
 const IOAPIC: u8 = 1;
-const HPET: u8 = 2;
-
-/// Sum of the blocks that were read so far.
-#[derive(Default)]
-struct Units {
-    /// Register address and own id of the first.
-    first: Option<(u64, u16)>,
-    /// Blocks with another address.
-    others: usize,
-    /// It is not on segment 0.
-    partial: bool,
-    ioapic: Option<u16>,
-    hpet: bool,
-}
 
 /// Reads a table whose checksum is right.
 pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     let blocks = table.get(HEAD..).ok_or(Unusable::Malformed)?;
-    let mut units = Units::default();
+    let mut some = false;
     for block in blocks_in(blocks) {
         let block = block.ok_or(Unusable::Malformed)?;
         match block.first() {
             Some(&(UNIT | UNIT_FEATURES | UNIT_NAMES)) => {
-                units.add(&Unit::read(block).ok_or(Unusable::Malformed)?, assigned)?;
+                let unit = Unit::read(block).ok_or(Unusable::Malformed)?;
+                unit.check(assigned)?;
+                some = true;
             }
             Some(&kind @ (MEMORY_ALL | MEMORY_ONE | MEMORY_RANGE)) => {
                 check_memory(kind, block, assigned)?;
@@ -68,43 +56,37 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
             _ => {}
         }
     }
-    if units.others > 0 {
-        units = the_one_of(blocks, &units, assigned)?;
-    }
-    let Some((registers, unit)) = units.first else {
+    if !some {
         return Ok(Found::None);
+    }
+    let own = || units_in(blocks).filter(|unit| unit.segment == 0);
+    // A unit has up to three blocks.
+    let repeats = |place: usize, unit: &Unit<'_>| {
+        own()
+            .take(place)
+            .any(|before| before.registers == unit.registers)
     };
-    check_registers(registers, REGISTERS)?;
-    if units.partial {
-        return Err(Unusable::Partial);
+    let first_blocks = own().enumerate();
+    let count = first_blocks
+        .filter(|(place, unit)| !repeats(*place, unit))
+        .count();
+    let mut units = Units::default();
+    for unit in own() {
+        units.add(unit.registers, REGISTERS, count)?;
+    }
+    let [first, others @ ..] = &units.registers[..] else {
+        return Err(Unusable::Segment);
+    };
+    // One unit has all, whether it says so or not.
+    let alone = others.is_empty().then_some(*first);
+    for &id in assigned {
+        let owner = own().find(|unit| unit.has(id)).map(|unit| unit.registers);
+        units.give(owner.or(alone).ok_or(Unusable::NoUnit(id))?)?;
     }
     // Firmware tells of the I/O APIC where interrupts can be remapped.
-    let ioapic = units.ioapic.ok_or(Unusable::NoRemapping)?;
-    Ok(Found::Amd {
-        registers,
-        unit,
-        ioapic,
-    })
-}
-
-/// Returns of several units the one that has every assigned function, with the I/O APIC
-/// and, if any has it, the HPET.
-fn the_one_of(blocks: &[u8], all: &Units, assigned: &[u16]) -> Result<Units, Unusable> {
-    let several = Unusable::Units(1 + all.others);
-    let mut chosen = None;
-    for id in assigned {
-        let owner = units_in(blocks).find(|unit| unit.segment == 0 && unit.has(*id));
-        let owner = owner.ok_or(several)?.registers;
-        if *chosen.get_or_insert(owner) != owner {
-            return Err(several);
-        }
-    }
-    let mut units = Units::default();
-    for unit in units_in(blocks).filter(|unit| Some(unit.registers) == chosen) {
-        units.add(&unit, assigned)?;
-    }
-    let has_all = units.ioapic.is_some() && (units.hpet || !all.hpet);
-    has_all.then_some(units).ok_or(several)
+    let ioapic = own().find_map(|unit| unit.ioapic());
+    units.ioapic = ioapic.ok_or(Unusable::NoRemapping)?;
+    Ok(Found::Amd(units))
 }
 
 fn blocks_in(blocks: &[u8]) -> Records<'_> {
@@ -118,7 +100,6 @@ fn units_in(blocks: &[u8]) -> impl Iterator<Item = Unit<'_>> {
 
 /// A block that describes a unit.
 struct Unit<'a> {
-    id: u16,
     registers: u64,
     segment: u16,
     entries: &'a [u8],
@@ -133,7 +114,6 @@ impl<'a> Unit<'a> {
             _ => return None,
         };
         Some(Self {
-            id: bytes::u16(block, 4)?,
             registers: bytes::u64(block, 8)?,
             segment: bytes::u16(block, 16)?,
             entries: block.get(entries..)?,
@@ -165,21 +145,24 @@ impl<'a> Unit<'a> {
         }
         false
     }
-}
 
-impl Units {
-    /// Adds a unit's block.
-    fn add(&mut self, unit: &Unit<'_>, assigned: &[u16]) -> Result<(), Unusable> {
-        let (first, _) = *self.first.get_or_insert((unit.registers, unit.id));
-        self.others += usize::from(first != unit.registers);
-        self.partial |= unit.segment != 0;
-        self.entries(unit.entries, assigned)
+    /// Returns the id of its first I/O APIC.
+    fn ioapic(&self) -> Option<u16> {
+        let mut entries = Records::new(self.entries, 4, entry_length).flatten();
+        let ioapic = |entry: &[u8]| {
+            [bytes::u8(entry, 0), bytes::u8(entry, 7)] == [Some(SPECIAL), Some(IOAPIC)]
+        };
+        entries
+            .find(|entry| ioapic(entry))
+            .and_then(|entry| bytes::u16(entry, 5))
     }
 
-    fn entries(&mut self, entries: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
+    /// Checks its entries: of another segment for their form alone.
+    fn check(&self, assigned: &[u16]) -> Result<(), Unusable> {
+        let assigned = if self.segment == 0 { assigned } else { &[] };
         // First id and the id that is used, of an open range of aliases.
         let mut range: Option<(u16, u16)> = None;
-        for entry in Records::new(entries, 4, entry_length) {
+        for entry in Records::new(self.entries, 4, entry_length) {
             let entry = entry.ok_or(Unusable::Malformed)?;
             let read = || {
                 let (kind, id) = (bytes::u8(entry, 0)?, bytes::u16(entry, 1)?);
@@ -199,9 +182,7 @@ impl Units {
                 }
                 SPECIAL if bytes::u8(entry, 7) == Some(IOAPIC) => {
                     check_ioapic(used, assigned)?;
-                    self.ioapic.get_or_insert(used);
                 }
-                SPECIAL if bytes::u8(entry, 7) == Some(HPET) => self.hpet = true,
                 _ => {}
             }
         }

@@ -1,8 +1,8 @@
 //! Finds the machine's IOMMU, and what a board has, in the firmware's ACPI tables.
 //!
 //! Responsible for: finding the tables IVRS (AMD) and DMAR (Intel) from the root
-//! pointer, and for deriving from them where the unit is, or why this system
-//! cannot use it; and where configuration space, HPET, console and I/O APIC are.
+//! pointer, and for deriving from them where the units are and which has each function,
+//! or why this system cannot use them; and where configuration space, HPET, console and I/O APIC are.
 //! Must never: use a length, an address or a count from a table unchecked; write
 //! anything.
 //! May call: nothing but the [`PhysicalMemory`] passed in.
@@ -24,9 +24,10 @@ mod root;
 use core::fmt;
 use core::ops::RangeInclusive;
 
+use heapless::Vec;
 pub use machine::{Description, Window, describe};
 pub use root::Pointer;
-use spec::MESSAGES;
+use spec::{FUNCTIONS, IommuKind, MESSAGES, UNITS};
 
 #[cfg(test)]
 mod tests;
@@ -42,37 +43,87 @@ pub trait PhysicalMemory {
 /// `None` if it is no bridge, or nobody knows.
 pub type Buses<'b> = &'b mut dyn FnMut(u16) -> Option<RangeInclusive<u8>>;
 
+/// The units of one kind that the firmware describes, of segment 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Machine address of each one's registers.
+    pub registers: Vec<u64, UNITS>,
+    /// Which of them each assigned function is behind, in the order in which they were
+    /// asked about.
+    pub of: Vec<u8, FUNCTIONS>,
+    /// Requester id of the first I/O APIC.
+    pub ioapic: u16,
+}
+
+impl Units {
+    /// Adds a unit, if it is not there yet. `count` is how many the table has.
+    fn add(&mut self, registers: u64, size: u64, count: usize) -> Result<(), Unusable> {
+        check_registers(registers, size)?;
+        if !self.registers.contains(&registers) && self.registers.push(registers).is_err() {
+            return Err(Unusable::Units(count));
+        }
+        Ok(())
+    }
+
+    /// Records which unit, by its registers, the next assigned function is behind.
+    fn give(&mut self, registers: u64) -> Result<(), Unusable> {
+        let unit = self.registers.iter().position(|own| *own == registers);
+        // There are few.
+        let unit = unit.and_then(|unit| u8::try_from(unit).ok());
+        let unit = unit.ok_or(Unusable::Malformed)?;
+        self.of.push(unit).map_err(|_| Unusable::TooLarge)
+    }
+
+    /// Tells of the units that have functions that were asked about; of all, if there were
+    /// none.
+    fn tell(&self, f: &mut fmt::Formatter<'_>, kind: IommuKind) -> fmt::Result {
+        let all = self.registers.len();
+        let told = |unit: usize| {
+            self.of.is_empty() || self.of.iter().any(|owner| usize::from(*owner) == unit)
+        };
+        let those = || (0..).zip(&self.registers).filter(|(unit, _)| told(*unit));
+        let several = those().count() > 1;
+        let word = if several { "units" } else { "unit" };
+        write!(f, "{} {word} at ", kind.product())?;
+        for (place, (_, registers)) in those().enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(f, "{comma}{registers:#x}")?;
+        }
+        if those().count() < all {
+            write!(f, ", of {all} units")?;
+        }
+        Ok(())
+    }
+}
+
 /// The IOMMU that the firmware describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No table tells of an IOMMU.
     None,
-    /// The AMD-Vi unit that has every assigned function.
-    Amd {
-        /// Machine address of its registers.
-        registers: u64,
-        /// Requester id of the unit itself.
-        unit: u16,
-        /// Requester id of the first I/O APIC.
-        ioapic: u16,
-    },
-    /// The VT-d unit that has every assigned function.
-    Intel {
-        /// Machine address of its registers.
-        registers: u64,
-        /// Requester id of the first I/O APIC.
-        ioapic: u16,
-        /// Bits of the largest address that DMA can reach.
-        address_bits: u8,
-    },
+    /// AMD-Vi units, of which one has each assigned function.
+    Amd(Units),
+    /// VT-d units, of which one has each assigned function.
+    Intel(Units),
+}
+
+impl Found {
+    /// Returns the kind of the units.
+    #[must_use]
+    pub const fn kind(&self) -> IommuKind {
+        match self {
+            Self::None => IommuKind::None,
+            Self::Amd(_) => IommuKind::Amd,
+            Self::Intel(_) => IommuKind::Intel,
+        }
+    }
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("the firmware tells of no IOMMU"),
-            Self::Amd { registers, .. } => write!(f, "AMD-Vi unit at {registers:#x}"),
-            Self::Intel { registers, .. } => write!(f, "VT-d unit at {registers:#x}"),
+            Self::Amd(units) | Self::Intel(units) => units.tell(f, self.kind()),
         }
     }
 }
@@ -89,11 +140,14 @@ pub enum Unusable {
     Checksum,
     /// The table of tables cannot be read, or is none.
     Root,
-    /// There are so many units, and not one that has every assigned function, the I/O
-    /// APIC and the HPET; or which one has a function cannot be told.
+    /// There are so many units: more than there is room for.
     Units(usize),
-    /// The unit is not on PCI segment 0, or does not have every assigned function.
-    Partial,
+    /// None of its units is on PCI segment 0.
+    Segment,
+    /// No unit has this function.
+    NoUnit(u16),
+    /// Which unit has this function cannot be told: it is behind a bridge that nobody knows.
+    Unclear(u16),
     /// It cannot remap interrupts, or the table does not tell whose those of
     /// the I/O APIC are.
     NoRemapping,
@@ -116,11 +170,13 @@ impl Unusable {
             }
             Self::Checksum => "its ACPI table, or the pointer to all tables, has a wrong checksum",
             Self::Root => "the firmware's table of ACPI tables is malformed",
-            Self::Units(_) => {
-                "there are several units, and not one that has all assigned functions, the I/O \
-                 APIC and the HPET"
+            Self::Units(_) => "there are more units than there is room for",
+            Self::Segment => "its units are all on other PCI segments than 0",
+            Self::NoUnit(_) => "no unit has an assigned function",
+            Self::Unclear(_) => {
+                "which unit has an assigned function cannot be told: its ACPI table has an \
+                 unknown bridge on the way"
             }
-            Self::Partial => "it does not have every assigned function",
             Self::NoRemapping => "it cannot remap interrupts",
             Self::FirmwareMemory(_) => "firmware needs an assigned function to reach its memory",
             Self::Alias(_) => "an assigned function's requests carry another id",
@@ -129,15 +185,37 @@ impl Unusable {
     }
 }
 
+impl fmt::Display for Unusable {
+    /// Tells the reason, and whose or how many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())?;
+        match *self {
+            Self::Units(count) => write!(f, " ({count}, and room for {UNITS})"),
+            Self::NoUnit(id)
+            | Self::Unclear(id)
+            | Self::FirmwareMemory(id)
+            | Self::Alias(id)
+            | Self::SharedId(id) => {
+                let [of_bus, bus] = id.to_le_bytes();
+                write!(f, " ({bus:02x}:{:02x}.{:x})", of_bus >> 3, of_bus & 7)
+            }
+            Self::TooLarge
+            | Self::Malformed
+            | Self::Checksum
+            | Self::Root
+            | Self::Segment
+            | Self::NoRemapping => Ok(()),
+        }
+    }
+}
+
 /// Finds the IOMMU for a system whose assigned functions have these requester
 /// ids, all on segment 0. `pointer` is the root pointer, if the boot loader gave it; else
 /// it is looked for where a PC's firmware has it. `buffer` has to hold the table: 4 KiB are plenty for
-/// a machine with one unit. `buses` tells of the
+/// a machine with some units. `buses` tells of the
 /// bridges.
 ///
-/// Of several units the one is found that has all of them, with the I/O APIC and the HPET,
-/// whose interrupts have to come to those who wait for them. The others stay as firmware
-/// left them.
+/// Of several units all on segment 0 are found, and which of them has each function.
 ///
 /// # Errors
 ///

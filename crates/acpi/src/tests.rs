@@ -155,16 +155,33 @@ fn look(mut machine: Machine) -> Result<Found, Unusable> {
 }
 
 const BASE: u64 = 0xfed8_0000;
-const AMD: Found = Found::Amd {
-    registers: BASE,
-    unit: 0x18,
-    ioapic: 0xa0,
-};
-const INTEL: Found = Found::Intel {
-    registers: BASE,
-    ioapic: 0xf0f8,
-    address_bits: 39,
-};
+
+/// Returns what is found of units with these registers: which of them has each function that
+/// was asked about, and the I/O APIC.
+fn units(registers: &[u64], of: &[u8], ioapic: u16) -> Units {
+    Units {
+        registers: registers.iter().copied().collect(),
+        of: of.iter().copied().collect(),
+        ioapic,
+    }
+}
+
+/// Returns the one unit that has both functions of [`look`].
+fn amd_at(registers: u64) -> Found {
+    Found::Amd(units(&[registers], &[0, 0], 0xa0))
+}
+
+fn intel_at(registers: u64, ioapic: u16) -> Found {
+    Found::Intel(units(&[registers], &[0, 0], ioapic))
+}
+
+fn amd() -> Found {
+    amd_at(BASE)
+}
+
+fn intel() -> Found {
+    intel_at(BASE, 0xf0f8)
+}
 
 fn ioapic_scope() -> Vec<u8> {
     scope(3, 0xf0, &[0x1f, 0])
@@ -175,8 +192,8 @@ fn ioapic_scope() -> Vec<u8> {
 #[test]
 fn registers_where_none_can_be() {
     let malformed = Err(Unusable::Malformed);
-    let intel = |base| look(machine(2, dmar(1, &[drhd(1, 0, base, &[ioapic_scope()])])));
-    let amd = |base| look(machine(2, ivrs(&[ivhd(0x10, base, &PLAIN)])));
+    let with_intel = |base| look(machine(2, dmar(1, &[drhd(1, 0, base, &[ioapic_scope()])])));
+    let with_amd = |base| look(machine(2, ivrs(&[ivhd(0x10, base, &PLAIN)])));
     for base in [
         0,
         0x1000,
@@ -190,22 +207,17 @@ fn registers_where_none_can_be() {
         BASE + 8,
         BASE + 0x800,
     ] {
-        assert_eq!(intel(base), malformed, "{base:#x}");
-        assert_eq!(amd(base), malformed, "{base:#x}");
+        assert_eq!(with_intel(base), malformed, "{base:#x}");
+        assert_eq!(with_amd(base), malformed, "{base:#x}");
     }
     // 16 KiB of them, aligned to that, or 4 KiB.
-    assert_eq!(amd(BASE + 0x1000), malformed);
+    assert_eq!(with_amd(BASE + 0x1000), malformed);
     for base in [0x10_0000, BASE + 0x1000, 0xfedf_f000, 0xfef0_0000] {
-        let found = Found::Intel {
-            registers: base,
-            ioapic: 0xf0f8,
-            address_bits: 39,
-        };
-        assert_eq!(intel(base), Ok(found), "{base:#x}");
+        assert_eq!(with_intel(base), Ok(intel_at(base, 0xf0f8)), "{base:#x}");
     }
-    assert_eq!(amd(0xfee0_0000 - 0x2000), malformed);
+    assert_eq!(with_amd(0xfee0_0000 - 0x2000), malformed);
     for base in [0x10_0000, 0xfedf_c000, 0xfef0_0000, (1 << 52) - 0x4000] {
-        assert!(amd(base).is_ok(), "{base:#x}");
+        assert!(with_amd(base).is_ok(), "{base:#x}");
     }
 }
 
@@ -267,9 +279,10 @@ fn structures_of_a_wrong_length() {
 #[test]
 fn three_blocks_of_one_unit_are_one_unit() {
     let blocks = [0x10, 0x11, 0x40].map(|kind| ivhd(kind, BASE, &PLAIN));
-    assert_eq!(look(machine(2, ivrs(&blocks))), Ok(AMD));
-    let two = [ivhd(0x10, BASE, &PLAIN), ivhd(0x10, BASE + 0x8_0000, &[])];
-    assert_eq!(look(machine(2, ivrs(&two))), Ok(AMD));
+    assert_eq!(look(machine(2, ivrs(&blocks))), Ok(amd()));
+    let two = [ivhd(0x10, BASE, &PLAIN), ivhd(0x10, BASE + 0x4000, &[])];
+    let found = Found::Amd(units(&[BASE, BASE + 0x4000], &[0, 0], 0xa0));
+    assert_eq!(look(machine(2, ivrs(&two))), Ok(found));
 }
 
 #[test]
@@ -279,13 +292,13 @@ fn a_unit_that_does_not_remap_or_is_elsewhere() {
     let mut elsewhere = ivhd(0x10, BASE, &PLAIN);
     elsewhere[16] = 1;
     let elsewhere = ivrs(&[elsewhere]);
-    assert_eq!(look(machine(2, elsewhere)), Err(Unusable::Partial));
+    assert_eq!(look(machine(2, elsewhere)), Err(Unusable::Segment));
     let unit = |flags, segment| drhd(flags, segment, BASE, &[ioapic_scope()]);
     for (flags, structure, why) in [
         (0, unit(1, 0), Unusable::NoRemapping),
         (1, drhd(1, 0, BASE, &[]), Unusable::NoRemapping),
-        (1, unit(0, 0), Unusable::Partial),
-        (1, unit(1, 1), Unusable::Partial),
+        (1, unit(0, 0), Unusable::NoUnit(NIC)),
+        (1, unit(1, 1), Unusable::Segment),
     ] {
         assert_eq!(look(machine(2, dmar(flags, &[structure]))), Err(why));
     }
@@ -301,24 +314,28 @@ fn a_unit_that_lists_its_functions() {
     let nic = || scope(1, 0, &[2, 0]);
     let second = || scope(1, 3, &[0, 0]);
     let bridge = || scope(2, 0, &[1, 0]);
-    assert_eq!(with(0, &[nic(), second()]), Ok(INTEL));
+    assert_eq!(with(0, &[nic(), second()]), Ok(intel()));
     // The second function is behind the bridge, or may be.
-    assert_eq!(with(0, &[scope(1, 0, &[5, 0]), bridge(), nic()]), Ok(INTEL));
-    for (segment, listed) in [
-        (0, [].as_slice()),
-        (0, &[nic()]),
-        (0, &[second()]),
+    assert_eq!(
+        with(0, &[scope(1, 0, &[5, 0]), bridge(), nic()]),
+        Ok(intel())
+    );
+    for (listed, whose) in [
+        ([].as_slice(), NIC),
+        (&[nic()], 0x0300),
+        (&[second()], NIC),
         // Behind a bridge is not beside it.
-        (0, &[bridge()]),
-        (0, &[nic(), scope(2, 3, &[0, 0])]),
+        (&[bridge()], NIC),
+        (&[nic(), scope(2, 3, &[0, 0])], 0x0300),
         // Its neighbours.
-        (0, &[second(), scope(1, 0, &[2, 1]), scope(1, 0, &[3, 0])]),
+        (&[second(), scope(1, 0, &[2, 1]), scope(1, 0, &[3, 0])], NIC),
         // No kind that a function has.
-        (0, &[second(), scope(4, 0, &[2, 0])]),
-        (1, &[nic(), second()]),
+        (&[second(), scope(4, 0, &[2, 0])], NIC),
     ] {
-        assert_eq!(with(segment, listed), Err(Unusable::Partial), "{listed:?}");
+        let none = Err(Unusable::NoUnit(whose));
+        assert_eq!(with(0, listed), none, "{listed:?}");
     }
+    assert_eq!(with(1, &[nic(), second()]), Err(Unusable::Segment));
     assert_eq!(
         with(0, &[nic(), Vec::from([1, 0])]),
         Err(Unusable::Malformed)
@@ -337,11 +354,11 @@ fn aliases_of_assigned_functions() {
         [0x42, id[0], id[1], 0, 0, used[0], used[1], 0]
     };
     assert_eq!(with(&alias(NIC, 0x20)), Err(Unusable::Alias(NIC)));
-    assert_eq!(with(&alias(NIC, NIC)), Ok(AMD));
-    assert_eq!(with(&alias(0x18, 0x20)), Ok(AMD));
+    assert_eq!(with(&alias(NIC, NIC)), Ok(amd()));
+    assert_eq!(with(&alias(0x18, 0x20)), Ok(amd()));
     // A range, with its end before, at and after the function, and without.
     let range = |first: u8, end: u8| [0x43, first, 0, 0, 0, 0x20, 0, 0, 4, end, 0, 0];
-    assert_eq!(with(&range(0x08, 0x0f)), Ok(AMD));
+    assert_eq!(with(&range(0x08, 0x0f)), Ok(amd()));
     assert_eq!(with(&range(0x08, 0x10)), Err(Unusable::Alias(NIC)));
     assert_eq!(with(&range(0x10, 0x17)), Err(Unusable::Alias(NIC)));
     assert_eq!(with(&range(0x08, 0xff)[..8]), Err(Unusable::Alias(NIC)));
@@ -349,7 +366,7 @@ fn aliases_of_assigned_functions() {
     let mut named = Vec::from([0xf0]);
     named.resize(21, 0);
     named.extend([3, b'a', b'b', b'c']);
-    assert_eq!(with(&named), Ok(AMD));
+    assert_eq!(with(&named), Ok(amd()));
     named[21] = 2;
     assert!(with(&named).is_err());
 }
@@ -361,19 +378,19 @@ fn memory_that_firmware_needs() {
     let needed = Err(Unusable::FirmwareMemory(NIC));
     assert_eq!(with(ivmd(0x20, 0, 0)), needed);
     assert_eq!(with(ivmd(0x21, NIC, 0)), needed);
-    assert_eq!(with(ivmd(0x21, NIC + 1, 0)), Ok(AMD));
+    assert_eq!(with(ivmd(0x21, NIC + 1, 0)), Ok(amd()));
     assert_eq!(with(ivmd(0x22, 1, NIC)), needed);
-    assert_eq!(with(ivmd(0x22, 1, NIC - 1)), Ok(AMD));
+    assert_eq!(with(ivmd(0x22, 1, NIC - 1)), Ok(amd()));
     let unit = || drhd(1, 0, BASE, &[ioapic_scope()]);
     let with = |memory| look(machine(2, dmar(1, &[unit(), memory])));
     assert_eq!(with(rmrr(0, &[scope(1, 0, &[2, 0])])), needed);
-    assert_eq!(with(rmrr(1, &[scope(1, 0, &[2, 0])])), Ok(INTEL));
-    assert_eq!(with(rmrr(0, &[scope(1, 0, &[3, 0])])), Ok(INTEL));
+    assert_eq!(with(rmrr(1, &[scope(1, 0, &[2, 0])])), Ok(intel()));
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[3, 0])])), Ok(intel()));
     // Behind a bridge of bus 0: maybe the function on bus 3.
     let behind = Err(Unusable::FirmwareMemory(0x0300));
     assert_eq!(with(rmrr(0, &[scope(1, 0, &[1, 0, 0, 0])])), behind);
     assert_eq!(with(rmrr(0, &[scope(2, 0, &[1, 0])])), behind);
-    assert_eq!(with(rmrr(0, &[scope(4, 0, &[2, 0])])), Ok(INTEL));
+    assert_eq!(with(rmrr(0, &[scope(4, 0, &[2, 0])])), Ok(intel()));
 }
 
 #[test]
@@ -396,13 +413,7 @@ fn a_scope_names_a_device_that_can_be() {
         let unit = drhd(1, 0, BASE, &[scope(3, 0xf0, path)]);
         look(machine(2, dmar(1, &[unit])))
     };
-    let at = |ioapic| {
-        Ok(Found::Intel {
-            registers: BASE,
-            ioapic,
-            address_bits: 39,
-        })
-    };
+    let at = |ioapic| Ok(intel_at(BASE, ioapic));
     assert_eq!(with(&[31, 7]), at(0xf0ff));
     for path in [&[32, 0][..], &[0, 8], &[255, 255], &[1, 0, 31, 7]] {
         assert_eq!(with(path), Err(Unusable::NoRemapping), "{path:?}");
@@ -417,7 +428,9 @@ fn every_reason_says_something_of_its_own() {
         Unusable::Checksum,
         Unusable::Root,
         Unusable::Units(2),
-        Unusable::Partial,
+        Unusable::Segment,
+        Unusable::NoUnit(0),
+        Unusable::Unclear(0),
         Unusable::NoRemapping,
         Unusable::FirmwareMemory(0),
         Unusable::Alias(0),
@@ -426,6 +439,27 @@ fn every_reason_says_something_of_its_own() {
     .map(Unusable::reason);
     for (index, reason) in reasons.iter().enumerate() {
         assert!(reason.len() > 10 && !reasons[..index].contains(reason));
+    }
+}
+
+#[test]
+fn a_reason_says_whose_it_is() {
+    for (unusable, end) in [
+        (
+            Unusable::NoUnit(0x03fa),
+            "no unit has an assigned function (03:1f.2)",
+        ),
+        (
+            Unusable::Units(9),
+            "more units than there is room for (9, and room for 8)",
+        ),
+        (
+            Unusable::Root,
+            "the firmware's table of ACPI tables is malformed",
+        ),
+    ] {
+        let text = std::string::ToString::to_string(&unusable);
+        assert!(text.ends_with(end), "{text}");
     }
 }
 

@@ -41,7 +41,8 @@ pub use guest::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{BY_TABLES, HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{
-    Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel, MachineInfo,
+    BehindUnit, Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel,
+    MachineInfo, UnitInfo,
 };
 pub use records::{
     Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
@@ -103,6 +104,8 @@ impl FunctionId {
 pub const GUESTS: usize = 16;
 /// PCI functions in one system, at most.
 pub const FUNCTIONS: usize = 32;
+/// Units of an IOMMU in one machine, at most: a machine with one socket has up to five.
+pub const UNITS: usize = 8;
 /// The period, in microseconds, in which each guest has its turn.
 pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).

@@ -1,5 +1,6 @@
 //! What init learns about the machine at boot.
 
+use crate::{FUNCTIONS, UNITS};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 /// What interrupts at the deadlines of the timer's clients.
@@ -183,6 +184,30 @@ impl CpuKind {
     }
 }
 
+/// A unit of the IOMMU.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct UnitInfo {
+    /// Machine address of its registers.
+    pub registers: u64,
+    /// Bytes of registers that are mapped, behind those of the unit before it.
+    pub size: u64,
+}
+
+/// Which unit a function is behind.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct BehindUnit {
+    /// The function's requester id.
+    pub requester: u16,
+    /// The unit's position.
+    pub unit: u16,
+}
+
 /// The IOMMU that init found by ACPI, on a page for the iommu component.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -191,15 +216,35 @@ pub struct IommuInfo {
     pub kind: IommuKind,
     /// Requester id of the I/O APIC, as the firmware tells it.
     pub ioapic: u32,
-    /// Machine address of its registers.
-    pub registers: u64,
-    /// Bytes of registers that are mapped.
-    pub registers_size: u64,
-    /// Machine address of the memory for the unit's tables, which is in one
+    /// Machine address of the memory for the units' tables, which is in one
     /// piece, and starts at a multiple of 2 MiB.
     pub tables: u64,
     /// Bytes of it.
     pub tables_size: u64,
+    /// How many units there are.
+    pub unit_count: u32,
+    /// How many functions are assigned.
+    pub function_count: u32,
+    /// The units.
+    pub units: [UnitInfo; UNITS],
+    /// Which unit each assigned function is behind.
+    pub functions: [BehindUnit; FUNCTIONS],
+}
+
+impl IommuInfo {
+    /// Returns the units.
+    #[must_use]
+    pub fn units(&self) -> &[UnitInfo] {
+        &self.units[..UNITS.min(self.unit_count as usize)]
+    }
+
+    /// Returns the position of the unit that a function is behind, if one has it.
+    #[must_use]
+    pub fn unit_of(&self, requester: u16) -> Option<u16> {
+        let mut known = self.functions.iter().take(self.function_count as usize);
+        let function = known.find(|function| function.requester == requester)?;
+        Some(function.unit)
+    }
 }
 
 #[cfg(test)]

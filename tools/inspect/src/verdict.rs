@@ -514,7 +514,7 @@ fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
     let found = acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses);
     match found {
         Ok(found) => found.to_string(),
-        Err(unusable) => format!("cannot be used: {}", unusable.reason()),
+        Err(unusable) => format!("cannot be used: {unusable}"),
     }
 }
 

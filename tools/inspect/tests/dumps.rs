@@ -316,6 +316,66 @@ fn the_configuration_window_is_the_machine_s_own() {
     }
 }
 
+/// Returns a DMAR (VT-d 4.x section 8.1) with these structures, which remaps interrupts.
+fn dmar(structures: &[Vec<u8>]) -> Vec<u8> {
+    let mut table = b"DMAR\0\0\0\0\x01\0VECTIS".to_vec();
+    table.resize(36, 0);
+    table.extend([38, 1]);
+    table.resize(48, 0);
+    table.extend(structures.concat());
+    table[4] = u8::try_from(table.len()).expect("short");
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    table
+}
+
+/// Returns a unit at 0xfed00000 and this, with the functions on the ways from bus 0: each
+/// the kind of the scope, device and function.
+fn drhd(flags: u8, registers: u16, scopes: &[[u8; 3]]) -> Vec<u8> {
+    let length = 16 + 8 * scopes.len() as u8;
+    let [low, high] = registers.to_le_bytes();
+    let mut unit = vec![
+        0, 0, length, 0, flags, 0, 0, 0, low, high, 0xd0, 0xfe, 0, 0, 0, 0,
+    ];
+    for [kind, device, function] in scopes {
+        unit.extend([*kind, 8, 0, 0, 0, 0, *device, *function]);
+    }
+    unit
+}
+
+#[test]
+fn which_of_several_units_a_function_has() {
+    let Ok(Input::Functions(functions)) = parse(text("machine.txt").as_bytes()) else {
+        panic!("no functions");
+    };
+    let units = |rest: u8| {
+        let graphics = drhd(0, 0x1000, &[[1, 6, 0]]);
+        let bridge = drhd(0, 0x2000, &[[2, 0x1c, 0]]);
+        let rest = drhd(rest, 0x3000, &[[3, 0x1e, 7]]);
+        inspect(&functions, &[dmar(&[graphics, bridge, rest])])
+    };
+    let all = units(1);
+    let unit = |all: &[Verdict], address: &str| {
+        let function = all.iter().find(|verdict| verdict.address == address);
+        function
+            .and_then(|function| function.iommu.clone())
+            .unwrap_or_default()
+    };
+    for (address, at) in [
+        ("00:06.0", "0xfed01000"),
+        ("01:00.0", "0xfed02000"),
+        ("00:02.0", "0xfed03000"),
+    ] {
+        let told = format!("VT-d unit at {at}, of 3 units");
+        assert_eq!(unit(&all, address), told);
+    }
+    // Nobody has the rest.
+    let told = unit(&units(0), "00:02.0");
+    let why = "cannot be used: no unit has an assigned function (00:02.0)";
+    assert_eq!(told, why);
+    assert_eq!(unit(&units(0), "00:06.0"), unit(&all, "00:06.0"));
+}
+
 #[test]
 fn msi_only_and_advanced_features() {
     let audio = of("00:03.0");

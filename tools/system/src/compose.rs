@@ -90,7 +90,7 @@ pub fn compose(
         show_logs(&mut builder, &mut places[index], model, &logs, &counters);
     }
     let first_irq_vector = board_devices(&mut builder, model, &mut places);
-    let unit = iommu::unit(&mut builder, model, &mut places);
+    let unit = iommu::units(&mut builder, model, &mut places);
     channels(&mut builder, model, &mut places);
     if let Some(index) = model.holder(Authority::IrqControl) {
         irq_control(&mut builder, &mut places[index], first_irq_vector);

@@ -5,7 +5,7 @@ extern crate std;
 use std::vec::Vec;
 
 use pci::{BarInfo, BarKind, MsixInfo};
-use spec::{Capability, Clock, IommuPlace, Mapping, Rights};
+use spec::{Capability, Clock, IommuPlace, Mapping, Rights, UnitInfo};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -61,6 +61,21 @@ impl Image {
         let all = |given: Given<'_>| slots.iter().map(|&s| given.expected(cnode, s)).collect();
         self.ask(found, all)
     }
+}
+
+/// Returns units with these addresses and pages of registers.
+fn units(all: &[(u64, u64)]) -> IommuInfo {
+    let mut info = IommuInfo {
+        unit_count: all.len() as u32,
+        ..IommuInfo::default()
+    };
+    for (unit, &(registers, pages)) in info.units.iter_mut().zip(all) {
+        *unit = UnitInfo {
+            registers,
+            size: pages * PAGE_SIZE,
+        };
+    }
+    info
 }
 
 fn nothing() -> (&'static [FunctionInfo], IommuInfo) {
@@ -368,11 +383,7 @@ fn one_cnode_for_all() {
         ..Image::default()
     };
     let infos = [info()];
-    let unit = IommuInfo {
-        registers: 0xfed8_0000,
-        registers_size: PAGE_SIZE,
-        ..IommuInfo::default()
-    };
+    let unit = units(&[(0xfed8_0000, 1)]);
     assert_eq!(
         image.slots((&infos, unit), VMM, &[1, 3, 5, 7, 20, 30, 31]),
         [
@@ -398,16 +409,22 @@ fn as_many_registers_of_the_iommu_as_were_given() {
         }),
         ..Image::default()
     };
-    let unit = |pages| IommuInfo {
-        registers: 0xfed8_0000,
-        registers_size: pages * PAGE_SIZE,
-        ..IommuInfo::default()
-    };
+    let unit = |pages| units(&[(0xfed8_0000, pages)]);
     let slots = [39, 40, 43, 44];
     let expected = [None, page(0xfed8_0000), page(0xfed8_3000), None];
     assert_eq!(image.slots((&[], unit(4)), IOMMU, &slots), expected);
     assert_eq!(image.slots((&[], unit(0)), IOMMU, &slots), [None; 4]);
     assert_eq!(image.slots((&[], unit(4)), VMM, &slots), [None; 4]);
+    // Those of a second unit come right behind.
+    let two = units(&[(0xfed8_0000, 4), (0xfec8_0000, 2)]);
+    let slots = [43, 44, 45, 46];
+    let expected = [
+        page(0xfed8_3000),
+        page(0xfec8_0000),
+        page(0xfec8_1000),
+        None,
+    ];
+    assert_eq!(image.slots((&[], two), IOMMU, &slots), expected);
     // Without a component for it no CSpace has any.
     let none = Image::default();
     for cnode in [CONFIG, MSIX, VMM, IOMMU] {
@@ -440,11 +457,7 @@ fn slots_do_not_wrap() {
     info.bars[0].first_slot = 1 << 32;
     info.bars[3] = bar(0xfea0_0000, 4, u64::from(LAST) - 1);
     info.host_bdf = 0xffff;
-    let unit = IommuInfo {
-        registers: 0xfed8_0000,
-        registers_size: 4 * PAGE_SIZE,
-        ..IommuInfo::default()
-    };
+    let unit = units(&[(0xfed8_0000, 4)]);
     let infos = [info];
     let found = (&infos[..], unit);
     let around = [0, 1, 2, 3, LAST - 2, LAST - 1, LAST];

@@ -1,11 +1,12 @@
-//! Finds the IOMMU by the firmware's tables and hands its registers to the
+//! Finds the IOMMU's units by the firmware's tables and hands their registers to the
 //! iommu component.
 
-use acpi_tables::{Found, find as find_unit};
+use acpi_tables::{Found, Units, find as find_unit};
+use defmt::Display2Format;
 use heapless::Vec;
 use pci::{Bdf, PAGE_SIZE, buses_behind};
 use sel4::cap::LargePage;
-use spec::{Configuration, FUNCTIONS, IommuInfo, IommuKind, NONE};
+use spec::{BehindUnit, Configuration, FUNCTIONS, IommuInfo, IommuKind, NONE, UNITS, UnitInfo};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -13,20 +14,18 @@ use super::fatal::fatal;
 use super::firmware::{Firmware, Pages};
 use super::functions::{Found as Functions, map_device, read};
 
-/// Longest table: that of a machine with one unit is much shorter.
+/// Longest table: that of a machine with some units is much shorter.
 pub const TABLE: usize = 4096;
-/// Bytes of registers: AMD-Vi 16 KiB (48882 section 3.4), of VT-d those that
-/// there is room for.
+/// Bytes of a unit's registers: AMD-Vi 16 KiB (48882 section 3.4), of VT-d a page.
 const AMD_SIZE: u64 = 4 * PAGE_SIZE;
+
+/// Slots of the frames of a unit's registers.
+type Frames = Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>;
 
 /// Makes the pages of a unit's registers, unless one of them is RAM, the kernel's
 /// (the local APIC and the I/O APIC), in the configuration window, or given to
 /// somebody already.
-fn register_pages(
-    builder: &mut Builder<'_>,
-    registers: u64,
-    size: u64,
-) -> Option<Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>> {
+fn register_pages(builder: &mut Builder<'_>, registers: u64, size: u64) -> Option<Frames> {
     let places = &builder.places;
     // 1 MiB for each bus (PCIe 6.0 section 7.2.2); of one that is not there, nothing.
     let buses = match places.configuration() {
@@ -34,7 +33,7 @@ fn register_pages(
         Configuration::Ports => 0,
     };
     let window = places.ecam..places.ecam.saturating_add(buses << 20);
-    let mut frames = Vec::new();
+    let mut frames = Frames::new();
     for page in 0..size / PAGE_SIZE {
         let address = registers + page * PAGE_SIZE;
         if window.contains(&address) {
@@ -46,8 +45,35 @@ fn register_pages(
     Some(frames)
 }
 
-/// Finds the unit, if the system has a component for it, and hands its registers
-/// and its description to that component. `root_pointer` is the one of the firmware's
+/// Makes the pages of all units' registers, and tells of what makes them unusable.
+fn all_pages(
+    builder: &mut Builder<'_>,
+    registers: &[u64],
+    size: u64,
+) -> Option<Vec<Frames, UNITS>> {
+    let room = u64::from(builder.system.header.iommu.pages) * PAGE_SIZE;
+    if registers.len() as u64 * size > room {
+        defmt::warn!("the IOMMU cannot be used: the image has no room for all its registers");
+        return None;
+    }
+    let mut all = Vec::new();
+    for &registers in registers {
+        let Some(frames) = register_pages(builder, registers, size) else {
+            defmt::warn!(
+                "the IOMMU cannot be used: its ACPI table is malformed: it puts the registers at \
+                 {=u64:#x}, where there is RAM, or another device, or nothing",
+                registers
+            );
+            return None;
+        };
+        // There are as many at most.
+        let _ = all.push(frames);
+    }
+    Some(all)
+}
+
+/// Finds the units, if the system has a component for them, and hands their registers
+/// and their description to that component. `root_pointer` is the one of the firmware's
 /// tables, if the kernel passed it on. [`IommuKind::None`] if there is none
 /// that can be used.
 pub fn find(
@@ -69,57 +95,79 @@ pub fn find(
     let buffer = &mut [0; TABLE];
     let found = find_unit(&mut firmware, root_pointer, buffer, &assigned, &mut buses);
     firmware.end();
-    let room = u64::from(place.pages) * PAGE_SIZE;
-    let nothing = (IommuKind::None, 0, 0, 0);
-    let (kind, registers, size, ioapic) = match found {
-        Ok(Found::Amd {
-            registers, ioapic, ..
-        }) => (IommuKind::Amd, registers, AMD_SIZE.min(room), ioapic),
-        Ok(Found::Intel {
-            registers, ioapic, ..
-        }) => (IommuKind::Intel, registers, PAGE_SIZE, ioapic),
-        Ok(Found::None) => {
-            defmt::warn!("the firmware tells of no IOMMU");
-            nothing
-        }
-        Err(unusable) => {
-            defmt::warn!("the IOMMU cannot be used: {=str}", unusable.reason());
-            nothing
-        }
-    };
-    let pages = register_pages(builder, registers, size);
-    let (kind, registers, size, ioapic) = match pages {
-        Some(_) => (kind, registers, size, ioapic),
-        None => {
-            defmt::warn!(
-                "the IOMMU cannot be used: its ACPI table is malformed: it puts the registers at \
-                 {=u64:#x}, where there is RAM, or another device, or nothing",
-                registers
+    let mut info = IommuInfo::default();
+    match &found {
+        Ok(Found::Amd(units)) => {
+            hand_over(
+                builder,
+                &mut info,
+                (IommuKind::Amd, AMD_SIZE),
+                units,
+                &assigned,
             );
-            nothing
         }
-    };
-    for (page, frame) in (0..).zip(pages.unwrap_or_default()) {
-        let address = place.address + page * PAGE_SIZE;
-        map_device(builder, frame, place.vspace, address, "the IOMMU");
-        let slot = place.slot + page as u32;
-        builder.give(frame, place.cnode, slot, "the IOMMU");
+        Ok(Found::Intel(units)) => {
+            hand_over(
+                builder,
+                &mut info,
+                (IommuKind::Intel, PAGE_SIZE),
+                units,
+                &assigned,
+            );
+        }
+        Ok(Found::None) => defmt::warn!("the firmware tells of no IOMMU"),
+        Err(unusable) => {
+            defmt::warn!("the IOMMU cannot be used: {}", Display2Format(unusable));
+        }
     }
     let tables: LargePage = builder.cap(place.tables, 0);
     let Ok(tables) = tables.frame_get_address() else {
         fatal!("the IOMMU's tables have no address");
     };
-    let info = IommuInfo {
-        kind,
-        ioapic: ioapic.into(),
-        registers,
-        registers_size: size,
-        tables: tables as u64,
-        tables_size: builder.system.objects[place.tables as usize].pages << 21,
-    };
+    info.tables = tables as u64;
+    info.tables_size = builder.system.objects[place.tables as usize].pages << 21;
     builder.write(place.info, info.as_bytes());
-    if kind != IommuKind::None {
+    info
+}
+
+/// Hands the units' registers to the component, and describes them; nothing, if they cannot
+/// be used. A unit has `size` bytes of registers.
+fn hand_over(
+    builder: &mut Builder<'_>,
+    info: &mut IommuInfo,
+    (kind, size): (IommuKind, u64),
+    units: &Units,
+    assigned: &[u16],
+) {
+    let Some(pages) = all_pages(builder, &units.registers, size) else {
+        return;
+    };
+    let place = builder.system.header.iommu;
+    for (page, frame) in (0..).zip(pages.into_iter().flatten()) {
+        let address = place.address + page * PAGE_SIZE;
+        map_device(builder, frame, place.vspace, address, "the IOMMU");
+        let slot = place.slot + page as u32;
+        builder.give(frame, place.cnode, slot, "the IOMMU");
+    }
+    info.kind = kind;
+    info.ioapic = units.ioapic.into();
+    info.unit_count = units.registers.len() as u32;
+    for (unit, &registers) in info.units.iter_mut().zip(&units.registers) {
+        *unit = UnitInfo { registers, size };
         defmt::info!("{=str} unit at {=u64:#x}", kind.product(), registers);
     }
-    info
+    info.function_count = assigned.len() as u32;
+    for (function, (&requester, &unit)) in
+        (info.functions.iter_mut()).zip(assigned.iter().zip(&units.of))
+    {
+        let unit = unit.into();
+        *function = BehindUnit { requester, unit };
+        if units.registers.len() > 1 {
+            defmt::info!(
+                "{=u16:#06x} is behind the unit at {=u64:#x}",
+                requester,
+                units.registers[usize::from(unit)]
+            );
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub fn cpuid(leaf: u32) -> [u32; 4] {
     [answer.eax, answer.ebx, answer.ecx, answer.edx]
 }
 
-/// Returns the unit that has these functions, the I/O APIC and the HPET.
+/// Returns the units, and which of them these functions are behind.
 fn unit(
     builder: &mut Builder<'_>,
     pages: &mut Pages,

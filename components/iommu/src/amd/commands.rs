@@ -41,6 +41,8 @@ fn poll_queue<R: Registers>(
 /// Our side of the command buffer.
 #[derive(Debug)]
 pub struct Queue {
+    /// Where the unit's own tables begin.
+    own: usize,
     /// Where the next command goes: a byte offset.
     tail: usize,
     /// Value that the last COMPLETION_WAIT stores.
@@ -48,9 +50,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Creates an empty queue.
-    pub const fn new() -> Self {
+    /// Creates an empty queue, of the unit whose own tables begin there.
+    pub const fn new(own: usize) -> Self {
         Self {
+            own,
             tail: 0,
             sequence: 0,
         }
@@ -58,12 +61,10 @@ impl Queue {
 
     /// Takes over the queue that the unit works on. The last command may not be
     /// complete yet: it would store one more than it has.
-    pub fn adopt<R: Registers, T: Tables>(registers: &mut R, region: &Region<T>) -> Self {
+    pub fn adopt<R: Registers, T: Tables>(&mut self, registers: &mut R, region: &Region<T>) {
         let tail = registers.read64(registers::COMMAND_TAIL) as usize;
-        Self {
-            tail: tail % PAGE / COMMAND * COMMAND,
-            sequence: region.read(STATUS).wrapping_add(1),
-        }
+        self.tail = tail % PAGE / COMMAND * COMMAND;
+        self.sequence = region.read(self.own + STATUS).wrapping_add(1);
     }
 
     fn submit<R: Registers, T: Tables>(
@@ -76,8 +77,8 @@ impl Queue {
         poll_queue(registers, "its command buffer stays full", |registers| {
             registers.read64(registers::COMMAND_HEAD) != next as u64
         })?;
-        region.write(COMMANDS + self.tail, words[0]);
-        region.write(COMMANDS + self.tail + 8, words[1]);
+        region.write(self.own + COMMANDS + self.tail, words[0]);
+        region.write(self.own + COMMANDS + self.tail + 8, words[1]);
         self.tail = next;
         registers.write64(registers::COMMAND_TAIL, next as u64);
         Ok(())
@@ -143,12 +144,13 @@ impl Queue {
     ) -> Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
+        let status = self.own + STATUS;
         let command = Command::CODE::Wait
             + Command::STORE::SET
-            + Command::ADDRESS.val(region.address(STATUS) >> 3);
+            + Command::ADDRESS.val(region.address(status) >> 3);
         self.send(registers, region, command, sequence)?;
         poll_queue(registers, "its commands are not completed", |_| {
-            region.read(STATUS) == sequence
+            region.read(status) == sequence
         })
     }
 

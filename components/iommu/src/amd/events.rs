@@ -22,17 +22,18 @@ const ILLEGAL_COMMAND: u8 = 5;
 const COMMAND_HARDWARE: u8 = 6;
 const INVALID_REQUEST: u8 = 8;
 
-/// Takes the oldest event.
+/// Takes the oldest event of the unit whose own tables begin at `own`.
 pub fn next<R: Registers, T: Tables>(
     registers: &mut R,
     region: &mut Region<T>,
+    own: usize,
 ) -> Option<FaultRecord> {
     let head = registers.read64(registers::EVENT_HEAD) as usize % PAGE / EVENT * EVENT;
     let tail = registers.read64(registers::EVENT_TAIL) as usize % PAGE / EVENT * EVENT;
     if head == tail {
         return None;
     }
-    let at = EVENTS + head;
+    let at = own + EVENTS + head;
     let first = (0..LOOKS)
         .map(|_| region.read(at))
         .find(|first| Event::CODE.read(*first) != 0)

@@ -49,6 +49,8 @@ fn poll_queue<R: Registers>(
 /// Our side of the queue.
 #[derive(Debug)]
 pub struct Queue {
+    /// Where the unit's own tables begin.
+    own: usize,
     /// Where the next descriptor goes: a byte offset.
     tail: usize,
     /// Value that the last wait stores.
@@ -56,9 +58,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Creates an empty queue.
-    pub const fn new() -> Self {
+    /// Creates an empty queue, of the unit whose own tables begin there.
+    pub const fn new(own: usize) -> Self {
         Self {
+            own,
             tail: 0,
             sequence: 0,
         }
@@ -66,12 +69,10 @@ impl Queue {
 
     /// Takes over the queue that the unit works on. The last wait may not be
     /// complete yet: it would store one more than is there.
-    pub fn adopt<R: Registers, T: Tables>(registers: &mut R, region: &Region<T>) -> Self {
+    pub fn adopt<R: Registers, T: Tables>(&mut self, registers: &mut R, region: &Region<T>) {
         let tail = registers.read64(registers::QUEUE_TAIL) as usize;
-        Self {
-            tail: tail % PAGE / DESCRIPTOR * DESCRIPTOR,
-            sequence: (region.read(STATUS) as u32).wrapping_add(1),
-        }
+        self.tail = tail % PAGE / DESCRIPTOR * DESCRIPTOR;
+        self.sequence = (region.read(self.own + STATUS) as u32).wrapping_add(1);
     }
 
     fn submit<R: Registers, T: Tables>(
@@ -87,8 +88,8 @@ impl Queue {
             "its invalidation queue stays full",
             |registers| registers.read64(registers::QUEUE_HEAD) != next as u64,
         )?;
-        region.write(QUEUE + self.tail, lower.value);
-        region.write(QUEUE + self.tail + 8, upper);
+        region.write(self.own + QUEUE + self.tail, lower.value);
+        region.write(self.own + QUEUE + self.tail + 8, upper);
         self.tail = next;
         registers.write64(registers::QUEUE_TAIL, next as u64);
         Ok(())
@@ -130,11 +131,12 @@ impl Queue {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = u64::from(self.sequence);
         let wait = Descriptor::TYPE::Wait + Descriptor::STORE::SET + Descriptor::DATA.val(sequence);
-        let status = region.address(STATUS);
-        self.submit(registers, region, wait, status)?;
+        let status = self.own + STATUS;
+        let address = region.address(status);
+        self.submit(registers, region, wait, address)?;
         // It stores 32 bits, and the other half of the word stays 0.
         poll_queue(registers, "its invalidations are not completed", |_| {
-            region.read(STATUS) == sequence
+            region.read(status) == sequence
         })
     }
 
@@ -142,6 +144,7 @@ impl Queue {
     /// which it stands it finds a wait that does nothing. What was asked for is to be asked
     /// for again. Returns the byte offset of that descriptor.
     pub fn recover<R: Registers, T: Tables>(
+        &self,
         registers: &mut R,
         region: &mut Region<T>,
         errors: u32,
@@ -149,8 +152,8 @@ impl Queue {
         let head =
             registers.read64(registers::QUEUE_HEAD) as usize % PAGE / DESCRIPTOR * DESCRIPTOR;
         if FaultStatus::QUEUE_ERROR.is_set(errors) {
-            region.write(QUEUE + head, Descriptor::TYPE::Wait.value);
-            region.write(QUEUE + head + 8, 0);
+            region.write(self.own + QUEUE + head, Descriptor::TYPE::Wait.value);
+            region.write(self.own + QUEUE + head + 8, 0);
         }
         // Bits that are written as 1 are cleared, and the unit reads the queue again.
         registers.write32(registers::FAULT_STATUS, errors);

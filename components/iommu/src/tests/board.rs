@@ -27,6 +27,11 @@ pub const RAM: Ram = Ram {
     frames: 4,
 };
 
+/// Returns functions behind the first unit.
+pub fn requesters(ids: &[u16]) -> Vec<Requester> {
+    ids.iter().map(|&id| Requester { id, unit: 0 }).collect()
+}
+
 /// Memory as the unit sees it, and as the CPU does.
 pub struct Dram {
     pub seen: Vec<u64>,
@@ -105,6 +110,8 @@ pub type Probe = (u16, u64, Option<u64>);
 pub struct Board {
     pub ram: Dram,
     pub model: Box<dyn Model>,
+    /// A second unit on the same memory.
+    pub second: Option<Box<dyn Model>>,
     pub probes: Vec<Probe>,
     /// What devices do between the driver's writes.
     pub meanwhile: Option<fn(&mut dyn Model, &mut Dram)>,
@@ -113,6 +120,15 @@ pub struct Board {
 }
 
 impl Board {
+    /// Returns a unit, and the memory.
+    pub fn unit(&mut self, unit: usize) -> (&mut dyn Model, &mut Dram) {
+        let model = match unit {
+            0 => &mut self.model,
+            _ => self.second.as_mut().expect("a second unit"),
+        };
+        (&mut **model, &mut self.ram)
+    }
+
     fn wrote(&mut self) {
         if self.model.on() {
             for (id, address, expected) in self.probes.clone() {
@@ -131,12 +147,13 @@ impl Board {
     }
 }
 
+/// The board, and a unit of it.
 #[derive(Clone)]
-pub struct Shared(pub Rc<RefCell<Board>>);
+pub struct Shared(pub Rc<RefCell<Board>>, pub usize);
 
 impl Registers for Shared {
     fn read32(&mut self, offset: usize) -> u32 {
-        let word = self.0.borrow_mut().model.read(offset / 8 * 8);
+        let word = self.0.borrow_mut().unit(self.1).0.read(offset / 8 * 8);
         (word >> (offset % 8 * 8)) as u32
     }
     /// Models tell a 32-bit register in the upper half by its offset.
@@ -146,13 +163,15 @@ impl Registers for Shared {
     fn read64(&mut self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8));
         let board = &mut *self.0.borrow_mut();
-        let value = board.model.read(offset);
-        board.model.step(&mut board.ram);
+        let (model, ram) = board.unit(self.1);
+        let value = model.read(offset);
+        model.step(ram);
         value
     }
     fn write64(&mut self, offset: usize, value: u64) {
         let board = &mut *self.0.borrow_mut();
-        board.model.write(&mut board.ram, offset, value);
+        let (model, ram) = board.unit(self.1);
+        model.write(ram, offset, value);
         board.wrote();
     }
 }
@@ -162,6 +181,9 @@ impl Tables for Shared {
         let board = &mut *self.0.borrow_mut();
         let value = board.ram.cpu[offset / 8];
         board.model.step(&mut board.ram);
+        if let Some(second) = &mut board.second {
+            second.step(&mut board.ram);
+        }
         value
     }
     fn write(&mut self, offset: usize, value: u64) {
@@ -204,13 +226,16 @@ pub enum Kind {
 pub const KINDS: [Kind; 4] = [Kind::Amd, Kind::OldAmd, Kind::Intel, Kind::OddIntel];
 
 impl Kind {
-    pub fn board(self) -> Shared {
-        let model: Box<dyn Model> = match self {
+    pub fn model(self) -> Box<dyn Model> {
+        match self {
             Self::Amd => Box::new(AmdModel::new(true)),
             Self::OldAmd => Box::new(AmdModel::new(false)),
             Self::Intel => Box::new(IntelModel::qemu()),
             Self::OddIntel => Box::new(IntelModel::odd()),
-        };
+        }
+    }
+
+    pub fn board(self) -> Shared {
         let (kept_back, below) = match self {
             Self::Amd | Self::OldAmd => (KeptBack::Nowhere, 0),
             // The zeros of boot lie in the cache.
@@ -218,17 +243,19 @@ impl Kind {
             Self::OddIntel => (KeptBack::InBuffer, 0),
         };
         let seen = vec![below; SIZE / 8];
-        Shared(Rc::new(RefCell::new(Board {
+        let board = Board {
             ram: Dram {
                 seen,
                 cpu: vec![0; SIZE / 8],
                 kept_back,
             },
-            model,
+            model: self.model(),
+            second: None,
             probes: Vec::new(),
             meanwhile: None,
             dies_in: None,
-        })))
+        };
+        Shared(Rc::new(RefCell::new(board)), 0)
     }
 
     pub fn start(self, board: &Shared, start: Start) -> Result<Box<dyn Unit>, SetupError> {
@@ -236,7 +263,7 @@ impl Kind {
             tables: board.clone(),
             base: BASE,
             size: SIZE,
-            requesters: &IDS,
+            requesters: &requesters(&IDS),
             ioapic: IOAPIC,
         };
         self.start_with(board, memory, start)
@@ -248,10 +275,19 @@ impl Kind {
         memory: Memory<'_, Shared>,
         start: Start,
     ) -> Result<Box<dyn Unit>, SetupError> {
-        let registers = board.clone();
+        let started = self.start_all([board.clone()], memory, start);
+        started.map_err(|failed| failed.error)
+    }
+
+    pub fn start_all(
+        self,
+        units: impl IntoIterator<Item = Shared>,
+        memory: Memory<'_, Shared>,
+        start: Start,
+    ) -> Result<Box<dyn Unit>, Failed> {
         Ok(match self {
-            Self::Amd | Self::OldAmd => Box::new(Amd::new(registers, memory, start)?),
-            Self::Intel | Self::OddIntel => Box::new(Intel::new(registers, memory, start)?),
+            Self::Amd | Self::OldAmd => Box::new(Amd::new(units, memory, start)?),
+            Self::Intel | Self::OddIntel => Box::new(Intel::new(units, memory, start)?),
         })
     }
 
@@ -270,12 +306,14 @@ impl Kind {
 impl Shared {
     pub fn dma(&self, id: u16, address: u64, write: bool) -> Option<u64> {
         let board = &mut *self.0.borrow_mut();
-        board.model.dma(&mut board.ram, id, address, write)
+        let (model, ram) = board.unit(self.1);
+        model.dma(ram, id, address, write)
     }
 
     pub fn interrupt(&self, id: u16, address: u64, data: u32) -> Option<u8> {
         let board = &mut *self.0.borrow_mut();
-        board.model.interrupt(&mut board.ram, id, address, data)
+        let (model, ram) = board.unit(self.1);
+        model.interrupt(ram, id, address, data)
     }
 
     /// Returns a message of one of several that a function has.

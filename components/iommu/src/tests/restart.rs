@@ -135,7 +135,7 @@ fn a_unit_that_is_not_as_it_was() {
             tables: board.clone(),
             base: BASE + (2 << 20),
             size: SIZE,
-            requesters: &IDS,
+            requesters: &requesters(&IDS),
             ioapic: IOAPIC,
         };
         let error = kind.start_with(&board, memory, Start::Adopt).err();

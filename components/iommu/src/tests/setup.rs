@@ -64,7 +64,7 @@ fn memory_that_cannot_hold_the_tables() {
                 tables: board.clone(),
                 base,
                 size,
-                requesters: &IDS,
+                requesters: &requesters(&IDS),
                 ioapic,
             };
             let result = kind.start_with(&board, memory, Start::Fresh);
@@ -76,7 +76,7 @@ fn memory_that_cannot_hold_the_tables() {
             tables: board.clone(),
             base: BASE,
             size: SIZE,
-            requesters: &too_many,
+            requesters: &requesters(&too_many),
             ioapic: IOAPIC,
         };
         let result = kind.start_with(&board, memory, Start::Fresh);

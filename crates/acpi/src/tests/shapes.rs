@@ -22,11 +22,7 @@ fn the_shape_of_a_sandy_bridge_table() {
             None
         })
     };
-    let unit = Found::Intel {
-        registers: 0xfed9_1000,
-        ioapic: 0xf0ff,
-        address_bits: 39,
-    };
+    let unit = Found::Intel(units(&[0xfed9_1000], &[0], 0xf0ff));
     assert_eq!(find(0x00c8), Ok(unit));
     for usb in [0x00e8, 0x00d0] {
         assert_eq!(find(usb), Err(Unusable::FirmwareMemory(usb)));
@@ -52,18 +48,16 @@ fn the_shapes_of_tables_with_several_units() {
         find(&mut machine, None, &mut [0; 4096], &[0x0300], &mut |_| None)
     };
     let two = [graphics(BASE), rest(), later(5), later(6)];
-    let rest = Found::Intel {
-        registers: 0xfed9_1000,
-        ioapic: 0x00f7,
-        address_bits: 39,
-    };
-    assert_eq!(look(&two), Ok(rest));
+    let both = [BASE, 0xfed9_1000];
+    let found = Found::Intel(units(&both, &[1], 0x00f7));
+    assert_eq!(look(&two), Ok(found));
     let four: Vec<_> = [0xfe71_0000, 0xfe71_4000, 0xfe71_9000, 0xfe71_8000]
         .map(graphics)
         .into();
-    assert_eq!(look(&four), Err(Unusable::Units(4)));
+    assert_eq!(look(&four), Err(Unusable::NoUnit(0x0300)));
     let one = [drhd(1, 0, BASE, &[ioapic_scope()]), later(5), later(6)];
-    assert_eq!(look(&one), Ok(INTEL));
+    let found = Found::Intel(units(&[BASE], &[0], 0xf0f8));
+    assert_eq!(look(&one), Ok(found));
 }
 
 /// The shape of AMD boards' tables: a block of each kind for one unit, whose
@@ -89,11 +83,7 @@ fn the_shape_of_an_amd_board_s_table() {
             None
         })
     };
-    let unit = Found::Amd {
-        registers: 0xfeb8_0000,
-        unit: 0x18,
-        ioapic: 0xa0,
-    };
+    let unit = Found::Amd(units(&[0xfeb8_0000], &[0], 0xa0));
     assert_eq!(find(0x0300), Ok(unit));
     assert_eq!(find(0x0208), Err(Unusable::Alias(0x0208)));
     assert_eq!(find(0x0001), Err(Unusable::SharedId(1)));

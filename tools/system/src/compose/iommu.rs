@@ -1,8 +1,8 @@
-//! What the iommu component gets: the unit, memory for its tables, and a
+//! What the iommu component gets: the units, memory for its tables, and a
 //! capability for everything that it maps.
 
 use spec::names::{self, Region, Slots};
-use spec::{Cache, IommuPlace, Mapping, ObjectKind, Rights};
+use spec::{Cache, IommuPlace, Mapping, ObjectKind, Rights, UNITS};
 
 use super::builder::{Builder, Place};
 use super::guests::Ram;
@@ -14,12 +14,11 @@ use crate::model::Model;
 /// Large pages for tables: AMD's device table alone takes one (48882 rev 3.08,
 /// section 2.2.2: 32 bytes for each of 65536 requester ids).
 const TABLE_PAGES: u64 = 2;
-/// Pages of registers: AMD-Vi has 4, VT-d's fault recording and IOTLB registers
-/// lie within 16.
-const REGISTER_PAGES: u32 = 16;
+/// Pages of registers: those of as many units as there can be, of which AMD-Vi's have 4.
+const REGISTER_PAGES: u32 = 4 * UNITS as u32;
 
-/// Returns the places for the unit that init will find.
-pub fn unit(builder: &mut Builder, model: &Model, places: &mut [Place]) -> IommuPlace {
+/// Returns the places for the units that init will find.
+pub fn units(builder: &mut Builder, model: &Model, places: &mut [Place]) -> IommuPlace {
     let Some(index) = model.holder(Authority::Iommu) else {
         return IommuPlace::NONE;
     };
