@@ -3,7 +3,45 @@
 use core::fmt;
 
 use dma_probe::{BEFORE, Probe, Stuck, WATCHED};
+use pci::NoVirtio;
 use spec::host_message;
+
+/// Why what a function reaches is not measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmeasured {
+    /// There is no probe for its kind.
+    NoProbe,
+    /// Its registers are no pages of their own, or nobody's.
+    NotAtHand,
+    /// It is virtio, and its registers are not known.
+    Registers(NoVirtio),
+    /// It is virtio, and says that its accesses pass the IOMMU by, which is in use.
+    PastTheUnit,
+    /// It does not do what the measurement needs.
+    Stuck(Stuck),
+}
+
+impl From<Stuck> for Unmeasured {
+    fn from(stuck: Stuck) -> Self {
+        Self::Stuck(stuck)
+    }
+}
+
+impl fmt::Display for Unmeasured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProbe => f.write_str("there is no probe for functions of its kind"),
+            Self::NotAtHand => f.write_str("the probe's registers are in no pages of their own"),
+            Self::Registers(none) => none.fmt(f),
+            Self::PastTheUnit => f.write_str(
+                "it does not offer VIRTIO_F_ACCESS_PLATFORM, so its accesses pass the IOMMU by: \
+                 put it behind (QEMU: iommu_platform=on); or have `iommu = \"none\"` in [board], \
+                 for without that its guest's addresses are other memory of the machine",
+            ),
+            Self::Stuck(stuck) => stuck.fmt(f),
+        }
+    }
+}
 
 /// Result of one attempt to reach something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

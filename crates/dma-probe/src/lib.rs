@@ -25,6 +25,7 @@ pub mod nvme;
 mod registers;
 #[cfg(test)]
 mod tests;
+pub mod virtio;
 
 use registers::*;
 

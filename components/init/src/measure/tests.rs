@@ -259,6 +259,10 @@ fn what_a_verdict_says() {
             "reaches all memory, raises any interrupt (measured)",
         ),
         (
+            verdict(Confined, Answer::Unknown),
+            "reaches its guest's memory only (measured), may raise any interrupt (not measured)",
+        ),
+        (
             Verdict::UNKNOWN,
             "may reach all memory, may raise any interrupt (not measured)",
         ),
@@ -290,4 +294,18 @@ fn frames_of_the_network_change_nothing() {
         };
         assert_eq!(open, Ok(verdict));
     }
+}
+
+#[test]
+fn one_that_passes_the_iommu_by_is_told_what_to_do() {
+    let text = Unmeasured::PastTheUnit.to_string();
+    for words in [
+        "VIRTIO_F_ACCESS_PLATFORM",
+        "iommu_platform=on",
+        "`iommu = \"none\"` in [board]",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    let stuck = Unmeasured::from(Stuck::Reset).to_string();
+    assert_eq!(stuck, "its reset does not end");
 }
