@@ -2,6 +2,7 @@
 //! and the capabilities of the running system.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::changed::Changed;
 use crate::client::Client;
@@ -231,7 +232,10 @@ struct Board(std::path::PathBuf);
 
 impl Board {
     fn new(table: &[u8]) -> Self {
-        let board = Self(root().join(format!("board/test-{}", std::process::id())));
+        // Tests run side by side.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let board = Self(root().join(format!("board/test-{process}-{number}")));
         fs::create_dir(&board.0).expect("a folder of the test's own");
         let file = board.0.join("table.bin");
         fs::write(&file, table).expect("the folder is ours");
@@ -258,14 +262,17 @@ impl Drop for Board {
 }
 
 /// Returns a DMAR with one unit for all, whose registers are at `base` (VT-d
-/// specification, sections 8.1 and 8.3), and the I/O APIC of QEMU's q35.
-fn dmar(base: u64) -> Vec<u8> {
-    let mut table = b"DMAR\x48\0\0\0\x01\0VECTISTESTTEST\x01\0\0\0TEST\x01\0\0\0".to_vec();
+/// specification, sections 8.1 and 8.3), and the I/O APIC of QEMU's q35; with `more`
+/// structures behind.
+fn dmar(base: u64, more: &[u8]) -> Vec<u8> {
+    let mut table = b"DMAR\0\0\0\0\x01\0VECTISTESTTEST\x01\0\0\0TEST\x01\0\0\0".to_vec();
     table.extend([38, 1]);
     table.resize(48, 0);
     table.extend([0, 0, 24, 0, 1, 0, 0, 0]);
     table.extend(base.to_le_bytes());
     table.extend([3, 8, 0, 0, 0, 0xff, 0, 0]);
+    table.extend(more);
+    table[4] = u8::try_from(table.len()).expect("short");
     let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     table[9] = sum.wrapping_neg();
     table
@@ -294,7 +301,7 @@ fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
             "cannot be used: nothing answers at its address",
         ),
     ] {
-        let board = Board::new(&dmar(base));
+        let board = Board::new(&dmar(base, &[]));
         let key = format!("system.board = \"{}\"", board.name());
         let system = Changed::of("tests/systems/nvme.toml", "acpi", &key);
         let mut run = run_of(&system.0, 120);
@@ -306,6 +313,61 @@ fn a_unit_that_is_not_where_firmware_says_is_named_and_left_alone() {
             "{base:#x}: {text}"
         );
         assert!(!text.contains("fatal"), "{base:#x}: {text}");
+    }
+}
+
+/// No such table is QEMU's, so that there is no unit here to map it; what init makes of it
+/// comes before that.
+#[test]
+fn memory_that_firmware_wants_for_a_function_is_its_owner_s_word() {
+    let _machine = one_machine();
+    let free = 0xe000_0000u64;
+    for (start, word, said, starts) in [
+        (
+            free,
+            "",
+            "firmware wants it to reach memory of its own at 0xe0000000 to 0xe000ffff",
+            false,
+        ),
+        (
+            free,
+            "withhold",
+            "device disk0: it does not reach the firmware's memory at 0xe0000000",
+            true,
+        ),
+        (
+            free,
+            "map",
+            " reaches the firmware's memory at 0xe0000000 to 0xe000ffff",
+            true,
+        ),
+        (0x400_0000, "map", "it is RAM of the kernel's", false),
+        (
+            0x20_0000,
+            "map",
+            "its guest has RAM at these addresses",
+            false,
+        ),
+        (0xb000_0000, "map", "configuration space is there", false),
+    ] {
+        // 64 KiB for each of the first functions on bus 0 (section 8.4).
+        let mut memory = vec![1, 0, 24 + 4 * 8, 0, 0, 0, 0, 0];
+        memory.extend(start.to_le_bytes());
+        memory.extend((start + 0xffff).to_le_bytes());
+        for device in 1..5 {
+            memory.extend([1, 8, 0, 0, 0, 0, device, 0]);
+        }
+        let board = Board::new(&dmar(0xfed9_1000, &memory));
+        let mut keys = format!("system.board = \"{}\"\n", board.name());
+        if !word.is_empty() {
+            keys += &format!("device.disk0.firmware-memory = \"{word}\"");
+        }
+        let system = Changed::of("tests/systems/nvme.toml", "acpi", &keys);
+        let mut run = run_of(&system.0, 120);
+        let end = finish(run.args(["--iommu", "intel", "-v", "--exit-after-ready"]));
+        let text = &end.text;
+        assert!(text.contains(said), "{word}: no `{said}` in\n{text}");
+        assert_eq!(!text.contains("fatal"), starts, "{word}: {text}");
     }
 }
 

@@ -22,6 +22,7 @@ mod measure;
 mod policy;
 mod probe;
 mod report;
+mod reserved;
 mod restarts;
 mod rtc;
 mod screen;
@@ -38,6 +39,7 @@ pub use measure::{Answer, Surroundings, Unmeasured, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use probe::{Cpu, HpetTimer, Machine, conclude, function, guest_memory, memory};
 pub use report::{BACKTRACE_MAX, Cause, LastWords, backtrace, in_guard_page};
+pub use reserved::{NotMapped, check_reserved};
 pub use restarts::Restarts;
 pub use rtc::{DATA_PORT, INDEX_PORT, unix_time};
 pub use screen::{

@@ -317,7 +317,16 @@ pub fn function<S: ConfigSpace>(
     };
     writeln!(out, "#   needs dma = \"trusted\" {trust}")?;
     match unit {
-        Ok(found) => writeln!(out, "#   IOMMU: {found}")?,
+        Ok(found) => {
+            for reserved in found.reserved(bdf.requester_id()) {
+                writeln!(
+                    out,
+                    "#   needs firmware-memory = \"withhold\" or \"map\": firmware wants it to \
+                     reach {reserved}"
+                )?;
+            }
+            writeln!(out, "#   IOMMU: {found}")?;
+        }
         Err(unusable) => writeln!(out, "#   IOMMU: cannot be used: {unusable}")?,
     }
     Ok(true)
@@ -596,14 +605,35 @@ mod tests {
 
     #[test]
     fn a_function_is_told_with_what_its_guest_would_have() {
-        let told = |class, bar| {
+        let with = |class, bar, found| {
             let mut text = String::new();
             let bdf = Bdf::new(0, 3, 0).expect("an address");
             let space = &mut Fake { class, bar };
             let open = |_| Absent;
-            let starts = function(&mut text, space, bdf, 256, open, Ok(Found::None));
+            let starts = function(&mut text, space, bdf, 256, open, Ok(found));
             (starts.expect("a string"), text)
         };
+        let told = |class, bar| with(class, bar, Found::None);
+        let reserved = [0x18, 0x20].map(|requester| acpi_tables::Reserved {
+            requester,
+            unit: 0,
+            start: 0x7d00_0000 + u64::from(requester),
+            end: 0x7d01_0000,
+            read: true,
+            write: true,
+        });
+        let units = acpi_tables::Units {
+            registers: heapless::Vec::from([0xfed9_0000]),
+            reserved: reserved.into_iter().collect(),
+            ..acpi_tables::Units::default()
+        };
+        let (_, text) = with(0x02_0000, 0xfeb0_0000, Found::Intel(units));
+        let need = "#   needs firmware-memory = \"withhold\" or \"map\": firmware wants it to reach \
+                    0x7d000018 to 0x7d00ffff\n#   IOMMU: VT-d unit at 0xfed90000\n";
+        assert!(
+            text.ends_with(need) && !text.contains("0x7d000020"),
+            "{text}"
+        );
         let (starts, text) = told(0x02_0000, 0xfeb0_0000);
         assert!(starts, "{text}");
         for line in [

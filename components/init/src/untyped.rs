@@ -1,6 +1,8 @@
 //! Which untyped memory is free, and how to get a piece of it: a buddy
 //! allocator that never frees.
 
+use core::ops::Range;
+
 use heapless::Vec;
 
 /// Free pieces that can be kept: the kernel reports at most 166, and each
@@ -110,6 +112,22 @@ impl Untypeds {
         self.cut(index, address, size_bits, kernel)
     }
 
+    /// Returns whether all of a range is a device's memory, or nobody's, and free: no RAM that
+    /// the kernel has or gave, and nothing that was taken.
+    #[must_use]
+    pub fn is_free_device(&self, range: &Range<u64>) -> bool {
+        // No two pieces have a byte in common.
+        let device = self.free.iter().filter(|piece| piece.device);
+        let inside: u64 = device
+            .map(|piece| {
+                let end = piece.address + (1 << piece.size_bits);
+                let (start, end) = (range.start.max(piece.address), range.end.min(end));
+                end.saturating_sub(start)
+            })
+            .sum();
+        !range.is_empty() && inside == range.end - range.start
+    }
+
     fn cut<S: Split>(
         &mut self,
         index: usize,
@@ -217,6 +235,34 @@ mod tests {
                 untypeds.take_at(address, bits, device, &mut fake),
                 Err(Exhausted::NoMemory)
             );
+        }
+    }
+
+    #[test]
+    fn free_memory_of_devices_is_what_is_neither_ram_nor_taken() {
+        let (mut untypeds, mut fake) = memory();
+        untypeds.add(4, 0xff00_0000, 12, true);
+        for (range, free) in [
+            (0xfe80_0000..0xff00_0000, true),
+            // Over two pieces, and past them.
+            (0xfeff_f000..0xff00_1000, true),
+            (0xfeff_f000..0xff00_2000, false),
+            (0xfe7f_f000..0xfe80_1000, false),
+            // RAM, and nothing.
+            (0x1000_0000..0x1000_1000, false),
+            (0xfe80_0000..0xfe80_0000, false),
+        ] {
+            assert_eq!(untypeds.is_free_device(&range), free, "{range:x?}");
+        }
+        let taken = untypeds.take_at(0xfe90_0000, 12, true, &mut fake);
+        assert!(taken.is_ok());
+        for (range, free) in [
+            (0xfe80_0000..0xfe90_0000, true),
+            (0xfe80_0000..0xfe90_1000, false),
+            (0xfe90_0000..0xfe90_1000, false),
+            (0xfe90_1000..0xff00_0000, true),
+        ] {
+            assert_eq!(untypeds.is_free_device(&range), free, "{range:x?}");
         }
     }
 

@@ -21,7 +21,7 @@ use heapless::Vec;
 use tock_registers::fields::FieldValue;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
-use crate::pages::{self, Format, Frames, Ram};
+use crate::pages::{self, Access, Contents, Fixed, Format, Frames, NoFrames, Ram};
 use crate::unit::{
     DESTINATION, Failed, Memory, Requester, Requesters, SetupError, Start, Unit, adopt_each, each,
     in_turn,
@@ -61,15 +61,15 @@ const FORMAT: Format = Format {
     levels: 3,
     large: true,
     end: 1 << 39,
-    table: |address, level| page_entry(address, Page::NEXT.val(level as u64)),
-    page: |address, _| page_entry(address, Page::COHERENT::SET),
+    table: |address, level| page_entry(address, Access::FULL, Page::NEXT.val(level as u64)),
+    page: |address, _, access| page_entry(address, access, Page::COHERENT::SET),
 };
 
-fn page_entry(address: u64, more: FieldValue<u64, Page::Register>) -> u64 {
+fn page_entry(address: u64, access: Access, more: FieldValue<u64, Page::Register>) -> u64 {
     let entry = Page::PRESENT::SET
         + Page::ADDRESS.val(address >> 12)
-        + Page::READ::SET
-        + Page::WRITE::SET
+        + Page::READ.val(access.read.into())
+        + Page::WRITE.val(access.write.into())
         + more;
     entry.value
 }
@@ -126,11 +126,7 @@ impl<R: Registers> Side<R> {
     }
 
     /// Turns it on, with tables that are there.
-    fn start<T: Tables>(
-        &mut self,
-        region: &mut Region<T>,
-        requesters: &[Requester],
-    ) -> Result<(), Stuck> {
+    fn start<T: Tables>(&mut self, region: &mut Region<T>, sets: usize) -> Result<(), Stuck> {
         let (commands, events) = self.buffers(region);
         self.registers
             .write64(registers::DEVICE_TABLE, device_table(region));
@@ -147,7 +143,7 @@ impl<R: Registers> Side<R> {
         }
         self.turn_on();
         self.again(region, |queue, registers, region| {
-            forget_everything(queue, registers, region, requesters.len())
+            forget_everything(queue, registers, region, sets)
         })
     }
 
@@ -222,7 +218,7 @@ fn forget_everything<R: Registers, T: Tables>(
     queue: &mut Queue,
     registers: &mut R,
     region: &mut Region<T>,
-    functions: usize,
+    sets: usize,
 ) -> Result<(), Failure> {
     if Features::INVALIDATE_ALL.is_set(registers.read64(registers::FEATURES)) {
         queue.all(registers, region)?;
@@ -231,8 +227,8 @@ fn forget_everything<R: Registers, T: Tables>(
             queue.device(registers, region, id)?;
             queue.interrupts(registers, region, id)?;
         }
-        for function in 0..functions {
-            queue.pages(registers, region, domain(function))?;
+        for set in 0..sets {
+            queue.pages(registers, region, domain(set))?;
         }
         queue.pages(registers, region, 0)?;
     }
@@ -305,7 +301,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         })?;
         match start {
             Start::Adopt => {
-                let (region, requesters) = (&mut all.region, &all.requesters);
+                let (region, requesters) = (&mut all.region, all.requesters.functions());
                 adopt_each(&mut all.units, |unit| unit.adopt(region, requesters))?;
             }
             Start::Fresh => {
@@ -324,7 +320,7 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         let abort = Interrupts::VALID::SET + Interrupts::CONTROL::Abort;
         self.region
             .fill(DEVICES, [blocked(), 0, abort.value, 0], IDS);
-        for function in 0..self.requesters.len() {
+        for function in 0..self.requesters.functions().len() {
             let table = self.region.address(interrupt_table(function));
             let remap = Interrupts::VALID::SET
                 + Interrupts::LENGTH.val(INTERRUPT_LENGTH)
@@ -332,24 +328,40 @@ impl<R: Registers, T: Tables> Amd<R, T> {
                 + Interrupts::CONTROL::Remap;
             self.region.write(self.entry(function) + 16, remap.value);
         }
-        let (region, requesters) = (&mut self.region, &self.requesters);
-        each(&mut self.units, |unit| unit.start(region, requesters))
+        let (region, sets) = (&mut self.region, self.requesters.sets());
+        each(&mut self.units, |unit| unit.start(region, sets))
     }
 
-    /// Returns the memory for a function's page tables.
-    fn pages(&self, function: usize) -> Range<usize> {
+    /// Returns the memory for a set of page tables.
+    fn pages(&self, set: usize) -> Range<usize> {
         let start = OWN + self.units.len() * OWN_EACH;
-        pages::share(start, self.size, self.requesters.len(), function)
+        pages::share(start, self.size, self.requesters.sets(), set)
     }
 
     /// Returns where a function's device table entry lies.
     fn entry(&self, function: usize) -> usize {
-        DEVICES + usize::from(self.requesters[function].id) * ENTRY
+        entry_of(self.requesters.functions()[function])
+    }
+
+    /// Writes an entry that leads to a set of page tables.
+    fn lead(&mut self, entry: usize, set: usize) {
+        let place = self.pages(set);
+        let translated = Translation::VALID::SET
+            + Translation::TRANSLATION_VALID::SET
+            + Translation::LEVELS.val(FORMAT.levels as u64)
+            + Translation::ROOT.val(self.region.address(place.start) >> 12)
+            + Translation::READ::SET
+            + Translation::WRITE::SET;
+        // The domain first: while the unit may see one word without the other,
+        // the device still reaches nothing.
+        let domain = Domain::ID.val(domain(set).into());
+        self.region.write(entry + 8, domain.value);
+        self.region.write(entry, translated.value);
     }
 
     /// Checks that there is such a function: [`Error::NotFound`] if not.
     fn find(&self, function: usize) -> Result<(), Error> {
-        let there = function < self.requesters.len();
+        let there = function < self.requesters.functions().len();
         there.then_some(()).ok_or(Error::NotFound)
     }
 
@@ -367,22 +379,21 @@ impl<R: Registers, T: Tables> Amd<R, T> {
         result
     }
 
-    /// Makes the units read a function's entry again, and forget the
-    /// translations of its domain.
-    fn forget(&mut self, function: usize) -> Result<(), Stuck> {
-        let requester = self.requesters[function].id;
+    /// Makes the units read an id's entry again, and forget the
+    /// translations of its set of page tables.
+    fn forget(&mut self, id: u16, set: usize) -> Result<(), Stuck> {
         self.again(|queue, registers, region| {
-            queue.device(registers, region, requester)?;
-            queue.pages(registers, region, domain(function))?;
+            queue.device(registers, region, id)?;
+            queue.pages(registers, region, domain(set))?;
             queue.wait(registers, region)
         })
     }
 
     /// Makes the units read a function's interrupt table again.
     fn forget_interrupts(&mut self, function: usize) -> Result<(), Stuck> {
-        let requester = self.requesters[function].id;
+        let id = self.requesters.functions()[function].id;
         self.again(|queue, registers, region| {
-            queue.interrupts(registers, region, requester)?;
+            queue.interrupts(registers, region, id)?;
             queue.wait(registers, region)
         })
     }
@@ -406,10 +417,15 @@ impl<R: Registers, T: Tables> Amd<R, T> {
     }
 }
 
-/// Returns a function's domain. 0 is that of the devices on abort. Below 256,
+/// Returns where a requester's device table entry lies.
+fn entry_of(requester: Requester) -> usize {
+    DEVICES + usize::from(requester.id) * ENTRY
+}
+
+/// Returns the domain of a set of page tables. 0 is that of the devices on abort. Below 256,
 /// since QEMU takes bit 8 for a reserved one.
-const fn domain(function: usize) -> u16 {
-    function as u16 + 1
+const fn domain(set: usize) -> u16 {
+    set as u16 + 1
 }
 
 const fn interrupt_table(function: usize) -> usize {
@@ -427,10 +443,42 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
         IommuKind::Amd
     }
 
-    fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
+    fn build(
+        &mut self,
+        function: usize,
+        ram: Ram,
+        fixed: &[Fixed],
+        frames: &mut dyn Frames,
+    ) -> Result<(), Error> {
         self.find(function)?;
         let place = self.pages(function);
-        pages::build(&mut self.region, FORMAT, place, function, ram, frames)
+        let contents = Contents {
+            function,
+            ram: Some(ram),
+            fixed,
+        };
+        pages::build(&mut self.region, FORMAT, place, &contents, frames)
+    }
+
+    fn keep(&mut self, fixed: &[Fixed]) -> Result<(), Error> {
+        let set = self.requesters.functions().len();
+        let place = self.pages(set);
+        let contents = Contents {
+            function: set,
+            ram: None,
+            fixed,
+        };
+        pages::build(&mut self.region, FORMAT, place, &contents, &mut NoFrames)?;
+        for position in 0..self.requesters.firmware().len() {
+            let requester = self.requesters.firmware()[position];
+            self.lead(entry_of(requester), set);
+            let forgotten = self.forget(requester.id, set);
+            if forgotten.is_err() {
+                self.region.write(entry_of(requester), blocked());
+            }
+            forgotten?;
+        }
+        Ok(())
     }
 
     fn attached(&self, function: usize) -> bool {
@@ -440,20 +488,10 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
 
     fn attach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
-        let place = self.pages(function);
-        let translated = Translation::VALID::SET
-            + Translation::TRANSLATION_VALID::SET
-            + Translation::LEVELS.val(FORMAT.levels as u64)
-            + Translation::ROOT.val(self.region.address(place.start) >> 12)
-            + Translation::READ::SET
-            + Translation::WRITE::SET;
         let entry = self.entry(function);
-        // The domain first: while the unit may see one word without the other,
-        // the device still reaches nothing.
-        let domain = Domain::ID.val(domain(function).into());
-        self.region.write(entry + 8, domain.value);
-        self.region.write(entry, translated.value);
-        let forgotten = self.forget(function);
+        self.lead(entry, function);
+        let id = self.requesters.functions()[function].id;
+        let forgotten = self.forget(id, function);
         if forgotten.is_err() {
             self.region.write(entry, blocked());
         }
@@ -463,7 +501,8 @@ impl<R: Registers, T: Tables> Unit for Amd<R, T> {
     fn detach(&mut self, function: usize) -> Result<(), Error> {
         self.find(function)?;
         self.region.write(self.entry(function), blocked());
-        Ok(self.forget(function)?)
+        let id = self.requesters.functions()[function].id;
+        Ok(self.forget(id, function)?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {

@@ -15,7 +15,7 @@ use channel::iommu::FaultRecord;
 use heapless::Vec;
 
 use crate::hardware::{PAGE, Region, Registers, Stuck, TRIES, Tables, poll};
-use crate::pages::{self, Format, Frames, Ram};
+use crate::pages::{self, Access, Contents, Fixed, Format, Frames, NoFrames, Ram};
 use crate::unit::{
     DESTINATION, Failed, Memory, Requester, Requesters, SetupError, Start, Unit, adopt_each, each,
     in_turn,
@@ -26,15 +26,15 @@ use registers::{
     Capability, ContextLower, ContextUpper, Extended, Global, InterruptTable, Message, Page,
     ProtectedMemory, RemapLower, RemapUpper, Root,
 };
-use spec::{FUNCTIONS, IommuKind, MESSAGES, UNITS, cpu_vector};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, RESERVED, UNITS, cpu_vector};
 
 /// Bytes of a root, context or interrupt entry.
 const ENTRY: usize = 16;
-/// Context tables: each function has one, of which functions behind one unit and on one bus
+/// Context tables: each requester has one, of which those behind one unit and on one bus
 /// use the first.
 const CONTEXTS: usize = 0;
 /// What each unit has of its own; the rest is for page tables.
-const OWN: usize = CONTEXTS + FUNCTIONS * PAGE;
+const OWN: usize = CONTEXTS + (FUNCTIONS + RESERVED) * PAGE;
 const OWN_EACH: usize = INTERRUPTS + INTERRUPT_ENTRIES * ENTRY;
 const ROOT: usize = 0;
 /// One page: 256 descriptors.
@@ -65,8 +65,12 @@ fn table_entry(address: u64, _level: usize) -> u64 {
     (Page::READ::SET + Page::WRITE::SET + Page::PAGE.val(address >> 12)).value
 }
 
-fn page_entry(address: u64, level: usize) -> u64 {
-    table_entry(address, level) | Page::LARGE.val(u64::from(level > 1)).value
+fn page_entry(address: u64, level: usize, access: Access) -> u64 {
+    let entry = Page::READ.val(access.read.into())
+        + Page::WRITE.val(access.write.into())
+        + Page::PAGE.val(address >> 12)
+        + Page::LARGE.val(u64::from(level > 1));
+    entry.value
 }
 
 /// Our side of a unit.
@@ -329,10 +333,11 @@ impl<R: Registers, T: Tables> Intel<R, T> {
     fn set_up(&mut self) -> Result<(), Failed> {
         each(&mut self.units, Side::turn_off)?;
         self.region.flush(self.size);
-        for function in 0..self.requesters.len() {
-            let context = self.region.address(self.context_table(function));
+        for position in 0..self.requesters.all().len() {
+            let requester = self.requesters.all()[position];
+            let context = self.region.address(self.context_table(requester));
             let entry = Root::PRESENT::SET + Root::PAGE.val(context >> 12);
-            let Requester { id, unit } = self.requesters[function];
+            let Requester { id, unit } = requester;
             let root = self.units[usize::from(unit)].own + ROOT;
             self.region
                 .write(root + usize::from(id >> 8) * ENTRY, entry.value);
@@ -349,43 +354,62 @@ impl<R: Registers, T: Tables> Intel<R, T> {
         adopt_each(&mut self.units, |unit| unit.adopt(region, faults))
     }
 
-    /// Has a function's unit forget what it remembers of its tables.
-    fn forget(&mut self, function: usize, what: Forget) -> Result<(), Stuck> {
-        let unit = usize::from(self.requesters[function].unit);
+    /// Has a requester's unit forget what it remembers of its tables.
+    fn forget(&mut self, requester: Requester, what: Forget) -> Result<(), Stuck> {
+        let unit = usize::from(requester.unit);
         self.units[unit].forget(&mut self.region, &mut self.queue_faults, what)
     }
 
     fn find(&self, function: usize) -> Result<Requester, Error> {
-        self.requesters
-            .get(function)
-            .copied()
-            .ok_or(Error::NotFound)
+        let all = self.requesters.functions();
+        all.get(function).copied().ok_or(Error::NotFound)
     }
 
-    /// Returns the memory for a function's page tables.
-    fn pages(&self, function: usize) -> Range<usize> {
+    /// Returns the memory for a set of page tables.
+    fn pages(&self, set: usize) -> Range<usize> {
         let start = OWN + self.units.len() * OWN_EACH;
-        pages::share(start, self.size, self.requesters.len(), function)
+        pages::share(start, self.size, self.requesters.sets(), set)
     }
 
-    /// Returns the context table of a function's bus: that of the first
-    /// function there, behind the same unit.
-    fn context_table(&self, function: usize) -> usize {
+    /// Returns the context table of a requester's bus: that of the first
+    /// requester there, behind the same unit.
+    fn context_table(&self, requester: Requester) -> usize {
         let bus = |one: &Requester| (one.unit, one.id >> 8);
-        let own = bus(&self.requesters[function]);
-        let first = self.requesters.iter().position(|one| bus(one) == own);
-        CONTEXTS + first.unwrap_or(function) * PAGE
+        let mut all = self.requesters.all().iter();
+        let first = all.position(|one| bus(one) == bus(&requester));
+        // It is one of them.
+        CONTEXTS + first.unwrap_or_default() * PAGE
     }
 
-    /// Returns where a function's context entry lies.
-    fn context(&self, function: usize) -> usize {
-        let within = usize::from(self.requesters[function].id & 0xff);
-        self.context_table(function) + within * ENTRY
+    /// Returns where a requester's context entry lies.
+    fn context(&self, requester: Requester) -> usize {
+        let within = usize::from(requester.id & 0xff);
+        self.context_table(requester) + within * ENTRY
+    }
+
+    /// Has a requester's entry lead to a set of page tables; to none, if the unit does not
+    /// answer.
+    fn lead(&mut self, requester: Requester, set: usize) -> Result<(), Error> {
+        let place = self.pages(set);
+        let upper = ContextUpper::LEVELS.val(self.format.levels as u64 - 2)
+            + ContextUpper::DOMAIN.val(domain(set));
+        let lower = ContextLower::PRESENT::SET
+            + ContextLower::PAGE.val(self.region.address(place.start) >> 12);
+        let context = self.context(requester);
+        // The half that makes it count comes last.
+        self.region.write(context + 8, upper.value);
+        self.region.write(context, lower.value);
+        let forgotten = self.forget(requester, Forget::Translations);
+        if forgotten.is_err() {
+            self.region.write(context, 0);
+        }
+        Ok(forgotten?)
     }
 
     /// Returns where a vector's entry lies, in the table of the function's unit.
     fn interrupt_place(&self, function: usize, vector: u8) -> usize {
-        let unit = &self.units[usize::from(self.requesters[function].unit)];
+        let unit = self.requesters.functions()[function].unit;
+        let unit = &self.units[usize::from(unit)];
         unit.own + INTERRUPTS + interrupt_index(function, vector) * ENTRY
     }
 }
@@ -434,7 +458,7 @@ fn check(capability: u64, extended: u64, before: Can) -> Result<Can, SetupError>
     }
     // Domain 0 is not for use in caching mode (section 6.1).
     let domains = 1u32 << (4 + 2 * Capability::DOMAINS.read(capability));
-    if (domains as usize) < FUNCTIONS + 1 {
+    if (domains as usize) < FUNCTIONS + 2 {
         return Err(SetupError::NoDomains);
     }
     let can = Can {
@@ -451,9 +475,9 @@ fn check(capability: u64, extended: u64, before: Can) -> Result<Can, SetupError>
     }
 }
 
-/// Returns a function's domain.
-const fn domain(function: usize) -> u64 {
-    function as u64 + 1
+/// Returns the domain of a set of page tables.
+const fn domain(set: usize) -> u64 {
+    set as u64 + 1
 }
 
 /// Returns the position of a vector's entry in the interrupt table.
@@ -466,39 +490,59 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
         IommuKind::Intel
     }
 
-    fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error> {
+    fn build(
+        &mut self,
+        function: usize,
+        ram: Ram,
+        fixed: &[Fixed],
+        frames: &mut dyn Frames,
+    ) -> Result<(), Error> {
         self.find(function)?;
         let place = self.pages(function);
-        pages::build(&mut self.region, self.format, place, function, ram, frames)
+        let contents = Contents {
+            function,
+            ram: Some(ram),
+            fixed,
+        };
+        pages::build(&mut self.region, self.format, place, &contents, frames)
+    }
+
+    fn keep(&mut self, fixed: &[Fixed]) -> Result<(), Error> {
+        let set = self.requesters.functions().len();
+        let place = self.pages(set);
+        let contents = Contents {
+            function: set,
+            ram: None,
+            fixed,
+        };
+        pages::build(
+            &mut self.region,
+            self.format,
+            place,
+            &contents,
+            &mut NoFrames,
+        )?;
+        for position in 0..self.requesters.firmware().len() {
+            self.lead(self.requesters.firmware()[position], set)?;
+        }
+        Ok(())
     }
 
     fn attached(&self, function: usize) -> bool {
-        self.find(function).is_ok()
-            && ContextLower::PRESENT.is_set(self.region.read(self.context(function)))
+        self.find(function).is_ok_and(|requester| {
+            ContextLower::PRESENT.is_set(self.region.read(self.context(requester)))
+        })
     }
 
     fn attach(&mut self, function: usize) -> Result<(), Error> {
-        self.find(function)?;
-        let place = self.pages(function);
-        let upper = ContextUpper::LEVELS.val(self.format.levels as u64 - 2)
-            + ContextUpper::DOMAIN.val(domain(function));
-        let lower = ContextLower::PRESENT::SET
-            + ContextLower::PAGE.val(self.region.address(place.start) >> 12);
-        let context = self.context(function);
-        // The half that makes it count comes last.
-        self.region.write(context + 8, upper.value);
-        self.region.write(context, lower.value);
-        let forgotten = self.forget(function, Forget::Translations);
-        if forgotten.is_err() {
-            self.region.write(context, 0);
-        }
-        Ok(forgotten?)
+        let requester = self.find(function)?;
+        self.lead(requester, function)
     }
 
     fn detach(&mut self, function: usize) -> Result<(), Error> {
-        self.find(function)?;
-        self.region.write(self.context(function), 0);
-        Ok(self.forget(function, Forget::Translations)?)
+        let requester = self.find(function)?;
+        self.region.write(self.context(requester), 0);
+        Ok(self.forget(requester, Forget::Translations)?)
     }
 
     fn allowed(&self, function: usize, vector: u8) -> bool {
@@ -524,7 +568,7 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
             self.region.write(entry + 8, upper.value);
             self.region.write(entry, lower.value);
         }
-        self.forget(function, Forget::Interrupts)?;
+        self.forget(requester, Forget::Interrupts)?;
         let handle = interrupt_index(function, first) as u64;
         let address = Message::RANGE.val(MESSAGES.start >> 20)
             + Message::HANDLE.val(handle)
@@ -535,12 +579,12 @@ impl<R: Registers, T: Tables> Unit for Intel<R, T> {
     }
 
     fn forbid(&mut self, function: usize, first: u8, count: u8) -> Result<(), Error> {
-        self.find(function)?;
+        let requester = self.find(function)?;
         for vector in first..first + count {
             let entry = self.interrupt_place(function, vector);
             self.region.write(entry, 0);
         }
-        Ok(self.forget(function, Forget::Interrupts)?)
+        Ok(self.forget(requester, Forget::Interrupts)?)
     }
 
     fn next_fault(&mut self) -> Option<FaultRecord> {

@@ -3,8 +3,8 @@
 //!
 //! Responsible for: the IOMMU (AMD-Vi or VT-d), all units of it: their tables, command
 //! queues and records of faults, and whose guest a function works for.
-//! Must never: map memory that it holds no capability for, map the interrupt
-//! address range, open the way for a function that is not attached, or believe
+//! Must never: map memory that it holds no capability for, but for the firmware's own that
+//! init names, map the interrupt address range, open the way for a function that is not attached, or believe
 //! a message's function: which client owns it is fixed at start.
 //! May call: the timer.
 //! Invariants: an operation that takes something away is complete, in the unit
@@ -31,7 +31,7 @@ pub use faults::{FAULTS_A_POLL, KEPT_FAULTS, NO_DEVICE};
 pub use hardware::{Registers, Tables};
 pub use intel::Intel;
 pub use layout::Layout;
-pub use pages::{FRAME, Frames, Ram};
+pub use pages::{Access, FRAME, Fixed, Frames, Ram, join};
 pub use service::{Counters, Function, Iommu};
 pub use unit::{Failed, Memory, Requester, SetupError, Start, Unit};
 

@@ -9,8 +9,8 @@ use channel::iommu::{FaultRecord, dma, dump, remap};
 use channel::timer;
 use heapless::Vec;
 use iommu::{
-    Amd, Failed, Frames, Function, Intel, Iommu, Layout, Memory, NO_DEVICE, Ram, Registers,
-    Requester, SetupError, Start, Tables, Unit,
+    Access, Amd, Failed, Fixed, Frames, Function, Intel, Iommu, Layout, Memory, NO_DEVICE, Ram,
+    Registers, Requester, SetupError, Start, Tables, Unit, join,
 };
 use pci::Width;
 use runtime::{Channel, Context, DeviceTables, Event, Mmio, RateLimit, Server};
@@ -19,7 +19,7 @@ use sel4::cap::{Endpoint, Granule};
 use spec::names;
 use spec::{
     BADGE_GUEST_GONE, BADGE_TIMER, FUNCTIONS, GUEST_STOP_LABEL, GUESTS, IommuInfo, IommuKind,
-    READY_LABEL,
+    READY_LABEL, RESERVED,
 };
 
 runtime::component!(main);
@@ -152,7 +152,7 @@ fn poll(iommu: &mut Iommu<'_, Capabilities>, policies: &mut [Policy], limit: &mu
 fn with_units(
     context: &Context,
     info: &IommuInfo,
-    requesters: &[Requester],
+    (requesters, firmware): (&[Requester], &[Requester]),
     serve: impl FnOnce(Result<&mut dyn Unit, Failed>),
 ) {
     let start = if context.generation == 0 {
@@ -167,6 +167,7 @@ fn with_units(
             tables,
             base: info.tables,
             requesters,
+            firmware,
             ioapic: info.ioapic as u16,
         }
     };
@@ -214,6 +215,25 @@ fn tell(info: &IommuInfo, unit: &Result<&mut dyn Unit, Failed>) {
     }
 }
 
+/// Returns the firmware's memory of the functions that `of` tells, in the order of its
+/// addresses.
+fn pieces(info: &IommuInfo, of: impl Fn(u16) -> bool) -> Vec<Fixed, RESERVED> {
+    let mut all: Vec<Fixed, RESERVED> = info
+        .reserved()
+        .filter(|piece| of(piece.requester))
+        .map(|piece| Fixed {
+            start: piece.start,
+            end: piece.end,
+            access: Access {
+                read: piece.read == 1,
+                write: piece.write == 1,
+            },
+        })
+        .collect();
+    join(&mut all);
+    all
+}
+
 fn main(context: Context) -> ! {
     let mut functions: Vec<Function, FUNCTIONS> = Vec::new();
     let mut policies: Vec<Policy, FUNCTIONS> = Vec::new();
@@ -254,11 +274,38 @@ fn main(context: Context) -> ! {
             unit: (info.unit_of(function.requester)).map_or(u8::MAX, |unit| unit as u8),
         })
         .collect();
-    with_units(&context, &info, &requesters, |unit| {
+    let of = |requester: u16| requesters.iter().position(|own| own.id == requester);
+    let mut firmware: Vec<Requester, RESERVED> = Vec::new();
+    for reserved in info
+        .reserved()
+        .filter(|piece| of(piece.requester).is_none())
+    {
+        let requester = Requester {
+            id: reserved.requester,
+            unit: reserved.unit as u8,
+        };
+        if !firmware.contains(&requester) {
+            // There are as many at most.
+            let _ = firmware.push(requester);
+        }
+    }
+    with_units(&context, &info, (&requesters, &firmware), |unit| {
         tell(&info, &unit);
         let unit = unit.map_err(|failed| failed.error);
         let mut iommu = Iommu::new(unit, frames, functions);
+        for (function, requester) in requesters.iter().enumerate() {
+            for fixed in pieces(&info, |id| id == requester.id) {
+                iommu.reserve(function, fixed);
+            }
+        }
         if context.generation == 0 {
+            // What it leads to stays, as what it leads from: nobody attaches these.
+            if let Err(error) = iommu.keep(&pieces(&info, |id| of(id).is_none())) {
+                defmt::warn!(
+                    "functions that firmware uses do not reach its memory: {=str}",
+                    error.reason()
+                );
+            }
             // init measures what holds while a function is attached.
             if let Some(position) = iommu.attach_all() {
                 defmt::error!("{=str}: not attached", policies[position].name);

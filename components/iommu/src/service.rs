@@ -5,10 +5,10 @@ use channel::iommu::{
 };
 use channel::{Caller, Error};
 use heapless::Vec;
-use spec::{FUNCTIONS, FunctionId, IommuKind, VECTORS, host_message, vector_bits};
+use spec::{FUNCTIONS, FunctionId, IommuKind, RESERVED, VECTORS, host_message, vector_bits};
 
 use crate::faults::{FAULTS_A_POLL, Faults};
-use crate::pages::{Frames, Ram};
+use crate::pages::{Fixed, Frames, Ram};
 use crate::unit::{SetupError, Unit};
 
 /// A function and whom it works for.
@@ -86,6 +86,8 @@ pub struct Iommu<'a, F> {
     behind: Behind<'a>,
     frames: F,
     functions: Vec<State, FUNCTIONS>,
+    /// Memory of the firmware, each piece with the function that reaches it.
+    fixed: Vec<(usize, Fixed), RESERVED>,
     faults: Faults,
     /// What happened, and how things are.
     pub counters: Counters,
@@ -130,6 +132,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
             behind,
             frames,
             functions,
+            fixed: Vec::new(),
             faults: Faults::new(),
             counters,
         }
@@ -163,6 +166,25 @@ impl<'a, F: Frames> Iommu<'a, F> {
             }
         }
         failed
+    }
+
+    /// Has a function reach memory of the firmware as well, from when it is attached for the
+    /// first time. Pieces of one function come in the order of their addresses; those past
+    /// [`RESERVED`] do not exist.
+    pub fn reserve(&mut self, function: usize, fixed: Fixed) {
+        let _ = self.fixed.push((function, fixed));
+    }
+
+    /// Lets functions that nobody has, and firmware uses, reach this memory of the firmware.
+    ///
+    /// # Errors
+    ///
+    /// As [`Unit::keep`].
+    pub fn keep(&mut self, fixed: &[Fixed]) -> Result<(), Error> {
+        match &mut self.behind {
+            Behind::Unit(unit) => unit.keep(fixed),
+            Behind::Nothing | Behind::Lost => Ok(()),
+        }
     }
 
     /// Detaches all functions of a guest that is gone. Returns how many of them
@@ -239,7 +261,9 @@ impl<'a, F: Frames> Iommu<'a, F> {
             Behind::Lost => return Err(Error::Failed),
             Behind::Unit(unit) => {
                 if !state.built {
-                    unit.build(position, state.function.ram, &mut self.frames)?;
+                    let of = self.fixed.iter().filter(|(owner, _)| *owner == position);
+                    let fixed: Vec<Fixed, RESERVED> = of.map(|(_, fixed)| *fixed).collect();
+                    unit.build(position, state.function.ram, &fixed, &mut self.frames)?;
                     state.built = true;
                 }
                 // Also if it is attached: the component may have died between

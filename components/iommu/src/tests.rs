@@ -5,6 +5,7 @@
 mod amd_model;
 mod board;
 mod intel_model;
+mod reserved;
 mod restart;
 mod service;
 mod setup;

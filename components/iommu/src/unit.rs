@@ -3,10 +3,10 @@
 use channel::Error;
 use channel::iommu::FaultRecord;
 use heapless::Vec;
-use spec::{FUNCTIONS, IommuKind, UNITS};
+use spec::{FUNCTIONS, IommuKind, RESERVED, UNITS};
 
 use crate::hardware::{PAGE, Stuck, Tables};
-use crate::pages::{Frames, Ram};
+use crate::pages::{Fixed, Frames, Ram};
 
 /// Destination of every interrupt: the local APIC of the boot CPU, the only one
 /// that the kernel runs on.
@@ -123,12 +123,42 @@ pub struct Memory<'a, T> {
     pub size: usize,
     /// The functions, by position.
     pub requesters: &'a [Requester],
+    /// Functions that nobody has, and that firmware wants to reach memory of its own.
+    pub firmware: &'a [Requester],
     /// Requester id of the I/O APIC.
     pub ioapic: u16,
 }
 
-/// Requesters by function.
-pub(crate) type Requesters = Vec<Requester, FUNCTIONS>;
+/// Requesters by function, and behind them those of the firmware, which have one domain and
+/// one set of page tables together.
+#[derive(Debug)]
+pub(crate) struct Requesters {
+    all: Vec<Requester, { FUNCTIONS + RESERVED }>,
+    functions: usize,
+}
+
+impl Requesters {
+    /// Returns the functions.
+    pub fn functions(&self) -> &[Requester] {
+        &self.all[..self.functions]
+    }
+
+    /// Returns all of them.
+    pub fn all(&self) -> &[Requester] {
+        &self.all
+    }
+
+    /// Returns the firmware's.
+    pub fn firmware(&self) -> &[Requester] {
+        &self.all[self.functions..]
+    }
+
+    /// Returns how many sets of page tables there are: one for each function, and then one
+    /// for the firmware's.
+    pub fn sets(&self) -> usize {
+        self.functions + usize::from(!self.firmware().is_empty())
+    }
+}
 
 /// Alignment of the tables' machine address.
 const TABLES_ALIGNMENT: u64 = 2 << 20;
@@ -140,12 +170,18 @@ impl<T: Tables> Memory<'_, T> {
         if units == 0 || units > UNITS {
             return Err(SetupError::Units);
         }
-        let requesters =
-            Requesters::from_slice(self.requesters).map_err(|_| SetupError::Functions)?;
-        if requesters.iter().any(|one| usize::from(one.unit) >= units) {
+        if self.requesters.len() > FUNCTIONS || self.firmware.len() > RESERVED {
             return Err(SetupError::Functions);
         }
-        if requesters.iter().any(|one| one.id == self.ioapic) {
+        let all = self.requesters.iter().chain(self.firmware).copied();
+        let requesters = Requesters {
+            all: all.collect(),
+            functions: self.requesters.len(),
+        };
+        if (requesters.all.iter()).any(|one| usize::from(one.unit) >= units) {
+            return Err(SetupError::Functions);
+        }
+        if (requesters.all.iter()).any(|one| one.id == self.ioapic) {
             return Err(SetupError::SharedId);
         }
         let end = self.base.checked_add(self.size as u64);
@@ -224,15 +260,30 @@ pub trait Unit {
     /// Returns which kind it is.
     fn kind(&self) -> IommuKind;
 
-    /// Makes the function's page tables, which are not in use yet. To make them
+    /// Makes the function's page tables, which are not in use yet: its guest's RAM, and the
+    /// firmware's memory, in the order of its addresses. To make them
     /// again from the same frames changes nothing, even while they are in use.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] for memory that no function may have,
+    /// [`Error::Refused`] for memory that no function may have, or twice for one address,
     /// [`Error::Exhausted`] if the tables have no room, [`Error::Failed`] for a
     /// frame that is not there.
-    fn build(&mut self, function: usize, ram: Ram, frames: &mut dyn Frames) -> Result<(), Error>;
+    fn build(
+        &mut self,
+        function: usize,
+        ram: Ram,
+        fixed: &[Fixed],
+        frames: &mut dyn Frames,
+    ) -> Result<(), Error>;
+
+    /// Lets the firmware's functions reach this memory, in the order of its addresses, and
+    /// nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::build`] and [`Self::attach`]; they then reach nothing.
+    fn keep(&mut self, fixed: &[Fixed]) -> Result<(), Error>;
 
     /// Returns whether the function reaches what its page tables say; else
     /// nothing.

@@ -2,7 +2,7 @@
 //! Architecture Specification, revision 4.x, chapter 8).
 
 use crate::bytes::{self, Records};
-use crate::{Buses, Found, Units, Unusable, check_ioapic};
+use crate::{Buses, Found, Reserved, Units, Unusable, check_ioapic};
 
 /// Bytes before the first structure (section 8.1).
 const HEAD: usize = 48;
@@ -36,7 +36,7 @@ pub fn parse(table: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<Found, 
                 unit.check(assigned)?;
                 count += 1;
             }
-            Some(RESERVED_MEMORY) => check_memory(structure, assigned, buses)?,
+            Some(RESERVED_MEMORY) => Memory::read(structure).and_then(Memory::check)?,
             // No other structure changes how a unit is used.
             _ => {}
         }
@@ -59,7 +59,85 @@ pub fn parse(table: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<Found, 
     }
     let ioapic = own_units(structures).find_map(|unit| unit.ioapic());
     units.ioapic = ioapic.ok_or(Unusable::NoRemapping)?;
+    for (memory, scope) in reserved_in(structures) {
+        for &id in assigned {
+            if scope.has(id, buses).unwrap_or_else(|| scope.may_be(id)) {
+                units.reserve(memory.of(id, &units, owner(structures, id, buses)?)?)?;
+            }
+        }
+    }
+    // What is left of the room is for functions that nobody has.
+    for (memory, scope) in reserved_in(structures) {
+        let id = scope.endpoint(buses).filter(|id| !assigned.contains(id));
+        if let Some(id) = id
+            && let Ok(owner) = owner(structures, id, buses)
+            && let Ok(reserved) = memory.of(id, &units, owner)
+        {
+            // That which cannot be reached is no reason to use no unit.
+            let _ = units.reserve(reserved);
+        }
+    }
     Ok(Found::Intel(units))
+}
+
+/// Memory that firmware wants functions to reach (section 8.4).
+#[derive(Clone, Copy)]
+struct Memory<'a> {
+    segment: u16,
+    start: u64,
+    /// Its last byte.
+    last: u64,
+    scopes: &'a [u8],
+}
+
+impl<'a> Memory<'a> {
+    fn read(structure: &'a [u8]) -> Result<Self, Unusable> {
+        let read = || {
+            Some(Self {
+                segment: bytes::u16(structure, 6)?,
+                start: bytes::u64(structure, 8)?,
+                last: bytes::u64(structure, 16)?,
+                scopes: structure.get(24..)?,
+            })
+        };
+        read().ok_or(Unusable::Malformed)
+    }
+
+    /// Checks its scopes.
+    fn check(self) -> Result<(), Unusable> {
+        let mut scopes = scopes_in(self.scopes);
+        match scopes.all(|scope| Scope::read(scope).is_some()) {
+            true => Ok(()),
+            false => Err(Unusable::Malformed),
+        }
+    }
+
+    /// Returns it as that of a function, which is behind a unit.
+    fn of(self, requester: u16, units: &Units, owner: Unit<'_>) -> Result<Reserved, Unusable> {
+        let bad = Unusable::FirmwareMemory(requester);
+        Ok(Reserved {
+            requester,
+            unit: units.position(owner.registers).ok_or(bad)?,
+            start: self.start,
+            end: self.last.checked_add(1).ok_or(bad)?,
+            read: true,
+            write: true,
+        })
+    }
+}
+
+/// Returns the firmware's memory on segment 0, with each scope of it, among structures that
+/// were checked.
+fn reserved_in(structures: &[u8]) -> impl Iterator<Item = (Memory<'_>, Scope<'_>)> {
+    structures_in(structures)
+        .flatten()
+        .filter(|structure| bytes::u16(structure, 0) == Some(RESERVED_MEMORY))
+        .filter_map(|structure| Memory::read(structure).ok())
+        .filter(|memory| memory.segment == 0)
+        .flat_map(|memory| {
+            let scopes = scopes_in(memory.scopes).filter_map(Scope::read);
+            scopes.map(move |scope| (memory, scope))
+        })
 }
 
 /// Returns the unit that has a function: the first that lists it, else the one for the
@@ -192,12 +270,9 @@ impl<'a> Scope<'a> {
         id_of(self.bus, [device, function])
     }
 
-    /// Returns whether it is, or has behind it, the function with this id; `None` if
-    /// nobody knows a bridge on the way.
-    fn has(&self, id: u16, buses: Buses<'_>) -> Option<bool> {
-        if !matches!(self.kind, ENDPOINT | BRIDGE) {
-            return Some(false);
-        }
+    /// Returns the id of what its way leads to, and the bus that is on; `None` if nobody
+    /// knows a bridge on the way.
+    fn end(&self, buses: Buses<'_>) -> Option<(u16, u8)> {
         let (steps, []) = self.path.as_chunks::<2>() else {
             return None;
         };
@@ -206,7 +281,22 @@ impl<'a> Scope<'a> {
         for step in between {
             bus = *buses(id_of(bus, *step)?)?.start();
         }
-        let own = id_of(bus, *last)?;
+        Some((id_of(bus, *last)?, bus))
+    }
+
+    /// Returns the id of the one function that it is, if it is one.
+    fn endpoint(&self, buses: Buses<'_>) -> Option<u16> {
+        let (id, _) = self.end(buses)?;
+        (self.kind == ENDPOINT).then_some(id)
+    }
+
+    /// Returns whether it is, or has behind it, the function with this id; `None` if
+    /// nobody knows a bridge on the way.
+    fn has(&self, id: u16, buses: Buses<'_>) -> Option<bool> {
+        if !matches!(self.kind, ENDPOINT | BRIDGE) {
+            return Some(false);
+        }
+        let (own, bus) = self.end(buses)?;
         if self.kind == ENDPOINT {
             return Some(own == id);
         }
@@ -233,20 +323,4 @@ impl<'a> Scope<'a> {
 fn id_of(bus: u8, [device, function]: [u8; 2]) -> Option<u16> {
     (device < 32 && function < 8)
         .then(|| u16::from(bus) << 8 | u16::from(device) << 3 | u16::from(function))
-}
-
-/// Checks that no assigned function needs memory that firmware reserved for it.
-fn check_memory(structure: &[u8], assigned: &[u16], buses: Buses<'_>) -> Result<(), Unusable> {
-    let segment = bytes::u16(structure, 6).ok_or(Unusable::Malformed)?;
-    let scopes = structure.get(24..).ok_or(Unusable::Malformed)?;
-    for scope in scopes_in(scopes) {
-        let scope = Scope::read(scope).ok_or(Unusable::Malformed)?;
-        let mut concerned = |id: u16| scope.has(id, buses).unwrap_or_else(|| scope.may_be(id));
-        if let Some(id) = assigned.iter().find(|id| concerned(**id))
-            && segment == 0
-        {
-            return Err(Unusable::FirmwareMemory(*id));
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,9 @@
 //! 48882 revision 3.x, section 5.2).
 
 use crate::bytes::{self, Records};
-use crate::{Found, Units, Unusable, check_ioapic};
+use core::ops::RangeInclusive;
+
+use crate::{Found, Reserved, Units, Unusable, check_ioapic};
 
 /// Bytes before the first block (section 5.2.1).
 const HEAD: usize = 48;
@@ -21,6 +23,12 @@ const MEMORY_RANGE: u8 = 0x22;
 const REGISTERS: u64 = 0x4000;
 /// Bytes of a block about memory.
 const MEMORY: usize = 32;
+/// Its flags: it is to be mapped one-to-one, to be read, to be written; it is an exclusion
+/// range (section 5.2.3).
+const UNITY: u8 = 1 << 0;
+const READ: u8 = 1 << 1;
+const WRITE: u8 = 1 << 2;
+const EXCLUSION: u8 = 1 << 3;
 
 /// Device entries (section 5.2.2.1 and following): all functions, one, the first and the
 /// last of a range; one and the first with another id that is used, or with more data.
@@ -49,8 +57,8 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
                 unit.check(assigned)?;
                 some = true;
             }
-            Some(&kind @ (MEMORY_ALL | MEMORY_ONE | MEMORY_RANGE)) => {
-                check_memory(kind, block, assigned)?;
+            Some(&(MEMORY_ALL | MEMORY_ONE | MEMORY_RANGE)) => {
+                Memory::read(block).ok_or(Unusable::Malformed)?;
             }
             // Blocks of a later revision say nothing that we need.
             _ => {}
@@ -79,14 +87,92 @@ pub fn parse(table: &[u8], assigned: &[u16]) -> Result<Found, Unusable> {
     };
     // One unit has all, whether it says so or not.
     let alone = others.is_empty().then_some(*first);
+    let owner = |id: u16| {
+        let own = own().find(|unit| unit.has(id)).map(|unit| unit.registers);
+        own.or(alone)
+    };
     for &id in assigned {
-        let owner = own().find(|unit| unit.has(id)).map(|unit| unit.registers);
-        units.give(owner.or(alone).ok_or(Unusable::NoUnit(id))?)?;
+        units.give(owner(id).ok_or(Unusable::NoUnit(id))?)?;
     }
     // Firmware tells of the I/O APIC where interrupts can be remapped.
     let ioapic = own().find_map(|unit| unit.ioapic());
     units.ioapic = ioapic.ok_or(Unusable::NoRemapping)?;
+    for memory in memory_in(blocks) {
+        for &id in assigned.iter().filter(|id| memory.functions.contains(id)) {
+            units.reserve(memory.of(id, &units, owner(id))?)?;
+        }
+    }
+    // What is left of the room is for functions that nobody has, where one is named. Which
+    // are meant by a range, nobody knows.
+    for memory in memory_in(blocks).filter(|memory| memory.functions.len() == 1) {
+        let id = *memory.functions.start();
+        if !assigned.contains(&id)
+            && let Ok(reserved) = memory.of(id, &units, owner(id))
+        {
+            // That which cannot be reached is no reason to use no unit.
+            let _ = units.reserve(reserved);
+        }
+    }
     Ok(Found::Amd(units))
+}
+
+/// Memory that firmware wants functions to reach (section 5.2.3).
+struct Memory {
+    flags: u8,
+    functions: RangeInclusive<u16>,
+    start: u64,
+    length: u64,
+}
+
+impl Memory {
+    fn read(block: &[u8]) -> Option<Self> {
+        if block.len() < MEMORY {
+            return None;
+        }
+        let (first, last) = (bytes::u16(block, 4)?, bytes::u16(block, 6)?);
+        Some(Self {
+            flags: bytes::u8(block, 1)?,
+            functions: match *block.first()? {
+                MEMORY_ALL => 0..=u16::MAX,
+                MEMORY_ONE => first..=first,
+                MEMORY_RANGE => first..=last,
+                _ => return None,
+            },
+            start: bytes::u64(block, 16)?,
+            length: bytes::u64(block, 24)?,
+        })
+    }
+
+    /// Returns whether functions are to reach it, reading and writing. An exclusion range is
+    /// memory that passes the unit by, which its tables say as well.
+    const fn access(&self) -> (bool, bool) {
+        let excluded = self.flags & EXCLUSION != 0;
+        let unity = self.flags & UNITY != 0;
+        (
+            excluded || unity && self.flags & READ != 0,
+            excluded || unity && self.flags & WRITE != 0,
+        )
+    }
+
+    /// Returns it as that of a function, behind the unit with these registers.
+    fn of(&self, requester: u16, units: &Units, unit: Option<u64>) -> Result<Reserved, Unusable> {
+        let bad = Unusable::FirmwareMemory(requester);
+        let (read, write) = self.access();
+        Ok(Reserved {
+            requester,
+            unit: unit.and_then(|unit| units.position(unit)).ok_or(bad)?,
+            start: self.start,
+            end: self.start.checked_add(self.length).ok_or(bad)?,
+            read,
+            write,
+        })
+    }
+}
+
+/// Returns the firmware's memory among blocks that were checked.
+fn memory_in(blocks: &[u8]) -> impl Iterator<Item = Memory> {
+    let all = blocks_in(blocks).flatten().filter_map(Memory::read);
+    all.filter(|memory| memory.access() != (false, false))
 }
 
 fn blocks_in(blocks: &[u8]) -> Records<'_> {
@@ -208,24 +294,6 @@ fn check_aliases(first: u16, last: u16, used: u16, assigned: &[u16]) -> Result<(
     let mut those = assigned.iter().filter(|id| (first..=last).contains(id));
     match those.find(|id| **id != used) {
         Some(id) => Err(Unusable::Alias(*id)),
-        None => Ok(()),
-    }
-}
-
-/// Checks that no assigned function needs memory that firmware reserved for it.
-fn check_memory(kind: u8, block: &[u8], assigned: &[u16]) -> Result<(), Unusable> {
-    if block.len() < MEMORY {
-        return Err(Unusable::Malformed);
-    }
-    let first = bytes::u16(block, 4).ok_or(Unusable::Malformed)?;
-    let end = bytes::u16(block, 6).ok_or(Unusable::Malformed)?;
-    let ids = match kind {
-        MEMORY_ALL => 0..=u16::MAX,
-        MEMORY_ONE => first..=first,
-        _ => first..=end,
-    };
-    match assigned.iter().find(|id| ids.contains(id)) {
-        Some(id) => Err(Unusable::FirmwareMemory(*id)),
         None => Ok(()),
     }
 }

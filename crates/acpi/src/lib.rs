@@ -27,7 +27,7 @@ use core::ops::RangeInclusive;
 use heapless::Vec;
 pub use machine::{Description, Window, describe};
 pub use root::Pointer;
-use spec::{FUNCTIONS, IommuKind, MESSAGES, UNITS};
+use spec::{FUNCTIONS, IommuKind, MESSAGES, RESERVED, UNITS};
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +43,29 @@ pub trait PhysicalMemory {
 /// `None` if it is no bridge, or nobody knows.
 pub type Buses<'b> = &'b mut dyn FnMut(u16) -> Option<RangeInclusive<u8>>;
 
+/// Memory that firmware wants a function to reach at the same addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// The function's requester id.
+    pub requester: u16,
+    /// The position of its unit.
+    pub unit: u8,
+    /// Address of the first page.
+    pub start: u64,
+    /// Address after the last page.
+    pub end: u64,
+    /// It is to be read.
+    pub read: bool,
+    /// It is to be written.
+    pub write: bool,
+}
+
+impl fmt::Display for Reserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x} to {:#x}", self.start, self.end.saturating_sub(1))
+    }
+}
+
 /// The units of one kind that the firmware describes, of segment 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Units {
@@ -53,9 +76,36 @@ pub struct Units {
     pub of: Vec<u8, FUNCTIONS>,
     /// Requester id of the first I/O APIC.
     pub ioapic: u16,
+    /// Memory of the firmware that assigned functions are to reach, and then that others are
+    /// to, as far as there is room and it is told which.
+    pub reserved: Vec<Reserved, RESERVED>,
 }
 
 impl Units {
+    /// Returns the position of the unit with these registers.
+    fn position(&self, registers: u64) -> Option<u8> {
+        let unit = self.registers.iter().position(|own| *own == registers)?;
+        // There are few.
+        u8::try_from(unit).ok()
+    }
+
+    /// Adds memory of the firmware, which is whole pages.
+    fn reserve(&mut self, reserved: Reserved) -> Result<(), Unusable> {
+        let Reserved {
+            requester,
+            start,
+            end,
+            ..
+        } = reserved;
+        let pages = start.is_multiple_of(PAGE)
+            && end.is_multiple_of(PAGE)
+            && start < end
+            && end <= 1 << ADDRESS_BITS;
+        let room = pages && self.reserved.push(reserved).is_ok();
+        room.then_some(())
+            .ok_or(Unusable::FirmwareMemory(requester))
+    }
+
     /// Adds a unit, if it is not there yet. `count` is how many the table has.
     fn add(&mut self, registers: u64, size: u64, count: usize) -> Result<(), Unusable> {
         check_registers(registers, size)?;
@@ -67,10 +117,7 @@ impl Units {
 
     /// Records which unit, by its registers, the next assigned function is behind.
     fn give(&mut self, registers: u64) -> Result<(), Unusable> {
-        let unit = self.registers.iter().position(|own| *own == registers);
-        // There are few.
-        let unit = unit.and_then(|unit| u8::try_from(unit).ok());
-        let unit = unit.ok_or(Unusable::Malformed)?;
+        let unit = self.position(registers).ok_or(Unusable::Malformed)?;
         self.of.push(unit).map_err(|_| Unusable::TooLarge)
     }
 
@@ -108,6 +155,15 @@ pub enum Found {
 }
 
 impl Found {
+    /// Returns the memory of the firmware that a function is to reach.
+    pub fn reserved(&self, requester: u16) -> impl Iterator<Item = &Reserved> {
+        let all: &[Reserved] = match self {
+            Self::None => &[],
+            Self::Amd(units) | Self::Intel(units) => &units.reserved,
+        };
+        all.iter().filter(move |piece| piece.requester == requester)
+    }
+
     /// Returns the kind of the units.
     #[must_use]
     pub const fn kind(&self) -> IommuKind {
@@ -151,7 +207,8 @@ pub enum Unusable {
     /// It cannot remap interrupts, or the table does not tell whose those of
     /// the I/O APIC are.
     NoRemapping,
-    /// Firmware reserved memory that this function must be able to reach.
+    /// Firmware reserved memory for this function that is no whole pages, or too many pieces
+    /// of it.
     FirmwareMemory(u16),
     /// This function's requests carry another function's id.
     Alias(u16),
@@ -178,7 +235,10 @@ impl Unusable {
                  unknown bridge on the way"
             }
             Self::NoRemapping => "it cannot remap interrupts",
-            Self::FirmwareMemory(_) => "firmware needs an assigned function to reach its memory",
+            Self::FirmwareMemory(_) => {
+                "memory that firmware wants mapped for an assigned function is no whole pages, \
+                 or in too many pieces"
+            }
             Self::Alias(_) => "an assigned function's requests carry another id",
             Self::SharedId(_) => "an assigned function has the id of an I/O APIC",
         }
@@ -245,6 +305,8 @@ pub fn pointer(memory: &mut impl PhysicalMemory) -> Option<Pointer> {
     root::find(memory).ok().flatten()
 }
 
+/// Bytes of a page.
+const PAGE: u64 = 0x1000;
 /// The first MiB is the PC's own: no unit's registers are there.
 const FIRST_MIB: u64 = 0x10_0000;
 /// No x86 processor has longer physical addresses (Intel SDM vol. 3 section

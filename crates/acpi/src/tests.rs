@@ -101,11 +101,17 @@ fn ivrs(blocks: &[Vec<u8>]) -> Vec<u8> {
     table(b"IVRS", &contents)
 }
 
+/// Where firmware has memory for functions.
+const MEMORY: u64 = 0x7d00_0000;
+
+/// Returns a block about 64 KiB at [`MEMORY`], which are to be read and written.
 fn ivmd(kind: u8, first: u16, last: u16) -> Vec<u8> {
-    let mut block = Vec::from([kind, 1, 32, 0]);
+    let mut block = Vec::from([kind, 7, 32, 0]);
     block.extend(first.to_le_bytes());
     block.extend(last.to_le_bytes());
-    block.resize(32, 0);
+    block.resize(16, 0);
+    block.extend(MEMORY.to_le_bytes());
+    block.extend(0x1_0000u64.to_le_bytes());
     block
 }
 
@@ -139,7 +145,8 @@ fn rmrr(segment: u16, scopes: &[Vec<u8>]) -> Vec<u8> {
     memory.extend((24 + scopes.len() as u16).to_le_bytes());
     memory.extend([0, 0]);
     memory.extend(segment.to_le_bytes());
-    memory.resize(24, 0);
+    memory.extend(MEMORY.to_le_bytes());
+    memory.extend((MEMORY + 0xffff).to_le_bytes());
     memory.extend(scopes);
     memory
 }
@@ -163,6 +170,7 @@ fn units(registers: &[u64], of: &[u8], ioapic: u16) -> Units {
         registers: registers.iter().copied().collect(),
         of: of.iter().copied().collect(),
         ioapic,
+        reserved: heapless::Vec::new(),
     }
 }
 
@@ -371,26 +379,118 @@ fn aliases_of_assigned_functions() {
     assert!(with(&named).is_err());
 }
 
+/// Returns the memory of firmware that functions behind the first unit are to reach.
+fn reserved(requesters: &[u16]) -> Vec<Reserved> {
+    let of = |&requester: &u16| Reserved {
+        requester,
+        unit: 0,
+        start: MEMORY,
+        end: MEMORY + 0x1_0000,
+        read: true,
+        write: true,
+    };
+    requesters.iter().map(of).collect()
+}
+
+/// Returns the memory of firmware that is found.
+fn reserved_in(found: Result<Found, Unusable>) -> Result<Vec<Reserved>, Unusable> {
+    match found? {
+        Found::None => panic!("no unit"),
+        Found::Amd(units) | Found::Intel(units) => Ok(units.reserved.to_vec()),
+    }
+}
+
 #[test]
-fn memory_that_firmware_needs() {
+fn memory_that_amd_s_firmware_needs() {
     let unit = || ivhd(0x10, BASE, &PLAIN);
-    let with = |block| look(machine(2, ivrs(&[unit(), block])));
-    let needed = Err(Unusable::FirmwareMemory(NIC));
-    assert_eq!(with(ivmd(0x20, 0, 0)), needed);
-    assert_eq!(with(ivmd(0x21, NIC, 0)), needed);
-    assert_eq!(with(ivmd(0x21, NIC + 1, 0)), Ok(amd()));
-    assert_eq!(with(ivmd(0x22, 1, NIC)), needed);
-    assert_eq!(with(ivmd(0x22, 1, NIC - 1)), Ok(amd()));
+    let with = |block| reserved_in(look(machine(2, ivrs(&[unit(), block]))));
+    let of = |requesters: &[u16]| Ok(reserved(requesters));
+    assert_eq!(with(ivmd(0x20, 0, 0)), of(&[NIC, 0x0300]));
+    assert_eq!(with(ivmd(0x21, NIC, 0)), of(&[NIC]));
+    // That of a function that nobody has, if it is named.
+    assert_eq!(with(ivmd(0x21, NIC + 1, 0)), of(&[NIC + 1]));
+    assert_eq!(with(ivmd(0x22, NIC + 1, NIC + 1)), of(&[NIC + 1]));
+    assert_eq!(with(ivmd(0x22, 1, NIC)), of(&[NIC]));
+    assert_eq!(with(ivmd(0x22, 1, NIC - 1)), of(&[]));
+    assert_eq!(with(ivmd(0x22, NIC, 1)), of(&[]));
+    // What of it: nothing without the flag, and all of an exclusion range.
+    for (flags, access) in [
+        (0, None),
+        (1, None),
+        (6, None),
+        (3, Some((true, false))),
+        (5, Some((false, true))),
+        (7, Some((true, true))),
+        (8, Some((true, true))),
+        (0xf1, Some((false, false))),
+    ] {
+        let mut block = ivmd(0x21, NIC, 0);
+        block[1] = flags;
+        let found = with(block).expect("found");
+        let found = found.first().map(|found| (found.read, found.write));
+        let access = access.filter(|access| *access != (false, false));
+        assert_eq!(found, access, "{flags:#x}");
+    }
+    // No pages, and past the end of all addresses.
+    for (at, byte) in [(16, 8), (24, 8), (26, 0), (23, 0xff), (31, 0xff)] {
+        let mut block = ivmd(0x21, NIC, 0);
+        block[at] = byte;
+        let found = with(block);
+        let bad = Err(Unusable::FirmwareMemory(NIC));
+        // The highest address is one.
+        assert!(
+            found == bad || at == 23 && found.is_ok(),
+            "{at}: {found:x?}"
+        );
+        let mut nobody_s = ivmd(0x21, NIC + 1, 0);
+        nobody_s[at] = byte;
+        assert!(with(nobody_s).is_ok());
+    }
+}
+
+#[test]
+fn memory_that_intel_s_firmware_needs() {
     let unit = || drhd(1, 0, BASE, &[ioapic_scope()]);
-    let with = |memory| look(machine(2, dmar(1, &[unit(), memory])));
-    assert_eq!(with(rmrr(0, &[scope(1, 0, &[2, 0])])), needed);
-    assert_eq!(with(rmrr(1, &[scope(1, 0, &[2, 0])])), Ok(intel()));
-    assert_eq!(with(rmrr(0, &[scope(1, 0, &[3, 0])])), Ok(intel()));
+    let with = |memory| reserved_in(look(machine(2, dmar(1, &[unit(), memory]))));
+    let of = |requesters: &[u16]| Ok(reserved(requesters));
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[2, 0])])), of(&[NIC]));
+    assert_eq!(with(rmrr(1, &[scope(1, 0, &[2, 0])])), of(&[]));
+    // That of a function that nobody has.
+    let both = [scope(1, 0, &[3, 0]), scope(1, 0, &[2, 0])];
+    assert_eq!(with(rmrr(0, &both)), of(&[NIC, 0x18]));
     // Behind a bridge of bus 0: maybe the function on bus 3.
-    let behind = Err(Unusable::FirmwareMemory(0x0300));
-    assert_eq!(with(rmrr(0, &[scope(1, 0, &[1, 0, 0, 0])])), behind);
-    assert_eq!(with(rmrr(0, &[scope(2, 0, &[1, 0])])), behind);
-    assert_eq!(with(rmrr(0, &[scope(4, 0, &[2, 0])])), Ok(intel()));
+    let behind = || of(&[0x0300]);
+    assert_eq!(with(rmrr(0, &[scope(1, 0, &[1, 0, 0, 0])])), behind());
+    assert_eq!(with(rmrr(0, &[scope(2, 0, &[1, 0])])), behind());
+    assert_eq!(with(rmrr(0, &[scope(4, 0, &[2, 0])])), of(&[]));
+    for (at, byte) in [(8, 8), (16, 8), (18, 0), (11, 0x7e)] {
+        let mut memory = rmrr(0, &[scope(1, 0, &[2, 0])]);
+        memory[at] = byte;
+        let bad = Err(Unusable::FirmwareMemory(NIC));
+        // The last byte is before the first.
+        let bad = if at == 18 { of(&[NIC]) } else { bad };
+        assert_eq!(with(memory), bad, "{at}");
+    }
+    let mut memory = rmrr(0, &[scope(1, 0, &[2, 0])]);
+    memory[16..24].fill(0xff);
+    assert_eq!(with(memory), Err(Unusable::FirmwareMemory(NIC)));
+}
+
+#[test]
+fn more_of_it_than_there_is_room_for() {
+    let scopes = |device: u8, count| std::vec![scope(1, 0, &[device, 0]); count];
+    let with = |scopes: &[Vec<u8>]| {
+        let unit = drhd(1, 0, BASE, &[ioapic_scope()]);
+        reserved_in(look(machine(2, dmar(1, &[unit, rmrr(0, scopes)]))))
+    };
+    let full = with(&scopes(2, RESERVED)).map(|all| all.len());
+    assert_eq!(full, Ok(RESERVED));
+    let bad = Err(Unusable::FirmwareMemory(NIC));
+    assert_eq!(with(&scopes(2, RESERVED + 1)), bad);
+    // Those that nobody has come last.
+    let some = [scopes(3, RESERVED + 1), scopes(2, 1)].concat();
+    let found = with(&some).expect("found");
+    assert_eq!((found.len(), found[0].requester), (RESERVED, NIC));
 }
 
 #[test]

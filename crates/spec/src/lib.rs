@@ -42,11 +42,11 @@ pub use image::{BY_TABLES, HEADER_SIZE, Header, ImageWriter, ParseError, System,
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{
     BehindUnit, Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel,
-    MachineInfo, UnitInfo,
+    MachineInfo, ReservedInfo, UnitInfo,
 };
 pub use records::{
-    Cache, Capability, Fill, Function, IommuPlace, Mapping, NONE, Name, Object, ObjectKind, OnExit,
-    OnFault, PIN_BY_MACHINE, Requires, Rights, Selector, Start, Thread,
+    Cache, Capability, Fill, FirmwareMemory, Function, IommuPlace, Mapping, NONE, Name, Object,
+    ObjectKind, OnExit, OnFault, PIN_BY_MACHINE, Requires, Rights, Selector, Start, Thread,
 };
 pub use resources::{Resource, ResourceKind, Resources};
 
@@ -106,6 +106,9 @@ pub const GUESTS: usize = 16;
 pub const FUNCTIONS: usize = 32;
 /// Units of an IOMMU in one machine, at most: a machine with one socket has up to five.
 pub const UNITS: usize = 8;
+/// Pieces of memory that firmware wants functions to reach, at most: one for each function of
+/// each.
+pub const RESERVED: usize = 32;
 /// The period, in microseconds, in which each guest has its turn.
 pub const PERIOD_US: u64 = 10_000;
 /// Where every component finds its resource table ([`Resources`]).

@@ -1,6 +1,6 @@
 //! What init learns about the machine at boot.
 
-use crate::{FUNCTIONS, UNITS};
+use crate::{FUNCTIONS, RESERVED, UNITS};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 /// What interrupts at the deadlines of the timer's clients.
@@ -208,6 +208,26 @@ pub struct BehindUnit {
     pub unit: u16,
 }
 
+/// Memory of the firmware that a function is to reach.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct ReservedInfo {
+    /// Machine address of the first page, and the function's address for it.
+    pub start: u64,
+    /// Address after the last page.
+    pub end: u64,
+    /// The function's requester id.
+    pub requester: u16,
+    /// The position of its unit.
+    pub unit: u16,
+    /// 1: it may be read.
+    pub read: u16,
+    /// 1: it may be written.
+    pub write: u16,
+}
+
 /// The IOMMU that init found by ACPI, on a page for the iommu component.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -229,6 +249,10 @@ pub struct IommuInfo {
     pub units: [UnitInfo; UNITS],
     /// Which unit each assigned function is behind.
     pub functions: [BehindUnit; FUNCTIONS],
+    /// How many pieces of the firmware's memory there are.
+    pub reserved_count: u64,
+    /// Those pieces, of assigned functions and of others.
+    pub reserved: [ReservedInfo; RESERVED],
 }
 
 impl IommuInfo {
@@ -236,6 +260,12 @@ impl IommuInfo {
     #[must_use]
     pub fn units(&self) -> &[UnitInfo] {
         &self.units[..UNITS.min(self.unit_count as usize)]
+    }
+
+    /// Returns the pieces of the firmware's memory.
+    pub fn reserved(&self) -> impl Iterator<Item = &ReservedInfo> {
+        let count = usize::try_from(self.reserved_count).unwrap_or(RESERVED);
+        self.reserved.iter().take(count)
     }
 
     /// Returns the position of the unit that a function is behind, if one has it.

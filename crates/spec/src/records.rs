@@ -313,6 +313,22 @@ pub struct Thread {
     pub guest: u64,
 }
 
+/// What becomes of memory of the firmware that a function should reach by its tables (RMRR,
+/// IVMD).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(u16)]
+pub enum FirmwareMemory {
+    /// The system does not start.
+    #[default]
+    Refuse = 0,
+    /// The function reaches it, beside its guest's memory.
+    Map = 1,
+    /// The function does not reach it.
+    Withhold = 2,
+}
+
 /// How a function is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable)]
 #[repr(u32)]
@@ -379,9 +395,13 @@ pub struct Function {
     /// Memory object with the RAM of its guest.
     pub ram: u32,
     /// 1: functions of its group may go to other guests.
-    pub shares_group: u32,
+    pub shares_group: u16,
+    /// What becomes of memory that the firmware wants it to reach.
+    pub firmware_memory: FirmwareMemory,
     /// First bus address of that RAM for the function: the guest's own.
     pub dma_address: u64,
+    /// First address of all RAM of its guest, of which `ram` is the end.
+    pub guest_address: u64,
 }
 
 /// Where the IOMMU goes that init finds. Every index is [`NONE`] in a system

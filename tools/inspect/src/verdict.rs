@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use acpi_tables::{Found, Reserved, Unusable};
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
 use init::{Fate, GivenBehind, Places, Stated, Stop, Told, settle};
@@ -177,6 +178,8 @@ struct Inspection<'a> {
     machine: &'a [Dump],
     dump: &'a Dump,
     device: Device,
+    /// Memory that firmware wants it to reach.
+    reserved: Vec<Reserved>,
     verdict: Verdict,
 }
 
@@ -184,6 +187,12 @@ impl<'a> Inspection<'a> {
     fn of(machine: &'a [Dump], dump: &'a Dump, tables: &[Vec<u8>]) -> Self {
         let mut device = Device::new(dump);
         let id = device.read32(regs::VENDOR);
+        let known = acpi::has(tables, &[b"DMAR", b"IVRS"]);
+        let unit = known.then(|| unit(tables, machine, dump.bdf));
+        let reserved = match &unit {
+            Some(Ok(found)) => found.reserved(dump.bdf.requester_id()).copied().collect(),
+            Some(Err(_)) | None => Vec::new(),
+        };
         let verdict = Verdict {
             segment: dump.segment,
             address: dump.bdf.to_string(),
@@ -201,7 +210,10 @@ impl<'a> Inspection<'a> {
             capabilities: Vec::new(),
             extended: false,
             window: None,
-            iommu: acpi::has(tables, &[b"DMAR", b"IVRS"]).then(|| unit(tables, machine, dump.bdf)),
+            iommu: unit.as_ref().map(|unit| match unit {
+                Ok(found) => found.to_string(),
+                Err(unusable) => format!("cannot be used: {unusable}"),
+            }),
             group: Vec::new(),
             group_reason: None,
         };
@@ -209,6 +221,7 @@ impl<'a> Inspection<'a> {
             machine,
             dump,
             device,
+            reserved,
             verdict,
         }
     }
@@ -316,6 +329,11 @@ impl<'a> Inspection<'a> {
         } else {
             "dma = \"trusted\": what it reaches is not measured".to_owned()
         });
+        for reserved in &self.reserved {
+            self.verdict.needs.push(format!(
+                "firmware-memory = \"withhold\" or \"map\": firmware wants it to reach {reserved}"
+            ));
+        }
         self.verdict
     }
 
@@ -502,7 +520,7 @@ fn window(tables: &[Vec<u8>]) -> Result<Places, String> {
 }
 
 /// Returns what the machine's tables say of the unit for a function.
-fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
+fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> Result<Found, Unusable> {
     let mut memory = Memory::new(tables);
     let pointer = Memory::pointer();
     let assigned = [bdf.requester_id()];
@@ -511,11 +529,7 @@ fn unit(tables: &[Vec<u8>], machine: &[Dump], bdf: Bdf) -> String {
         pci::buses_behind(Bdf::from_requester_id(id), read)
     };
     let buffer = &mut [0; TABLE];
-    let found = acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses);
-    match found {
-        Ok(found) => found.to_string(),
-        Err(unusable) => format!("cannot be used: {unusable}"),
-    }
+    acpi_tables::find(&mut memory, Some(&pointer), buffer, &assigned, &mut buses)
 }
 
 /// Returns the name of a capability (PCI Code and ID Assignment Specification 1.11,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use pci::Bdf;
-use spec::{IommuKind, OnExit, OnFault, Selector};
+use spec::{FirmwareMemory, IommuKind, OnExit, OnFault, Selector};
 
 use crate::board::{Board, BoardDevice};
 use crate::manifest::{Authority, Manifest};
@@ -71,6 +71,8 @@ pub struct Device {
     pub reset_optional: bool,
     /// Functions that it reaches without the IOMMU may go to other guests.
     pub shares_group: bool,
+    /// What becomes of memory that firmware wants it to reach.
+    pub firmware_memory: FirmwareMemory,
     /// QEMU's `-device` arguments that make the function, and what it needs,
     /// on a QEMU board.
     pub qemu: Vec<String>,

@@ -432,6 +432,11 @@ impl<'a> Builder<'a> {
         Some(slot)
     }
 
+    /// Returns whether all of a range is neither RAM of the kernel's nor given to anybody.
+    pub fn is_free_device(&self, range: &core::ops::Range<u64>) -> bool {
+        self.untypeds.is_free_device(range)
+    }
+
     /// Moves a capability of init's into a component's CNode.
     pub fn give(&mut self, from: usize, cnode: u32, slot: u32, what: &str) {
         let to = self.place(cnode, slot);

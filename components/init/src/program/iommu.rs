@@ -1,12 +1,18 @@
 //! Finds the IOMMU's units by the firmware's tables and hands their registers to the
 //! iommu component.
 
-use acpi_tables::{Found, Units, find as find_unit};
+use core::ops::Range;
+
+use acpi_tables::{Found, Reserved, Units, find as find_unit};
 use defmt::Display2Format;
 use heapless::Vec;
+use init::check_reserved;
 use pci::{Bdf, PAGE_SIZE, buses_behind};
 use sel4::cap::LargePage;
-use spec::{BehindUnit, Configuration, FUNCTIONS, IommuInfo, IommuKind, NONE, UNITS, UnitInfo};
+use spec::{
+    BehindUnit, Configuration, FUNCTIONS, FirmwareMemory, IommuInfo, IommuKind, NONE, ReservedInfo,
+    UNITS, UnitInfo,
+};
 use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
@@ -22,17 +28,22 @@ const AMD_SIZE: u64 = 4 * PAGE_SIZE;
 /// Slots of the frames of a unit's registers.
 type Frames = Vec<usize, { (AMD_SIZE / PAGE_SIZE) as usize }>;
 
-/// Makes the pages of a unit's registers, unless one of them is RAM, the kernel's
-/// (the local APIC and the I/O APIC), in the configuration window, or given to
-/// somebody already.
-fn register_pages(builder: &mut Builder<'_>, registers: u64, size: u64) -> Option<Frames> {
+/// Returns the configuration window: 1 MiB for each bus (PCIe 6.0 section 7.2.2); of one that
+/// is not there, nothing.
+fn configuration(builder: &Builder<'_>) -> Range<u64> {
     let places = &builder.places;
-    // 1 MiB for each bus (PCIe 6.0 section 7.2.2); of one that is not there, nothing.
     let buses = match places.configuration() {
         Configuration::Window => places.buses,
         Configuration::Ports => 0,
     };
-    let window = places.ecam..places.ecam.saturating_add(buses << 20);
+    places.ecam..places.ecam.saturating_add(buses << 20)
+}
+
+/// Makes the pages of a unit's registers, unless one of them is RAM, the kernel's
+/// (the local APIC and the I/O APIC), in the configuration window, or given to
+/// somebody already.
+fn register_pages(builder: &mut Builder<'_>, registers: u64, size: u64) -> Option<Frames> {
+    let window = configuration(builder);
     let mut frames = Frames::new();
     for page in 0..size / PAGE_SIZE {
         let address = registers + page * PAGE_SIZE;
@@ -168,6 +179,83 @@ fn hand_over(
                 requester,
                 units.registers[usize::from(unit)]
             );
+        }
+    }
+    for reserved in &units.reserved {
+        if may_reach(builder, reserved, assigned) {
+            let place = info.reserved_count as usize;
+            info.reserved[place] = ReservedInfo {
+                start: reserved.start,
+                end: reserved.end,
+                requester: reserved.requester,
+                unit: reserved.unit.into(),
+                read: reserved.read.into(),
+                write: reserved.write.into(),
+            };
+            info.reserved_count += 1;
+        }
+    }
+}
+
+/// Decides whether a function may reach a piece of the firmware's memory, and says so.
+fn may_reach(builder: &Builder<'_>, reserved: &Reserved, assigned: &[u16]) -> bool {
+    let Reserved {
+        requester,
+        start,
+        end,
+        ..
+    } = *reserved;
+    let bdf = Bdf::from_requester_id(requester);
+    let position = assigned.iter().position(|own| *own == requester);
+    let function = position.map(|position| &builder.system.functions[position]);
+    if let Some(function) = function {
+        let name = function.name.as_str();
+        match function.firmware_memory {
+            FirmwareMemory::Map => {}
+            FirmwareMemory::Withhold => {
+                defmt::warn!(
+                    "device {=str}: it does not reach the firmware's memory at {}",
+                    name,
+                    Display2Format(reserved)
+                );
+                return false;
+            }
+            FirmwareMemory::Refuse => fatal!(
+                "device {name} at {bdf}: firmware wants it to reach memory of its own at \
+                 {reserved}. `firmware-memory = \"withhold\"` in [device.{name}] keeps \
+                 it away, as suits USB controllers and graphics, which firmware uses before the \
+                 boot; with \"map\" its guest can write what firmware reads"
+            ),
+        }
+    }
+    let guest = function.map(|function| {
+        let ram = &builder.system.objects[function.ram as usize];
+        function.guest_address..function.dma_address + (ram.pages << ram.size_bits)
+    });
+    let free = |range: &Range<u64>| builder.is_free_device(range);
+    let checked = check_reserved(&(start..end), &configuration(builder), guest.as_ref(), free);
+    match (checked, function) {
+        (Ok(()), _) => {
+            defmt::info!(
+                "{=u16:#06x} reaches the firmware's memory at {}",
+                requester,
+                Display2Format(reserved)
+            );
+            true
+        }
+        (Err(why), Some(function)) => fatal!(
+            "device {} at {bdf}: the firmware's memory at {reserved} cannot be \
+             mapped for it: {why}",
+            function.name.as_str()
+        ),
+        (Err(why), None) => {
+            defmt::warn!(
+                "{=u16:#06x} does not reach the firmware's memory at {}: {}",
+                requester,
+                Display2Format(reserved),
+                Display2Format(&why)
+            );
+            false
         }
     }
 }

@@ -264,6 +264,7 @@ impl Kind {
             base: BASE,
             size: SIZE,
             requesters: &requesters(&IDS),
+            firmware: &[],
             ioapic: IOAPIC,
         };
         self.start_with(board, memory, start)

@@ -25,7 +25,8 @@ fn state(unit: &dyn Unit) -> Vec<(bool, Vec<u8>)> {
 fn running(kind: Kind) -> (Shared, Box<dyn Unit>) {
     let (board, mut unit) = kind.fresh();
     for function in [1, 2] {
-        unit.build(function, RAM, &mut Backwards).expect("build");
+        unit.build(function, RAM, &[], &mut Backwards)
+            .expect("build");
     }
     unit.attach(1).expect("attach");
     unit.allow(1, 20, 2).expect("allow");
@@ -64,7 +65,7 @@ const WORK: [fn(&mut dyn Unit); 6] = [
     |unit| unit.forbid(1, 20, 2).expect("forbid"),
     |unit| {
         let ram = Ram { frames: 1, ..RAM };
-        unit.build(0, ram, &mut Backwards).expect("build");
+        unit.build(0, ram, &[], &mut Backwards).expect("build");
     },
 ];
 
@@ -136,6 +137,7 @@ fn a_unit_that_is_not_as_it_was() {
             base: BASE + (2 << 20),
             size: SIZE,
             requesters: &requesters(&IDS),
+            firmware: &[],
             ioapic: IOAPIC,
         };
         let error = kind.start_with(&board, memory, Start::Adopt).err();

@@ -65,6 +65,7 @@ fn memory_that_cannot_hold_the_tables() {
                 base,
                 size,
                 requesters: &requesters(&IDS),
+                firmware: &[],
                 ioapic,
             };
             let result = kind.start_with(&board, memory, Start::Fresh);
@@ -77,6 +78,7 @@ fn memory_that_cannot_hold_the_tables() {
             base: BASE,
             size: SIZE,
             requesters: &requesters(&too_many),
+            firmware: &[],
             ioapic: IOAPIC,
         };
         let result = kind.start_with(&board, memory, Start::Fresh);

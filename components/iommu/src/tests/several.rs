@@ -25,6 +25,7 @@ fn start(kind: Kind, board: &Shared, start: Start) -> Result<Box<dyn Unit>, Fail
         base: BASE,
         size: SIZE,
         requesters: &requesters,
+        firmware: &[],
         ioapic: IOAPIC,
     };
     let units = [0, 1].map(|unit| Shared(board.0.clone(), unit));
@@ -46,7 +47,8 @@ fn fresh(kind: Kind) -> ([Shared; 2], Box<dyn Unit>) {
 }
 
 fn attach(unit: &mut dyn Unit, function: usize) {
-    unit.build(function, RAM, &mut Backwards).expect("build");
+    unit.build(function, RAM, &[], &mut Backwards)
+        .expect("build");
     unit.attach(function).expect("attach");
 }
 
@@ -199,6 +201,7 @@ fn start_with(
         base: BASE,
         size: SIZE,
         requesters: &requesters,
+        firmware: &[],
         ioapic: IOAPIC,
     };
     let started = kind.start_all(units, memory, Start::Fresh);
@@ -287,7 +290,7 @@ fn page_tables_are_such_as_both_units_walk() {
     let narrow = large & !(0x3f << 16) | 35 << 16;
     for (first, second) in [(large, narrow), (narrow, large)] {
         let (_board, mut unit) = look(first, second).expect("set up");
-        let mut build = |address| unit.build(0, Ram { address, frames: 1 }, &mut Backwards);
+        let mut build = |address| unit.build(0, Ram { address, frames: 1 }, &[], &mut Backwards);
         assert_eq!(build((1 << 36) - FRAME), Ok(()));
         assert_eq!(build(1 << 36), Err(channel::Error::Refused));
     }

@@ -8,7 +8,8 @@ use super::board::*;
 use crate::*;
 
 fn attach(unit: &mut dyn Unit, function: usize) {
-    unit.build(function, RAM, &mut Backwards).expect("build");
+    unit.build(function, RAM, &[], &mut Backwards)
+        .expect("build");
     unit.attach(function).expect("attach");
 }
 
@@ -138,7 +139,7 @@ fn an_error_of_the_queue_is_found_by_who_takes_over() {
 fn no_entry_is_seen_half_written() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
-        unit.build(1, RAM, &mut Backwards).expect("build");
+        unit.build(1, RAM, &[], &mut Backwards).expect("build");
         board.0.borrow_mut().meanwhile = Some(|model, ram| {
             model.dma(ram, IDS[1], RAM.address, true);
             for address in [0xfee0_0000, 0xfee0_0018 | (128 + 7) << 5] {
@@ -170,7 +171,7 @@ fn to_build_again_changes_nothing() {
             (IDS[0], RAM.address, Some(machine(0, RAM.address))),
             (IDS[1], RAM.address, Some(machine(1, RAM.address))),
         ]);
-        unit.build(0, RAM, &mut Backwards).expect("build");
+        unit.build(0, RAM, &[], &mut Backwards).expect("build");
         assert!(before == board.0.borrow().ram.seen, "{kind:?}");
     }
 }
@@ -179,7 +180,8 @@ fn to_build_again_changes_nothing() {
 fn memory_that_no_function_may_have() {
     for kind in KINDS {
         let (_board, mut unit) = kind.fresh();
-        let mut build = |address, frames| unit.build(0, Ram { address, frames }, &mut Backwards);
+        let mut build =
+            |address, frames| unit.build(0, Ram { address, frames }, &[], &mut Backwards);
         let refused = Err(Error::Refused);
         assert_eq!(build(RAM.address, 0), refused);
         assert_eq!(build(RAM.address + 0x1000, 1), refused);
@@ -210,7 +212,7 @@ fn frames_that_are_not_there_or_not_aligned() {
         let (_board, mut unit) = kind.fresh();
         let mut build = |machine, frames| {
             let ram = Ram { frames, ..RAM };
-            unit.build(0, ram, &mut Few(machine))
+            unit.build(0, ram, &[], &mut Few(machine))
         };
         assert_eq!(build(FRAME, 1), Ok(()));
         assert_eq!(build(FRAME, 2), Err(Error::Failed));
@@ -239,7 +241,7 @@ fn more_than_the_tables_hold_is_exhausted_and_stays_in_its_share() {
         if kind == Kind::OddIntel {
             large.frames = 600;
         }
-        let result = unit.build(0, large, &mut Always);
+        let result = unit.build(0, large, &[], &mut Always);
         assert_eq!(result, Err(Error::Exhausted), "{kind:?}");
         for function in [1, 2] {
             let there = Some(machine(function, RAM.address));
@@ -329,7 +331,7 @@ fn positions_that_are_no_function() {
         let (_board, mut unit) = kind.fresh();
         for function in [3, 8, usize::MAX] {
             let none = Err(Error::NotFound);
-            assert_eq!(unit.build(function, RAM, &mut Backwards), none);
+            assert_eq!(unit.build(function, RAM, &[], &mut Backwards), none);
             assert_eq!(unit.attach(function), none);
             assert_eq!(unit.detach(function), none);
             assert_eq!(unit.forbid(function, 0, 1), none);
@@ -344,7 +346,7 @@ fn a_unit_that_hangs_fails_what_waits_for_it() {
     for kind in KINDS {
         let (board, mut unit) = kind.fresh();
         attach(&mut *unit, 1);
-        unit.build(0, RAM, &mut Backwards).expect("build");
+        unit.build(0, RAM, &[], &mut Backwards).expect("build");
         board.0.borrow_mut().model.hang();
         assert_eq!(unit.detach(1), Err(Error::Failed), "{kind:?}");
         assert_eq!(unit.attach(0), Err(Error::Failed));

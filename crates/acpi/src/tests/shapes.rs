@@ -22,11 +22,14 @@ fn the_shape_of_a_sandy_bridge_table() {
             None
         })
     };
-    let unit = Found::Intel(units(&[0xfed9_1000], &[0], 0xf0ff));
-    assert_eq!(find(0x00c8), Ok(unit));
-    for usb in [0x00e8, 0x00d0] {
-        assert_eq!(find(usb), Err(Unusable::FirmwareMemory(usb)));
-    }
+    let with = |order: [u16; 2]| {
+        let reserved = reserved(&order).into_iter().collect();
+        let unit = units(&[0xfed9_1000], &[0], 0xf0ff);
+        Ok(Found::Intel(Units { reserved, ..unit }))
+    };
+    assert_eq!(find(0x00c8), with([0x00e8, 0x00d0]));
+    // That of the assigned one comes first.
+    assert_eq!(find(0x00d0), with([0x00d0, 0x00e8]));
 }
 
 /// The shapes of later tables: a unit of the graphics before the one for all,

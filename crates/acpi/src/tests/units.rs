@@ -128,19 +128,23 @@ fn what_is_found_is_told() {
 
 #[test]
 fn memory_of_firmware_behind_a_bridge_is_of_what_is_there() {
+    let first = || drhd(0, 0, BASE, &[scope(2, 0, &[1, 0])]);
     let rest = || drhd(1, 0, OTHER, &[ioapic_scope()]);
-    let memory = |scope| [rest(), rmrr(0, &[scope])];
-    let refused = Err(Unusable::FirmwareMemory(FUNCTION));
-    assert_eq!(intel(&memory(scope(2, 0, &[1, 0])), &[FUNCTION]), refused);
-    let found = Found::Intel(units(&[OTHER], &[0], 0xf0f8));
-    let elsewhere = intel(&memory(scope(2, 0, &[0x1c, 0])), &[FUNCTION]);
-    assert_eq!(elsewhere, Ok(found));
-    assert_eq!(
-        intel(&memory(scope(1, 0, &[1, 0, 0, 0])), &[FUNCTION]),
-        refused
-    );
+    let with = |scope| {
+        let structures = [first(), rest(), rmrr(0, &[scope])];
+        let found = reserved_in(intel(&structures, &[FUNCTION]))?;
+        Ok(found.iter().map(|one| (one.requester, one.unit)).collect())
+    };
+    let of = |functions: &[(u16, u8)]| Ok::<_, Unusable>(functions.to_vec());
+    let own = || of(&[(FUNCTION, 0)]);
+    assert_eq!(with(scope(2, 0, &[1, 0])), own());
+    assert_eq!(with(scope(2, 0, &[0x1c, 0])), of(&[]));
+    assert_eq!(with(scope(1, 0, &[1, 0, 0, 0])), own());
     // Nobody knows: it may be.
-    assert_eq!(intel(&memory(scope(2, 0, &[7, 0])), &[FUNCTION]), refused);
+    assert_eq!(with(scope(2, 0, &[7, 0])), own());
+    // Functions that nobody has, behind the same bridge and another.
+    assert_eq!(with(scope(1, 0, &[1, 0, 1, 2])), of(&[(0x030a, 0)]));
+    assert_eq!(with(scope(1, 0, &[0x1c, 0, 0, 0])), of(&[(0x0500, 1)]));
 }
 
 /// The entries of AMD's units: each kind that has functions.

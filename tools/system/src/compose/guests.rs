@@ -379,7 +379,9 @@ pub fn functions(
             bar_slots: GUEST_BAR_SLOTS,
             ram: measured.1,
             dma_address: model.guests[owner].address + measured.0.offset,
-            shares_group: u32::from(device.shares_group),
+            shares_group: u16::from(device.shares_group),
+            firmware_memory: device.firmware_memory,
+            guest_address: model.guests[owner].address,
         });
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Functions: which, whose, and what they may reach.
 
 use pci::Bdf;
-use spec::{IommuKind, Selector};
+use spec::{FirmwareMemory, IommuKind, Selector};
 
 use crate::manifest::Authority;
 use crate::model::{Device, Model, Policy};
@@ -47,6 +47,13 @@ fn device(
     let reset_optional = choice(section, "reset", "policy for resets", &words);
     let words = [("own", false), ("shared", true)];
     let shares_group = choice(section, "group", "policy for groups", &words);
+    let words = [
+        ("refuse", FirmwareMemory::Refuse),
+        ("map", FirmwareMemory::Map),
+        ("withhold", FirmwareMemory::Withhold),
+    ];
+    let policy_name = "policy for firmware's memory";
+    let firmware_memory = choice(section, "firmware-memory", policy_name, &words);
     let intx = section.number("intx", 16..24);
     check_intx(context, intx.as_ref(), model);
     let qemu = section.texts("qemu");
@@ -64,6 +71,7 @@ fn device(
         stop_on_dma_fault,
         reset_optional,
         shares_group,
+        firmware_memory,
         qemu,
         qemu_drives,
     })
