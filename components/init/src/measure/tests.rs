@@ -309,3 +309,46 @@ fn one_that_passes_the_iommu_by_is_told_what_to_do() {
     let stuck = Unmeasured::from(Stuck::Reset).to_string();
     assert_eq!(stuck, "its reset does not end");
 }
+
+/// A function that writes anywhere, and whose reads may show nothing.
+struct Blind {
+    bus: Fake,
+    reads: bool,
+}
+
+impl Probe for Blind {
+    const MEMORY: usize = MEMORY_SIZE;
+    fn quiesce(&mut self) -> Result<(), Stuck> {
+        Ok(())
+    }
+    fn bait(&self) -> [u8; WATCHED] {
+        [1; WATCHED]
+    }
+    fn write(&mut self, to: u64) -> Result<(), Stuck> {
+        self.bus.device().store(to, &[1]);
+        Ok(())
+    }
+    fn reads(&mut self, _: u64) -> Result<bool, Stuck> {
+        Ok(self.reads)
+    }
+    fn forge(&mut self, _: u32) -> Result<(), Stuck> {
+        Err(Stuck::Unsupported)
+    }
+}
+
+#[test]
+fn what_cannot_be_tried_is_not_confined() {
+    let found = |reads| {
+        let bus = Fake::new(OWN);
+        let mut blind = Blind {
+            bus: bus.clone(),
+            reads,
+        };
+        measure(&mut blind, &mut Cpu(bus))
+    };
+    // It reads nothing where it may: that it reads nothing elsewhere proves nothing.
+    assert_eq!(found(false), Err(Stuck::Order));
+    let verdict = found(true).unwrap();
+    assert_eq!(verdict.interrupts, Answer::Unknown);
+    assert!(!verdict.confined());
+}

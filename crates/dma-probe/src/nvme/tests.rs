@@ -121,6 +121,7 @@ fn probe(fake: &mut Fake) -> Nvme<&mut Fake, Shared> {
 fn it_writes_where_it_is_told() {
     let bus = Shared::new(OWN);
     let mut fake = Fake::new(&bus);
+    bus.bus().store(ELSEWHERE, &[BEFORE; WATCHED]);
     assert_eq!(probe(&mut fake).write(ELSEWHERE), Ok(()));
     assert_ne!(bus.bus().load(ELSEWHERE, WATCHED), [BEFORE; WATCHED]);
     bus.bus().unwritable.push(ELSEWHERE..ELSEWHERE + 0x1000);

@@ -211,7 +211,11 @@ fn one_that_does_nothing_is_stuck_within_a_bound() {
     set(|state| state.entries = 2);
     assert_eq!(probe.write(ELSEWHERE), Err(Stuck::Unsupported));
     // No queue for orders.
-    set(|state| state.offered = VERSION_1);
+    set(|state| {
+        state.entries = 256;
+        state.idle = false;
+        state.offered = VERSION_1;
+    });
     assert_eq!(probe.write(ELSEWHERE), Err(Stuck::Unsupported));
     set(|state| state.hangs = true);
     assert_eq!(probe.quiesce(), Err(Stuck::Reset));
