@@ -89,6 +89,8 @@ shm::counters! {
         slots_used,
         /// Vectors that are taken now, likewise.
         vectors_used,
+        /// Free vectors whose handlers wait for their last source. A restart begins anew.
+        vectors_parked,
     }
 }
 
@@ -106,6 +108,11 @@ struct SlotState {
     owner: Option<(Source, u8)>,
     /// When it was given back; 0 if never.
     freed: u64,
+    /// Nothing is bound, but the owner's capabilities are still there: a guest that
+    /// switches MSI-X off and on binds the same sources again, and what is made and
+    /// deleted for each costs more than all the rest. Whoever else gets the slot or
+    /// the vector has them deleted first, and so has a router that takes over.
+    parked: bool,
 }
 
 impl SlotState {
@@ -113,6 +120,7 @@ impl SlotState {
         binding: None,
         owner: None,
         freed: 0,
+        parked: false,
     };
 
     fn belongs_to(&self, source: Source) -> bool {
@@ -320,22 +328,73 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         (source, vector): (Source, u8),
         binding: Binding,
     ) -> Result<(), Error> {
-        let slot = Slot {
-            guest: guest as u8,
-            index: index as u8,
-        };
-        if self.acquire(slot, source, vector).is_err() {
-            self.counters.failed += 1;
-            return Err(Error::Failed);
+        let before = &self.slots[guest][index];
+        if !before.parked || before.owner != Some((source, vector)) {
+            let slot = Slot {
+                guest: guest as u8,
+                index: index as u8,
+            };
+            let made = self
+                .evict(guest, index)
+                .and_then(|()| self.evict_vector(vector))
+                .and_then(|()| self.acquire(slot, source, vector));
+            if made.is_err() {
+                self.counters.failed += 1;
+                return Err(Error::Failed);
+            }
         }
+        self.vectors.unpark(vector);
         let state = &mut self.slots[guest][index];
+        state.parked = false;
         state.owner = Some((source, vector));
         state.binding = Some(binding);
         self.publish(guest, index);
         self.counters.bound += 1;
         self.counters.slots_used += 1;
-        self.counters.vectors_used.set(self.vectors.used().into());
+        self.count_vectors();
         Ok(())
+    }
+
+    /// Deletes the capabilities that an unbound slot's last source has left.
+    fn evict(&mut self, guest: usize, index: usize) -> Result<(), KernelError> {
+        let state = &self.slots[guest][index];
+        if let Some((_, vector)) = state.owner.filter(|_| state.parked) {
+            let slot = Slot {
+                guest: guest as u8,
+                index: index as u8,
+            };
+            self.control.release(slot, vector)?;
+            self.slots[guest][index].parked = false;
+            self.vectors.unpark(vector);
+            self.count_vectors();
+        }
+        Ok(())
+    }
+
+    /// Deletes those that are left of a vector, in whatever slot.
+    fn evict_vector(&mut self, vector: u8) -> Result<(), KernelError> {
+        if !self.vectors.is_parked(vector, 1) {
+            return Ok(());
+        }
+        let parked = |state: &SlotState| {
+            state.parked && state.owner.is_some_and(|(_, other)| other == vector)
+        };
+        let place = (0..GUESTS).find_map(|guest| {
+            let index = self.slots[guest].iter().position(parked)?;
+            Some((guest, index))
+        });
+        place.map_or(Ok(()), |(guest, index)| self.evict(guest, index))
+    }
+
+    /// Unbinds an MSI-X entry whose function may raise its vector no more, and keeps its
+    /// capabilities.
+    fn park(&mut self, guest: usize, index: usize) {
+        let state = &mut self.slots[guest][index];
+        state.parked = true;
+        if let Some((_, vector)) = state.owner {
+            self.vectors.park(vector);
+        }
+        self.released(guest, index);
     }
 
     /// Releases slot and vector.
@@ -360,7 +419,7 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         Ok(())
     }
 
-    /// Notes that a slot's capabilities are gone and its vector is given back.
+    /// Notes that a slot is given back, and its vector.
     fn released(&mut self, guest: usize, index: usize) {
         self.releases += 1;
         let state = &mut self.slots[guest][index];
@@ -369,7 +428,14 @@ impl<'a, C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize>
         self.publish(guest, index);
         self.counters.unbound += 1;
         self.counters.slots_used -= u64::from(bound);
+        self.count_vectors();
+    }
+
+    pub(super) fn count_vectors(&mut self) {
         self.counters.vectors_used.set(self.vectors.used().into());
+        self.counters
+            .vectors_parked
+            .set(self.vectors.parked().into());
     }
 
     /// Returns whether a slot of the guest is bound to such a source of the
@@ -441,7 +507,14 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> IrqRouter
 
     fn unbind(&mut self, _caller: Caller, source: Source) -> Result<(), Error> {
         let (guest, index) = self.bound_at(source)?;
-        self.free(guest, index)
+        let bound = self.bound(0, guest, index);
+        if self.forbid_each(source.function, &[bound]).is_err() {
+            self.counters.failed += 1;
+            self.allow_each(source.function, &[bound]);
+            return Err(Error::Failed);
+        }
+        self.park(guest, index);
+        Ok(())
     }
 
     fn set_masked(&mut self, _caller: Caller, source: Source, masked: bool) -> Result<(), Error> {

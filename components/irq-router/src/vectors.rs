@@ -9,6 +9,8 @@ pub struct Vectors {
     taken: u128,
     /// Vectors that are never taken.
     reserved: u128,
+    /// Free vectors whose handlers are still there for their last source.
+    parked: u128,
     /// Where the next search starts, so that a vector which was just given
     /// back rests: an event still on its way then meets no new owner.
     next: u8,
@@ -22,6 +24,7 @@ impl Vectors {
         Self {
             taken: reserved,
             reserved,
+            parked: 0,
             next: 0,
         }
     }
@@ -31,15 +34,24 @@ impl Vectors {
         (self.taken & !self.reserved).count_ones()
     }
 
+    /// Returns how many are parked.
+    pub const fn parked(&self) -> u32 {
+        self.parked.count_ones()
+    }
+
     /// Takes `count` vectors (a power of two, at most 16) that follow each
     /// other, the first a multiple of `count`: from `wanted` if these are free,
-    /// else the next free ones. Returns the first; `None` if there are none.
+    /// else the next free ones of which none is parked, else the next free ones.
+    /// Returns the first; `None` if there are none. Those that are parked stay so
+    /// until [`unpark`](Self::unpark).
     pub fn take(&mut self, wanted: Option<u8>, count: u8) -> Option<u8> {
         let blocks = VECTORS / count;
         let start = self.next.div_ceil(count);
+        let each = (0..blocks).map(|step| (start + step) % blocks * count);
         let first = wanted
             .into_iter()
-            .chain((0..blocks).map(|step| (start + step) % blocks * count))
+            .chain(each.clone().filter(|&first| !self.is_parked(first, count)))
+            .chain(each)
             .find(|&first| first % count == 0 && self.is_free(first, count))?;
         self.taken |= vector_bits(first, count);
         if wanted != Some(first) {
@@ -65,6 +77,22 @@ impl Vectors {
     /// Frees a vector that was taken.
     pub fn give_back(&mut self, vector: u8) {
         self.taken &= !(1 << vector);
+    }
+
+    /// Frees a vector whose handler stays.
+    pub fn park(&mut self, vector: u8) {
+        self.give_back(vector);
+        self.parked |= 1 << vector;
+    }
+
+    /// Notes that a vector's handler is gone, or its last source's again.
+    pub fn unpark(&mut self, vector: u8) {
+        self.parked &= !(1 << vector);
+    }
+
+    /// Returns whether any of `count` vectors from `first` on is parked.
+    pub fn is_parked(&self, first: u8, count: u8) -> bool {
+        self.parked & vector_bits(first, count) != 0
     }
 
     /// Returns whether `count` vectors from `first` on are free.
@@ -100,6 +128,24 @@ mod tests {
         vectors.give_back(0);
         assert_eq!(vectors.take(None, 1), Some(1));
         assert_eq!(vectors.take(Some(0), 1), Some(0));
+    }
+
+    #[test]
+    fn what_is_parked_is_taken_last() {
+        let mut vectors = Vectors::new(u128::MAX << 4);
+        for vector in 0..4 {
+            assert_eq!(vectors.take(None, 1), Some(vector));
+        }
+        vectors.park(1);
+        vectors.park(2);
+        vectors.give_back(3);
+        assert_eq!(vectors.used(), 1);
+        assert_eq!(vectors.take(None, 1), Some(3));
+        assert_eq!(vectors.take(Some(2), 1), Some(2));
+        vectors.unpark(2);
+        assert!(vectors.is_parked(0, 4) && !vectors.is_parked(2, 2));
+        assert_eq!(vectors.take(None, 1), Some(1));
+        assert_eq!(vectors.take(None, 1), None);
     }
 
     #[test]

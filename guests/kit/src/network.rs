@@ -110,6 +110,11 @@ pub trait Driver {
     fn statistics(&mut self) -> Statistics;
     /// Makes the next event that is no frame interrupt; call when that interrupt was taken.
     fn acknowledge_other(&mut self);
+    /// Keeps frames from interrupting, for one who looks for them anyway.
+    fn quiet(&mut self);
+    /// Lets frames, and room for them, interrupt from now on, as they do at first: before a
+    /// sleep. Returns `false`, and changes nothing, if there is something to do already.
+    fn listen(&mut self) -> bool;
     /// Returns whether a good frame was received that was not taken yet.
     fn can_receive(&mut self) -> bool;
     /// Copies the next received frame into `frame` and returns its length. Bad frames are

@@ -237,7 +237,10 @@ fn run(mut machine: Machine, mut nic: Nic<'_>) -> ! {
             machine.lapic.arm((deadline - time).total_micros());
             armed = Some(deadline);
         }
-        machine.interrupts.wait();
+        if nic.driver.listen() {
+            machine.interrupts.wait();
+            nic.driver.quiet();
+        }
     }
 }
 

@@ -334,10 +334,9 @@ fn bench_http(arguments: &cli::Bench) -> Result<()> {
     let clock = Clock::Recorded;
     steps.begin("guest", "without a monitor");
     let ports = free_ports(0, networks(&model).len())?;
-    let plain = Machine {
-        clock,
-        ..bare_machine(&workspace, &model, &model.guests[0], ports)?
-    };
+    let mut plain = bare_machine(&workspace, &model, &model.guests[0], ports)?;
+    plain.clock = clock;
+    plain.command_line = [&plain.command_line, bench::http::WORDS].join(" ");
     steps.begin("QEMU", "requests, without a monitor");
     let verbose = arguments.verbose;
     let bare = bench::http::measure(&plain, &[], None, verbose, None)?;

@@ -43,12 +43,13 @@ const PROGRAMS: [(&str, &[(&str, &str)]); 7] = [
 ];
 
 /// What goes up and down, or is a point in time.
-const GAUGES: [&str; 7] = [
+const GAUGES: [&str; 8] = [
     "attached",
     "entries_used",
     "pages_mapped",
     "slots_used",
     "table_slots_used",
+    "vectors_parked",
     "vectors_used",
     "woken_at",
 ];

@@ -7,11 +7,11 @@ use channel::irq_router::{Answers, BATCH, Batch, ShortMessage, Source, SourceKin
 use heapless::Vec;
 use spec::{FunctionId, SLOTS, bits};
 
-use super::{IrqControl, KernelError, Router, Slot};
+use super::{IrqControl, KernelError, Router};
 
 /// An entry of a batch that is bound. Small, since a stack has as many as a guest slots.
 #[derive(Clone, Copy)]
-struct Bound {
+pub(super) struct Bound {
     /// Its place in the batch, or its bit.
     place: u8,
     /// Its slot.
@@ -26,7 +26,7 @@ fn follows(one: &Bound, next: &Bound) -> bool {
 
 impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, GUESTS, FUNCTIONS> {
     /// Describes a bound slot.
-    fn bound(&self, place: u8, guest: usize, index: usize) -> Bound {
+    pub(super) fn bound(&self, place: u8, guest: usize, index: usize) -> Bound {
         let owner = self.slots[guest][index].owner;
         Bound {
             place,
@@ -95,37 +95,36 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
             // A source has one slot, so that there are no more of them than slots.
             let _ = found.push(self.bound(place as u8, guest, index));
         }
-        let mut released = 0;
-        let result = self.forbid_each(first.function, &found).and_then(|()| {
-            found.iter().try_for_each(|bound| {
-                let slot = Slot {
-                    guest: guest as u8,
-                    index: bound.index,
-                };
-                self.control.release(slot, bound.vector)?;
-                self.vectors.give_back(bound.vector);
-                self.released(guest, bound.index.into());
-                gone |= 1 << bound.place;
-                released += 1;
-                Ok(())
-            })
-        });
-        if result.is_err() {
+        if self.forbid_each(first.function, &found).is_err() {
             self.counters.failed += 1;
-            // They stay bound, and so their device must be able to raise them.
-            for run in found[released..].chunk_by(follows) {
-                let (vector, count) = (run[0].vector, run.len() as u8);
-                let _ = self.control.allow(first.function, vector, count);
-            }
+            self.allow_each(first.function, &found);
+            return Ok(gone);
+        }
+        for bound in &found {
+            self.park(guest, bound.index.into());
+            gone |= 1 << bound.place;
         }
         Ok(gone)
     }
 
     /// Takes the permission for these vectors away.
-    fn forbid_each(&mut self, function: FunctionId, bound: &[Bound]) -> Result<(), KernelError> {
+    pub(super) fn forbid_each(
+        &mut self,
+        function: FunctionId,
+        bound: &[Bound],
+    ) -> Result<(), KernelError> {
         bound.chunk_by(follows).try_for_each(|run| {
             let (vector, count) = (run[0].vector, run.len() as u8);
             self.control.forbid(function, vector, count)
         })
+    }
+
+    /// Gives it back: what was not forbidden as a whole stays bound, so that its device
+    /// must be able to raise it.
+    pub(super) fn allow_each(&mut self, function: FunctionId, bound: &[Bound]) {
+        for run in bound.chunk_by(follows) {
+            let (vector, count) = (run[0].vector, run.len() as u8);
+            let _ = self.control.allow(function, vector, count);
+        }
     }
 }

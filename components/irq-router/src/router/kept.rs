@@ -68,6 +68,7 @@ impl SlotState {
             binding,
             owner,
             freed,
+            parked: false,
         }
     }
 }
@@ -120,7 +121,7 @@ impl<C: IrqControl, const GUESTS: usize, const FUNCTIONS: usize> Router<'_, C, G
             let bound = |slot: &&SlotState| slot.binding.is_some();
             let bound = self.slots.iter().flatten().filter(bound).count();
             self.counters.slots_used.set(bound as u64);
-            self.counters.vectors_used.set(self.vectors.used().into());
+            self.count_vectors();
         }
         for guest in 0..GUESTS {
             for index in 0..self.counts[guest] {

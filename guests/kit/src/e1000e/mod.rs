@@ -12,7 +12,9 @@
 //! the queues clear themselves as their message is sent (EIAC) and none masks
 //! itself, so an interrupt costs no register access at all. The cause "other" does
 //! not clear itself: some devices would then lose the underlying event, and its
-//! handler has to read the device anyway ([`E1000e::acknowledge_other`]). The
+//! handler has to read the device anyway ([`E1000e::acknowledge_other`]). Whoever is awake
+//! and looks at the queues keeps them quiet ([`E1000e::quiet`]), and listens before it
+//! sleeps ([`E1000e::listen`]): a burst of frames interrupts once. The
 //! transmit interrupt comes once for [`REPORT_EVERY`] frames, when that part of the
 //! ring is free again.
 //!
@@ -26,6 +28,8 @@ mod registers;
 mod tests;
 
 use core::sync::atomic::{Ordering, fence};
+
+use tock_registers::fields::FieldValue;
 
 use crate::mmio::Registers;
 use crate::network::{
@@ -222,8 +226,26 @@ impl<'m, R: Registers> E1000e<'m, R> {
     /// Clears the causes behind the "other" interrupt, so that the next event raises
     /// it again; call when that interrupt was taken.
     pub fn acknowledge_other(&mut self) {
-        let queues = Cause::RXQ0::SET + Cause::TXQ0::SET;
-        ICR.set(&mut self.registers, !queues.value);
+        ICR.set(&mut self.registers, !queues().value);
+    }
+
+    /// Keeps the queues from interrupting: who looks at them anyway need not be told.
+    pub fn quiet(&mut self) {
+        IMC.write(&mut self.registers, queues());
+    }
+
+    /// Lets the queues interrupt from now on. Returns `false`, and leaves it as it is, if
+    /// there is something to do already: a frame, or room where there was none.
+    pub fn listen(&mut self) -> bool {
+        let full = !self.can_begin();
+        // What was raised until now is done, or is found by these looks; what comes after
+        // them interrupts, whether or not it does before the mask is open.
+        ICR.write(&mut self.registers, queues());
+        if self.can_receive() || full && self.can_begin() {
+            return false;
+        }
+        IMS.write(&mut self.registers, queues());
+        true
     }
 
     /// Raises the transmit interrupt without a frame: for tests of the way that
@@ -459,6 +481,12 @@ impl<R: Registers> Driver for E1000e<'_, R> {
     fn acknowledge_other(&mut self) {
         self.acknowledge_other();
     }
+    fn quiet(&mut self) {
+        self.quiet();
+    }
+    fn listen(&mut self) -> bool {
+        self.listen()
+    }
     fn can_receive(&mut self) -> bool {
         self.can_receive()
     }
@@ -480,6 +508,11 @@ impl<R: Registers> Driver for E1000e<'_, R> {
     fn watch(&mut self, now: u64) -> Result<Option<u64>, &'static str> {
         self.watch(now).map_err(InitError::reason)
     }
+}
+
+/// Returns the causes of the queues.
+fn queues() -> FieldValue<u32, Cause::Register> {
+    Cause::RXQ0::SET + Cause::TXQ0::SET
 }
 
 /// Returns whether descriptor `index` is the last of its report group.
@@ -650,11 +683,10 @@ fn start_interrupts(r: &mut impl Registers) {
     for throttle in EITR {
         throttle.set(r, 0);
     }
-    let queues = Cause::RXQ0::SET + Cause::TXQ0::SET;
     // IAME with an empty IAM: no cause masks itself. (Without IAME, QEMU's
     // model masks what EIAC clears.)
     IAM.set(r, 0);
     CTRL_EXT.modify(r, ControlExt::IAME::SET + ControlExt::PBA_CLR::SET);
-    EIAC.write(r, queues);
-    IMS.write(r, queues + Cause::OTHER::SET + Cause::LSC::SET);
+    EIAC.write(r, queues());
+    IMS.write(r, queues() + Cause::OTHER::SET + Cause::LSC::SET);
 }

@@ -33,6 +33,8 @@ struct Fake<'m> {
     tx_head: usize,
     tx_tail: usize,
     writes: Vec<(u32, u32)>,
+    /// What it does as soon as causes are cleared.
+    on_clear: Option<fn(&mut Fake)>,
 }
 
 impl Fake<'_> {
@@ -101,6 +103,11 @@ impl Registers for Fake<'_> {
             self.tx_head = value as usize;
         }
         self.held.insert(offset, value);
+        if offset == ICR.offset
+            && let Some(act) = self.on_clear.take()
+        {
+            act(self);
+        }
     }
 }
 
@@ -169,6 +176,7 @@ fn fake() -> Fake<'static> {
         tx_head: 0,
         tx_tail: 0,
         writes: Vec::new(),
+        on_clear: None,
     }
 }
 
@@ -206,6 +214,46 @@ fn start_programs_rings_interrupts_and_address() {
             full_duplex: true
         }
     );
+}
+
+const BOTH: u32 = 1 << 20 | 1 << 22;
+
+#[test]
+fn who_is_awake_is_not_interrupted_and_who_sleeps_is() {
+    let mut driver = driver();
+    driver.quiet();
+    assert_eq!(driver.registers.writes.last(), Some(&(IMC.offset, BOTH)));
+    assert!(driver.listen());
+    let [.., cleared, open] = driver.registers.writes[..] else {
+        panic!("nothing was written");
+    };
+    assert_eq!((cleared, open), ((ICR.offset, BOTH), (IMS.offset, BOTH)));
+    // What is there already is said, and stays quiet.
+    driver.registers.deliver(1, 60, GOOD);
+    assert!(!driver.listen());
+    assert_eq!(driver.registers.writes.last(), Some(&(ICR.offset, BOTH)));
+    assert_eq!(driver.receive(&mut [0; BUFFER]), Some(60));
+    assert!(driver.listen());
+}
+
+/// An event whose cause is cleared raises nothing, so that it must be looked for after that.
+#[test]
+fn nothing_that_comes_before_the_sleep_is_missed() {
+    let mut driver = driver();
+    driver.quiet();
+    driver.registers.on_clear = Some(|device| assert!(device.deliver(1, 60, GOOD)));
+    assert!(!driver.listen());
+    assert_eq!(driver.receive(&mut [0; BUFFER]), Some(60));
+    assert!(driver.listen());
+
+    while driver.can_begin() {
+        driver.transmit(&[0; 60]).expect("there is room");
+    }
+    driver.quiet();
+    assert!(driver.listen(), "a full ring is something to wait for");
+    driver.registers.on_clear = Some(|device| assert!(!device.send(usize::MAX).is_empty()));
+    assert!(!driver.listen());
+    assert!(driver.can_begin());
 }
 
 /// Returns where in the log a register was written with these bits as in

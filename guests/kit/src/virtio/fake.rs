@@ -99,6 +99,11 @@ impl Fake {
         Some(request)
     }
 
+    /// Returns whether the driver wants to be interrupted for a queue.
+    pub fn listens(&self, queue: usize) -> bool {
+        load::<u16>(self.0.borrow().queues[queue].available) & 1 == 0
+    }
+
     /// Completes a request by its first descriptor, with so many bytes written.
     pub fn complete(&self, queue: usize, head: u32, written: u32) {
         let queue = &mut self.0.borrow_mut().queues[queue];

@@ -1,6 +1,6 @@
 //! A virtio network: one receive and one transmit queue, MSI-X.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use virtio_drivers::Error;
 use virtio_drivers::device::net::VirtIONetRaw;
@@ -171,6 +171,22 @@ impl<T: Transport> Driver for Network<T> {
 
     /// By MSI-X each change interrupts, and nothing is latched.
     fn acknowledge_other(&mut self) {}
+
+    fn quiet(&mut self) {
+        self.raw.disable_interrupts();
+    }
+
+    fn listen(&mut self) -> bool {
+        let full = !self.can_begin();
+        self.raw.enable_interrupts();
+        // The function sees the flag before it is looked at what it did until then.
+        fence(Ordering::SeqCst);
+        let busy = self.can_receive() || full && self.can_begin();
+        if busy {
+            self.raw.disable_interrupts();
+        }
+        !busy
+    }
 
     fn can_receive(&mut self) -> bool {
         self.raw.poll_receive().is_some()

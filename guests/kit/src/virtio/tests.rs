@@ -107,6 +107,21 @@ fn memory_has_one_driver() {
 }
 
 #[test]
+fn who_is_awake_is_not_interrupted_and_who_sleeps_is() {
+    let (mut network, fake) = network();
+    let listens = || [RECEIVE, TRANSMIT].map(|queue| fake.listens(queue));
+    assert_eq!(listens(), [true, true]);
+    network.quiet();
+    assert_eq!(listens(), [false, false]);
+    deliver(&fake, 1, 60);
+    assert!(!network.listen(), "a frame is there");
+    assert_eq!(listens(), [false, false]);
+    assert_eq!(network.receive(&mut [0; BUFFER]), Some(60));
+    assert!(network.listen());
+    assert_eq!(listens(), [true, true]);
+}
+
+#[test]
 fn frames_are_received_in_order_across_the_wrap() {
     let (mut network, fake) = network();
     let mut frame = [0; BUFFER];

@@ -61,6 +61,11 @@ impl IrqControl for Kernel {
 
     fn forbid(&mut self, function: FunctionId, first: u8, count: u8) -> Result<(), KernelError> {
         self.0.step(Component::Irq);
+        let kernel = self.0.kernel.borrow();
+        let births = kernel.handlers.range(first..first + count);
+        let births = births.map(|(_, handler)| handler.birth);
+        self.0.forbidden.borrow_mut().extend(births);
+        drop(kernel);
         change(&self.0, first..first + count, |entries, vector| {
             entries.remove(&(function, vector));
         })

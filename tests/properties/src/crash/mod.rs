@@ -201,14 +201,18 @@ fn kill_everywhere(before: &[Op], ops: &[Op], then: &[&[usize]]) {
         ops[..at].iter().for_each(|&op| system.play(op));
         let handlers_before = system.handlers();
         let steps = VICTIMS.map(|victim| system.world.steps(victim));
+        system.world.forbidden.borrow_mut().clear();
         system.play(ops[at]);
+        let forbidden = system.world.forbidden.take();
         let steps = [0, 1, 2, 3].map(|v| system.world.steps(VICTIMS[v]) - steps[v]);
         system.check();
         let expected = settled(&system, ops[at]);
         let handlers = system.handlers();
+        // Those that were bound all the time.
         let untouched = handlers
             .iter()
-            .filter(|pair| handlers_before.contains(pair));
+            .filter(|pair| handlers_before.contains(pair))
+            .filter(|(_, handler)| !forbidden.contains(&handler.birth));
         let untouched: Vec<_> = untouched.collect();
         ops[at + 1..].iter().for_each(|&op| system.play(op));
         system.check();

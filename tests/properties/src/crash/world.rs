@@ -105,6 +105,8 @@ pub struct World {
     pub devices: [RefCell<Device>; FUNCTIONS],
     /// The IOMMU's remapping entries.
     pub allowed: RefCell<Entries>,
+    /// Births of the handlers whose vectors were taken out of them at any time.
+    pub forbidden: RefCell<Vec<u64>>,
     /// Who dies next, and after how many steps each time.
     victim: Cell<Option<Component>>,
     deaths: RefCell<Vec<usize>>,
@@ -126,6 +128,7 @@ impl World {
             kernel: RefCell::default(),
             devices: std::array::from_fn(|function| RefCell::new(Device::new(ENTRIES[function]))),
             allowed: RefCell::default(),
+            forbidden: RefCell::default(),
             victim: Cell::default(),
             deaths: RefCell::default(),
             steps: Default::default(),

@@ -38,8 +38,8 @@ fn bindings_masks_and_order_outlive_the_router() {
         all.collect::<Vec<_>>()
     };
     let before = routes(&pages);
-    let bound = held(&first);
-    assert_eq!(used(&first), [2, 2]);
+    let bound = [2, 3].map(|index| (Slot { guest: 1, index }, index));
+    assert_eq!((held(&first).len(), used(&first)), (4, [2, 2]), "2 parked");
 
     let mut second = again(&pages, kept, Kernel::default());
     assert_eq!(routes(&pages), before);
@@ -77,6 +77,27 @@ fn a_bound_source_is_restored() {
         assert_eq!(router.restore(MSIX, none), Err(Error::NotFound));
     }
     assert_eq!(router.counters.not_found, 0);
+}
+
+#[test]
+fn what_was_parked_is_deleted() {
+    let (pages, kept) = (Default::default(), nothing_kept());
+    let mut first = again(&pages, kept, Kernel::default());
+    for entry in 0..2 {
+        let source = source(FunctionId(1), entry);
+        assert!(first.bind(MSIX, source, ADDRESS, 0x31).is_ok());
+        assert_eq!(first.unbind(MSIX, source), Ok(()));
+    }
+    let kernel = Kernel {
+        held: held(&first),
+        ..Kernel::default()
+    };
+    assert_eq!(kernel.held.len(), 2);
+    let mut second = again(&pages, kept, kernel);
+    assert_eq!(held(&second), []);
+    let bound = second.bind(MSIX, source(FunctionId(1), 1), ADDRESS, 0x31);
+    assert_eq!(bound, Ok((ADDRESS, 0x31)));
+    assert_eq!(held(&second).len(), 1);
 }
 
 #[test]
