@@ -2,8 +2,7 @@
 //!
 //! Responsible for: having a function write at any bus address, read from any, and write an
 //! interrupt's message, each by the least that its kind can be told to do. An Intel 82574L
-//! ([`Engine`]), an [NVMe controller](nvme), a [virtio function](virtio) and an
-//! [xHCI](xhci).
+//! ([`Engine`]), an [NVMe controller](nvme) and a [virtio function](virtio).
 //! Must never: wait without a bound, raise an interrupt of the device's own, have anything
 //! leave the machine, or leave a function able to write after [`Probe::quiesce`].
 //! May call: the device's registers and the memory that it is given; bus mastering
