@@ -10,8 +10,9 @@ use pci::{
 };
 use spec::{CpuKind, IommuKind};
 
-use crate::assign::{Fate, GivenBehind, Stop, Told, is_measured, look_at, share_out};
+use crate::assign::{Fate, GivenBehind, Stop, Told, look_at, share_out};
 use crate::board::Lack;
+use crate::kinds::is_measured;
 
 /// Where guest RAM begins at least: below are kernel, init and components.
 const GUESTS: u64 = 32 << 20;

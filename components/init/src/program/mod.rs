@@ -120,7 +120,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if builder.start_threads(Start::First) > 0 {
         monitor::wait_ready(&system, &builder.watched(heapless::Vec::new()));
     }
-    selfcheck::all(&mut builder, &found, bell, tsc_khz);
+    let in_use = unit.kind != spec::IommuKind::None;
+    selfcheck::all(&mut builder, &found, bell, tsc_khz, in_use);
     if system.header.audit == 1 {
         let functions: heapless::Vec<_, { spec::FUNCTIONS }> =
             found.iter().map(|(_, info)| *info).collect();
