@@ -104,6 +104,27 @@ fn an_nvme_controller_is_measured() {
 }
 
 #[test]
+fn an_xhci_controller_is_measured() {
+    let _machine = one_machine();
+    let keys = "match = \"1b36:000d\"\ndma = \"trusted\"";
+    // With a device at a port, whose event is the first.
+    let devices = "qemu-xhci,id=usb\", \"usb-kbd,bus=usb.0";
+    let confined =
+        "reaches its guest's memory only (measured), may raise any interrupt (not measured)";
+    let open = "reaches all memory (measured), may raise any interrupt (not measured)";
+    for (iommu, qemu, found) in [
+        ("amd", "qemu-xhci", confined),
+        ("amd", devices, confined),
+        ("intel", "qemu-xhci", confined),
+        ("none", "qemu-xhci", open),
+    ] {
+        let end = probed("xhci-measured", qemu, keys).run_on(iommu);
+        assert!(end.text.contains(found), "{iommu}: {}", end.text);
+        assert!(end.text.contains("# probe: pass"), "{iommu}: {}", end.text);
+    }
+}
+
+#[test]
 fn virtio_functions_are_measured() {
     let _machine = one_machine();
     let drive = "qemu-drives = [\"if=none,id=d0,driver=null-co,size=1M\"]";

@@ -33,7 +33,7 @@ pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use groups::{Conflict, Owned, conflict, is_stray};
-pub use kinds::{Holder, Kind, PROBE_PAGES, Window, holder, is_measured};
+pub use kinds::{Extent, Holder, Kind, PROBE_PAGES, Window, extent, holder};
 pub use measure::{Answer, Surroundings, Unmeasured, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use probe::{Cpu, HpetTimer, Machine, conclude, function, guest_memory, memory};

@@ -12,7 +12,7 @@ use spec::{CpuKind, IommuKind};
 
 use crate::assign::{Fate, GivenBehind, Stop, Told, look_at, share_out};
 use crate::board::Lack;
-use crate::kinds::is_measured;
+use crate::kinds::{Extent, extent};
 
 /// Where guest RAM begins at least: below are kernel, init and components.
 const GUESTS: u64 = 32 << 20;
@@ -311,9 +311,10 @@ pub fn function<S: ConfigSpace>(
         }
     }
     messages(out, space, &info)?;
-    let trust = match is_measured(&info) {
-        true => "if the measurement at boot finds that nothing confines it",
-        false => "since what it reaches is not measured",
+    let trust = match extent(&info) {
+        Extent::All => "if the measurement at boot finds that nothing confines it",
+        Extent::Memory => "since the measurement at boot is of memory only",
+        Extent::Nothing => "since what it reaches is not measured",
     };
     writeln!(out, "#   needs dma = \"trusted\" {trust}")?;
     match unit {

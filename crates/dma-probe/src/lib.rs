@@ -2,7 +2,8 @@
 //!
 //! Responsible for: having a function write at any bus address, read from any, and write an
 //! interrupt's message, each by the least that its kind can be told to do. An Intel 82574L
-//! ([`Engine`]), an [NVMe controller](nvme) and a [virtio function](virtio).
+//! ([`Engine`]), an [NVMe controller](nvme), an [xHCI controller](xhci) and a
+//! [virtio function](virtio).
 //! Must never: wait without a bound, raise an interrupt of the device's own, have anything
 //! leave the machine, or leave a function able to write after [`Probe::quiesce`].
 //! May call: the device's registers and the memory that it is given; bus mastering
@@ -25,6 +26,7 @@ mod registers;
 #[cfg(test)]
 mod tests;
 pub mod virtio;
+pub mod xhci;
 
 use registers::*;
 
@@ -107,6 +109,10 @@ pub enum Stuck {
     Order,
     /// It lacks what the order needs.
     Unsupported,
+    /// Firmware goes on driving it.
+    Firmware,
+    /// It wants more pages for itself than the probe has.
+    Scratchpads,
 }
 
 /// Why nothing was measured, in words.
@@ -121,6 +127,8 @@ impl core::fmt::Display for Stuck {
             Self::Start => "it does not become ready",
             Self::Order => "it does nothing of what it is told, in memory that it may reach",
             Self::Unsupported => "it lacks what the measurement needs",
+            Self::Firmware => "the firmware does not let go of it",
+            Self::Scratchpads => "it wants more memory for itself than the measurement has",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use acpi_tables::{Found, Reserved, Unusable};
 use channel::pci_config::PciConfig;
 use channel::{Caller, Local, Message, irq_router, msix as msix_channel};
-use init::{Fate, GivenBehind, Places, Stated, Stop, Told, settle};
+use init::{Extent, Fate, GivenBehind, Places, Stated, Stop, Told, settle};
 use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, Given, NoFunction, NoMsix,
     PAGE_SIZE, Virtio, Width, claim_small_bars, find_msix, give_addresses, place_bars, regs,
@@ -325,16 +325,18 @@ impl<'a> Inspection<'a> {
                         does not start again";
             self.verdict.needs.push(need.to_owned());
         }
-        self.verdict.needs.push(if init::is_measured(&info) {
-            "dma = \"trusted\": only if the measurement at boot finds that it is not confined"
-                .to_owned()
-        } else if pci::is_virtio(&info) {
-            "dma = \"trusted\": a virtio function passes an IOMMU by unless its machine puts it \
-             behind, which is measured at boot of memory only"
-                .to_owned()
-        } else {
-            "dma = \"trusted\": what it reaches is not measured".to_owned()
-        });
+        let need = match init::extent(&info) {
+            Extent::All => "only if the measurement at boot finds that it is not confined",
+            Extent::Memory => "the measurement at boot is of memory only",
+            Extent::Nothing if pci::is_virtio(&info) => {
+                "a virtio function passes an IOMMU by unless its machine puts it behind, which is \
+                 measured at boot of memory only"
+            }
+            Extent::Nothing => "what it reaches is not measured",
+        };
+        self.verdict
+            .needs
+            .push(format!("dma = \"trusted\": {need}"));
         for reserved in &self.reserved {
             self.verdict.needs.push(format!(
                 "firmware-memory = \"withhold\" or \"map\": firmware wants it to reach {reserved}"

@@ -4,6 +4,7 @@
 use core::fmt::Write as _;
 
 use dma_probe::nvme::Nvme;
+use dma_probe::xhci::Xhci;
 use dma_probe::{Engine, Probe, Stuck, WATCHED, virtio};
 use init::{Holder, Kind, PROBE_PAGES, Surroundings, Unmeasured, Verdict, holder, measure};
 use pci::{
@@ -29,9 +30,11 @@ const RAM: usize = 0x2_2000_0000;
 /// The user vector that a forged interrupt would have: it is still unused.
 const VECTOR: u8 = 0;
 /// As much memory as any probe needs: less than a large page.
-const PROBE_MEMORY: usize = 1 << 16;
+const PROBE_MEMORY: usize = 1 << 19;
 /// The wait for a forged interrupt, in microseconds: a hundred times a message's way.
 const DELAY: u64 = 200;
+/// The probe's pauses of a millisecond, in such waits.
+const PAUSE: u64 = 5;
 
 /// Hears the interrupt that a device may forge.
 pub struct Bell {
@@ -170,14 +173,19 @@ impl Surroundings for Around<'_> {
     }
     fn interrupted(&mut self) -> bool {
         // The kernel takes the interrupt while this waits, without a system call.
-        let end = runtime::tsc().saturating_add(self.setting.delay);
-        while runtime::tsc() < end {
-            core::hint::spin_loop();
-        }
+        wait(self.setting.delay);
         self.setting.bell.notification().poll() != 0
     }
     fn vector(&self) -> u8 {
         VECTOR
+    }
+}
+
+/// Waits for so many ticks.
+fn wait(ticks: u64) {
+    let end = runtime::tsc().saturating_add(ticks);
+    while runtime::tsc() < end {
+        core::hint::spin_loop();
     }
 }
 
@@ -315,7 +323,7 @@ fn known(
     pages: &mut Mapped,
     around: &mut Around<'_>,
 ) -> Result<Verdict, Unmeasured> {
-    let window = kind.window();
+    let window = kind.window(info);
     for page in 0..window.pages {
         pages.add(builder, function, info, (window.bar, page))?;
     }
@@ -324,6 +332,11 @@ fn known(
     let found = match kind {
         Kind::E1000e => run(Engine::unknown(registers, memory, address), around),
         Kind::Nvme => run(Nvme::new(registers, memory, address), around),
+        Kind::Xhci => {
+            let ticks = PAUSE * around.setting.delay;
+            let pause = || wait(ticks);
+            run(Xhci::new(registers, memory, address, pause), around)
+        }
     };
     Ok(found?)
 }
