@@ -53,7 +53,7 @@ impl InstructionCache {
             *place = Place {
                 rip,
                 bytes,
-                mask: (1 << (8 * decoded.length)) - 1,
+                mask: (1 << (8 * u32::from(decoded.length))) - 1,
                 decoded,
             };
         }

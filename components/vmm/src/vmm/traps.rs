@@ -44,7 +44,7 @@ impl Vmm<'_> {
             .or_else(|| self.instructions.decode(regs.rip(), host));
         let done = decoded.ok_or(INVALID_OPCODE).and_then(|decoded| {
             instructions::carry_out(decoded.op, &mut self.cpu, regs, host)?;
-            regs.set_rip(regs.rip().wrapping_add(decoded.length));
+            regs.set_rip(regs.rip().wrapping_add(decoded.length.into()));
             Ok(Outcome::Resume)
         });
         done.unwrap_or_else(|vector| self.exception(vector, 0, regs, host))
@@ -59,7 +59,7 @@ impl Vmm<'_> {
         let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
-        let mut next = regs.rip().wrapping_add(decoded.length);
+        let mut next = regs.rip().wrapping_add(decoded.length.into());
         let done = match decoded.op {
             Op::In(port, width) => {
                 let port = port_number(port, regs);
@@ -278,7 +278,7 @@ impl Vmm<'_> {
         };
         mmio::access(regs, address, width, op, &mut bus);
         self.release_held(host);
-        regs.set_rip(regs.rip().wrapping_add(decoded.length));
+        regs.set_rip(regs.rip().wrapping_add(decoded.length.into()));
         Outcome::Resume
     }
 }
@@ -292,7 +292,7 @@ fn port_number(port: Port, regs: &Trapped<'_>) -> u16 {
 
 const fn accumulator(width: Width) -> Register {
     Register {
-        index: RAX,
+        index: RAX as u8,
         width,
         high: false,
     }
