@@ -208,16 +208,22 @@ fn a_cd_is_the_same_if_it_is_built_again() {
 #[test]
 fn what_the_cpu_lacks_is_said_before_the_kernel_starts() {
     let _machine = one_machine();
-    let mut qemu = machine("qemu64", &format!("{Q35} {SCREEN}"), free_port());
+    let folder = tempfile::tempdir().expect("a folder");
+    let monitor = folder.path().join("monitor");
+    let arguments = format!("{Q35} {SCREEN} {}", watched(&monitor));
+    let mut qemu = machine("qemu64", &arguments, free_port());
     let mut running = Running::start(qemu.arg("-cdrom").arg(&media().iso));
     running.wait_for(|line| line.contains("boot: fatal: the kernel would not start"));
     let text = running.text();
+    let screen = points(&monitor, folder.path());
     for words in [
         "boot: this CPU lacks what the kernel needs:",
         "pages of 1 GiB (pdpe1gb): Intel's Xeons since 2010",
         "instructions for the FS and GS base (fsgsbase): Intel's CPUs since 2012",
     ] {
         assert!(text.contains(words), "no `{words}` in\n{text}");
+        let start = &words[..40];
+        assert!(screen.contains(start), "no `{start}` in\n{screen}");
     }
 }
 
@@ -364,29 +370,109 @@ fn what_any_pc_needs_and_this_one_lacks_is_said() {
     let words = "init: fatal: this machine has no HPET (ACPI has no table HPET), and this image \
                  has no other clock";
     assert!(text.contains(words), "no `{words}` in\n{text}");
-    let screen = screen(&monitor, folder.path());
+    let screen = points(&monitor, folder.path());
     assert!(screen.contains(&words[..70]), "no `{words}` in\n{screen}");
 }
 
+/// A framebuffer, as GRUB gives one from either firmware, and what stands on it: read by the
+/// letters' points in a picture of the screen. On QEMU's VGA and where there is no VGA at all.
 #[test]
-fn a_screen_of_text_shows_what_was_found() {
+fn a_framebuffer_shows_why_the_boot_ends() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let monitor = folder.path().join("monitor");
+    for (from_uefi, display) in [
+        (false, SCREEN),
+        (true, SCREEN),
+        (true, "-vga none -device bochs-display"),
+    ] {
+        let arguments = format!("{Q35} -machine hpet=off {display} {}", awake());
+        let arguments = format!("{arguments} {}", watched(&monitor));
+        let mut qemu = machine("max", &arguments, free_port());
+        if from_uefi {
+            uefi(&mut qemu);
+        }
+        let mut running = Running::start(qemu.arg("-cdrom").arg(&media().iso));
+        running.wait_for(|line| line.contains("init: fatal: "));
+        let screen = points(&monitor, folder.path());
+        drop(running);
+        // As long as the rows are, a word may go on in the next one.
+        let text = screen.replace('\n', "");
+        let words = "init: fatal: this machine is not the board: the board has an HPET at \
+                     0xfed00000";
+        assert!(
+            text.contains(words),
+            "no `{words}` with {display} in\n{screen}"
+        );
+        let words = "ACPI has no table HPET";
+        assert!(
+            text.contains(words),
+            "no `{words}` with {display} in\n{screen}"
+        );
+    }
+}
+
+/// The VGA itself is a guest's: init says so on it, and gives its memory back, which the guest's
+/// vmm then has.
+#[test]
+fn a_framebuffer_that_a_guest_has_is_left_to_it() {
+    let _machine = one_machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let monitor = folder.path().join("monitor");
+    let gpu = "device.gpu0 = { class = \"030000\", dma = \"trusted\", reset = \"optional\" }\n\
+               guest.web.devices = [\"nic0\", \"gpu0\"]";
+    let (_folder, cd) = cd_of(&Changed::new("gpu", gpu).0, "amd");
+    let port = free_port();
+    let arguments = format!("{Q35} {SCREEN} {} {}", awake(), watched(&monitor));
+    let mut qemu = machine("max", &arguments, port);
+    uefi(&mut qemu);
+    let running = serves(qemu.arg("-cdrom").arg(&cd), port);
+    let screen = points(&monitor, folder.path());
+    let words = "init: this screen is of device gpu0, which a guest has: look at COM1";
+    for text in [screen, running.text()] {
+        let last = text.lines().any(|row| row.starts_with(words));
+        assert!(last, "no `{words}` in\n{text}");
+    }
+}
+
+#[test]
+fn a_framebuffer_shows_what_was_found() {
     let _machine = one_machine();
     let folder = tempfile::tempdir().expect("a folder");
     let (iso, monitor) = (folder.path().join("iso"), folder.path().join("monitor"));
     let end = finish(vectis().args(["probe", "--iso"]).arg(&iso));
     assert!(end.status.success(), "{}", end.text);
-    let mut qemu = machine(
-        "max",
-        &format!("{Q35} {SCREEN} {}", watched(&monitor)),
-        free_port(),
-    );
+    let arguments = format!("{Q35} {SCREEN} {} {}", awake(), watched(&monitor));
+    let mut qemu = machine("max", &arguments, free_port());
+    uefi(&mut qemu);
     let mut running = Running::start(qemu.arg("-cdrom").arg(&iso));
     running.wait_for(|line| line.contains("# verdict: "));
-    let screen = screen(&monitor, folder.path());
+    let screen = points(&monitor, folder.path());
     for line in ["#   MSI-X: 5 entries", "# verdict: a system runs here; "] {
         let there = screen.lines().any(|row| row.starts_with(line));
         assert!(there, "no `{line}` in\n{screen}");
     }
+}
+
+/// Without a boot loader the screen shows text, as the BIOS has set it.
+#[test]
+fn a_screen_of_text_shows_why_the_boot_ends() {
+    let _machine = one_machine();
+    media();
+    let folder = tempfile::tempdir().expect("a folder");
+    let monitor = folder.path().join("monitor");
+    let arguments = format!("{Q35} -machine hpet=off {SCREEN} {}", watched(&monitor));
+    let mut qemu = machine("max", &arguments, free_port());
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot");
+    let line = fs::read_to_string(built.join("command-line")).expect("it was built");
+    qemu.arg("-kernel").arg(built.join("kernel.elf"));
+    qemu.arg("-initrd").arg(built.join("init.elf"));
+    let mut running = Running::start(qemu.args(["-append", line.trim()]));
+    running.wait_for(|line| line.contains("init: fatal: "));
+    let screen = letters(&monitor, folder.path());
+    let words = "init: fatal: this machine is not the board: the board has an HPET";
+    let there = screen.lines().any(|row| row.starts_with(words));
+    assert!(there, "no `{words}` in\n{screen}");
 }
 
 /// Returns QEMU's arguments for a monitor behind a socket.
@@ -395,7 +481,7 @@ fn watched(socket: &Path) -> String {
 }
 
 /// Returns the rows of a screen of 80 columns, by its memory.
-fn screen(monitor: &Path, folder: &Path) -> String {
+fn letters(monitor: &Path, folder: &Path) -> String {
     let dump = folder.join("screen");
     ask(
         monitor,
@@ -405,4 +491,51 @@ fn screen(monitor: &Path, folder: &Path) -> String {
     let cells: Vec<char> = bytes.chunks(2).map(|cell| cell[0].into()).collect();
     let rows = cells.chunks(80).map(|row| row.iter().collect::<String>());
     rows.map(|row| row.trim_end().to_owned() + "\n").collect()
+}
+
+/// Returns the rows of a framebuffer, by a picture of it: each letter is the one whose points
+/// these are, and a dot where there is none.
+fn points(monitor: &Path, folder: &Path) -> String {
+    let file = folder.join("picture");
+    ask(monitor, &format!("screendump \"{}\"", file.display()));
+    let bytes = fs::read(&file).expect("QEMU wrote it");
+    // A PPM: magic, width and height, the highest value, each on a line; then three bytes for
+    // each point.
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let mut part = || parts.next().expect("a part of the picture");
+    assert_eq!(part(), b"P6");
+    let size = String::from_utf8_lossy(part()).into_owned();
+    let size: Vec<u32> = size
+        .split(' ')
+        .map(|n| n.parse().expect("a size"))
+        .collect();
+    let (_, picture) = (part(), part());
+    let field = |first| screen::Field { first, bits: 8 };
+    let frame = screen::Framebuffer {
+        pitch: 4 * size[0],
+        width: size[0],
+        height: size[1],
+        bits: 32,
+        colours: [field(16), field(8), field(0)],
+        ..screen::Framebuffer::none()
+    };
+    let canvas = frame.canvas().expect("a screen that is large enough");
+    let lit = |at: u64| picture[at as usize / 4 * 3] > 0x40;
+    let mut text = String::new();
+    for cell in 0..screen::COLUMNS * screen::ROWS {
+        let is = |letter: &u8| {
+            let mut same = true;
+            canvas.draw(cell, *letter, |at, points| {
+                same &= (points != screen::Points::Dword(0)) == lit(at);
+            });
+            same
+        };
+        let letter = (b' '..=b'~').find(is).unwrap_or(b'.');
+        text.push(letter.into());
+        if (cell + 1) % screen::COLUMNS == 0 {
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        }
+    }
+    text
 }

@@ -291,6 +291,21 @@ fn memory_that_firmware_wants_for_a_function_is_its_owner_s_word() {
     }
 }
 
+#[test]
+fn a_function_behind_a_conventional_bridge_is_named() {
+    let _machine = one_machine();
+    let keys = "device.disk0.qemu = [\"pcie-pci-bridge,id=old\", \
+                \"nvme,serial=vectis,bus=old,addr=1\"]";
+    let system = Changed::of("tests/systems/nvme.toml", "conventional", keys);
+    let mut run = run_of(&system.0, 120);
+    let end = finish(run.args(["--iommu", "intel", "-v", "--exit-after-ready"]));
+    let text = &end.text;
+    // Device 0 of the bridge's bus.
+    let said = "device disk0: its requests carry the id 0x0100 of the bridge above it, and reach \
+                nothing";
+    assert!(text.contains(said), "no `{said}` in\n{text}");
+}
+
 /// Returns a system of two web guests whose NICs are these, and trusted.
 fn two_guests(name: &str, nics: [&[&str]; 2], key: &str) -> Changed {
     let system = Changed::of("tests/systems/two-guests.toml", name, "");

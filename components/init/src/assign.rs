@@ -204,6 +204,15 @@ pub fn is_measured(info: &FunctionInfo) -> bool {
         && registers.first_slot != 0
 }
 
+/// Returns whether one of a function's memory BARs has a byte of these.
+#[must_use]
+pub fn has_memory(info: &FunctionInfo, address: u64, size: u64) -> bool {
+    info.bars.iter().filter(|bar| bar.is_memory()).any(|bar| {
+        let end = |start: u64, size| start.saturating_add(size);
+        bar.address < end(address, size) && address < end(bar.address, bar.size)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +234,32 @@ mod tests {
         let mut info = FunctionInfo::default();
         info.bars[..bars.len()].copy_from_slice(bars);
         info
+    }
+
+    #[test]
+    fn memory_is_a_function_s_if_a_bar_has_a_byte_of_it() {
+        let info = function(&[
+            bar(BarKind::Memory32, 0xc000_0000, 16 << 20),
+            bar(BarKind::Io, 0xd000, 32),
+            bar(BarKind::Memory64, 0x38_0000_0000, 1 << 32),
+        ]);
+        for (address, size, has) in [
+            (0xc000_0000, 2 << 20, true),
+            (0xc0ff_ffff, 1, true),
+            (0xc100_0000, 2 << 20, false),
+            (0xbfe0_0000, 2 << 20, false),
+            (0xbfe0_0000, (2 << 20) + 1, true),
+            (0xd000, 4, false),
+            (0x38_8000_0000, 8, true),
+            (0, u64::MAX, true),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            assert_eq!(
+                has_memory(&info, address, size),
+                has,
+                "{address:#x} {size:#x}"
+            );
+        }
     }
 
     /// A device header with this first BAR of 4 KiB.

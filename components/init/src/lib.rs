@@ -2,8 +2,8 @@
 //!
 //! Responsible for: making every object, handing out every capability, finding
 //! the PCI functions, starting the components, and reporting their faults.
-//! Must never: after boot, hold a device but for COM1 and a screen's text, or a guest's memory; decide what the
-//! image does not say. May call: no component. Invariants: every failure at boot
+//! Must never: after boot, hold a device but for COM1 and a screen, or a guest's memory;
+//! decide what the image does not say. May call: no component. Invariants: every failure at boot
 //! stops the machine with a message and a status; nothing runs before
 //! everything is in place.
 
@@ -24,11 +24,12 @@ mod report;
 mod reserved;
 mod restarts;
 mod rtc;
-mod screen;
 mod tsc;
 mod untyped;
 
-pub use assign::{Fate, GivenBehind, PROBE_PAGES, Stop, Told, is_measured, look_at, share_out};
+pub use assign::{
+    Fate, GivenBehind, PROBE_PAGES, Stop, Told, has_memory, is_measured, look_at, share_out,
+};
 pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
@@ -40,8 +41,5 @@ pub use report::{BACKTRACE_MAX, Cause, LastWords, backtrace, in_guard_page};
 pub use reserved::{NotMapped, check_reserved};
 pub use restarts::Restarts;
 pub use rtc::{DATA_PORT, INDEX_PORT, unix_time};
-pub use screen::{
-    COLUMNS_LESS_ONE, CRT_PORTS, GRAPHICS_PORTS, MISCELLANEOUS, TEXT_MEMORY, Text, shows_text,
-};
 pub use tsc::keeps_rate;
 pub use untyped::{Exhausted, Split, Untypeds};

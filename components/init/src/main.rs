@@ -14,6 +14,14 @@ use core::arch::global_asm;
 static VECTIS_IMAGE: [core::sync::atomic::AtomicU64; 2] =
     [const { core::sync::atomic::AtomicU64::new(0) }; 2];
 
+/// A [`screen::Framebuffer`], written into the loaded file by `crates/boot` where there is one.
+/// It is among the initialised data, so that the file has room for it.
+#[used]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data")]
+static VECTIS_SCREEN: [core::sync::atomic::AtomicU64; 4] =
+    [const { core::sync::atomic::AtomicU64::new(0) }; 4];
+
 const STACK_SIZE: usize = 256 * 1024;
 
 /// Init's stack: the kernel provides none.

@@ -8,6 +8,12 @@ multiboot2_header:
     .long 0
     .long multiboot2_header_end - multiboot2_header
     .long -(0xe85250d6 + (multiboot2_header_end - multiboot2_header))
+    // A framebuffer, if there is one: of any size, with as many bits as there are.
+    .short 5
+    .short 1                    // optional
+    .long 20
+    .long 0, 0, 0
+    .balign 8
     // The end of the tags.
     .short 0
     .short 0

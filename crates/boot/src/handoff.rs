@@ -53,6 +53,8 @@ pub struct Handoff {
     pub module_bytes: u64,
     /// Bytes of memory that init takes when it is loaded.
     pub module_memory: u64,
+    /// Where init's variable [`screen::SYMBOL`] is in its file, which tells it of the screen.
+    pub screen: u64,
     /// 1 or 2: which information the kernel reads.
     pub protocol: u64,
     /// Bits of what the CPU must have, by their positions in [`crate::cpu::FEATURES`].
@@ -79,6 +81,7 @@ impl Handoff {
             module: 0,
             module_bytes: 0,
             module_memory: 0,
+            screen: 0,
             protocol: 0,
             features: 0,
             command_line: [0; COMMAND_LINE],

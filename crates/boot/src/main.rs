@@ -7,9 +7,11 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write as _};
 use core::ptr::with_exposed_provenance;
 
+use ::screen::{Canvas, Points, Text, vga};
 use boot::information::{self, Told};
 use boot::{Handoff, Information, Protocol, REGIONS, Region, Screen, cpu, text};
 use freestanding as _;
+use zerocopy::IntoBytes as _;
 
 global_asm!(include_str!("entry.s"), main = sym main);
 
@@ -56,14 +58,58 @@ fn in8(port: u16) -> u8 {
 
 /// Looks at the serial controller before a byte is given up.
 const PATIENCE: u32 = 100_000;
-/// Light grey on black.
-const COLOUR: u16 = 0x0700;
 
-/// Text for people: to the serial port, and to a screen that shows text.
+/// What stands on the screen.
+static TEXT: Text = Text::new();
+
+/// A screen that can be written on.
+#[derive(Clone, Copy)]
+enum Surface {
+    Text,
+    Points(Canvas),
+}
+
+impl Surface {
+    /// Returns the screen, if its memory is mapped.
+    fn of(screen: Screen) -> Option<Self> {
+        match screen {
+            Screen::Text => Some(Self::Text),
+            Screen::Points(points) => points
+                .canvas()
+                .filter(|canvas| canvas.address() + canvas.size() <= MAPPED)
+                .map(Self::Points),
+        }
+    }
+
+    fn show(self, cell: usize, letter: u8) {
+        match self {
+            Self::Text => {
+                let address = vga::TEXT_MEMORY as usize + 2 * cell;
+                let at = core::ptr::with_exposed_provenance_mut::<u16>(address);
+                // SAFETY: the loader says that a screen of text is there, and it has this cell.
+                unsafe { at.write_volatile(vga::cell(letter)) }
+            }
+            Self::Points(canvas) => canvas.draw(cell, letter, |offset, points| {
+                let at = (canvas.address() + offset) as usize;
+                let at = core::ptr::with_exposed_provenance_mut::<u8>(at);
+                // SAFETY: the loader says that the framebuffer is there; it is mapped, in no
+                // memory, and each write is aligned (`Information::screen`, `Canvas::draw`).
+                unsafe {
+                    match points {
+                        Points::Byte(value) => at.write_volatile(value),
+                        Points::Word(value) => at.cast::<u16>().write_volatile(value),
+                        Points::Dword(value) => at.cast::<u32>().write_volatile(value),
+                    }
+                }
+            }),
+        }
+    }
+}
+
+/// Text for people: to the serial port, and to a screen.
 struct Console {
     com1: u16,
-    screen: Option<Screen>,
-    at: u32,
+    screen: Option<Surface>,
 }
 
 impl Console {
@@ -76,29 +122,11 @@ impl Console {
                 out8(com1 + register, value);
             }
         }
-        let console = Self {
-            com1,
-            screen,
-            at: 0,
-        };
-        for at in 0..console.cells() {
-            console.show(at, b' ');
+        let screen = screen.and_then(Surface::of);
+        if let Some(screen) = screen {
+            TEXT.draw(|cell, letter| screen.show(cell, letter));
         }
-        console
-    }
-
-    fn cells(&self) -> u32 {
-        self.screen.map_or(0, |s| s.columns.saturating_mul(s.rows))
-    }
-
-    fn show(&self, at: u32, byte: u8) {
-        let Some(screen) = self.screen.filter(|_| at < self.cells()) else {
-            return;
-        };
-        let address = screen.address as usize + 2 * at as usize;
-        let cell = core::ptr::with_exposed_provenance_mut::<u16>(address);
-        // SAFETY: the loader says that the screen's characters are there.
-        unsafe { cell.write_volatile(COLOUR | u16::from(byte)) }
+        Self { com1, screen }
     }
 
     fn byte(&mut self, byte: u8) {
@@ -111,20 +139,14 @@ impl Console {
             }
             out8(self.com1, byte);
         }
-        let columns = self.screen.map_or(1, |s| s.columns.max(1));
-        match byte {
-            b'\n' => self.at = (self.at / columns + 1) * columns,
-            b'\r' => {}
-            _ => {
-                self.show(self.at, byte);
-                self.at += 1;
-            }
-        }
     }
 }
 
 impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(screen) = self.screen {
+            TEXT.write(text, |cell, letter| screen.show(cell, letter));
+        }
         for byte in text.bytes() {
             if byte == b'\n' {
                 self.byte(b'\r');
@@ -223,7 +245,8 @@ extern "C" fn main(magic: u32, loader: u32) {
         );
     }
     let loader = information(loader);
-    let mut console = Console::new(com1, loader.screen());
+    let screen = loader.screen();
+    let mut console = Console::new(com1, screen);
     if handoff.entry == 0 {
         stop(
             &mut console,
@@ -310,6 +333,12 @@ extern "C" fn main(magic: u32, loader: u32) {
             write(place.address, &place.bytes);
             write(DATA_AREA, &place.segment.to_le_bytes());
         }
+    }
+    if let Some(Screen::Points(points)) = screen
+        && handoff.screen != 0
+    {
+        // SAFETY: the tool has put init's variable there, in a file that nothing reads yet.
+        unsafe { write(handoff.screen, points.as_bytes()) }
     }
     for segment in handoff.segments() {
         let from = with_exposed_provenance(segment.from as usize);

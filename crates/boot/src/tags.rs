@@ -1,5 +1,7 @@
 //! The loader's information (Multiboot2 specification 2.0, section 3.6).
 
+use screen::{Field, Framebuffer, vga};
+
 use crate::Region;
 use crate::memory::{Map, Trouble};
 
@@ -11,20 +13,19 @@ const MEMORY: u32 = 6;
 const FRAMEBUFFER: u32 = 8;
 const OLD_ROOT: u32 = 14;
 const NEW_ROOT: u32 = 15;
-/// A framebuffer's type: text of an EGA.
+/// A framebuffer's types: points whose bits are colours, and text of an EGA.
+const POINTS: u8 = 1;
 const TEXT: u8 = 2;
 /// Memory's type: RAM that may be used.
 const USABLE: u32 = 1;
 
-/// A screen that shows text.
+/// What the machine shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Screen {
-    /// Where its characters are, two bytes each.
-    pub address: u64,
-    /// Characters of a line.
-    pub columns: u32,
-    /// Lines.
-    pub rows: u32,
+pub enum Screen {
+    /// Text of a VGA: 80 columns and 25 rows or more at [`vga::TEXT_MEMORY`].
+    Text,
+    /// Points, on which text can be drawn.
+    Points(Framebuffer),
 }
 
 /// The loader's information, without its head of 8 bytes.
@@ -71,16 +72,42 @@ impl<'a> Information<'a> {
         self.tag(NEW_ROOT).or_else(|| self.tag(OLD_ROOT))
     }
 
-    /// Returns the screen, if it shows text.
+    /// Returns the screen, if text can be shown on it and it is not in memory.
     #[must_use]
     pub fn screen(self) -> Option<Screen> {
         let tag = self.tag(FRAMEBUFFER)?;
-        let screen = Screen {
-            address: qword(tag, 0)?,
-            columns: dword(tag, 12)?,
-            rows: dword(tag, 16)?,
+        let (address, width, height) = (qword(tag, 0)?, dword(tag, 12)?, dword(tag, 16)?);
+        let (bits, kind) = (u32::from(*tag.get(20)?), *tag.get(21)?);
+        if kind == TEXT {
+            let usual = address == vga::TEXT_MEMORY && width as usize == screen::COLUMNS;
+            return (usual && height as usize >= screen::ROWS).then_some(Screen::Text);
+        }
+        if kind != POINTS {
+            return None;
+        }
+        let colours: &[u8; 6] = tag.get(24..)?.first_chunk()?;
+        let field = |at: usize| Field {
+            first: colours[at],
+            bits: colours[at + 1],
         };
-        (*tag.get(21)? == TEXT).then_some(screen)
+        let points = Framebuffer {
+            address,
+            pitch: dword(tag, 8)?,
+            width,
+            height,
+            bits,
+            colours: [field(0), field(2), field(4)],
+            unused: [0; 2],
+        };
+        let canvas = points.canvas()?;
+        let region = Region {
+            start: address,
+            end: address + canvas.size(),
+        };
+        let in_memory = self
+            .pieces()
+            .is_some_and(|mut pieces| pieces.any(|(usable, piece)| usable && piece.meets(region)));
+        (!in_memory).then_some(Screen::Points(points))
     }
 
     /// Returns the machine's memory.
@@ -88,18 +115,22 @@ impl<'a> Information<'a> {
     /// # Errors
     /// If there is no list of it, or it has too many pieces.
     pub fn memory(self) -> Result<Map, Trouble> {
-        let tag = self.tag(MEMORY).ok_or(Trouble::Unknown)?;
-        let size = dword(tag, 0).ok_or(Trouble::Unknown)? as usize;
+        Map::new(self.pieces().ok_or(Trouble::Unknown)?)
+    }
+
+    /// Iterates over the pieces of memory, and whether each may be used.
+    fn pieces(self) -> Option<impl Iterator<Item = (bool, Region)> + Clone> {
+        let tag = self.tag(MEMORY)?;
+        let size = dword(tag, 0)? as usize;
         // A later version may make entries longer, never shorter.
         if size < 20 {
-            return Err(Trouble::Unknown);
+            return None;
         }
         let entries = tag.get(8..).unwrap_or_default().chunks_exact(size);
-        let entries = entries.filter_map(|entry| {
+        Some(entries.filter_map(|entry| {
             let start = qword(entry, 0)?;
             let end = start.checked_add(qword(entry, 8)?)?;
             Some((dword(entry, 16)? == USABLE, Region { start, end }))
-        });
-        Map::new(entries)
+        }))
     }
 }

@@ -182,25 +182,74 @@ fn lists_that_make_no_sense_are_read_to_their_end_and_no_further() {
     assert_eq!(Information::new(&bytes).memory(), Err(Trouble::TooMany));
 }
 
-fn screen(kind: u8) -> Vec<u8> {
-    let mut body = Vec::from(0xb_8000u64.to_le_bytes());
-    for value in [160u32, 80, 25] {
+fn screen(address: u64, [pitch, width, height]: [u32; 3], bits: u8, kind: u8) -> Vec<u8> {
+    let mut body = Vec::from(address.to_le_bytes());
+    for value in [pitch, width, height] {
         body.extend(value.to_le_bytes());
     }
-    body.extend([16, kind, 0, 0]);
+    body.extend([bits, kind, 0, 0, 16, 8, 8, 8, 0, 8]);
     tag(8, &body)
 }
 
 #[test]
-fn the_screen_is_used_if_it_shows_text() {
-    let text = screen(2);
-    let expected = Screen {
-        address: 0xb_8000,
-        columns: 80,
-        rows: 25,
+fn a_screen_of_text_is_used_if_it_is_the_usual_one() {
+    let text = |address, size, kind| Information::new(&screen(address, size, 16, kind)).screen();
+    assert_eq!(text(0xb_8000, [160, 80, 25], 2), Some(Screen::Text));
+    assert_eq!(text(0xb_8000, [160, 80, 50], 2), Some(Screen::Text));
+    for (address, size, kind) in [
+        (0x10_0000, [160, 80, 25], 2),
+        (0xb_8000, [80, 40, 25], 2),
+        (0xb_8000, [160, 80, 24], 2),
+        (0xb_8000, [160, 80, 25], 0),
+        (0xb_8000, [160, 80, 25], 3),
+    ] {
+        assert_eq!(
+            text(address, size, kind),
+            None,
+            "{address:#x} {size:?} {kind}"
+        );
+    }
+}
+
+#[test]
+fn a_framebuffer_is_used_if_it_is_in_no_memory() {
+    const USUAL: [u32; 3] = [5120, 1280, 800];
+    let map = memory(&[
+        (0x10_0000, 0x1000_0000, RAM),
+        (0xf000_0000, 0xf100_0000, RESERVED),
+        (0x1_0000_0000, 0x2_0000_0000, RAM),
+    ]);
+    let at = |address, bits| {
+        let bytes = [map.clone(), screen(address, USUAL, bits, 1)].concat();
+        Information::new(&bytes).screen()
     };
-    assert_eq!(Information::new(&text).screen(), Some(expected));
-    assert_eq!(Information::new(&screen(1)).screen(), None);
+    for address in [0x8000_0000, 0xf000_0000, 0x38_0000_0000] {
+        let Some(Screen::Points(points)) = at(address, 32) else {
+            panic!("none at {address:#x}");
+        };
+        assert_eq!((points.address, points.bits), (address, 32));
+        assert_eq!([points.pitch, points.width, points.height], USUAL);
+        let colours = points.colours.map(|colour| (colour.first, colour.bits));
+        assert_eq!(colours, [(16, 8), (8, 8), (0, 8)]);
+    }
+    for address in [0x20_0000, 0xfff_f000, 0xffff_f000, u64::MAX - 3] {
+        assert_eq!(at(address, 32), None, "{address:#x}");
+    }
+    // Absurd ones, and some that are cut short anywhere.
+    assert_eq!(at(0x8000_0000, 8), None);
+    let whole = screen(0x8000_0000, USUAL, 32, 1);
+    for length in 0..38 {
+        let mut bytes = whole.clone();
+        bytes[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+        assert_eq!(Information::new(&bytes).screen(), None, "{length}");
+        assert_eq!(
+            Information::new(&whole[..length]).screen(),
+            None,
+            "{length}"
+        );
+    }
+    let ones = tag(8, &[0xff; 40]);
+    assert_eq!(Information::new(&ones).screen(), None);
 }
 
 /// Memory with a root pointer at an address, or none.

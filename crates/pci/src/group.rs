@@ -24,6 +24,27 @@ const ACS_ALL: u16 = 0b111_1111;
 /// What a port cannot do without: source validation, request and completion redirect.
 const ACS_REDIRECT: u16 = 0b000_1101;
 
+/// Extended capability id: Address Translation Services; its control, 16 bits, and the bit of
+/// that which has the function ask the unit for translations (section 10.5.1).
+const CAP_ATS: u16 = 0x0f;
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u16 = 1 << 15;
+
+/// Has a function ask for no translations, which it would then send as if they had been
+/// checked; firmware may have left that on. Returns whether it was on. `space` has to have
+/// extended space.
+pub fn switch_ats_off(space: &mut impl ConfigSpace) -> bool {
+    let Some(at) = extended_capability(space, CAP_ATS) else {
+        return false;
+    };
+    let control = (space.read32(at + ATS_CONTROL - 2) >> 16) as u16;
+    let on = control & ATS_ENABLE != 0;
+    if on {
+        space.write16(at + ATS_CONTROL, control & !ATS_ENABLE);
+    }
+    on
+}
+
 /// Returns the offset of the first extended capability with this id. `space` has to have
 /// extended space.
 pub fn extended_capability(space: &mut impl ConfigSpace, id: u16) -> Option<u16> {
@@ -123,6 +144,27 @@ fn bridge(tree: &mut impl Tree, bdf: Bdf) -> Bridge {
         6 => Bridge::Downstream,
         _ => Bridge::Conventional,
     }
+}
+
+/// Returns the id that a function's requests carry if that is not its own: behind a bridge to a
+/// conventional bus they have that of the bus's device 0 (PCI Express to PCI/PCI-X Bridge
+/// Specification 1.0, section 2.3), and behind one between conventional buses that of the
+/// bridge. The bridge that is next to the root decides.
+pub fn carried_id(tree: &mut impl Tree, bdf: Bdf) -> Option<Bdf> {
+    let mut carried = None;
+    let mut at = bdf;
+    // Each turn comes to a lower bus.
+    while let Some(above) = tree.bridge_above(at.bus()) {
+        if bridge(tree, above) == Bridge::Conventional {
+            let express = CapabilityList::read(&mut Space(tree, above)).find(regs::CAP_PCIE);
+            carried = match express {
+                Some(_) => Bdf::new(at.bus(), 0, 0),
+                None => Some(above),
+            };
+        }
+        at = above;
+    }
+    carried.filter(|carried| *carried != bdf)
 }
 
 /// Returns whether a device has several functions.
@@ -432,6 +474,35 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_conventional_bridge_requests_carry_its_id() {
+        let carried = |kind, at: &str| {
+            let mut machine = Machine::new(&[
+                ("00:1c.0", port(4, [1, 3], true)),
+                ("01:00.0", Function(1, kind, [2, 3], true)),
+                ("02:00.0", CONVENTIONAL),
+                ("02:01.0", CONVENTIONAL),
+                ("02:03.0", Function(1, None, [3; 2], false)),
+                ("03:00.0", CONVENTIONAL),
+                ("00:02.0", NIC),
+            ]);
+            carried_id(&mut machine, bdf(at)).map(|carried| carried.to_string())
+        };
+        for at in ["02:01.0", "03:00.0"] {
+            assert_eq!(carried(Some(7), at).as_deref(), Some("02:00.0"), "{at}");
+            assert_eq!(carried(None, at).as_deref(), Some("01:00.0"), "{at}");
+        }
+        // Its own.
+        assert_eq!(carried(Some(7), "02:00.0"), None);
+        assert_eq!(carried(None, "02:00.0").as_deref(), Some("01:00.0"));
+        for kind in [Some(7), None] {
+            assert_eq!(carried(kind, "00:02.0"), None);
+            assert_eq!(carried(kind, "01:00.0"), None);
+        }
+        // Behind ports and switches it is.
+        assert_eq!(carried(Some(5), "02:01.0"), None);
+    }
+
+    #[test]
     fn functions_at_the_end_of_a_link_are_one_device() {
         let mut machine = Machine::new(&[
             ("00:1c.0", port(4, [1; 2], true)),
@@ -489,6 +560,20 @@ mod tests {
         assert!(!redirect(&mut with_acs(0x1b, 0, u16::MAX)));
         assert!(!can_redirect(&mut with_acs(0, 0, u16::MAX)));
         assert!(!redirect(&mut with_acs(0x1f, 0, 0x1b)));
+    }
+
+    #[test]
+    fn translations_that_firmware_left_on_are_switched_off() {
+        for (control, on) in [(0x8005, true), (0x0005, false)] {
+            let mut space = std::vec![0; MOST_EXTENDED];
+            space[0] = 0x1001_000f;
+            space[1] = control << 16 | 0x20;
+            let mut space = Extended(space, u16::MAX);
+            assert_eq!(switch_ats_off(&mut space), on);
+            assert_eq!(space.0[1], 0x0005_0020);
+            assert!(!switch_ats_off(&mut space));
+        }
+        assert!(!switch_ats_off(&mut with_acs(0x1f, 0x8000, u16::MAX)));
     }
 
     #[test]

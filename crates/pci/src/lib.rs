@@ -30,7 +30,10 @@ pub use function::{
     MsixPage, PAGE_SIZE,
 };
 pub use grain::{Grain, LARGE_PAGE_SIZE};
-pub use group::{Reach, Tree, bridge_above, can_redirect, extended_capability, redirect};
+pub use group::{
+    Reach, Tree, bridge_above, can_redirect, carried_id, extended_capability, redirect,
+    switch_ats_off,
+};
 pub use place::{
     BAR_WINDOW, GUEST_BAR_SLOTS, GUEST_BAR_TABLES, GUEST_FUNCTIONS, HIGH_BAR_WINDOW,
     claim_small_bars, place_bars,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pci::{Bdf, Reach, Tree, buses_behind, can_redirect, regs};
+use pci::{Bdf, Reach, Tree, buses_behind, can_redirect, carried_id, regs};
 
 use crate::dump::Dump;
 use crate::machine::Device;
@@ -67,7 +67,11 @@ pub struct Group {
 }
 
 /// The groups of more than one function.
-pub struct Groups(Vec<(Bdf, Vec<Bdf>, String)>);
+pub struct Groups {
+    groups: Vec<(Bdf, Vec<Bdf>, String)>,
+    /// Functions whose requests carry another id, with that.
+    carried: BTreeMap<Bdf, Bdf>,
+}
 
 impl Groups {
     pub fn new(dumps: &[Dump]) -> Self {
@@ -94,13 +98,22 @@ impl Groups {
             });
             Some((bdf, members, format!("{reach}{unknown}")))
         });
-        Self(groups.collect())
+        let groups = groups.collect();
+        let carried = (ends.iter())
+            .filter_map(|&bdf| Some((bdf, carried_id(&mut machine, bdf)?)))
+            .collect();
+        Self { groups, carried }
+    }
+
+    /// Returns the id that a function's requests carry, if it is not its own.
+    pub fn carried(&self, dump: &Dump) -> Option<Bdf> {
+        (self.carried.get(&dump.bdf).copied()).filter(|_| dump.segment == 0)
     }
 
     /// Returns the largest group that has the function, of those with others.
     pub fn of(&self, dump: &Dump) -> Option<Group> {
         let own = |members: &[Bdf]| dump.segment == 0 && members.contains(&dump.bdf);
-        let all = self.0.iter().filter(|(_, members, _)| own(members));
+        let all = self.groups.iter().filter(|(_, members, _)| own(members));
         // What two functions reach is one inside of the other, or apart.
         let (_, members, why) =
             all.max_by_key(|(of, members, _)| (members.len(), *of == dump.bdf))?;

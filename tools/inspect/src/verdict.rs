@@ -169,6 +169,12 @@ pub fn inspect(functions: &[Dump], tables: &[Vec<u8>]) -> Vec<Verdict> {
                 verdict.group = group.others.iter().map(Bdf::to_string).collect();
                 verdict.group_reason = Some(group.why);
             }
+            if let (Some(iommu), Some(carried)) = (&mut verdict.iommu, groups.carried(dump)) {
+                *iommu += &format!(
+                    "; its requests carry the id {carried} of a conventional bridge, and reach \
+                     nothing where a unit is in force"
+                );
+            }
             verdict
         })
         .collect()

@@ -262,6 +262,27 @@ fn functions_that_reach_each_other_are_a_group() {
     );
 }
 
+#[test]
+fn requests_from_behind_a_conventional_bridge_carry_its_id() {
+    let dump = [
+        function("00:1c.0", 1, 4, [1, 2], Some(0x1f)),
+        function("01:00.0", 1, 7, [2; 2], None),
+        function("02:00.0", 0, 9, [0; 2], None),
+        function("02:01.0", 0, 9, [0; 2], None),
+    ];
+    let all = verdicts(&dump.concat());
+    let iommu = |at: &str| {
+        let verdict = all.iter().find(|verdict| verdict.address == at);
+        verdict
+            .and_then(|verdict| verdict.iommu.clone())
+            .unwrap_or_default()
+    };
+    assert_eq!(iommu("02:00.0"), "VT-d unit at 0xfed90000");
+    let carried = "VT-d unit at 0xfed90000; its requests carry the id 02:00.0 of a conventional \
+                   bridge, and reach nothing where a unit is in force";
+    assert_eq!(iommu("02:01.0"), carried);
+}
+
 /// Returns an MCFG with one window (PCI Firmware Specification 3.3, section 4.1.2).
 fn mcfg(segment: u8, buses: [u8; 2]) -> Vec<u8> {
     let mut table = b"MCFG\x3c\0\0\0\x01\0VECTIS".to_vec();

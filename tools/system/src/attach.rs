@@ -5,7 +5,7 @@
 //! learns from a variable of its own where it lies.
 
 use object::elf::{FileHeader64, SHT_SYMTAB};
-use object::read::elf::{FileHeader, Sym};
+use object::read::elf::{FileHeader, ProgramHeader, Sym};
 use object::{LittleEndian, elf};
 
 use crate::program::{Program, ProgramError, Segment};
@@ -67,6 +67,28 @@ pub fn attach_to(
         executable: false,
     });
     Ok(elf_file(program.entry, &program.segments))
+}
+
+/// Returns where the variable `symbol` is in `attached`, the file that [`attach`] made of
+/// `program`.
+///
+/// # Errors
+/// If one is not a program, or the variable is missing or zeroed memory, which is in no file.
+pub fn offset_of(program: &[u8], attached: &[u8], symbol: &str) -> Result<u64, ProgramError> {
+    let variable = address_of(program, symbol)?;
+    let broken = |error: object::Error| ProgramError::new(format!("not a usable file: {error}"));
+    let header = FileHeader64::<LittleEndian>::parse(attached).map_err(broken)?;
+    let endian = header.endian().map_err(broken)?;
+    let segments = header.program_headers(endian, attached).map_err(broken)?;
+    let place = segments.iter().find_map(|segment| {
+        let offset = variable.checked_sub(segment.p_vaddr(endian))?;
+        (offset < segment.p_filesz(endian)).then(|| segment.p_offset(endian) + offset)
+    });
+    place.ok_or_else(|| {
+        ProgramError::new(format!(
+            "{symbol} at {variable:#x} is not in the program's file"
+        ))
+    })
 }
 
 /// Sets a variable of a program's in its writable memory.
@@ -170,7 +192,6 @@ pub fn elf_file(entry: u64, segments: &[Segment]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object::read::elf::ProgramHeader;
 
     /// Returns a program of one segment with rights `flags`, a symbol table,
     /// and the symbol `name` at `variable`.
@@ -251,6 +272,22 @@ mod tests {
         assert_eq!(own.bytes.len(), 0x1010);
         assert_eq!(own.bytes[0x1000..0x1008], 0x40_2000u64.to_le_bytes());
         assert!(own.bytes[32..0x1000].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_variable_is_found_in_the_file_that_was_made() {
+        let program = init(WRITABLE, SYMBOL, 0x40_0008);
+        let attached = attach(&program, b"image").unwrap();
+        let at = offset_of(&program, &attached, SYMBOL).unwrap() as usize;
+        assert_eq!(attached[at..at + 8], 0x40_2000u64.to_le_bytes());
+        let error = offset_of(&program, &attached, "OTHER").unwrap_err();
+        assert!(error.to_string().contains("no variable OTHER"), "{error}");
+        let zeroed = init(WRITABLE, "ZEROED", 0x40_1000);
+        let error = offset_of(&zeroed, &attached, "ZEROED").unwrap_err();
+        assert!(
+            error.to_string().contains("is not in the program's file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod read;
 mod reader;
 mod stack;
 
-pub use attach::{attach, attach_to, elf_file};
+pub use attach::{attach, attach_to, elf_file, offset_of};
 pub use board::{Board, BoardDevice, Qemu, Trigger};
 pub use caps::capability_table;
 pub use compose::{ComposeError, Image, Options, Programs, compose};

@@ -49,6 +49,12 @@ impl Built {
     pub fn init(&self) -> PathBuf {
         self.folder.join("init.elf")
     }
+
+    /// Returns the root task as it was compiled, with its symbols.
+    #[must_use]
+    pub fn root_task(&self) -> PathBuf {
+        self.folder.join("programs").join(system::ROOT_TASK)
+    }
 }
 
 /// Returns the bits of the CPU's features that a kernel needs ([`boot::cpu::FEATURES`]).

@@ -129,7 +129,8 @@ pub fn boot_file(workspace: &Workspace, com1: u16, built: &Built) -> Result<Vec<
     let stub = read(&programs::boot(workspace)?)?;
     let kernel = read(&built.kernel.elf64)?;
     let init = read(&built.init())?;
-    compose(&stub, &kernel, &init, com1, built).map_err(|cause| {
+    let symbols = read(&built.root_task())?;
+    compose(&stub, &kernel, [&init, &symbols], com1, built).map_err(|cause| {
         Error::new(
             "the file for boot loaders cannot be put together",
             cause,
@@ -141,7 +142,7 @@ pub fn boot_file(workspace: &Workspace, com1: u16, built: &Built) -> Result<Vec<
 fn compose(
     stub: &[u8],
     kernel: &[u8],
-    init: &[u8],
+    [init, symbols]: [&[u8]; 2],
     com1: u16,
     built: &Built,
 ) -> std::result::Result<Vec<u8>, String> {
@@ -174,6 +175,8 @@ fn compose(
     handoff.module = ATTACHED + payload.len() as u64;
     handoff.module_bytes = init.len() as u64;
     handoff.module_memory = memory(init)?;
+    let screen = system::offset_of(symbols, init, screen::SYMBOL).map_err(|e| e.to_string())?;
+    handoff.screen = handoff.module + screen;
     payload.extend(init);
     handoff.protocol = if built.kernel.installed.is_some() {
         2
@@ -242,7 +245,9 @@ fn image(work: &Path, com1: u16, boot: &[u8]) -> Result<PathBuf> {
         &["biosdisk"],
         &folder.join("bios.img"),
     )?;
-    grub(work, "x86_64-efi", &["fat"], &work.join("BOOTX64.EFI"))?;
+    // From BIOS the screen stays as it is, with text. UEFI's shows points.
+    let modules = ["efi_gop", "fat"];
+    grub(work, "x86_64-efi", &modules, &work.join("BOOTX64.EFI"))?;
     let efi = folder.join("efi.img");
     let fat = format!("{}", efi.display());
     // 1.44 MB, of which the program takes a fifth. A serial number would be of the time.

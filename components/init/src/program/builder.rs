@@ -11,6 +11,7 @@ use spec::{BY_TABLES, Capability, NONE, Object, ObjectKind, Requires, Start, Sys
 
 use super::authority::Kept;
 use super::fatal::fatal;
+use super::screen::Taken;
 use super::{own_slot, ports, rights};
 
 /// Objects in an image; the web system has about 150.
@@ -75,6 +76,8 @@ pub struct Builder<'a> {
     untypeds_cut: bool,
     /// Slots whose capability stays after boot.
     pub kept: Kept,
+    /// The pages of a framebuffer that are mapped.
+    pub screen: Taken,
 }
 
 impl<'a> Builder<'a> {
@@ -116,6 +119,7 @@ impl<'a> Builder<'a> {
             own_bits: boot_info.init_cnode_size_bits(),
             untypeds_cut: boot_info.untyped_list_is_full(),
             kept: Kept::new(&boot_info.untyped().range()),
+            screen: Taken::new(),
         }
     }
 
@@ -430,6 +434,32 @@ impl<'a> Builder<'a> {
             .untyped_retype(&blueprint, &own_cnode(), slot, 1)
             .ok()?;
         Some(slot)
+    }
+
+    /// Makes the large page of a device at `address`, at which there may be none. Returns its
+    /// slot, and that of the memory of which it was made.
+    pub fn try_large_page(&mut self, address: u64) -> Option<(usize, usize)> {
+        let blueprint = ObjectBlueprint::LargePage;
+        let bits = blueprint.physical_size_bits() as u8;
+        let mut kernel = Kernel(&mut self.slots);
+        let piece = self.untypeds.take_at(address, bits, true, &mut kernel);
+        let piece = piece.ok()?;
+        let slot = self.slots.take(1);
+        untyped(piece)
+            .untyped_retype(&blueprint, &own_cnode(), slot, 1)
+            .ok()?;
+        Some((slot, piece))
+    }
+
+    /// Deletes a large page, whose memory may be taken again.
+    pub fn give_back(&mut self, slot: usize, piece: usize, address: u64) {
+        if let Err(error) = own_slot(slot).delete() {
+            fatal!("deleting a page at {address:#x}: {error:?}");
+        }
+        let bits = ObjectBlueprint::LargePage.physical_size_bits() as u8;
+        if !self.untypeds.add(piece, address, bits, true) {
+            fatal!("more pieces of untyped memory than init can keep");
+        }
     }
 
     /// Returns whether all of a range is neither RAM of the kernel's nor given to anybody.

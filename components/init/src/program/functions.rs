@@ -15,7 +15,7 @@ use zerocopy::IntoBytes as _;
 
 use super::builder::Builder;
 use super::fatal::fatal;
-use super::ports;
+use super::{ports, screen};
 
 /// The ports of configuration space, until init drops its authority.
 pub struct ConfigPorts;
@@ -116,6 +116,9 @@ pub fn assign(builder: &mut Builder<'_>) -> Found {
         }
     }
     place(functions, &mut assigned);
+    for (function, (_, info)) in functions.iter().zip(&assigned) {
+        screen::leave(builder, function.name.as_str(), info);
+    }
     for (function, (bdf, info)) in functions.iter().zip(&assigned) {
         assign_one(builder, function, *bdf, info);
     }

@@ -4,7 +4,10 @@
 use core::fmt::Write as _;
 
 use init::{Owned, conflict, is_stray};
-use pci::{Bdf, ConfigSpace, PAGE_SIZE, Reach, Tree, Width, bridge_above, redirect, regs};
+use pci::{
+    Bdf, ConfigSpace, PAGE_SIZE, Reach, Tree, Width, bridge_above, carried_id, redirect, regs,
+    switch_ats_off,
+};
 use runtime::Mmio;
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
@@ -44,12 +47,13 @@ struct Functions<'b, 'a> {
 }
 
 impl Functions<'_, '_> {
-    fn redirect(&mut self, bdf: Bdf) -> Option<bool> {
+    /// Does something with a function's whole configuration space, where that can be had.
+    fn with_page<V>(&mut self, bdf: Bdf, act: impl FnOnce(&mut Page) -> V) -> Option<V> {
         let builder = &mut *self.builder;
         if u64::from(bdf.bus()) >= builder.places.buses {
             return None;
         }
-        // ACS is an extended capability, which ports do not reach: nothing is known then.
+        // Ports do not reach extended capabilities: nothing is known then.
         let page = builder.places.config_page(bdf)?;
         let own = self.found.iter().position(|(own, _)| *own == bdf);
         let name = "a function's configuration space";
@@ -72,10 +76,10 @@ impl Functions<'_, '_> {
         );
         // SAFETY: the page was just mapped there, for this thread alone.
         let mut page = Page(unsafe { Mmio::new(SCRATCH, PAGE_SIZE as usize) });
-        let redirects = redirect(&mut page);
+        let value = act(&mut page);
         // It is mapped, so that this cannot fail.
         let _ = frame.frame_unmap();
-        Some(redirects)
+        Some(value)
     }
 }
 
@@ -91,7 +95,7 @@ impl Tree for Functions<'_, '_> {
             return *known;
         }
         !self.known.is_full() && {
-            let redirects = self.redirect(bdf).unwrap_or(false);
+            let redirects = self.with_page(bdf, redirect).unwrap_or(false);
             let _ = self.known.push((bdf, redirects));
             redirects
         }
@@ -130,6 +134,22 @@ pub fn check(builder: &mut Builder<'_>, found: &Found) {
         );
     }
     for (function, own) in functions.iter().zip(&owned) {
+        let name = function.name.as_str();
+        if tree.with_page(own.bdf, switch_ats_off) == Some(true) {
+            defmt::info!(
+                "device {=str}: its address translation services are off",
+                name
+            );
+        }
+        if let Some(carried) = carried_id(tree, own.bdf) {
+            defmt::warn!(
+                "device {=str}: its requests carry the id {=u16:#06x} of the bridge above it, and \
+                 reach nothing: it needs a slot that is not behind a conventional bridge, or a \
+                 board with iommu = \"none\"",
+                name,
+                carried.requester_id()
+            );
+        }
         let reach = Reach::of(tree, own.bdf);
         if reach.is_alone() {
             continue;
@@ -143,7 +163,7 @@ pub fn check(builder: &mut Builder<'_>, found: &Found) {
                     Com1,
                     "init: {bdf} is in the group of {} and no guest's: its bus mastering is \
                      switched off\r\n",
-                    function.name.as_str()
+                    name
                 );
             }
             false

@@ -20,6 +20,7 @@ use super::fatal::fatal;
 use super::memory::SCRATCH;
 use super::ports::{self, Com1};
 use super::restart;
+use super::screen;
 
 /// Init's own priority, as the kernel started it.
 const PRIORITY: u8 = 255;
@@ -28,6 +29,7 @@ const MAX_THREADS: usize = 64;
 
 /// Waits on the fault endpoint forever.
 pub fn watch(system: &System<'_>, watched: &Watched<'_>, tsc_khz: u64) -> ! {
+    screen::show();
     let mut restarts = [Restarts::default(); MAX_THREADS];
     let mut guests = Guests::new(watched.gone.len());
     loop {
@@ -94,6 +96,7 @@ pub fn wait_ready(system: &System<'_>, watched: &Watched<'_>) {
             sel4::reply(MessageInfo::new(0, 0, 0, 0));
             return;
         }
+        screen::show();
         report(system, watched, thread, info);
         fatal!(
             "{} died before it was ready: nothing is started without it",

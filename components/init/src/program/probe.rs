@@ -17,6 +17,7 @@ use super::firmware::{Firmware, Pages, described};
 use super::functions::{each_function, space};
 use super::iommu::TABLE;
 use super::ports::{self, Com1};
+use super::screen;
 
 /// Free pieces of RAM that are looked at: the list has fewer.
 const PIECES: usize = 512;
@@ -45,6 +46,7 @@ pub fn run(
     mut pages: Pages,
     root_pointer: Option<&[u8]>,
 ) -> ! {
+    screen::show();
     let tables = described(builder, &mut pages, root_pointer);
     let said = tables.ok().flatten().unwrap_or_default();
     let ram = boot_info.untyped_list().filter(|piece| !piece.is_device());

@@ -1,33 +1,14 @@
-//! A VGA screen that shows text: where a letter goes, and how to tell that it does show text.
+//! What stands on the screen, in rows that move up.
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-/// Ports by which a register of the graphics controller is chosen and read.
-pub const GRAPHICS_PORTS: (u16, u16) = (0x3ce, 0x3cf);
-/// Ports by which a register of the CRT controller is chosen and read, in colour.
-pub const CRT_PORTS: (u16, u16) = (0x3d4, 0x3d5);
-/// The graphics controller's register that says what is shown and where its memory is.
-pub const MISCELLANEOUS: u8 = 6;
-/// The CRT controller's register with the columns, less one.
-pub const COLUMNS_LESS_ONE: u8 = 1;
-/// Where the memory of a colour text screen is.
-pub const TEXT_MEMORY: u64 = 0xb8000;
+/// Letters of a row.
+pub const COLUMNS: usize = 80;
+/// Rows.
+pub const ROWS: usize = 25;
 
-const COLUMNS: usize = 80;
-const ROWS: usize = 25;
-/// Light grey on black.
-const COLOUR: u16 = 0x0700;
-
-/// Returns whether these registers are of a screen that shows text of 80 columns at
-/// [`TEXT_MEMORY`]. Where there is no VGA, each is all ones.
-#[must_use]
-pub const fn shows_text(miscellaneous: u8, columns_less_one: u8) -> bool {
-    // Bit 0: graphics; bits 3 and 2: 32 KiB at 0xb8000.
-    miscellaneous & 0xd == 0xc && columns_less_one as usize + 1 == COLUMNS
-}
-
-/// What stands on the screen: its memory is only written, since reading it is slow.
-/// Empty cells are 0, so that the image has none of it.
+/// What stands on the screen: its memory is only written, since reading it is slow, and
+/// only where something changes. Empty cells are 0, so that the image has none of it.
 pub struct Text {
     cells: [AtomicU8; COLUMNS * ROWS],
     at: AtomicUsize,
@@ -49,16 +30,15 @@ impl Text {
         }
     }
 
-    /// Shows all that stands there. `show` takes the number of a cell and what it is to hold.
-    pub fn draw(&self, mut show: impl FnMut(usize, u16)) {
+    /// Shows all that stands there. `show` takes the number of a cell and its letter.
+    pub fn draw(&self, mut show: impl FnMut(usize, u8)) {
         for (cell, byte) in self.cells.iter().enumerate() {
-            let byte = byte.load(Ordering::Relaxed).max(b' ');
-            show(cell, COLOUR | u16::from(byte));
+            show(cell, letter(byte));
         }
     }
 
     /// Writes text behind what is there; past the last row everything moves up.
-    pub fn write(&self, text: &str, mut show: impl FnMut(usize, u16)) {
+    pub fn write(&self, text: &str, mut show: impl FnMut(usize, u8)) {
         for byte in text.bytes() {
             let mut at = self.at.load(Ordering::Relaxed);
             match byte {
@@ -74,7 +54,7 @@ impl Text {
                         b'?'
                     };
                     self.cells[at].store(shown, Ordering::Relaxed);
-                    show(at, COLOUR | u16::from(shown));
+                    show(at, shown);
                     at += 1;
                 }
             }
@@ -86,16 +66,22 @@ impl Text {
     }
 
     /// Moves everything up by a row. Returns the beginning of the last one.
-    fn scroll(&self, show: impl FnMut(usize, u16)) -> usize {
+    fn scroll(&self, mut show: impl FnMut(usize, u8)) -> usize {
         let last = self.cells.len() - COLUMNS;
-        for cell in 0..self.cells.len() {
-            let below = self.cells.get(cell + COLUMNS);
-            let byte = below.map_or(0, |below| below.load(Ordering::Relaxed));
-            self.cells[cell].store(byte, Ordering::Relaxed);
+        for (number, cell) in self.cells.iter().enumerate() {
+            let below = self.cells.get(number + COLUMNS).map_or(b' ', letter);
+            if letter(cell) != below {
+                cell.store(below, Ordering::Relaxed);
+                show(number, below);
+            }
         }
-        self.draw(show);
         last
     }
+}
+
+/// Returns what a cell shows.
+fn letter(cell: &AtomicU8) -> u8 {
+    cell.load(Ordering::Relaxed).max(b' ')
 }
 
 #[cfg(test)]
@@ -106,11 +92,11 @@ mod tests {
     use std::string::String;
 
     /// A screen, and its memory.
-    struct Screen(Text, [u16; COLUMNS * ROWS]);
+    struct Screen(Text, [u8; COLUMNS * ROWS]);
 
     impl Screen {
         fn new() -> Self {
-            Self(Text::new(), [COLOUR | b' ' as u16; COLUMNS * ROWS])
+            Self(Text::new(), [b' '; COLUMNS * ROWS])
         }
 
         fn write(&mut self, text: &str) {
@@ -119,11 +105,8 @@ mod tests {
 
         fn row(&self, row: usize) -> String {
             let cells = &self.1[row * COLUMNS..][..COLUMNS];
-            let bytes = cells.iter().map(|cell| {
-                assert_eq!(cell & 0xff00, COLOUR);
-                char::from(*cell as u8)
-            });
-            bytes.collect::<String>().trim_end().into()
+            let letters = cells.iter().map(|letter| char::from(*letter));
+            letters.collect::<String>().trim_end().into()
         }
     }
 
@@ -171,11 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_screen_of_text_is_one() {
-        // As SeaBIOS sets it, and QEMU's for graphics; no VGA; monochrome; 40 columns.
-        assert!(shows_text(0x0e, 79));
-        for (miscellaneous, columns) in [(0x05, 79), (0xff, 0xff), (0x0a, 79), (0x0e, 39)] {
-            assert!(!shows_text(miscellaneous, columns));
-        }
+    fn what_stays_is_not_written_again() {
+        let text = Text::new();
+        text.write(&"same\n".repeat(ROWS), |_, _| {});
+        let mut written = 0;
+        text.write("same", |_, _| written += 1);
+        // The row that was last moves up as it is, and the new one is written.
+        assert_eq!(written, "same".len() + "same".len());
     }
 }
