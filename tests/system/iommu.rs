@@ -63,6 +63,86 @@ fn what_is_not_confined_needs_its_owner_s_word() {
     assert!(end.text.lines().any(|found| found == line), "{}", end.text);
 }
 
+/// Returns a system with the probe guest and a function, with these keys of its.
+fn probed(name: &str, qemu: &str, keys: &str) -> Changed {
+    Changed::of(
+        "tests/systems/probe.toml",
+        name,
+        &format!(
+            "system.name = \"{name}\"
+             guest.probe.devices = [\"device0\"]
+             [device.device0]
+             qemu = [\"{qemu}\"]
+             {keys}"
+        ),
+    )
+}
+
+#[test]
+fn an_nvme_controller_is_measured() {
+    let _machine = one_machine();
+    let id = "match = \"1b36:0010\"";
+    // Confined, it needs no word of its owner's.
+    let confined = probed("nvme-confined", "nvme,serial=vectis", id).run_on("amd");
+    assert!(confined.text.contains(CONFINED), "{}", confined.text);
+    assert!(confined.text.contains("# probe: pass"), "{}", confined.text);
+    let trusted = format!("{id}\ndma = \"trusted\"");
+    for (iommu, found) in [
+        (
+            "intel",
+            "reaches its guest's memory only, raises any interrupt (measured)",
+        ),
+        (
+            "none",
+            "reaches all memory, raises any interrupt (measured)",
+        ),
+    ] {
+        let end = probed("nvme-open", "nvme,serial=vectis", &trusted).run_on(iommu);
+        assert!(end.text.contains(found), "{iommu}: {}", end.text);
+        assert!(end.text.contains("# probe: pass"), "{iommu}: {}", end.text);
+    }
+}
+
+#[test]
+fn virtio_functions_are_measured() {
+    let _machine = one_machine();
+    let drive = "qemu-drives = [\"if=none,id=d0,driver=null-co,size=1M\"]";
+    let disk = format!("match = \"1af4:1042\"\ndma = \"trusted\"\n{drive}");
+    let behind = "virtio-blk-pci,disable-legacy=on,iommu_platform=on,drive=d0";
+    let network = "match = \"1af4:1041\"\ndma = \"trusted\"";
+    let net_behind = "virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net0";
+    for (iommu, behind, keys) in [
+        ("amd", behind, &*disk),
+        ("amd", net_behind, network),
+        ("intel", net_behind, network),
+    ] {
+        let end = probed("virtio-behind", behind, keys).run_on(iommu);
+        let found =
+            "reaches its guest's memory only (measured), may raise any interrupt (not measured)";
+        assert!(end.text.contains(found), "{iommu}: {}", end.text);
+        assert!(end.text.contains("# probe: pass"), "{iommu}: {}", end.text);
+    }
+    let open = "virtio-blk-pci,disable-legacy=on,drive=d0";
+    let end = probed("virtio-open", open, &disk).run_on("none");
+    let found = "reaches all memory (measured), may raise any interrupt (not measured)";
+    assert!(end.text.contains(found), "{}", end.text);
+}
+
+#[test]
+fn a_virtio_function_that_passes_the_iommu_by_is_named() {
+    let _machine = one_machine();
+    let plain = "virtio-net-pci,disable-legacy=on,netdev=net0";
+    let end = probed("virtio-past", plain, "match = \"1af4:1041\"").run_on("amd");
+    assert!(!end.status.success(), "{}", end.text);
+    for words in [
+        "is not measured: it does not offer VIRTIO_F_ACCESS_PLATFORM",
+        "QEMU: iommu_platform=on",
+        "device device0 (1af4:1041) is not assigned",
+    ] {
+        assert!(end.text.contains(words), "no `{words}` in\n{}", end.text);
+    }
+}
+
 #[test]
 fn with_that_word_it_serves_on_vt_d() {
     let _machine = the_only_machine();

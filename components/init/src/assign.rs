@@ -3,15 +3,10 @@
 use core::fmt;
 use core::ops::Range;
 
-use dma_probe::{DEVICE, REGISTER_BAR, VENDOR};
 use pci::{
     BAR_WINDOW, BarKind, Bdf, ConfigSpace, FUNCTION_BARS, FunctionInfo, GUEST_BAR_SLOTS, Given,
     HIGH_BAR_WINDOW, MsixPage, NoAddress, NoFunction, PAGE_SIZE, discover, give_addresses,
 };
-
-/// Pages of registers that the measurement uses: the highest is the transmit
-/// descriptor control at 0x3828.
-pub const PROBE_PAGES: u64 = 4;
 
 /// Why the system does not start with a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,16 +187,6 @@ impl fmt::Display for Told<'_> {
             Fate::NoPorts => f.write_str("reads 0: the firmware gave it no ports"),
         }
     }
-}
-
-/// Returns whether what a function reaches is measured at boot: it is of the model that
-/// there is a probe for, and its registers are at hand.
-#[must_use]
-pub fn is_measured(info: &FunctionInfo) -> bool {
-    let registers = &info.bars[REGISTER_BAR];
-    (info.vendor, info.device) == (VENDOR, DEVICE)
-        && registers.size >= PROBE_PAGES * PAGE_SIZE
-        && registers.first_slot != 0
 }
 
 /// Returns whether one of a function's memory BARs has a byte of these.

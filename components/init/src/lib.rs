@@ -17,6 +17,7 @@ mod expect;
 mod groups;
 #[cfg(test)]
 mod image;
+mod kinds;
 mod measure;
 mod policy;
 mod probe;
@@ -27,14 +28,13 @@ mod rtc;
 mod tsc;
 mod untyped;
 
-pub use assign::{
-    Fate, GivenBehind, PROBE_PAGES, Stop, Told, has_memory, is_measured, look_at, share_out,
-};
+pub use assign::{Fate, GivenBehind, Stop, Told, has_memory, look_at, share_out};
 pub use board::{Difference, Lack, Places, Stated, Unfit, settle};
 pub use chunks::{Chunk, chunks};
 pub use expect::{Expect, Given};
 pub use groups::{Conflict, Owned, conflict, is_stray};
-pub use measure::{Answer, Surroundings, Verdict, measure};
+pub use kinds::{Holder, Kind, PROBE_PAGES, Window, holder, is_measured};
+pub use measure::{Answer, Surroundings, Unmeasured, Verdict, measure};
 pub use policy::{Action, AfterFault, Guests, action, after_fault, resting_priority};
 pub use probe::{Cpu, HpetTimer, Machine, conclude, function, guest_memory, memory};
 pub use report::{BACKTRACE_MAX, Cause, LastWords, backtrace, in_guard_page};

@@ -1,32 +1,30 @@
-//! An Intel 82574L ("e1000e") as a copy engine: a frame looped back is read at one bus address and written at another.
+//! Functions as engines that move bytes by DMA on order, to measure what confines them.
 //!
-//! Responsible for: moving bytes by DMA between memory that the device may reach
-//! and any bus address, to measure what confines it. With MAC loopback a frame's
-//! bytes are read from the transmit descriptor's address and written to the
-//! receive descriptor's; nothing leaves the machine.
-//! Must never: wait without a bound, raise an interrupt of the device's own, or
-//! leave the receiver on between two calls, when a frame from the network could
-//! land where the last call pointed.
+//! Responsible for: having a function write at any bus address, read from any, and write an
+//! interrupt's message, each by the least that its kind can be told to do. An Intel 82574L
+//! ([`Engine`]), an [NVMe controller](nvme) and a [virtio function](virtio).
+//! Must never: wait without a bound, raise an interrupt of the device's own, have anything
+//! leave the machine, or leave a function able to write after [`Probe::quiesce`].
 //! May call: the device's registers and the memory that it is given; bus mastering
-//! is the caller's to switch on, between the reset and the first frame.
-//! Invariants: each call starts both rings anew, so one that got stuck leaves
+//! is the caller's to switch on, between the reset and the first order.
+//! Invariants: each order starts the function's queues anew, so one that got stuck leaves
 //! nothing behind for the next.
 //!
-//! What arrives is what was sent: the device adds a frame check sequence on the
-//! wire and takes it off again (SECRC), and frames have 60 bytes at least, so
-//! there is no padding. Two things do not go through as plain bytes: QEMU's
-//! model drops a frame that claims to be IP or VLAN-tagged (bytes 12 and 13 are
-//! 08 00, 86 dd, 81 00 or 88 a8) and is not, and a unit that blocks an access
-//! may answer it with any value instead of dropping the frame. The caller has to
-//! compare bytes; the call's result alone proves nothing.
+//! A unit that blocks an access may answer it with any value instead of dropping it: the
+//! caller has to look at memory, the call's result alone proves nothing. What a function
+//! *read* shows only by what it does with it ([`Probe::bait`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "fake"))]
+pub mod bus;
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod nvme;
 mod registers;
 #[cfg(test)]
 mod tests;
+pub mod virtio;
 
 use registers::*;
 
@@ -101,9 +99,91 @@ pub enum Stuck {
     Receive,
     /// Fewer than [`SHORTEST`] or more than [`LONGEST`] bytes were asked for.
     Length,
+    /// Its registers read all ones: it is not there, or does not decode.
+    Absent,
+    /// It does not become ready.
+    Start,
+    /// It does not do what it is told: nothing of it is seen in memory.
+    Order,
+    /// It lacks what the order needs.
+    Unsupported,
 }
 
-/// A device under the engine's control.
+/// Why nothing was measured, in words.
+impl core::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "its reset does not end",
+            Self::Send => "it does not send",
+            Self::Receive => "what it sends in a loop does not come back",
+            Self::Length => "it moves frames of another length only",
+            Self::Absent => "its registers read all ones",
+            Self::Start => "it does not become ready",
+            Self::Order => "it does nothing of what it is told, in memory that it may reach",
+            Self::Unsupported => "it lacks what the measurement needs",
+        })
+    }
+}
+
+/// Bytes at the start of a page at which the caller looks for what a function wrote.
+pub const WATCHED: usize = UNUSUAL;
+/// What each of those bytes holds before: no function writes all of that.
+pub const BEFORE: u8 = 0x5a;
+/// Where a message for the first CPU goes to.
+const FIRST_CPU: u64 = 0xfee0_0000;
+
+/// A function that moves bytes by DMA on order.
+pub trait Probe {
+    /// Bytes of [`Memory`] that it needs, whole pages, at a multiple of 64 KiB.
+    const MEMORY: usize;
+
+    /// Resets the function and leaves it silent: it knows nothing that it was told.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    fn quiesce(&mut self) -> Result<(), Stuck>;
+
+    /// Returns what memory has to hold at a place, so that [`Probe::reads`] shows.
+    fn bait(&self) -> [u8; WATCHED];
+
+    /// Has the function write at `to`, the start of a page: at least one of [`WATCHED`] bytes
+    /// there is another than [`BEFORE`] then.
+    ///
+    /// # Errors
+    /// [`Stuck`]. `Ok` says that the function is done, not that the bytes are there.
+    fn write(&mut self, to: u64) -> Result<(), Stuck>;
+
+    /// Has the function read at `from`, the start of a page. Returns whether it got the bait.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    fn reads(&mut self, from: u64) -> Result<bool, Stuck>;
+
+    /// Has the function write the message `data` for the first CPU, and nothing else that a CPU
+    /// takes for one: not all of them take a vector below 16 for none.
+    ///
+    /// # Errors
+    /// [`Stuck`]: it cannot be told to, or whether it did is not known.
+    fn forge(&mut self, data: u32) -> Result<(), Stuck>;
+}
+
+/// Returns whether `event` comes, within so many reads of a register for the time that they
+/// take.
+fn within(reads: u32, mut event: impl FnMut() -> bool) -> bool {
+    (0..reads).any(|_| event())
+}
+
+/// An Intel 82574L ("e1000e") as a copy engine: a frame looped back is read at one bus address
+/// and written at another. With MAC loopback a frame's
+/// bytes are read from the transmit descriptor's address and written to the
+/// receive descriptor's; nothing leaves the machine. The receiver is never left on between two
+/// calls, when a frame from the network could land where the last call pointed.
+///
+/// What arrives is what was sent: the device adds a frame check sequence on the
+/// wire and takes it off again (SECRC), and frames have 60 bytes at least, so
+/// there is no padding. QEMU's
+/// model drops a frame that claims to be IP or VLAN-tagged (bytes 12 and 13 are
+/// 08 00, 86 dd, 81 00 or 88 a8) and is not.
 #[derive(Debug)]
 pub struct Engine<R, M> {
     registers: R,
@@ -119,13 +199,19 @@ impl<R: Registers, M: Memory> Engine<R, M> {
     /// # Errors
     /// [`Stuck::Reset`].
     pub fn new(registers: R, memory: M, bus_address: u64) -> Result<Self, Stuck> {
-        let mut engine = Self {
+        let mut engine = Self::unknown(registers, memory, bus_address);
+        engine.quiesce()?;
+        Ok(engine)
+    }
+
+    /// Returns a device that holds what an earlier owner told it:
+    /// [`quiesce`](Self::quiesce) comes next.
+    pub const fn unknown(registers: R, memory: M, bus_address: u64) -> Self {
+        Self {
             registers,
             memory,
             bus_address,
-        };
-        engine.quiesce()?;
-        Ok(engine)
+        }
     }
 
     /// Resets the device and sets it up: for one that was used otherwise meanwhile.
@@ -283,5 +369,37 @@ impl<R: Registers, M: Memory> Engine<R, M> {
             self.registers.read(STATUS);
             None
         })
+    }
+}
+
+impl<R: Registers, M: Memory> Probe for Engine<R, M> {
+    const MEMORY: usize = MEMORY_SIZE;
+
+    fn quiesce(&mut self) -> Result<(), Stuck> {
+        Self::quiesce(self)
+    }
+
+    fn bait(&self) -> [u8; WATCHED] {
+        [BEFORE; WATCHED]
+    }
+
+    fn write(&mut self, to: u64) -> Result<(), Stuck> {
+        self.set_up();
+        Self::write(self, to, &[!BEFORE; WATCHED])
+    }
+
+    fn reads(&mut self, from: u64) -> Result<bool, Stuck> {
+        self.set_up();
+        let mut found = [!BEFORE; WATCHED];
+        Self::read(self, from, &mut found)?;
+        Ok(found == [BEFORE; WATCHED])
+    }
+
+    fn forge(&mut self, data: u32) -> Result<(), Stuck> {
+        self.set_up();
+        // Whether it says that it is done proves nothing: a frame that cannot be written
+        // does not come back.
+        let _ = self.forge_interrupt(FIRST_CPU, data);
+        Ok(())
     }
 }

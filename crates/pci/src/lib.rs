@@ -41,7 +41,7 @@ pub use place::{
 pub use ports::{ConfigPorts, Mechanism1};
 pub use scan::{buses_behind, each_function};
 pub use unassigned::{Given, NoAddress, give_addresses};
-pub use virtio::{Virtio, is_virtio};
+pub use virtio::{NoVirtio, Virtio, VirtioPlace, VirtioRegisters, is_virtio, virtio_registers};
 
 use core::fmt;
 

@@ -1,7 +1,7 @@
 //! The vendor-specific capabilities of virtio functions (VIRTIO 1.1 section 4.1.4): each
 //! says where in a BAR some of the function's registers lie.
 
-use crate::{BarKind, Capability, ConfigSpace, FunctionInfo, regs};
+use crate::{BarKind, Capability, CapabilityList, ConfigSpace, FunctionInfo, regs};
 
 /// Vendor of virtio functions, and their device ids (VIRTIO 1.1 section 4.1.2).
 const VENDOR: u16 = 0x1af4;
@@ -88,12 +88,23 @@ impl Virtio {
         info: &FunctionInfo,
         offset: u16,
     ) -> bool {
+        self.place(space, info, offset).is_some()
+    }
+
+    /// Returns where the capability at `offset` points to, if that is inside one of the
+    /// function's own BARs.
+    pub fn place(
+        self,
+        space: &mut impl ConfigSpace,
+        info: &FunctionInfo,
+        offset: u16,
+    ) -> Option<VirtioPlace> {
         let bytes = u32::from(self.bytes());
         let length = space.read32(offset) >> 16 & 0xff;
         if self == Self::Window || length < bytes || u32::from(offset) + bytes > SPACE {
-            return false;
+            return None;
         }
-        let bar = space.read32(offset + 4) & 0xff;
+        let bar = (space.read32(offset + 4) & 0xff) as usize;
         let mut wide = |at| {
             let high = match self {
                 Self::SharedMemory => space.read32(offset + at + 8),
@@ -101,11 +112,106 @@ impl Virtio {
             };
             u64::from(high) << 32 | u64::from(space.read32(offset + at))
         };
-        let end = wide(8).checked_add(wide(12));
-        info.bars
-            .get(bar as usize)
-            .is_some_and(|bar| bar.kind != BarKind::None && end.is_some_and(|end| end <= bar.size))
+        let place = VirtioPlace {
+            bar,
+            offset: wide(8),
+            length: wide(12),
+        };
+        let there = info.bars.get(bar)?;
+        let end = place.offset.checked_add(place.length)?;
+        (there.kind != BarKind::None && end <= there.size).then_some(place)
     }
+}
+
+/// A part of a BAR that holds registers of a virtio function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioPlace {
+    /// The BAR.
+    pub bar: usize,
+    /// First byte there.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+impl VirtioPlace {
+    /// Returns whether registers of so many bytes begin there, aligned to 4, in memory.
+    fn holds(&self, info: &FunctionInfo, bytes: u64) -> bool {
+        self.length >= bytes && self.offset.is_multiple_of(4) && info.bars[self.bar].is_memory()
+    }
+}
+
+/// The registers by which any modern virtio function is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioRegisters {
+    /// Those that all kinds have (VIRTIO 1.1 section 4.1.4.3).
+    pub common: VirtioPlace,
+    /// Notifications of queues (section 4.1.4.4).
+    pub notify: VirtioPlace,
+    /// Bytes from one queue's notification to the next.
+    pub multiplier: u32,
+}
+
+/// Why the registers of a virtio function are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoVirtio {
+    /// It has none of the modern kind.
+    Legacy,
+    /// A capability points outside of the BARs, or at too few bytes.
+    Outside(Virtio),
+}
+
+impl core::fmt::Display for NoVirtio {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Legacy => f.write_str(
+                "it is a legacy virtio function, without modern registers (QEMU: \
+                 disable-legacy=on)",
+            ),
+            Self::Outside(which) => write!(
+                f,
+                "its capability for {} points at registers that are not in its memory BARs",
+                which.name()
+            ),
+        }
+    }
+}
+
+/// Bytes of the common registers that every function has.
+const COMMON_BYTES: u64 = 56;
+/// Bytes of one notification.
+const NOTIFY_BYTES: u64 = 2;
+
+/// Returns the registers of a virtio function: those that its first capability of each kind
+/// points at.
+///
+/// # Errors
+/// See [`NoVirtio`].
+pub fn virtio_registers(
+    space: &mut impl ConfigSpace,
+    info: &FunctionInfo,
+) -> Result<VirtioRegisters, NoVirtio> {
+    let list = CapabilityList::read(space);
+    let mut find = |which: Virtio, bytes| {
+        let at = list
+            .as_slice()
+            .iter()
+            .find(|&&capability| Virtio::of(space, info, capability) == Some(which))
+            .map(|capability| capability.offset)
+            .ok_or(NoVirtio::Legacy)?;
+        which
+            .place(space, info, at)
+            .filter(|place| place.holds(info, bytes))
+            .map(|place| (at, place))
+            .ok_or(NoVirtio::Outside(which))
+    };
+    let (_, common) = find(Virtio::Common, COMMON_BYTES)?;
+    let (at, notify) = find(Virtio::Notify, NOTIFY_BYTES)?;
+    Ok(VirtioRegisters {
+        common,
+        notify,
+        multiplier: space.read32(at + Virtio::Common.bytes()),
+    })
 }
 
 #[cfg(test)]
@@ -213,6 +319,69 @@ mod tests {
         for first in [0x0110_000a, 0x0010_0009, 0x0910_0009, 0xff10_0009] {
             let what = ask(&info, 0x40, &[first, 4, 0, 0x1000]);
             assert_eq!(what, (None, false), "{first:#x}");
+        }
+    }
+
+    /// Asks where the registers are of a function with these capabilities, at 0x40 and 0x60.
+    fn registers(common: &[u32], notify: &[u32]) -> Result<VirtioRegisters, NoVirtio> {
+        let mut space = Space([0; 64]);
+        space.0[usize::from(regs::COMMAND / 4)] = u32::from(regs::STATUS_CAPABILITIES) << 16;
+        space.0[usize::from(regs::CAPABILITIES / 4)] = 0x40;
+        space.0[0x40 / 4..][..common.len()].copy_from_slice(common);
+        space.0[0x60 / 4..][..notify.len()].copy_from_slice(notify);
+        virtio_registers(&mut space, &info())
+    }
+
+    #[test]
+    fn the_registers_of_a_function_lie_in_its_bars() {
+        let common = [0x0110_6009, 4, 0, 0x1000];
+        let notify = [0x0214_0009, 4, 0x3000, 0x1000, 4];
+        let place = |offset| VirtioPlace {
+            bar: 4,
+            offset,
+            length: 0x1000,
+        };
+        let found = VirtioRegisters {
+            common: place(0),
+            notify: place(0x3000),
+            multiplier: 4,
+        };
+        assert_eq!(registers(&common, &notify), Ok(found));
+        // None, one of the two, in no BAR, past its end, not aligned, too few.
+        for (common, notify, none) in [
+            (&[0, 0, 0, 0], &notify, NoVirtio::Legacy),
+            (&common, &[0, 0, 0, 0, 0], NoVirtio::Legacy),
+            (
+                &[0x0110_6009, 5, 0, 0x1000],
+                &notify,
+                NoVirtio::Outside(Virtio::Common),
+            ),
+            (
+                &[0x0110_6009, 4, u32::MAX, u32::MAX],
+                &notify,
+                NoVirtio::Outside(Virtio::Common),
+            ),
+            (
+                &[0x0110_6009, 4, 2, 0x1000],
+                &notify,
+                NoVirtio::Outside(Virtio::Common),
+            ),
+            (
+                &[0x0110_6009, 4, 0, 55],
+                &notify,
+                NoVirtio::Outside(Virtio::Common),
+            ),
+            (
+                &common,
+                &[0x0214_0009, 4, 0x3ffd, 4, 4],
+                NoVirtio::Outside(Virtio::Notify),
+            ),
+        ] {
+            assert_eq!(
+                registers(common, notify),
+                Err(none),
+                "{common:x?} {notify:x?}"
+            );
         }
     }
 }

@@ -330,7 +330,7 @@ impl<'a> Inspection<'a> {
                 .to_owned()
         } else if pci::is_virtio(&info) {
             "dma = \"trusted\": a virtio function passes an IOMMU by unless its machine puts it \
-             behind"
+             behind, which is measured at boot of memory only"
                 .to_owned()
         } else {
             "dma = \"trusted\": what it reaches is not measured".to_owned()

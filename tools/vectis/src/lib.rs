@@ -30,7 +30,7 @@
 //! | [`spec`] | the image's records; facts that tools and components share |
 //! | [`pci`] | PCI names, and how a function is discovered |
 //! | [`acpi_tables`](../acpi_tables/index.html) | the firmware's tables, as far as they describe the IOMMU |
-//! | [`dma_probe`](../dma_probe/index.html) | a NIC as a copy engine, to measure DMA |
+//! | [`dma_probe`](../dma_probe/index.html) | functions as copy engines, to measure DMA |
 //! | [`shm`] | rings, counters and kept words in shared memory |
 //! | [`sel4`](../sel4/index.html), [`sel4_sys`](../sel4_sys/index.html) | the binding, with rust-sel4's names |
 //!

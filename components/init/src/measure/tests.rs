@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::string::ToString;
 
 use dma_probe::fake::{Device, FROM_NVM, Fake};
-use dma_probe::{MEMORY_SIZE, UNUSUAL};
+use dma_probe::{Engine, MEMORY_SIZE};
 
 use super::*;
 
@@ -32,8 +32,8 @@ const OTHERS: [Range<u64>; 3] = [
 struct Cpu(Fake);
 
 impl Cpu {
-    fn load(&self, from: u64, bytes: &mut [u8; UNUSUAL]) {
-        bytes.copy_from_slice(&self.0.device().load(from, UNUSUAL as u64));
+    fn load(&self, from: u64, bytes: &mut [u8; WATCHED]) {
+        bytes.copy_from_slice(&self.0.device().load(from, WATCHED as u64));
     }
 }
 
@@ -43,10 +43,10 @@ impl Surroundings for Cpu {
         assert!(!device.armed, "it knows what it was told before its reset");
         device.mastering = true;
     }
-    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]) {
+    fn read_canary(&mut self, bytes: &mut [u8; WATCHED]) {
         self.load(CANARY, bytes);
     }
-    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]) {
+    fn write_canary(&mut self, bytes: &[u8; WATCHED]) {
         self.0.device().store(CANARY, bytes);
     }
     fn canary(&self) -> u64 {
@@ -55,8 +55,11 @@ impl Surroundings for Cpu {
     fn allowed(&self) -> u64 {
         ALLOWED
     }
-    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]) {
+    fn read_allowed(&mut self, bytes: &mut [u8; WATCHED]) {
         self.load(ALLOWED, bytes);
+    }
+    fn write_allowed(&mut self, bytes: &[u8; WATCHED]) {
+        self.0.device().store(ALLOWED, bytes);
     }
     fn interrupted(&mut self) -> bool {
         let mut device = self.0.device();
@@ -81,7 +84,8 @@ fn measured(set_up: impl FnOnce(&mut Device)) -> (Result<Verdict, Stuck>, Fake) 
     fake.device().armed = true;
     set_up(&mut fake.device());
     let mut cpu = Cpu(fake.clone());
-    (measure(fake.clone(), fake.clone(), OWN, &mut cpu), fake)
+    let mut engine = Engine::unknown(fake.clone(), fake.clone(), OWN);
+    (measure(&mut engine, &mut cpu), fake)
 }
 
 fn verdict(set_up: impl FnOnce(&mut Device)) -> Result<Verdict, Stuck> {
@@ -154,7 +158,7 @@ fn writing_alone_is_reaching() {
 /// One byte that gets through is as bad as all.
 #[test]
 fn writing_a_part_is_reaching() {
-    for byte in [0, UNUSUAL as u64 - 1] {
+    for byte in [0, WATCHED as u64 - 1] {
         let open = CANARY + byte;
         let verdict = verdict(|device| {
             device.unreadable.extend(OTHERS);
@@ -205,7 +209,7 @@ fn a_device_that_never_copies_is_not_confined() {
         block_messages(device);
         device.unwritable.push(ALLOWED..GUEST.end);
     });
-    assert_eq!(stuck, Err(Stuck::Receive));
+    assert_eq!(stuck, Err(Stuck::Order));
     // The network never rests, so that its frames are lost.
     let stuck = verdict(|device| device.strangers.resize(1 << 16, 90));
     assert_eq!(stuck, Err(Stuck::Receive));
@@ -255,6 +259,10 @@ fn what_a_verdict_says() {
             "reaches all memory, raises any interrupt (measured)",
         ),
         (
+            verdict(Confined, Answer::Unknown),
+            "reaches its guest's memory only (measured), may raise any interrupt (not measured)",
+        ),
+        (
             Verdict::UNKNOWN,
             "may reach all memory, may raise any interrupt (not measured)",
         ),
@@ -286,4 +294,61 @@ fn frames_of_the_network_change_nothing() {
         };
         assert_eq!(open, Ok(verdict));
     }
+}
+
+#[test]
+fn one_that_passes_the_iommu_by_is_told_what_to_do() {
+    let text = Unmeasured::PastTheUnit.to_string();
+    for words in [
+        "VIRTIO_F_ACCESS_PLATFORM",
+        "iommu_platform=on",
+        "`iommu = \"none\"` in [board]",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    let stuck = Unmeasured::from(Stuck::Reset).to_string();
+    assert_eq!(stuck, "its reset does not end");
+}
+
+/// A function that writes anywhere, and whose reads may show nothing.
+struct Blind {
+    bus: Fake,
+    reads: bool,
+}
+
+impl Probe for Blind {
+    const MEMORY: usize = MEMORY_SIZE;
+    fn quiesce(&mut self) -> Result<(), Stuck> {
+        Ok(())
+    }
+    fn bait(&self) -> [u8; WATCHED] {
+        [1; WATCHED]
+    }
+    fn write(&mut self, to: u64) -> Result<(), Stuck> {
+        self.bus.device().store(to, &[1]);
+        Ok(())
+    }
+    fn reads(&mut self, _: u64) -> Result<bool, Stuck> {
+        Ok(self.reads)
+    }
+    fn forge(&mut self, _: u32) -> Result<(), Stuck> {
+        Err(Stuck::Unsupported)
+    }
+}
+
+#[test]
+fn what_cannot_be_tried_is_not_confined() {
+    let found = |reads| {
+        let bus = Fake::new(OWN);
+        let mut blind = Blind {
+            bus: bus.clone(),
+            reads,
+        };
+        measure(&mut blind, &mut Cpu(bus))
+    };
+    // It reads nothing where it may: that it reads nothing elsewhere proves nothing.
+    assert_eq!(found(false), Err(Stuck::Order));
+    let verdict = found(true).unwrap();
+    assert_eq!(verdict.interrupts, Answer::Unknown);
+    assert!(!verdict.confined());
 }

@@ -64,7 +64,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     screen::start(&mut builder);
     let tsc_khz = boot_info.tsc_mhz() * 1000;
     defmt::info!("tsc_khz={=u64}", tsc_khz);
-    if !init::keeps_rate(probe::cpuid) {
+    if !init::keeps_rate(|leaf| probe::cpuid(leaf, 0)) {
         defmt::warn!(
             "the time stamp counter is not invariant (CPUID 0x80000007): time and deadlines are \
              wrong while the CPU runs at another rate than at boot"
@@ -120,7 +120,8 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     if builder.start_threads(Start::First) > 0 {
         monitor::wait_ready(&system, &builder.watched(heapless::Vec::new()));
     }
-    selfcheck::all(&mut builder, &found, bell, tsc_khz);
+    let in_use = unit.kind != spec::IommuKind::None;
+    selfcheck::all(&mut builder, &found, bell, tsc_khz, in_use);
     if system.header.audit == 1 {
         let functions: heapless::Vec<_, { spec::FUNCTIONS }> =
             found.iter().map(|(_, info)| *info).collect();

@@ -3,9 +3,12 @@
 
 use core::fmt::Write as _;
 
-use dma_probe::{MEMORY_SIZE, REGISTER_BAR, UNUSUAL};
-use init::{PROBE_PAGES, Surroundings, Verdict, is_measured, measure};
-use pci::{Bdf, ConfigSpace as _, FunctionInfo, PAGE_SIZE, Width, regs};
+use dma_probe::nvme::Nvme;
+use dma_probe::{Engine, Probe, Stuck, WATCHED, virtio};
+use init::{Holder, Kind, PROBE_PAGES, Surroundings, Unmeasured, Verdict, holder, measure};
+use pci::{
+    Bdf, ConfigSpace as _, FunctionInfo, NoVirtio, PAGE_SIZE, Virtio, Width, regs, virtio_registers,
+};
 use runtime::Mmio;
 use sel4::cap::{Granule, IrqHandler, LargePage, Notification};
 use sel4::init_thread::slot;
@@ -25,8 +28,8 @@ const REGISTERS: usize = 0x2_1000_0000;
 const RAM: usize = 0x2_2000_0000;
 /// The user vector that a forged interrupt would have: it is still unused.
 const VECTOR: u8 = 0;
-/// Where in the guest's memory the engine copies to as it may.
-const ALLOWED: usize = 2 * MEMORY_SIZE;
+/// As much memory as any probe needs: less than a large page.
+const PROBE_MEMORY: usize = 1 << 16;
 /// The wait for a forged interrupt, in microseconds: a hundred times a message's way.
 const DELAY: u64 = 200;
 
@@ -85,6 +88,21 @@ impl dma_probe::Registers for Registers {
     }
 }
 
+impl virtio::Narrow for Registers {
+    fn read8(&mut self, offset: u32) -> u8 {
+        self.0.read(offset as usize, Width::Byte) as u8
+    }
+    fn write8(&mut self, offset: u32, value: u8) {
+        self.0.write(offset as usize, Width::Byte, value.into());
+    }
+    fn read16(&mut self, offset: u32) -> u16 {
+        self.0.read(offset as usize, Width::Word) as u16
+    }
+    fn write16(&mut self, offset: u32, value: u16) {
+        self.0.write(offset as usize, Width::Word, value.into());
+    }
+}
+
 struct Ram(Mmio);
 
 impl Ram {
@@ -118,13 +136,12 @@ fn mapped(address: usize, size: usize) -> Mmio {
 
 struct Around<'a> {
     space: Space,
-    ram: Ram,
-    ram_address: u64,
+    /// The guest's memory from the page on that the probe does not use.
+    allowed: Ram,
+    allowed_address: u64,
     canary: Ram,
     canary_address: u64,
-    bell: &'a Bell,
-    /// Ticks of [`DELAY`].
-    delay: u64,
+    setting: &'a Setting,
 }
 
 impl Surroundings for Around<'_> {
@@ -133,28 +150,31 @@ impl Surroundings for Around<'_> {
         self.space
             .write16(regs::COMMAND, command | regs::COMMAND_BUS_MASTER);
     }
-    fn read_canary(&mut self, bytes: &mut [u8; UNUSUAL]) {
+    fn read_canary(&mut self, bytes: &mut [u8; WATCHED]) {
         self.canary.load(0, bytes);
     }
-    fn write_canary(&mut self, bytes: &[u8; UNUSUAL]) {
+    fn write_canary(&mut self, bytes: &[u8; WATCHED]) {
         self.canary.store(0, bytes);
     }
     fn canary(&self) -> u64 {
         self.canary_address
     }
     fn allowed(&self) -> u64 {
-        self.ram_address + ALLOWED as u64
+        self.allowed_address
     }
-    fn read_allowed(&mut self, bytes: &mut [u8; UNUSUAL]) {
-        self.ram.load(ALLOWED, bytes);
+    fn read_allowed(&mut self, bytes: &mut [u8; WATCHED]) {
+        self.allowed.load(0, bytes);
+    }
+    fn write_allowed(&mut self, bytes: &[u8; WATCHED]) {
+        self.allowed.store(0, bytes);
     }
     fn interrupted(&mut self) -> bool {
         // The kernel takes the interrupt while this waits, without a system call.
-        let end = runtime::tsc().saturating_add(self.delay);
+        let end = runtime::tsc().saturating_add(self.setting.delay);
         while runtime::tsc() < end {
             core::hint::spin_loop();
         }
-        self.bell.notification().poll() != 0
+        self.setting.bell.notification().poll() != 0
     }
     fn vector(&self) -> u8 {
         VECTOR
@@ -163,36 +183,15 @@ impl Surroundings for Around<'_> {
 
 /// Pages that are mapped for one measurement.
 struct Mapped {
-    registers: heapless::Vec<Granule, { PROBE_PAGES as usize }>,
+    registers: heapless::Vec<Granule, PROBE_PAGES>,
     ram: LargePage,
     canary: Granule,
 }
 
 impl Mapped {
-    fn new(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) -> Self {
+    fn new(builder: &mut Builder<'_>, function: &Function) -> Self {
         let name = function.name.as_str();
         let all = CapRights::read_write();
-        let mut registers = heapless::Vec::new();
-        for page in 0..PROBE_PAGES {
-            let first = info.bars[REGISTER_BAR].first_slot;
-            let from = builder.place(function.bar_cnode, (first + page) as u32);
-            let slot = builder.slot();
-            if let Err(error) = own_slot(slot).copy(&from, CapRights::all()) {
-                fatal!("{name}: a page of its registers: {error:?}");
-            }
-            let frame = Granule::from_bits(slot as u64);
-            let address = REGISTERS + (page * PAGE_SIZE) as usize;
-            builder.map(
-                frame,
-                slot::VSPACE.cap(),
-                address,
-                all,
-                VmAttributes::UNCACHEABLE,
-                name,
-            );
-            // As many as there is room for.
-            let _ = registers.push(frame);
-        }
         let ram: LargePage = builder.cap(function.ram, 0);
         let default = VmAttributes::DEFAULT;
         builder.map(ram, slot::VSPACE.cap(), RAM, all, default, name);
@@ -200,10 +199,39 @@ impl Mapped {
         let canary = Granule::from_bits(canary as u64);
         builder.map(canary, slot::VSPACE.cap(), SCRATCH, all, default, name);
         Self {
-            registers,
+            registers: heapless::Vec::new(),
             ram,
             canary,
         }
+    }
+
+    /// Maps a page of registers behind those that are mapped. Returns where.
+    fn add(
+        &mut self,
+        builder: &mut Builder<'_>,
+        function: &Function,
+        info: &FunctionInfo,
+        (bar, page): (usize, u64),
+    ) -> Result<usize, Unmeasured> {
+        let from = match holder(info, bar, page).ok_or(Unmeasured::NotAtHand)? {
+            Holder::Vmm(slot) => builder.place(function.bar_cnode, slot),
+            Holder::Msix(index) => builder.place(function.msix_cnode, function.msix_slot + index),
+        };
+        let name = function.name.as_str();
+        let address = REGISTERS + self.registers.len() * PAGE_SIZE as usize;
+        let slot = builder.copy_from(&from, CapRights::all(), name);
+        let frame = Granule::from_bits(slot as u64);
+        builder.map(
+            frame,
+            slot::VSPACE.cap(),
+            address,
+            CapRights::read_write(),
+            VmAttributes::UNCACHEABLE,
+            name,
+        );
+        // No probe has more pages than there is room for.
+        let _ = self.registers.push(frame);
+        Ok(address)
     }
 
     fn end(self) {
@@ -218,65 +246,146 @@ impl Mapped {
     }
 }
 
-/// Measures one function; `tsc_khz` is the rate of the time stamp counter. The verdict is unknown if it cannot be measured.
+/// Runs a probe, which has its memory at the start of the guest's.
+fn run<P: Probe>(mut probe: P, around: &mut Around<'_>) -> Result<Verdict, Stuck> {
+    around.allowed = Ram(mapped(RAM + P::MEMORY, PAGE_SIZE as usize));
+    around.allowed_address += P::MEMORY as u64;
+    let found = measure(&mut probe, around);
+    // The guest's memory is zero when it starts.
+    let size = P::MEMORY + PAGE_SIZE as usize;
+    let mut ram = mapped(RAM, size);
+    for offset in (0..size).step_by(8) {
+        ram.write(offset, Width::Qword, 0);
+    }
+    found
+}
+
+/// What the measurements have in common.
+struct Setting {
+    bell: Bell,
+    /// Ticks of [`DELAY`].
+    delay: u64,
+    /// An IOMMU is in use.
+    iommu: bool,
+}
+
+/// Measures one function.
 fn verdict(
     builder: &mut Builder<'_>,
     function: &Function,
     (bdf, info): &(Bdf, FunctionInfo),
-    bell: &Bell,
-    tsc_khz: u64,
-) -> Verdict {
-    let name = function.name.as_str();
-    if !is_measured(info) {
-        return Verdict::UNKNOWN;
+    setting: &Setting,
+) -> Result<Verdict, Unmeasured> {
+    if Kind::of(info).is_none() && !pci::is_virtio(info) {
+        return Err(Unmeasured::NoProbe);
     }
-    let mapped_now = Mapped::new(builder, function, info);
-    let Ok(canary_address) = mapped_now.canary.frame_get_address() else {
-        fatal!("{name}: the canary has no address");
+    let mut pages = Mapped::new(builder, function);
+    let Ok(canary_address) = pages.canary.frame_get_address() else {
+        fatal!("{}: the canary has no address", function.name.as_str());
     };
-    let ram_address = function.dma_address;
     let mut space = functions::space(*bdf);
     let command = space.read32(regs::COMMAND) as u16 & !regs::COMMAND_BUS_MASTER;
-    // Firmware may have left rings set up: the device is reset before it may reach
+    // Firmware may have left queues set up: the function is reset before it may reach
     // memory.
     space.write16(regs::COMMAND, command | regs::COMMAND_MEMORY);
-    let size = ALLOWED + MEMORY_SIZE;
+    let page = PAGE_SIZE as usize;
     let mut around = Around {
         space,
-        ram: Ram(mapped(RAM, size)),
-        ram_address,
-        canary: Ram(mapped(SCRATCH, PAGE_SIZE as usize)),
+        allowed: Ram(mapped(RAM, page)),
+        allowed_address: function.dma_address,
+        canary: Ram(mapped(SCRATCH, page)),
         canary_address: canary_address as u64,
-        bell,
-        delay: DELAY * tsc_khz / 1000,
+        setting,
     };
-    let registers = Registers(mapped(REGISTERS, (PROBE_PAGES * PAGE_SIZE) as usize));
-    let memory = Ram(mapped(RAM, MEMORY_SIZE));
-    let found = measure(registers, memory, ram_address, &mut around);
+    let found = match Kind::of(info) {
+        Some(kind) => known(builder, function, info, kind, &mut pages, &mut around),
+        None => virtio(builder, function, info, &mut pages, &mut around),
+    };
     around.space.write16(regs::COMMAND, command);
-    // The guest's memory is zero when it starts.
-    around.ram.store(0, &[0; ALLOWED + MEMORY_SIZE]);
-    mapped_now.end();
-    found.unwrap_or_else(|stuck| {
-        let _ = write!(
-            Com1,
-            "init: {name} at {bdf} cannot be measured: {stuck:?}\r\n"
-        );
-        Verdict::UNKNOWN
-    })
+    pages.end();
+    found
+}
+
+/// Measures a function whose registers are on the first pages of a BAR.
+fn known(
+    builder: &mut Builder<'_>,
+    function: &Function,
+    info: &FunctionInfo,
+    kind: Kind,
+    pages: &mut Mapped,
+    around: &mut Around<'_>,
+) -> Result<Verdict, Unmeasured> {
+    let window = kind.window();
+    for page in 0..window.pages {
+        pages.add(builder, function, info, (window.bar, page))?;
+    }
+    let registers = Registers(mapped(REGISTERS, (window.pages * PAGE_SIZE) as usize));
+    let (memory, address) = (Ram(mapped(RAM, PROBE_MEMORY)), function.dma_address);
+    let found = match kind {
+        Kind::E1000e => run(Engine::unknown(registers, memory, address), around),
+        Kind::Nvme => run(Nvme::new(registers, memory, address), around),
+    };
+    Ok(found?)
+}
+
+/// Measures a virtio function, if its accesses are such as this machine expects.
+fn virtio(
+    builder: &mut Builder<'_>,
+    function: &Function,
+    info: &FunctionInfo,
+    pages: &mut Mapped,
+    around: &mut Around<'_>,
+) -> Result<Verdict, Unmeasured> {
+    let places = virtio_registers(&mut around.space, info).map_err(Unmeasured::Registers)?;
+    let split = |at: u64| (at / PAGE_SIZE, (at % PAGE_SIZE) as usize);
+    let (page, offset) = split(places.common.offset);
+    let address = pages.add(builder, function, info, (places.common.bar, page))?;
+    // What lies beyond the page reads all ones.
+    let mut common = Registers(mapped(address + offset, PAGE_SIZE as usize - offset));
+    let kind = virtio::Kind::of(info.device);
+    let offer = virtio::look(&mut common, kind)?;
+    if around.setting.iommu && !offer.behind_iommu {
+        return Err(Unmeasured::PastTheUnit);
+    }
+    let kind = kind.ok_or(Unmeasured::NoProbe)?;
+    let ahead = u64::from(offer.notification) * u64::from(places.multiplier);
+    if ahead + 2 > places.notify.length {
+        let outside = NoVirtio::Outside(Virtio::Notify);
+        return Err(Unmeasured::Registers(outside));
+    }
+    let (page, offset) = split(places.notify.offset + ahead);
+    let address = pages.add(builder, function, info, (places.notify.bar, page))?;
+    let mut doorbell = mapped(address + offset, 2);
+    let notify = |queue: u16| doorbell.write(0, Width::Word, queue.into());
+    let (memory, address) = (Ram(mapped(RAM, PROBE_MEMORY)), function.dma_address);
+    let probe = virtio::Virtio::new(common, notify, memory, address, kind);
+    Ok(run(probe, around)?)
 }
 
 /// Measures every function and reports what it reaches. One that is not confined
-/// needs `dma = "trusted"`.
-pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell, tsc_khz: u64) {
+/// needs `dma = "trusted"`. `tsc_khz` is the rate of the time stamp counter; `iommu`: a unit
+/// is in use.
+pub fn all(
+    builder: &mut Builder<'_>,
+    found: &[(Bdf, FunctionInfo)],
+    bell: Bell,
+    tsc_khz: u64,
+    iommu: bool,
+) {
     if !found.is_empty() {
         let _ = Com1.write_str(
             "init: measuring what each function reaches; what is refused now, it tried\r\n",
         );
     }
+    let delay = DELAY * tsc_khz / 1000;
+    let setting = Setting { bell, delay, iommu };
     for (function, found) in builder.system.functions.iter().zip(found) {
-        let verdict = verdict(builder, function, found, &bell, tsc_khz);
         let (name, (bdf, info)) = (function.name.as_str(), found);
+        let measured = verdict(builder, function, found, &setting);
+        let verdict = measured.unwrap_or_else(|why| {
+            let _ = write!(Com1, "init: {name} at {bdf} is not measured: {why}\r\n");
+            Verdict::UNKNOWN
+        });
         let trusted = function.trusted == 1;
         let word = if trusted && !verdict.confined() {
             "; assigned, since it is trusted"
@@ -284,13 +393,6 @@ pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell,
             ""
         };
         let _ = write!(Com1, "init: {name} at {bdf}: {verdict}{word}\r\n");
-        if pci::is_virtio(info) && !verdict.confined() {
-            let _ = Com1.write_str(
-                "init: a virtio function passes the IOMMU by unless its machine puts it behind \
-                 (QEMU: iommu_platform=on); if it does not, [board] needs `iommu = \"none\"`, or \
-                 the guest's addresses are other memory of the machine\r\n",
-            );
-        }
         if !verdict.confined() && !trusted {
             fatal!(
                 "device {name} ({:04x}:{:04x}) is not assigned, for it {verdict}. Choose: a \
@@ -302,5 +404,5 @@ pub fn all(builder: &mut Builder<'_>, found: &[(Bdf, FunctionInfo)], bell: Bell,
             );
         }
     }
-    bell.end();
+    setting.bell.end();
 }
