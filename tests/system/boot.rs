@@ -66,9 +66,15 @@ fn cd_of(system: &Path, iommu: &str) -> (TempDir, PathBuf) {
 
 /// Starts a machine with these arguments; COM1 is its output.
 fn machine(cpu: &str, arguments: &str, port: u16) -> Command {
+    machine_with(cpu, "-serial stdio", arguments, port)
+}
+
+/// Starts a machine with these serial ports.
+fn machine_with(cpu: &str, serial: &str, arguments: &str, port: u16) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-cpu", cpu, "-display", "none", "-nodefaults", "-no-reboot"])
-        .args(["-serial", "stdio", "-netdev"])
+        .args(serial.split_whitespace())
+        .arg("-netdev")
         .arg(format!("user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:80"))
         .args(arguments.split_whitespace());
     qemu
@@ -104,7 +110,7 @@ fn awake() -> &'static str {
     if is_bundled() {
         ""
     } else {
-        "-global ICH9-LPC.disable_s3=1"
+        "-global ICH9-LPC.disable_s3=1 -global PIIX4_PM.disable_s3=1"
     }
 }
 
@@ -339,6 +345,7 @@ fn an_image_for_any_pc_takes_what_each_has() {
         ("q35 -m 512", virtio, true),
         ("pc -m 512", e1000e, false),
         ("pc -m 512", virtio, false),
+        ("pc -m 512", virtio, true),
     ] {
         let port = free_port();
         let arguments = format!("-machine {machine_of} -device {nic},netdev=net0 {SCREEN}");
@@ -348,6 +355,38 @@ fn an_image_for_any_pc_takes_what_each_has() {
         }
         serves(qemu.arg("-cdrom").arg(&cd), port);
     }
+    // The firmware's console is COM2: so is this one's, and COM1 says so before the logs.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (table, com1) = (folder.path().join("spcr"), folder.path().join("com1"));
+    fs::write(&table, spcr(0x2f8)).expect("the folder is ours");
+    let port = free_port();
+    let serial = format!("-serial file:{} -serial stdio", com1.display());
+    let arguments = format!(
+        "-machine q35 -m 128 -device {e1000e},netdev=net0 -acpitable file={}",
+        table.display()
+    );
+    let mut qemu = machine_with("max", &serial, &arguments, port);
+    let running = serves(qemu.arg("-cdrom").arg(&cd), port);
+    let (com1, com2) = (fs::read(&com1).expect("QEMU wrote it"), running.text());
+    let com1 = String::from_utf8_lossy(&com1);
+    let words = "init: the firmware's console is at 0x2f8 (ACPI, SPCR): text is there";
+    for text in [&*com1, &com2] {
+        assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
+    assert!(!com1.contains(SERVES), "{com1}");
+}
+
+/// Returns a table SPCR that names a 16550 at these ports (Serial Port Console Redirection Table
+/// 1.07). QEMU sums it.
+fn spcr(port: u64) -> [u8; 80] {
+    let mut table = [0; 80];
+    table[..4].copy_from_slice(b"SPCR");
+    table[4] = 80;
+    // The revision, and the port as a generic address: ports, of 8 bits, read by bytes.
+    table[8] = 2;
+    table[40..44].copy_from_slice(&[1, 8, 0, 1]);
+    table[44..52].copy_from_slice(&port.to_le_bytes());
+    table
 }
 
 #[test]

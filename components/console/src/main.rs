@@ -15,13 +15,17 @@ use sel4::cap::{Endpoint, IoPort, IrqHandler, Notification};
 use servers::Servers;
 use shm::Ring;
 use spec::names::{self, Family, Region};
-use spec::{BADGE_TIMER, INJECT_LABEL};
+use spec::{BADGE_TIMER, Console, INJECT_LABEL};
 
 runtime::component!(main);
 
-/// The board's device for people, and the one for logs.
-const PEOPLE: &str = "com1";
-const LOGS: &str = "com2";
+/// Returns the board's device for people, and the one for logs.
+const fn devices(console: Console) -> [&'static str; 2] {
+    match console {
+        Console::Com1 => ["com1", "com2"],
+        Console::Com2 => ["com2", "com1"],
+    }
+}
 
 /// Writers of logs, and guests: more than a board has memory for.
 const MAX_WRITERS: usize = 32;
@@ -83,13 +87,13 @@ fn inject_fault(position: u8) {
     );
 }
 
-/// Time between two looks at COM1 where it has no interrupt, in ms: short for a
+/// Time between two looks at the port for people where it has no interrupt, in ms: short for a
 /// person, long for the machine.
 const POLL_MS: u64 = 50;
 
 /// The source that wakes the console for a key.
 enum Wake {
-    /// COM1's interrupt. Keys that were left for later come with the timer, where
+    /// The interrupt of the port for people. Keys that were left for later come with the timer, where
     /// there is one.
     Interrupt {
         handler: IrqHandler,
@@ -104,19 +108,20 @@ enum Wake {
 }
 
 impl Wake {
-    fn new(context: &Context) -> Self {
-        let handler = context.resources.find(names::IRQ.of(PEOPLE));
+    /// Returns what wakes for the keys at this device.
+    fn new(context: &Context, people: &str) -> Self {
+        let handler = context.resources.find(names::IRQ.of(people));
         let timer = context.find_channel(timer::NAME).map(timer::Client);
         let ticks = POLL_MS * context.machine().tsc_khz;
         match (handler, timer) {
             (None, Some(timer)) => Self::Poll { timer, ticks },
-            (None, None) => panic!("COM1 has no interrupt and there is no channel Timer"),
+            (None, None) => panic!("{people} has no interrupt and there is no channel Timer"),
             (Some(irq), timer) => {
                 let handler = IrqHandler::from_bits(irq.slot);
-                let key = names::IRQ_NOTIFICATION.of(PEOPLE);
+                let key = names::IRQ_NOTIFICATION.of(people);
                 let notification: Notification = context.capability(key);
                 if handler.irq_handler_set_notification(notification).is_err() {
-                    defmt::error!("no interrupt for COM1: keys do not work");
+                    defmt::error!("no interrupt for {=str}: keys do not work", people);
                 }
                 Self::Interrupt {
                     handler,
@@ -168,9 +173,10 @@ impl Wake {
 }
 
 fn main(context: Context) -> ! {
-    let mut people = Uart::new(CapabilityPorts::new(&context, PEOPLE), true);
-    let mut log_port = Uart::new(CapabilityPorts::new(&context, LOGS), false);
-    let mut wake = Wake::new(&context);
+    let [for_people, for_logs] = devices(context.machine().console);
+    let mut people = Uart::new(CapabilityPorts::new(&context, for_people), true);
+    let mut log_port = Uart::new(CapabilityPorts::new(&context, for_logs), false);
+    let mut wake = Wake::new(&context, for_people);
     let logs = rings(&context, names::LOG_OF);
     let guests = rings(&context, names::CONSOLE_OF);
     let mut lines: Vec<Lines<'_>, MAX_WRITERS> =
@@ -200,7 +206,7 @@ fn main(context: Context) -> ! {
             more |= lines.drain(ring, &mut people);
         }
         if event & wake.badge() != 0 {
-            // Before the keys are read: the kernel masks COM1's interrupt until
+            // Before the keys are read: the kernel masks its interrupt until
             // then, and an edge that comes while it is masked is lost, with it
             // every key after.
             wake.again();

@@ -4,7 +4,7 @@ use core::fmt;
 
 use acpi_tables::Description;
 use pci::Bdf;
-use spec::{BY_TABLES, Clock, Configuration, PIN_BY_MACHINE, Requires};
+use spec::{BY_TABLES, Clock, Configuration, Console, PIN_BY_MACHINE, Requires};
 
 use crate::probe::HpetTimer;
 
@@ -23,6 +23,8 @@ pub struct Stated {
     pub pit: Option<u16>,
     /// First ports of COM1 and COM2; 0 for none.
     pub serial: [u64; 2],
+    /// Whether the tables say which of them has the text for people; else COM1 has it.
+    pub open_console: bool,
 }
 
 /// What a machine has not, and a system needs.
@@ -159,6 +161,8 @@ pub struct Places {
     pub clock: Clock,
     /// The I/O APIC's pin that this raises, if it sends no messages.
     pub clock_pin: u16,
+    /// The serial port with the text for people.
+    pub console: Console,
 }
 
 impl Places {
@@ -290,8 +294,19 @@ pub fn settle(stated: &Stated, machine: Option<&Description>) -> Result<Places, 
             ecam,
             buses,
             hpet,
+            console: console(stated, machine),
             ..Places::default()
         }),
+    }
+}
+
+/// Returns the serial port with the text for people: the one with the firmware's console, if
+/// the board leaves that to the tables and they name one of its ports, else COM1.
+fn console(stated: &Stated, machine: Option<&Description>) -> Console {
+    let said = machine.and_then(|machine| machine.console);
+    match said.filter(|said| stated.open_console && *said == stated.serial[1]) {
+        Some(_) => Console::Com2,
+        None => Console::Com1,
     }
 }
 
@@ -318,7 +333,10 @@ fn difference(stated: &Stated, machine: &Description) -> Option<Difference> {
         Some(hpet) if hpet != stated.hpet => return Some(Difference::Hpet(stated.hpet, hpet)),
         Some(_) => {}
     }
+    // A board's file can name that port, for either of the two. One that leaves the console to
+    // the tables is for machines that it does not know: there it stays at COM1.
     if let Some(console) = machine.console
+        && !stated.open_console
         && !stated.serial.contains(&console)
     {
         return Some(Difference::Console(stated.serial[0], console));
@@ -341,6 +359,7 @@ mod tests {
         hpet_pin: Some(22),
         pit: None,
         serial: [0x3f8, 0x2f8],
+        open_console: false,
     };
 
     /// QEMU's q35, which has no SPCR.
@@ -383,6 +402,36 @@ mod tests {
         hpet: BY_TABLES,
         ..BOARD
     };
+
+    #[test]
+    fn the_console_is_the_firmware_s_where_the_board_says_so() {
+        let open = Stated {
+            open_console: true,
+            ..BOARD
+        };
+        // One that is elsewhere ends no boot: no file can be changed for each machine.
+        for (said, console) in [
+            (None, Console::Com1),
+            (Some(0x3f8), Console::Com1),
+            (Some(0x2f8), Console::Com2),
+            (Some(0x3e8), Console::Com1),
+            (Some(u64::MAX), Console::Com1),
+        ] {
+            let machine = Description {
+                console: said,
+                ..q35()
+            };
+            let settled = |stated| settle(stated, Some(&machine)).map(|places| places.console);
+            assert_eq!(settled(&open), Ok(console), "{said:x?}");
+            if said.is_some_and(|port| BOARD.serial.contains(&port)) {
+                assert_eq!(settled(&BOARD), Ok(Console::Com1), "{said:x?}");
+            }
+        }
+        assert_eq!(
+            settle(&open, None).map(|places| places.console),
+            Ok(Console::Com1)
+        );
+    }
 
     #[test]
     fn what_the_board_leaves_open_the_tables_say() {

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: making every object, handing out every capability, finding
 //! the PCI functions, starting the components, and reporting their faults.
-//! Must never: after boot, hold a device but for COM1 and a screen, or a guest's memory;
+//! Must never: after boot, hold a device but for a serial port and a screen, or a guest's memory;
 //! decide what the image does not say. May call: no component. Invariants: every failure at boot
 //! stops the machine with a message and a status; nothing runs before
 //! everything is in place.

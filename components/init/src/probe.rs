@@ -4,6 +4,7 @@ use core::fmt::{self, Display, Write};
 
 use acpi_tables::{Description, Found, Unusable};
 use boot::cpu;
+use pci::regs::CONFIG_ADDRESS;
 use pci::{
     Bdf, CapabilityList, ConfigSpace, FunctionInfo, GUEST_BAR_SLOTS, NoFunction, claim_small_bars,
     place_bars, regs,
@@ -126,6 +127,17 @@ impl Machine {
 /// A comment about a serial port at which nobody answers.
 const SILENT: &str = "# Nothing answers here: what is written there is lost.\n";
 
+/// A comment about the firmware's console at a port that is no PC's own.
+const NO_PIN: &str = "# The firmware's console; keys are looked for by the timer.\n";
+/// The ports below are the main board's own.
+const FIRST_PORT: u64 = 0x100;
+
+/// Returns whether eight registers can begin at this port, which is neither COM1 nor COM2.
+fn is_serial(first: u64) -> bool {
+    let aligned = first.is_multiple_of(8) && (FIRST_PORT..0x1_0000).contains(&first);
+    aligned && ![0x3f8, 0x2f8, u64::from(CONFIG_ADDRESS)].contains(&first)
+}
+
 impl Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = self.said();
@@ -165,19 +177,23 @@ impl Display for Machine {
             )?;
         }
         // The console is COM1 here, whichever it is in the firmware.
-        let swapped = said.console == Some(0x2f8);
-        let mut ports = [(0x3f8, 4, self.serial[0]), (0x2f8, 3, self.serial[1])];
-        if swapped {
-            ports.reverse();
-        }
+        let com1 = (0x3f8, Some(4), self.serial[0]);
+        let com2 = (0x2f8, Some(3), self.serial[1]);
+        let ports = match said.console {
+            Some(0x2f8) => [com2, com1],
+            Some(other) if is_serial(other) => [(other, None, true), com1],
+            _ => [com1, com2],
+        };
         for (number, (first, pin, answers)) in (1..).zip(ports) {
             let silent = if answers { "" } else { SILENT };
             write!(
                 f,
-                "\n{silent}[device.com{number}]\n\
-                 ports = {{ first = {first:#x}, count = 8 }}\n\
-                 irq = {{ pin = {pin}, trigger = \"edge\" }}\n"
+                "\n{silent}[device.com{number}]\nports = {{ first = {first:#x}, count = 8 }}\n"
             )?;
+            match pin {
+                Some(pin) => writeln!(f, "irq = {{ pin = {pin}, trigger = \"edge\" }}")?,
+                None => f.write_str(NO_PIN)?,
+            }
         }
         match (said.hpet, self.hpet) {
             (Some(at), Some(timer)) if timer.pin(0).is_some() || timer.sends_messages() => {
@@ -488,6 +504,23 @@ mod tests {
             "irq = { pin = 22, trigger = \"level\" }\nmessage = false\n",
         ] {
             assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+        // One that is neither COM1 nor COM2, and ports where none can be.
+        let with = |console| {
+            let said = Description {
+                console: Some(console),
+                ..q35().said()
+            };
+            let tables = Ok(Some(said));
+            Machine { tables, ..q35() }.to_string()
+        };
+        let part = "[device.com1]\nports = { first = 0x3e8, count = 8 }\n# The firmware's console; \
+                    keys are looked for by the timer.\n\n\
+                    [device.com2]\nports = { first = 0x3f8, count = 8 }\nirq = { pin = 4, ";
+        let text = with(0x3e8);
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+        for port in [0x40, 0x2fa, 0xcf8, 0x1_0000, u64::MAX] {
+            assert_eq!(with(port), q35().to_string(), "{port:#x}");
         }
         for (routes, pin) in [(0x0010_0000, Some(20)), (0x0000_ffff, None), (0, None)] {
             assert_eq!(HpetTimer(routes << 32).pin(0), pin);

@@ -75,6 +75,8 @@ fn console(table: &[u8]) -> Option<u64> {
         .contains(&bytes::u8(table, HEAD)?)
         .then(|| address(table, HEAD + 4, PORTS))
         .flatten()
+        // Console redirection is off (SPCR 1.07, Base Address).
+        .filter(|port| *port != 0)
 }
 
 fn controllers(table: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -40,6 +40,9 @@ pub struct Header {
     pub com1: u64,
     /// First I/O port of COM2, or 0.
     pub com2: u64,
+    /// 1: text for people is at the one of the two where the machine's ACPI tables say that the
+    /// firmware's console is; else at COM1.
+    pub console_by_tables: u64,
     /// Physical address of the HPET that a component has, [`BY_TABLES`], or 0.
     pub hpet: u64,
     /// I/O port that ends the machine with a status (isa-debug-exit), or 0.
@@ -347,6 +350,7 @@ mod tests {
             buses: 0,
             com1: 0,
             com2: 0,
+            console_by_tables: 0,
             hpet: 0,
             exit_port: 0,
             machine: 0,

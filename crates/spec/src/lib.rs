@@ -41,8 +41,8 @@ pub use guest::{COM1, CONFIG_WINDOW, EXIT_PORT, EXIT_RESET, EXIT_SUCCESS};
 pub use image::{BY_TABLES, HEADER_SIZE, Header, ImageWriter, ParseError, System, Table};
 pub use interrupts::{MESSAGES, VECTORS, cpu_vector, host_message, vector_bits};
 pub use machine::{
-    BehindUnit, Clock, Configuration, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind, KernelLabel,
-    MachineInfo, ReservedInfo, UnitInfo,
+    BehindUnit, Clock, Configuration, Console, CpuKind, FLAGS_OPEN, IommuInfo, IommuKind,
+    KernelLabel, MachineInfo, ReservedInfo, UnitInfo,
 };
 pub use records::{
     Cache, Capability, Fill, FirmwareMemory, Function, IommuPlace, Mapping, NONE, Name, Object,

@@ -29,6 +29,19 @@ pub enum Configuration {
     Ports = 1,
 }
 
+/// Which of the board's serial ports has the text for people; the other has the logs.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(u64)]
+pub enum Console {
+    /// The device `com1`.
+    #[default]
+    Com1 = 0,
+    /// The device `com2`.
+    Com2 = 1,
+}
+
 /// Facts for every component, on a page shared read-only.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -49,6 +62,8 @@ pub struct MachineInfo {
     pub clock_pin: u16,
     /// How configuration space is reached.
     pub configuration: Configuration,
+    /// Where the text for people is.
+    pub console: Console,
 }
 
 /// The word of a kernel's label that says that a guest may halt it by its flags.

@@ -523,6 +523,7 @@ fn window(tables: &[Vec<u8>]) -> Result<Places, String> {
         hpet_pin: None,
         pit: None,
         serial: [0; 2],
+        open_console: false,
     };
     settle(&stated, said.ok().flatten().as_ref()).map_err(|unfit| unfit.to_string())
 }

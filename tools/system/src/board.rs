@@ -57,6 +57,9 @@ pub struct Board {
     pub guest_memory: (u64, u64),
     /// ECAM window: address, which may be [`BY_TABLES`] or 0 for none, and number of buses.
     pub ecam: (u64, u64),
+    /// Whether the machine's tables say which of `com1` and `com2` has the text for people; else
+    /// `com1` has it.
+    pub console_by_tables: bool,
     /// Port that ends the machine with a status, or 0.
     pub exit_port: u16,
     /// What confines DMA and interrupts.
@@ -313,6 +316,8 @@ fn machine(section: &Section<'_, '_>, folder: Option<&str>, board: &mut Board) {
         ecam.finish();
         board.ecam = (base.map_or(0, |b| b.value), buses.map_or(0, |b| b.value));
     }
+    let consoles = [("com1", false), (OPEN, true)];
+    board.console_by_tables = choice(section, "console", "console", &consoles);
     board.exit_port = section
         .number("exit-port", 0..0x1_0000)
         .map_or(0, |port| port.value as u16);

@@ -125,6 +125,7 @@ pub fn compose(
     let com2 = model.board.devices.iter().find(|d| d.name == "com2");
     let com2 = com2.and_then(|com2| com2.ports);
     header.com2 = com2.map_or(0, |(first, _)| first.into());
+    header.console_by_tables = u64::from(model.board.console_by_tables);
     // One that no component has may be missing.
     let mut given = model.components.iter().flat_map(|c| &c.devices);
     let hpet = given.find(|index| model.board.devices[**index].name == "hpet");

@@ -551,7 +551,7 @@ fn of_devices_of_which_one_will_do_a_component_has_one() {
 }
 
 /// The ports of configuration space are pci-config's where there may be no window, and nobody's
-/// else.
+/// else; and init is told what such a board leaves to the tables.
 #[test]
 fn one_component_has_the_ports_of_configuration_space() {
     for (board, given, ecam) in [
@@ -580,6 +580,8 @@ fn one_component_has_the_ports_of_configuration_space() {
         let bytes = aligned(&image);
         let system = System::parse(bytes.as_bytes()).unwrap();
         assert_eq!(system.header.ecam, ecam, "{board}");
+        let open = u64::from(board == "open");
+        assert_eq!(system.header.console_by_tables, open, "{board}");
         let resources = resources(&system, "pci-config");
         assert_eq!(
             resources.find(names::CONFIG_PORTS).is_some(),

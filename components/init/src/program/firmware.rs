@@ -1,5 +1,7 @@
 //! The firmware's tables, read a page at a time, and the board checked against them.
 
+use core::fmt::Write as _;
+
 use acpi_tables::{Description, PhysicalMemory, Pointer, Unusable, describe};
 use heapless::Vec;
 use init::{Stated, settle};
@@ -7,12 +9,13 @@ use pci::PAGE_SIZE;
 use sel4::cap::Granule;
 use sel4::init_thread::slot;
 use sel4::{CapRights, VmAttributes};
-use spec::Requires;
+use spec::{Console, Requires};
 
 use super::builder::Builder;
 use super::clock;
 use super::fatal::fatal;
 use super::memory::SCRATCH;
+use super::ports::{self, Com1};
 
 /// Pages of firmware memory that are looked at: the 32 below 1 MiB, where the
 /// root pointer is, and those with the tables.
@@ -68,6 +71,7 @@ pub fn place(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<
         hpet_pin: clock::pin(builder.system, Requires::Hpet),
         pit: clock::pin(builder.system, Requires::Pit),
         serial: [header.com1, header.com2],
+        open_console: header.console_by_tables == 1,
     };
     let machine = match described(builder, pages, root_pointer) {
         Ok(Some(machine)) => Some(machine),
@@ -87,7 +91,60 @@ pub fn place(builder: &mut Builder<'_>, pages: &mut Pages, root_pointer: Option<
         Ok(places) => builder.places = places,
         Err(unfit) => fatal!("{unfit}"),
     }
+    if stated.open_console {
+        console(
+            &stated,
+            builder.places.console,
+            machine.and_then(|machine| machine.console),
+        );
+    }
     clock::choose(builder, &stated, machine.as_ref());
+}
+
+/// Moves what init says itself to the serial port with the text for people, and says there and
+/// where it was before that it does.
+fn console(stated: &Stated, console: Console, said: Option<u64>) {
+    let [com1, com2] = stated.serial;
+    match (console, said) {
+        (Console::Com2, _) => {
+            defmt::info!(
+                "text for people is at {=u64:#x}, the logs are at {=u64:#x}",
+                com2,
+                com1
+            );
+            let moved = format_args!(
+                "init: the firmware's console is at {com2:#x} (ACPI, SPCR): text is there from \
+                 here on\r\n"
+            );
+            // Writing to a serial port cannot fail.
+            let _ = Com1.write_fmt(moved);
+            ports::set_console(com2 as u16);
+            let _ = Com1.write_fmt(moved);
+        }
+        (Console::Com1, Some(port)) if port != com1 => {
+            defmt::warn!(
+                "the firmware's console is at port {=u64:#x} (ACPI, SPCR), where this board has no \
+                 serial port: text for people is at {=u64:#x}",
+                port,
+                com1
+            );
+            let _ = write!(
+                Com1,
+                "init: the firmware's console is at port {port:#x} (ACPI, SPCR), and this board \
+                 has {com1:#x} and {com2:#x}: text stays here\r\n"
+            );
+        }
+        (Console::Com1, Some(_)) => {
+            defmt::info!(
+                "text for people is at {=u64:#x}, as the firmware's (ACPI, SPCR)",
+                com1
+            );
+        }
+        (Console::Com1, None) => defmt::info!(
+            "text for people is at {=u64:#x}: ACPI names no 16550 at I/O ports (SPCR)",
+            com1
+        ),
+    }
 }
 
 /// Device memory, mapped a page at a time. RAM cannot be read: the tables are not in

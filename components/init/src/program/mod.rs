@@ -112,6 +112,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
             clock: builder.places.clock,
             clock_pin: builder.places.clock_pin,
             configuration: builder.places.configuration(),
+            console: builder.places.console,
         }),
     );
     builder.map_all();

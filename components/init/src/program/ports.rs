@@ -116,18 +116,25 @@ pub fn start(first: usize) {
 /// Takes the machine's ports from the image: COM1's first, and the one that ends
 /// the machine, or 0.
 pub fn set(com1: u16, exit: u16) {
-    if let Some(slot) = COM.slot()
-        && com1 != COM1
-    {
-        let moved = own_slot(slot).delete();
-        if let Err(error) = moved.and_then(|()| COM.issue(serial(com1), slot)) {
-            fatal!("I/O ports of the console at {com1:#x}: {error:?}");
-        }
-    }
+    set_console(com1);
     if exit != 0
         && let Err(error) = EXIT.issue(exit..=exit, EXIT_SLOT.load(Ordering::Relaxed))
     {
         fatal!("the exit port {exit:#x}: {error:?}");
+    }
+}
+
+/// Moves the text to the serial port that begins here, in place of the one before.
+pub fn set_console(first: u16) {
+    let ports = serial(first);
+    if let Some(slot) = COM.slot()
+        && COM.ports() != ports
+    {
+        let moved = own_slot(slot).delete();
+        if let Err(error) = moved.and_then(|()| COM.issue(ports, slot)) {
+            fatal!("I/O ports of the console at {first:#x}: {error:?}");
+        }
+        STUCK.store(false, Ordering::Relaxed);
     }
 }
 
@@ -188,7 +195,7 @@ pub fn unix_time() -> Option<u64> {
     })
 }
 
-/// Text on COM1, and on a screen. If the console was in the middle of a line, a new one begins.
+/// Text on COM1, or where [`set_console`] moved it, and on a screen. If the console was in the middle of a line, a new one begins.
 pub struct Com1;
 
 impl fmt::Write for Com1 {

@@ -77,14 +77,16 @@ fn hpet_and_console_are_where_they_can_be_used() {
     // By ports no HPET is reached; a table cut short has none.
     assert_eq!(said(table(b"HPET", &at(1, 1, 0xfed0_0000))).hpet, None);
     assert_eq!(said(table(b"HPET", &[0; 9])).hpet, None);
-    for (kind, space, console) in [
-        (0, 1, Some(0x3f8)),
-        (1, 1, Some(0x3f8)),
-        (0, 0, None),
+    for (kind, space, port, console) in [
+        (0, 1, 0x3f8, Some(0x3f8)),
+        (1, 1, 0x2f8, Some(0x2f8)),
+        (0, 0, 0x3f8, None),
         // A PL011.
-        (3, 1, None),
+        (3, 1, 0x3f8, None),
+        // Switched off.
+        (0, 1, 0, None),
     ] {
-        let table = table(b"SPCR", &at(kind, space, 0x3f8));
+        let table = table(b"SPCR", &at(kind, space, port));
         assert_eq!(said(table).console, console);
     }
 }
