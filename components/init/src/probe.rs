@@ -215,7 +215,7 @@ impl Display for Machine {
 /// A CPU's features, of those that kernels need. It is one that this kernel runs on.
 pub struct Cpu<C>(pub C);
 
-impl<C: Fn(u32) -> [u32; 4] + Copy> Display for Cpu<C> {
+impl<C: Fn(u32, u32) -> [u32; 4] + Copy> Display for Cpu<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lacks = |feature: &cpu::Feature| {
             cpu::missing(u64::MAX, self.0).any(|missing| missing.name == feature.name)
@@ -545,19 +545,19 @@ mod tests {
     /// A CPU with one leaf of each kind.
     #[test]
     fn features_are_named_whether_there_or_not() {
-        let nothing = Cpu(|_| [0; 4]).to_string();
+        let nothing = Cpu(|_, _| [0; 4]).to_string();
         assert!(
             nothing.starts_with("# CPU:\n#   lacks pages of 1 GiB"),
             "{nothing}"
         );
-        let all = Cpu(|_| [u32::MAX; 4]).to_string();
+        let all = Cpu(|_, _| [u32::MAX; 4]).to_string();
         assert!(
             all.starts_with("# CPU: pages of 1 GiB (pdpe1gb), "),
             "{all}"
         );
         assert!(!all.contains("lacks"), "{all}");
         let takes = |edx: u32, ebx: u32| {
-            let features = move |leaf: u32| match leaf {
+            let features = move |leaf: u32, _| match leaf {
                 0x8000_0001 => [0, 0, 0, edx],
                 7 => [0, ebx, 0, 0],
                 _ => [u32::MAX; 4],

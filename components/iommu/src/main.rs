@@ -294,9 +294,7 @@ fn main(context: Context) -> ! {
         let unit = unit.map_err(|failed| failed.error);
         let mut iommu = Iommu::new(unit, frames, functions);
         for (function, requester) in requesters.iter().enumerate() {
-            for fixed in pieces(&info, |id| id == requester.id) {
-                iommu.reserve(function, fixed);
-            }
+            iommu.reserve(function, &pieces(&info, |id| id == requester.id));
         }
         if context.generation == 0 {
             // What it leads to stays, as what it leads from: nobody attaches these.

@@ -62,6 +62,8 @@ struct State {
     attached: bool,
     /// Vectors that it may raise, a bit each.
     vectors: u128,
+    /// Where the firmware's memory that it reaches begins and ends in the list of that.
+    fixed: (usize, usize),
 }
 
 impl State {
@@ -86,8 +88,8 @@ pub struct Iommu<'a, F> {
     behind: Behind<'a>,
     frames: F,
     functions: Vec<State, FUNCTIONS>,
-    /// Memory of the firmware, each piece with the function that reaches it.
-    fixed: Vec<(usize, Fixed), RESERVED>,
+    /// Memory of the firmware, that of each function together.
+    fixed: Vec<Fixed, RESERVED>,
     faults: Faults,
     /// What happened, and how things are.
     pub counters: Counters,
@@ -121,6 +123,7 @@ impl<'a, F: Frames> Iommu<'a, F> {
                     built: attached,
                     attached,
                     vectors,
+                    fixed: (0, 0),
                 }
             })
             .collect();
@@ -168,11 +171,16 @@ impl<'a, F: Frames> Iommu<'a, F> {
         failed
     }
 
-    /// Has a function reach memory of the firmware as well, from when it is attached for the
-    /// first time. Pieces of one function come in the order of their addresses; those past
-    /// [`RESERVED`] do not exist.
-    pub fn reserve(&mut self, function: usize, fixed: Fixed) {
-        let _ = self.fixed.push((function, fixed));
+    /// Has a function reach memory of the firmware as well, in the order of its addresses,
+    /// from when it is attached for the first time. Pieces past [`RESERVED`] in all do not
+    /// exist.
+    pub fn reserve(&mut self, function: usize, fixed: &[Fixed]) {
+        let first = self.fixed.len();
+        self.fixed
+            .extend(fixed.iter().copied().take(RESERVED - first));
+        if let Some(state) = self.functions.get_mut(function) {
+            state.fixed = (first, self.fixed.len());
+        }
     }
 
     /// Lets functions that nobody has, and firmware uses, reach this memory of the firmware.
@@ -261,9 +269,8 @@ impl<'a, F: Frames> Iommu<'a, F> {
             Behind::Lost => return Err(Error::Failed),
             Behind::Unit(unit) => {
                 if !state.built {
-                    let of = self.fixed.iter().filter(|(owner, _)| *owner == position);
-                    let fixed: Vec<Fixed, RESERVED> = of.map(|(_, fixed)| *fixed).collect();
-                    unit.build(position, state.function.ram, &fixed, &mut self.frames)?;
+                    let fixed = &self.fixed[state.fixed.0..state.fixed.1];
+                    unit.build(position, state.function.ram, fixed, &mut self.frames)?;
                     state.built = true;
                 }
                 // Also if it is attached: the component may have died between

@@ -93,8 +93,8 @@ pub fn build(
         _ => Device(Masks::READ_ONLY),
     };
     let header = [
-        Register::new(regs::VENDOR, Word, Device(Masks::READ_ONLY)),
-        Register::new(regs::DEVICE, Word, Device(Masks::READ_ONLY)),
+        // Vendor and device: what looks for functions reads both at once.
+        Register::new(regs::VENDOR, Dword, Device(Masks::READ_ONLY)),
         Register::new(regs::COMMAND, Word, Action::Command),
         Register::new(regs::STATUS, Word, Device(status)),
         Register::new(regs::REVISION, Dword, Device(Masks::READ_ONLY)),

@@ -16,7 +16,7 @@ pub const MAX_INSTRUCTION: usize = 15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register {
     /// Index in [`Registers::gpr`](crate::Registers::gpr).
-    pub index: usize,
+    pub index: u8,
     /// How much of it.
     pub width: Width,
     /// The second byte (ah, ch, dh, bh).
@@ -26,7 +26,7 @@ pub struct Register {
 impl Register {
     fn new(spec: RegSpec) -> Option<Self> {
         let class = spec.class();
-        let number = usize::from(spec.num());
+        let number = spec.num();
         let (index, width, high) = match class {
             register_class::Q => (number, Width::Qword, false),
             register_class::D => (number, Width::Dword, false),
@@ -41,7 +41,7 @@ impl Register {
     /// Returns its value, zero-extended.
     #[must_use]
     pub fn read(self, regs: &Trapped<'_>) -> u64 {
-        let value = regs.get(self.index);
+        let value = regs.get(self.index.into());
         let value = if self.high { value >> 8 } else { value };
         value & self.width.all_ones()
     }
@@ -55,10 +55,10 @@ impl Register {
             Width::Dword => value & 0xffff_ffff,
             Width::Word | Width::Byte => {
                 let mask = self.width.all_ones() << shift;
-                regs.get(self.index) & !mask | (value << shift) & mask
+                regs.get(self.index.into()) & !mask | (value << shift) & mask
             }
         };
-        regs.set(self.index, value);
+        regs.set(self.index.into(), value);
     }
 }
 
@@ -238,7 +238,7 @@ pub struct Decoded {
     /// Its operation.
     pub op: Op,
     /// Bytes, 1 to 15.
-    pub length: u64,
+    pub length: u8,
 }
 
 /// Decodes the instruction at the start of `bytes`, which lie at `rip`; `None` if the
@@ -253,7 +253,10 @@ pub fn decode(bytes: &[u8], rip: u64) -> Option<Decoded> {
     let op = operation(&instruction, next)
         .filter(|op| *op != Op::FarReturn || bytes[0] & 0xf8 == 0x48)
         .unwrap_or(Op::Other);
-    Some(Decoded { op, length })
+    Some(Decoded {
+        op,
+        length: length as u8,
+    })
 }
 
 /// Decodes what the build tool may have put in the place of an instruction
@@ -480,7 +483,7 @@ mod tests {
 
     fn op(bytes: &[u8]) -> Op {
         let decoded = decode(bytes, RIP).expect("an instruction");
-        assert_eq!(decoded.length, bytes.len() as u64);
+        assert_eq!(usize::from(decoded.length), bytes.len());
         decoded.op
     }
 
@@ -494,7 +497,7 @@ mod tests {
 
     fn gpr(index: usize, width: Width) -> Register {
         Register {
-            index,
+            index: index as u8,
             width,
             high: false,
         }
@@ -647,7 +650,7 @@ mod tests {
         all.gpr[RAX] = 0x1122_3344_5566_7788;
         let mut regs = Trapped::new(&all, &[]);
         let ah = Register {
-            index: RAX,
+            index: RAX as u8,
             width: Width::Byte,
             high: true,
         };

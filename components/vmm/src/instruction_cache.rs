@@ -20,7 +20,11 @@ struct Place {
 
 /// The instructions. What is kept is taken only for the same bytes at the same place.
 #[derive(Debug)]
-pub struct InstructionCache([Place; PLACES]);
+pub struct InstructionCache {
+    places: [Place; PLACES],
+    /// The last one so near to RAM's end that it is not kept.
+    last: Decoded,
+}
 
 impl Default for InstructionCache {
     fn default() -> Self {
@@ -28,36 +32,39 @@ impl Default for InstructionCache {
             op: Op::Other,
             length: 0,
         };
-        Self(
-            [Place {
+        Self {
+            places: [Place {
                 rip: NOWHERE,
                 bytes: 0,
                 mask: 0,
                 decoded: nothing,
             }; PLACES],
-        )
+            last: nothing,
+        }
     }
 }
 
 impl InstructionCache {
     /// Decodes the instruction at `rip`; `None` if it is none, or lies outside of RAM.
-    pub fn decode(&mut self, rip: u64, ram: &mut impl GuestMemory) -> Option<Decoded> {
+    // Not a copy: it would be made at each trap.
+    pub fn decode(&mut self, rip: u64, ram: &mut impl GuestMemory) -> Option<&Decoded> {
         let mut read = [0; 16];
         if !ram.read_ram(rip, &mut read) {
-            return uncached(decode::decode, rip, ram);
+            self.last = uncached(decode::decode, rip, ram)?;
+            return Some(&self.last);
         }
         let bytes = u128::from_le_bytes(read);
-        let place = &mut self.0[(rip ^ rip >> 6) as usize % PLACES];
+        let place = &mut self.places[(rip ^ rip >> 6) as usize % PLACES];
         if place.rip != rip || (place.bytes ^ bytes) & place.mask != 0 {
             let decoded = decode::decode(&read[..MAX_INSTRUCTION], rip)?;
             *place = Place {
                 rip,
                 bytes,
-                mask: (1 << (8 * decoded.length)) - 1,
+                mask: (1 << (8 * u32::from(decoded.length))) - 1,
                 decoded,
             };
         }
-        Some(place.decoded)
+        Some(&place.decoded)
     }
 }
 
@@ -132,7 +139,7 @@ mod tests {
                 ram.0[at] = BYTES[byte];
                 for rip in [0, 1, at as u64, 40, 47, 48, u64::MAX] {
                     let fresh = uncached(decode::decode, rip, &mut ram);
-                    prop_assert_eq!(cache.decode(rip, &mut ram), fresh);
+                    prop_assert_eq!(cache.decode(rip, &mut ram).copied(), fresh);
                 }
             }
         }

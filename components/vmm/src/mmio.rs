@@ -79,7 +79,7 @@ mod tests {
     }
 
     const EAX: Register = Register {
-        index: RAX,
+        index: RAX as u8,
         width: Width::Dword,
         high: false,
     };

@@ -231,7 +231,10 @@ impl<'a> Vmm<'a> {
     /// Handles a notification word: each bit is a slot or the timer.
     pub fn events(&mut self, word: u64, host: &mut impl Host) {
         let mut start = host.now();
+        // An event may end a source's throttling, too.
+        let mut moves = self.slots.throttled() != 0;
         if word & BADGE_TIMER != 0 {
+            moves = true;
             self.counters.timer_signals += 1;
             // What the timer component did is part of what it costs. How late it was
             // on purpose is not.
@@ -246,7 +249,9 @@ impl<'a> Vmm<'a> {
             self.counters.events += 1;
             self.event(slot, host);
         }
-        self.update_deadline(host);
+        if moves || self.deadline_moves() {
+            self.update_deadline(host);
+        }
         self.charge(start, host);
         self.post(host);
     }
@@ -370,6 +375,15 @@ impl<'a> Vmm<'a> {
         }
     }
 
+    /// Returns whether what comes first may be another than before, as long as the host's
+    /// timer did not signal: nothing else than these moves it.
+    fn deadline_moves(&self) -> bool {
+        self.lapic.deadline_changed()
+            || self.devices.pc.is_some()
+            || self.slots.throttled() != 0
+            || !self.share.is_whole()
+    }
+
     /// Sets the host's timer for what comes first: the guest's own timer, a
     /// throttled source's end, or the end of a turn.
     fn update_deadline(&mut self, host: &mut impl Host) {
@@ -425,7 +439,9 @@ impl<'a> Vmm<'a> {
         self.counters.halted_ticks += now.saturating_sub(self.halted_at);
         self.counters.woken_at.set(now);
         self.take_turn(host);
-        self.update_deadline(host);
+        if self.deadline_moves() {
+            self.update_deadline(host);
+        }
     }
 
     fn deliver(
@@ -505,12 +521,7 @@ impl<'a> Vmm<'a> {
         if !self.cpu.halted {
             self.take_turn(host);
         }
-        // Only these move when a guest traps.
-        let moved = self.lapic.deadline_changed()
-            || self.devices.pc.is_some()
-            || self.slots.throttled() != 0
-            || !self.share.is_whole();
-        if moved {
+        if self.deadline_moves() {
             self.update_deadline(host);
         }
         match outcome {

@@ -4,6 +4,8 @@
 /// A register of CPUID's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
+    /// EAX.
+    Eax,
     /// EBX.
     Ebx,
     /// ECX.
@@ -22,6 +24,7 @@ pub struct Feature {
     /// The options of a kernel that needs it; none: every kernel does.
     pub options: &'static [&'static str],
     leaf: u32,
+    subleaf: u32,
     register: Register,
     bit: u32,
 }
@@ -38,6 +41,7 @@ pub const FEATURES: &[Feature] = &[
                  in [kernel], an installed seL4 with KernelHugePage=OFF",
         options: &["HUGE_PAGE"],
         leaf: 0x8000_0001,
+        subleaf: 0,
         register: Register::Edx,
         bit: 26,
     },
@@ -48,6 +52,7 @@ pub const FEATURES: &[Feature] = &[
                  installed seL4 with KernelFSGSBase=msr",
         options: &["FSGSBASE_INST"],
         leaf: 7,
+        subleaf: 0,
         register: Register::Ebx,
         bit: 0,
     },
@@ -56,6 +61,7 @@ pub const FEATURES: &[Feature] = &[
         remedy: "every PC of today has one; look whether the firmware has switched it off",
         options: &[],
         leaf: 1,
+        subleaf: 0,
         register: Register::Edx,
         bit: 9,
     },
@@ -64,6 +70,7 @@ pub const FEATURES: &[Feature] = &[
         remedy: "every CPU with a 64-bit mode has them",
         options: &["SYSCALL"],
         leaf: 0x8000_0001,
+        subleaf: 0,
         register: Register::Edx,
         bit: 11,
     },
@@ -72,6 +79,7 @@ pub const FEATURES: &[Feature] = &[
         remedy: "build seL4 with KernelSupportPCID=OFF: QEMU's TCG has none",
         options: &["SUPPORT_PCID"],
         leaf: 1,
+        subleaf: 0,
         register: Register::Ecx,
         bit: 17,
     },
@@ -80,6 +88,7 @@ pub const FEATURES: &[Feature] = &[
         remedy: "build seL4 with KernelSupportPCID=OFF: QEMU's TCG has none",
         options: &["SUPPORT_PCID"],
         leaf: 7,
+        subleaf: 0,
         register: Register::Ebx,
         bit: 10,
     },
@@ -88,14 +97,46 @@ pub const FEATURES: &[Feature] = &[
         remedy: MAX,
         options: &["XSAVE"],
         leaf: 1,
+        subleaf: 0,
         register: Register::Ecx,
         bit: 26,
+    },
+    Feature {
+        name: "XSAVEOPT (xsaveopt)",
+        remedy: "build seL4 with KernelXSave=XSAVE, or KernelFPU=FXSAVE; QEMU has it with \
+                 `-cpu max` or `+xsaveopt`, if at all",
+        options: &["XSAVE_XSAVEOPT"],
+        leaf: 0xd,
+        subleaf: 1,
+        register: Register::Eax,
+        bit: 0,
+    },
+    Feature {
+        name: "XSAVEC (xsavec)",
+        remedy: "build seL4 with KernelXSave=XSAVE, or KernelFPU=FXSAVE; QEMU has it with \
+                 `-cpu max` or `+xsavec`, if at all",
+        options: &["XSAVE_XSAVEC"],
+        leaf: 0xd,
+        subleaf: 1,
+        register: Register::Eax,
+        bit: 1,
+    },
+    Feature {
+        name: "XSAVES (xsaves)",
+        remedy: "build seL4 with KernelXSave=XSAVE, or KernelFPU=FXSAVE; QEMU has it with \
+                 `-cpu max` or `+xsaves`, if at all",
+        options: &["XSAVE_XSAVES"],
+        leaf: 0xd,
+        subleaf: 1,
+        register: Register::Eax,
+        bit: 3,
     },
     Feature {
         name: "an x2APIC (x2apic)",
         remedy: "build seL4 with KernelLAPICMode=XAPIC",
         options: &["X2APIC"],
         leaf: 1,
+        subleaf: 0,
         register: Register::Ecx,
         bit: 21,
     },
@@ -104,6 +145,7 @@ pub const FEATURES: &[Feature] = &[
         remedy: "build seL4 with KernelVTX=OFF: nothing here needs it",
         options: &["VTX"],
         leaf: 1,
+        subleaf: 0,
         register: Register::Ecx,
         bit: 5,
     },
@@ -122,10 +164,10 @@ pub fn needed(is_on: impl Fn(&str) -> bool) -> u64 {
 }
 
 /// Returns the features of `needed` that this CPU lacks. `cpuid` returns EAX, EBX, ECX and
-/// EDX of a leaf.
+/// EDX of a leaf and its subleaf.
 pub fn missing(
     needed: u64,
-    cpuid: impl Fn(u32) -> [u32; 4] + Copy,
+    cpuid: impl Fn(u32, u32) -> [u32; 4] + Copy,
 ) -> impl Iterator<Item = &'static Feature> {
     FEATURES
         .iter()
@@ -144,14 +186,15 @@ pub fn flags(needed: u64) -> impl Iterator<Item = &'static str> {
         .map(|(_, flag)| flag)
 }
 
-fn has(feature: &Feature, cpuid: impl Fn(u32) -> [u32; 4]) -> bool {
+fn has(feature: &Feature, cpuid: impl Fn(u32, u32) -> [u32; 4]) -> bool {
     // The first of each kind of leaf tells the last one.
-    let [last, ..] = cpuid(feature.leaf & 0x8000_0000);
+    let [last, ..] = cpuid(feature.leaf & 0x8000_0000, 0);
     if last < feature.leaf {
         return false;
     }
-    let [_, ebx, ecx, edx] = cpuid(feature.leaf);
+    let [eax, ebx, ecx, edx] = cpuid(feature.leaf, feature.subleaf);
     let register = match feature.register {
+        Register::Eax => eax,
         Register::Ebx => ebx,
         Register::Ecx => ecx,
         Register::Edx => edx,

@@ -209,8 +209,8 @@ fn handoff() -> Handoff {
     unsafe { VECTIS_BOOT.0.get().read_volatile() }
 }
 
-fn cpuid(leaf: u32) -> [u32; 4] {
-    let answer = core::arch::x86_64::__cpuid_count(leaf, 0);
+fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
     [answer.eax, answer.ebx, answer.ecx, answer.edx]
 }
 

@@ -379,13 +379,13 @@ fn the_newer_information_is_read_back_as_it_was_told() {
 fn each_feature_that_is_missing_is_named() {
     let bundled = |option: &str| ["HUGE_PAGE", "FSGSBASE_INST", "SYSCALL"].contains(&option);
     let needed = cpu::needed(bundled);
-    let names = |cpuid: fn(u32) -> [u32; 4]| -> Vec<String> {
+    let names = |cpuid: fn(u32, u32) -> [u32; 4]| -> Vec<String> {
         let missing = cpu::missing(needed, cpuid);
         missing.map(|feature| feature.name.to_string()).collect()
     };
-    assert!(names(|_| [u32::MAX; 4]).is_empty());
+    assert!(names(|_, _| [u32::MAX; 4]).is_empty());
     // QEMU's qemu64, which has neither; leaf 7 is there.
-    let qemu64 = names(|leaf| match leaf {
+    let qemu64 = names(|leaf, _| match leaf {
         0x8000_0001 => [0, 0, 0, !(1 << 26)],
         7 => [0, !1, 0, 0],
         _ => [u32::MAX; 4],
@@ -398,17 +398,36 @@ fn each_feature_that_is_missing_is_named() {
         ]
     );
     // A CPU that has fewer leaves answers those of another one.
-    let old = names(|leaf| match leaf {
+    let old = names(|leaf, _| match leaf {
         0 => [6, 0, 0, 0],
         _ => [u32::MAX; 4],
     });
     assert_eq!(old, ["instructions for the FS and GS base (fsgsbase)"]);
     // What every kernel needs, whatever its options.
-    let apic = |edx: u32| move |leaf: u32| [leaf & 0x8000_0000 | 7, 0, 0, edx];
+    let apic = |edx: u32| move |leaf: u32, _| [leaf & 0x8000_0000 | 7, 0, 0, edx];
     let lacking = |edx| cpu::missing(cpu::needed(|_| false), apic(edx)).count();
     assert_eq!((lacking(0), lacking(1 << 9)), (1, 0));
     let pcid = cpu::needed(|option| option == "SUPPORT_PCID");
-    assert_eq!(cpu::missing(pcid, |_| [u32::MAX, 0, 0, 1 << 9]).count(), 2);
+    assert_eq!(
+        cpu::missing(pcid, |_, _| [u32::MAX, 0, 0, 1 << 9]).count(),
+        2
+    );
+    // A bit of a leaf's second part.
+    let forms = cpu::needed(|option| ["XSAVE_XSAVEOPT", "XSAVE_XSAVES"].contains(&option));
+    let second = |eax: u32| {
+        move |leaf, subleaf| match (leaf, subleaf) {
+            (0xd, 1) => [eax, 0, 0, 0],
+            (0xd, _) => [0; 4],
+            _ => [u32::MAX; 4],
+        }
+    };
+    let lacking = |eax| -> Vec<&str> {
+        let missing = cpu::missing(forms, second(eax));
+        missing.map(|feature| feature.name).collect()
+    };
+    assert_eq!(lacking(0), ["XSAVEOPT (xsaveopt)", "XSAVES (xsaves)"]);
+    assert_eq!(lacking(1 | 1 << 1), ["XSAVES (xsaves)"]);
+    assert!(lacking(1 | 1 << 3).is_empty());
 }
 
 #[test]

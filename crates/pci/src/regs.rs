@@ -9,10 +9,8 @@ pub const CONFIG_ADDRESS: u16 = 0xcf8;
 pub const CONFIG_DATA: u16 = 0xcfc;
 /// Enable bit of the configuration address.
 pub const CONFIG_ENABLE: u32 = 1 << 31;
-/// Vendor id, 16 bits; 0xffff means that no function is there.
+/// Vendor id, 16 bits, of which 0xffff means that no function is there, and device id behind it.
 pub const VENDOR: u16 = 0x00;
-/// Device id, 16 bits.
-pub const DEVICE: u16 = 0x02;
 /// Command register, 16 bits.
 pub const COMMAND: u16 = 0x04;
 /// Status register, 16 bits.

@@ -64,7 +64,7 @@ pub extern "C" fn start(boot_info: usize) -> ! {
     screen::start(&mut builder);
     let tsc_khz = boot_info.tsc_mhz() * 1000;
     defmt::info!("tsc_khz={=u64}", tsc_khz);
-    if !init::keeps_rate(probe::cpuid) {
+    if !init::keeps_rate(|leaf| probe::cpuid(leaf, 0)) {
         defmt::warn!(
             "the time stamp counter is not invariant (CPUID 0x80000007): time and deadlines are \
              wrong while the CPU runs at another rate than at boot"

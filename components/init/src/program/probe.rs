@@ -80,9 +80,9 @@ pub fn run(
     ports::exit(Ending::Success)
 }
 
-/// Returns EAX to EDX of a leaf.
-pub fn cpuid(leaf: u32) -> [u32; 4] {
-    let answer = core::arch::x86_64::__cpuid_count(leaf, 0);
+/// Returns EAX to EDX of a leaf's subleaf.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
     [answer.eax, answer.ebx, answer.ecx, answer.edx]
 }
 

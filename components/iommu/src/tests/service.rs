@@ -54,9 +54,8 @@ fn firmware_s_memory_is_reached_by_whose_it_is_while_attached() {
             end: start + 0x1000,
             access: Access::FULL,
         };
-        iommu.reserve(1, piece(0x7d00_0000));
-        iommu.reserve(2, piece(0x7e00_0000));
-        iommu.reserve(1, piece(0x7f00_0000));
+        iommu.reserve(1, &[piece(0x7d00_0000), piece(0x7f00_0000)]);
+        iommu.reserve(2, &[piece(0x7e00_0000)]);
         let reach = |id, address| board.dma(id, address, true).is_some();
         assert!(!reach(IDS[1], 0x7d00_0000));
         assert_eq!(iommu.attach(VMM, FunctionId(1)), Ok(()));
@@ -67,7 +66,7 @@ fn firmware_s_memory_is_reached_by_whose_it_is_while_attached() {
         assert_eq!(iommu.detach(VMM, FunctionId(1)), Ok(()));
         assert_eq!(all.map(|at| reach(IDS[1], at)), [false; 3]);
         // It lies where the guest has RAM: nothing of either.
-        iommu.reserve(0, piece(RAM.address));
+        iommu.reserve(0, &[piece(RAM.address)]);
         assert_eq!(iommu.attach(VMM, FunctionId(0)), Err(Error::Refused));
         assert!(!reach(IDS[0], RAM.address));
     });

@@ -41,10 +41,10 @@ impl Vmm<'_> {
             .then(|| uncached(decode::rewritten, regs.rip(), host));
         let decoded = rewritten
             .flatten()
-            .or_else(|| self.instructions.decode(regs.rip(), host));
+            .or_else(|| self.instructions.decode(regs.rip(), host).copied());
         let done = decoded.ok_or(INVALID_OPCODE).and_then(|decoded| {
             instructions::carry_out(decoded.op, &mut self.cpu, regs, host)?;
-            regs.set_rip(regs.rip().wrapping_add(decoded.length));
+            regs.set_rip(regs.rip().wrapping_add(decoded.length.into()));
             Ok(Outcome::Resume)
         });
         done.unwrap_or_else(|vector| self.exception(vector, 0, regs, host))
@@ -59,7 +59,7 @@ impl Vmm<'_> {
         let Some(decoded) = self.instructions.decode(regs.rip(), host) else {
             return self.exception(GENERAL_PROTECTION, code, regs, host);
         };
-        let mut next = regs.rip().wrapping_add(decoded.length);
+        let mut next = regs.rip().wrapping_add(decoded.length.into());
         let done = match decoded.op {
             Op::In(port, width) => {
                 let port = port_number(port, regs);
@@ -260,6 +260,7 @@ impl Vmm<'_> {
         else {
             return page_fault(self, regs, host);
         };
+        let length = decoded.length;
         // The CPU says where the operand is, and no registers are needed for it. Only at a
         // page's start it may have begun on the page before.
         let address = if address.is_multiple_of(PAGE_SIZE) {
@@ -278,7 +279,7 @@ impl Vmm<'_> {
         };
         mmio::access(regs, address, width, op, &mut bus);
         self.release_held(host);
-        regs.set_rip(regs.rip().wrapping_add(decoded.length));
+        regs.set_rip(regs.rip().wrapping_add(length.into()));
         Outcome::Resume
     }
 }
@@ -292,7 +293,7 @@ fn port_number(port: Port, regs: &Trapped<'_>) -> u16 {
 
 const fn accumulator(width: Width) -> Register {
     Register {
-        index: RAX,
+        index: RAX as u8,
         width,
         high: false,
     }
