@@ -93,8 +93,8 @@ const POLL_MS: u64 = 50;
 
 /// The source that wakes the console for a key.
 enum Wake {
-    /// The interrupt of the port for people. Keys that were left for later come with the timer, where
-    /// there is one.
+    /// The interrupt of the port for people. Keys that were left for later come with the timer,
+    /// where there is one.
     Interrupt {
         handler: IrqHandler,
         badge: u64,

@@ -1,7 +1,7 @@
 //! The expected contents of each slot, by the image's records and the functions found
 //! at boot: the reference of an audit.
 
-use pci::{FunctionInfo, MODEL_RESET_PAGES, MsixPage, PAGE_SIZE};
+use pci::{FunctionInfo, MsixPage, PAGE_SIZE};
 use spec::{Function, IommuInfo, NONE, ObjectKind, System};
 
 use crate::board::Places;
@@ -97,11 +97,11 @@ impl Given<'_> {
         }
         if function.config_cnode == cnode
             && let Some(page) = slot.checked_sub(function.registers_slot)
-            && u64::from(page) < MODEL_RESET_PAGES
-            && info.has_model_reset()
+            && let Some(registers) = info.reset_registers()
+            && u64::from(page) < registers.pages
         {
-            let address = info.bars[0].address + u64::from(page) * PAGE_SIZE;
-            return Some(Expect::Page(address));
+            let first = info.bars[registers.bar].address + registers.first;
+            return Some(Expect::Page(first + u64::from(page) * PAGE_SIZE));
         }
         let address = |page: &MsixPage| {
             let bar = info.bars.get(page.bar as usize)?;

@@ -31,6 +31,7 @@ mod registers;
 mod reset;
 mod server;
 mod state;
+mod virtio;
 
 pub use counters::Counters;
 pub use kept::kept_words;
@@ -46,19 +47,19 @@ pub trait Hardware {
     fn read(&mut self, offset: u16, width: Width) -> u32;
     /// Writes `width` bytes (1, 2 or 4) at `offset`, aligned.
     fn write(&mut self, offset: u16, width: Width, value: u32);
-    /// Returns whether the first page of BAR 0 can be reached: init maps it for
-    /// a model that has a reset of its own there.
+    /// Returns whether the registers by which the function is reset can be reached: init maps
+    /// them ([`pci::ResetRegisters`]).
     fn has_registers(&self) -> bool {
         false
     }
-    /// Reads the 32-bit register at `offset` of BAR 0.
-    fn read_register(&mut self, offset: u32) -> u32 {
-        let _ = offset;
+    /// Reads the register of `width` bytes (1, 2 or 4) at `offset` of these, aligned.
+    fn read_register(&mut self, offset: u32, width: Width) -> u32 {
+        let _ = (offset, width);
         u32::MAX
     }
-    /// Writes the 32-bit register at `offset` of BAR 0.
-    fn write_register(&mut self, offset: u32, value: u32) {
-        let _ = (offset, value);
+    /// Writes the register of `width` bytes (1, 2 or 4) at `offset` of these, aligned.
+    fn write_register(&mut self, offset: u32, width: Width, value: u32) {
+        let _ = (offset, width, value);
     }
     /// Returns whether `offset` may be above 255.
     fn has_extended_space(&self) -> bool;

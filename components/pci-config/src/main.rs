@@ -6,7 +6,7 @@
 
 use channel::{irq_router, msix, pci_config as interface};
 use defmt::Display2Format;
-use pci::{ConfigPorts, MODEL_RESET_PAGES, Mechanism1, PAGE_SIZE, Width};
+use pci::{ConfigPorts, Mechanism1, Width};
 use pci_config::{Functions, Hardware, Method, Trouble, kept_words};
 use runtime::{Channel, Context, Event, Mmio, Server};
 use sel4::cap::IoPort;
@@ -18,8 +18,6 @@ runtime::component!(main);
 type Memory = Kept<{ kept_words(FUNCTIONS) }>;
 const _: () = assert!(Memory::is_asked_for(include_str!("../component.toml")));
 
-/// Bytes of the registers by which a model is reset.
-const REGISTERS: u32 = (MODEL_RESET_PAGES * PAGE_SIZE) as u32;
 /// Configuration space of a PCI Express function.
 const EXTENDED: u64 = 4096;
 
@@ -67,8 +65,8 @@ impl Registers {
 
 struct ConfigSpace {
     registers: Registers,
-    /// The first pages of BAR 0, of a model that is reset there.
-    reset: Option<Mmio>,
+    /// The registers by which the function is reset, and how many bytes they are.
+    reset: Option<(Mmio, u64)>,
     tsc_khz: u64,
 }
 
@@ -85,16 +83,18 @@ impl Hardware for ConfigSpace {
     fn has_registers(&self) -> bool {
         self.reset.is_some()
     }
-    fn read_register(&mut self, offset: u32) -> u32 {
-        let width = Width::Dword;
+    fn read_register(&mut self, offset: u32, width: Width) -> u32 {
         self.reset
             .as_ref()
-            .filter(|_| offset < REGISTERS)
-            .map_or(u32::MAX, |page| page.read(offset as usize, width) as u32)
+            .filter(|(_, bytes)| u64::from(offset) < *bytes)
+            .map_or(u32::MAX, |(page, _)| {
+                page.read(offset as usize, width) as u32
+            })
     }
-    fn write_register(&mut self, offset: u32, value: u32) {
-        if let Some(page) = self.reset.as_mut().filter(|_| offset < REGISTERS) {
-            page.write(offset as usize, Width::Dword, value.into());
+    fn write_register(&mut self, offset: u32, width: Width, value: u32) {
+        let reset = self.reset.as_mut();
+        if let Some((page, _)) = reset.filter(|(_, bytes)| u64::from(offset) < *bytes) {
+            page.write(offset as usize, width, value.into());
         }
     }
     fn has_extended_space(&self) -> bool {
@@ -185,9 +185,10 @@ fn main(context: Context) -> ! {
         let owner = context.owner(device);
         let hardware = ConfigSpace {
             registers: Registers::new(&context, device),
-            reset: info
-                .has_model_reset()
-                .then(|| context.registers(names::RESET_REGISTERS.of(device))),
+            reset: info.reset_registers().map(|registers| {
+                let pages = context.registers(names::RESET_REGISTERS.of(device));
+                (pages, registers.bytes())
+            }),
             tsc_khz,
         };
         (info, owner, hardware)

@@ -5,6 +5,8 @@
 //! Offsets and bits are of the 82574 datasheet, chapter 10. The registers are those
 //! of BAR 0, which init maps here for this model alone.
 
+use pci::Width::Dword;
+
 use crate::Hardware;
 
 /// How long nothing touches the device after its reset, in ms: it reads its
@@ -54,16 +56,16 @@ pub fn stop(hardware: &mut impl Hardware) {
 
 /// Stops the device and resets it.
 pub fn start(hardware: &mut impl Hardware) {
-    hardware.write_register(IMC, u32::MAX);
-    hardware.write_register(RCTL, 0);
-    hardware.write_register(TCTL, 0);
-    hardware.write_register(CTRL, CTRL_GIO_MASTER_DISABLE);
-    hardware.write_register(CTRL, CTRL_RST);
+    hardware.write_register(IMC, Dword, u32::MAX);
+    hardware.write_register(RCTL, Dword, 0);
+    hardware.write_register(TCTL, Dword, 0);
+    hardware.write_register(CTRL, Dword, CTRL_GIO_MASTER_DISABLE);
+    hardware.write_register(CTRL, Dword, CTRL_RST);
 }
 
 /// Returns whether the reset is over.
 pub fn is_over(hardware: &mut impl Hardware) -> bool {
-    hardware.read_register(CTRL) & CTRL_RST == 0
+    hardware.read_register(CTRL, Dword) & CTRL_RST == 0
 }
 
 /// Returns whether nothing is left of the last driver's settings. QEMU's
@@ -74,18 +76,18 @@ pub fn was_reset(hardware: &mut impl Hardware) -> bool {
     let rings = RINGS
         .iter()
         .flat_map(|&ring| RING_REGISTERS.iter().map(move |&register| ring + register));
-    hardware.write_register(IMC, u32::MAX);
-    hardware.write_register(ICR, u32::MAX);
+    hardware.write_register(IMC, Dword, u32::MAX);
+    hardware.write_register(ICR, Dword, u32::MAX);
     for register in rings.clone().chain(cleared) {
-        hardware.write_register(register, 0);
+        hardware.write_register(register, Dword, 0);
     }
-    let quiet = hardware.read_register(IMS) == 0;
+    let quiet = hardware.read_register(IMS, Dword) == 0;
     let off = [RCTL, TCTL]
         .into_iter()
-        .all(|register| hardware.read_register(register) & ENABLE == 0);
+        .all(|register| hardware.read_register(register, Dword) & ENABLE == 0);
     let mut forgotten = true;
     for register in rings.chain([IVAR]) {
-        forgotten &= hardware.read_register(register) == 0;
+        forgotten &= hardware.read_register(register, Dword) == 0;
     }
     quiet && off && forgotten
 }

@@ -16,6 +16,7 @@ use crate::function::Function;
 use crate::peers::Peers;
 use crate::quirk;
 use crate::state::{Method, Progress, Reset, Saved, Step, Trouble};
+use crate::virtio;
 
 /// How long a function-level reset takes at least, in ms (PCIe 6.0 section 6.6.2,
 /// Advanced Capabilities for Conventional PCI ECN section 3.2).
@@ -162,13 +163,19 @@ impl<H: Hardware> Function<'_, H> {
                 }
                 let answers = match method {
                     Method::Model => quirk::is_over(&mut self.hardware),
+                    Method::Status(at) => virtio::is_over(&mut self.hardware, at),
                     _ => self.responds(),
                 };
                 if !answers {
-                    return self.lost(passed - wait);
+                    return match method {
+                        // Its configuration space answers all the while.
+                        Method::Status(_) => self.refused(method, passed),
+                        _ => self.lost(passed - wait),
+                    };
                 }
                 let was_reset = match method {
                     Method::Model => quirk::was_reset(&mut self.hardware),
+                    Method::Status(at) => virtio::was_reset(&mut self.hardware, at),
                     _ => self.forgot(),
                 };
                 if was_reset {
@@ -212,6 +219,16 @@ impl<H: Hardware> Function<'_, H> {
         true
     }
 
+    /// Goes on to the next way once this one has been waited for, `for_ms`, long enough. Returns
+    /// whether it did.
+    fn refused(&mut self, method: Method, for_ms: u64) -> bool {
+        let is_time = for_ms >= virtio::PATIENCE_MS;
+        if is_time {
+            self.attempt(method.position() + 1);
+        }
+        is_time
+    }
+
     /// Returns the ways to reset this function, in the order in which they are tried.
     pub fn methods(&mut self) -> [Option<Method>; 4] {
         let flr = self.flr.map(Method::Flr);
@@ -236,7 +253,12 @@ impl<H: Hardware> Function<'_, H> {
             })
             .map(Method::Power);
         let model = self.has_model_reset().then_some(Method::Model);
-        [flr, advanced, power, model]
+        let status = self
+            .info
+            .common_offset()
+            .filter(|_| self.hardware.has_registers())
+            .map(|at| Method::Status(at as u32));
+        [flr, advanced, power, model.or(status)]
     }
 
     /// Returns whether this function is of a model that has a reset of its own.
@@ -295,6 +317,10 @@ impl<H: Hardware> Function<'_, H> {
             Method::Model => {
                 quirk::start(&mut self.hardware);
                 self.step(Step::Settle(method, quirk::RESET_MS));
+            }
+            Method::Status(at) => {
+                virtio::start(&mut self.hardware, at);
+                self.step(Step::Settle(method, virtio::RESET_MS));
             }
         }
     }

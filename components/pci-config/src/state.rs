@@ -38,6 +38,8 @@ pub enum Method {
     Power(u16),
     /// The quirk of the device's model, if it has one.
     Model,
+    /// A virtio function's device status, among the common registers that begin here.
+    Status(u32),
 }
 
 impl Method {
@@ -47,7 +49,8 @@ impl Method {
             Self::Flr(_) => 0,
             Self::AdvancedFeatures(_) => 1,
             Self::Power(_) => 2,
-            Self::Model => 3,
+            // No function has both.
+            Self::Model | Self::Status(_) => 3,
         }
     }
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Method {
             Self::AdvancedFeatures(_) => "function-level reset (Advanced Features)",
             Self::Power(_) => "D3hot and back to D0",
             Self::Model => "the reset of its model",
+            Self::Status(_) => "its device status (virtio)",
         })
     }
 }

@@ -5,7 +5,7 @@
 extern crate std;
 use std::boxed::Box;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
@@ -86,6 +86,55 @@ struct World {
     model_resets: bool,
     /// Whether MSI-X was on at the first of them.
     stopped_with_msix_on: Option<bool>,
+    /// It is a virtio function, whose registers these are instead.
+    virtio: Option<Common>,
+}
+
+/// The common registers of a virtio function, at [`COMMON`].
+#[derive(Clone)]
+struct Common {
+    status: u8,
+    /// How long its reset takes; it says so until then.
+    takes: u64,
+    over: Option<u64>,
+    queues: u16,
+    selected: u16,
+    enabled: BTreeSet<u16>,
+    /// A queue that no reset ends.
+    stuck: Option<u16>,
+}
+
+/// Where on their page they begin.
+const COMMON: u32 = 0x400;
+
+impl Common {
+    fn read(&mut self, offset: u32, width: Width, now: u64) -> u32 {
+        if self.over.is_some_and(|over| now >= over) {
+            self.over = None;
+            self.status = 0;
+            self.enabled.retain(|queue| Some(*queue) == self.stuck);
+        }
+        match (offset - COMMON, width) {
+            (0x12, Word) => self.queues.into(),
+            (0x14, Byte) => self.status.into(),
+            (0x1c, Word) => self.enabled.contains(&self.selected).into(),
+            other => panic!("read: {other:x?}"),
+        }
+    }
+
+    fn write(&mut self, offset: u32, width: Width, value: u32, now: u64) {
+        match (offset - COMMON, width) {
+            (0x14, Byte) => {
+                assert_eq!(value, 0, "only a reset");
+                self.over = now.checked_add(self.takes);
+            }
+            (0x16, Word) => {
+                assert_eq!(self.status, 0, "touched while it is reset");
+                self.selected = value as u16;
+            }
+            other => panic!("written: {other:x?}"),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -135,17 +184,26 @@ impl Hardware for Fake {
     }
 
     fn has_registers(&self) -> bool {
-        self.0.borrow().registers.is_some()
+        let world = self.0.borrow();
+        world.registers.is_some() || world.virtio.is_some()
     }
 
-    fn read_register(&mut self, offset: u32) -> u32 {
-        let world = self.0.borrow();
+    fn read_register(&mut self, offset: u32, width: Width) -> u32 {
+        let world = &mut *self.0.borrow_mut();
+        if let Some(common) = &mut world.virtio {
+            return common.read(offset, width, world.now);
+        }
+        assert_eq!(width, Dword);
         let registers = world.registers.as_ref().expect("it has them");
         registers.get(&offset).copied().unwrap_or(0)
     }
 
-    fn write_register(&mut self, offset: u32, value: u32) {
-        let mut world = self.0.borrow_mut();
+    fn write_register(&mut self, offset: u32, width: Width, value: u32) {
+        let world = &mut *self.0.borrow_mut();
+        if let Some(common) = &mut world.virtio {
+            return common.write(offset, width, value, world.now);
+        }
+        assert_eq!(width, Dword);
         let resets = world.model_resets;
         if (offset, value >> 26 & 1) == (0, 1) {
             let on = world.config[usize::from(MSIX) + 3] & 0x80 != 0;
@@ -304,6 +362,7 @@ fn world() -> World {
         stuck: None,
         model_resets: true,
         stopped_with_msix_on: None,
+        virtio: None,
     };
     for (offset, value) in [
         (0x00, 0x10d3_8086),

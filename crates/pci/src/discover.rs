@@ -1,6 +1,7 @@
 //! Discovers a function's identity, BARs and MSI-X.
 
 use crate::capability::CapabilityList;
+use crate::virtio::common_registers;
 use crate::{BarInfo, BarKind, Bdf, FUNCTION_BARS, FunctionInfo, MsixInfo, PAGE_SIZE, regs};
 
 /// The configuration space of one function, whatever reaches it.
@@ -83,7 +84,7 @@ pub fn discover(
         }),
         None => MsixInfo::default(),
     };
-    Ok(FunctionInfo {
+    let info = FunctionInfo {
         vendor: id as u16,
         device: (id >> 16) as u16,
         class: class >> 8,
@@ -93,6 +94,10 @@ pub fn discover(
         bars,
         msix,
         ..FunctionInfo::default()
+    };
+    Ok(FunctionInfo {
+        common: common_registers(space, &info, &capabilities),
+        ..info
     })
 }
 

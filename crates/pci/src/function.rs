@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use spec::FunctionId;
 
+use crate::virtio::COMMON_BYTES;
 use crate::{Bdf, LARGE_PAGE_SIZE};
 
 /// BARs of a type 0 header.
@@ -137,6 +138,21 @@ impl MsixInfo {
     }
 }
 
+/// Where a modern virtio function has the registers that all kinds of them have (VIRTIO 1.1
+/// section 4.1.4.3), checked against its BARs.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct CommonRegisters {
+    /// 1 if it has them; 0 if it is not such a function.
+    pub there: u32,
+    /// Their BAR.
+    pub bar: u32,
+    /// Their first byte in that BAR, a multiple of 4.
+    pub offset: u64,
+}
+
 /// An assigned function.
 #[derive(Clone, Copy, Debug, Default, TryFromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -166,6 +182,8 @@ pub struct FunctionInfo {
     pub bars: [BarInfo; FUNCTION_BARS],
     /// MSI-X, if usable.
     pub msix: MsixInfo,
+    /// The common registers of a virtio function.
+    pub common: CommonRegisters,
 }
 
 impl FunctionInfo {
@@ -182,23 +200,94 @@ impl FunctionInfo {
     }
 }
 
-/// Pages of BAR 0 with the registers by which a known model is reset.
-pub const MODEL_RESET_PAGES: u64 = 4;
+/// Pages with registers by which a function is reset, at most.
+pub const RESET_PAGES: u64 = 4;
 /// Vendor and device of the Intel 82574L.
 const INTEL_82574L: (u16, u16) = (0x8086, 0x10d3);
 
+/// Pages of a BAR with the registers by which a function is reset: beside its vmm's, they are
+/// pci-config's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetRegisters {
+    /// The BAR.
+    pub bar: usize,
+    /// The first page's offset there.
+    pub first: u64,
+    /// How many pages, not more than [`RESET_PAGES`].
+    pub pages: u64,
+}
+
+impl ResetRegisters {
+    /// Returns the bytes of the pages.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.pages * PAGE_SIZE
+    }
+
+    /// Returns which of the pages is the one at `offset` in the BAR `bar`.
+    #[must_use]
+    pub fn page_of(&self, bar: usize, offset: u64) -> Option<u64> {
+        let behind = offset.checked_sub(self.first)?;
+        (bar == self.bar && behind < self.bytes()).then_some(behind / PAGE_SIZE)
+    }
+}
+
 impl FunctionInfo {
-    /// Returns whether the function is of a model whose reset is by registers
-    /// on the first pages of BAR 0 (M24), and none of them is one of MSI-X or part of
-    /// a large one.
+    /// Returns the registers by which the function is reset (M24): those of a known model, or the
+    /// device status of a virtio function. None of them is on a page of MSI-X or part of a
+    /// large one.
+    #[must_use]
+    pub fn reset_registers(&self) -> Option<ResetRegisters> {
+        if self.is_82574l() {
+            self.reachable(0, 0, RESET_PAGES)
+        } else {
+            self.status_registers().map(|(registers, _)| registers)
+        }
+    }
+
+    /// Returns whether the function is of a model that has a reset of its own, and its registers
+    /// can be reached.
     #[must_use]
     pub fn has_model_reset(&self) -> bool {
-        let bar = &self.bars[0];
+        self.is_82574l() && self.reset_registers().is_some()
+    }
+
+    /// Returns where a virtio function's common registers begin on the first page of
+    /// [`FunctionInfo::reset_registers`].
+    #[must_use]
+    pub fn common_offset(&self) -> Option<u64> {
+        self.status_registers().map(|(_, offset)| offset)
+    }
+
+    fn is_82574l(&self) -> bool {
         (self.vendor, self.device) == INTEL_82574L
-            && bar.is_memory()
-            && (MODEL_RESET_PAGES * PAGE_SIZE..LARGE_PAGE_SIZE).contains(&bar.size)
+    }
+
+    /// Returns the page with a virtio function's common registers, and where on it they begin.
+    fn status_registers(&self) -> Option<(ResetRegisters, u64)> {
+        let common = self.common;
+        let offset = common.offset % PAGE_SIZE;
+        if common.there != 1 || offset + COMMON_BYTES > PAGE_SIZE {
+            return None;
+        }
+        let registers = self.reachable(common.bar as usize, common.offset - offset, 1)?;
+        Some((registers, offset))
+    }
+
+    /// Returns pages of a BAR, if they are ones that can be mapped one by one.
+    fn reachable(&self, index: usize, first: u64, pages: u64) -> Option<ResetRegisters> {
+        let bar = self.bars.get(index)?;
+        let end = first.checked_add(pages * PAGE_SIZE)?;
+        let is_free = |page| self.msix.page_index(index as u32, page).is_none();
+        (bar.is_memory()
+            && (end..LARGE_PAGE_SIZE).contains(&bar.size)
             && bar.address != 0
-            && (0..MODEL_RESET_PAGES).all(|page| self.msix.page_index(0, page).is_none())
+            && (first / PAGE_SIZE..end / PAGE_SIZE).all(is_free))
+        .then_some(ResetRegisters {
+            bar: index,
+            first,
+            pages,
+        })
     }
 }
 
@@ -216,7 +305,7 @@ mod tests {
         };
         known.bars[0] = BarInfo {
             kind: BarKind::Memory32,
-            size: 4 * PAGE_SIZE,
+            size: RESET_PAGES * PAGE_SIZE,
             address: 0xfeb8_0000,
             ..BarInfo::default()
         };
@@ -238,6 +327,61 @@ mod tests {
             let mut info = known;
             change(&mut info);
             assert!(!info.has_model_reset(), "change {index}");
+        }
+    }
+
+    #[test]
+    fn m24_a_virtio_function_is_reset_by_registers_that_can_be_reached() {
+        let mut known = FunctionInfo::default();
+        known.bars[4] = BarInfo {
+            kind: BarKind::Memory64,
+            size: 4 * PAGE_SIZE,
+            address: 0x1_fe00_0000,
+            ..BarInfo::default()
+        };
+        known.common = CommonRegisters {
+            there: 1,
+            bar: 4,
+            offset: PAGE_SIZE + 0xfc8,
+        };
+        known.msix.page_count = 1;
+        known.msix.pages[0] = MsixPage { bar: 4, page: 2 };
+        let registers = ResetRegisters {
+            bar: 4,
+            first: PAGE_SIZE,
+            pages: 1,
+        };
+        assert_eq!(known.reset_registers(), Some(registers));
+        assert_eq!(known.common_offset(), Some(0xfc8));
+        assert!(!known.has_model_reset());
+        for (bar, offset, page) in [
+            (4, PAGE_SIZE, Some(0)),
+            (4, 2 * PAGE_SIZE, None),
+            (4, 0, None),
+            (3, PAGE_SIZE, None),
+        ] {
+            assert_eq!(registers.page_of(bar, offset), page, "{bar} {offset:#x}");
+        }
+        let changes: [fn(&mut FunctionInfo); 12] = [
+            |info| info.common.there = 0,
+            |info| info.common.bar = 5,
+            |info| info.common.bar = u32::MAX,
+            |info| info.common.offset = u64::MAX,
+            |info| info.common.offset = u64::MAX - 0xfff,
+            |info| info.common.offset = 4 * PAGE_SIZE,
+            // They run onto the next page.
+            |info| info.common.offset += 4,
+            |info| info.bars[4].kind = BarKind::Io,
+            |info| info.bars[4].size = PAGE_SIZE / 2,
+            |info| info.bars[4].size = LARGE_PAGE_SIZE,
+            |info| info.bars[4].address = 0,
+            |info| info.msix.pages[0].page = 1,
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut info = known;
+            change(&mut info);
+            assert_eq!(info.reset_registers(), None, "change {index}");
+            assert_eq!(info.common_offset(), None, "change {index}");
         }
     }
 }

@@ -26,8 +26,8 @@ mod virtio;
 pub use capability::{Capability, CapabilityList, MAX_CAPABILITIES};
 pub use discover::{ConfigSpace, NoFunction, NoMsix, discover, find_msix};
 pub use function::{
-    BarInfo, BarKind, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MODEL_RESET_PAGES, MsixInfo,
-    MsixPage, PAGE_SIZE,
+    BarInfo, BarKind, CommonRegisters, FUNCTION_BARS, FunctionInfo, MAX_MSIX_PAGES, MsixInfo,
+    MsixPage, PAGE_SIZE, RESET_PAGES, ResetRegisters,
 };
 pub use grain::{Grain, LARGE_PAGE_SIZE};
 pub use group::{

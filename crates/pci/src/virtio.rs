@@ -1,7 +1,9 @@
 //! The vendor-specific capabilities of virtio functions (VIRTIO 1.1 section 4.1.4): each
 //! says where in a BAR some of the function's registers lie.
 
-use crate::{BarKind, Capability, CapabilityList, ConfigSpace, FunctionInfo, regs};
+use crate::{
+    BarKind, Capability, CapabilityList, CommonRegisters, ConfigSpace, FunctionInfo, regs,
+};
 
 /// Vendor of virtio functions, and their device ids (VIRTIO 1.1 section 4.1.2).
 const VENDOR: u16 = 0x1af4;
@@ -178,7 +180,7 @@ impl core::fmt::Display for NoVirtio {
 }
 
 /// Bytes of the common registers that every function has.
-const COMMON_BYTES: u64 = 56;
+pub(crate) const COMMON_BYTES: u64 = 56;
 /// Bytes of one notification.
 const NOTIFY_BYTES: u64 = 2;
 
@@ -192,26 +194,53 @@ pub fn virtio_registers(
     info: &FunctionInfo,
 ) -> Result<VirtioRegisters, NoVirtio> {
     let list = CapabilityList::read(space);
-    let mut find = |which: Virtio, bytes| {
-        let at = list
-            .as_slice()
-            .iter()
-            .find(|&&capability| Virtio::of(space, info, capability) == Some(which))
-            .map(|capability| capability.offset)
-            .ok_or(NoVirtio::Legacy)?;
-        which
-            .place(space, info, at)
-            .filter(|place| place.holds(info, bytes))
-            .map(|place| (at, place))
-            .ok_or(NoVirtio::Outside(which))
-    };
-    let (_, common) = find(Virtio::Common, COMMON_BYTES)?;
-    let (at, notify) = find(Virtio::Notify, NOTIFY_BYTES)?;
+    let (_, common) = find(space, info, &list, Virtio::Common, COMMON_BYTES)?;
+    let (at, notify) = find(space, info, &list, Virtio::Notify, NOTIFY_BYTES)?;
     Ok(VirtioRegisters {
         common,
         notify,
         multiplier: space.read32(at + Virtio::Common.bytes()),
     })
+}
+
+/// Returns the offset of a function's first capability of this kind, and the registers that it
+/// points at.
+fn find(
+    space: &mut impl ConfigSpace,
+    info: &FunctionInfo,
+    list: &CapabilityList,
+    which: Virtio,
+    bytes: u64,
+) -> Result<(u16, VirtioPlace), NoVirtio> {
+    let at = list
+        .as_slice()
+        .iter()
+        .find(|&&capability| Virtio::of(space, info, capability) == Some(which))
+        .map(|capability| capability.offset)
+        .ok_or(NoVirtio::Legacy)?;
+    which
+        .place(space, info, at)
+        .filter(|place| place.holds(info, bytes))
+        .map(|place| (at, place))
+        .ok_or(NoVirtio::Outside(which))
+}
+
+/// Returns where a function has the registers that all kinds of virtio functions have: nowhere
+/// if it is not virtio, or does not say so soundly.
+pub(crate) fn common_registers(
+    space: &mut impl ConfigSpace,
+    info: &FunctionInfo,
+    list: &CapabilityList,
+) -> CommonRegisters {
+    let place = find(space, info, list, Virtio::Common, COMMON_BYTES);
+    place.map_or_else(
+        |_| CommonRegisters::default(),
+        |(_, place)| CommonRegisters {
+            there: 1,
+            bar: place.bar as u32,
+            offset: place.offset,
+        },
+    )
 }
 
 #[cfg(test)]
@@ -383,5 +412,42 @@ mod tests {
                 "{common:x?} {notify:x?}"
             );
         }
+    }
+
+    #[test]
+    fn m24_common_registers_are_those_of_a_sound_capability() {
+        let at = |info: &FunctionInfo, common: &[u32]| {
+            let mut space = Space([0; 64]);
+            space.0[usize::from(regs::COMMAND / 4)] = u32::from(regs::STATUS_CAPABILITIES) << 16;
+            space.0[usize::from(regs::CAPABILITIES / 4)] = 0x40;
+            space.0[0x40 / 4..][..common.len()].copy_from_slice(common);
+            let list = CapabilityList::read(&mut space);
+            common_registers(&mut space, info, &list)
+        };
+        let found = CommonRegisters {
+            there: 1,
+            bar: 4,
+            offset: 0x1004,
+        };
+        assert_eq!(at(&info(), &[0x0110_0009, 4, 0x1004, 56]), found);
+        let none = CommonRegisters::default();
+        // No capability, no such BAR, outside of it, not aligned, too short.
+        for common in [
+            [0, 0, 0, 0],
+            [0x0110_0009, 5, 0, 56],
+            [0x0110_0009, 0xff, 0, 56],
+            [0x0110_0009, 4, 0x3fd0, 56],
+            [0x0110_0009, 4, u32::MAX, u32::MAX],
+            [0x0110_0009, 4, 0x1002, 56],
+            [0x0110_0009, 4, 0x1004, 55],
+        ] {
+            assert_eq!(at(&info(), &common), none, "{common:x?}");
+        }
+        let mut other = info();
+        other.vendor = 0x8086;
+        assert_eq!(at(&other, &[0x0110_0009, 4, 0x1004, 56]), none);
+        let mut ports = info();
+        ports.bars[4].kind = BarKind::Io;
+        assert_eq!(at(&ports, &[0x0110_0009, 4, 0x1004, 56]), none);
     }
 }

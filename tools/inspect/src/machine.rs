@@ -16,7 +16,7 @@ const MOST_PORTS: u64 = 256;
 #[derive(Clone)]
 pub struct Device {
     registers: Registers,
-    /// Its model's registers are said to be at hand.
+    /// The registers by which it is reset are said to be at hand.
     pub has_registers: bool,
     /// Whether the dump tells the size of each BAR.
     pub sized: [bool; FUNCTION_BARS],

@@ -417,7 +417,7 @@ impl<'a> Inspection<'a> {
         let router = irq_router::msi::Client(agree());
         let kept = Kept::<{ pci_config::kept_words(1) }>::new();
         let mut hardware = self.device.clone();
-        hardware.has_registers = info.has_model_reset();
+        hardware.has_registers = info.reset_registers().is_some();
         let mut config: Functions<'_, _, _, 1> = Functions::new(msix, router);
         config.take_over([(*info, VMM, hardware)], &kept);
         let methods = config.reset_methods(FunctionId(0));

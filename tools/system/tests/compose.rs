@@ -87,7 +87,7 @@ fn used(model: &Model, image: &Image) -> Vec<(u32, u32, u32, String)> {
             (
                 function.config_cnode,
                 function.registers_slot,
-                pci::MODEL_RESET_PAGES as u32,
+                pci::RESET_PAGES as u32,
                 "reset",
             ),
             (function.msix_cnode, function.msix_slot, pages, "msix"),
@@ -239,7 +239,7 @@ fn mappings_do_not_overlap() {
             (
                 function.config_vspace,
                 function.registers_address,
-                pci::MODEL_RESET_PAGES,
+                pci::RESET_PAGES,
             ),
             (
                 function.msix_vspace,

@@ -5,8 +5,8 @@ use core::fmt::Write as _;
 use defmt::Display2Format;
 use init::{Fate, GivenBehind, Told, share_out};
 use pci::{
-    Bdf, ConfigSpace as _, FunctionInfo, MODEL_RESET_PAGES, Mechanism1, MsixPage, NoMsix,
-    PAGE_SIZE, Width, claim_small_bars, find_msix, place_bars, regs,
+    Bdf, ConfigSpace as _, FunctionInfo, Mechanism1, MsixPage, NoMsix, PAGE_SIZE, Width,
+    claim_small_bars, find_msix, place_bars, regs,
 };
 use sel4::cap::Granule;
 use sel4::{CapRights, VmAttributes};
@@ -262,7 +262,7 @@ pub fn map_device(builder: &mut Builder<'_>, page: usize, vspace: u32, address: 
 }
 
 /// Hands the pages with MSI-X table and PBA to msix, all others and the ports to the vmm. A page
-/// with registers by which a model is reset is pci-config's as well.
+/// with registers by which the function is reset is pci-config's as well.
 fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo) {
     let name = function.name.as_str();
     let machine = |page: &MsixPage| {
@@ -288,6 +288,7 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo
         map_device(builder, frame, function.msix_vspace, address, name);
         builder.give(frame, function.msix_cnode, function.msix_slot + index, name);
     }
+    let registers = info.reset_registers();
     for (bar, bar_info) in info.bars.iter().enumerate() {
         let first_slot = bar_info.first_slot as u32;
         if bar_info.has_ports() && first_slot != 0 {
@@ -296,18 +297,17 @@ fn give_bars(builder: &mut Builder<'_>, function: &Function, info: &FunctionInfo
             builder.give(slot, function.bar_cnode, first_slot, name);
         }
         for (number, grain) in (0..).zip(info.grains(bar)) {
-            let is_reset =
-                info.has_model_reset() && bar == 0 && grain.offset < MODEL_RESET_PAGES * PAGE_SIZE;
-            if first_slot == 0 && !is_reset {
-                break;
+            let reset = registers.and_then(|registers| registers.page_of(bar, grain.offset));
+            if first_slot == 0 && reset.is_none() {
+                continue;
             }
             let address = bar_info.address + grain.offset;
             let frame = builder.device_frame(name, address, grain.large);
-            if is_reset {
+            if let Some(page) = reset {
                 let copy = builder.copy(frame, CapRights::read_write(), name);
-                let address = function.registers_address + grain.offset;
+                let address = function.registers_address + page * PAGE_SIZE;
                 map_device(builder, copy, function.config_vspace, address, name);
-                let slot = function.registers_slot + (grain.offset / PAGE_SIZE) as u32;
+                let slot = function.registers_slot + page as u32;
                 builder.give(copy, function.config_cnode, slot, name);
             }
             if first_slot != 0 {

@@ -195,7 +195,8 @@ pub fn unix_time() -> Option<u64> {
     })
 }
 
-/// Text on COM1, or where [`set_console`] moved it, and on a screen. If the console was in the middle of a line, a new one begins.
+/// Text on COM1, or where [`set_console`] moved it, and on a screen. If the console was in the
+/// middle of a line, a new one begins.
 pub struct Com1;
 
 impl fmt::Write for Com1 {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::Method;
+use pci::CommonRegisters;
 use spec::FunctionId;
 
 #[test]
@@ -381,7 +382,7 @@ fn m24_a_model_that_is_known_has_a_reset_of_its_own() {
     assert_eq!(life_ends(&mut rig).0, Ok(0));
     is_back(&mut rig);
     for offset in [0x100, 0x2800, 0x2818, 0xd0] {
-        assert_eq!(Hardware::read_register(&mut rig.fake, offset), 0);
+        assert_eq!(Hardware::read_register(&mut rig.fake, offset, Dword), 0);
     }
     assert_eq!(rig.functions.take_trouble(), None);
     // The same registers of another model mean something else.
@@ -389,7 +390,7 @@ fn m24_a_model_that_is_known_has_a_reset_of_its_own() {
     info.device += 1;
     let mut rig = used(world, info);
     assert_eq!(life_ends(&mut rig).0, Err(Error::Refused));
-    assert_eq!(Hardware::read_register(&mut rig.fake, 0x2818), 40);
+    assert_eq!(Hardware::read_register(&mut rig.fake, 0x2818, Dword), 40);
 }
 
 #[test]
@@ -495,7 +496,7 @@ fn m24_a_crash_in_any_step_of_a_reset_begins_it_anew() {
         let mut device = fake.clone();
         assert_eq!(Hardware::read(&mut device, 0x10, Dword), 0xfe80_0000);
         assert_eq!(Hardware::read(&mut device, PCIE + 8, Word), 0x2810);
-        assert_eq!(Hardware::read_register(&mut device, 0x2818), 0);
+        assert_eq!(Hardware::read_register(&mut device, 0x2818, Dword), 0);
     }
 }
 
@@ -597,4 +598,123 @@ fn m24_the_ways_to_reset_are_told_in_their_order() {
     rig.log();
     assert_eq!(rig.functions.reset_methods(FunctionId(0)).count(), 0);
     assert_eq!(rig.functions.reset_methods(FunctionId(1)).count(), 0);
+}
+
+/// Returns a virtio function that its driver left with two queues.
+fn driven() -> (World, FunctionInfo) {
+    let mut world = plain();
+    world.virtio = Some(Common {
+        status: 0xf,
+        takes: 0,
+        over: None,
+        queues: 3,
+        selected: 1,
+        enabled: BTreeSet::from([0, 2]),
+        stuck: None,
+    });
+    let mut info = info(false);
+    (info.vendor, info.device) = (0x1af4, 0x1041);
+    info.common = CommonRegisters {
+        there: 1,
+        bar: 1,
+        offset: 0x2000 + u64::from(COMMON),
+    };
+    (world, info)
+}
+
+#[test]
+fn m24_a_virtio_function_is_reset_by_its_device_status() {
+    for takes in [0, 1, 300, 9_000] {
+        let (mut world, info) = driven();
+        world.virtio.as_mut().expect("it is virtio").takes = takes;
+        let mut rig = used(world, info);
+        let ways: Vec<_> = rig.functions.reset_methods(FunctionId(0)).collect();
+        assert_eq!(ways, [Method::Status(COMMON)]);
+        let (end, took) = life_ends(&mut rig);
+        assert_eq!(end, Ok(0), "{takes}");
+        assert!((takes..=takes + takes / 8 + 1).contains(&took), "{took}");
+        is_back(&mut rig);
+        assert_eq!(rig.functions.take_trouble(), None);
+        let world = rig.fake.0.borrow();
+        let common = world.virtio.as_ref().expect("it is virtio");
+        assert!(common.status == 0 && common.enabled.is_empty());
+    }
+}
+
+#[test]
+fn m24_a_virtio_function_that_never_answers_is_one_that_nothing_resets() {
+    for (status, optional) in [(0xf, 0), (0xf, 1), (0xff, 0)] {
+        let (mut world, mut info) = driven();
+        let common = world.virtio.as_mut().expect("it is virtio");
+        (common.takes, common.status) = (u64::MAX, status);
+        info.reset_optional = optional;
+        let mut rig = used(world, info);
+        let (end, took) = life_ends(&mut rig);
+        let told = if optional == 1 {
+            Ok(0)
+        } else {
+            Err(Error::Refused)
+        };
+        assert_eq!(end, told);
+        let bound = crate::virtio::PATIENCE_MS;
+        assert!((bound..bound + 2000).contains(&took), "{took}");
+        let trouble = (FunctionId(0), Trouble::Unclean);
+        assert_eq!(rig.functions.take_trouble(), Some(trouble));
+        assert_eq!(rig.device(0x04, Word) & 4, 0, "bus mastering");
+    }
+}
+
+#[test]
+fn m24_a_virtio_function_that_keeps_a_queue_was_not_reset() {
+    // However many it says that it has.
+    for (queue, queues) in [(0, 3), (2, 3), (63, u16::MAX)] {
+        let (mut world, info) = driven();
+        let common = world.virtio.as_mut().expect("it is virtio");
+        common.queues = queues;
+        common.enabled.insert(queue);
+        common.stuck = Some(queue);
+        let mut rig = used(world, info);
+        assert_eq!(life_ends(&mut rig).0, Err(Error::Refused), "{queue}");
+    }
+}
+
+#[test]
+fn m24_a_function_level_reset_comes_before_the_device_status() {
+    let (mut world, info) = driven();
+    world.put(PCIE + 4, 4, 0x1000_8cc1);
+    let mut rig = used(world, info);
+    assert_eq!(life_ends(&mut rig), (Ok(0), RESET_MS));
+    let world = rig.fake.0.borrow();
+    assert_eq!(world.virtio.as_ref().map(|common| common.status), Some(0xf));
+}
+
+#[test]
+fn m24_a_crash_in_the_reset_of_a_virtio_function_begins_it_anew() {
+    let (mut world, info) = driven();
+    world.virtio.as_mut().expect("it is virtio").takes = 50;
+    let fake = Fake(Rc::new(RefCell::new(world)));
+    let kept: &Kept<{ kept_words(1) }> = Box::leak(Box::default());
+    let start = || {
+        let mut all = Functions::<'_, _, _, 1>::new(msix(&fake), router(&fake));
+        all.take_over([(info, VMM, fake.clone())], kept);
+        all
+    };
+    let mut first = start();
+    let _ = first.write(VMM, bdf(), 0x04, Word, 0x0006);
+    assert_eq!(first.reset(VMM, FunctionId(0)), Ok(1));
+    drop(first);
+    let mut rig = Rig {
+        functions: start(),
+        fake: fake.clone(),
+    };
+    let (end, took) = life_ends(&mut rig);
+    assert_eq!(end, Ok(0));
+    assert!(took >= RESET_MS, "where it was is not known: {took}");
+    assert!(
+        fake.0
+            .borrow()
+            .virtio
+            .as_ref()
+            .is_some_and(|it| it.enabled.is_empty())
+    );
 }

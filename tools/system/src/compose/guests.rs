@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use pci::regs::{CONFIG_ADDRESS, CONFIG_DATA};
-use pci::{GUEST_BAR_SLOTS, GUEST_BAR_TABLES, MAX_MSIX_PAGES, MODEL_RESET_PAGES};
+use pci::{GUEST_BAR_SLOTS, GUEST_BAR_TABLES, MAX_MSIX_PAGES, RESET_PAGES};
 use spec::names::{
     self, Assigned, CNode, IntxHandler, IntxPin, Key, Ports, Priorities, Region, Slot, Turn,
 };
@@ -339,10 +339,10 @@ pub fn functions(
         let region = |address, length| Region { address, length };
         place.tell(names::CONFIG.of(name), region(config_address, PAGE));
         let (registers_slot, registers_address) = (
-            place.slots(MODEL_RESET_PAGES as u32),
-            place.reserve(MODEL_RESET_PAGES * PAGE, PAGE),
+            place.slots(RESET_PAGES as u32),
+            place.reserve(RESET_PAGES * PAGE, PAGE),
         );
-        let registers = region(registers_address, MODEL_RESET_PAGES * PAGE);
+        let registers = region(registers_address, RESET_PAGES * PAGE);
         place.tell(names::RESET_REGISTERS.of(name), registers);
         let place = &mut places[msix];
         let size = MAX_MSIX_PAGES as u64 * PAGE;
