@@ -378,7 +378,7 @@ mod tests {
             (
                 "rows that overlap",
                 Framebuffer {
-                    pitch: 5119,
+                    pitch: 5116,
                     ..USUAL
                 },
             ),

@@ -38,7 +38,9 @@ mod tests {
     fn only_a_screen_of_text_is_one() {
         // As SeaBIOS sets it, and QEMU's for graphics; no VGA; monochrome; 40 columns.
         assert!(shows_text(0x0e, 79));
-        for (miscellaneous, columns) in [(0x05, 79), (0xff, 0xff), (0x0a, 79), (0x0e, 39)] {
+        for (miscellaneous, columns) in
+            [(0x05, 79), (0x0f, 79), (0xff, 0xff), (0x0a, 79), (0x0e, 39)]
+        {
             assert!(!shows_text(miscellaneous, columns));
         }
     }
