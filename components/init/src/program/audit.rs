@@ -15,7 +15,7 @@ use spec::{BY_TABLES, Ending, MESSAGES, ObjectKind, Thread};
 
 use super::builder::Builder;
 use super::own_slot;
-use super::ports::{self, Com1};
+use super::ports::{self, Serial};
 
 /// An audit in progress.
 pub struct Audit<'a> {
@@ -92,7 +92,7 @@ impl<'a> Audit<'a> {
                     Content::Unique => "filled, and cannot be copied",
                 };
                 let _ = write!(
-                    Com1,
+                    Serial,
                     "audit: {name}: slot {slot} is {found}, the table says {expected:?}\r\n"
                 );
             }
@@ -111,7 +111,10 @@ impl<'a> Audit<'a> {
             self.forget();
         }
         pages(name, run);
-        let _ = write!(Com1, "audit: {name}: {filled} of {slots} slots filled\r\n");
+        let _ = write!(
+            Serial,
+            "audit: {name}: {filled} of {slots} slots filled\r\n"
+        );
     }
 
     /// Checks that a page is not among those at which messages raise interrupts: on
@@ -120,7 +123,7 @@ impl<'a> Audit<'a> {
         if MESSAGES.contains(&address) {
             self.differences += 1;
             let _ = write!(
-                Com1,
+                Serial,
                 "audit: {name} can raise interrupts at {address:#x}\r\n"
             );
         }
@@ -200,20 +203,20 @@ impl<'a> Audit<'a> {
                 self.forget();
                 self.differences += 1;
                 let _ = write!(
-                    Com1,
+                    Serial,
                     "audit: init: slot {slot} is filled, it was to be dropped\r\n"
                 );
             }
         }
         let _ = write!(
-            Com1,
+            Serial,
             "audit: init: {kept} of {slots} slots may be filled\r\n"
         );
     }
 
     /// Says how it went, and ends the machine with it.
     pub fn end(self) -> ! {
-        let _ = write!(Com1, "audit: {} differences\r\n", self.differences);
+        let _ = write!(Serial, "audit: {} differences\r\n", self.differences);
         ports::exit(match self.differences {
             0 => Ending::Success,
             _ => Ending::Failure,
@@ -234,7 +237,7 @@ fn are_ports(bits: u64, first: u16, last: u16) -> bool {
 fn pages(name: &str, run: Option<(u64, u64)>) {
     if let Some((first, last)) = run {
         let _ = write!(
-            Com1,
+            Serial,
             "audit: {name}: device pages {first:#x}-{:#x}\r\n",
             last + 4095
         );

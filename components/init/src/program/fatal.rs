@@ -5,7 +5,7 @@ macro_rules! fatal {
     ($($argument:tt)*) => {{
         use core::fmt::Write as _;
         $crate::program::screen::show();
-        let _ = write!($crate::program::ports::Com1, "\r\ninit: fatal: {}\r\n", format_args!($($argument)*));
+        let _ = write!($crate::program::ports::Serial, "\r\ninit: fatal: {}\r\n", format_args!($($argument)*));
         $crate::program::ports::exit(spec::Ending::Failure)
     }};
 }

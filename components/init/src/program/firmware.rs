@@ -15,7 +15,7 @@ use super::builder::Builder;
 use super::clock;
 use super::fatal::fatal;
 use super::memory::SCRATCH;
-use super::ports::{self, Com1};
+use super::ports::{self, Serial};
 
 /// Pages of firmware memory that are looked at: the 32 below 1 MiB, where the
 /// root pointer is, and those with the tables.
@@ -117,9 +117,9 @@ fn console(stated: &Stated, console: Console, said: Option<u64>) {
                  here on\r\n"
             );
             // Writing to a serial port cannot fail.
-            let _ = Com1.write_fmt(moved);
+            let _ = Serial.write_fmt(moved);
             ports::set_console(com2 as u16);
-            let _ = Com1.write_fmt(moved);
+            let _ = Serial.write_fmt(moved);
         }
         (Console::Com1, Some(port)) if port != com1 => {
             defmt::warn!(
@@ -129,7 +129,7 @@ fn console(stated: &Stated, console: Console, said: Option<u64>) {
                 com1
             );
             let _ = write!(
-                Com1,
+                Serial,
                 "init: the firmware's console is at port {port:#x} (ACPI, SPCR), and this board \
                  has {com1:#x} and {com2:#x}: text stays here\r\n"
             );

@@ -18,7 +18,7 @@ use super::builder::Builder;
 use super::fatal::fatal;
 use super::functions::{Found, each_function, read, space};
 use super::memory::SCRATCH;
-use super::ports::Com1;
+use super::ports::Serial;
 
 /// Functions and ports that are looked at; each further one counts as one without ACS.
 const LOOKED_AT: usize = 64;
@@ -160,7 +160,7 @@ pub fn check(builder: &mut Builder<'_>, found: &Found) {
                 let command = space.read32(regs::COMMAND) as u16;
                 space.write16(regs::COMMAND, command & !regs::COMMAND_BUS_MASTER);
                 let _ = write!(
-                    Com1,
+                    Serial,
                     "init: {bdf} is in the group of {} and no guest's: its bus mastering is \
                      switched off\r\n",
                     name

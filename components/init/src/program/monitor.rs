@@ -18,7 +18,7 @@ use spec::{
 use super::authority::Watched;
 use super::fatal::fatal;
 use super::memory::SCRATCH;
-use super::ports::{self, Com1};
+use super::ports::{self, Serial};
 use super::restart;
 use super::screen;
 
@@ -116,15 +116,18 @@ fn restart(
 ) {
     let name = thread.name.as_str();
     if wait_ms > 0 {
-        let _ = write!(Com1, "init: {name} starts again in {wait_ms} ms\r\n");
+        let _ = write!(Serial, "init: {name} starts again in {wait_ms} ms\r\n");
         rest(system, wait_ms * tsc_khz);
     }
     match restart::restart(system, watched, thread, generation) {
         Ok(()) => {
-            let _ = write!(Com1, "init: {name} restarted, generation {generation}\r\n");
+            let _ = write!(
+                Serial,
+                "init: {name} restarted, generation {generation}\r\n"
+            );
         }
         Err(error) => {
-            let _ = write!(Com1, "init: {name} cannot be restarted: {error:?}\r\n");
+            let _ = write!(Serial, "init: {name} cannot be restarted: {error:?}\r\n");
             ports::exit(Ending::Failure);
         }
     }
@@ -150,7 +153,7 @@ fn stop_guest(
         }
     }
     tell(watched, position);
-    let _ = write!(Com1, "init: {name} {why}: it is stopped\r\n");
+    let _ = write!(Serial, "init: {name} {why}: it is stopped\r\n");
     if guests.none_left() {
         let text = format_args!("no guest is left, the system stops");
         end(system, watched, text);
@@ -167,7 +170,7 @@ fn tell(watched: &Watched<'_>, guest: usize) {
 /// Ends the system after what cannot be mended.
 fn end(system: &System<'_>, watched: &Watched<'_>, why: core::fmt::Arguments<'_>) -> ! {
     finish(system, watched);
-    let _ = write!(Com1, "init: {why}\r\n");
+    let _ = write!(Serial, "init: {why}\r\n");
     ports::exit(Ending::Failure)
 }
 
@@ -187,7 +190,7 @@ fn rest(system: &System<'_>, ticks: u64) {
 fn stop(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, stop: Stop) -> ! {
     finish(system, watched);
     let name = thread.name.as_str();
-    let _ = write!(Com1, "\r\ninit: {name} stopped the system: {stop}\r\n");
+    let _ = write!(Serial, "\r\ninit: {name} stopped the system: {stop}\r\n");
     ports::exit(stop.ending())
 }
 
@@ -208,7 +211,7 @@ fn inject(system: &System<'_>, watched: &Watched<'_>, position: u64) {
             tcb.tcb_write_all_registers(true, &nowhere)
         });
     if let Err(error) = done {
-        let _ = write!(Com1, "init: no fault injected: {error:?}\r\n");
+        let _ = write!(Serial, "init: no fault injected: {error:?}\r\n");
     }
 }
 
@@ -228,14 +231,14 @@ fn report(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, info: Mes
         .tcb_read_all_registers(true)
         .unwrap_or_default();
     let _ = write!(
-        Com1,
+        Serial,
         "\r\ninit: fault component={} ip={:#x} sp={:#x} cause={cause}\r\n",
         thread.name.as_str(),
         registers.rip,
         registers.rsp,
     );
     if info.label() == PANIC_LABEL {
-        let _ = write!(Com1, "{}", LastWords(&words));
+        let _ = write!(Serial, "{}", LastWords(&words));
     }
     print_registers(&registers);
     print_backtrace(system, watched, thread, registers.rbp);
@@ -310,11 +313,11 @@ fn print_registers(registers: &sel4::UserContext) {
             ("flags", r.rflags),
         ],
     ] {
-        let _ = Com1.write_str("init:  ");
+        let _ = Serial.write_str("init:  ");
         for (name, value) in line {
-            let _ = write!(Com1, " {name}={value:#x}");
+            let _ = write!(Serial, " {name}={value:#x}");
         }
-        let _ = Com1.write_str("\r\n");
+        let _ = Serial.write_str("\r\n");
     }
 }
 
@@ -347,5 +350,5 @@ fn print_backtrace(system: &System<'_>, watched: &Watched<'_>, thread: &Thread, 
     for address in backtrace(rbp, size, read) {
         let _ = write!(line, " {address:#x}");
     }
-    let _ = write!(Com1, "init: backtrace{line}\r\n");
+    let _ = write!(Serial, "init: backtrace{line}\r\n");
 }

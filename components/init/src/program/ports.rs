@@ -195,11 +195,11 @@ pub fn unix_time() -> Option<u64> {
     })
 }
 
-/// Text on COM1, or where [`set_console`] moved it, and on a screen. If the console was in the
+/// Text for people: on COM1, or the port to which [`set_console`] moved it, and on a screen. If the console was in the
 /// middle of a line, a new one begins.
-pub struct Com1;
+pub struct Serial;
 
-impl fmt::Write for Com1 {
+impl fmt::Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         super::screen::write(text);
         let (ports, data) = (COM.cap(), *COM.ports().start());

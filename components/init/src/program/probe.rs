@@ -16,7 +16,7 @@ use super::clock;
 use super::firmware::{Firmware, Pages, described};
 use super::functions::{each_function, space};
 use super::iommu::TABLE;
-use super::ports::{self, Com1};
+use super::ports::{self, Serial};
 use super::screen;
 
 /// Free pieces of RAM that are looked at: the list has fewer.
@@ -31,9 +31,9 @@ impl fmt::Write for Terminal {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for (number, line) in text.split('\n').enumerate() {
             if number != 0 {
-                Com1.write_str("\r\n")?;
+                Serial.write_str("\r\n")?;
             }
-            Com1.write_str(line)?;
+            Serial.write_str(line)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use sel4::{CapRights, VmAttributes};
 
 use super::builder::Builder;
 use super::memory::SCRATCH;
-use super::ports::{self, Com1};
+use super::ports::{self, Serial};
 
 /// Where the memory of text is mapped, for good: apart from what is mapped for a moment.
 const MEMORY: usize = SCRATCH + (1 << 20);
@@ -151,7 +151,7 @@ pub fn leave(builder: &mut Builder<'_>, name: &str, info: &FunctionInfo) {
     // What is left on the screen is true as long as the guest leaves it there.
     show();
     let _ = write!(
-        Com1,
+        Serial,
         "init: this screen is of device {name}, which a guest has: look at COM1 from now on\r\n"
     );
     KIND.store(NONE, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::fatal::fatal;
 use super::functions::{self, Space};
 use super::memory::SCRATCH;
 use super::own_slot;
-use super::ports::Com1;
+use super::ports::Serial;
 
 /// Where the device's registers, and the guest's first large page, lie while a
 /// function is measured.
@@ -386,7 +386,7 @@ pub fn all(
     iommu: bool,
 ) {
     if !found.is_empty() {
-        let _ = Com1.write_str(
+        let _ = Serial.write_str(
             "init: measuring what each function reaches; what is refused now, it tried\r\n",
         );
     }
@@ -396,7 +396,7 @@ pub fn all(
         let (name, (bdf, info)) = (function.name.as_str(), found);
         let measured = verdict(builder, function, found, &setting);
         let verdict = measured.unwrap_or_else(|why| {
-            let _ = write!(Com1, "init: {name} at {bdf} is not measured: {why}\r\n");
+            let _ = write!(Serial, "init: {name} at {bdf} is not measured: {why}\r\n");
             Verdict::UNKNOWN
         });
         let trusted = function.trusted == 1;
@@ -405,7 +405,7 @@ pub fn all(
         } else {
             ""
         };
-        let _ = write!(Com1, "init: {name} at {bdf}: {verdict}{word}\r\n");
+        let _ = write!(Serial, "init: {name} at {bdf}: {verdict}{word}\r\n");
         if !verdict.confined() && !trusted {
             fatal!(
                 "device {name} ({:04x}:{:04x}) is not assigned, for it {verdict}. Choose: a \
